@@ -1,0 +1,248 @@
+"""``OpSpec``: the one vocabulary of operations, shared by network, tables and accelerator models.
+
+An operation is a *fused block*, cut where a runtime's fusion ends (convolution + bias + activation, a whole
+inverted residual, ...), because blocks add up to a network and single primitives do not. A network is the list of its
+blocks. Identity (the ``skip`` of a cell that keeps its shape) is absent from that list: it costs nothing anywhere.
+Standard library only, so that it can be copied to a board.
+"""
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from latency_tables.errors import ShapeError
+
+KINDS = {
+    "stem": "uint8 NHWC frames scaled to float, convolution, activation",
+    "conv": "convolution, bias, activation",
+    "mbconv": "inverted residual: 1x1 expand, kxk depthwise, 1x1 project, sum where the shape is kept, activation",
+    "maxpool": "max pooling",
+    "residual": "IMPALA residual block: x + conv(relu(conv(relu(x))))",
+    "head": "optional ReLU, flatten, linear, ReLU, linear to action logits and value",
+}
+DTYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+ACTIVATIONS = ("none", "relu")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One primitive that a device executes as one kernel: the unit of rooflines and accelerator models.
+
+    ``kind`` is ``conv``, ``dw`` (depthwise), ``fc``, ``pool``, ``add``, ``relu`` or ``cast``. Sizes follow the
+    accelerator literature: C input channels, K output channels, H x W input, R x S kernel, P x Q output.
+    """
+
+    name: str
+    kind: str
+    C: int
+    K: int
+    H: int
+    W: int
+    R: int
+    S: int
+    stride: int
+    pad: int
+    P: int
+    Q: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of one inference, batch 1."""
+        if self.kind in ("conv", "fc"):
+            return self.K * self.C * self.R * self.S * self.P * self.Q
+        return self.K * self.R * self.S * self.P * self.Q if self.kind == "dw" else 0
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        if self.kind in ("conv", "fc"):
+            return self.K * self.C * self.R * self.S + self.K
+        return self.K * self.R * self.S + self.K if self.kind == "dw" else 0
+
+    @property
+    def elements_in(self) -> int:
+        """Input elements read, batch 1 (both summands of an ``add``)."""
+        return self.C * self.H * self.W * (2 if self.kind == "add" else 1)
+
+    @property
+    def elements_out(self) -> int:
+        """Output elements written, batch 1."""
+        return self.K * self.P * self.Q
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One fused block with its shapes. Frozen and hashable; :attr:`key` names its row in a table.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        in_channels, in_height, in_width: input shape (of the frames for ``stem``).
+        out_channels: output channels; for ``head`` the number of outputs (actions + 1).
+        kernel, stride, padding: window, square and symmetric.
+        groups: convolution groups (``conv`` only).
+        expansion: widening factor of ``mbconv``.
+        hidden: width of the hidden linear layer of ``head``.
+        activation: ``relu`` or ``none``; for ``head`` the activation *before* flattening.
+        dtype: ``float32``, ``float16`` or ``int8``.
+        batch: frames per inference.
+    """
+
+    kind: str
+    in_channels: int
+    in_height: int
+    in_width: int
+    out_channels: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    expansion: int = 1
+    hidden: int = 0
+    activation: str = "relu"
+    dtype: str = "float32"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.kind not in KINDS:
+            faults.append(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.dtype not in DTYPE_BYTES:
+            faults.append(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {self.dtype!r}")
+        if self.activation not in ACTIVATIONS:
+            faults.append(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
+        for name in ("in_channels", "in_height", "in_width", "out_channels", "kernel", "stride", "groups", "expansion", "batch"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                faults.append(f"{name} must be an integer of at least 1, got {value!r}")
+        for name in ("padding", "hidden"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                faults.append(f"{name} must be an integer of at least 0, got {value!r}")
+        if not faults and self.kind == "head" and self.hidden < 1:
+            faults.append(f"hidden of a head must be at least 1, got {self.hidden}")
+        if not faults and self.kind in ("maxpool", "residual") and self.in_channels != self.out_channels:
+            faults.append(f"{self.kind} keeps the channels, got {self.in_channels} -> {self.out_channels}")
+        if not faults and self.kind != "head" and min(self.out_height, self.out_width) < 1:
+            faults.append(f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}")
+        if faults:
+            raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
+
+    @property
+    def key(self) -> str:
+        """Stable text name, unique for each block; :meth:`from_key` reads it back."""
+        return (
+            f"{self.kind}-{self.in_channels}x{self.in_height}x{self.in_width}-o{self.out_channels}"
+            f"-k{self.kernel}s{self.stride}p{self.padding}-g{self.groups}e{self.expansion}h{self.hidden}"
+            f"-{self.activation}-{self.dtype}-b{self.batch}"
+        )
+
+    @classmethod
+    def from_key(cls, key: str) -> OpSpec:
+        """The operation that :attr:`key` names.
+
+        Raises:
+            ShapeError: the text is not a key.
+        """
+        found = re.fullmatch(
+            r"([a-z]+)-(\d+)x(\d+)x(\d+)-o(\d+)-k(\d+)s(\d+)p(\d+)-g(\d+)e(\d+)h(\d+)-([a-z]+)-([a-z0-9]+)-b(\d+)", key
+        )
+        if not found:
+            raise ShapeError(f"not the key of an operation: {key!r}")
+        kind, *numbers, activation, dtype, batch = found.groups()
+        return cls(kind, *(int(n) for n in numbers), activation=activation, dtype=dtype, batch=int(batch))
+
+    @property
+    def out_height(self) -> int:
+        """Output height; 1 for a head."""
+        return 1 if self.kind == "head" else (self.in_height + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def out_width(self) -> int:
+        """Output width; 1 for a head."""
+        return 1 if self.kind == "head" else (self.in_width + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def sums_input(self) -> bool:
+        """Whether an ``mbconv`` adds its input to its output (same shape)."""
+        return self.kind == "mbconv" and self.stride == 1 and self.in_channels == self.out_channels
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The primitives of this block in order of execution, one kernel each, activations fused."""
+        c, h, w, o = self.in_channels, self.in_height, self.in_width, self.out_channels
+        k, s, p, y, x = self.kernel, self.stride, self.padding, self.out_height, self.out_width
+        if self.kind == "stem":
+            return (Layer("scale", "cast", c, c, h, w, 1, 1, 1, 0, h, w), Layer("conv", "conv", c, o, h, w, k, k, s, p, y, x))
+        if self.kind == "conv":
+            if self.groups == c == o:
+                return (Layer("conv", "dw", c, o, h, w, k, k, s, p, y, x),)
+            return (Layer("conv", "conv", c // self.groups, o, h, w, k, k, s, p, y, x),)
+        if self.kind == "maxpool":
+            return (Layer("pool", "pool", c, o, h, w, k, k, s, p, y, x),)
+        if self.kind == "residual":
+            conv = ("conv", c, c, h, w, k, k, 1, p, h, w)
+            return (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w), Layer("conv1", *conv), Layer("conv2", *conv))
+        if self.kind == "mbconv":
+            m = c * self.expansion
+            expand = (Layer("expand", "conv", c, m, h, w, 1, 1, 1, 0, h, w),) if self.expansion > 1 else ()
+            return (*expand, Layer("depthwise", "dw", m, m, h, w, k, k, s, p, y, x),
+                    Layer("project", "conv", m, o, y, x, 1, 1, 1, 0, y, x))
+        n = c * h * w
+        relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()
+        return (*relu, Layer("hidden", "fc", n, self.hidden, 1, 1, 1, 1, 1, 0, 1, 1),
+                Layer("outputs", "fc", self.hidden, o, 1, 1, 1, 1, 1, 0, 1, 1))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of one inference (whole batch)."""
+        return self.batch * sum(layer.macs for layer in self.layers())
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return sum(layer.params for layer in self.layers())
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written by all kernels: activations of the batch, and weights once."""
+        size = DTYPE_BYTES[self.dtype]
+        activations = self.batch * sum(layer.elements_in + layer.elements_out for layer in self.layers())
+        return size * (activations + self.params)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON object; :meth:`from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> OpSpec:
+        """The operation that :meth:`to_dict` wrote.
+
+        Raises:
+            ShapeError: a field is missing, unknown or out of range.
+        """
+        names = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or not set(values) <= names:
+            raise ShapeError(f"not an operation: expected an object with the fields {', '.join(sorted(names))}, got {values!r}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ShapeError(f"not an operation: {error}") from error
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a table was made for: the runtime, its dtype and threads are part of the identity, not only the board.
+
+    Attributes:
+        name: short name, the folder of its tables.
+        description: what it is, in words.
+        runtime: ``onnxruntime``, ``torch``, ``tvm`` or ``roofline`` (an estimate).
+        dtype: see :class:`OpSpec`.
+        threads: CPU threads that the runtime may use.
+    """
+
+    name: str
+    description: str
+    runtime: str
+    dtype: str = "float32"
+    threads: int = 1

@@ -1,0 +1,49 @@
+"""Package metadata. Each dependency carries the reason why it was chosen."""
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+    "torch>=2.6",  # supernet, training, export
+    "numpy>=1.26",  # arrays; 1.26 as well as 2.x
+    "scipy>=1.11",  # constrained discretisation (exact integer program), rank statistics, bootstrap intervals
+    "gymnasium>=1.0",  # the environment standard of the field
+    'procgen-mirror==0.10.7; python_version < "3.13" and platform_system == "Linux"',  # Procgen for Python 3.11 and 3.12
+    "onnx>=1.16",  # exchange format of the agent, checker
+    "onnxruntime>=1.20",  # runtime that is measured and deployed by default
+    "pydantic>=2.7",  # typed, frozen configuration that reports all faults at once
+    "typer>=0.12",  # typed command line with help from signatures
+    "rich>=13",  # progress bar and tables in the terminal
+    "filelock>=3.12",  # one writer for a run folder, on every platform
+    "safetensors>=0.4",  # teacher weights: no pickle, no code execution
+    "tensorboard>=2.15",  # event files beside metrics.jsonl
+    "matplotlib>=3.8",  # plots of the report
+    "jinja2>=3.1",  # template of the report
+]
+EXTRAS = {
+    "minatar": ["minatar>=1.0.15"],  # GPL-3.0: never a hard dependency
+    "atari": ["ale-py>=0.11"],
+    "tvm": ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post1", "tornado", "psutil", "cloudpickle"],  # a pair that works
+    "ray": ["ray[default]>=2.40"],
+    "bench": ["stable-baselines3>=2.3"],
+    "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "minatar>=1.0.15", "scikit-learn>=1.4"],
+}
+
+setup(
+    name="cosearch",
+    version="0.1.0",
+    description="Search the deep-RL agent for a device: measured latency tables, distillation, export, report",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cosearch*", "latency_tables*", "accel_models*"]),
+    package_data={
+        "latency_tables": ["**/*.jsonl", "**/*.json", "**/*.md"],
+        "accel_models": ["**/*.json", "**/*.md", "**/*.csv"],
+        "cosearch": ["**/*.json", "**/*.safetensors", "**/*.html", "**/*.md"],
+    },
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["cosearch=cosearch.cli.app:main"]},
+)
