@@ -1,0 +1,197 @@
+"""``Table``: what an operation, and a network of operations, costs on one device.
+
+A prediction is ``overhead_s + scale * sum(rows)``: rows of fused blocks measured in the context of a chain, an explicit
+fixed cost of one inference, and one factor fitted on whole networks that are not in the certificate. An operation
+without a row raises; nothing is ever replaced by zero or guessed. Differentiable use is in ``cosearch.cost``.
+"""
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latency_tables.errors import MissingOpError, TableError
+from latency_tables.opspec import Device, OpSpec
+from latency_tables.roofline import Roofline
+from latency_tables.schema import TableFile, read_table
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network is expected to cost.
+
+    Attributes:
+        latency_s: seconds for one inference, back to back, median.
+        energy_j: joules for one inference (``header["power_measurement"]`` says what was counted), or None where unknown.
+        operations: one ``(key, latency_s, energy_j)`` an operation, calibrated; with ``overhead_s`` they sum to ``latency_s``.
+        overhead_s: the fixed part of ``latency_s``.
+        provenance: of the table: measured, derived, estimated or synthetic.
+        interval: ``(low_s, high_s)`` holding 95 % of networks (residual quantiles, or the estimate's error), or None.
+    """
+
+    latency_s: float
+    energy_j: float | None
+    operations: tuple[tuple[str, float, float | None], ...]
+    overhead_s: float
+    provenance: str
+    interval: tuple[float, float] | None
+
+
+class Table:
+    """A checked table of one device. Immutable; build it with :func:`load_table`.
+
+    Attributes:
+        header: the header line as written.
+        certificate: whole networks that were measured and never used for fitting, or None.
+        rows: the rows by key.
+        path: where it was read from, or None.
+    """
+
+    def __init__(self, content: TableFile, *, path: Path | None = None) -> None:
+        self.header = content.header
+        self.rows = content.rows
+        self.certificate = content.certificate
+        self.path = path
+        self._roofline = Roofline.from_dict(content.header["model"]) if content.header.get("model") else None
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """What the table was made for."""
+        names = [f.name for f in dataclasses.fields(Device)]
+        return Device(**{name: self.header["device"][name] for name in names})
+
+    @property
+    def provenance(self) -> str:
+        """``measured``, ``derived``, ``estimated`` or ``synthetic``."""
+        return self.header["provenance"]
+
+    @property
+    def table_id(self) -> str:
+        """SHA-256 of the content."""
+        return self.header["table_id"]
+
+    @property
+    def overhead_s(self) -> float:
+        """Fixed seconds of one inference."""
+        return float(self.header["calibration"]["overhead_s"])
+
+    @property
+    def scale(self) -> float:
+        """Factor between the sum of rows and a whole network."""
+        return float(self.header["calibration"]["scale"])
+
+    @property
+    def overhead_j(self) -> float | None:
+        """Fixed joules of one inference, or None where energy is unknown."""
+        value = self.header["calibration"].get("overhead_j")
+        return None if value is None else float(value)
+
+    def latency_s(self, op: OpSpec) -> float:
+        """Seconds of one operation, before ``scale``.
+
+        Raises:
+            MissingOpError: no row, and the table is not an estimate that can compute it.
+        """
+        row = self.rows.get(op.key)
+        if row is not None and row.latency_s is not None:
+            return row.latency_s
+        if self._roofline is not None and op.dtype == self.device.dtype:
+            return self._roofline.latency_s(op)
+        raise MissingOpError(self._missing(op))
+
+    def energy_j(self, op: OpSpec) -> float | None:
+        """Joules of one operation, before ``scale``; None where nobody measured them.
+
+        Raises:
+            MissingOpError: no row, and the table is not an estimate that can compute it.
+        """
+        latency = self.latency_s(op)
+        row = self.rows.get(op.key)
+        if row is not None:
+            return row.energy_j
+        return None if self._roofline is None or self._roofline.power_w is None else self._roofline.power_w * latency
+
+    def latency_rows_s(self, ops: Sequence[OpSpec]) -> list[float]:
+        """Calibrated seconds of each operation: with ``overhead_s`` their sum is the network's latency.
+
+        Raises:
+            MissingOpError: naming every operation without a row.
+        """
+        self._require(ops)
+        return [self.scale * self.latency_s(op) for op in ops]
+
+    def predict(self, ops: Sequence[OpSpec]) -> Prediction:
+        """What a network, the list of its fused blocks, costs.
+
+        Raises:
+            MissingOpError: an operation has no row.
+            TableError: the list is empty.
+        """
+        if not ops:
+            raise TableError("a network needs at least one operation, got an empty list")
+        rows = self.latency_rows_s(ops)
+        energies = [self.energy_j(op) for op in ops]
+        known = self.overhead_j is not None and all(e is not None for e in energies)
+        calibrated = [self.scale * e if known else None for e in energies]
+        latency = self.overhead_s + sum(rows)
+        factors = self.header["calibration"].get("interval_factors")
+        return Prediction(
+            latency_s=latency,
+            energy_j=self.overhead_j + sum(calibrated) if known else None,
+            operations=tuple(zip((op.key for op in ops), rows, calibrated)),
+            overhead_s=self.overhead_s,
+            provenance=self.provenance,
+            interval=None if factors is None else (factors[0] * latency, factors[1] * latency),
+        )
+
+    def cast(self, ops: Sequence[OpSpec]) -> list[OpSpec]:
+        """The same operations in this table's dtype."""
+        return [dataclasses.replace(op, dtype=self.device.dtype) for op in ops]
+
+    def coverage(self, ops: Sequence[OpSpec]) -> float:
+        """Share of the distinct operations that can be predicted."""
+        distinct = {op.key: op for op in ops}
+        return sum(not self._is_missing(op) for op in distinct.values()) / len(distinct) if distinct else 1.0
+
+    def _is_missing(self, op: OpSpec) -> bool:
+        row = self.rows.get(op.key)
+        return (row is None or row.latency_s is None) and (self._roofline is None or op.dtype != self.device.dtype)
+
+    def _require(self, ops: Sequence[OpSpec]) -> None:
+        missing = list({op.key: op for op in ops if self._is_missing(op)}.values())
+        if missing:
+            raise MissingOpError(self._missing(missing[0], more=[op.key for op in missing[1:]]))
+
+    def _missing(self, op: OpSpec, *, more: Sequence[str] = ()) -> str:
+        device = self.device
+        named = f"{device.name} ({device.runtime}, {device.dtype}, {device.threads} thread{'s' * (device.threads > 1)})"
+        if op.dtype != device.dtype:
+            return (f"the table of {named} holds {device.dtype} operations, got {op.key}; "
+                    "use the table of that dtype, or convert the operations with Table.cast")
+        row = self.rows.get(op.key)
+        why = "has no row" if row is None else f"could not run ({row.status}: {row.details.get('reason', 'no reason recorded')})"
+        also = f" (and {len(more)} more: {', '.join(list(more)[:3])}{', ...' * (len(more) > 3)})" if more else ""
+        near = sorted((key for key, r in self.rows.items() if r.latency_s is not None), key=lambda key: _distance(op, key))[:3]
+        target = self.path.name if self.path else "FILE"
+        return (f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. Measure it with: "
+                f"python -m latency_tables measure --device {device.name} --op {op.key} --out {target}")
+
+
+def load_table(path: str | Path) -> Table:
+    """Read a table file.
+
+    Raises:
+        TableError: the file is absent or not a valid table.
+    """
+    return Table(read_table(path), path=Path(path))
+
+
+def _distance(op: OpSpec, key: str) -> tuple[Any, ...]:
+    other = OpSpec.from_key(key)
+    numbers = ("in_channels", "in_height", "in_width", "out_channels", "kernel", "stride", "padding", "groups", "expansion",
+               "hidden", "batch")
+    gaps = [abs(getattr(op, n) - getattr(other, n)) / max(getattr(op, n), getattr(other, n), 1) for n in numbers]
+    return op.kind != other.kind, sum(gaps) + (op.activation != other.activation), key

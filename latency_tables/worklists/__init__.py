@@ -1,0 +1,72 @@
+"""Work lists: which operations a table must hold, and which whole networks prove it.
+
+A work list is a JSON object ``{"space", "ops", "networks"}``: the distinct operations of a search space and sampled
+whole networks, each a list of operations. The shipped ones were written by ``cosearch``; a file of your own has the
+same form.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latency_tables.errors import ShapeError, TableError, UnknownNameError
+from latency_tables.opspec import OpSpec
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class WorkList:
+    """The operations and whole networks of one space.
+
+    Attributes:
+        space: name of the search space.
+        ops: the distinct operations, sorted by key.
+        networks: whole networks, each the list of its blocks.
+    """
+
+    space: str
+    ops: tuple[OpSpec, ...]
+    networks: tuple[tuple[OpSpec, ...], ...]
+
+    def cast(self, *, dtype: str, batch: int = 1) -> WorkList:
+        """The same list in another dtype or batch size."""
+        def convert(op: OpSpec) -> OpSpec:
+            return dataclasses.replace(op, dtype=dtype, batch=batch)
+
+        return WorkList(self.space, tuple(convert(op) for op in self.ops), tuple(tuple(map(convert, n)) for n in self.networks))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON object."""
+        return {"space": self.space, "ops": [op.to_dict() for op in self.ops],
+                "networks": [[op.to_dict() for op in network] for network in self.networks]}
+
+
+def make_worklist(space: str, ops: list[OpSpec], networks: list[list[OpSpec]]) -> WorkList:
+    """A work list whose operations also cover its networks, without doubles."""
+    distinct = {op.key: op for op in [*ops, *(op for network in networks for op in network)]}
+    return WorkList(space, tuple(distinct[key] for key in sorted(distinct)), tuple(tuple(n) for n in networks))
+
+
+def load_worklist(name: str | Path) -> WorkList:
+    """A shipped work list by name (``chain``), or a file.
+
+    Raises:
+        UnknownNameError: neither a shipped name nor a file.
+        TableError: the file is not a work list.
+    """
+    shipped = FOLDER / f"{name}.json"
+    path = shipped if shipped.is_file() else Path(name)
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.json"))) or "none"
+        raise UnknownNameError(f"no work list {name}; shipped: {names}; or give a JSON file with space, ops and networks")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        networks = values["networks"].values() if isinstance(values["networks"], dict) else values["networks"]
+        ops = [OpSpec.from_dict(op) for op in values.get("ops", [])]
+        return make_worklist(str(values["space"]), ops, [[OpSpec.from_dict(op) for op in network] for network in networks])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapeError) as error:
+        raise TableError(f"{path} is not a work list (expected an object with space, ops, networks): {error}") from error
