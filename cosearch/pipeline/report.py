@@ -1,0 +1,142 @@
+"""``report.html``: what a run found, on one page that needs nothing else.
+
+Written from the run folder alone, finished or not. The page has no script, loads nothing and says so to the browser
+(its content policy forbids every request), so it can be mailed, archived and opened without a network.
+"""
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cosearch.pipeline import report_format as words
+from cosearch.pipeline.report_architecture import Cell, cells
+from cosearch.pipeline.report_data import Run, flatten, number, part, read_run
+from cosearch.pipeline.report_facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
+from cosearch.pipeline.report_pareto import agent_latency_s, pareto_plot, predicted_measured_plot
+from cosearch.pipeline.report_plots import (
+    STAGE_TITLES, Plot, distillation_plots, latency_plot, other_curves, probability_plots, score_plot,
+)
+from cosearch.pipeline.report_terminal import render_summary
+
+__all__ = ["render_summary", "write_report"]
+
+_DRAWN = frozenset((
+    "score_train", "score_eval", "score_eval_ci95_low", "score_eval_ci95_high", "distill_actor", "distill_critic",
+    "teacher_agreement", "distill_weight", "latency_expected_s", "latency_argmax_s", "temperature", "wall_s", "candidate",
+))
+_OVERHEAD_SHOWN_FROM = 0.001  # part of the prediction that no operation explains
+
+
+def write_report(run_path: Path) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    Args:
+        run_path: the run folder; files of stages that have not run yet may be absent.
+
+    Returns:
+        Path of the report. It replaces an older one only when it is complete.
+
+    Raises:
+        RunFolderError: the path is not a run folder, or one of its files is damaged.
+    """
+    run = read_run(run_path)
+    page = render_page(run)
+    target, part_written = run.path / "report.html", run.path / "report.html.part"
+    part_written.write_text(page, encoding="utf-8")
+    os.replace(part_written, target)
+    return target
+
+
+def render_page(run: Run) -> str:
+    """The page of a run, as text."""
+    environment = Environment(loader=PackageLoader("cosearch.pipeline", "templates"), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    for name in ("time_text", "energy_text", "count_text", "share_text", "score_text", "plain_text", "significant"):
+        environment.filters[name] = getattr(words, name)
+    environment.filters["svg"] = Markup  # drawings are our own markup; everything else is escaped
+    return environment.get_template("report.html").render(_context(run))
+
+
+def _context(run: Run) -> dict[str, Any]:
+    boxes, boxes_note = cells(run)
+    known = facts(run)
+    device = part(run.record, "device")
+    return {
+        "name": run.name, "progress": progress(run), "finished": run.finished, "verdict": verdict(run), "tiles": tiles(run),
+        "missing": run.missing, "certainty": certainty(run), "provenance_words": PROVENANCE, "provenance": known.provenance,
+        "subject": " · ".join(str(word) for word in (_environment_name(run), device.get("name"), run.record.get("created_utc")) if word),
+        "curves": [plot for plot in (score_plot(run, "search"), score_plot(run, "retrain")) if plot],
+        "terms": [plot for stage in STAGE_TITLES for plot in distillation_plots(run, stage)] + _present(latency_plot(run)),
+        "others": other_curves(run, _DRAWN), "cells": boxes, "cells_note": boxes_note,
+        "widest": max((box.share for box in boxes if box.share is not None), default=None),
+        "probabilities": probability_plots(run), "trade": _present(pareto_plot(run)) + _present(predicted_measured_plot(run)),
+        "overhead_s": _overhead_s(run, boxes), "latency_total_s": agent_latency_s(run), "latency": part(run.agent, "latency"),
+        "latency_rows": _latency_rows(run), "paced": _paced(run), "clip": _clip(run), "caveats": caveats(run),
+        "tables": _provenance_tables(run), "command": run.record.get("command"),
+    }
+
+
+def _present(plot: Plot | None) -> list[Plot]:
+    return [plot] if plot else []
+
+
+def _environment_name(run: Run) -> str | None:
+    """The environment's name, wherever the config keeps it."""
+    leaves = dict(flatten(part(run.record, "config")))
+    return next((str(leaves[key]) for key in ("env", "env.name", "environment", "environment.name", "search.env") if leaves.get(key)), None)
+
+
+def _overhead_s(run: Run, boxes: list[Cell]) -> float | None:
+    """What the prediction holds beyond the operations: fixed costs of an inference."""
+    total = number(run.architecture, "predicted", "latency_s")
+    times = [box.latency_s for box in boxes if box.key is not None]
+    if total is None or not times or None in times:
+        return None
+    rest = total - sum(times)
+    return rest if abs(rest) > _OVERHEAD_SHOWN_FROM * total else None
+
+
+def _latency_rows(run: Run) -> list[tuple[str, float | None]]:
+    """Latency of one decision: predicted, then the quantiles of the measurement."""
+    measured = part(run.agent, "latency", "measured")
+    if not measured and agent_latency_s(run) is None:
+        return []
+    quantiles = [(f"measured, {label}", number(measured, key)) for label, key in
+                 (("median", "p50_s"), ("90 of 100 within", "p90_s"), ("99 of 100 within", "p99_s"))]
+    return [(f"predicted ({facts(run).provenance})", agent_latency_s(run)), ("target", facts(run).target_s), *quantiles]
+
+
+def _paced(run: Run) -> dict[str, Any] | None:
+    """Latency at the control period, where it was measured."""
+    paced = part(run.agent, "latency", "paced")
+    if not paced:
+        return None
+    return {key: number(paced, key) for key in ("period_s", "p50_s", "p99_s", "missed")}
+
+
+def _clip(run: Run) -> str | None:
+    """The clip as a data address."""
+    if run.clip is None:
+        return None
+    media, content = run.clip
+    return f"data:{media};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, Any]], bool]]:
+    """Tables of where everything comes from: title, rows, and whether it starts folded."""
+    record = run.record
+    top = [("seed", record.get("seed")), ("created (UTC)", record.get("created_utc"))]
+    known = {"name", "command", "created_utc", "seed", "config", "versions", "device", "table", "teacher"}
+    extra = {key: value for key, value in record.items() if key not in known}
+    found = [("Run", top + list(flatten(extra)) if extra else top, False)]
+    for title, key, folded in (("Device", "device", False), ("Latency table", "table", False), ("Teacher", "teacher", False),
+                               ("Versions", "versions", True), ("Configuration", "config", True)):
+        rows = list(flatten(part(record, key))) if part(record, key) else []
+        found.append((title, rows, folded))
+    derived = part(run.architecture, "derived_by")
+    return found + ([("Derivation", list(flatten(derived)), True)] if derived else [])

@@ -1,0 +1,274 @@
+"""The curves of a report: score, distillation, latency against target, and how the architecture settled.
+
+Each function draws one :class:`Plot` from a :class:`~cosearch.pipeline.report_data.Run`, or returns ``None`` where the
+run holds nothing to draw; the page then says so in words.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from cosearch.pipeline.report_data import Run, interval, number, part
+from cosearch.pipeline.report_format import count_text, score_text, time_text, time_unit
+from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, SURFACE, TARGET, TEACHER, figure, inline_svg, step_axis
+
+POINTS_MAX = 400  # points of a curve; more do not show at this width and make the page heavy
+COLUMNS_MAX = 40  # columns of the heat map over time
+SMOOTHED_FROM = 40  # a shorter curve is drawn as it is
+STAGE_TITLES = {"search": "Score during the search", "retrain": "Score during retraining"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One drawing of the page: its heading, its markup, and the sentence below it."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def thin(steps: Sequence[float], values: Sequence[float], limit: int = POINTS_MAX) -> tuple[np.ndarray, np.ndarray]:
+    """A curve of at most ``limit`` points: means of equally long pieces. Shorter curves come back as they are."""
+    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if len(x) <= limit:
+        return x, y
+    pieces = np.array_split(np.arange(len(x)), limit)
+    return np.array([x[piece].mean() for piece in pieces]), np.array([y[piece].mean() for piece in pieces])
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Centred moving mean over a twentieth of the curve; windows are cut at the ends, so that constants stay constant."""
+    half = len(values) // 40
+    return np.array([values[max(0, i - half):i + half + 1].mean() for i in range(len(values))])
+
+
+def draw_curve(axes: Axes, steps: Sequence[float], values: Sequence[float], colour: str, label: str, style: str = "-") -> None:
+    """One curve: as it is where short; pale, with its moving mean on top, where long."""
+    x, y = thin(steps, values)
+    if len(x) < SMOOTHED_FROM:
+        axes.plot(x, y, style, color=colour, label=label, marker="o" if len(x) < 3 else None, markersize=4)
+        return
+    axes.plot(x, y, style, color=colour, alpha=0.28, linewidth=0.9)
+    axes.plot(x, smooth(y), style, color=colour, label=label)
+
+
+def score_plot(run: Run, stage: str) -> Plot | None:
+    """Training score against environment steps, evaluations with their intervals, the teacher and the control."""
+    steps, scores = run.curve(stage, "score_train")
+    evaluated = run.curve(stage, "score_eval")
+    if not steps and not evaluated[0]:
+        return None
+    with figure() as (drawing, (axes,)):
+        if stage == "search":
+            _control_curves(axes, run)
+        if steps:
+            draw_curve(axes, steps, scores, AGENT, "training episodes")
+        if evaluated[0]:
+            _evaluations(axes, run, stage, evaluated)
+        _reference_lines(axes, run, with_control=stage == "retrain")
+        step_axis(axes)
+        axes.set_ylabel("score")
+        _legend(axes)
+        newest = scores[-1] if scores else evaluated[1][-1]
+        svg = inline_svg(drawing, f"score-{stage}", f"{STAGE_TITLES[stage]}: {score_text(newest)} at the last step")
+    caption = "Mean score of the training episodes; the bold line is its moving mean."
+    if stage == "search":
+        caption += " The supernet's score, not the final agent's: paths are sampled and share their weights."
+    return Plot(STAGE_TITLES[stage], svg, caption)
+
+
+def _control_curves(axes: Axes, run: Run) -> None:
+    """The control's candidates as thin lines in one colour."""
+    names = run.candidates("control") or [None]
+    for index, name in enumerate(names):
+        steps, scores = run.curve("control", "score_train", name)
+        if steps:
+            axes.plot(*thin(steps, scores, 120), "-", color=CONTROL, linewidth=1.0, alpha=0.7,
+                      label=None if index else "control candidates")
+
+
+def _evaluations(axes: Axes, run: Run, stage: str, evaluated: tuple[list[float], list[float]]) -> None:
+    """Evaluations as points, with their 95 % intervals where these were recorded."""
+    low = dict(zip(*run.curve(stage, "score_eval_ci95_low"), strict=True))
+    high = dict(zip(*run.curve(stage, "score_eval_ci95_high"), strict=True))
+    for step, score in zip(*evaluated, strict=True):
+        if step in low and step in high:
+            axes.vlines(step, low[step], high[step], color=INK, linewidth=1.2)
+    axes.plot(*evaluated, "o", color=INK, markersize=3.5, label="evaluation, 95 %")
+
+
+def _reference_lines(axes: Axes, run: Run, with_control: bool) -> None:
+    """The teacher's score, with its interval as a band, and the control's final score."""
+    teacher = number(run.record, "teacher", "score_mean")
+    teacher = number(run.summary, "teacher_score_mean") if teacher is None else teacher
+    if teacher is not None:
+        axes.axhline(teacher, color=TEACHER, linestyle=(0, (5, 2)), linewidth=1.3, label="teacher")
+        bounds = interval(run.record, "teacher", "score_ci95")
+        if bounds:
+            axes.axhspan(*bounds, color=TEACHER, alpha=0.12, linewidth=0)
+    control = number(run.summary, "control", "score_mean")
+    if with_control and control is not None:
+        axes.axhline(control, color=CONTROL, linestyle=(0, (1, 1.5)), linewidth=1.5, label="random-search control")
+
+
+def distillation_plots(run: Run, stage: str) -> list[Plot]:
+    """The two distillation terms of a stage, and how often the student's greedy action is the teacher's."""
+    plots = []
+    terms = {"policy (actor)": "distill_actor", "value (critic)": "distill_critic"}
+    curves = {label: run.curve(stage, key) for label, key in terms.items()}
+    if any(steps for steps, _ in curves.values()):
+        with figure(height=2.4) as (drawing, (axes,)):
+            for (label, (steps, values)), colour, style in zip(curves.items(), (AGENT, TEACHER), ("-", "--"), strict=True):
+                if steps:
+                    draw_curve(axes, steps, values, colour, label, style)
+            positive = [value for _, values in curves.values() for value in values]
+            if min(positive) > 0 and max(positive) > 30 * min(positive):
+                axes.set_yscale("log")
+            step_axis(axes)
+            axes.set_ylabel("loss term")
+            _legend(axes)
+            svg = inline_svg(drawing, f"distill-{stage}", f"Distillation terms during {stage}")
+        plots.append(Plot(f"Distillation terms, {stage}", svg, "Unweighted terms: distance of the student from its teacher."))
+    steps, values = run.curve(stage, "teacher_agreement")
+    if steps:
+        with figure(height=2.4) as (drawing, (axes,)):
+            draw_curve(axes, steps, values, AGENT, "same greedy action")
+            weight = run.curve(stage, "distill_weight")
+            if weight[0]:
+                axes.plot(*thin(*weight), color=MUTED, linestyle=":", label="weight of the terms")
+            step_axis(axes)
+            axes.set_ylim(0, max(1.02, *(1.05 * value for value in weight[1] or [0])))
+            axes.set_ylabel("share / weight")
+            _legend(axes)
+            svg = inline_svg(drawing, f"agree-{stage}", f"Agreement with the teacher during {stage}")
+        caption = "Share of observations on which student and teacher choose the same action."
+        plots.append(Plot(f"Agreement with the teacher, {stage}", svg, caption))
+    return plots
+
+
+def latency_plot(run: Run) -> Plot | None:
+    """Expected and most probable architecture's latency against the target, with the temperature below."""
+    expected, chosen = run.curve("search", "latency_expected_s"), run.curve("search", "latency_argmax_s")
+    if not expected[0] and not chosen[0]:
+        return None
+    target = number(run.summary, "latency_target_s")
+    temperature = run.curve("search", "temperature")
+    scale, unit = time_unit([*expected[1], *chosen[1], *([] if target is None else [target])])
+    with figure(height=3.3 if temperature[0] else 2.6, rows=2 if temperature[0] else 1,
+                ratios=(3, 1) if temperature[0] else None) as (drawing, axes):
+        for (steps, values), colour, style, label in ((expected, AGENT, "-", "expected"), (chosen, INK, "-", "most probable")):
+            if steps:
+                x, y = thin(steps, values)
+                axes[0].plot(x, y * scale, style, color=colour, label=label, linewidth=1.6 if colour == AGENT else 1.0)
+        if target is not None:
+            axes[0].axhline(target * scale, color=TARGET, linestyle=(0, (5, 2)), linewidth=1.4, label="target")
+        axes[0].set_ylim(bottom=0)
+        axes[0].set_ylabel(f"latency, {unit}")
+        _legend(axes[0])
+        if temperature[0]:
+            axes[1].plot(*thin(*temperature), color=MUTED, linewidth=1.3)
+            axes[1].set_ylabel("temperature")
+            axes[1].yaxis.set_major_locator(MaxNLocator(3))
+            axes[1].set_ylim(bottom=0)
+        step_axis(axes[-1])
+        last = (expected if expected[0] else chosen)[1][-1]
+        svg = inline_svg(drawing, "latency", f"Latency during the search, {time_text(last)} at the last step")
+    caption = "Predicted from the table. Expected: over the architecture's probabilities; most probable: each point's likeliest."
+    return Plot("Latency during the search", svg, caption)
+
+
+def probability_plots(run: Run) -> list[Plot]:
+    """Final probability of each candidate at each choice point, and how the chosen one's probability grew."""
+    steps, rows = run.probabilities()
+    if not rows:
+        return []
+    names, chosen = part(run.architecture).get("choice_names"), part(run.architecture).get("choices")
+    last = rows[-1]
+    names = [str(name) for name in names] if isinstance(names, list) and len(names) == len(last) else [
+        f"point {index}" for index in range(len(last))]
+    valid = isinstance(chosen, list) and len(chosen) == len(last) and all(
+        type(choice) is int and 0 <= choice < len(row) for choice, row in zip(chosen, last, strict=True))
+    chosen = chosen if valid else [int(np.argmax(row)) for row in last]
+    plots = [_final_heat_map(run, last, names, chosen)]
+    if len(steps) > 1:
+        plots.append(_heat_map_over_time(steps, rows, names, chosen))
+    return plots
+
+
+def _final_heat_map(run: Run, last: list[list[float]], names: list[str], chosen: list[int]) -> Plot:
+    candidates = part(run.architecture).get("candidate_names")
+    labels = candidates[0] if isinstance(candidates, list) and candidates and isinstance(candidates[0], list) else []
+    same = bool(labels) and len(labels) == max(map(len, last)) and all(row == labels for row in candidates if len(row) > 1)
+    cells = [(column, row, p) for row, line in enumerate(last) for column, p in enumerate(line)]
+    with figure(height=1.1 + 0.24 * len(last) + (0.6 if same else 0.2)) as (drawing, (axes,)):
+        _cells(axes, cells)
+        for row, column in enumerate(chosen):
+            axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=TARGET, linewidth=1.5))
+        columns = max(map(len, last))
+        axes.set_xticks(range(columns), [str(name) for name in labels] if same else [str(i) for i in range(columns)],
+                        rotation=40 if same else 0, ha="right" if same else "center", rotation_mode="anchor")
+        _heat_axes(axes, names, columns)
+        svg = inline_svg(drawing, "final", "Probability of each candidate at each choice point at the end of the search")
+    return Plot("Probabilities at the end", svg, "The darker, the more probable. The outlined candidate was derived.")
+
+
+def _heat_map_over_time(steps: list[float], rows: list[list[list[float]]], names: list[str], chosen: list[int]) -> Plot:
+    kept = np.unique(np.linspace(0, len(steps) - 1, min(COLUMNS_MAX, len(steps))).round().astype(int))
+    cells = [(column, point, rows[index][point][chosen[point]]) for column, index in enumerate(kept) for point in range(len(names))]
+    with figure(height=1.1 + 0.24 * len(names) + 0.5) as (drawing, (axes,)):
+        _cells(axes, cells)
+        shown = np.unique(np.linspace(0, len(kept) - 1, 4).round().astype(int))
+        axes.set_xticks(shown, [count_text(steps[kept[column]]) for column in shown])
+        axes.set_xlabel("environment steps")
+        _heat_axes(axes, names, len(kept))
+        svg = inline_svg(drawing, "overtime", "Probability of the derived candidate at each choice point during the search")
+    return Plot("How the choices settled", svg, "Probability of the candidate that was derived in the end, from pale (0) to full (1).")
+
+
+def _cells(axes: Axes, cells: list[tuple[int, int, float]]) -> None:
+    """Unit squares whose opacity is the probability: the hue follows the page's colours, in light and in dark."""
+    for column, row, p in cells:
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=AGENT, alpha=min(1.0, max(0.03, p)),
+                                 edgecolor=SURFACE, linewidth=0.4))
+
+
+def _heat_axes(axes: Axes, names: list[str], columns: int) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _legend(axes: Axes) -> None:
+    """One row of names above the axes, where no curve runs."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1, columnspacing=1.2)
+
+
+def sparkline(steps: Sequence[float], values: Sequence[float], prefix: str, description: str) -> str:
+    """A small curve without axes, for the metrics that rarely matter."""
+    with figure(width=1.9, height=0.5) as (drawing, (axes,)):
+        axes.plot(*thin(steps, values, 150), color=AGENT, linewidth=1.1)
+        axes.set_axis_off()
+        return inline_svg(drawing, prefix, description)
+
+
+def other_curves(run: Run, shown: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """Every further metric as a sparkline with its last value: stage, key, last, svg."""
+    pairs = dict.fromkeys((str(line.get("stage")), key) for line in run.metrics for key in line
+                          if key not in shown and key not in ("step", "stage") and number(line, key) is not None)
+    found = []
+    for index, (stage, key) in enumerate(sorted(pairs)):
+        steps, values = run.curve(stage, key)
+        if stage != "control" and len(steps) > 1:
+            svg = sparkline(steps, values, f"spark{index}", f"{key} during {stage}")
+            found.append({"stage": stage, "key": key, "last": values[-1], "svg": svg})
+    return found
