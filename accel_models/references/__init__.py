@@ -1,0 +1,1 @@
+"""Comparison of the equations with results of other simulators, row by row."""

@@ -1,0 +1,107 @@
+"""One compared row, and the statistics over all of them."""
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from latency_tables.errors import DesignError
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """What the equations give and what the reference says for one row; None where the reference has no such quantity.
+
+    Attributes:
+        name: row in words.
+        exact: whether all counted quantities are equal.
+        cycles, reference_cycles: latency in cycles.
+        energy, reference_energy: in the unit of the reference.
+        details: further quantities for the CSV, ``name -> (ours, reference)``.
+    """
+
+    name: str
+    exact: bool
+    cycles: float
+    reference_cycles: float
+    energy: float | None = None
+    reference_energy: float | None = None
+    details: Mapping[str, tuple[float, float]] | None = None
+
+    @property
+    def cycles_error(self) -> float:
+        """Relative error of the cycles, absolute value."""
+        return abs(self.cycles / self.reference_cycles - 1.0)
+
+    @property
+    def energy_error(self) -> float | None:
+        """Relative error of the energy, absolute value."""
+        if self.energy is None or self.reference_energy is None:
+            return None
+        return abs(self.energy / self.reference_energy - 1.0)
+
+    @property
+    def error(self) -> float:
+        """The larger of the two errors."""
+        return max(self.cycles_error, self.energy_error or 0.0)
+
+
+def read_rows(path: str | Path, needed: Iterable[str]) -> list[dict[str, str]]:
+    """Rows of a reference CSV.
+
+    Raises:
+        DesignError: the file is missing, empty, or lacks columns of that reference.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DesignError(f"no reference file {str(path)!r}: expected a CSV in the format of the reference")
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows:
+        raise DesignError(f"{path}: no rows")
+    missing = [name for name in needed if name not in rows[0]]
+    if missing:
+        raise DesignError(f"{path}: columns {', '.join(missing)} are missing; is this the file of another reference?")
+    return rows
+
+
+def summary(rows: list[ComparedRow]) -> dict[str, Any]:
+    """Statistics over all rows, errors as fractions; None where the reference lacks the quantity."""
+    cycles = np.array([row.cycles_error for row in rows])
+    energy = [row.energy_error for row in rows if row.energy_error is not None]
+    worst = max(rows, key=lambda row: row.error)
+    ours, theirs = [row.cycles for row in rows], [row.reference_cycles for row in rows]
+    ranked = len(set(ours)) > 1 and len(set(theirs)) > 1
+    return {
+        "rows": len(rows),
+        "exact_share": sum(row.exact for row in rows) / len(rows),
+        "cycles_mape": float(cycles.mean()),
+        "cycles_p95": float(np.quantile(cycles, 0.95)),
+        "energy_mape": float(np.mean(energy)) if energy else None,
+        "energy_p95": float(np.quantile(energy, 0.95)) if energy else None,
+        "latency_spearman": float(spearmanr(ours, theirs).statistic) if ranked else None,
+        "latency_median_error": float(np.median(cycles)),
+        "worst_row": worst.error,
+        "worst_row_name": worst.name,
+    }
+
+
+def write_rows(rows: list[ComparedRow], path: str | Path) -> None:
+    """One line for each row: both values and the errors."""
+    extra = sorted({key for row in rows for key in (row.details or {})})
+    header = ["row", "exact", "cycles", "reference_cycles", "cycles_error", "energy", "reference_energy", "energy_error"]
+    header += [f"{side}{key}" for key in extra for side in ("", "reference_")]
+    with Path(path).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            values = [row.name, int(row.exact), row.cycles, row.reference_cycles, row.cycles_error,
+                      row.energy, row.reference_energy, row.energy_error]
+            for key in extra:
+                values += list((row.details or {}).get(key, (None, None)))
+            writer.writerow(["" if value is None else value for value in values])
