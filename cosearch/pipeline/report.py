@@ -6,20 +6,21 @@ Written from the run folder alone, finished or not. The page has no script, load
 from __future__ import annotations
 
 import base64
-import os
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline import report_format as words
 from cosearch.pipeline.report_architecture import Cell, cells
 from cosearch.pipeline.report_data import Run, flatten, number, part, read_run
 from cosearch.pipeline.report_facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
-from cosearch.pipeline.report_pareto import agent_latency_s, pareto_plot, predicted_measured_plot
+from cosearch.pipeline.report_pareto import agent_latency_s, compared_agents, pareto_plot, predicted_measured_plot
 from cosearch.pipeline.report_plots import (
-    STAGE_TITLES, Plot, distillation_plots, latency_plot, other_curves, probability_plots, score_plot,
+    STAGE_TITLES, Plot, agreement_plot, distillation_plot, latency_plot, other_curves, probability_plots, score_plot,
 )
 from cosearch.pipeline.report_terminal import render_summary
 
@@ -46,9 +47,8 @@ def write_report(run_path: Path) -> Path:
     """
     run = read_run(run_path)
     page = render_page(run)
-    target, part_written = run.path / "report.html", run.path / "report.html.part"
-    part_written.write_text(page, encoding="utf-8")
-    os.replace(part_written, target)
+    target = run.path / "report.html"
+    write_bytes_atomic(target, page.encode("utf-8"))
     return target
 
 
@@ -58,6 +58,7 @@ def render_page(run: Run) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     for name in ("time_text", "energy_text", "count_text", "share_text", "score_text", "plain_text", "significant"):
         environment.filters[name] = getattr(words, name)
+    environment.filters["keep"] = _keep_units
     environment.filters["svg"] = Markup  # drawings are our own markup; everything else is escaped
     return environment.get_template("report.html").render(_context(run))
 
@@ -70,19 +71,25 @@ def _context(run: Run) -> dict[str, Any]:
         "name": run.name, "progress": progress(run), "finished": run.finished, "verdict": verdict(run), "tiles": tiles(run),
         "missing": run.missing, "certainty": certainty(run), "provenance_words": PROVENANCE, "provenance": known.provenance,
         "subject": " · ".join(str(word) for word in (_environment_name(run), device.get("name"), run.record.get("created_utc")) if word),
-        "curves": [plot for plot in (score_plot(run, "search"), score_plot(run, "retrain")) if plot],
-        "terms": [plot for stage in STAGE_TITLES for plot in distillation_plots(run, stage)] + _present(latency_plot(run)),
+        "curves": _present(*(score_plot(run, stage) for stage in STAGE_TITLES), latency_plot(run), agreement_plot(run),
+                           *(distillation_plot(run, stage) for stage in STAGE_TITLES)),
         "others": other_curves(run, _DRAWN), "cells": boxes, "cells_note": boxes_note,
         "widest": max((box.share for box in boxes if box.share is not None), default=None),
-        "probabilities": probability_plots(run), "trade": _present(pareto_plot(run)) + _present(predicted_measured_plot(run)),
+        "probabilities": probability_plots(run), "pareto": pareto_plot(run), "agents": compared_agents(run),
+        "predicted_measured": predicted_measured_plot(run), "has_energy": any(box.energy_j is not None for box in boxes),
         "overhead_s": _overhead_s(run, boxes), "latency_total_s": agent_latency_s(run), "latency": part(run.agent, "latency"),
         "latency_rows": _latency_rows(run), "paced": _paced(run), "clip": _clip(run), "caveats": caveats(run),
         "tables": _provenance_tables(run), "command": run.record.get("command"),
     }
 
 
-def _present(plot: Plot | None) -> list[Plot]:
-    return [plot] if plot else []
+def _present(*plots: Plot | None) -> list[Plot]:
+    return [plot for plot in plots if plot]
+
+
+def _keep_units(text: str) -> str:
+    """The same sentence with numbers tied to their units, so that no line ends between the two."""
+    return re.sub(r"(?<=\d) (?=(?:%|ms|µs|s|min|h|J|mJ|µJ|[kMGT])(?![\w]))", "\u00a0", text)
 
 
 def _environment_name(run: Run) -> str | None:

@@ -4,12 +4,23 @@ A cell without an operation of its own is an identity: it costs nothing and is d
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cosearch.pipeline.report_data import Run, number, part, records
-from latency_tables.errors import ShapeError
+from cosearch.space.space import FORMAT, SearchSpace, architecture_from_dict
+from latency_tables.errors import CosearchError, ShapeError
 from latency_tables.opspec import OpSpec
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen at one point: the point's name, the chosen operation, and all candidates (empty where unknown)."""
+
+    point: str
+    operation: str
+    candidates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,8 +34,7 @@ class Cell:
         key: name of the operation's row in the table; ``None`` for an identity.
         latency_s, energy_j, macs, params: of this operation, ``None`` where unknown.
         share: part of the sum of all operations' latencies, ``None`` where a latency is unknown.
-        alternatives: how many candidates the choice point had.
-        kind: ``stem``, ``conv``, ``mbconv``, ``skip``, ``head``, ``other``; the style sheet colours by it.
+        kind: ``stem``, ``conv``, ``mbconv``, ``skip``, ``head``, ``other``; the style sheet draws by it.
     """
 
     point: str
@@ -36,101 +46,141 @@ class Cell:
     macs: float | None
     params: float | None
     share: float | None
-    alternatives: int | None
     kind: str
+
+
+def choices(run: Run) -> list[Choice]:
+    """What was chosen at each point, in order; empty while nothing is derived.
+
+    Names come from ``point_names``, ``candidate_names`` and ``choice_names`` of ``architecture.json``, or from the space
+    that the file describes; what nobody named is numbered.
+    """
+    design = part(run.architecture)
+    chosen = design.get("choices")
+    if not isinstance(chosen, list):
+        return []
+    space = _space(design)
+    points = _texts(design.get("point_names")) or [point.name for point in space.points] if space else _texts(design.get("point_names"))
+    listed = design.get("candidate_names")
+    listed = [_texts(row) for row in listed] if isinstance(listed, list) else [list(p.candidates) for p in space.points] if space else []
+    names = _texts(design.get("choice_names"))
+    found = []
+    for index, choice in enumerate(chosen):
+        candidates = listed[index] if index < len(listed) else []
+        known = type(choice) is int and 0 <= choice < len(candidates)
+        word = names[index] if index < len(names) else None
+        operation = candidates[choice] if known else word or f"candidate {choice}"
+        # Where the names are not those of the chosen candidates, they are those of the points.
+        spare = word if word is not None and word != operation else None
+        found.append(Choice(points[index] if index < len(points) else spare or f"point {index}", operation, tuple(candidates)))
+    return found
 
 
 def cells(run: Run) -> tuple[list[Cell], str | None]:
     """The boxes in order of execution, and a sentence where operations and choices could not be matched.
 
-    An operation record may say its choice point itself (``"choice": index``, null for stem and head). Without it the
-    operations between first and last are matched in order: one for each choice, or one for each choice that is not a skip.
+    An operation may name its choice point itself (``"choice": index``, null for stem and head). Without it, operations
+    between the first and the last are matched in order; a skip owns one only where that is a 1x1 convolution.
     """
-    operations = records(run.architecture, "operations")
-    chosen = _chosen(run)
-    total = _total([number(item, "latency_s") for item in operations])
-    assigned = _assign(operations, [name for _, name, _ in chosen])
-    if assigned is None:
-        boxes = [_cell(item, "", None, None, total) for item in operations]
+    operations, chosen = _operations(run), choices(run)
+    times = [number(item, "latency_s") for item in operations]
+    total = None if not times or None in times else sum(times)
+    owners = _owners(operations, [choice.operation for choice in chosen])
+    if owners is None:
         reason = f"{len(operations)} operations could not be matched with {len(chosen)} choices; they are drawn without their names."
-        return boxes, reason if chosen and operations else None
-    boxes = []
+        return [_cell(item, None, total) for item in operations], reason if chosen and operations else None
+    boxes: list[Cell] = []
     upcoming = 0  # the next choice point to draw
-    for item, owner in zip(operations, assigned, strict=True):
-        if owner is None:
-            if item is operations[-1]:
-                boxes += [_identity(chosen[index]) for index in range(upcoming, len(chosen))]
-                upcoming = len(chosen)
-            boxes.append(_cell(item, "", None, None, total))
-            continue
-        boxes += [_identity(chosen[index]) for index in range(upcoming, owner)]
-        upcoming = max(upcoming, owner + 1)
-        boxes.append(_cell(item, *chosen[owner], total))
-    boxes += [_identity(chosen[index]) for index in range(upcoming, len(chosen))]
-    return boxes, None
+    for item, owner in zip(operations, owners, strict=True):
+        until = len(chosen) if owner is None and item is operations[-1] else upcoming if owner is None else owner
+        boxes += [_identity(choice) for choice in chosen[upcoming:until]]
+        upcoming = max(upcoming, until if owner is None else owner + 1)
+        boxes.append(_cell(item, None if owner is None else chosen[owner], total))
+    return boxes + [_identity(choice) for choice in chosen[upcoming:]], None
 
 
-def _chosen(run: Run) -> list[tuple[str, str, int]]:
-    """Choice point, name of its chosen candidate, number of candidates."""
-    design = part(run.architecture)
-    choices, names, candidates = (design.get(key) for key in ("choices", "choice_names", "candidate_names"))
-    if not isinstance(choices, list):
-        return []
+def _operations(run: Run) -> list[dict[str, Any]]:
+    """The list of operations with key, costs and sizes, wherever the file keeps each.
+
+    The costs stand in the list itself or in ``predicted.operations``; an operation that is written as its shapes gets
+    its key and sizes from them.
+    """
+    base, priced = records(run.architecture, "operations"), records(run.architecture, "predicted", "operations")
+    if len(base) == len(priced):
+        base = [item | price for item, price in zip(base, priced, strict=True)]
     found = []
-    for index, choice in enumerate(choices):
-        name = names[index] if isinstance(names, list) and index < len(names) else f"point {index}"
-        options = candidates[index] if isinstance(candidates, list) and index < len(candidates) else []
-        known = isinstance(options, list) and type(choice) is int and 0 <= choice < len(options)
-        found.append((str(name), str(options[choice]) if known else f"candidate {choice}", len(options) if known else 0))
+    for item in base or priced:
+        if "key" not in item and "kind" in item:
+            spec = _spec({key: value for key, value in item.items() if key in OpSpec.__dataclass_fields__})
+            item = item | ({"key": spec.key, "macs": spec.macs, "params": spec.params} if spec else {"key": str(item["kind"])})
+        found.append(item)
     return found
 
 
-def _assign(operations: list[dict[str, Any]], names: list[str]) -> list[int | None] | None:
+def _owners(operations: list[dict[str, Any]], names: list[str]) -> list[int | None] | None:
     """Index of each operation's choice point (``None``: fixed part), or ``None`` where that cannot be told."""
     if operations and all("choice" in item for item in operations):
         owners = [item["choice"] for item in operations]
         valid = all(owner is None or type(owner) is int and 0 <= owner < len(names) for owner in owners)
         return owners if valid else None
-    inner = len(operations) - 2
-    if inner == len(names):
-        return [None, *range(len(names)), None]
-    active = [index for index, name in enumerate(names) if not _is_skip(name)]
-    return [None, *active, None] if inner == len(active) and inner >= 0 else None
+    if len(operations) < 2:
+        return None
+    inner, found = operations[1:-1], []
+    for index, name in enumerate(names):
+        if name == "skip" and not (len(found) < len(inner) and _is_pointwise(inner[len(found)])):
+            continue
+        found.append(index)
+    return [None, *found, None] if len(found) == len(inner) else None
 
 
-def _cell(item: dict[str, Any], point: str, name: str | None, alternatives: int | None, total: float | None) -> Cell:
-    key = item.get("key") if isinstance(item.get("key"), str) else None
-    kind, shape = _read_key(key)
-    latency = number(item, "latency_s")
+def _is_pointwise(item: dict[str, Any]) -> bool:
+    spec = _key_spec(item.get("key"))
+    return spec is not None and spec.kind == "conv" and spec.kernel == 1
+
+
+def _cell(item: dict[str, Any], choice: Choice | None, total: float | None) -> Cell:
+    key = str(item.get("key") or "unnamed")
+    spec, latency = _key_spec(key), number(item, "latency_s")
+    kind, shape = key.split("-")[0], None
+    if spec is not None:
+        kind = spec.kind
+        shape = f"{spec.out_channels - 1} actions + value" if kind == "head" else f"{spec.out_channels}×{spec.out_height}×{spec.out_width}"
     return Cell(
-        point=point, operation=name or kind, shape=shape, key=key, latency_s=latency, energy_j=number(item, "energy_j"),
-        macs=number(item, "macs"), params=number(item, "params"), share=latency / total if total and latency is not None else None,
-        alternatives=alternatives or None, kind=kind if kind in ("stem", "conv", "mbconv", "head") else "other",
+        point=choice.point if choice else "", operation=choice.operation if choice else kind, shape=shape, key=key, latency_s=latency,
+        energy_j=number(item, "energy_j"), macs=number(item, "macs"), params=number(item, "params"),
+        share=latency / total if total and latency is not None else None,
+        kind=kind if kind in ("stem", "conv", "mbconv", "head") else "other",
     )
 
 
-def _identity(choice: tuple[str, str, int]) -> Cell:
-    point, name, alternatives = choice
-    return Cell(point, name, None, None, None, None, None, None, None, alternatives or None, "skip")
+def _identity(choice: Choice) -> Cell:
+    return Cell(choice.point, choice.operation, None, None, None, None, None, None, None, "skip")
 
 
-def _read_key(key: str | None) -> tuple[str, str | None]:
-    """Kind and output shape that a key names; a key of another vocabulary is its own kind."""
-    if key is None:
-        return "operation", None
+def _space(design: dict[str, Any]) -> SearchSpace | None:
+    """The space that the file describes, or ``None``: files of other versions or of extensions are drawn all the same."""
+    if design.get("format") != FORMAT:
+        return None
     try:
-        spec = OpSpec.from_key(key)
+        return architecture_from_dict({key: value for key, value in design.items() if key != "operations"}).space
+    except CosearchError:
+        return None
+
+
+def _spec(values: dict[str, Any]) -> OpSpec | None:
+    try:
+        return OpSpec.from_dict(values)
     except ShapeError:
-        return key.split("-")[0], None
-    if spec.kind == "head":
-        return spec.kind, f"{spec.out_channels - 1} actions + value"
-    return spec.kind, f"{spec.out_channels}×{spec.out_height}×{spec.out_width}"
+        return None
 
 
-def _is_skip(name: str) -> bool:
-    return name.lower() in ("skip", "identity", "skip_connect")
+def _key_spec(key: object) -> OpSpec | None:
+    """The operation that a key names; ``None`` for a key of another vocabulary."""
+    try:
+        return OpSpec.from_key(key) if isinstance(key, str) else None
+    except ShapeError:
+        return None
 
 
-def _total(latencies: list[float | None]) -> float | None:
-    """Sum of the operations' latencies; unknown as soon as one of them is."""
-    return None if not latencies or None in latencies else sum(latencies)
+def _texts(values: Sequence[Any] | None) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosearch.metrics import read_metrics
 from latency_tables.errors import RunFolderError
 
-STAGES = ("search", "control", "retrain")
 FILES = {
     "metrics.jsonl": "learning curves",
     "architecture.json": "the derived architecture and its predicted latency",
@@ -61,7 +61,7 @@ class Run:
         """Steps and values of one metric, by ascending step; a repeated step keeps its newest value.
 
         Args:
-            stage: one of :data:`STAGES`.
+            stage: a stage of the run, such as ``search``.
             key: name of the metric.
             candidate: only the lines of this candidate (``None``: all lines of the stage).
         """
@@ -125,6 +125,13 @@ def records(source: Any, *path: str) -> list[dict[str, Any]]:
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
+def latency_target_s(run: Run) -> float | None:
+    """The latency that was asked for: from the summary, or while there is none from the record of the run."""
+    places = ((run.summary, ("latency_target_s",)), (run.record, ("latency_target_s",)),
+              (run.record, ("config", "objective", "latency_target_s")))
+    return next((found for source, path in places if (found := number(source, *path)) is not None), None)
+
+
 def flatten(source: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and value of every leaf of a nested object, in the order written."""
     if isinstance(source, dict) and source:
@@ -150,11 +157,14 @@ def read_run(run_path: Path) -> Run:
     if record is None:
         raise RunFolderError(f"{str(path)!r} is not a run folder: it has no run.json; name the folder that a search wrote")
     missing = [f"{name} is not there yet: {what}" for name, what in FILES.items() if not (path / name).is_file()]
-    metrics, fault = _read_lines(path / "metrics.jsonl")
+    log = path / "metrics.jsonl"
+    metrics = tuple(read_metrics(log))
+    torn = log.is_file() and log.stat().st_size > 0 and not log.read_bytes().endswith(b"\n")
+    fault = "the last line of metrics.jsonl was not finished and is left out" if torn else None
     clip, clip_fault = _read_clip(path)
-    others = {name: _read_json(path / f"{name}.json") or {} for name in ("architecture", "agent", "summary")}
+    architecture, agent, summary = (_read_json(path / f"{name}.json") or {} for name in ("architecture", "agent", "summary"))
     missing += [text for text in (fault, clip_fault) if text]
-    return Run(path=path, record=record, metrics=metrics, missing=tuple(missing), clip=clip, **others)
+    return Run(path, record, metrics, architecture, agent, summary, tuple(missing), clip)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -168,23 +178,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise RunFolderError(f"{path.name} of {str(path.parent)!r} must hold one object, got {type(value).__name__}")
     return value
-
-
-def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], str | None]:
-    """The readable lines of a JSON-lines file, and a sentence about the others: a killed process may leave half a line."""
-    lines, bad = [], []
-    if path.is_file():
-        for row, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            try:
-                value = json.loads(text)
-            except ValueError:
-                value = None
-            if isinstance(value, dict):
-                lines.append(value)
-            elif text.strip():
-                bad.append(row)
-    shown = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
-    return tuple(lines), f"{path.name}: {len(bad)} unreadable line(s) left out (line {shown})" if bad else None
 
 
 def _read_clip(path: Path) -> tuple[tuple[str, bytes] | None, str | None]:

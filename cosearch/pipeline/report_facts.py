@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosearch.pipeline.report_data import Run, interval, number, part
+from cosearch.pipeline.report_data import Run, interval, latency_target_s, number, part
 from cosearch.pipeline.report_format import (
     NOT_MEASURED, count_text, duration_text, energy_text, interval_text, score_text, share_text, significant, time_text,
 )
@@ -72,7 +72,7 @@ def facts(run: Run) -> Facts:
         score=number(run.summary, "score_mean"), score_ci95=interval(run.summary, "score_ci95"),
         teacher=number(run.record, "teacher", "score_mean") if teacher is None else teacher,
         predicted_s=agent_latency_s(run), provenance=str(next((word for word in words if word), UNKNOWN)),
-        target_s=number(run.summary, "latency_target_s"), measured_s=measured_s(run),
+        target_s=latency_target_s(run), measured_s=measured_s(run),
         measured_on=str(timed.get("device") or "a device that was not recorded"),
         on_target=bool(timed.get("device")) and timed.get("device") == device.get("name"),
         device=str(device.get("name") or "the device"),
@@ -108,12 +108,13 @@ def verdict(run: Run) -> str:
 def _latency_clause(known: Facts) -> str:
     if known.predicted_s is None:
         return ""
-    kind = f"on a table that is {known.provenance}" if known.provenance != UNKNOWN else "on a table of unknown provenance"
+    kind = f"from {_article(known.provenance)} table" if known.provenance != UNKNOWN else "from a table of unknown provenance"
     clause = f"is predicted, {kind}, to act in {time_text(known.predicted_s)} on {known.device}"
     if known.target_s is None:
         return clause
     if known.holds:
-        return f"{clause}: the promise of {time_text(known.target_s)} holds"
+        limits = "" if known.provenance == "measured" else ", as far as such a table can tell"
+        return f"{clause}: the promise of {time_text(known.target_s)} holds{limits}"
     if known.predicted_s <= known.target_s:
         return f"{clause}, but was measured there at {time_text(known.measured_s)}: the promise of {time_text(known.target_s)} is broken"
     return f"{clause}: the promise of {time_text(known.target_s)} is broken"
@@ -125,7 +126,7 @@ def tiles(run: Run) -> list[Tile]:
     episodes = number(run.summary, "episodes")
     share_ci = None
     if known.share is not None and known.score_ci95:
-        share_ci = " to ".join(share_text(bound / known.teacher) for bound in known.score_ci95)
+        share_ci = " to ".join(f"{100 * bound / known.teacher:.0f}" for bound in known.score_ci95) + " %"
     device = part(run.agent, "latency", "measured")
     where = ", ".join(str(word) for word in (device.get("device"), device.get("runtime"), _threads(device.get("threads"))) if word)
     return [
@@ -186,10 +187,10 @@ def caveats(run: Run) -> list[str]:
     """What a reader should not conclude."""
     known, found = facts(run), []
     if known.predicted_s is not None and known.provenance != "measured":
-        found.append(f"The latency for {known.device} rests on a table that is {known.provenance}: "
+        found.append(f"The latency for {known.device} rests on {_article(known.provenance)} table: "
                      f"{PROVENANCE.get(known.provenance, 'how it was made is not recorded')}.")
     if known.measured_s is not None and not known.on_target:
-        found.append(f"The latency was timed on {known.measured_on}, not on {known.device}; the two say nothing of each other.")
+        found.append(f"The latency was timed on {known.measured_on}, not on {known.device}: it does not test the prediction.")
     if known.score is not None and _seeds(run) == 1:
         found.append("One seed: another seed may find another architecture and another score.")
     met = run.summary.get("target_met")
@@ -217,6 +218,10 @@ def _wall_s(run: Run) -> float | None:
 
 def _threads(threads: object) -> str:
     return "" if threads is None else f"{threads} thread" + ("" if threads == 1 else "s")
+
+
+def _article(word: str) -> str:
+    return f"an {word}" if word[:1] in "aeiou" else f"a {word}"
 
 
 def _word(value: float | None, word: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cosearch.pipeline.report_data import Run, interval, number, records
+from cosearch.pipeline.report_data import Run, interval, latency_target_s, number, records
 from cosearch.pipeline.report_format import time_text, time_unit
 from cosearch.pipeline.report_plots import Plot, thin
 from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg
@@ -68,10 +68,10 @@ def pareto_plot(run: Run) -> Plot | None:
     if not supernet and not control and None in agent:
         return None
     references = records(run.summary, "reference_agents")
-    target = number(run.summary, "latency_target_s")
+    target = latency_target_s(run)
     times = [latency for latency, _ in supernet + control] + [number(item, "latency_predicted_s") for item in references]
     scale, unit = time_unit([time for time in (*times, agent[0], target) if time is not None])
-    with figure(height=3.4) as (drawing, (axes,)):
+    with figure(height=3.3) as (drawing, (axes,)):
         _clouds(axes, supernet, control, scale)
         if None not in agent:
             bounds = interval(run.summary, "score_ci95")
@@ -137,7 +137,7 @@ def predicted_measured_plot(run: Run) -> Plot | None:
         return None
     times = [time for _, *pair in points for time in pair]
     scale, unit = time_unit(times)
-    with figure(height=3.4) as (drawing, (axes,)):
+    with figure(height=3.3) as (drawing, (axes,)):
         low, high = min(times) * scale / 1.8, max(times) * scale * 1.8
         axes.plot([low, high], [low, high], color=MUTED, linestyle=":", linewidth=1.1, label="equal")
         for index, (name, predicted, measured) in enumerate(points):
@@ -161,6 +161,20 @@ def measured_s(run: Run) -> float | None:
     """Measured median latency of the exported agent: from the export record, else from the summary."""
     median = number(run.agent, "latency", "measured", "p50_s")
     return number(run.summary, "latency_measured_s") if median is None else median
+
+
+def compared_agents(run: Run) -> list[dict[str, float | str | None]]:
+    """Rows of the table beside the plots: this agent, the control and the reference agents, each with what is known."""
+    rows = []
+    if run.summary or agent_latency_s(run) is not None:
+        rows.append({"name": "this agent", "score": number(run.summary, "score_mean"), "predicted_s": agent_latency_s(run),
+                     "measured_s": measured_s(run), "params": number(run.summary, "params"), "macs": number(run.summary, "macs")})
+    named = [("random-search control", run.summary["control"])] if isinstance(run.summary.get("control"), dict) else []
+    named += [(str(item.get("name", "reference")), item) for item in records(run.summary, "reference_agents")]
+    for name, item in named:
+        rows.append({"name": name, "score": _first(item, _SCORES), "predicted_s": number(item, "latency_predicted_s"),
+                     "measured_s": number(item, "latency_measured_s"), "params": number(item, "params"), "macs": number(item, "macs")})
+    return rows
 
 
 def _wide_axis_is_logarithmic(axes: Axes, values: list[float], both: bool = False) -> None:

@@ -14,14 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from cosearch.pipeline.report_data import Run, interval, number, part
+from cosearch.metrics import METRICS
+from cosearch.pipeline.report_architecture import Choice, choices
+from cosearch.pipeline.report_data import Run, interval, latency_target_s, number
 from cosearch.pipeline.report_format import count_text, score_text, time_text, time_unit
 from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, SURFACE, TARGET, TEACHER, figure, inline_svg, step_axis
 
 POINTS_MAX = 400  # points of a curve; more do not show at this width and make the page heavy
 COLUMNS_MAX = 40  # columns of the heat map over time
 SMOOTHED_FROM = 40  # a shorter curve is drawn as it is
-STAGE_TITLES = {"search": "Score during the search", "retrain": "Score during retraining"}
+STAGE_TITLES = {"teacher": "Score of the teacher in training", "search": "Score during the search", "retrain": "Score during retraining"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,7 @@ def score_plot(run: Run, stage: str) -> Plot | None:
     if not steps and not evaluated[0]:
         return None
     with figure() as (drawing, (axes,)):
-        if stage == "search":
-            _control_curves(axes, run)
+        _control_curves(axes, run, stage)
         if steps:
             draw_curve(axes, steps, scores, AGENT, "training episodes")
         if evaluated[0]:
@@ -83,14 +84,16 @@ def score_plot(run: Run, stage: str) -> Plot | None:
     return Plot(STAGE_TITLES[stage], svg, caption)
 
 
-def _control_curves(axes: Axes, run: Run) -> None:
-    """The control's candidates as thin lines in one colour."""
-    names = run.candidates("control") or [None]
-    for index, name in enumerate(names):
+def _control_curves(axes: Axes, run: Run, stage: str) -> None:
+    """The control: its candidates beside the search; without candidates, one curve beside the retraining."""
+    names = run.candidates("control")
+    if stage != ("search" if names else "retrain"):
+        return
+    for index, name in enumerate(names or [None]):
         steps, scores = run.curve("control", "score_train", name)
         if steps:
             axes.plot(*thin(steps, scores, 120), "-", color=CONTROL, linewidth=1.0, alpha=0.7,
-                      label=None if index else "control candidates")
+                      label=None if index else "control candidates" if names else "control, trained alone")
 
 
 def _evaluations(axes: Axes, run: Run, stage: str, evaluated: tuple[list[float], list[float]]) -> None:
@@ -117,39 +120,48 @@ def _reference_lines(axes: Axes, run: Run, with_control: bool) -> None:
         axes.axhline(control, color=CONTROL, linestyle=(0, (1, 1.5)), linewidth=1.5, label="random-search control")
 
 
-def distillation_plots(run: Run, stage: str) -> list[Plot]:
-    """The two distillation terms of a stage, and how often the student's greedy action is the teacher's."""
-    plots = []
+def distillation_plot(run: Run, stage: str) -> Plot | None:
+    """The two distillation terms of a stage."""
     terms = {"policy (actor)": "distill_actor", "value (critic)": "distill_critic"}
     curves = {label: run.curve(stage, key) for label, key in terms.items()}
-    if any(steps for steps, _ in curves.values()):
-        with figure(height=2.4) as (drawing, (axes,)):
-            for (label, (steps, values)), colour, style in zip(curves.items(), (AGENT, TEACHER), ("-", "--"), strict=True):
-                if steps:
-                    draw_curve(axes, steps, values, colour, label, style)
-            positive = [value for _, values in curves.values() for value in values]
-            if min(positive) > 0 and max(positive) > 30 * min(positive):
-                axes.set_yscale("log")
-            step_axis(axes)
-            axes.set_ylabel("loss term")
-            _legend(axes)
-            svg = inline_svg(drawing, f"distill-{stage}", f"Distillation terms during {stage}")
-        plots.append(Plot(f"Distillation terms, {stage}", svg, "Unweighted terms: distance of the student from its teacher."))
-    steps, values = run.curve(stage, "teacher_agreement")
-    if steps:
-        with figure(height=2.4) as (drawing, (axes,)):
-            draw_curve(axes, steps, values, AGENT, "same greedy action")
+    values = [value for _, points in curves.values() for value in points]
+    if not values:
+        return None
+    with figure(height=2.4) as (drawing, (axes,)):
+        for (label, (steps, points)), colour, style in zip(curves.items(), (AGENT, TEACHER), ("-", "--"), strict=True):
+            if steps:
+                draw_curve(axes, steps, points, colour, label, style)
+        if min(values) > 0 and max(values) > 30 * min(values):
+            axes.set_yscale("log")
+        step_axis(axes)
+        axes.set_ylabel("loss term")
+        _legend(axes)
+        svg = inline_svg(drawing, f"distill-{stage}", f"Distillation terms during {stage}")
+    return Plot(f"Distillation terms, {stage}", svg, "Distance of the student from its teacher, before weighting.")
+
+
+def agreement_plot(run: Run) -> Plot | None:
+    """How often the student's preferred action is the teacher's, in both stages, and the weight of the distillation."""
+    styles = {"search": (MUTED, "--"), "retrain": (AGENT, "-")}
+    curves = {stage: run.curve(stage, "teacher_agreement") for stage in styles}
+    if not any(steps for steps, _ in curves.values()):
+        return None
+    with figure(height=2.6) as (drawing, (axes,)):
+        top = 1.02
+        for stage, (colour, style) in styles.items():
+            if curves[stage][0]:
+                draw_curve(axes, *curves[stage], colour, stage, style)
             weight = run.curve(stage, "distill_weight")
-            if weight[0]:
-                axes.plot(*thin(*weight), color=MUTED, linestyle=":", label="weight of the terms")
-            step_axis(axes)
-            axes.set_ylim(0, max(1.02, *(1.05 * value for value in weight[1] or [0])))
-            axes.set_ylabel("share / weight")
-            _legend(axes)
-            svg = inline_svg(drawing, f"agree-{stage}", f"Agreement with the teacher during {stage}")
-        caption = "Share of observations on which student and teacher choose the same action."
-        plots.append(Plot(f"Agreement with the teacher, {stage}", svg, caption))
-    return plots
+            if weight[0] and curves[stage][0]:
+                axes.plot(*thin(*weight), color=colour, linestyle=":", linewidth=1.1, label=f"weight, {stage}")
+                top = max(top, 1.05 * max(weight[1]))
+        step_axis(axes)
+        axes.set_ylim(0, top)
+        axes.set_ylabel("share / weight")
+        _legend(axes)
+        svg = inline_svg(drawing, "agreement", "Agreement with the teacher")
+    return Plot("Agreement with the teacher", svg, "Share of the observations on which student and teacher prefer the same action; "
+                "dotted, the weight of the distillation.")
 
 
 def latency_plot(run: Run) -> Plot | None:
@@ -157,7 +169,7 @@ def latency_plot(run: Run) -> Plot | None:
     expected, chosen = run.curve("search", "latency_expected_s"), run.curve("search", "latency_argmax_s")
     if not expected[0] and not chosen[0]:
         return None
-    target = number(run.summary, "latency_target_s")
+    target = latency_target_s(run)
     temperature = run.curve("search", "temperature")
     scale, unit = time_unit([*expected[1], *chosen[1], *([] if target is None else [target])])
     with figure(height=3.3 if temperature[0] else 2.6, rows=2 if temperature[0] else 1,
@@ -188,34 +200,32 @@ def probability_plots(run: Run) -> list[Plot]:
     steps, rows = run.probabilities()
     if not rows:
         return []
-    names, chosen = part(run.architecture).get("choice_names"), part(run.architecture).get("choices")
-    last = rows[-1]
-    names = [str(name) for name in names] if isinstance(names, list) and len(names) == len(last) else [
-        f"point {index}" for index in range(len(last))]
-    valid = isinstance(chosen, list) and len(chosen) == len(last) and all(
-        type(choice) is int and 0 <= choice < len(row) for choice, row in zip(chosen, last, strict=True))
-    chosen = chosen if valid else [int(np.argmax(row)) for row in last]
-    plots = [_final_heat_map(run, last, names, chosen)]
+    last, named = rows[-1], choices(run)
+    if [len(choice.candidates) for choice in named] != [len(row) for row in last]:
+        named = [Choice(f"point {index}", "", ()) for index in range(len(last))]
+    chosen = [choice.candidates.index(choice.operation) if choice.operation in choice.candidates else int(np.argmax(row))
+              for choice, row in zip(named, last, strict=True)]
+    plots = [_final_heat_map(last, named, chosen)]
     if len(steps) > 1:
-        plots.append(_heat_map_over_time(steps, rows, names, chosen))
+        plots.append(_heat_map_over_time(steps, rows, [choice.point for choice in named], chosen))
     return plots
 
 
-def _final_heat_map(run: Run, last: list[list[float]], names: list[str], chosen: list[int]) -> Plot:
-    candidates = part(run.architecture).get("candidate_names")
-    labels = candidates[0] if isinstance(candidates, list) and candidates and isinstance(candidates[0], list) else []
-    same = bool(labels) and len(labels) == max(map(len, last)) and all(row == labels for row in candidates if len(row) > 1)
+def _final_heat_map(last: list[list[float]], named: list[Choice], chosen: list[int]) -> Plot:
+    labels = named[0].candidates
+    same = bool(labels) and all(choice.candidates == labels for choice in named)
     cells = [(column, row, p) for row, line in enumerate(last) for column, p in enumerate(line)]
     with figure(height=1.1 + 0.24 * len(last) + (0.6 if same else 0.2)) as (drawing, (axes,)):
         _cells(axes, cells)
         for row, column in enumerate(chosen):
             axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=TARGET, linewidth=1.5))
         columns = max(map(len, last))
-        axes.set_xticks(range(columns), [str(name) for name in labels] if same else [str(i) for i in range(columns)],
+        axes.set_xticks(range(columns), labels if same else [str(index) for index in range(columns)],
                         rotation=40 if same else 0, ha="right" if same else "center", rotation_mode="anchor")
-        _heat_axes(axes, names, columns)
-        svg = inline_svg(drawing, "final", "Probability of each candidate at each choice point at the end of the search")
-    return Plot("Probabilities at the end", svg, "The darker, the more probable. The outlined candidate was derived.")
+        _heat_axes(axes, [choice.point for choice in named], columns)
+        svg = inline_svg(drawing, "final", "Probability of each candidate at each choice point at the newest step of the search")
+    outlined = "derived" if named[0].operation else "likeliest so far"
+    return Plot("Probabilities at the end", svg, f"The fuller the square, the more probable. Outlined: the candidate that is {outlined}.")
 
 
 def _heat_map_over_time(steps: list[float], rows: list[list[list[float]]], names: list[str], chosen: list[int]) -> Plot:
@@ -228,7 +238,7 @@ def _heat_map_over_time(steps: list[float], rows: list[list[list[float]]], names
         axes.set_xlabel("environment steps")
         _heat_axes(axes, names, len(kept))
         svg = inline_svg(drawing, "overtime", "Probability of the derived candidate at each choice point during the search")
-    return Plot("How the choices settled", svg, "Probability of the candidate that was derived in the end, from pale (0) to full (1).")
+    return Plot("How the choices settled", svg, "Probability of the outlined candidate at each point, from pale (0) to full (1).")
 
 
 def _cells(axes: Axes, cells: list[tuple[int, int, float]]) -> None:
@@ -270,5 +280,6 @@ def other_curves(run: Run, shown: frozenset[str] = frozenset()) -> list[dict[str
         steps, values = run.curve(stage, key)
         if stage != "control" and len(steps) > 1:
             svg = sparkline(steps, values, f"spark{index}", f"{key} during {stage}")
-            found.append({"stage": stage, "key": key, "last": values[-1], "svg": svg})
+            meaning = METRICS[key].meaning if key in METRICS else ""
+            found.append({"stage": stage, "key": key, "last": values[-1], "svg": svg, "meaning": meaning})
     return found
