@@ -1,0 +1,223 @@
+"""A network on a design, exactly: per layer and in total, with the pipeline's interval and the latency of a single frame.
+
+``block_costs`` is what a co-search needs: the cost of each block of a network, or of candidates, on a given design.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from accel_models.cost import LayerCosts, Machine, clipped_tiles, compute_counts, layer_costs, machine_of
+from accel_models.design import AccelDesign, Chunk
+from accel_models.layers import LayerShape, LayerTensors, from_blocks, stack
+from accel_models.mapper import best_tile, tile_limits
+from accel_models.pipeline import best_assignment, chunk_times
+from accel_models.resources import Resources, resources
+from accel_models.systolic import DATAFLOWS, SystolicCounts
+from accel_models.tile_engine import tile_engine_cycles
+from latency_tables.errors import InfeasibleCandidateError, ShapeError
+from latency_tables.opspec import OpSpec
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer on its chunk. Energy is None where no constants are known."""
+
+    name: str
+    kind: str
+    chunk: int
+    macs: int
+    cycles: float
+    latency_s: float
+    dram_bytes: float
+    energy_j: float | None
+    energy_parts: dict[str, float] | None
+    utilisation: float
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """A network on a design.
+
+    Attributes:
+        layers: each layer on its chunk.
+        latency_s: one frame alone, through all chunks.
+        interval_s: time between frames when the pipeline is full: the slowest chunk, or the shared DRAM port.
+        chunk_s: time of each chunk.
+        energy_j: of one frame, None where unknown; without static power.
+        dram_bytes: of one frame.
+        resources: what the design occupies.
+    """
+
+    layers: tuple[LayerResult, ...]
+    latency_s: float
+    interval_s: float
+    chunk_s: tuple[float, ...]
+    energy_j: float | None
+    dram_bytes: float
+    resources: Resources
+
+    @property
+    def frames_per_s(self) -> float:
+        """Of a full pipeline."""
+        return 1.0 / self.interval_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON object; SI units."""
+        return {
+            "latency_s": self.latency_s, "interval_s": self.interval_s, "frames_per_s": self.frames_per_s,
+            "single_frame_per_s": 1.0 / self.latency_s, "energy_j": self.energy_j, "dram_bytes": self.dram_bytes,
+            "chunk_s": list(self.chunk_s), "resources": self.resources.to_dict(), "provenance": "modelled",
+            "layers": [vars(layer) for layer in self.layers],
+        }
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """One block of a network on a design."""
+
+    chunk: int
+    latency_s: float
+    energy_j: float | None
+
+
+def evaluate(layers: Sequence[LayerShape], design: AccelDesign, objective: str = "latency",
+             chunk_of: Sequence[int] | None = None) -> NetworkResult:
+    """Cost of a network, with the best contiguous cuts unless they are given.
+
+    Args:
+        layers: in order of execution.
+        design: hardware.
+        objective: what the cuts minimise, see ``pipeline.OBJECTIVES``; ``energy`` needs known constants.
+        chunk_of: chunk of each layer.
+
+    Raises:
+        InfeasibleCandidateError: a layer does not fit the buffers, or the energy is asked for and unknown.
+        ShapeError: ``chunk_of`` has another length or an unknown chunk.
+    """
+    table = _table(layers, design)
+    if chunk_of is None:
+        chunk = _cuts(table, objective, np.arange(len(layers)))
+    else:
+        chunk = np.asarray(chunk_of)
+        if chunk.shape != (len(layers),) or chunk.min() < 0 or chunk.max() >= len(design.chunks):
+            raise ShapeError(f"expected a chunk from 0 to {len(design.chunks) - 1} for {len(layers)} layers, got {list(chunk)}")
+    clock, rows = design.platform.clock_hz, []
+    for index, layer in enumerate(layers):
+        j = int(chunk[index])
+        parts = None if table.parts is None else {name: float(v[j, index]) for name, v in table.parts.items()}
+        cycles, late = float(table.cycles[j, index]), float(table.latency[j, index])
+        busy = layer.macs / (cycles * design.chunks[j].elements) if cycles else 0.0
+        rows.append(LayerResult(layer.name, layer.kind, j, layer.macs, cycles, late / clock, float(table.dram[j, index]),
+                                None if parts is None else sum(parts.values()), parts, busy))
+    own = np.array([[row.latency_s for row in rows]])
+    per_chunk = chunk_times(own, chunk[None, :], len(design.chunks))[0]
+    dram = sum(row.dram_bytes for row in rows)
+    return NetworkResult(
+        layers=tuple(rows), latency_s=float(own.sum()), chunk_s=tuple(float(t) for t in per_chunk),
+        interval_s=max(float(per_chunk.max()), dram / design.platform.dram_bytes_per_s),
+        energy_j=None if table.parts is None else sum(row.energy_j for row in rows), dram_bytes=dram, resources=resources(design))
+
+
+def block_costs(blocks: Sequence[OpSpec], design: AccelDesign, objective: str = "latency",
+                chunk_of: Sequence[int] | None = None) -> list[BlockCost]:
+    """Latency and energy of each block on a design; a block is never cut. A batch runs frame after frame.
+
+    Args:
+        blocks: of one network in order, or candidates for places whose chunks are given.
+        design: hardware; frozen while an architecture is being updated.
+        objective: what the cuts minimise if no chunks are given.
+        chunk_of: chunk of each block.
+
+    Raises:
+        InfeasibleCandidateError: a layer does not fit the buffers.
+        ShapeError: ``chunk_of`` has another length or an unknown chunk.
+    """
+    grouped = from_blocks(blocks)
+    sizes = [len(group) for group in grouped]
+    flat = [layer for group in grouped for layer in group]
+    table = _table(flat, design)
+    owner = np.repeat(np.arange(len(blocks)), sizes)
+    if chunk_of is None:
+        chunk = _cuts(table, objective, owner)
+    elif len(chunk_of) != len(blocks) or not all(0 <= c < len(design.chunks) for c in chunk_of):
+        raise ShapeError(f"expected a chunk from 0 to {len(design.chunks) - 1} for {len(blocks)} blocks, got {list(chunk_of)}")
+    else:
+        chunk = np.asarray(chunk_of)
+    energy = None if table.parts is None else sum(table.parts.values())
+    out = []
+    for index, block in enumerate(blocks):
+        mine, j = owner == index, int(chunk[index])
+        seconds = float(table.latency[j, mine].sum()) / design.platform.clock_hz * block.batch
+        out.append(BlockCost(j, seconds, None if energy is None else float(energy[j, mine].sum()) * block.batch))
+    return out
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Costs of every layer on every chunk, each ``[J, L]``; cycles, bytes, joules."""
+
+    cycles: np.ndarray
+    latency: np.ndarray
+    dram: np.ndarray
+    parts: dict[str, np.ndarray] | None
+
+
+def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
+    machine, shapes = machine_of(design), stack(layers)
+    costs = [(_on_chunk(layers, shapes, machine, chunk), DATAFLOWS.index(chunk.dataflow)) for chunk in design.chunks]
+
+    def gather(values: list[torch.Tensor]) -> np.ndarray:
+        return np.stack([value[..., option].numpy() for value, (_, option) in zip(values, costs, strict=True)])
+
+    parts = None
+    if machine.energy is not None:
+        parts = {name: gather([cost.energy_parts[name] for cost, _ in costs]) for name in costs[0][0].energy_parts}
+    return _Table(gather([c.compute_cycles for c, _ in costs]), gather([c.latency_cycles for c, _ in costs]),
+                  gather([c.dram_bytes for c, _ in costs]), parts)
+
+
+def _on_chunk(layers: Sequence[LayerShape], shapes: LayerTensors, machine: Machine, chunk: Chunk) -> LayerCosts:
+    rows, cols = (torch.full((1, 1), float(side), dtype=torch.float64) for side in (chunk.rows, chunk.cols))
+    sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
+    room = (chunk.weight_buffer_bytes, chunk.input_buffer_bytes, chunk.output_buffer_bytes)
+    if chunk.tile is not None:
+        chosen = [chunk.tile] * len(layers)
+    else:
+        chosen = [best_tile(layer, room, sizes) if layer.macs else (1, 1, 1, 1) for layer in layers]
+    columns = tuple(torch.tensor([float(t[i]) for t in chosen], dtype=torch.float64) for i in range(4))
+    for what, held, size, limit in zip(("weight", "input", "output"), tile_limits(shapes, columns), sizes, room, strict=True):
+        over = (held * size > limit) & shapes.busy
+        if bool(over.any()):
+            worst = layers[int((held * over).argmax())].name
+            raise InfeasibleCandidateError(f"tile {chunk.tile} of layer {worst!r} exceeds the {what} buffer of {limit} bytes; "
+                                           "leave tile out to choose one for each layer")
+    counts = _tile_engine_counts(shapes, chunk) if chunk.engine == "tile" else compute_counts(shapes, machine, rows, cols)
+    copies = 2.0 if machine.double_buffered else 1.0
+    capacity = tuple(torch.full((1, 1), copies * size, dtype=torch.float64) for size in room)
+    return layer_costs(shapes, machine, counts, rows, cols, clipped_tiles(shapes, columns), capacity)
+
+
+def _tile_engine_counts(shapes: LayerTensors, chunk: Chunk) -> SystolicCounts:
+    """Every cycle reads a word for each unrolled weight and input; sums stay in the array over one kernel."""
+    g, k, c, p, q = chunk.unroll
+    cycles = tile_engine_cycles(shapes, chunk.unroll).unsqueeze(-1).expand(-1, 3)
+    written = cycles / (shapes.R * shapes.S).unsqueeze(-1) * (g * k * p * q)
+    return SystolicCounts(cycles, cycles * (g * c * p * q), cycles * (g * k * c), written, torch.ones_like(cycles))
+
+
+def _cuts(table: _Table, objective: str, owner: np.ndarray) -> np.ndarray:
+    """Chunk of each owner (layer or block) under the best contiguous cuts."""
+    if objective == "energy":
+        if table.parts is None:
+            raise InfeasibleCandidateError("the energy of this design is not known: its platform has no constants for it")
+        costs = sum(table.parts.values())
+    else:
+        costs = table.latency
+    places = np.zeros((costs.shape[0], owner[-1] + 1))
+    np.add.at(places.T, owner, costs.T)
+    return best_assignment(places[None, :, :, None], objective).chunk[0]
