@@ -86,6 +86,20 @@ def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "flo
     raise UnknownNameError(f"device {device_name} has no table {runtime}-{dtype}-{threads}t; it has: {have}")
 
 
+def load_any(name: str) -> Table:
+    """A table by file name, or the first table of a device by its name.
+
+    Raises:
+        TableError: the file is not a valid table.
+        UnknownNameError: neither a file nor a device.
+    """
+    path = Path(name)
+    if path.suffix == ".jsonl" or path.is_file():
+        return load_table(path)
+    own = sorted((r for r in list_devices() if r.name == name), key=lambda r: PREFERENCE.index(r.provenance))
+    return load_table(own[0].path) if own else find_table(name)
+
+
 def _read_record(path: Path) -> DeviceRecord:
     try:
         with path.open(encoding="utf-8") as lines:

@@ -1,0 +1,112 @@
+"""Draws a table: as a picture (matplotlib) and in the terminal (rich). Units are for reading here: us and mJ."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latency_tables.checks import Finding
+from latency_tables.compare import Comparison
+from latency_tables.opspec import OpSpec
+from latency_tables.schema import Row
+from latency_tables.table import Table
+
+TOP = 12
+
+
+def terminal_table(table: Table) -> Any:
+    """A ``rich`` table of all rows, slowest first."""
+    from rich.table import Table as RichTable
+
+    device = table.device
+    shown = RichTable(title=f"{device.name}: {device.description}", caption=caption(table))
+    for name, side in (("operation", "left"), ("us", "right"), ("interval", "right"), ("mJ", "right"), ("MMAC", "right"), ("note", "left")):
+        shown.add_column(name, justify=side, overflow="fold")
+    for row in sorted(table.rows.values(), key=lambda r: -(r.latency_s or 0.0)):
+        shown.add_row(row.key, _us(row.latency_s), _interval(row), "-" if row.energy_j is None else f"{row.energy_j * 1e3:.3g}",
+                      f"{OpSpec.from_key(row.key).macs / 1e6:.2f}", _note(row))
+    return shown
+
+
+def caption(table: Table) -> str:
+    """One or two sentences on what the table is worth; the provenance comes first."""
+    device = table.device
+    text = (f"{table.provenance}; {device.runtime}, {device.dtype}, {device.threads} thread(s); a network costs "
+            f"{table.overhead_s * 1e6:.1f} us + {table.scale:.4f} x sum of rows")
+    proof = table.certificate
+    if proof is None:
+        return f"{text}; no certificate"
+    tau = "-" if proof.get("kendall_tau") is None else f"{proof['kendall_tau']:.3f}"
+    return (f"{text}; on {proof['networks']} other whole networks: error {proof['mape']:.2%}, "
+            f"{proof['within_10']:.0%} within 10 %, tau {tau}, bias {proof['bias']:+.2%}")
+
+
+def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None = None) -> None:
+    """Write a picture: slowest rows with intervals, latency against MACs, and predicted against measured networks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    bars, work, proof = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
+    rows = sorted((r for r in table.rows.values() if r.latency_s is not None), key=lambda r: r.latency_s)
+    top = rows[-TOP:]
+    values = [r.latency_s * 1e6 for r in top]
+    spans = [r.details.get("interval_s") or [r.latency_s, r.latency_s] for r in top]
+    errors = [[max(0.0, v - low * 1e6) for v, (low, _) in zip(values, spans)], [max(0.0, high * 1e6 - v) for v, (_, high) in zip(values, spans)]]
+    bars.barh([short_name(r.key) for r in top], values, xerr=errors, color="#4477aa", ecolor="#222222")
+    bars.set(xlabel="us", title=f"slowest {len(top)} of {len(rows)} rows")
+    for kind in sorted({OpSpec.from_key(r.key).kind for r in rows}):
+        points = [(OpSpec.from_key(r.key).macs / 1e6, r.latency_s * 1e6) for r in rows if OpSpec.from_key(r.key).kind == kind]
+        work.plot(*zip(*points), "o", label=kind, markersize=4)
+    work.set(xlabel="million MACs", ylabel="us", xscale="symlog", yscale="log", title="work is not time")
+    work.legend(fontsize=8)
+    certificate = table.certificate or {}
+    measured = [v * 1e6 for v in certificate.get("measured_s", [])]
+    if measured:
+        proof.plot(measured, [v * 1e6 for v in certificate["predicted_s"]], "o", markersize=4, color="#228833")
+        proof.axline((measured[0], measured[0]), slope=1, color="#888888", linewidth=1)
+        proof.set(xlabel="measured, us", ylabel="predicted, us", title=f"{len(measured)} networks outside the fit")
+    else:
+        proof.set_axis_off()
+        proof.text(0.5, 0.5, "no certificate", ha="center", transform=proof.transAxes)
+    flags = f"; {len(findings)} findings" if findings else ""
+    figure.suptitle(f"{table.device.name} — {table.provenance}{flags}\n{caption(table)}", fontsize=9)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def terminal_comparison(first: Table, second: Table, found: Comparison, *, limit: int = 20) -> Any:
+    """A ``rich`` table of the rows that changed most."""
+    from rich.table import Table as RichTable
+
+    title = f"{second.device.name} ({second.provenance}) against {first.device.name} ({first.provenance})"
+    tau = "-" if found.kendall_tau is None else f"{found.kendall_tau:.3f}"
+    shown = RichTable(title=title, caption=f"{len(found.rows)} shared rows: ratio {found.ratio_median:.3f} "
+                      f"(quartiles {found.ratio_low:.3f} to {found.ratio_high:.3f}), tau {tau}")
+    for name, side in (("operation", "left"), ("first us", "right"), ("second us", "right"), ("ratio", "right")):
+        shown.add_column(name, justify=side, overflow="fold")
+    for key, a, b, ratio in found.rows[:limit]:
+        shown.add_row(key, _us(a), _us(b), f"{ratio:.3f}")
+    return shown
+
+
+def short_name(key: str) -> str:
+    """An operation for a plot's axis: kind, shapes, kernel, stride and expansion."""
+    op = OpSpec.from_key(key)
+    widen = f" e{op.expansion}" if op.kind == "mbconv" else ""
+    return f"{op.kind} {op.in_channels}x{op.in_height}x{op.in_width}→{op.out_channels} k{op.kernel}s{op.stride}{widen}"
+
+
+def _us(value_s: float | None) -> str:
+    return "-" if value_s is None else f"{value_s * 1e6:.2f}"
+
+
+def _interval(row: Row) -> str:
+    span = row.details.get("interval_s")
+    return "-" if not span or row.latency_s is None else f"{span[0] * 1e6:.2f} .. {span[1] * 1e6:.2f}"
+
+
+def _note(row: Row) -> str:
+    if row.status != "ok":
+        return f"{row.status}: {row.details.get('reason', '')}"
+    return "" if row.details.get("sure", True) else "unsure"

@@ -1,0 +1,216 @@
+"""Measures a work list: visits models in random order, round after round, until rows are sure or time is up.
+
+Each round visits every model that is still unsure, in a new order, with a sentinel before each batch: where the
+sentinel runs more than 3 % behind its best the batch is taken again. The first rounds visit everything. Every visit is
+in the journal before the next batch starts; a lost core is started again, and an interrupted run goes on from there.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latency_tables.errors import MeasurementError
+from latency_tables.journal import Journal
+from latency_tables.plan import EMPTY, MeasurePlan, RowPlan
+from latency_tables.remote import Connection, LostBoard, Target
+from latency_tables.statistics import difference, model_time_s
+from latency_tables.timing import VisitPlan
+
+BATCH = 16
+DRIFT = 0.03
+MAX_LOST = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads, provider, nchw: see ``OnnxRunner``.
+        visit: how long one visit is.
+        min_rounds, max_rounds: visits of every model, at least and at most.
+        tolerance: half-width of a row's interval, relative, at which it is sure.
+        budget_s: wall time after which no new round starts (the first ``min_rounds`` are always made).
+        seed: order of visits and weights of models.
+        nice: priority that the core asks for.
+        pin: whether the core pins itself to the least busy processors.
+    """
+
+    threads: int = 1
+    provider: str = "CPUExecutionProvider"
+    nchw: bool = False
+    visit: VisitPlan = field(default_factory=VisitPlan)
+    min_rounds: int = 9
+    max_rounds: int = 40
+    tolerance: float = 0.02
+    budget_s: float = 240.0
+    seed: int = 0
+    nice: int = -10
+    pin: bool = True
+
+
+class Measurer:
+    """One measurement of one plan on one target.
+
+    Args:
+        plan: the models.
+        target: where.
+        settings: how.
+        journal: where visits are kept.
+        runtime: what runs the models there.
+        progress: called with (done visits, planned visits of the sure part, text) after each visit.
+    """
+
+    def __init__(self, plan: MeasurePlan, target: Target, settings: Settings, journal: Journal, *, runtime: str = "onnxruntime",
+                 progress: Callable[[int, int, str], None] = lambda done, total, text: None) -> None:
+        self.plan, self.target, self.settings, self.journal, self._progress = plan, target, settings, journal, progress
+        self.runtime = runtime
+        self.hello: dict[str, Any] = {}
+        self.states: list[dict[str, Any]] = []
+        self.repeated_batches = 0
+        self._connection: Connection | None = None
+        self._loaded: set[str] = set()
+        self._lost = 0
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Visit until every row is sure or the budget is spent.
+
+        Raises:
+            MeasurementError: the core cannot be started, or is lost again and again.
+        """
+        try:
+            rng = np.random.default_rng([self.settings.seed, sum(len(v) for v in self.journal.visits.values())])
+            while True:
+                names = self._due()
+                if not names:
+                    return
+                order = list(names)
+                rng.shuffle(order)
+                for start in range(0, len(order), BATCH):
+                    self._batch(order[start:start + BATCH])
+                self.states.append(self._with_core(lambda core: core.one("state"))["state"])
+        finally:
+            self.close()
+
+    def extra(self, verb: str, names: list[str], **values: Any) -> list[dict[str, Any]]:
+        """Further requests on loaded models (``paced``, ``energy``), one answer a model."""
+        def ask(core: Connection) -> list[dict[str, Any]]:
+            for name in names:
+                self._load(core, name)
+            return list(core.ask(verb, ids=[n for n in names if n not in self.journal.failed], **values))
+
+        try:
+            return self._with_core(ask)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the core; the next request starts a new one."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._loaded = None, set()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall time since this measurement was begun or resumed."""
+        return time.monotonic() - self._started
+
+    def _rounds(self, name: str) -> int:
+        return len(self.journal.visits.get(name, ()))
+
+    def _due(self) -> list[str]:
+        names = [name for name in self.plan.builders if name not in self.journal.failed]
+        basic = [name for name in names if self._rounds(name) < self._least(name)]
+        if basic:
+            fewest = min(self._rounds(name) for name in basic)
+            return [name for name in basic if self._rounds(name) == fewest]
+        if self.elapsed_s > self.settings.budget_s:
+            return []
+        unsure = set()
+        for row in self.plan.rows:
+            if not self._is_sure(row):
+                unsure |= {row.more, row.less}
+        for name, _ in (*self.plan.calibration, *self.plan.certificate):
+            if name not in self.journal.failed and not self._is_sure(RowPlan(self.plan.rows[0].op, "network", name, "", 1)):
+                unsure.add(name)
+        return [name for name in names if name in unsure and self._rounds(name) < self.settings.max_rounds]
+
+    def _least(self, name: str) -> int:
+        return min(3, self.settings.min_rounds) if name.startswith("single-") else self.settings.min_rounds
+
+    def _is_sure(self, row: RowPlan) -> bool:
+        visits = self.journal.visits
+        if row.more in self.journal.failed or row.less in self.journal.failed:
+            return True
+        value, low, high = difference(visits[row.more], visits[row.less] if row.less else None, row.divisor)
+        return value > 0 and (high - low) / 2 <= self.settings.tolerance * value
+
+    def _batch(self, names: list[str]) -> None:
+        """Visit some models; once more if the sentinel says that the machine was slow meanwhile."""
+        for attempt in (1, 2):
+            sentinel_before = self._visit_all([self._sentinel()])
+            found = self._visit_all(names)
+            sentinel_after = self._visit_all([self._sentinel()])
+            for name, seen in found.items():
+                self.journal.add({"id": name, "visit": seen, "batch_attempt": attempt})
+            slow = max(s[self._sentinel()]["median_s"] for s in (sentinel_before, sentinel_after) if s)
+            best = model_time_s(self.journal.visits[self._sentinel()]) if self._rounds(self._sentinel()) else slow
+            if slow <= (1 + DRIFT) * best or attempt == 2 or self.elapsed_s > self.settings.budget_s:
+                return
+            self.repeated_batches += 1
+
+    def _sentinel(self) -> str:
+        networks = [name for name, _ in (*self.plan.calibration, *self.plan.certificate) if name not in self.journal.failed]
+        return networks[0] if networks else EMPTY
+
+    def _visit_all(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+
+        def visit(core: Connection) -> None:
+            for name in names:
+                if name not in found:
+                    self._load(core, name)
+            wanted = [n for n in names if n not in found and n not in self.journal.failed]
+            for answer in core.ask("visit", ids=wanted, plan=self.settings.visit.to_dict()):
+                found[answer["id"]] = answer["visit"]
+                done = sum(map(len, self.journal.visits.values())) + len(found)
+                self._progress(done, self.settings.min_rounds * len(self.plan.builders), answer["id"])
+
+        self._with_core(visit)
+        return found
+
+    def _load(self, core: Connection, name: str) -> None:
+        if name in self._loaded or name in self.journal.failed:
+            return
+        answer = core.one("load", self.plan.builders[name](), id=name)
+        if "error" in answer:
+            self.journal.add({"id": name, "failed": answer["error"]})
+        else:
+            self._loaded.add(name)
+            if name not in self.journal.graphs:
+                self.journal.add({"id": name, "graph": answer["graph"]})
+
+    def _with_core(self, request: Callable[[Connection], Any]) -> Any:
+        while True:
+            try:
+                return request(self._core())
+            except LostBoard as error:
+                self.close()
+                self._lost += 1
+                if self._lost > MAX_LOST:
+                    raise MeasurementError(f"the measuring core was lost {self._lost} times; what was measured is in "
+                                           f"{self.journal.path}, the same command goes on from there. Last: {error}") from error
+                time.sleep(min(2 ** self._lost, 20) * 0.5)
+
+    def _core(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(self.target)
+            wishes = {"nice": self.settings.nice, "pin": self.settings.pin, "threads": self.settings.threads,
+                      "runtime": self.runtime, "provider": self.settings.provider, "nchw": self.settings.nchw}
+            self.hello = self._connection.one("hello", **wishes)
+        return self._connection

@@ -1,0 +1,127 @@
+"""Which models to time for a work list, and how their times become rows.
+
+A block that keeps its shape is timed as the slope between chains of 1 and 5 of it; one that changes it as the
+difference between its context with and without it; the stem as itself minus the cost of an empty call; a head like a
+tail without its sink. Method ``blk_chain`` of the additivity study behind this project: isolated blocks are 10 to 30 %
+wrong where a runtime changes the memory layout.
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latency_tables.errors import ShapeError
+from latency_tables.graphs import build_block_model, build_empty_model, build_layer_model, build_network_model, check_chain, keeps_shape
+from latency_tables.opspec import Layer, OpSpec
+from latency_tables.worklists import WorkList
+
+CHAIN = 5
+CALIBRATION_SHARE = 0.25
+EMPTY = "empty"
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How one row comes from model times: ``(T(more) - T(less)) / divisor``."""
+
+    op: OpSpec
+    method: str
+    more: str
+    less: str
+    divisor: int
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """All models of a measurement.
+
+    Attributes:
+        builders: function that builds the ONNX bytes, by model id.
+        rows: how each row is computed.
+        calibration, certificate: model ids of whole networks, with their operations; disjoint.
+        singles: model id of each isolated primitive, by layer; for comparison in the certificate only.
+    """
+
+    builders: dict[str, Callable[[], bytes]]
+    rows: tuple[RowPlan, ...]
+    calibration: tuple[tuple[str, tuple[OpSpec, ...]], ...]
+    certificate: tuple[tuple[str, tuple[OpSpec, ...]], ...]
+    singles: dict[Layer, str]
+
+    @property
+    def plan_id(self) -> str:
+        """Names the set of models, so that a journal of another set is refused."""
+        text = "\n".join([*sorted(self.builders), *(n for n, _ in self.calibration), "|", *(n for n, _ in self.certificate)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def network_id(ops: Sequence[OpSpec]) -> str:
+    """Model id of a whole network."""
+    return "net-" + hashlib.sha256("\n".join(op.key for op in ops).encode()).hexdigest()[:16]
+
+
+def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> MeasurePlan:
+    """The models for a work list.
+
+    A seeded quarter of its networks calibrates, the others certify.
+
+    Raises:
+        ShapeError: a network of the list does not fit together.
+    """
+    builders: dict[str, Callable[[], bytes]] = {EMPTY: build_empty_model}
+    rows = []
+    for op in work.ops:
+        rows.append(_plan_row(op, builders, seed))
+    networks = {}
+    for ops in work.networks:
+        check_chain(ops)
+        networks[network_id(ops)] = ops
+        builders[network_id(ops)] = lambda ops=ops: build_network_model(ops, seed=seed)
+    order = list(networks)
+    np.random.default_rng(seed).shuffle(order)
+    count = max(1, round(CALIBRATION_SHARE * len(order))) if len(order) > 1 else 0
+    layers: dict[Layer, str] = {}
+    if singles:
+        for op in sorted({op for name in order[count:] for op in networks[name]}, key=lambda op: op.key):
+            for layer in op.layers():
+                bare = dataclasses.replace(layer, name="single")
+                if bare not in layers:
+                    layers[bare] = "single-" + "-".join(str(v) for v in dataclasses.astuple(bare)[1:])
+                    builders[layers[bare]] = lambda layer=bare, op=op: build_layer_model(layer, dtype=op.dtype, batch=op.batch, seed=seed)
+    named = [(name, networks[name]) for name in order]
+    return MeasurePlan(builders, tuple(rows), tuple(named[:count]), tuple(named[count:]), layers)
+
+
+def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -> RowPlan:
+    once = f"{op.key}|x1"
+    builders[once] = lambda: build_block_model(op, seed=seed)
+    if op.kind == "stem":
+        return RowPlan(op, "stem", once, EMPTY, 1)
+    if keeps_shape(op):
+        more = f"{op.key}|x{CHAIN}"
+        builders[more] = lambda: build_block_model(op, repeats=CHAIN, seed=seed)
+        return RowPlan(op, "chain", more, once, CHAIN - 1)
+    plain = "plain" if op.kind == "head" and op.activation == "relu" else "relu"
+    base = f"base-{op.in_channels}x{op.in_height}x{op.in_width}-{plain}-{op.dtype}-b{op.batch}"
+    builders.setdefault(base, lambda: build_block_model(op, repeats=0, seed=seed))
+    return RowPlan(op, "head" if op.kind == "head" else "tail", once, base, 1)
+
+
+def single_sum_s(ops: Sequence[OpSpec], singles: dict[Layer, str], time_s: dict[str, float]) -> float:
+    """Sum of isolated primitives of a network: the naive prediction, for comparison.
+
+    Raises:
+        ShapeError: a primitive was not planned.
+    """
+    total = 0.0
+    for op in ops:
+        for layer in op.layers():
+            name = singles.get(dataclasses.replace(layer, name="single"))
+            if name is None:
+                raise ShapeError(f"no isolated model of {layer} was planned")
+            total += time_s[name]
+    return total

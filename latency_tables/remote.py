@@ -1,0 +1,182 @@
+"""Talks to the measuring core: in a process of its own on this machine, or on a board through the system's OpenSSH client.
+
+The core is one small zip of our own files, pushed with ``cat`` over the connection (no scp, rsync or root on the board)
+and run by the board's Python, which needs numpy and onnxruntime only. Nothing listens anywhere.
+"""
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import queue
+import shlex
+import struct
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latency_tables.errors import MeasurementError, RequestError
+
+CORE = ("__init__", "errors", "opspec", "graphs", "timing", "sensors", "runners", "agent")
+SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+
+
+class LostBoard(MeasurementError):
+    """The connection to the measuring core ended or went silent; the measurement can go on after a new one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to measure.
+
+    Attributes:
+        host: ``user@board`` of the system's ssh configuration, or None for this machine.
+        python: the Python there.
+        folder: where the core is put there, relative to the home directory.
+        ssh_options: further options of ssh, such as ``("-p", "2222")``.
+    """
+
+    host: str | None = None
+    python: str = "python3"
+    folder: str = ".latency_tables"
+    ssh_options: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.host is not None and (not self.host or self.host.startswith("-") or any(c.isspace() for c in self.host)):
+            raise RequestError(f"host must look like user@board, got {self.host!r}")
+
+
+def core_archive() -> tuple[str, bytes]:
+    """The measuring core as a zip whose name holds its hash, the same bytes for the same sources."""
+    folder = Path(__file__).parent
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in CORE:
+            entry = zipfile.ZipInfo(f"latency_tables/{name}.py", date_time=(2020, 1, 1, 0, 0, 0))
+            archive.writestr(entry, (folder / f"{name}.py").read_bytes())
+    data = buffer.getvalue()
+    return f"core-{hashlib.sha256(data).hexdigest()[:12]}.zip", data
+
+
+class Connection:
+    """One running measuring core.
+
+    Args:
+        target: where.
+        answer_timeout_s: a silence longer than this counts as a lost connection.
+
+    Raises:
+        LostBoard: the core could not be started.
+    """
+
+    def __init__(self, target: Target, *, answer_timeout_s: float = 120.0) -> None:
+        self.target = target
+        self._timeout = answer_timeout_s
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._log: list[str] = []
+        command, environment = self._command()
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                         env=environment)
+        for stream, sink in ((self._process.stdout, self._lines.put), (self._process.stderr, self._note)):
+            threading.Thread(target=_pump, args=(stream, sink), daemon=True).start()
+
+    def _command(self) -> tuple[list[str], dict[str, str] | None]:
+        if self.target.host is None:
+            root = str(Path(__file__).parent.parent)
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+            environment["OMP_NUM_THREADS"] = "1"
+            return [sys.executable, "-u", "-m", "latency_tables.agent"], environment
+        name, data = core_archive()
+        folder, path = shlex.quote(self.target.folder), shlex.quote(f"{self.target.folder}/{name}")
+        push = f"mkdir -p {folder} && cat > {path}.part && mv {path}.part {path}"
+        try:
+            done = subprocess.run([*self._ssh(), push], input=data, capture_output=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LostBoard(f"cannot reach {self.target.host} with ssh: {error}") from error
+        if done.returncode:
+            raise LostBoard(f"cannot copy the measuring core to {self.target.host}: "
+                            f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.target.host} true")
+        run = f"ORT_DISABLE_TELEMETRY=1 PYTHONPATH={path} {shlex.quote(self.target.python)} -u -m latency_tables.agent"
+        return [*self._ssh(), run], None
+
+    def _ssh(self) -> list[str]:
+        return ["ssh", *SSH_OPTIONS, *self.target.ssh_options, "--", str(self.target.host)]
+
+    def _note(self, line: str | None) -> None:
+        if line is not None:
+            self._log.append(line.rstrip())
+            del self._log[:-20]
+
+    def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Iterator[dict[str, Any]]:
+        """Send one request and give its answers as they come.
+
+        Raises:
+            LostBoard: the core ended, went silent, or answered something else than JSON.
+            MeasurementError: the core refused the request.
+        """
+        text = json.dumps({"verb": verb, "payload": len(payload), **values}).encode()
+        try:
+            self._process.stdin.write(struct.pack(">I", len(text)) + text + payload)
+            self._process.stdin.flush()
+        except (OSError, ValueError) as error:
+            raise LostBoard(self._lost()) from error
+        while True:
+            try:
+                line = self._lines.get(timeout=self._timeout)
+            except queue.Empty as error:
+                raise LostBoard(f"{self._where()} was silent for {self._timeout:g} s") from error
+            if line is None:
+                raise LostBoard(self._lost())
+            try:
+                answer = json.loads(line)
+            except ValueError as error:
+                raise LostBoard(f"{self._where()} answered something else than JSON: {line[:100]!r}") from error
+            if answer.get("end"):
+                return
+            if "error" in answer and "id" not in answer:
+                raise MeasurementError(f"{self._where()}: {answer['error']}")
+            yield answer
+
+    def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
+        """The single answer to a request; see :meth:`ask`."""
+        answers = list(self.ask(verb, payload, **values))
+        if len(answers) != 1:
+            raise LostBoard(f"{self._where()} gave {len(answers)} answers to {verb}, expected 1")
+        return answers[0]
+
+    def close(self) -> None:
+        """End the core; safe to call twice."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # it is gone already
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def process_id(self) -> int:
+        """Process id of the local end, for a test that kills it."""
+        return self._process.pid
+
+    def _where(self) -> str:
+        return f"the measuring core on {self.target.host or 'this machine'}"
+
+    def _lost(self) -> str:
+        log: Sequence[str] = [line for line in self._log if line][-3:]
+        return f"{self._where()} ended; its last words: {' | '.join(log) or 'none'}"
+
+
+def _pump(stream: Any, sink: Any) -> None:
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            sink(line)
+    sink(None)

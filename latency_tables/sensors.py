@@ -1,0 +1,196 @@
+"""What a board can say about itself: power, clocks, temperature, throttling. Reads sysfs; a fake root makes it testable.
+
+Power comes from the total input rail (INA3221 of a Jetson through hwmon or iio, INA238 of a Thor) or from the energy
+counter of an x86 package (RAPL). Rails are never summed by guess: a board without a known total rail has no power, and
+no power is None, never 0. What cannot be read is None. Standard library only, Python 3.8 syntax.
+"""
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import platform
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN", "VIN_SYS_5V0")
+SAMPLE_S = 0.01
+
+
+@dataclass(frozen=True)
+class PowerSource:
+    """A way to read power or energy.
+
+    Attributes:
+        name: sensor and rail, for the table header.
+        kind: ``power`` (``read`` gives watts now) or ``counter`` (``read`` gives joules so far).
+        read: the reading, or None if it failed.
+        wrap_j: where a counter starts again.
+    """
+
+    name: str
+    kind: str
+    read: Callable[[], Optional[float]]
+    wrap_j: Optional[float] = None
+
+
+def read_text(path: str) -> Optional[str]:
+    """The stripped content of a small file, or None if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(65536).strip("\0\n ")
+    except OSError:
+        return None
+
+
+def read_number(path: str) -> Optional[float]:
+    """The number in a small file, or None."""
+    text = read_text(path)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def find_power_source(root: str = "/") -> Tuple[Optional[PowerSource], str]:
+    """The board's total power.
+
+    Returns:
+        The source and its name, or None and the reason why there is none.
+    """
+    seen: List[str] = []
+    for hwmon in sorted(glob.glob(os.path.join(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"))):
+        for label_path in sorted(glob.glob(os.path.join(hwmon, "in[0-9]*_label"))):
+            label, channel = read_text(label_path) or "", os.path.basename(label_path)[2:-6]
+            seen.append(label)
+            volts, amps = os.path.join(hwmon, f"in{channel}_input"), os.path.join(hwmon, f"curr{channel}_input")
+            if label in TOTAL_RAILS and read_number(volts) is not None and read_number(amps) is not None:
+                return PowerSource(f"INA3221 {label}", "power", lambda v=volts, a=amps: _product(v, a, 1e-6)), label
+        if (read_text(os.path.join(hwmon, "name")) or "").startswith("ina238"):
+            path = os.path.join(hwmon, "power1_input")
+            if read_number(path) is not None:
+                return PowerSource("INA238 VIN", "power", lambda p=path: _scaled(p, 1e-6)), "VIN"
+    for name_path in sorted(glob.glob(os.path.join(root, "sys/bus/i2c/devices/*/iio:device*/rail_name_*"))):
+        label, channel = read_text(name_path) or "", name_path.rsplit("_", 1)[1]
+        seen.append(label)
+        path = os.path.join(os.path.dirname(name_path), f"in_power{channel}_input")
+        if label in TOTAL_RAILS and read_number(path) is not None:
+            return PowerSource(f"INA3221 {label}", "power", lambda p=path: _scaled(p, 1e-3)), label
+    for folder in sorted(glob.glob(os.path.join(root, "sys/class/powercap/intel-rapl:[0-9]*"))):
+        name, path = read_text(os.path.join(folder, "name")) or "", os.path.join(folder, "energy_uj")
+        if name.startswith("package") and read_number(path) is not None:
+            wrap = read_number(os.path.join(folder, "max_energy_range_uj"))
+            return PowerSource(f"RAPL {name}", "counter", lambda p=path: _scaled(p, 1e-6), None if wrap is None else wrap * 1e-6), name
+    if seen:
+        return None, f"no known total rail among {', '.join(sorted(set(seen)))}"
+    return None, "no power sensor is readable"
+
+
+def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float) -> Optional[Dict[str, float]]:
+    """Run ``work`` again and again for ``seconds`` and say the average power meanwhile.
+
+    Returns:
+        ``power_w``, ``window_s``, ``calls`` and ``samples``, or None if the sensor failed on the way.
+    """
+    readings: List[Tuple[float, Optional[float]]] = []
+    stop = threading.Event()
+
+    def sample() -> None:
+        while not stop.is_set():
+            readings.append((time.perf_counter(), source.read()))
+            stop.wait(SAMPLE_S)
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    start = time.perf_counter()
+    sampler.start()
+    calls = 0
+    while time.perf_counter() - start < seconds:
+        work()
+        calls += 1
+    window = time.perf_counter() - start
+    stop.set()
+    sampler.join()
+    readings.append((time.perf_counter(), source.read()))
+    if any(value is None for _, value in readings):
+        return None
+    power = integrate(readings, source)
+    return None if power is None else {"power_w": power, "window_s": window, "calls": float(calls), "samples": float(len(readings))}
+
+
+def integrate(readings: List[Tuple[float, Optional[float]]], source: PowerSource) -> Optional[float]:
+    """Average watts of ``(time_s, reading)``: trapezoid over powers, or the growth of a counter that may wrap."""
+    span = readings[-1][0] - readings[0][0]
+    if len(readings) < 3 or span <= 0:
+        return None
+    joules = 0.0
+    for (t0, a), (t1, b) in zip(readings, readings[1:]):
+        if source.kind == "power":
+            joules += (t1 - t0) * (a + b) / 2
+        elif b >= a:
+            joules += b - a
+        elif source.wrap_j is None:
+            return None
+        else:
+            joules += b - a + source.wrap_j
+    return joules / span
+
+
+def machine_state(root: str = "/") -> Dict[str, Any]:
+    """Clocks, governor, temperatures and throttling now; None where the machine does not say."""
+    cpu = os.path.join(root, "sys/devices/system/cpu")
+    clocks = [read_number(path) for path in sorted(glob.glob(f"{cpu}/cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    governors = sorted({read_text(path) or "" for path in glob.glob(f"{cpu}/cpu[0-9]*/cpufreq/scaling_governor")})
+    zones = [read_number(path) for path in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*/temp")))]
+    cooling = [read_number(path) for path in sorted(glob.glob(os.path.join(root, "sys/class/thermal/cooling_device*/cur_state")))]
+    load = read_text(os.path.join(root, "proc/loadavg"))
+    return {
+        "clock_hz": [value * 1e3 for value in clocks if value is not None] or None,
+        "governor": governors or None,
+        "temperature_c": [value / 1e3 for value in zones if value is not None] or None,
+        "cooling_state": [value for value in cooling if value is not None] or None,
+        "throttled": throttled(),
+        "load": None if not load else float(load.split()[0]),
+    }
+
+
+def throttled(command: str = "vcgencmd") -> Optional[List[str]]:
+    """What a Raspberry Pi's firmware says about under-voltage and throttling; None on other boards."""
+    names = {0: "under-voltage", 1: "capped", 2: "throttled", 3: "soft limit"}
+    try:
+        answer = subprocess.run([command, "get_throttled"], capture_output=True, text=True, timeout=5, check=True).stdout
+        bits = int(answer.strip().split("=")[1], 16)
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+    now = [name for bit, name in names.items() if bits >> bit & 1]
+    return now + [f"{name} has occurred" for bit, name in names.items() if bits >> (bit + 16) & 1]
+
+
+def fingerprint(root: str = "/") -> Dict[str, Any]:
+    """What the machine is, without names or numbers that identify the single unit (the serial is hashed)."""
+    info = read_text(os.path.join(root, "proc/cpuinfo")) or ""
+    fields: Dict[str, str] = {}
+    for line in info.splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "asimd", "asimddp", "fphp", "sve", "i8mm", "bf16")
+    serial = read_text(os.path.join(root, "proc/device-tree/serial-number")) or fields.get("Serial")
+    return {
+        "machine": platform.machine(), "system": platform.system(), "kernel": platform.release(), "python": platform.python_version(),
+        "libc": " ".join(platform.libc_ver()), "model": read_text(os.path.join(root, "proc/device-tree/model")),
+        "cpu": fields.get("model name") or fields.get("CPU part"), "cores": os.cpu_count(), "isa": sorted(flags & set(known)),
+        "virtual": "hypervisor" in flags, "serial_sha256": hashlib.sha256(serial.encode()).hexdigest()[:16] if serial else None,
+    }
+
+
+def _scaled(path: str, factor: float) -> Optional[float]:
+    value = read_number(path)
+    return None if value is None else value * factor
+
+
+def _product(volts_path: str, amps_path: str, factor: float) -> Optional[float]:
+    millivolts, milliamps = read_number(volts_path), read_number(amps_path)
+    return None if millivolts is None or milliamps is None else millivolts * milliamps * factor

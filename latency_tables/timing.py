@@ -1,0 +1,201 @@
+"""Times a callable: visits, clean samples, percentiles. Runs on the board: standard library and numpy, Python 3.8 syntax.
+
+A *visit* warms up, then times calls for a short while. Wall time and the thread's CPU time are read around each sample:
+where the thread waited (wall - CPU above 1 us and 1 %) it was preempted, and the sample is dropped for that cause and
+not by percentile. With more than one thread CPU time cannot tell, so nothing is dropped. A table's value comes
+from the clean medians of several visits in random order.
+"""
+from __future__ import annotations
+
+import gc
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+CLEAN_FLOOR_S = 1e-6
+CLEAN_SHARE_OF_WALL = 0.01
+MIN_CLEAN = 4
+
+
+@dataclass(frozen=True)
+class VisitPlan:
+    """How long one visit lasts.
+
+    Attributes:
+        seconds: time of the timed part.
+        min_samples: at least so many samples, however long they take.
+        max_seconds: stop there even with fewer samples.
+        warmup_calls, warmup_s: at least so many calls, and so long.
+        min_sample_s: shorter calls are repeated inside one sample until it lasts this long.
+    """
+
+    seconds: float = 0.025
+    min_samples: int = 8
+    max_seconds: float = 20.0
+    warmup_calls: int = 3
+    warmup_s: float = 0.003
+    min_sample_s: float = 2e-5
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain JSON object; ``VisitPlan(**values)`` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visit saw, seconds a call.
+
+    Attributes:
+        median_s: clean median (all samples where fewer than four are clean).
+        low_s, high_s: 95 % interval of that median by order statistics.
+        min_s, p10_s, p90_s, p99_s: of all samples.
+        samples, inner: number of samples, and calls inside each.
+        clean_share: share of samples that were not preempted; None with several threads.
+    """
+
+    median_s: float
+    low_s: float
+    high_s: float
+    min_s: float
+    p10_s: float
+    p90_s: float
+    p99_s: float
+    samples: int
+    inner: int
+    clean_share: Optional[float]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain JSON object; ``Visit(**values)`` reads it back."""
+        return asdict(self)
+
+
+def take_samples(call: Callable[[], Any], plan: VisitPlan, *, clock: Callable[[], int] = time.perf_counter_ns,
+                 cpu_clock: Callable[[], int] = time.thread_time_ns) -> Tuple[List[Tuple[float, float]], int]:
+    """Warm up, then time ``call``.
+
+    Returns:
+        ``[(wall_s, cpu_s), ...]`` a call, and the number of calls inside each sample.
+    """
+    start = clock()
+    calls = 0
+    while calls < plan.warmup_calls or (clock() - start) < plan.warmup_s * 1e9:
+        call()
+        calls += 1
+    one = clock()
+    call()
+    one_s = max((clock() - one) * 1e-9, 1e-9)
+    inner = max(1, math.ceil(plan.min_sample_s / one_s))
+    repeats = range(inner)
+    samples: List[Tuple[float, float]] = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        start = clock()
+        elapsed = 0.0
+        while (elapsed < plan.seconds or len(samples) < plan.min_samples) and elapsed < plan.max_seconds:
+            cpu_before = cpu_clock()
+            before = clock()
+            for _ in repeats:
+                call()
+            after = clock()
+            cpu_after = cpu_clock()
+            samples.append(((after - before) * 1e-9 / inner, (cpu_after - cpu_before) * 1e-9 / inner))
+            elapsed = (after - start) * 1e-9
+    finally:
+        if collecting:
+            gc.enable()
+    return samples, inner
+
+
+def is_clean(wall_s: float, cpu_s: float) -> bool:
+    """Whether a sample was not preempted: it waited less than 1 us or 1 % of its time."""
+    return wall_s - cpu_s < max(CLEAN_FLOOR_S, CLEAN_SHARE_OF_WALL * wall_s)
+
+
+def summarise(samples: Sequence[Tuple[float, float]], inner: int, *, threads: int = 1) -> Visit:
+    """The statistics of one visit.
+
+    Args:
+        samples: ``(wall_s, cpu_s)`` each.
+        inner: calls inside one sample.
+        threads: with more than one, no sample can be told to be preempted.
+    """
+    walls = np.array([wall for wall, _ in samples], dtype=np.float64)
+    clean = walls
+    share: Optional[float] = None
+    if threads == 1:
+        flags = np.array([is_clean(wall * inner, cpu * inner) for wall, cpu in samples])
+        share = float(flags.mean())
+        if flags.sum() >= MIN_CLEAN:
+            clean = walls[flags]
+    low, high = median_interval(clean)
+    p10, p90, p99 = (float(v) for v in np.percentile(walls, (10, 90, 99)))
+    return Visit(float(np.median(clean)), low, high, float(walls.min()), p10, p90, p99, len(walls), inner, share)
+
+
+def median_interval(values: Sequence[float]) -> Tuple[float, float]:
+    """95 % interval of a median by order statistics (normal approximation of the binomial ranks).
+
+    Returns:
+        ``(low, high)``; the extremes where there are too few values for ranks inside them.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    count = len(ordered)
+    half = 1.96 * math.sqrt(count) / 2
+    low = max(0, math.floor(count / 2 - half) - 1)
+    high = min(count - 1, math.ceil(count / 2 + half))
+    return float(ordered[low]), float(ordered[high])
+
+
+def visit(call: Callable[[], Any], plan: VisitPlan, *, threads: int = 1) -> Visit:
+    """One visit of a callable."""
+    samples, inner = take_samples(call, plan)
+    return summarise(samples, inner, threads=threads)
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Calls at a fixed period with sleeps between, as a control loop makes them; seconds.
+
+    Attributes:
+        missed: calls that had not ended when the next one was due.
+    """
+
+    period_s: float
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    max_s: float
+    samples: int
+    missed: int
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain JSON object."""
+        return asdict(self)
+
+
+def paced(call: Callable[[], Any], *, period_s: float, seconds: float, clock: Callable[[], float] = time.perf_counter,
+          sleep: Callable[[float], None] = time.sleep) -> Paced:
+    """Call once a period and sleep between, for ``seconds`` (at least five periods)."""
+    count = max(5, int(seconds / period_s))
+    call()
+    walls: List[float] = []
+    missed = 0
+    due = clock() + period_s
+    for _ in range(count):
+        wait = due - clock()
+        if wait > 0:
+            sleep(wait)
+        before = clock()
+        call()
+        after = clock()
+        walls.append(after - before)
+        due += period_s
+        if after > due:
+            missed += 1
+            due = after + period_s  # the missed slot is not made up for
+    p50, p90, p99 = (float(v) for v in np.percentile(walls, (50, 90, 99)))
+    return Paced(period_s, p50, p90, p99, float(max(walls)), len(walls), missed)
