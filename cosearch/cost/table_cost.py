@@ -1,0 +1,90 @@
+"""Expected and exact cost of architectures from a device's table, for every metric the table has.
+
+E[cost] = scale * (stem + head + sum_l sum_o p_lo row_lo) + overhead, linear in the path weights p, hence differentiable and
+equal to the exact cost at one-hot weights. A row that the table lacks raises; it never counts as zero. Identity costs zero.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cosearch.space.space import Architecture, SearchSpace
+from latency_tables.errors import RequestError, ShapeError
+from latency_tables.opspec import OpSpec
+from latency_tables.table import Table
+
+METRICS = ("latency_s", "energy_j")
+
+
+class TableCost:
+    """Cost of one metric over a space.
+
+    Args:
+        space: the search space.
+        table: the device's table.
+        metric: ``latency_s`` or ``energy_j``.
+
+    Raises:
+        MissingOpError: the table lacks a block of the space.
+        RequestError: the table has no such metric.
+    """
+
+    def __init__(self, space: SearchSpace, table: Table, metric: str = "latency_s") -> None:
+        if metric not in METRICS:
+            raise RequestError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
+        self.space, self.table, self.metric = space, table, metric
+        row = _row(table, metric)
+        self._overhead, self._scale = _overhead(table, metric), table.scale
+        self._fixed = row(space.stem) + row(space.head)
+        self._rows = [[0.0 if spec is None else row(spec) for spec in point.specs] for point in space.points]
+
+    @property
+    def base(self) -> float:
+        """Cost of what is not chosen (overhead, stem, head), seconds or joules."""
+        return self._overhead + self._scale * self._fixed
+
+    def candidate_costs(self) -> list[list[float]]:
+        """For each point the cost that each candidate adds, seconds or joules."""
+        return [[self._scale * value for value in rows] for rows in self._rows]
+
+    def expected(self, weights: Sequence[Tensor]) -> Tensor:
+        """Expected cost under path weights.
+
+        Args:
+            weights: for each point ``[num_candidates]``, on the simplex.
+
+        Returns:
+            ``[]``, seconds or joules, in the weights' dtype.
+
+        Raises:
+            ShapeError: the weights do not match the points.
+        """
+        if [len(w) for w in weights] != [len(rows) for rows in self._rows]:
+            raise ShapeError(f"expected weights of lengths {[len(r) for r in self._rows]}, got {[len(w) for w in weights]}")
+        chosen = torch.stack([(w * torch.tensor(rows, dtype=w.dtype)).sum() for w, rows in zip(weights, self._rows)]).sum()
+        return self._overhead + self._scale * (self._fixed + chosen)
+
+    def exact(self, architecture: Architecture) -> float:
+        """Cost of one architecture, computed from its list of operations: seconds or joules."""
+        row = _row(self.table, self.metric)
+        return self._overhead + self._scale * sum(row(op) for op in architecture.ops())
+
+
+def _overhead(table: Table, metric: str) -> float:
+    value = table.overhead_s if metric == "latency_s" else table.overhead_j
+    return _known(table, metric, value)
+
+
+def _known(table: Table, metric: str, value: float | None) -> float:
+    if value is None:
+        raise RequestError(f"table {table.device.name!r} has no {metric}: its device could not measure energy. "
+                           "Search without an energy target, or measure on a board with a power sensor")
+    return float(value)
+
+
+def _row(table: Table, metric: str) -> Callable[[OpSpec], float]:
+    read = table.latency_s if metric == "latency_s" else table.energy_j
+
+    return lambda op: _known(table, metric, read(op))

@@ -1,0 +1,109 @@
+"""The supernet with its strategy and its cost, as the thing that is trained: one level, one loss, two optimisers."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cosearch.cost.objective import DualPenalty
+from cosearch.cost.table_cost import TableCost
+from cosearch.rl.rollout import Forward
+from cosearch.rl.subject import clip_and_check, mixed_precision
+from cosearch.space.derive import discretise
+from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import GradientStrategy
+
+
+class SuperNetSubject:
+    """A supernet that learns its weights and its architecture from the same rollouts.
+
+    Args:
+        supernet: the shared weights.
+        strategy: the architecture logits.
+        penalties: one (cost, penalty) for each target.
+        paths: paths of one rollout.
+        lr: Adam learning rate of the weights.
+        bf16: autocast to bfloat16.
+        device: where to train.
+        warmup: progress below which only weights learn, 0..1.
+    """
+
+    def __init__(self, supernet: SuperNet, strategy: GradientStrategy, penalties: list[tuple[TableCost, DualPenalty]], *,
+                 paths: int, lr: float, bf16: bool, device: torch.device, warmup: float) -> None:
+        self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
+        self.strategy, self.penalties, self.paths, self.warmup = strategy, penalties, paths, warmup
+        self.optimiser = torch.optim.Adam(supernet.parameters(), lr=lr, eps=1e-5)
+        self._run = mixed_precision(self.supernet, device, bf16)
+        self._learns_architecture = warmup == 0.0
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the weights."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def set_progress(self, progress: float) -> None:
+        """Temperature and warm-up follow the progress 0..1 of the search."""
+        self.strategy.anneal(progress)
+        self._learns_architecture = progress >= self.warmup
+
+    def actors(self) -> list[Forward]:
+        """See ``Subject``: one sampled path each; weights of the path are computed anew at every call with gradients."""
+        def actor(path: Any) -> Forward:
+            def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
+                with_weights = torch.is_grad_enabled() and self._learns_architecture
+                return self._run(frames, self.strategy.weighted(path) if with_weights else path)
+            return forward
+        return [actor(self.strategy.sample()) for _ in range(self.paths)]
+
+    def extra_loss(self) -> Tensor | None:
+        """See ``Subject``: the penalties of the expected costs."""
+        if not self.penalties or not self._learns_architecture:
+            return None
+        probabilities = self.strategy.probabilities()
+        return torch.stack([penalty.loss(cost.expected(probabilities)) for cost, penalty in self.penalties]).sum()
+
+    def zero_grad(self) -> None:
+        """See ``Subject``."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.strategy.zero_grad()
+
+    def step(self, max_grad_norm: float) -> float:
+        """See ``Subject``: both optimisers, then the dual variables."""
+        norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
+        self.optimiser.step()
+        if self._learns_architecture:
+            self.strategy.step()
+            with torch.no_grad():
+                probabilities = self.strategy.probabilities()
+                for cost, penalty in self.penalties:
+                    penalty.update(float(cost.expected(probabilities)))
+        return norm
+
+    def metrics(self) -> dict[str, Any]:
+        """The strategy's, and expected and most-likely cost."""
+        values = self.strategy.metrics()
+        best = discretise(self.supernet.space, self.strategy.scores())
+        with torch.no_grad():
+            probabilities = self.strategy.probabilities()
+            for cost, penalty in self.penalties:
+                if cost.metric == "latency_s":
+                    values |= {"latency_expected_s": float(cost.expected(probabilities)), "latency_argmax_s": cost.exact(best),
+                               "cost_multiplier": penalty.multiplier}
+                else:
+                    values["energy_expected_j"] = float(cost.expected(probabilities))
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """Weights, optimiser, strategy, dual variables."""
+        return {"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict(), "strategy": self.strategy.state(),
+                "multipliers": [penalty.multiplier for _, penalty in self.penalties], "learns": self._learns_architecture}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.strategy.restore(state["strategy"])
+        for (_, penalty), multiplier in zip(self.penalties, state["multipliers"]):
+            penalty.multiplier = multiplier
+        self._learns_architecture = state["learns"]

@@ -1,0 +1,135 @@
+"""The training loop of every stage: collect, label, update, log; its whole state can be saved between two updates.
+
+The search of a supernet, the training of one candidate, the retraining of the derived network and the training of a teacher
+are this loop with another subject.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from cosearch.config import Config
+from cosearch.rl.envs import EnvOptions, VectorEnv, make_env
+from cosearch.rl.learner import Distillation, Learner, LearnerOptions, Subject
+from cosearch.rl.rollout import Collector, RewardScale
+from cosearch.rl.teacher import Teacher
+from cosearch.seeding import Streams
+
+
+class Trainable(Subject, Protocol):
+    """A subject whose learning rate can be set, that logs, saves and restores itself."""
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the next steps."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Declared metrics beyond the learner's."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as tensors and plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+
+
+class Training:
+    """One stage in progress.
+
+    Args:
+        config: the run's configuration.
+        subject: what is trained.
+        streams: the run's random streams.
+        teacher: its labels are distilled; None for none.
+        total_steps: environment steps of the stage; the learning rate falls over them.
+        distill_from, distill_to: weight of the distillation at the stage's begin and end, 0..1.
+        env_index: makes the environment's seed differ between stages.
+        lr: (begin, end) of the learning rate; None for the configuration's.
+    """
+
+    def __init__(self, config: Config, subject: Trainable, streams: Streams, teacher: Teacher | None, *, total_steps: int,
+                 distill_from: float = 1.0, distill_to: float = 1.0, env_index: int = 0,
+                 lr: tuple[float, float] | None = None) -> None:
+        rl = config.rl
+        self.config, self.subject, self.teacher, self.total_steps = config, subject, teacher, total_steps
+        self.distill = (distill_from, distill_to)
+        self.lr = lr if lr is not None else (rl.lr, rl.lr * rl.lr_end_fraction)
+        options = EnvOptions(config.env.num_envs, streams.derive("env", env_index), train_levels=config.env.train_levels)
+        self.env: VectorEnv = make_env(config.env.name, options)
+        scale = RewardScale(config.env.num_envs, rl.gamma, teacher.record.reward_std if teacher else None)
+        self.collector = Collector(self.env, rl.rollout_steps, gamma=rl.gamma, lam=rl.lam, scale=scale,
+                                   generator=streams.torch("actions"))
+        self.learner = Learner(LearnerOptions(rl.algorithm, 1 if rl.algorithm == "a2c" else rl.epochs, rl.minibatch, rl.micro_batch,
+                                              rl.clip, rl.value_clip, rl.value_weight, rl.entropy_weight, rl.max_grad_norm),
+                               streams.torch("minibatch"))
+        self.step = 0
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one rollout."""
+        return self.config.env.num_envs * self.config.rl.rollout_steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage's steps are done."""
+        return self.step >= self.total_steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage that is done, 0..1."""
+        return min(1.0, self.step / self.total_steps)
+
+    def advance(self) -> dict[str, Any]:
+        """One rollout and its update.
+
+        Returns:
+            Declared metrics of the update, ``step`` and ``steps_per_s`` included.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite.
+            EnvironmentFailedError: an environment failed.
+        """
+        started = time.perf_counter()
+        lr = self.lr[0] + (self.lr[1] - self.lr[0]) * self.progress
+        self.subject.set_lr(lr)
+        actors = self.subject.actors()
+        rollout = self.collector.collect(actors)
+        distillation, weight = None, None
+        if self.teacher is not None:
+            weight = self.distill[0] + (self.distill[1] - self.distill[0]) * self.progress
+            distillation = Distillation(weight * self.config.distill.actor, weight * self.config.distill.critic)
+            self.teacher.label(rollout)
+        terms = self.learner.update(self.subject, actors, rollout, distillation)
+        self.step += self.steps_per_update
+        terms.pop("loss_cost", None)
+        return {"step": self.step, "score_train": self.collector.score, "episodes": self.collector.episodes, "lr": lr,
+                "distill_weight": weight, **terms, **self.subject.metrics(),
+                "steps_per_s": self.steps_per_update / (time.perf_counter() - started)}
+
+    def run(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """Advance to the end; ``report`` gets each update's metrics, may save :meth:`state`, and may raise to interrupt."""
+        while not self.finished:
+            report(self.advance())
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the random streams, which the run saves."""
+        return {"step": self.step, "subject": self.subject.state(), "collector": self.collector.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.step = state["step"]
+        self.subject.restore(state["subject"])
+        self.collector.restore(state["collector"])
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.env.close()
+
+
+def compute_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

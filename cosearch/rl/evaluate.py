@@ -1,0 +1,72 @@
+"""Evaluation: a fixed number of episodes of each environment, actions sampled, with a bootstrap interval.
+
+A fixed quota for each environment avoids the bias towards short episodes that "the first n episodes to end" has.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from torch.nn import functional as F
+
+from cosearch.rl.envs import VectorEnv
+from cosearch.rl.rollout import Forward
+
+
+@dataclass(frozen=True)
+class Score:
+    """Returns of finished episodes.
+
+    Attributes:
+        returns: one undiscounted, unscaled return an episode.
+    """
+
+    returns: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Percentile bootstrap interval of the mean over episodes, 95 %, from a fixed seed."""
+        if len(set(self.returns)) < 2:
+            return self.mean, self.mean
+        found = bootstrap((np.asarray(self.returns),), np.mean, n_resamples=2000, method="percentile",
+                          random_state=np.random.default_rng(0)).confidence_interval
+        return float(found.low), float(found.high)
+
+
+def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.Generator, *, greedy: bool = False) -> Score:
+    """Play ``episodes`` whole episodes, an equal number in each environment (rounded up).
+
+    Args:
+        forward: frames ``[batch, height, width, channels]`` -> logits ``[batch, actions]``, values ``[batch]``.
+        env: fresh environment.
+        episodes: at least this many.
+        generator: CPU generator of the actions.
+        greedy: take the most likely action instead of sampling (Procgen's protocol samples).
+    """
+    quota = -(-episodes // env.num_envs)
+    finished: list[list[float]] = [[] for _ in range(env.num_envs)]
+    running = np.zeros(env.num_envs)
+    frames = env.observe()
+    with torch.inference_mode():
+        while min(len(f) for f in finished) < quota:
+            logits = forward(torch.from_numpy(np.ascontiguousarray(frames)))[0].float()
+            if greedy:
+                actions = logits.argmax(-1)
+            else:
+                actions = torch.multinomial(F.softmax(logits, dim=-1), 1, generator=generator)[:, 0]
+            env.send(actions.numpy())
+            step = env.receive()
+            frames = step.frames
+            running += step.reward
+            for i in np.flatnonzero(step.terminated | step.truncated):
+                if len(finished[i]) < quota:
+                    finished[i].append(float(running[i]))
+                running[i] = 0.0
+    return Score(tuple(r for part in finished for r in part))

@@ -1,0 +1,173 @@
+"""One update from one rollout: PPO or A2C plus the distillation terms, in minibatches made of cache-sized micro-batches.
+
+Gradients of micro-batches are accumulated, so the result is that of the whole minibatch while the activations of 128-256
+frames stay in the processor's cache (measured: 1.5 to 2 times faster than 2,048 frames at once).
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cosearch.rl import losses
+from cosearch.rl.rollout import Forward, Rollout
+from latency_tables.errors import NonFiniteError
+
+
+@dataclass(frozen=True)
+class LearnerOptions:
+    """Hyper-parameters of the update.
+
+    Attributes:
+        algorithm: ``ppo`` or ``a2c``.
+        epochs: passes over the rollout (1 for ``a2c``).
+        minibatch: frames of one optimiser step.
+        micro_batch: frames of one backward pass.
+        clip: PPO clip range.
+        value_clip: hold value changes within ``clip``.
+        value_weight, entropy_weight: loss weights.
+        max_grad_norm: gradient clipping by global norm.
+    """
+
+    algorithm: str = "ppo"
+    epochs: int = 3
+    minibatch: int = 2048
+    micro_batch: int = 128
+    clip: float = 0.2
+    value_clip: bool = True
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    max_grad_norm: float = 0.5
+
+
+class Subject(Protocol):
+    """What is trained: a plain network, or a supernet with its strategy."""
+
+    def actors(self) -> list[Forward]:
+        """Forward functions that share the environments of the next rollout; called once a rollout."""
+
+    def extra_loss(self) -> Tensor | None:
+        """A loss that does not depend on frames (the hardware cost), once a minibatch."""
+
+    def zero_grad(self) -> None:
+        """Clear all gradients."""
+
+    def step(self, max_grad_norm: float) -> float:
+        """Clip, step all optimisers, return the gradient norm before clipping."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Weights of the distillation terms in one update: actor KL and critic MSE."""
+
+    actor: float
+    critic: float
+
+
+class Learner:
+    """Turns rollouts into updates.
+
+    Args:
+        options: hyper-parameters.
+        generator: CPU generator of the minibatch order.
+    """
+
+    def __init__(self, options: LearnerOptions, generator: torch.Generator) -> None:
+        self.options, self.generator = options, generator
+
+    def update(self, subject: Subject, actors: Sequence[Forward], rollout: Rollout, distillation: Distillation | None) -> dict[str, float]:
+        """All epochs over one rollout.
+
+        Args:
+            subject: what is trained.
+            actors: the forward functions that collected the rollout, in order.
+            rollout: the experience; with teacher labels where ``distillation`` is given.
+            distillation: weights of the teacher's terms, or None.
+
+        Returns:
+            Means of the logged quantities over the update, see the metrics table.
+
+        Raises:
+            NonFiniteError: a loss or gradient is NaN or infinite; no weight has been changed by that minibatch.
+        """
+        steps, n = rollout.actions.shape
+        share = n // len(actors)
+        size = min(self.options.minibatch, steps * share)
+        sums: dict[str, float] = {}
+        count = 0
+        flat = _flatten(rollout)
+        for _ in range(self.options.epochs):
+            batches = []
+            for group in range(len(actors)):
+                index = torch.arange(steps * n).view(steps, n)[:, group * share:(group + 1) * share].reshape(-1)
+                order = index[torch.randperm(len(index), generator=self.generator)]
+                batches += [(group, part) for part in order.split(size) if len(part) == size]
+            for b in torch.randperm(len(batches), generator=self.generator).tolist():
+                group, index = batches[b]
+                terms = self._minibatch(subject, actors[group], flat, index, distillation)
+                count += 1
+                for key, value in terms.items():
+                    sums[key] = sums.get(key, 0.0) + value
+        means = {key: value / count for key, value in sums.items()}
+        variance = float(rollout.target.var())
+        means["explained_variance"] = 1.0 - float((rollout.target - rollout.value).var()) / variance if variance > 0 else 0.0
+        return means
+
+    def _minibatch(self, subject: Subject, forward: Forward, flat: dict[str, Tensor], index: Tensor,
+                   distillation: Distillation | None) -> dict[str, float]:
+        subject.zero_grad()
+        advantage = losses.normalise_advantage(flat["advantage"][index])
+        sums: dict[str, Tensor] = {}
+        for start in range(0, len(index), self.options.micro_batch):
+            part = index[start:start + self.options.micro_batch]
+            weight = len(part) / len(index)
+            data = {key: value[part] for key, value in flat.items()}
+            loss, terms = self._loss(forward, data, advantage[start:start + self.options.micro_batch], distillation)
+            (loss * weight).backward()
+            for key, value in terms.items():
+                sums[key] = sums.get(key, 0.0) + weight * value.detach()
+        extra = subject.extra_loss()
+        if extra is not None:
+            extra.backward()
+            sums["loss_cost"] = extra.detach()
+        report = {key: float(value) for key, value in sums.items()}
+        if not all(math.isfinite(value) for value in report.values()):
+            raise NonFiniteError(f"a loss is not finite: {report}. The last checkpoint is intact; try a smaller rl.lr")
+        report["grad_norm"] = subject.step(self.options.max_grad_norm)
+        return report
+
+    def _loss(self, forward: Forward, data: dict[str, Tensor], advantage: Tensor,
+              distillation: Distillation | None) -> tuple[Tensor, dict[str, Tensor]]:
+        o = self.options
+        logits, value = forward(data["frames"])
+        log_probs = F.log_softmax(logits.float(), dim=-1)
+        value = value.float()
+        log_prob = log_probs.gather(1, data["actions"][:, None])[:, 0]
+        log_ratio = log_prob - data["log_prob"]
+        if o.algorithm == "ppo":
+            policy = losses.ppo_policy_loss(log_prob, data["log_prob"], advantage, o.clip)
+        else:
+            policy = losses.a2c_policy_loss(log_prob, advantage)
+        critic = losses.value_loss(value, data["target"], data["value"], o.clip if o.value_clip else None)
+        entropy = losses.entropy(log_probs)
+        loss = policy + o.value_weight * critic - o.entropy_weight * entropy
+        terms = {"loss_policy": policy, "loss_value": critic, "entropy": entropy,
+                 "kl_policy": (log_ratio.exp() - 1.0 - log_ratio).mean(),
+                 "clip_fraction": ((log_ratio.exp() - 1.0).abs() > o.clip).float().mean()}
+        if distillation is not None:
+            actor = losses.actor_distillation(log_probs, data["teacher_log_probs"])
+            teacher_critic = losses.critic_distillation(value, data["teacher_value"])
+            loss = loss + distillation.actor * actor + distillation.critic * teacher_critic
+            agree = (log_probs.argmax(-1) == data["teacher_log_probs"].argmax(-1)).float().mean()
+            terms |= {"distill_actor": actor, "distill_critic": teacher_critic, "teacher_agreement": agree}
+        return loss, terms
+
+
+def _flatten(rollout: Rollout) -> dict[str, Tensor]:
+    values: dict[str, Any] = {key: getattr(rollout, key) for key in Rollout.__dataclass_fields__}
+    return {key: value.flatten(0, 1) for key, value in values.items() if value is not None}

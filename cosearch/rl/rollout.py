@@ -1,0 +1,174 @@
+"""Collecting on-policy experience: one rollout of all environments, with truncation, normalised rewards and teacher labels.
+
+The environments are split evenly over the given actors (one for a plain network, several sampled paths for a supernet), so
+that every update stays on-policy for the path that acted.
+"""
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cosearch.rl.envs import VectorEnv
+from cosearch.rl.losses import gae
+from latency_tables.errors import NonFiniteError, ShapeError
+
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+RECENT_EPISODES = 100
+
+
+@dataclass
+class Rollout:
+    """Experience of ``time`` steps in ``envs`` environments; all tensors on the CPU.
+
+    Attributes:
+        frames: ``[time, envs, height, width, channels]``, uint8.
+        actions: ``[time, envs]``, int64.
+        log_prob, value, advantage, target: ``[time, envs]``, float32; value and target in normalised reward units.
+        teacher_log_probs: ``[time, envs, actions]`` or None.
+        teacher_value: ``[time, envs]`` or None.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    target: Tensor
+    teacher_log_probs: Tensor | None = None
+    teacher_value: Tensor | None = None
+
+
+class RewardScale:
+    """Divides rewards by the running standard deviation of the discounted return, clipped to +-10 (the field's VecNormalize).
+
+    Args:
+        num_envs: environments.
+        gamma: discount of the return, the learner's own.
+        fixed_std: a scale that never changes, e.g. the teacher's, so that values mean the same to both; None to estimate.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, fixed_std: float | None = None) -> None:
+        self.gamma, self.fixed_std = gamma, fixed_std
+        self._return = np.zeros(num_envs, dtype=np.float64)
+        self._mean, self._var, self._count = 0.0, 1.0, 1e-4
+
+    @property
+    def std(self) -> float:
+        """Current divisor, in units of reward."""
+        return self.fixed_std if self.fixed_std is not None else float(np.sqrt(self._var + 1e-8))
+
+    def __call__(self, reward: np.ndarray, done: np.ndarray) -> np.ndarray:
+        """Scale ``reward`` ``[envs]``; ``done`` ``[envs]`` restarts the returns."""
+        self._return = self._return * self.gamma + reward
+        if self.fixed_std is None:
+            mean, var, n = self._return.mean(), self._return.var(), self._return.size
+            delta, total = mean - self._mean, self._count + n
+            self._var = (self._var * self._count + var * n + delta**2 * self._count * n / total) / total
+            self._mean += delta * n / total
+            self._count = total
+        self._return[done] = 0.0
+        return np.clip(reward / self.std, -10.0, 10.0).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        return {"return": torch.from_numpy(self._return.copy()), "mean": float(self._mean), "var": float(self._var), "count": float(self._count)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self._return = state["return"].numpy().copy()
+        self._mean, self._var, self._count = state["mean"], state["var"], state["count"]
+
+
+class Collector:
+    """Steps the environments with the student's sampled actions.
+
+    Args:
+        env: the vector environment.
+        num_steps: steps of one rollout.
+        gamma, lam: discount and trace decay.
+        scale: reward normaliser.
+        generator: CPU generator of the actions.
+    """
+
+    def __init__(self, env: VectorEnv, num_steps: int, *, gamma: float, lam: float, scale: RewardScale,
+                 generator: torch.Generator) -> None:
+        self.env, self.num_steps, self.gamma, self.lam, self.scale, self.generator = env, num_steps, gamma, lam, scale, generator
+        self.returns = np.zeros(env.num_envs, dtype=np.float64)
+        self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.episodes = 0
+
+    def collect(self, actors: Sequence[Forward]) -> Rollout:
+        """One rollout; the environments are shared evenly among the actors, in order.
+
+        Args:
+            actors: frames ``[batch, height, width, channels]`` -> logits ``[batch, actions]``, values ``[batch]``.
+
+        Raises:
+            ShapeError: the number of environments is no multiple of the number of actors.
+            NonFiniteError: an actor returned NaN.
+            EnvironmentFailedError: an environment failed.
+        """
+        steps, n, env = self.num_steps, self.env.num_envs, self.env
+        if n % len(actors):
+            raise ShapeError(f"{n} environments cannot be shared evenly by {len(actors)} paths: "
+                             "set env.num_envs to a multiple of strategy.paths_per_rollout")
+        share = n // len(actors)
+        frames = np.empty((steps, n, *env.frame_shape), dtype=np.uint8)
+        actions, log_prob = torch.empty(steps, n, dtype=torch.int64), torch.empty(steps, n)
+        value = np.empty((steps + 1, n), dtype=np.float32)
+        reward, done = np.empty((steps, n), dtype=np.float32), np.empty((steps, n), dtype=np.bool_)
+        now = env.observe()
+        with torch.inference_mode():
+            for t in range(steps):
+                frames[t] = now
+                parts = [actor(torch.from_numpy(frames[t, i * share:(i + 1) * share])) for i, actor in enumerate(actors)]
+                log_probs = F.log_softmax(torch.cat([logits for logits, _ in parts]).float(), dim=-1)
+                if not torch.isfinite(log_probs).all():
+                    raise NonFiniteError(f"the policy returned NaN or infinite action probabilities at step {t} of a rollout")
+                chosen = torch.multinomial(log_probs.exp(), 1, generator=self.generator)
+                actions[t], log_prob[t] = chosen[:, 0], log_probs.gather(1, chosen)[:, 0]
+                value[t] = torch.cat([v for _, v in parts]).float().numpy()
+                env.send(actions[t].numpy())
+                step = env.receive()
+                now, done[t] = step.frames, step.terminated | step.truncated
+                reward[t] = self.scale(step.reward, done[t])
+                for i, last in step.last_frames.items():
+                    reward[t, i] += self.gamma * float(actors[i // share](torch.from_numpy(last[None]))[1])
+                self._count(step.reward, done[t])
+            value[steps] = torch.cat([actor(torch.from_numpy(now[i * share:(i + 1) * share]))[1]
+                                      for i, actor in enumerate(actors)]).float().numpy()
+        advantage = gae(reward, value, done, gamma=self.gamma, lam=self.lam)
+        return Rollout(torch.from_numpy(frames), actions, log_prob, torch.from_numpy(value[:-1].copy()),
+                       torch.from_numpy(advantage), torch.from_numpy(advantage + value[:-1]))
+
+    def _count(self, reward: np.ndarray, done: np.ndarray) -> None:
+        self.returns += reward
+        for i in np.flatnonzero(done):
+            self.recent.append(float(self.returns[i]))
+            self.returns[i] = 0.0
+            self.episodes += 1
+
+    @property
+    def score(self) -> float | None:
+        """Mean return of the last episodes; None before the first one has ended."""
+        return float(np.mean(self.recent)) if self.recent else None
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors, the environment's state included."""
+        return {"env": self.env.state(), "scale": self.scale.state(), "returns": torch.from_numpy(self.returns.copy()),
+                "recent": list(self.recent), "episodes": self.episodes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.env.restore(state["env"])
+        self.scale.restore(state["scale"])
+        self.returns = state["returns"].numpy().copy()
+        self.recent = deque(state["recent"], maxlen=RECENT_EPISODES)
+        self.episodes = state["episodes"]

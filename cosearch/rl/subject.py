@@ -1,0 +1,97 @@
+"""A plain network as the thing that is trained: mixed precision, channels-last, Adam."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosearch.rl.rollout import Forward
+from latency_tables.errors import NonFiniteError
+
+
+def mixed_precision(forward: Callable[..., tuple[Tensor, Tensor]], device: torch.device, bf16: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Run a network under bfloat16 autocast on its device; the outputs come back on the CPU side as they are.
+
+    Args:
+        forward: frames ``[batch, height, width, channels]`` first, then anything.
+        device: where the weights are.
+        bf16: autocast on or off (off: float32).
+    """
+    def run(frames: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits, value = forward(frames.to(device, non_blocking=True), *rest)
+        return logits.cpu(), value.cpu()
+    return run
+
+
+def clip_and_check(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Clip gradients by their global norm.
+
+    Args:
+        parameters: those without gradient are passed over.
+        max_norm: above 0.
+
+    Returns:
+        The norm before clipping.
+
+    Raises:
+        NonFiniteError: the norm is NaN or infinite.
+    """
+    norm = float(nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], max_norm))
+    if not norm < float("inf"):
+        raise NonFiniteError(f"the gradient norm is {norm}. The last checkpoint is intact; try a smaller rl.lr")
+    return norm
+
+
+class NetworkSubject:
+    """One network with one optimiser.
+
+    Args:
+        network: frames -> logits, value.
+        lr: Adam learning rate.
+        bf16: autocast to bfloat16.
+        device: where to train.
+    """
+
+    def __init__(self, network: nn.Module, *, lr: float, bf16: bool, device: torch.device) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, eps=1e-5)
+        self._forward = mixed_precision(self.network, device, bf16)
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the next steps."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def actors(self) -> list[Forward]:
+        """See ``Subject``: the network itself."""
+        return [self._forward]
+
+    def extra_loss(self) -> Tensor | None:
+        """See ``Subject``: none."""
+        return None
+
+    def zero_grad(self) -> None:
+        """See ``Subject``."""
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def step(self, max_grad_norm: float) -> float:
+        """See ``Subject``."""
+        norm = clip_and_check(self.network.parameters(), max_grad_norm)
+        self.optimiser.step()
+        return norm
+
+    def metrics(self) -> dict[str, Any]:
+        """Nothing beyond the learner's."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Weights and optimiser."""
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])

@@ -1,0 +1,176 @@
+"""Teachers: frozen actor-critics that label what the student sees; small safe files with their provenance.
+
+A teacher is ``NAME.json`` (what it is, how it was made, how well it plays) beside ``NAME.safetensors`` (float16 or float32
+weights). Its forward pass runs once a rollout, never once an epoch.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from cosearch.durable import write_bytes_atomic
+from cosearch.registry import unknown_name
+from cosearch.rl.rollout import Rollout
+from cosearch.rl.subject import mixed_precision
+from cosearch.space.network import AgentNetwork
+from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
+from latency_tables.opspec import OpSpec
+
+TEACHERS = Path(__file__).parents[1] / "teachers"
+FORMAT = "cosearch-teacher-1"
+CHUNK = 256  # frames of one forward pass: larger ones leave the cache
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """What a teacher file says about itself.
+
+    Attributes:
+        name: of the file, without ending.
+        env: environment that it plays.
+        description: network and origin in words.
+        ops: its blocks.
+        gamma: discount that its values mean.
+        reward_std: divisor of the rewards that its values mean, in units of reward.
+        provenance: command, seed, steps, levels, scores with intervals and episodes.
+        path: of the JSON file.
+    """
+
+    name: str
+    env: str
+    description: str
+    ops: tuple[OpSpec, ...]
+    gamma: float
+    reward_std: float
+    provenance: dict[str, Any]
+    path: Path
+
+
+def list_teachers() -> list[TeacherRecord]:
+    """All shipped teachers, by name."""
+    return [read_record(path) for path in sorted(TEACHERS.glob("*.json"))]
+
+
+def find_teacher(name: str, env: str) -> TeacherRecord | None:
+    """The teacher that a configuration names.
+
+    Args:
+        name: ``none``, ``auto`` (the shipped teacher of ``env``, if any), a shipped name, or the path of a JSON file.
+        env: the environment of the run.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        ConfigError: the file is damaged, or the teacher plays another game.
+    """
+    if name == "none":
+        return None
+    shipped = list_teachers()
+    if name == "auto":
+        return next((record for record in shipped if record.env == env), None)
+    path = Path(name)
+    if path.suffix == ".json":
+        record = read_record(path)
+    else:
+        record = next((r for r in shipped if r.name == name), None)
+        if record is None:
+            raise _unknown(name, [r.name for r in shipped])
+    if record.env != env:
+        raise ConfigError(f"teacher {record.name!r} plays {record.env}, the run plays {env}; "
+                          "`cosearch list teachers` shows all, `cosearch teacher --env ENV` trains one")
+    return record
+
+
+def _unknown(name: str, names: list[str]) -> UnknownNameError:
+    return unknown_name("teacher", name, names, "`cosearch list teachers` shows all, `cosearch teacher --env ENV` trains one")
+
+
+def read_record(path: Path) -> TeacherRecord:
+    """Read a teacher's JSON file.
+
+    Raises:
+        ConfigError: missing, damaged, or not a teacher.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ConfigError(f"{path}: expected format {FORMAT!r}, got {values['format']!r}")
+        return TeacherRecord(Path(path).stem, values["env"], values["description"],
+                             tuple(OpSpec.from_dict(op) for op in values["operations"]), float(values["gamma"]),
+                             float(values["reward_std"]), values["provenance"], Path(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {error}") from error
+
+
+def save_teacher(path: Path, network: AgentNetwork, *, env: str, description: str, gamma: float, reward_std: float,
+                 provenance: dict[str, Any]) -> TeacherRecord:
+    """Write ``path`` (.json) and the weights beside it in float16.
+
+    Args:
+        path: of the JSON file.
+        network: trained actor-critic.
+        env, description, gamma, reward_std, provenance: see :class:`TeacherRecord`.
+    """
+    weights = {key: value.detach().cpu().contiguous().half() for key, value in network.state_dict().items()}
+    temporary = path.with_suffix(".safetensors.tmp")
+    save_file(weights, str(temporary))
+    temporary.replace(path.with_suffix(".safetensors"))
+    values = {"format": FORMAT, "env": env, "description": description, "gamma": gamma, "reward_std": reward_std,
+              "provenance": provenance, "operations": [op.to_dict() for op in network.ops]}
+    write_bytes_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+    return read_record(path)
+
+
+class Teacher:
+    """A loaded teacher.
+
+    Args:
+        record: which one.
+        device: where it runs.
+        bf16: bfloat16 autocast.
+
+    Raises:
+        ConfigError: the weights are missing, damaged or of another network.
+    """
+
+    def __init__(self, record: TeacherRecord, *, device: torch.device, bf16: bool) -> None:
+        self.record = record
+        self.network = load_network(record).to(device=device, memory_format=torch.channels_last)
+        self.forward = mixed_precision(self.network, device, bf16)
+
+    def label(self, rollout: Rollout) -> None:
+        """Fill ``rollout.teacher_log_probs`` ``[time, envs, actions]`` and ``teacher_value`` ``[time, envs]``.
+
+        Raises:
+            ShapeError: the student has another number of actions.
+        """
+        frames = rollout.frames.flatten(0, 1)
+        with torch.inference_mode():
+            parts = [self.forward(part) for part in frames.split(CHUNK)]
+        logits = torch.cat([part[0] for part in parts]).float()
+        if rollout.actions.max() >= logits.shape[-1]:
+            raise ShapeError(f"the teacher has {logits.shape[-1]} actions, the student took action {int(rollout.actions.max())}")
+        shape = rollout.actions.shape
+        rollout.teacher_log_probs = F.log_softmax(logits, -1).clone().view(*shape, -1)
+        rollout.teacher_value = torch.cat([part[1] for part in parts]).float().clone().view(shape)
+
+
+def load_network(record: TeacherRecord) -> AgentNetwork:
+    """The teacher's network in float32 on the CPU, frozen.
+
+    Raises:
+        ConfigError: the weights are missing, damaged or of another network.
+    """
+    path = record.path.with_suffix(".safetensors")
+    try:
+        network = AgentNetwork(record.ops, torch.Generator().manual_seed(0))
+        network.load_state_dict({key: value.float() for key, value in load_file(str(path)).items()})
+    except (OSError, SafetensorError, RuntimeError, CosearchError) as error:
+        raise ConfigError(f"{path}: cannot be read as the weights of teacher {record.name!r}: {error}") from error
+    return network.requires_grad_(False).eval()

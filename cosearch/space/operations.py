@@ -1,0 +1,175 @@
+"""Operations: each one record that makes both the torch module and the ``OpSpec``, so network and cost cannot disagree.
+
+The blocks carry no batch normalisation: in reinforcement learning its statistics follow the policy and differ between
+acting and deploying (RL-DARTS switched it off too). Every block ends with a ReLU, so that any chain of them is non-linear.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cosearch.registry import Registry
+from latency_tables.opspec import OpSpec
+
+
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups)
+
+
+class Stem(nn.Module):
+    """``stem``: uint8 frames ``[batch, height, width, channels]`` -> float features ``[batch, channels, height, width]``."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.conv = _conv(spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding)
+        self.relu = spec.activation == "relu"
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Scale to 0..1, convolve. NHWC memory *is* channels-last after the permutation: nothing is copied twice."""
+        x = self.conv(frames.permute(0, 3, 1, 2).to(self.conv.weight.dtype) * (1.0 / 255.0))
+        return F.relu(x) if self.relu else x
+
+
+class Conv(nn.Module):
+    """``conv``: convolution, bias, optional ReLU."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.conv = _conv(spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding, spec.groups)
+        self.relu = spec.activation == "relu"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, in, height, width]`` -> ``[batch, out, height', width']``."""
+        x = self.conv(x)
+        return F.relu(x) if self.relu else x
+
+
+class InvertedResidual(nn.Module):
+    """``mbconv`` (MobileNetV2, Sandler et al. 2018) without batch norm and with a ReLU after the sum."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        wide = spec.in_channels * spec.expansion
+        self.expand = _conv(spec.in_channels, wide, 1) if spec.expansion > 1 else None
+        self.depthwise = _conv(wide, wide, spec.kernel, spec.stride, spec.padding, groups=wide)
+        self.project = _conv(wide, spec.out_channels, 1)
+        self.sums = spec.sums_input
+        self.relu = spec.activation == "relu"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, in, height, width]`` -> ``[batch, out, height', width']``."""
+        y = x if self.expand is None else F.relu(self.expand(x))
+        y = self.project(F.relu(self.depthwise(y)))
+        y = x + y if self.sums else y
+        return F.relu(y) if self.relu else y
+
+
+class Residual(nn.Module):
+    """``residual`` of the IMPALA-CNN (Espeholt et al. 2018): x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.conv1 = _conv(spec.in_channels, spec.in_channels, spec.kernel, 1, spec.padding)
+        self.conv2 = _conv(spec.in_channels, spec.in_channels, spec.kernel, 1, spec.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, channels, height, width]``, shape kept."""
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class Head(nn.Module):
+    """``head``: features ``[batch, channels, height, width]`` -> action logits and value ``[batch, actions + 1]``."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.relu = spec.activation == "relu"
+        self.hidden = nn.Linear(spec.in_channels * spec.in_height * spec.in_width, spec.hidden)
+        self.outputs = nn.Linear(spec.hidden, spec.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One joint linear layer for both heads: one kernel instead of two."""
+        x = F.relu(x) if self.relu else x
+        return self.outputs(F.relu(self.hidden(x.flatten(1))))
+
+
+_BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
+    "stem": Stem, "conv": Conv, "mbconv": InvertedResidual, "residual": Residual, "head": Head,
+    "maxpool": lambda spec: nn.MaxPool2d(spec.kernel, spec.stride, spec.padding),
+}
+
+
+def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
+    """The torch module of a block, its weights drawn from ``generator`` alone.
+
+    He initialisation for layers before a ReLU; the output layer is orthogonal with gain 0.01 for the action logits
+    (a nearly uniform first policy) and 1 for the value, as in PPO implementations since Schulman et al. 2017.
+
+    Args:
+        spec: the block.
+        generator: CPU generator of the weights.
+
+    Returns:
+        A module in float32.
+    """
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator: give it back untouched
+        block = _BUILDERS[spec.kind](spec)
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            with torch.no_grad():
+                module.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
+                module.bias.zero_()
+    if isinstance(block, Head):
+        with torch.no_grad():
+            nn.init.orthogonal_(block.outputs.weight[:-1], 0.01, generator=generator)
+            nn.init.orthogonal_(block.outputs.weight[-1:], 1.0, generator=generator)
+    if isinstance(block, Residual):
+        with torch.no_grad():
+            block.conv2.weight.mul_(0.5)  # without normalisation six residual sums would double the scale each time
+    return block
+
+
+@dataclass(frozen=True)
+class CandidateOp:
+    """A candidate operation of a choice point.
+
+    Attributes:
+        name: registry name.
+        description: one line for ``cosearch list ops``.
+        make_spec: (in_channels, height, width, out_channels, stride) -> the block, or None for the identity.
+    """
+
+    name: str
+    description: str
+    make_spec: Callable[[int, int, int, int, int], OpSpec | None]
+
+
+OPERATIONS: Registry[CandidateOp] = Registry("operation", entry_point_group="cosearch.operations")
+
+
+def _register_chain_candidates() -> None:
+    def conv(kernel: int) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: OpSpec("conv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2)
+
+    def mbconv(kernel: int, expansion: int) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: OpSpec("mbconv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2, expansion=expansion)
+
+    def skip(c: int, h: int, w: int, o: int, s: int) -> OpSpec | None:
+        return None if c == o and s == 1 else OpSpec("conv", c, h, w, o, kernel=1, stride=s)
+
+    for kernel in (3, 5):
+        OPERATIONS.register(CandidateOp(f"conv_k{kernel}", f"{kernel}x{kernel} convolution + ReLU", conv(kernel)))
+    for kernel in (3, 5):
+        for expansion in (1, 3, 5):
+            text = f"inverted residual, {kernel}x{kernel} depthwise, expansion {expansion}"
+            OPERATIONS.register(CandidateOp(f"mbconv_k{kernel}_e{expansion}", text, mbconv(kernel, expansion)))
+    OPERATIONS.register(CandidateOp("skip", "identity; a 1x1 convolution with stride where the shape changes", skip))
+
+
+_register_chain_candidates()
+CHAIN_CANDIDATES = ("conv_k3", "conv_k5", "mbconv_k3_e1", "mbconv_k3_e3", "mbconv_k3_e5",
+                    "mbconv_k5_e1", "mbconv_k5_e3", "mbconv_k5_e5", "skip")

@@ -1,0 +1,115 @@
+"""The two kinds of strategy and their record. A strategy never imports the RL code: it is handed what it needs.
+
+``gradient``: holds architecture logits, samples paths, takes a step when gradients have reached its logits.
+``proposal``: proposes architectures and is told how each one did.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cosearch.registry import Registry
+from cosearch.space.space import Architecture, SearchSpace
+from cosearch.space.supernet import Path
+
+
+@dataclass(frozen=True)
+class StrategyInfo:
+    """Registry record of a strategy.
+
+    Attributes:
+        name, description: for lists.
+        paper: citation.
+        kind: ``gradient`` or ``proposal``.
+        needs_differentiable_cost: whether the cost must give gradients.
+        uses_teacher: distils from a teacher while it searches.
+        make: (space, options, generator) -> the strategy.
+    """
+
+    name: str
+    description: str
+    paper: str
+    kind: str
+    needs_differentiable_cost: bool
+    uses_teacher: bool
+    make: Callable[[SearchSpace, Any, torch.Generator], Any]
+
+
+STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cosearch.strategies")
+
+
+class GradientStrategy(Protocol):
+    """Strategies whose logits receive gradients through a supernet's path weights."""
+
+    def sample(self) -> Path:
+        """Draw a path without weights; the noise is kept with it."""
+
+    def weighted(self, path: Path) -> Path:
+        """The same path with weights that are differentiable in the logits."""
+
+    def probabilities(self) -> list[Tensor]:
+        """For each point ``[num_candidates]``, differentiable."""
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of the logits."""
+
+    def step(self) -> None:
+        """One optimiser step on the logits."""
+
+    def anneal(self, progress: float) -> None:
+        """Set the temperature for ``progress`` 0..1 of the search."""
+
+    def scores(self) -> list[list[float]]:
+        """For each point one score a candidate, for the constrained discretisation."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Declared metrics."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as tensors and plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a proposed architecture did.
+
+    Attributes:
+        architecture: what was trained.
+        score: mean return, or None where no episode ended.
+        cost_s: its latency on the device, seconds.
+    """
+
+    architecture: Architecture
+    score: float | None
+    cost_s: float
+
+
+class ProposalStrategy(Protocol):
+    """Strategies that propose whole architectures."""
+
+    def ask(self) -> Architecture:
+        """The next architecture to train."""
+
+    def tell(self, result: Evaluation) -> None:
+        """How it did."""
+
+    def best(self) -> int:
+        """Index of the best evaluation told so far."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as tensors and plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+
+
+def mean_entropy(probabilities: Sequence[Tensor]) -> float:
+    """Mean over the points of the entropy of their candidate distribution, in nats; 0 log 0 counts as 0."""
+    return float(torch.stack([-(torch.special.xlogy(p, p)).sum() for p in probabilities]).mean())
