@@ -5,6 +5,7 @@ started by ``remote`` over a pipe or SSH, listens nowhere and ends with its inpu
 chooses what to visit and in which order, so a lost connection loses at most the visits under way.
 Needs numpy and the runtime; Python 3.8 syntax.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,7 +13,8 @@ import os
 import struct
 import sys
 import time
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, TextIO, Tuple
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TextIO
 
 from latency_tables.errors import CosearchError
 from latency_tables.sensors import average_power_w, find_power_source, fingerprint, machine_state, read_text
@@ -26,34 +28,50 @@ class Agent:
     """Holds the loaded models of one connection."""
 
     def __init__(self) -> None:
-        self.models: Dict[str, Any] = {}
+        self.models: dict[str, Any] = {}
         self.threads = 1
         self.runtime = "onnxruntime"
-        self.settings: Dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
 
-    def answer(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def answer(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         """The answers to one request; the last one has ``end`` true."""
-        verbs = {"hello": self._hello, "load": self._load, "visit": self._visit, "paced": self._paced,
-                 "energy": self._energy, "state": self._state, "drop": self._drop}
-        verb: Optional[Callable] = verbs.get(request.get("verb", ""))
+        verbs = {
+            "hello": self._hello,
+            "load": self._load,
+            "visit": self._visit,
+            "paced": self._paced,
+            "energy": self._energy,
+            "state": self._state,
+            "drop": self._drop,
+        }
+        verb: Callable | None = verbs.get(request.get("verb", ""))
         if verb is None:
             yield {"error": f"unknown verb {request.get('verb')!r}; known: {', '.join(sorted(verbs))}"}
         else:
             yield from verb(request, payload)
         yield {"end": True}
 
-    def _hello(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _hello(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         self.threads = int(request.get("threads", 1))
         self.runtime = request.get("runtime", "onnxruntime")
         self.settings = {name: request[name] for name in ("provider", "nchw") if name in request}
-        fixed = {"nice": _be_nice(int(request["nice"])) if "nice" in request else None,
-                 "cores": _pin(self.threads) if request.get("pin") else None}
+        fixed = {
+            "nice": _be_nice(int(request["nice"])) if "nice" in request else None,
+            "cores": _pin(self.threads) if request.get("pin") else None,
+        }
         version, providers = self._versions()
         source, rail = find_power_source()
-        yield {"fingerprint": fingerprint(), "runtime_version": version, "providers": providers, "settings": fixed,
-               "power": None if source is None else source.name, "power_reason": rail, "state": machine_state()}
+        yield {
+            "fingerprint": fingerprint(),
+            "runtime_version": version,
+            "providers": providers,
+            "settings": fixed,
+            "power": None if source is None else source.name,
+            "power_reason": rail,
+            "state": machine_state(),
+        }
 
-    def _versions(self) -> Tuple[str, List[str]]:
+    def _versions(self) -> tuple[str, list[str]]:
         if self.runtime != "onnxruntime":
             from latency_tables.compilers import runtime_version
 
@@ -72,7 +90,7 @@ class Agent:
 
         return OnnxRunner(payload, threads=self.threads, **self.settings)
 
-    def _load(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _load(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         name = request["id"]
         try:
             runner = self._runner(payload)
@@ -83,7 +101,7 @@ class Agent:
         self.models[name] = runner
         yield {"id": name, "graph": getattr(runner, "graph", {})}
 
-    def _visit(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _visit(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         plan = VisitPlan(**request.get("plan", {}))
         for name in request["ids"]:
             if name not in self.models:
@@ -92,7 +110,7 @@ class Agent:
             seen = visit(self.models[name], plan, threads=self.threads)
             yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
 
-    def _paced(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _paced(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         for name in request["ids"]:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
@@ -100,7 +118,7 @@ class Agent:
             seen = paced(self.models[name], period_s=float(request["period_s"]), seconds=float(request["seconds"]))
             yield {"id": name, "paced": seen.to_dict()}
 
-    def _energy(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _energy(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         source, reason = find_power_source(request.get("root", "/"))
         for name in request["ids"]:
             if name not in self.models:
@@ -110,16 +128,16 @@ class Agent:
             else:
                 yield {"id": name, **_energy_of(source, self.models[name], float(request["seconds"]))}
 
-    def _state(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _state(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         yield {"state": machine_state()}
 
-    def _drop(self, request: Dict[str, Any], payload: bytes) -> Iterator[Dict[str, Any]]:
+    def _drop(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
         for name in request["ids"]:
             self.models.pop(name, None)
         yield {"models": len(self.models)}
 
 
-def _energy_of(source: Any, call: Callable[[], Any], seconds: float) -> Dict[str, Any]:
+def _energy_of(source: Any, call: Callable[[], Any], seconds: float) -> dict[str, Any]:
     before = average_power_w(source, lambda: time.sleep(0.01), seconds / 2)
     busy = average_power_w(source, call, seconds)
     after = average_power_w(source, lambda: time.sleep(0.01), seconds / 2)
@@ -129,21 +147,29 @@ def _energy_of(source: Any, call: Callable[[], Any], seconds: float) -> Dict[str
     above_w = busy["power_w"] - idle_w
     if above_w <= 0:
         return {"energy_j": None, "reason": f"power under load ({busy['power_w']:.3f} W) is not above idle ({idle_w:.3f} W)"}
-    return {"energy_j": above_w * busy["window_s"] / busy["calls"], "idle_w": idle_w, "power_w": busy["power_w"],
-            "samples": busy["samples"], "calls": busy["calls"]}
+    return {
+        "energy_j": above_w * busy["window_s"] / busy["calls"],
+        "idle_w": idle_w,
+        "power_w": busy["power_w"],
+        "samples": busy["samples"],
+        "calls": busy["calls"],
+    }
 
 
-def _be_nice(level: int) -> Optional[int]:
+def _be_nice(level: int) -> int | None:
     try:
         return os.nice(level - os.nice(0))
     except OSError:
         return None  # not allowed; the header records that it was not fixed
 
 
-def _pin(threads: int) -> Optional[list]:
+def _pin(threads: int) -> list | None:
     """Pin to the cores that were least busy during a fifth of a second; None where that is not possible."""
-    def idle() -> Dict[int, float]:
-        lines = [line.split() for line in (read_text("/proc/stat") or "").splitlines() if line.startswith("cpu") and line[3].isdigit()]
+
+    def idle() -> dict[int, float]:
+        lines = [
+            line.split() for line in (read_text("/proc/stat") or "").splitlines() if line.startswith("cpu") and line[3].isdigit()
+        ]
         return {int(parts[0][3:]): float(parts[4]) for parts in lines}
 
     try:

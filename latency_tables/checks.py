@@ -2,9 +2,11 @@
 
 A finding does not make a table unusable; it says where to look. Each names the rows and what was expected.
 """
+
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -85,7 +87,7 @@ def _monotone(table: Table) -> list[Finding]:
     broken = set()
     for members in groups.values():
         members.sort()
-        for (size, value, key), (more, larger, other) in zip(members, members[1:]):
+        for (size, value, key), (more, larger, other) in itertools.pairwise(members):
             if more > size and larger < (1 - MONOTONE_SLACK) * value:
                 broken.add(f"{other} < {key}")
     text = f"operations with more work are more than {MONOTONE_SLACK:.0%} faster"
@@ -93,26 +95,36 @@ def _monotone(table: Table) -> list[Finding]:
 
 
 def _power(table: Table) -> list[Finding]:
-    odd = [row.key for row in table.rows.values()
-           if row.energy_j is not None and row.latency_s and not POWER_W[0] <= row.energy_j / row.latency_s <= POWER_W[1]]
+    odd = [
+        row.key
+        for row in table.rows.values()
+        if row.energy_j is not None and row.latency_s and not POWER_W[0] <= row.energy_j / row.latency_s <= POWER_W[1]
+    ]
     return [Finding("power", f"implied power outside {POWER_W[0]:g} to {POWER_W[1]:g} W", tuple(odd))] if odd else []
 
 
 def _unsure(table: Table) -> list[Finding]:
     unsure = [row.key for row in table.rows.values() if row.details.get("sure") is False]
     share = len(unsure) / len(table.rows)
-    text = f"{len(unsure)} of {len(table.rows)} rows have an interval wider than asked ({share:.0%}); measure longer with --budget"
+    text = (
+        f"{len(unsure)} of {len(table.rows)} rows have an interval wider than asked ({share:.0%}); measure longer with --budget"
+    )
     return [Finding("unsure", text, tuple(unsure))] if share > UNSURE_SHARE else []
 
 
 def _certificate(table: Table) -> list[Finding]:
     proof = table.certificate
     if proof is None:
-        return [Finding("certificate", "no whole networks were measured: nobody knows how well sums of rows predict")] \
-            if table.provenance in ("measured", "synthetic") else []
+        return (
+            [Finding("certificate", "no whole networks were measured: nobody knows how well sums of rows predict")]
+            if table.provenance in ("measured", "synthetic")
+            else []
+        )
     findings = []
     if proof["mape"] > GOOD_MAPE:
-        findings.append(Finding("certificate", f"mean error {proof['mape']:.1%} on whole networks, expected at most {GOOD_MAPE:.0%}"))
+        findings.append(
+            Finding("certificate", f"mean error {proof['mape']:.1%} on whole networks, expected at most {GOOD_MAPE:.0%}")
+        )
     if proof.get("kendall_tau") is not None and proof["kendall_tau"] < GOOD_TAU:
         findings.append(Finding("certificate", f"Kendall's tau {proof['kendall_tau']:.3f}, expected at least {GOOD_TAU}"))
     return findings
@@ -125,5 +137,9 @@ def _copied(table: Table, other: Table) -> list[Finding]:
     shared = [key for key in mine if key in theirs]
     same = [key for key in shared if mine[key] == theirs[key]]
     if len(shared) >= 5 and len(same) > SAME_SHARE * len(shared):
-        return [Finding("copied", f"{len(same)} of {len(shared)} rows equal those of {other.device.name} digit for digit", tuple(same))]
+        return [
+            Finding(
+                "copied", f"{len(same)} of {len(shared)} rows equal those of {other.device.name} digit for digit", tuple(same)
+            )
+        ]
     return []

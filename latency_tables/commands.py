@@ -2,6 +2,7 @@
 
 Only reads options and prints; the work is in ``job``, ``checks``, ``compare``, ``draw`` and ``estimate``.
 """
+
 from __future__ import annotations
 
 import json
@@ -9,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -40,14 +41,15 @@ python -m latency_tables check jetson --json
 
 python -m latency_tables diff jetson jetson"""
 
-app = typer.Typer(help=__doc__.splitlines()[0], epilog=EXAMPLES, no_args_is_help=True, add_completion=False,
-                  rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=__doc__.splitlines()[0],
+    epilog=EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result for a machine.")]
-
-
-@app.callback()
-def latency_tables() -> None:
-    """Make, check, look at and compare the latency tables of devices."""
 
 
 @app.command(epilog="Example: python -m latency_tables measure --device this --out this.jsonl --dry-run")
@@ -56,14 +58,16 @@ def measure(
     device: Annotated[str, typer.Option(help="Name of the device in the table.")] = "this",
     description: Annotated[str, typer.Option(help="What it is, in words; default: what the machine says.")] = "",
     worklist: Annotated[str, typer.Option(help="Shipped work list, or a JSON file.")] = "chain",
-    op: Annotated[Optional[list[str]], typer.Option(help="Only this operation (a key), added to the table at --out; repeatable.")] = None,
+    op: Annotated[
+        list[str] | None, typer.Option(help="Only this operation (a key), added to the table at --out; repeatable.")
+    ] = None,
     runtime: Annotated[str, typer.Option(help="onnxruntime, torch or tvm.")] = "onnxruntime",
     provider: Annotated[str, typer.Option(help="Execution provider of onnxruntime.")] = "CPUExecutionProvider",
     dtype: Annotated[str, typer.Option(help="float32 or int8 (quantised, QDQ).")] = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads of the runtime.")] = 1,
     batch: Annotated[int, typer.Option(help="Frames per inference.")] = 1,
-    host: Annotated[Optional[str], typer.Option(help="Measure on user@board over ssh instead of here.")] = None,
-    ssh_option: Annotated[Optional[list[str]], typer.Option(help="Further option of ssh, such as --ssh-option=-p2222.")] = None,
+    host: Annotated[str | None, typer.Option(help="Measure on user@board over ssh instead of here.")] = None,
+    ssh_option: Annotated[list[str] | None, typer.Option(help="Further option of ssh, such as --ssh-option=-p2222.")] = None,
     python: Annotated[str, typer.Option(help="The board's Python.")] = "python3",
     budget: Annotated[float, typer.Option(help="Seconds after which no new round starts.")] = 240.0,
     rounds: Annotated[int, typer.Option(help="Visits of each model, at least.")] = 9,
@@ -72,33 +76,60 @@ def measure(
     energy_seconds: Annotated[float, typer.Option(help="Power reading a model where the board has a sensor; 0: none.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
     nchw: Annotated[bool, typer.Option("--nchw", help="Keep the plain layout on x86, as on Arm.")] = False,
-    synthetic: Annotated[bool, typer.Option("--synthetic", help="The target is emulated: the table is no measurement of a board.")] = False,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="The target is emulated: the table is no measurement of a board.")
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Replace the table at --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the expected time.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make the table of a device: this machine, or a board over ssh. Goes on where it was interrupted."""
-    settings = Settings(threads=threads, provider=provider, nchw=nchw, min_rounds=rounds, max_rounds=max(rounds, max_rounds),
-                        tolerance=tolerance, budget_s=budget, seed=seed)
+    settings = Settings(
+        threads=threads,
+        provider=provider,
+        nchw=nchw,
+        min_rounds=rounds,
+        max_rounds=max(rounds, max_rounds),
+        tolerance=tolerance,
+        budget_s=budget,
+        seed=seed,
+    )
     request = job.Request(
-        out=out, device=device, description=description, worklist=worklist, keys=tuple(op or ()), runtime=runtime, dtype=dtype,
-        batch=batch, provenance="synthetic" if synthetic else "measured", again=again, energy_seconds=energy_seconds,
-        target=Target(host=host, python=python, ssh_options=tuple(ssh_option or ())), settings=settings)
+        out=out,
+        device=device,
+        description=description,
+        worklist=worklist,
+        keys=tuple(op or ()),
+        runtime=runtime,
+        dtype=dtype,
+        batch=batch,
+        provenance="synthetic" if synthetic else "measured",
+        again=again,
+        energy_seconds=energy_seconds,
+        target=Target(host=host, python=python, ssh_options=tuple(ssh_option or ())),
+        settings=settings,
+    )
     if dry_run:
         _print(job.describe(request), as_json, lambda plan: "\n".join(f"{name}: {value}" for name, value in plan.items()))
         return
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
-        job.run(request, command=_command(), progress=lambda done, total, text: bar.update(task, completed=done, total=max(done, total)))
+        job.run(
+            request,
+            command=_command(),
+            progress=lambda done, total, text: bar.update(task, completed=done, total=max(done, total)),
+        )
     table = load_table(out)
     _print({"out": str(out), **_summary(table)}, as_json, lambda found: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
 
 @app.command()
-def check(table: Annotated[str, typer.Argument(help="Table file or device name.")],
-          worklist: Annotated[Optional[str], typer.Option(help="Also check that it covers this work list.")] = None,
-          as_json: JsonFlag = False) -> None:
+def check(
+    table: Annotated[str, typer.Argument(help="Table file or device name.")],
+    worklist: Annotated[str | None, typer.Option(help="Also check that it covers this work list.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Check a table: format, checksum, coverage, plausibility, and what its certificate says."""
     try:
         loaded = load_any(table)
@@ -109,32 +140,42 @@ def check(table: Annotated[str, typer.Argument(help="Table file or device name."
     work = load_worklist(worklist).cast(dtype=loaded.device.dtype) if worklist else None
     others = [load_table(record.path) for record in list_devices() if record.name != loaded.device.name]
     findings = check_table(loaded, others=others, ops=work.ops if work else ())
-    found = {"valid": True, **_summary(loaded), "coverage": loaded.coverage(work.ops) if work else None,
-             "findings": [{"rule": f.rule, "text": f.text, "keys": list(f.keys)} for f in findings]}
+    found = {
+        "valid": True,
+        **_summary(loaded),
+        "coverage": loaded.coverage(work.ops) if work else None,
+        "findings": [{"rule": f.rule, "text": f.text, "keys": list(f.keys)} for f in findings],
+    }
     lines = [f"{table}: valid, {len(loaded.rows)} rows, {caption(loaded)}"]
     lines += [f"  {f.rule}: {f.text}{': ' + ', '.join(f.keys[:3]) if f.keys else ''}" for f in findings] or ["  no findings"]
     _print(found, as_json, lambda _: "\n".join(lines))
 
 
 @app.command()
-def show(table: Annotated[str, typer.Argument(help="Table file or device name.")],
-         png: Annotated[Optional[Path], typer.Option(help="Also draw a picture.")] = None,
-         as_json: JsonFlag = False) -> None:
+def show(
+    table: Annotated[str, typer.Argument(help="Table file or device name.")],
+    png: Annotated[Path | None, typer.Option(help="Also draw a picture.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Show a table in the terminal, or draw it."""
     loaded = load_any(table)
     if png is not None:
         draw_table(loaded, png, findings=check_table(loaded))
     if as_json:
-        rows = [{"key": r.key, "latency_s": r.latency_s, "energy_j": r.energy_j, "status": r.status} for r in loaded.rows.values()]
+        rows = [
+            {"key": r.key, "latency_s": r.latency_s, "energy_j": r.energy_j, "status": r.status} for r in loaded.rows.values()
+        ]
         _print({**_summary(loaded), "rows": rows, "header": loaded.header}, True, str)
     else:
         Console().print(terminal_table(loaded))
 
 
 @app.command()
-def diff(first: Annotated[str, typer.Argument(help="Table file or device name.")],
-         second: Annotated[str, typer.Argument(help="Table file or device name.")],
-         as_json: JsonFlag = False) -> None:
+def diff(
+    first: Annotated[str, typer.Argument(help="Table file or device name.")],
+    second: Annotated[str, typer.Argument(help="Table file or device name.")],
+    as_json: JsonFlag = False,
+) -> None:
     """Compare two tables: two devices, two runtimes or two dates."""
     one, two = load_any(first), load_any(second)
     found = compare_tables(one, two)
@@ -148,10 +189,12 @@ def diff(first: Annotated[str, typer.Argument(help="Table file or device name.")
 
 
 @app.command()
-def fit(device: Annotated[str, typer.Option(help="Shipped specification, or a JSON file.")],
-        out: Annotated[Path, typer.Option(help="The table file to write.")],
-        worklist: Annotated[Optional[list[str]], typer.Option(help="Operations to write rows for; repeatable.")] = None,
-        as_json: JsonFlag = False) -> None:
+def fit(
+    device: Annotated[str, typer.Option(help="Shipped specification, or a JSON file.")],
+    out: Annotated[Path, typer.Option(help="The table file to write.")],
+    worklist: Annotated[list[str] | None, typer.Option(help="Operations to write rows for; repeatable.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Make an estimated table from public specifications and published measurements."""
     ops = {op.key: op for name in worklist or ("chain", "references") for op in load_worklist(name).ops}
     write_table(out, build_estimate(load_spec(device), ops.values()))
@@ -162,9 +205,21 @@ def fit(device: Annotated[str, typer.Option(help="Shipped specification, or a JS
 @app.command(name="list")
 def list_command(as_json: JsonFlag = False) -> None:
     """List the shipped tables, and the specifications that ``fit`` knows."""
-    records = [{"name": r.name, "description": r.description, "provenance": r.provenance, "runtime": r.runtime, "dtype": r.dtype,
-                "threads": r.threads, "path": str(r.path)} for r in list_devices()]
-    lines = [f"{r['name']:<16} {r['provenance']:<10} {r['runtime']}-{r['dtype']}-{r['threads']}t  {r['description']}" for r in records]
+    records = [
+        {
+            "name": r.name,
+            "description": r.description,
+            "provenance": r.provenance,
+            "runtime": r.runtime,
+            "dtype": r.dtype,
+            "threads": r.threads,
+            "path": str(r.path),
+        }
+        for r in list_devices()
+    ]
+    lines = [
+        f"{r['name']:<16} {r['provenance']:<10} {r['runtime']}-{r['dtype']}-{r['threads']}t  {r['description']}" for r in records
+    ]
     _print(records, as_json, lambda _: "\n".join([*lines, f"specifications: {', '.join(list_specs())}"]))
 
 
@@ -183,11 +238,19 @@ def main() -> None:
 def _summary(table: Table) -> dict[str, Any]:
     proof = table.certificate
     return {
-        "device": table.device.name, "description": table.device.description, "provenance": table.provenance,
-        "runtime": table.device.runtime, "dtype": table.device.dtype, "threads": table.device.threads, "table_id": table.table_id,
-        "rows": len(table.rows), "usable_rows": sum(r.latency_s is not None for r in table.rows.values()),
+        "device": table.device.name,
+        "description": table.device.description,
+        "provenance": table.provenance,
+        "runtime": table.device.runtime,
+        "dtype": table.device.dtype,
+        "threads": table.device.threads,
+        "table_id": table.table_id,
+        "rows": len(table.rows),
+        "usable_rows": sum(r.latency_s is not None for r in table.rows.values()),
         "energy": any(r.energy_j is not None for r in table.rows.values()),
-        "certificate": None if proof is None else {k: v for k, v in proof.items() if k not in ("record", "predicted_s", "measured_s")},
+        "certificate": None
+        if proof is None
+        else {k: v for k, v in proof.items() if k not in ("record", "predicted_s", "measured_s")},
     }
 
 

@@ -1,4 +1,5 @@
 """Compares two tables: two devices, two runtimes or two dates."""
+
 from __future__ import annotations
 
 import math
@@ -49,14 +50,25 @@ def compare_tables(first: Table, second: Table) -> Comparison:
     theirs = {k: second.scale * r.latency_s for k, r in second.rows.items() if r.latency_s is not None}
     shared = sorted(set(mine) & set(theirs))
     if not shared:
-        raise TableError(f"the tables of {first.device.name} and {second.device.name} share no row; "
-                         "they must hold operations of the same space, dtype and batch")
+        raise TableError(
+            f"the tables of {first.device.name} and {second.device.name} share no row; "
+            "they must hold operations of the same space, dtype and batch"
+        )
     a, b = np.array([mine[k] for k in shared]), np.array([theirs[k] for k in shared])
     ratios = b / a
     low, median, high = (float(v) for v in np.quantile(ratios, (0.25, 0.5, 0.75)))
     rows = sorted(((k, mine[k], theirs[k], theirs[k] / mine[k]) for k in shared), key=lambda row: -abs(math.log(row[3])))
-    return Comparison(tuple(rows), tuple(sorted(set(mine) - set(theirs))), tuple(sorted(set(theirs) - set(mine))), median, low, high,
-                      _rank(stats.spearmanr, a, b), _rank(stats.kendalltau, a, b), _changed(first.header, second.header))
+    return Comparison(
+        tuple(rows),
+        tuple(sorted(set(mine) - set(theirs))),
+        tuple(sorted(set(theirs) - set(mine))),
+        median,
+        low,
+        high,
+        _rank(stats.spearmanr, a, b),
+        _rank(stats.kendalltau, a, b),
+        _changed(first.header, second.header),
+    )
 
 
 def _rank(function: Any, a: np.ndarray, b: np.ndarray) -> float | None:

@@ -3,6 +3,7 @@
 The certificate's networks were measured end to end and took no part in any fit; the same networks are also predicted
 from isolated single operations and from FLOPs, side by side.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -43,8 +44,13 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
     calibration["overhead_j"] = None if not powers else next((e["energy_j"] for e in powers if e["id"] == EMPTY), None)
     header = {
         "schema": SCHEMA,
-        "device": {"name": device.name, "description": device.description, "runtime": device.runtime, "dtype": device.dtype,
-                   "threads": device.threads},
+        "device": {
+            "name": device.name,
+            "description": device.description,
+            "runtime": device.runtime,
+            "dtype": device.dtype,
+            "threads": device.threads,
+        },
         "provenance": provenance,
         "space": space,
         "calibration": calibration,
@@ -52,8 +58,12 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
         "tool": {"name": "latency_tables", "version": _version()},
         "command": command,
         "host": measurer.hello.get("fingerprint", {}),
-        "software": {"runtime": device.runtime, "version": measurer.hello.get("runtime_version"),
-                     "provider": measurer.settings.provider, "nchw": measurer.settings.nchw},
+        "software": {
+            "runtime": device.runtime,
+            "version": measurer.hello.get("runtime_version"),
+            "provider": measurer.settings.provider,
+            "nchw": measurer.settings.nchw,
+        },
         "protocol": _protocol(measurer, calibration),
         "power_state": {"start": measurer.hello.get("state"), "end": measurer.states[-1] if measurer.states else None},
         "power_measurement": None if not powers else {"sensor": measurer.hello.get("power"), "idle_subtracted": True},
@@ -82,11 +92,18 @@ def _protocol(measurer: Measurer, calibration: dict[str, Any]) -> dict[str, Any]
     settings, visits = measurer.settings, measurer.journal.visits
     return {
         "estimator": f"{calibration['estimator']} over rounds of the clean median",
-        "clock": "perf_counter_ns and thread_time_ns", "io": "inputs and outputs bound",
-        "visit": settings.visit.to_dict(), "rounds": [min(map(len, visits.values())), max(map(len, visits.values()))],
-        "visits": sum(map(len, visits.values())), "tolerance": settings.tolerance, "seed": settings.seed,
-        "batches_repeated_for_drift": measurer.repeated_batches, "elapsed_s": measurer.elapsed_s,
-        "resumed": measurer.journal.resumed, "fixed": measurer.hello.get("settings"), "batch": 1,
+        "clock": "perf_counter_ns and thread_time_ns",
+        "io": "inputs and outputs bound",
+        "visit": settings.visit.to_dict(),
+        "rounds": [min(map(len, visits.values())), max(map(len, visits.values()))],
+        "visits": sum(map(len, visits.values())),
+        "tolerance": settings.tolerance,
+        "seed": settings.seed,
+        "batches_repeated_for_drift": measurer.repeated_batches,
+        "elapsed_s": measurer.elapsed_s,
+        "resumed": measurer.journal.resumed,
+        "fixed": measurer.hello.get("settings"),
+        "batch": 1,
     }
 
 
@@ -103,9 +120,12 @@ def _rows(measurer: Measurer, estimator: str) -> dict[str, Row]:
         value, low, high = difference(visits[plan.more], visits[plan.less], plan.divisor, estimator=estimator)
         shares = [v.clean_share for v in visits[plan.more] if v.clean_share is not None]
         details |= {
-            "interval_s": [low, high], "sure": value > 0 and (high - low) / 2 <= measurer.settings.tolerance * value,
-            "rounds": len(visits[plan.more]), "round_medians_s": [v.median_s for v in visits[plan.more]][:12],
-            "clean_share": sum(shares) / len(shares) if shares else None, "graph": measurer.journal.graphs.get(plan.more),
+            "interval_s": [low, high],
+            "sure": value > 0 and (high - low) / 2 <= measurer.settings.tolerance * value,
+            "rounds": len(visits[plan.more]),
+            "round_medians_s": [v.median_s for v in visits[plan.more]][:12],
+            "clean_share": sum(shares) / len(shares) if shares else None,
+            "graph": measurer.journal.graphs.get(plan.more),
         }
         if value <= 0:
             why = f"the difference of two contexts came out as {value:.3g} s: too small to be told from noise"
@@ -117,13 +137,17 @@ def _rows(measurer: Measurer, estimator: str) -> dict[str, Row]:
     return rows
 
 
-def _networks(measurer: Measurer, networks: Sequence[tuple[str, tuple[OpSpec, ...]]],
-              rows: dict[str, Row], estimator: str) -> list[tuple[float, float, tuple[OpSpec, ...]]]:
+def _networks(
+    measurer: Measurer, networks: Sequence[tuple[str, tuple[OpSpec, ...]]], rows: dict[str, Row], estimator: str
+) -> list[tuple[float, float, tuple[OpSpec, ...]]]:
     """``(sum of rows, measured, operations)`` of each network that ran and has all its rows."""
     visits, failed = measurer.journal.visits, measurer.journal.failed
     usable = {key: row.latency_s for key, row in rows.items() if row.latency_s is not None}
-    return [(sum(usable[op.key] for op in ops), model_time_s(visits[name], estimator), ops) for name, ops in networks
-            if name not in failed and all(op.key in usable for op in ops)]
+    return [
+        (sum(usable[op.key] for op in ops), model_time_s(visits[name], estimator), ops)
+        for name, ops in networks
+        if name not in failed and all(op.key in usable for op in ops)
+    ]
 
 
 def _certificate(measurer: Measurer, calibration: dict[str, Any], rows: dict[str, Row]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 A device is a folder ``<device>/<runtime>-<dtype>-<threads>t.jsonl``. A package adds folders of its own through the
 entry point group ``cosearch.tables`` (the value is a module that lies beside its device folders).
 """
+
 from __future__ import annotations
 
 import difflib
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.errors import TableError, UnknownNameError
-from latency_tables.schema import MAX_FILE_BYTES, check_header, parse_line
+from latency_tables.fields import parse_line
+from latency_tables.schema import MAX_FILE_BYTES, check_header
 from latency_tables.table import Table, load_table
 
 ENTRY_POINTS = "cosearch.tables"
@@ -38,7 +40,9 @@ def table_folders() -> list[Path]:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         spec = importlib.util.find_spec(entry.module)
         if spec is None or not spec.origin:
-            raise TableError(f"entry point {entry.name} of {ENTRY_POINTS} names the module {entry.module}, which is not installed")
+            raise TableError(
+                f"entry point {entry.name} of {ENTRY_POINTS} names the module {entry.module}, which is not installed"
+            )
         folders.append(Path(spec.origin).parent)
     return folders
 
@@ -75,8 +79,10 @@ def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "flo
     if device_name not in names:
         near = difflib.get_close_matches(device_name, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UnknownNameError(f"no device {device_name!r}; {hint}There are: {', '.join(names)}. "
-                               "Your own device: python -m latency_tables measure --device NAME --out FILE, then --table FILE")
+        raise UnknownNameError(
+            f"no device {device_name!r}; {hint}There are: {', '.join(names)}. "
+            "Your own device: python -m latency_tables measure --device NAME --out FILE, then --table FILE"
+        )
     own = [record for record in records if record.name == device_name]
     for wanted in (runtime, "roofline"):
         for record in own:
@@ -108,5 +114,6 @@ def _read_record(path: Path) -> DeviceRecord:
         raise TableError(f"cannot read {path} as a table: {error}") from error
     header = check_header(parse_line(first, f"{path}, line 1"), f"{path}, line 1")
     device = header["device"]
-    return DeviceRecord(device["name"], device["description"], header["provenance"], device["runtime"], device["dtype"],
-                        device["threads"], path)
+    return DeviceRecord(
+        device["name"], device["description"], header["provenance"], device["runtime"], device["dtype"], device["threads"], path
+    )

@@ -1,4 +1,5 @@
 """Draws a table: as a picture (matplotlib) and in the terminal (rich). Units are for reading here: us and mJ."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -19,25 +20,42 @@ def terminal_table(table: Table) -> Any:
 
     device = table.device
     shown = RichTable(title=f"{device.name}: {device.description}", caption=caption(table))
-    for name, side in (("operation", "left"), ("us", "right"), ("interval", "right"), ("mJ", "right"), ("MMAC", "right"), ("note", "left")):
+    for name, side in (
+        ("operation", "left"),
+        ("us", "right"),
+        ("interval", "right"),
+        ("mJ", "right"),
+        ("MMAC", "right"),
+        ("note", "left"),
+    ):
         shown.add_column(name, justify=side, overflow="fold")
     for row in sorted(table.rows.values(), key=lambda r: -(r.latency_s or 0.0)):
-        shown.add_row(row.key, _us(row.latency_s), _interval(row), "-" if row.energy_j is None else f"{row.energy_j * 1e3:.3g}",
-                      f"{OpSpec.from_key(row.key).macs / 1e6:.2f}", _note(row))
+        shown.add_row(
+            row.key,
+            _us(row.latency_s),
+            _interval(row),
+            "-" if row.energy_j is None else f"{row.energy_j * 1e3:.3g}",
+            f"{OpSpec.from_key(row.key).macs / 1e6:.2f}",
+            _note(row),
+        )
     return shown
 
 
 def caption(table: Table) -> str:
     """One or two sentences on what the table is worth; the provenance comes first."""
     device = table.device
-    text = (f"{table.provenance}; {device.runtime}, {device.dtype}, {device.threads} thread(s); a network costs "
-            f"{table.overhead_s * 1e6:.1f} us + {table.scale:.4f} x sum of rows")
+    text = (
+        f"{table.provenance}; {device.runtime}, {device.dtype}, {device.threads} thread(s); a network costs "
+        f"{table.overhead_s * 1e6:.1f} us + {table.scale:.4f} x sum of rows"
+    )
     proof = table.certificate
     if proof is None:
         return f"{text}; no certificate"
     tau = "-" if proof.get("kendall_tau") is None else f"{proof['kendall_tau']:.3f}"
-    return (f"{text}; on {proof['networks']} other whole networks: error {proof['mape']:.2%}, "
-            f"{proof['within_10']:.0%} within 10 %, tau {tau}, bias {proof['bias']:+.2%}")
+    return (
+        f"{text}; on {proof['networks']} other whole networks: error {proof['mape']:.2%}, "
+        f"{proof['within_10']:.0%} within 10 %, tau {tau}, bias {proof['bias']:+.2%}"
+    )
 
 
 def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None = None) -> None:
@@ -52,7 +70,10 @@ def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None
     top = rows[-TOP:]
     values = [r.latency_s * 1e6 for r in top]
     spans = [r.details.get("interval_s") or [r.latency_s, r.latency_s] for r in top]
-    errors = [[max(0.0, v - low * 1e6) for v, (low, _) in zip(values, spans)], [max(0.0, high * 1e6 - v) for v, (_, high) in zip(values, spans)]]
+    errors = [
+        [max(0.0, v - low * 1e6) for v, (low, _) in zip(values, spans)],
+        [max(0.0, high * 1e6 - v) for v, (_, high) in zip(values, spans)],
+    ]
     bars.barh([short_name(r.key) for r in top], values, xerr=errors, color="#4477aa", ecolor="#222222")
     bars.set(xlabel="us", title=f"slowest {len(top)} of {len(rows)} rows")
     for kind in sorted({OpSpec.from_key(r.key).kind for r in rows}):
@@ -81,8 +102,11 @@ def terminal_comparison(first: Table, second: Table, found: Comparison, *, limit
 
     title = f"{second.device.name} ({second.provenance}) against {first.device.name} ({first.provenance})"
     tau = "-" if found.kendall_tau is None else f"{found.kendall_tau:.3f}"
-    shown = RichTable(title=title, caption=f"{len(found.rows)} shared rows: ratio {found.ratio_median:.3f} "
-                      f"(quartiles {found.ratio_low:.3f} to {found.ratio_high:.3f}), tau {tau}")
+    shown = RichTable(
+        title=title,
+        caption=f"{len(found.rows)} shared rows: ratio {found.ratio_median:.3f} "
+        f"(quartiles {found.ratio_low:.3f} to {found.ratio_high:.3f}), tau {tau}",
+    )
     for name, side in (("operation", "left"), ("first us", "right"), ("second us", "right"), ("ratio", "right")):
         shown.add_column(name, justify=side, overflow="fold")
     for key, a, b, ratio in found.rows[:limit]:

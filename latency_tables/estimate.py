@@ -4,6 +4,7 @@ A specification (``latency_tables/specs/<device>.json``) names each constant wit
 compared with, and the error found there. Rows of the given operations are written out, so that the file reads like
 any other table; an operation outside them is computed by the same roofline.
 """
+
 from __future__ import annotations
 
 import json
@@ -63,8 +64,13 @@ def build_estimate(spec: dict[str, Any], ops: Iterable[OpSpec]) -> TableFile:
         rows[op.key] = Row(op.key, latency, None if power is None else power * latency, details={"method": "roofline"})
     header = {
         "schema": SCHEMA,
-        "device": {"name": spec["name"], "description": spec["description"], "runtime": "roofline", "dtype": "float32",
-                   "threads": 1},
+        "device": {
+            "name": spec["name"],
+            "description": spec["description"],
+            "runtime": "roofline",
+            "dtype": "float32",
+            "threads": 1,
+        },
         "provenance": "estimated",
         "calibration": {
             "overhead_s": overhead_s,
@@ -76,8 +82,13 @@ def build_estimate(spec: dict[str, Any], ops: Iterable[OpSpec]) -> TableFile:
         "model": model,
         "error": spec["error"],
         "sources": spec["sources"],
-        "power_measurement": None if power is None else {
-            "method": "power times time, not a measurement", "power_w": power, "source": spec["constants"]["power_w"]["source"]},
+        "power_measurement": None
+        if power is None
+        else {
+            "method": "power times time, not a measurement",
+            "power_w": power,
+            "source": spec["constants"]["power_w"]["source"],
+        },
         "command": f"python -m latency_tables fit --device {spec['name']}",
     }
     return TableFile(header, rows, None)

@@ -5,9 +5,11 @@ does not pay inside a network. :func:`build_block_model` puts it between a 1x1 c
 pooling that reads one pixel a channel), once or several times in a row. ``onnx`` is imported on use: a board runs
 models and needs no ``onnx``.
 """
+
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,8 +57,14 @@ class GraphBuilder:
         fan_in = channels // groups * kernel * kernel
         weights = self._rng.normal(0, (2 / fan_in) ** 0.5, (out, channels // groups, kernel, kernel)).astype(np.float32)
         bias = self._rng.normal(0, 0.01, out).astype(np.float32)
-        return self.node("Conv", [self.value, self.weight(weights), self.weight(bias)], kernel_shape=[kernel, kernel],
-                         strides=[stride, stride], pads=[pad] * 4, group=groups)
+        return self.node(
+            "Conv",
+            [self.value, self.weight(weights), self.weight(bias)],
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[pad] * 4,
+            group=groups,
+        )
 
     def linear(self, inputs: int, out: int) -> str:
         """Fully connected layer with bias of ``value``."""
@@ -126,9 +134,15 @@ class GraphBuilder:
         last = self.nodes[-1]
         last.output[0] = OUTPUTS
         graph = self._helper.make_graph(
-            self.nodes, "network", [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape))],
-            [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape))], self.weights)
-        model = self._helper.make_model(graph, opset_imports=[self._helper.make_opsetid("", OPSET)], producer_name="latency_tables")
+            self.nodes,
+            "network",
+            [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape))],
+            [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape))],
+            self.weights,
+        )
+        model = self._helper.make_model(
+            graph, opset_imports=[self._helper.make_opsetid("", OPSET)], producer_name="latency_tables"
+        )
         model.ir_version = IR_VERSION
         checker.check_model(model)
         return model.SerializeToString()
@@ -183,7 +197,7 @@ def check_chain(ops: Sequence[OpSpec]) -> None:
     """
     if not ops:
         raise ShapeError("a network needs at least one operation, got an empty list")
-    for number, (left, right) in enumerate(zip(ops, ops[1:]), 1):
+    for number, (left, right) in enumerate(zip(ops, ops[1:]), 1):  # noqa: RUF007, B905 - Python 3.8 has neither
         made = (left.out_channels, left.out_height, left.out_width)
         read = (right.in_channels, right.in_height, right.in_width)
         if left.kind == "head" or right.kind == "stem" or made != read or left.batch != right.batch or left.dtype != right.dtype:
@@ -196,15 +210,21 @@ def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None) -
     first, graph = (context or ops[0]), GraphBuilder(seed)
     graph.value = FRAMES
     is_stem = first.kind == "stem"
-    shape = (first.batch, first.in_height, first.in_width, first.in_channels) if is_stem else (
-        first.batch, first.in_channels, first.in_height, first.in_width)
+    shape = (
+        (first.batch, first.in_height, first.in_width, first.in_channels)
+        if is_stem
+        else (first.batch, first.in_channels, first.in_height, first.in_width)
+    )
     if context is not None and not is_stem:
         graph.pre(context)
     for op in ops:
         graph.block(op)
     last = ops[-1] if ops else None
-    out = (first.batch, first.in_channels, first.in_height, first.in_width) if last is None else (
-        last.batch, last.out_channels, last.out_height, last.out_width)
+    out = (
+        (first.batch, first.in_channels, first.in_height, first.in_width)
+        if last is None
+        else (last.batch, last.out_channels, last.out_height, last.out_width)
+    )
     if last is not None and last.kind == "head":
         out = out[:2]
     elif context is not None:

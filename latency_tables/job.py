@@ -3,6 +3,7 @@
 Either a whole work list makes a new table, or single operations are added to an existing one. An interrupted job leaves
 ``FILE.journal`` behind, and the same request goes on from it.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -82,7 +83,9 @@ class Request:
             ops = [OpSpec.from_key(key) for key in self.keys]
             wrong = [op.key for op in ops if op.dtype != self.dtype or op.batch != self.batch]
             if wrong:
-                raise RequestError(f"{wrong[0]} is not of dtype {self.dtype} and batch {self.batch}; give --dtype and --batch as in the key")
+                raise RequestError(
+                    f"{wrong[0]} is not of dtype {self.dtype} and batch {self.batch}; give --dtype and --batch as in the key"
+                )
             return make_worklist("single operations", ops, [])
         return load_worklist(self.worklist).cast(dtype=self.dtype, batch=self.batch)
 
@@ -96,15 +99,25 @@ def describe(request: Request) -> dict[str, Any]:
     plan = request.plan()
     base_s = SECONDS_A_MODEL * request.settings.min_rounds * len(plan.builders)
     return {
-        "device": request.device, "host": request.target.host or "this machine", "runtime": request.runtime, "dtype": request.dtype,
-        "threads": request.settings.threads, "batch": request.batch, "rows": len(plan.rows), "models": len(plan.builders),
-        "calibration_networks": len(plan.calibration), "certificate_networks": len(plan.certificate),
-        "expected_s_at_least": round(base_s, 1), "expected_s_at_most": round(max(base_s, request.settings.budget_s) + base_s / 2, 1),
+        "device": request.device,
+        "host": request.target.host or "this machine",
+        "runtime": request.runtime,
+        "dtype": request.dtype,
+        "threads": request.settings.threads,
+        "batch": request.batch,
+        "rows": len(plan.rows),
+        "models": len(plan.builders),
+        "calibration_networks": len(plan.calibration),
+        "certificate_networks": len(plan.certificate),
+        "expected_s_at_least": round(base_s, 1),
+        "expected_s_at_most": round(max(base_s, request.settings.budget_s) + base_s / 2, 1),
         "out": str(request.out),
     }
 
 
-def run(request: Request, *, progress: Callable[[int, int, str], None] = lambda done, total, text: None, command: str = "") -> TableFile:
+def run(
+    request: Request, *, progress: Callable[[int, int, str], None] = lambda done, total, text: None, command: str = ""
+) -> TableFile:
     """Measure and write the table; resumes an interrupted run of the same request.
 
     Raises:
@@ -136,7 +149,10 @@ def _existing(request: Request) -> TableFile | None:
         asked = (request.device, request.runtime, request.dtype, request.settings.threads)
         have = tuple(device[name] for name in ("name", "runtime", "dtype", "threads"))
         if asked != have or existing.header["provenance"] != request.provenance:
-            raise TableError(f"{request.out} is a {existing.header['provenance']} table of {have}, asked to add {request.provenance} rows of {asked}")
+            raise TableError(
+                f"{request.out} is a {existing.header['provenance']} table of {have}, "
+                f"asked to add {request.provenance} rows of {asked}"
+            )
         return existing
     if request.out.exists() and not request.again and not Path(str(request.out) + ".journal").exists():
         raise TableError(f"{request.out} is there already; give --again to replace it, or another --out")
@@ -148,8 +164,15 @@ def _measure(request: Request, progress: Callable[[int, int, str], None], comman
     settings = dataclasses.asdict(request.settings)
     for changeable in ("budget_s", "max_rounds", "min_rounds", "tolerance", "nice", "pin"):
         settings.pop(changeable)
-    identity = {"plan": plan.plan_id, "device": request.device, "runtime": request.runtime, "dtype": request.dtype,
-                "host": request.target.host, "provenance": request.provenance, "settings": settings}
+    identity = {
+        "plan": plan.plan_id,
+        "device": request.device,
+        "runtime": request.runtime,
+        "dtype": request.dtype,
+        "host": request.target.host,
+        "provenance": request.provenance,
+        "settings": settings,
+    }
     journal = Journal(Path(str(request.out) + ".journal"), identity)
     try:
         measurer = Measurer(plan, request.target, request.settings, journal, runtime=request.runtime, progress=progress)
@@ -172,8 +195,11 @@ def _energy(measurer: Measurer, seconds: float) -> None:
 
 
 def _words(fingerprint: dict[str, Any]) -> str:
-    model = fingerprint.get("model") or f"{fingerprint.get('cores')} {'virtual ' * bool(fingerprint.get('virtual'))}cores, " \
-                                        f"{fingerprint.get('machine')}, {fingerprint.get('cpu')}"
+    model = (
+        fingerprint.get("model")
+        or f"{fingerprint.get('cores')} {'virtual ' * bool(fingerprint.get('virtual'))}cores, "
+        f"{fingerprint.get('machine')}, {fingerprint.get('cpu')}"
+    )
     isa = ", ".join(name for name in fingerprint.get("isa", []))
     return f"{model}{f' ({isa})' if isa else ''}"
 
@@ -182,13 +208,19 @@ def _merged(existing: TableFile, added: TableFile) -> TableFile:
     for field_name in ("version", "provider", "nchw"):
         old, new = existing.header.get("software", {}).get(field_name), added.header["software"][field_name]
         if old != new:
-            raise TableError(f"the table was made with software.{field_name} {old!r}, these rows with {new!r}; measure the whole table again")
+            raise TableError(
+                f"the table was made with software.{field_name} {old!r}, these rows with {new!r}; measure the whole table again"
+            )
     old_host, new_host = existing.header.get("host", {}), added.header["host"]
     changed = [name for name in ("machine", "cpu", "model", "cores", "serial_sha256") if old_host.get(name) != new_host.get(name)]
     if changed:
-        raise TableError(f"the table was made on another machine (different: {', '.join(changed)}); measure the whole table there")
-    additions: Sequence[Any] = [*existing.header.get("additions", []),
-                                {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)}]
+        raise TableError(
+            f"the table was made on another machine (different: {', '.join(changed)}); measure the whole table there"
+        )
+    additions: Sequence[Any] = [
+        *existing.header.get("additions", []),
+        {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)},
+    ]
     return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
 
 

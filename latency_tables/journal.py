@@ -3,6 +3,7 @@
 First line: what is measured (plan, device, settings). Then one line a result. A journal of another plan is refused; a
 line that was cut by a crash is dropped. When the table is written the journal is removed.
 """
+
 from __future__ import annotations
 
 import json
@@ -53,7 +54,9 @@ class Journal:
                 else:
                     self._take(record)
             except (ValueError, KeyError, TypeError) as error:
-                raise TableError(f"{self.path}, line {number} is damaged ({error}); remove the file to measure from the start") from error
+                raise TableError(
+                    f"{self.path}, line {number} is damaged ({error}); remove the file to measure from the start"
+                ) from error
         self.resumed = True
         return end
 
@@ -61,8 +64,10 @@ class Journal:
         expected = json.loads(json.dumps({"journal": 1, **identity}))
         if record != expected:
             changed = sorted(k for k in {*record, *expected} if record.get(k) != expected.get(k))
-            raise TableError(f"{self.path} belongs to another measurement (different: {', '.join(changed)}); "
-                             "finish that one with its own options, or remove the file to measure from the start")
+            raise TableError(
+                f"{self.path} belongs to another measurement (different: {', '.join(changed)}); "
+                "finish that one with its own options, or remove the file to measure from the start"
+            )
 
     def _take(self, record: dict[str, Any]) -> None:
         if "visit" in record:

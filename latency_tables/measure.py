@@ -4,6 +4,7 @@ Each round visits every model that is still unsure, in a new order, with a senti
 sentinel runs more than 3 % behind its best the batch is taken again. The first rounds visit everything. Every visit is
 in the journal before the next batch starts; a lost core is started again, and an interrupted run goes on from there.
 """
+
 from __future__ import annotations
 
 import time
@@ -65,8 +66,16 @@ class Measurer:
         progress: called with (done visits, planned visits of the sure part, text) after each visit.
     """
 
-    def __init__(self, plan: MeasurePlan, target: Target, settings: Settings, journal: Journal, *, runtime: str = "onnxruntime",
-                 progress: Callable[[int, int, str], None] = lambda done, total, text: None) -> None:
+    def __init__(
+        self,
+        plan: MeasurePlan,
+        target: Target,
+        settings: Settings,
+        journal: Journal,
+        *,
+        runtime: str = "onnxruntime",
+        progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    ) -> None:
         self.plan, self.target, self.settings, self.journal, self._progress = plan, target, settings, journal, progress
         self.runtime = runtime
         self.hello: dict[str, Any] = {}
@@ -92,13 +101,14 @@ class Measurer:
                 order = list(names)
                 rng.shuffle(order)
                 for start in range(0, len(order), BATCH):
-                    self._batch(order[start:start + BATCH])
+                    self._batch(order[start : start + BATCH])
                 self.states.append(self._with_core(lambda core: core.one("state"))["state"])
         finally:
             self.close()
 
     def extra(self, verb: str, names: list[str], **values: Any) -> list[dict[str, Any]]:
         """Further requests on loaded models (``paced``, ``energy``), one answer a model."""
+
         def ask(core: Connection) -> list[dict[str, Any]]:
             for name in names:
                 self._load(core, name)
@@ -203,14 +213,22 @@ class Measurer:
                 self.close()
                 self._lost += 1
                 if self._lost > MAX_LOST:
-                    raise MeasurementError(f"the measuring core was lost {self._lost} times; what was measured is in "
-                                           f"{self.journal.path}, the same command goes on from there. Last: {error}") from error
-                time.sleep(min(2 ** self._lost, 20) * 0.5)
+                    raise MeasurementError(
+                        f"the measuring core was lost {self._lost} times; what was measured is in "
+                        f"{self.journal.path}, the same command goes on from there. Last: {error}"
+                    ) from error
+                time.sleep(min(2**self._lost, 20) * 0.5)
 
     def _core(self) -> Connection:
         if self._connection is None:
             self._connection = Connection(self.target)
-            wishes = {"nice": self.settings.nice, "pin": self.settings.pin, "threads": self.settings.threads,
-                      "runtime": self.runtime, "provider": self.settings.provider, "nchw": self.settings.nchw}
+            wishes = {
+                "nice": self.settings.nice,
+                "pin": self.settings.pin,
+                "threads": self.settings.threads,
+                "runtime": self.runtime,
+                "provider": self.settings.provider,
+                "nchw": self.settings.nchw,
+            }
             self.hello = self._connection.one("hello", **wishes)
         return self._connection

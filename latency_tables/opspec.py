@@ -5,6 +5,7 @@ inverted residual, ...), because blocks add up to a network and single primitive
 blocks. Identity (the ``skip`` of a cell that keeps its shape) is absent from that list: it costs nothing anywhere.
 Standard library only, so that it can be copied to a board.
 """
+
 from __future__ import annotations
 
 import re
@@ -124,7 +125,9 @@ class OpSpec:
         if not faults and self.kind in ("maxpool", "residual") and self.in_channels != self.out_channels:
             faults.append(f"{self.kind} keeps the channels, got {self.in_channels} -> {self.out_channels}")
         if not faults and self.kind != "head" and min(self.out_height, self.out_width) < 1:
-            faults.append(f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}")
+            faults.append(
+                f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}"
+            )
         if faults:
             raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
 
@@ -185,12 +188,18 @@ class OpSpec:
         if self.kind == "mbconv":
             m = c * self.expansion
             expand = (Layer("expand", "conv", c, m, h, w, 1, 1, 1, 0, h, w),) if self.expansion > 1 else ()
-            return (*expand, Layer("depthwise", "dw", m, m, h, w, k, k, s, p, y, x),
-                    Layer("project", "conv", m, o, y, x, 1, 1, 1, 0, y, x))
+            return (
+                *expand,
+                Layer("depthwise", "dw", m, m, h, w, k, k, s, p, y, x),
+                Layer("project", "conv", m, o, y, x, 1, 1, 1, 0, y, x),
+            )
         n = c * h * w
         relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()
-        return (*relu, Layer("hidden", "fc", n, self.hidden, 1, 1, 1, 1, 1, 0, 1, 1),
-                Layer("outputs", "fc", self.hidden, o, 1, 1, 1, 1, 1, 0, 1, 1))
+        return (
+            *relu,
+            Layer("hidden", "fc", n, self.hidden, 1, 1, 1, 1, 1, 0, 1, 1),
+            Layer("outputs", "fc", self.hidden, o, 1, 1, 1, 1, 1, 0, 1, 1),
+        )
 
     @property
     def macs(self) -> int:

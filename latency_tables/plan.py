@@ -5,6 +5,7 @@ difference between its context with and without it; the stem as itself minus the
 tail without its sink. Method ``blk_chain`` of the additivity study behind this project: isolated blocks are 10 to 30 %
 wrong where a runtime changes the memory layout.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,7 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from latency_tables.errors import ShapeError
-from latency_tables.graphs import build_block_model, build_empty_model, build_layer_model, build_network_model, check_chain, keeps_shape
+from latency_tables.graphs import (
+    build_block_model,
+    build_empty_model,
+    build_layer_model,
+    build_network_model,
+    check_chain,
+    keeps_shape,
+)
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.worklists import WorkList
 
@@ -91,7 +99,9 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
                 bare = dataclasses.replace(layer, name="single")
                 if bare not in layers:
                     layers[bare] = "single-" + "-".join(str(v) for v in dataclasses.astuple(bare)[1:])
-                    builders[layers[bare]] = lambda layer=bare, op=op: build_layer_model(layer, dtype=op.dtype, batch=op.batch, seed=seed)
+                    builders[layers[bare]] = lambda layer=bare, op=op: build_layer_model(
+                        layer, dtype=op.dtype, batch=op.batch, seed=seed
+                    )
     named = [(name, networks[name]) for name in order]
     return MeasurePlan(builders, tuple(rows), tuple(named[:count]), tuple(named[count:]), layers)
 
@@ -113,6 +123,14 @@ def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -
 
 def single_sum_s(ops: Sequence[OpSpec], singles: dict[Layer, str], time_s: dict[str, float]) -> float:
     """Sum of isolated primitives of a network: the naive prediction, for comparison.
+
+    Args:
+        ops: the network.
+        singles: model id of each primitive.
+        time_s: seconds of each model.
+
+    Returns:
+        Seconds.
 
     Raises:
         ShapeError: a primitive was not planned.

@@ -3,6 +3,7 @@
 The core is one small zip of our own files, pushed with ``cat`` over the connection (no scp, rsync or root on the board)
 and run by the board's Python, which needs numpy and onnxruntime only. Nothing listens anywhere.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -69,7 +70,7 @@ class Connection:
 
     Args:
         target: where.
-        answer_timeout_s: a silence longer than this counts as a lost connection.
+        answer_timeout_s: a silence longer than this, in seconds, counts as a lost connection.
 
     Raises:
         LostBoard: the core could not be started.
@@ -81,8 +82,9 @@ class Connection:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log: list[str] = []
         command, environment = self._command()
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                         env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
         for stream, sink in ((self._process.stdout, self._lines.put), (self._process.stderr, self._note)):
             threading.Thread(target=_pump, args=(stream, sink), daemon=True).start()
 
@@ -100,8 +102,10 @@ class Connection:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LostBoard(f"cannot reach {self.target.host} with ssh: {error}") from error
         if done.returncode:
-            raise LostBoard(f"cannot copy the measuring core to {self.target.host}: "
-                            f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.target.host} true")
+            raise LostBoard(
+                f"cannot copy the measuring core to {self.target.host}: "
+                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.target.host} true"
+            )
         run = f"ORT_DISABLE_TELEMETRY=1 PYTHONPATH={path} {shlex.quote(self.target.python)} -u -m latency_tables.agent"
         return [*self._ssh(), run], None
 

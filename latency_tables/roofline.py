@@ -5,14 +5,15 @@ utilisation))``. ``combine`` is ``max`` where launches overlap with execution (a
 are bound by launches) and ``sum`` where one core does both. Every constant carries its source or the word "assumed".
 An estimate stays an estimate: ``provenance`` of such a table is never ``measured``. Williams et al., 2009 (roofline).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
 from latency_tables.errors import TableError
+from latency_tables.fields import number, text_of
 from latency_tables.opspec import DTYPE_BYTES, Layer, OpSpec
-from latency_tables.schema import number, text_of
 
 CONSTANTS = {
     "launch_s": "seconds to start one kernel",

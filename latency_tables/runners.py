@@ -3,15 +3,17 @@
 Telemetry is off before the runtime is imported, threads are explicit, idle threads do not spin, inputs and outputs are
 bound once. A provider that the runtime would replace by another is an error. Runs on the board (Python 3.8 syntax).
 """
+
 from __future__ import annotations
 
 import collections
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +22,13 @@ from latency_tables.graphs import build_block_model, build_network_model
 from latency_tables.timing import Paced, VisitPlan, is_clean, paced, take_samples
 
 __all__ = ["Measurement", "OnnxRunner", "build_block_model", "build_network_model", "import_onnxruntime", "measure_network"]
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
-         "tensor(int64)": np.int64}
+TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int64)": np.int64,
+}
 
 
 def import_onnxruntime() -> Any:
@@ -52,12 +59,20 @@ class OnnxRunner:
         MeasurementError: the runtime refuses the model or the provider.
     """
 
-    def __init__(self, model: Union[bytes, str, Path], feed: Optional[Mapping[str, np.ndarray]] = None, *, threads: int = 1,
-                 provider: str = "CPUExecutionProvider", nchw: bool = False) -> None:
+    def __init__(
+        self,
+        model: bytes | str | Path,
+        feed: Mapping[str, np.ndarray] | None = None,
+        *,
+        threads: int = 1,
+        provider: str = "CPUExecutionProvider",
+        nchw: bool = False,
+    ) -> None:
         ort = import_onnxruntime()
         if provider not in ort.get_available_providers():
-            raise MeasurementError(f"onnxruntime {ort.__version__} has no {provider} here; it has: "
-                                   f"{', '.join(ort.get_available_providers())}")
+            raise MeasurementError(
+                f"onnxruntime {ort.__version__} has no {provider} here; it has: {', '.join(ort.get_available_providers())}"
+            )
         folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
         optimized = os.path.join(folder.name, "optimized.onnx")
         options = self._options(ort, threads, provider, nchw)
@@ -95,7 +110,7 @@ class OnnxRunner:
             options.add_session_config_entry("optimization.disable_specified_optimizers", "NchwcTransformer")
         return options
 
-    def _fill(self, feed: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def _fill(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
         arrays = {}
         for entry in self.session.get_inputs():
@@ -116,13 +131,13 @@ class OnnxRunner:
     def __call__(self) -> None:
         self.session.run_with_iobinding(self._binding)
 
-    def outputs(self) -> List[np.ndarray]:
+    def outputs(self) -> list[np.ndarray]:
         """The outputs of one run, copied."""
         self()
         return [np.array(value) for value in self._binding.copy_outputs_to_cpu()]
 
 
-def op_histogram(model: bytes) -> Dict[str, int]:
+def op_histogram(model: bytes) -> dict[str, int]:
     """Node types of a serialized ONNX model and how often each occurs, without the ``onnx`` package.
 
     Reads the protobuf wire format: field 7 of the model is the graph, its field 1 a node, field 4 of that its type.
@@ -134,7 +149,7 @@ def op_histogram(model: bytes) -> Dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _fields(data: bytes, wanted: int) -> List[bytes]:
+def _fields(data: bytes, wanted: int) -> list[bytes]:
     found, at = [], 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -144,14 +159,14 @@ def _fields(data: bytes, wanted: int) -> List[bytes]:
         elif kind == 2:
             size, at = _varint(data, at)
             if tag >> 3 == wanted:
-                found.append(data[at:at + size])
+                found.append(data[at : at + size])
             at += size
         else:
             at += 8 if kind == 1 else 4
     return found
 
 
-def _varint(data: bytes, at: int) -> Tuple[int, int]:
+def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
@@ -180,25 +195,33 @@ class Measurement:
     p90_s: float
     p99_s: float
     min_s: float
-    clean_share: Optional[float]
-    samples_s: Tuple[float, ...]
-    paced: Optional[Paced]
-    context: Dict[str, Any]
+    clean_share: float | None
+    samples_s: tuple[float, ...]
+    paced: Paced | None
+    context: dict[str, Any]
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON object."""
         return asdict(self)
 
 
-def measure_network(model: Union[bytes, str, Path], feed: Optional[Mapping[str, np.ndarray]] = None, *, threads: int = 1,
-                    provider: str = "CPUExecutionProvider", rounds: int = 5, seconds: float = 2.0,
-                    period_s: Optional[float] = 0.02, paced_seconds: float = 2.0) -> Measurement:
+def measure_network(
+    model: bytes | str | Path,
+    feed: Mapping[str, np.ndarray] | None = None,
+    *,
+    threads: int = 1,
+    provider: str = "CPUExecutionProvider",
+    rounds: int = 5,
+    seconds: float = 2.0,
+    period_s: float | None = 0.02,
+    paced_seconds: float = 2.0,
+) -> Measurement:
     """Time a whole network: back to back, and at a control period with sleeps between.
 
     Args:
         model, feed, threads, provider: see :class:`OnnxRunner`.
         rounds, seconds: so many visits, so long in total, back to back.
-        period_s: control period; None leaves the paced mode out.
+        period_s: control period in seconds; None leaves the paced mode out.
         paced_seconds: how long the paced mode runs.
 
     Raises:
@@ -206,9 +229,9 @@ def measure_network(model: Union[bytes, str, Path], feed: Optional[Mapping[str, 
     """
     runner = OnnxRunner(model, feed, threads=threads, provider=provider)
     plan = VisitPlan(seconds=seconds / rounds, warmup_s=0.05)
-    walls: List[float] = []
-    medians: List[float] = []
-    clean: List[bool] = []
+    walls: list[float] = []
+    medians: list[float] = []
+    clean: list[bool] = []
     for _ in range(rounds):
         samples, inner = take_samples(runner, plan)
         flags = [threads > 1 or is_clean(wall * inner, cpu * inner) for wall, cpu in samples]
@@ -217,10 +240,20 @@ def measure_network(model: Union[bytes, str, Path], feed: Optional[Mapping[str, 
         clean += flags
         medians.append(float(np.median(kept)))
     p50, p90, p99 = (float(v) for v in np.percentile(walls, (50, 90, 99)))
-    context = {"clock": "perf_counter_ns", "warmup_s": plan.warmup_s, "rounds": rounds, "round_medians_s": medians,
-               "statistic": "latency_s is the median over rounds of the clean median", "runtime": "onnxruntime",
-               "runtime_version": import_onnxruntime().__version__, "provider": provider, "threads": threads,
-               "machine": platform.machine(), "system": platform.system(), "graph": runner.graph}
+    context = {
+        "clock": "perf_counter_ns",
+        "warmup_s": plan.warmup_s,
+        "rounds": rounds,
+        "round_medians_s": medians,
+        "statistic": "latency_s is the median over rounds of the clean median",
+        "runtime": "onnxruntime",
+        "runtime_version": import_onnxruntime().__version__,
+        "provider": provider,
+        "threads": threads,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "graph": runner.graph,
+    }
     rhythm = None if period_s is None else paced(runner, period_s=period_s, seconds=paced_seconds)
     share = None if threads > 1 else sum(clean) / len(clean)
     return Measurement(float(np.median(medians)), p50, p90, p99, min(walls), share, tuple(walls), rhythm, context)

@@ -4,16 +4,17 @@ One JSON object a line: a ``header``, then one ``row`` an operation (sorted by k
 Reading trusts nothing: every field that a number depends on is checked, and ``table_id`` (SHA-256 of the content)
 must fit, so that a changed digit is an error and never another latency. Standard library only.
 """
+
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latency_tables.errors import ShapeError, TableError
+from latency_tables.fields import number, parse_line, text_of
 from latency_tables.opspec import DTYPE_BYTES, OpSpec
 
 SCHEMA = 1
@@ -73,8 +74,16 @@ def dump_table(table: TableFile) -> str:
     rows = []
     for key in sorted(table.rows):
         row = table.rows[key]
-        rows.append({"record": "row", "key": key, "latency_s": row.latency_s, "energy_j": row.energy_j,
-                     "status": row.status, "details": row.details})
+        rows.append(
+            {
+                "record": "row",
+                "key": key,
+                "latency_s": row.latency_s,
+                "energy_j": row.energy_j,
+                "status": row.status,
+                "details": row.details,
+            }
+        )
     tail = [] if table.certificate is None else [{"record": "certificate", **table.certificate}]
     records = [rounded(record) for record in (header, *rows, *tail)]
     records[0]["table_id"] = content_id(records)
@@ -101,17 +110,19 @@ def parse_table(text: str, *, where: str) -> TableFile:
         TableError: anything that is not exactly a valid table; the message names the line and the rule.
     """
     records = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for count, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            records.append((number, parse_line(line, f"{where}, line {number}")))
+            records.append((count, parse_line(line, f"{where}, line {count}")))
     if not records:
-        raise TableError(f"{where} is empty; expected a header line, then one line an operation. "
-                         "Make a table with: python -m latency_tables measure --out FILE")
+        raise TableError(
+            f"{where} is empty; expected a header line, then one line an operation. "
+            "Make a table with: python -m latency_tables measure --out FILE"
+        )
     header = check_header(records[0][1], f"{where}, line {records[0][0]}")
     rows: dict[str, Row] = {}
     certificate: dict[str, Any] | None = None
-    for number, record in records[1:]:
-        place = f"{where}, line {number}"
+    for count, record in records[1:]:
+        place = f"{where}, line {count}"
         if record.get("record") == "row" and certificate is None:
             row = _check_row(record, header, place)
             if row.key in rows:
@@ -120,13 +131,17 @@ def parse_table(text: str, *, where: str) -> TableFile:
         elif record.get("record") == "certificate" and certificate is None:
             certificate = _check_certificate(record, place)
         else:
-            raise TableError(f"{place}: expected a row or, as the last line, one certificate, got record {record.get('record')!r}")
+            raise TableError(
+                f"{place}: expected a row or, as the last line, one certificate, got record {record.get('record')!r}"
+            )
     if not any(row.status == "ok" for row in rows.values()):
         raise TableError(f"{where} holds no usable row; measure again with: python -m latency_tables measure --out FILE")
     expected = content_id([record for _, record in records])
     if header["table_id"] != expected:
-        raise TableError(f"{where}: table_id does not fit the content (expected {expected[:12]}, got {header['table_id'][:12]}): "
-                         "the file was changed or cut after it was written; get it again or measure again")
+        raise TableError(
+            f"{where}: table_id does not fit the content (expected {expected[:12]}, got {header['table_id'][:12]}): "
+            "the file was changed or cut after it was written; get it again or measure again"
+        )
     return TableFile(header, rows, certificate)
 
 
@@ -163,56 +178,6 @@ def write_table(path: str | Path, table: TableFile) -> None:
     part.replace(path)
 
 
-def number(value: Any, what: str, *, low: float, high: float, positive: bool = False) -> float:
-    """``value`` as a float, if it is a finite number inside ``[low, high]`` (``(low, high]`` with ``positive``).
-
-    Raises:
-        TableError: it is not.
-    """
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    good = good and (isinstance(value, int) or math.isfinite(value)) and low <= value <= high and not (positive and value <= low)
-    if not good:
-        shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
-        raise TableError(f"{what} must be a number {'above' if positive else 'from'} {low:g} and at most {high:g}, got {shown}")
-    return float(value)
-
-
-def text_of(record: dict[str, Any], name: str, where: str) -> str:
-    """A non-empty text field.
-
-    Raises:
-        TableError: it is absent or something else.
-    """
-    value = record.get(name)
-    if not isinstance(value, str) or not value:
-        raise TableError(f"{where}: {name} must be a non-empty text, got {value!r}")
-    return value
-
-
-def parse_line(line: str, where: str) -> dict[str, Any]:
-    """One line as a JSON object: no field twice, no NaN, nothing that cannot be written back.
-
-    Raises:
-        TableError: it is something else.
-    """
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({name for name, _ in items}) != len(items):
-            raise TableError(f"{where}: a field is named twice")
-        return dict(items)
-
-    def constant(name: str) -> None:
-        raise TableError(f"{where}: {name} is not a number that a table may hold")
-
-    try:
-        record = json.loads(line, object_pairs_hook=pairs, parse_constant=constant)
-        json.dumps(record, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"{where}: not a JSON object: {str(error)[:120]}") from error
-    if not isinstance(record, dict):
-        raise TableError(f"{where}: expected one JSON object, got {type(record).__name__}")
-    return record
-
-
 def check_header(record: dict[str, Any], where: str) -> dict[str, Any]:
     """Check the header line; the record itself.
 
@@ -222,8 +187,10 @@ def check_header(record: dict[str, Any], where: str) -> dict[str, Any]:
     if record.get("record") != "header":
         raise TableError(f"{where}: the first line must be the header, got record {record.get('record')!r}")
     if type(record.get("schema")) is not int or record["schema"] != SCHEMA:
-        raise TableError(f"{where}: this program reads schema {SCHEMA}, got {record.get('schema')!r}; "
-                         "update the program or measure the table again")
+        raise TableError(
+            f"{where}: this program reads schema {SCHEMA}, got {record.get('schema')!r}; "
+            "update the program or measure the table again"
+        )
     if record.get("provenance") not in tuple(PROVENANCES):
         raise TableError(f"{where}: provenance must be one of {', '.join(PROVENANCES)}, got {record.get('provenance')!r}")
     text_of(record, "table_id", where)

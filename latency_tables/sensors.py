@@ -4,6 +4,7 @@ Power comes from the total input rail (INA3221 of a Jetson through hwmon or iio,
 counter of an x86 package (RAPL). Rails are never summed by guess: a board without a known total rail has no power, and
 no power is None, never 0. What cannot be read is None. Standard library only, Python 3.8 syntax.
 """
+
 from __future__ import annotations
 
 import glob
@@ -13,8 +14,9 @@ import platform
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN", "VIN_SYS_5V0")
 SAMPLE_S = 0.01
@@ -33,11 +35,11 @@ class PowerSource:
 
     name: str
     kind: str
-    read: Callable[[], Optional[float]]
-    wrap_j: Optional[float] = None
+    read: Callable[[], float | None]
+    wrap_j: float | None = None
 
 
-def read_text(path: str) -> Optional[str]:
+def read_text(path: str) -> str | None:
     """The stripped content of a small file, or None if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
@@ -46,7 +48,7 @@ def read_text(path: str) -> Optional[str]:
         return None
 
 
-def read_number(path: str) -> Optional[float]:
+def read_number(path: str) -> float | None:
     """The number in a small file, or None."""
     text = read_text(path)
     try:
@@ -55,13 +57,13 @@ def read_number(path: str) -> Optional[float]:
         return None
 
 
-def find_power_source(root: str = "/") -> Tuple[Optional[PowerSource], str]:
+def find_power_source(root: str = "/") -> tuple[PowerSource | None, str]:
     """The board's total power.
 
     Returns:
         The source and its name, or None and the reason why there is none.
     """
-    seen: List[str] = []
+    seen: list[str] = []
     for hwmon in sorted(glob.glob(os.path.join(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"))):
         for label_path in sorted(glob.glob(os.path.join(hwmon, "in[0-9]*_label"))):
             label, channel = read_text(label_path) or "", os.path.basename(label_path)[2:-6]
@@ -83,19 +85,21 @@ def find_power_source(root: str = "/") -> Tuple[Optional[PowerSource], str]:
         name, path = read_text(os.path.join(folder, "name")) or "", os.path.join(folder, "energy_uj")
         if name.startswith("package") and read_number(path) is not None:
             wrap = read_number(os.path.join(folder, "max_energy_range_uj"))
-            return PowerSource(f"RAPL {name}", "counter", lambda p=path: _scaled(p, 1e-6), None if wrap is None else wrap * 1e-6), name
+            return PowerSource(
+                f"RAPL {name}", "counter", lambda p=path: _scaled(p, 1e-6), None if wrap is None else wrap * 1e-6
+            ), name
     if seen:
         return None, f"no known total rail among {', '.join(sorted(set(seen)))}"
     return None, "no power sensor is readable"
 
 
-def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float) -> Optional[Dict[str, float]]:
+def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float) -> dict[str, float] | None:
     """Run ``work`` again and again for ``seconds`` and say the average power meanwhile.
 
     Returns:
         ``power_w``, ``window_s``, ``calls`` and ``samples``, or None if the sensor failed on the way.
     """
-    readings: List[Tuple[float, Optional[float]]] = []
+    readings: list[tuple[float, float | None]] = []
     stop = threading.Event()
 
     def sample() -> None:
@@ -117,16 +121,18 @@ def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float
     if any(value is None for _, value in readings):
         return None
     power = integrate(readings, source)
-    return None if power is None else {"power_w": power, "window_s": window, "calls": float(calls), "samples": float(len(readings))}
+    return (
+        None if power is None else {"power_w": power, "window_s": window, "calls": float(calls), "samples": float(len(readings))}
+    )
 
 
-def integrate(readings: List[Tuple[float, Optional[float]]], source: PowerSource) -> Optional[float]:
+def integrate(readings: list[tuple[float, float | None]], source: PowerSource) -> float | None:
     """Average watts of ``(time_s, reading)``: trapezoid over powers, or the growth of a counter that may wrap."""
     span = readings[-1][0] - readings[0][0]
     if len(readings) < 3 or span <= 0:
         return None
     joules = 0.0
-    for (t0, a), (t1, b) in zip(readings, readings[1:]):
+    for (t0, a), (t1, b) in zip(readings, readings[1:]):  # noqa: RUF007, B905 - Python 3.8 has neither pairwise nor strict
         if source.kind == "power":
             joules += (t1 - t0) * (a + b) / 2
         elif b >= a:
@@ -138,7 +144,7 @@ def integrate(readings: List[Tuple[float, Optional[float]]], source: PowerSource
     return joules / span
 
 
-def machine_state(root: str = "/") -> Dict[str, Any]:
+def machine_state(root: str = "/") -> dict[str, Any]:
     """Clocks, governor, temperatures and throttling now; None where the machine does not say."""
     cpu = os.path.join(root, "sys/devices/system/cpu")
     clocks = [read_number(path) for path in sorted(glob.glob(f"{cpu}/cpu[0-9]*/cpufreq/scaling_cur_freq"))]
@@ -156,7 +162,7 @@ def machine_state(root: str = "/") -> Dict[str, Any]:
     }
 
 
-def throttled(command: str = "vcgencmd") -> Optional[List[str]]:
+def throttled(command: str = "vcgencmd") -> list[str] | None:
     """What a Raspberry Pi's firmware says about under-voltage and throttling; None on other boards."""
     names = {0: "under-voltage", 1: "capped", 2: "throttled", 3: "soft limit"}
     try:
@@ -168,29 +174,49 @@ def throttled(command: str = "vcgencmd") -> Optional[List[str]]:
     return now + [f"{name} has occurred" for bit, name in names.items() if bits >> (bit + 16) & 1]
 
 
-def fingerprint(root: str = "/") -> Dict[str, Any]:
+def fingerprint(root: str = "/") -> dict[str, Any]:
     """What the machine is, without names or numbers that identify the single unit (the serial is hashed)."""
     info = read_text(os.path.join(root, "proc/cpuinfo")) or ""
-    fields: Dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in info.splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "asimd", "asimddp", "fphp", "sve", "i8mm", "bf16")
+    known = (
+        "avx2",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "amx_tile",
+        "amx_int8",
+        "asimd",
+        "asimddp",
+        "fphp",
+        "sve",
+        "i8mm",
+        "bf16",
+    )
     serial = read_text(os.path.join(root, "proc/device-tree/serial-number")) or fields.get("Serial")
     return {
-        "machine": platform.machine(), "system": platform.system(), "kernel": platform.release(), "python": platform.python_version(),
-        "libc": " ".join(platform.libc_ver()), "model": read_text(os.path.join(root, "proc/device-tree/model")),
-        "cpu": fields.get("model name") or fields.get("CPU part"), "cores": os.cpu_count(), "isa": sorted(flags & set(known)),
-        "virtual": "hypervisor" in flags, "serial_sha256": hashlib.sha256(serial.encode()).hexdigest()[:16] if serial else None,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libc": " ".join(platform.libc_ver()),
+        "model": read_text(os.path.join(root, "proc/device-tree/model")),
+        "cpu": fields.get("model name") or fields.get("CPU part"),
+        "cores": os.cpu_count(),
+        "isa": sorted(flags & set(known)),
+        "virtual": "hypervisor" in flags,
+        "serial_sha256": hashlib.sha256(serial.encode()).hexdigest()[:16] if serial else None,
     }
 
 
-def _scaled(path: str, factor: float) -> Optional[float]:
+def _scaled(path: str, factor: float) -> float | None:
     value = read_number(path)
     return None if value is None else value * factor
 
 
-def _product(volts_path: str, amps_path: str, factor: float) -> Optional[float]:
+def _product(volts_path: str, amps_path: str, factor: float) -> float | None:
     millivolts, milliamps = read_number(volts_path), read_number(amps_path)
     return None if millivolts is None or milliamps is None else millivolts * milliamps * factor

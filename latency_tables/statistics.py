@@ -5,6 +5,7 @@ uses is decided by the calibration networks. On a shared server with a rare fast
 weights 40 % faster) some models never meet that state: ``min`` gave 8.7 % error and ``median`` 0.9 % on the same visits;
 under heavy preemption it is the other way round. Interval: bootstrap over visits, each with its own sampling error.
 """
+
 from __future__ import annotations
 
 import math
@@ -49,13 +50,16 @@ def bootstrap_times_s(visits: Sequence[Visit], rng: np.random.Generator, estimat
     return ESTIMATORS[estimator](medians[chosen] + errors[chosen] * rng.standard_normal(chosen.shape), axis=1)
 
 
-def difference(more: Sequence[Visit], less: Sequence[Visit] | None, divisor: int, *, estimator: str = "median",
-               seed: int = 0) -> tuple[float, float, float]:
+def difference(
+    more: Sequence[Visit], less: Sequence[Visit] | None, divisor: int, *, estimator: str = "median", seed: int = 0
+) -> tuple[float, float, float]:
     """A row's value and its 95 % interval.
 
     Args:
         more, less: visits of the two models; ``less`` None takes nothing away.
         divisor: chain length minus one.
+        estimator: name in :data:`ESTIMATORS`.
+        seed: of the bootstrap.
 
     Returns:
         ``(value_s, low_s, high_s)``; the interval holds the value.
@@ -77,9 +81,9 @@ def calibrate(sums_s: Sequence[float], measured_s: Sequence[float], *, overhead_
     the leave-one-out error by a tenth: networks of similar size cannot tell the two apart.
 
     Args:
-        sums_s: sum of rows, without overhead.
-        measured_s: measured latency of the same networks.
-        overhead_s: measured cost of an empty call.
+        sums_s: sum of rows in seconds, without overhead.
+        measured_s: measured seconds of the same networks.
+        overhead_s: measured seconds of an empty call.
 
     Returns:
         ``overhead_s``, ``scale``, ``networks``, ``mape`` and ``interval_factors`` ([low, high] of measured / predicted,
@@ -87,19 +91,31 @@ def calibrate(sums_s: Sequence[float], measured_s: Sequence[float], *, overhead_
     """
     sums, measured = np.asarray(sums_s, dtype=float), np.asarray(measured_s, dtype=float)
     if len(sums) < 3:
-        return {"overhead_s": overhead_s, "scale": 1.0, "networks": 0, "method": "none: fewer than 3 networks",
-                "mape": None, "interval_factors": None}
+        return {
+            "overhead_s": overhead_s,
+            "scale": 1.0,
+            "networks": 0,
+            "method": "none: fewer than 3 networks",
+            "mape": None,
+            "interval_factors": None,
+        }
     fits = {"scale": lambda s, m: (overhead_s, _scale(s, m - overhead_s, m)), "affine": _affine}
     ratios = {name: _left_out(fit, sums, measured) for name, fit in fits.items()}
     errors = {name: float(np.abs(1 / r - 1).mean()) for name, r in ratios.items()}
     method = "affine" if errors["affine"] < AFFINE_GAIN * errors["scale"] else "scale"
     overhead, scale = fits[method](sums, measured)
-    return {"overhead_s": overhead, "scale": scale, "networks": len(sums), "method": method, "mape": errors[method],
-            "interval_factors": [min(1.0, float(ratios[method].min())), max(1.0, float(ratios[method].max()))]}
+    return {
+        "overhead_s": overhead,
+        "scale": scale,
+        "networks": len(sums),
+        "method": method,
+        "mape": errors[method],
+        "interval_factors": [min(1.0, float(ratios[method].min())), max(1.0, float(ratios[method].max()))],
+    }
 
 
 def _scale(sums: np.ndarray, rest: np.ndarray, measured: np.ndarray) -> float:
-    weights = measured ** -2.0
+    weights = measured**-2.0
     return float((weights * sums * rest).sum() / (weights * sums * sums).sum())
 
 
@@ -119,7 +135,7 @@ def _left_out(fit: Any, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def accuracy(predicted_s: Sequence[float], measured_s: Sequence[float]) -> dict[str, Any]:
-    """How well predictions fit measurements; shares and errors as fractions.
+    """How well predicted seconds fit measured seconds; shares and errors as fractions.
 
     ``bias`` is the mean signed relative error (positive: predicted too slow); ``kendall_tau`` is None below 3 networks
     or where one side is constant.
@@ -130,15 +146,20 @@ def accuracy(predicted_s: Sequence[float], measured_s: Sequence[float]) -> dict[
     tau = float(stats.kendalltau(predicted, measured).statistic) if len(measured) > 2 else math.nan
     spread = float(((measured - measured.mean()) ** 2).sum())
     return {
-        "networks": len(measured), "mape": float(size.mean()), "median_ape": float(np.median(size)), "max_ape": float(size.max()),
-        "within_5": float((size <= 0.05).mean()), "within_10": float((size <= 0.10).mean()), "bias": float(relative.mean()),
+        "networks": len(measured),
+        "mape": float(size.mean()),
+        "median_ape": float(np.median(size)),
+        "max_ape": float(size.max()),
+        "within_5": float((size <= 0.05).mean()),
+        "within_10": float((size <= 0.10).mean()),
+        "bias": float(relative.mean()),
         "kendall_tau": None if math.isnan(tau) else tau,
         "r2": None if spread == 0 else 1 - float(((measured - predicted) ** 2).sum()) / spread,
     }
 
 
 def fit_line(xs: Sequence[float], measured_s: Sequence[float]) -> tuple[float, float]:
-    """``(intercept, slope)`` by least squares of the relative error: the FLOPs baseline of a certificate."""
+    """``(intercept, slope)`` in seconds by least squares of the relative error: the FLOPs baseline of a certificate."""
     x, measured = np.asarray(xs, dtype=float), np.asarray(measured_s, dtype=float)
     design = np.stack([1 / measured, x / measured], axis=1)
     (intercept, slope), *_ = np.linalg.lstsq(design, np.ones(len(x)), rcond=None)

@@ -4,6 +4,7 @@ A prediction is ``overhead_s + scale * sum(rows)``: rows of fused blocks measure
 fixed cost of one inference, and one factor fitted on whole networks that are not in the certificate. An operation
 without a row raises; nothing is ever replaced by zero or guessed. Differentiable use is in ``cosearch.cost``.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -169,15 +170,19 @@ class Table:
         device = self.device
         named = f"{device.name} ({device.runtime}, {device.dtype}, {device.threads} thread{'s' * (device.threads > 1)})"
         if op.dtype != device.dtype:
-            return (f"the table of {named} holds {device.dtype} operations, got {op.key}; "
-                    "use the table of that dtype, or convert the operations with Table.cast")
+            return (
+                f"the table of {named} holds {device.dtype} operations, got {op.key}; "
+                "use the table of that dtype, or convert the operations with Table.cast"
+            )
         row = self.rows.get(op.key)
         why = "has no row" if row is None else f"could not run ({row.status}: {row.details.get('reason', 'no reason recorded')})"
         also = f" (and {len(more)} more: {', '.join(list(more)[:3])}{', ...' * (len(more) > 3)})" if more else ""
         near = sorted((key for key, r in self.rows.items() if r.latency_s is not None), key=lambda key: _distance(op, key))[:3]
         target = self.path.name if self.path else "FILE"
-        return (f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. Measure it with: "
-                f"python -m latency_tables measure --device {device.name} --op {op.key} --out {target}")
+        return (
+            f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. Measure it with: "
+            f"python -m latency_tables measure --device {device.name} --op {op.key} --out {target}"
+        )
 
 
 def load_table(path: str | Path) -> Table:
@@ -191,7 +196,18 @@ def load_table(path: str | Path) -> Table:
 
 def _distance(op: OpSpec, key: str) -> tuple[Any, ...]:
     other = OpSpec.from_key(key)
-    numbers = ("in_channels", "in_height", "in_width", "out_channels", "kernel", "stride", "padding", "groups", "expansion",
-               "hidden", "batch")
+    numbers = (
+        "in_channels",
+        "in_height",
+        "in_width",
+        "out_channels",
+        "kernel",
+        "stride",
+        "padding",
+        "groups",
+        "expansion",
+        "hidden",
+        "batch",
+    )
     gaps = [abs(getattr(op, n) - getattr(other, n)) / max(getattr(op, n), getattr(other, n), 1) for n in numbers]
     return op.kind != other.kind, sum(gaps) + (op.activation != other.activation), key

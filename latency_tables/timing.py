@@ -5,13 +5,15 @@ where the thread waited (wall - CPU above 1 us and 1 %) it was preempted, and th
 not by percentile. With more than one thread CPU time cannot tell, so nothing is dropped. A table's value comes
 from the clean medians of several visits in random order.
 """
+
 from __future__ import annotations
 
 import gc
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +41,7 @@ class VisitPlan:
     warmup_s: float = 0.003
     min_sample_s: float = 2e-5
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON object; ``VisitPlan(**values)`` reads it back."""
         return asdict(self)
 
@@ -65,15 +67,20 @@ class Visit:
     p99_s: float
     samples: int
     inner: int
-    clean_share: Optional[float]
+    clean_share: float | None
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON object; ``Visit(**values)`` reads it back."""
         return asdict(self)
 
 
-def take_samples(call: Callable[[], Any], plan: VisitPlan, *, clock: Callable[[], int] = time.perf_counter_ns,
-                 cpu_clock: Callable[[], int] = time.thread_time_ns) -> Tuple[List[Tuple[float, float]], int]:
+def take_samples(
+    call: Callable[[], Any],
+    plan: VisitPlan,
+    *,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    cpu_clock: Callable[[], int] = time.thread_time_ns,
+) -> tuple[list[tuple[float, float]], int]:
     """Warm up, then time ``call``.
 
     Returns:
@@ -89,7 +96,7 @@ def take_samples(call: Callable[[], Any], plan: VisitPlan, *, clock: Callable[[]
     one_s = max((clock() - one) * 1e-9, 1e-9)
     inner = max(1, math.ceil(plan.min_sample_s / one_s))
     repeats = range(inner)
-    samples: List[Tuple[float, float]] = []
+    samples: list[tuple[float, float]] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -111,11 +118,11 @@ def take_samples(call: Callable[[], Any], plan: VisitPlan, *, clock: Callable[[]
 
 
 def is_clean(wall_s: float, cpu_s: float) -> bool:
-    """Whether a sample was not preempted: it waited less than 1 us or 1 % of its time."""
+    """Whether a sample (seconds of wall and CPU time) was not preempted: it waited less than 1 us or 1 % of its time."""
     return wall_s - cpu_s < max(CLEAN_FLOOR_S, CLEAN_SHARE_OF_WALL * wall_s)
 
 
-def summarise(samples: Sequence[Tuple[float, float]], inner: int, *, threads: int = 1) -> Visit:
+def summarise(samples: Sequence[tuple[float, float]], inner: int, *, threads: int = 1) -> Visit:
     """The statistics of one visit.
 
     Args:
@@ -125,7 +132,7 @@ def summarise(samples: Sequence[Tuple[float, float]], inner: int, *, threads: in
     """
     walls = np.array([wall for wall, _ in samples], dtype=np.float64)
     clean = walls
-    share: Optional[float] = None
+    share: float | None = None
     if threads == 1:
         flags = np.array([is_clean(wall * inner, cpu * inner) for wall, cpu in samples])
         share = float(flags.mean())
@@ -136,7 +143,7 @@ def summarise(samples: Sequence[Tuple[float, float]], inner: int, *, threads: in
     return Visit(float(np.median(clean)), low, high, float(walls.min()), p10, p90, p99, len(walls), inner, share)
 
 
-def median_interval(values: Sequence[float]) -> Tuple[float, float]:
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of a median by order statistics (normal approximation of the binomial ranks).
 
     Returns:
@@ -172,17 +179,23 @@ class Paced:
     samples: int
     missed: int
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON object."""
         return asdict(self)
 
 
-def paced(call: Callable[[], Any], *, period_s: float, seconds: float, clock: Callable[[], float] = time.perf_counter,
-          sleep: Callable[[float], None] = time.sleep) -> Paced:
+def paced(
+    call: Callable[[], Any],
+    *,
+    period_s: float,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Paced:
     """Call once a period and sleep between, for ``seconds`` (at least five periods)."""
     count = max(5, int(seconds / period_s))
     call()
-    walls: List[float] = []
+    walls: list[float] = []
     missed = 0
     due = clock() + period_s
     for _ in range(count):

@@ -4,6 +4,7 @@ A work list is a JSON object ``{"space", "ops", "networks"}``: the distinct oper
 whole networks, each a list of operations. The shipped ones were written by ``cosearch``; a file of your own has the
 same form.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -34,6 +35,7 @@ class WorkList:
 
     def cast(self, *, dtype: str, batch: int = 1) -> WorkList:
         """The same list in another dtype or batch size."""
+
         def convert(op: OpSpec) -> OpSpec:
             return dataclasses.replace(op, dtype=dtype, batch=batch)
 
@@ -41,8 +43,11 @@ class WorkList:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object."""
-        return {"space": self.space, "ops": [op.to_dict() for op in self.ops],
-                "networks": [[op.to_dict() for op in network] for network in self.networks]}
+        return {
+            "space": self.space,
+            "ops": [op.to_dict() for op in self.ops],
+            "networks": [[op.to_dict() for op in network] for network in self.networks],
+        }
 
 
 def make_worklist(space: str, ops: list[OpSpec], networks: list[list[OpSpec]]) -> WorkList:
