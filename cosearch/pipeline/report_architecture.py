@@ -79,13 +79,13 @@ def choices(run: Run) -> list[Choice]:
 def cells(run: Run) -> tuple[list[Cell], str | None]:
     """The boxes in order of execution, and a sentence where operations and choices could not be matched.
 
-    An operation may name its choice point itself (``"choice": index``, null for stem and head). Without it, operations
-    between the first and the last are matched in order; a skip owns one only where that is a 1x1 convolution.
+    An operation may name its choice point itself (``"choice": index``, null for stem and head). Without it, the space
+    that the file describes says which skips are identities; without that, only an order that fits in one way counts.
     """
     operations, chosen = _operations(run), choices(run)
     times = [number(item, "latency_s") for item in operations]
     total = None if not times or None in times else sum(times)
-    owners = _owners(operations, [choice.operation for choice in chosen])
+    owners = _owners(operations, chosen, _space(run.architecture))
     if owners is None:
         reason = f"{len(operations)} operations could not be matched with {len(chosen)} choices; they are drawn without their names."
         return [_cell(item, None, total) for item in operations], reason if chosen and operations else None
@@ -102,44 +102,42 @@ def cells(run: Run) -> tuple[list[Cell], str | None]:
 def _operations(run: Run) -> list[dict[str, Any]]:
     """The list of operations with key, costs and sizes, wherever the file keeps each.
 
-    The costs stand in the list itself or in ``predicted.operations``; an operation that is written as its shapes gets
-    its key and sizes from them.
+    The costs stand in the list itself or in ``predicted.operations``; key and sizes that are not written follow from the
+    operation's shapes.
     """
     base, priced = records(run.architecture, "operations"), records(run.architecture, "predicted", "operations")
     if len(base) == len(priced):
         base = [item | price for item, price in zip(base, priced, strict=True)]
     found = []
     for item in base or priced:
-        if "key" not in item and "kind" in item:
-            spec = _spec({key: value for key, value in item.items() if key in OpSpec.__dataclass_fields__})
-            item = item | ({"key": spec.key, "macs": spec.macs, "params": spec.params} if spec else {"key": str(item["kind"])})
-        found.append(item)
+        spec = _key_spec(item["key"]) if "key" in item else _spec(item)
+        own = {"key": spec.key, "macs": spec.macs, "params": spec.params} if spec else {"key": str(item.get("kind") or "unnamed")}
+        found.append(own | {key: value for key, value in item.items() if value is not None or key not in own})
     return found
 
 
-def _owners(operations: list[dict[str, Any]], names: list[str]) -> list[int | None] | None:
+def _owners(operations: list[dict[str, Any]], chosen: list[Choice], space: SearchSpace | None) -> list[int | None] | None:
     """Index of each operation's choice point (``None``: fixed part), or ``None`` where that cannot be told."""
     if operations and all("choice" in item for item in operations):
         owners = [item["choice"] for item in operations]
-        valid = all(owner is None or type(owner) is int and 0 <= owner < len(names) for owner in owners)
+        valid = all(owner is None or type(owner) is int and 0 <= owner < len(chosen) for owner in owners)
         return owners if valid else None
-    if len(operations) < 2:
+    inner = len(operations) - 2
+    if inner < 0:
         return None
-    inner, found = operations[1:-1], []
-    for index, name in enumerate(names):
-        if name == "skip" and not (len(found) < len(inner) and _is_pointwise(inner[len(found)])):
-            continue
-        found.append(index)
-    return [None, *found, None] if len(found) == len(inner) else None
-
-
-def _is_pointwise(item: dict[str, Any]) -> bool:
-    spec = _key_spec(item.get("key"))
-    return spec is not None and spec.kind == "conv" and spec.kernel == 1
+    if space is not None and len(space.points) == len(chosen):
+        active = [index for index, (choice, point) in enumerate(zip(chosen, space.points, strict=True))
+                  if choice.operation not in point.candidates or point.specs[point.candidates.index(choice.operation)] is not None]
+        fits = [active] if len(active) == inner else []
+    else:
+        every = list(range(len(chosen)))
+        no_skip = [index for index in every if chosen[index].operation != "skip"]
+        fits = [order for order in (every, no_skip) if len(order) == inner]
+    return [None, *fits[0], None] if fits else None
 
 
 def _cell(item: dict[str, Any], choice: Choice | None, total: float | None) -> Cell:
-    key = str(item.get("key") or "unnamed")
+    key = str(item["key"])
     spec, latency = _key_spec(key), number(item, "latency_s")
     kind, shape = key.split("-")[0], None
     if spec is not None:
@@ -167,9 +165,10 @@ def _space(design: dict[str, Any]) -> SearchSpace | None:
         return None
 
 
-def _spec(values: dict[str, Any]) -> OpSpec | None:
+def _spec(item: dict[str, Any]) -> OpSpec | None:
+    """The operation that its shapes describe; ``None`` where they describe none."""
     try:
-        return OpSpec.from_dict(values)
+        return OpSpec.from_dict({key: value for key, value in item.items() if key in OpSpec.__dataclass_fields__})
     except ShapeError:
         return None
 

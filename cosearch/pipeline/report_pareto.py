@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from cosearch.pipeline.report_data import Run, interval, latency_target_s, number, records
 from cosearch.pipeline.report_format import time_text, time_unit
 from cosearch.pipeline.report_plots import Plot, thin
-from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg
+from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, short
 
 _SCORES = ("score_mean", "score", "score_eval", "score_train")
 _LATENCIES = ("latency_predicted_s", "latency_s", "latency_argmax_s")
@@ -116,7 +116,7 @@ def _references(axes: Axes, references: list[dict], scale: float) -> None:
         latency, score = number(item, "latency_predicted_s"), _first(item, _SCORES)
         if latency is None:
             continue
-        name = str(item.get("name", "reference"))
+        name = short(str(item.get("name", "reference")))
         if score is None:
             axes.plot(latency * scale, 0.0, "|", color=MUTED, markersize=12, markeredgewidth=1.6,
                       transform=axes.get_xaxis_transform(), clip_on=False)
@@ -145,7 +145,7 @@ def predicted_measured_plot(run: Run) -> Plot | None:
             axes.plot(predicted * scale, measured * scale, "o" if agent else "x", color=AGENT if agent else INK,
                       markersize=8 if agent else 6)
             right = predicted * scale < (low * high) ** 0.5
-            axes.annotate(name, (predicted * scale, measured * scale), xytext=(8 if right else -8, -3),
+            axes.annotate(short(name), (predicted * scale, measured * scale), xytext=(8 if right else -8, -3),
                           textcoords="offset points", fontsize=8.5, color=INK, ha="left" if right else "right")
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -18,7 +21,9 @@ from cosearch.metrics import METRICS
 from cosearch.pipeline.report_architecture import Choice, choices
 from cosearch.pipeline.report_data import Run, interval, latency_target_s, number
 from cosearch.pipeline.report_format import count_text, score_text, time_text, time_unit
-from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, SURFACE, TARGET, TEACHER, figure, inline_svg, step_axis
+from cosearch.pipeline.report_svg import (
+    AGENT, CONTROL, INK, MUTED, SURFACE, TARGET, TEACHER, figure, inline_svg, short, step_axis,
+)
 
 POINTS_MAX = 400  # points of a curve; more do not show at this width and make the page heavy
 COLUMNS_MAX = 40  # columns of the heat map over time
@@ -220,7 +225,7 @@ def _final_heat_map(last: list[list[float]], named: list[Choice], chosen: list[i
         for row, column in enumerate(chosen):
             axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=TARGET, linewidth=1.5))
         columns = max(map(len, last))
-        axes.set_xticks(range(columns), labels if same else [str(index) for index in range(columns)],
+        axes.set_xticks(range(columns), [short(label) for label in labels] if same else [str(index) for index in range(columns)],
                         rotation=40 if same else 0, ha="right" if same else "center", rotation_mode="anchor")
         _heat_axes(axes, [choice.point for choice in named], columns)
         svg = inline_svg(drawing, "final", "Probability of each candidate at each choice point at the newest step of the search")
@@ -243,13 +248,14 @@ def _heat_map_over_time(steps: list[float], rows: list[list[list[float]]], names
 
 def _cells(axes: Axes, cells: list[tuple[int, int, float]]) -> None:
     """Unit squares whose opacity is the probability: the hue follows the page's colours, in light and in dark."""
-    for column, row, p in cells:
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=AGENT, alpha=min(1.0, max(0.03, p)),
-                                 edgecolor=SURFACE, linewidth=0.4))
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    squares = [corners + (column, row) for column, row, _ in cells]
+    colours = [to_rgba(AGENT, min(1.0, max(0.03, p))) for *_, p in cells]
+    axes.add_collection(PolyCollection(squares, facecolors=colours, edgecolors=SURFACE, linewidths=0.4), autolim=False)
 
 
 def _heat_axes(axes: Axes, names: list[str], columns: int) -> None:
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False)
@@ -263,12 +269,13 @@ def _legend(axes: Axes) -> None:
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1, columnspacing=1.2)
 
 
-def sparkline(steps: Sequence[float], values: Sequence[float], prefix: str, description: str) -> str:
-    """A small curve without axes, for the metrics that rarely matter."""
-    with figure(width=1.9, height=0.5) as (drawing, (axes,)):
-        axes.plot(*thin(steps, values, 150), color=AGENT, linewidth=1.1)
-        axes.set_axis_off()
-        return inline_svg(drawing, prefix, description)
+def sparkline(steps: Sequence[float], values: Sequence[float], description: str) -> str:
+    """A small curve without axes, for the metrics that rarely matter. Plain markup: a page holds dozens of them."""
+    x, y = thin(steps, values, 120)
+    wide, high = np.ptp(x) or 1.0, np.ptp(y) or 1.0
+    points = " ".join(f"{1 + 98 * (a - x[0]) / wide:.1f},{25 - 22 * (b - y.min()) / high:.1f}" for a, b in zip(x, y, strict=True))
+    return (f'<svg class="plot" viewBox="0 0 100 28" role="img" aria-label="{escape(description, quote=True)}">'
+            f'<polyline points="{points}" style="fill: none; stroke: var(--agent); stroke-width: 0.9"/></svg>')
 
 
 def other_curves(run: Run, shown: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
@@ -276,10 +283,10 @@ def other_curves(run: Run, shown: frozenset[str] = frozenset()) -> list[dict[str
     pairs = dict.fromkeys((str(line.get("stage")), key) for line in run.metrics for key in line
                           if key not in shown and key not in ("step", "stage") and number(line, key) is not None)
     found = []
-    for index, (stage, key) in enumerate(sorted(pairs)):
+    for stage, key in sorted(pairs):
         steps, values = run.curve(stage, key)
         if stage != "control" and len(steps) > 1:
-            svg = sparkline(steps, values, f"spark{index}", f"{key} during {stage}")
+            svg = sparkline(steps, values, f"{key} during {stage}")
             meaning = METRICS[key].meaning if key in METRICS else ""
             found.append({"stage": stage, "key": key, "last": values[-1], "svg": svg, "meaning": meaning})
     return found

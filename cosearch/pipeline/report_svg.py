@@ -56,6 +56,11 @@ def step_axis(axes: Axes, label: str = "environment steps") -> None:
     axes.set_xlabel(label)
 
 
+def short(name: str, limit: int = 22) -> str:
+    """A name that fits beside an axis; the middle of a long one gives way, for names differ at their ends."""
+    return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-(limit - limit // 2 - 1):]}"
+
+
 def inline_svg(drawing: Figure, prefix: str, description: str) -> str:
     """The figure as an ``<svg>`` element for the body of a page.
 
