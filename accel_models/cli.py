@@ -1,0 +1,165 @@
+"""Verbs of ``python -m accel_models``: evaluate, search, list, check. Results on stdout, progress on stderr."""
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accel_models import printing
+from accel_models.benchmark import ALL_METHODS, as_markdown, run_benchmark
+from accel_models.check import EXACT_MEANS, compare
+from accel_models.design import design_names, load_design, save_design
+from accel_models.evaluate import evaluate
+from accel_models.layers import load_layers, network_names
+from accel_models.methods import compare_methods, plan
+from accel_models.references.rows import summary, write_rows
+from accel_models.search import search_design
+from latency_tables.errors import ConfigError, CosearchError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Evaluate and search accelerators for a fixed network; everything here is modelled, not measured.")
+
+
+class Objective(str, Enum):
+    """What is minimised."""
+
+    latency = "latency"
+    interval = "interval"
+    energy = "energy"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Goal = Annotated[Objective, typer.Option(help="latency: one frame in flight, as for an agent in one environment; interval: a full "
+                                              "pipeline (frames per second); energy: joules a frame.")]
+
+
+@app.command("evaluate", epilog="Example: python -m accel_models evaluate edge-npu impala")
+def evaluate_command(
+    design: Annotated[str, typer.Argument(help="Name of a shipped design, or a JSON file.")],
+    network: Annotated[str, typer.Argument(help="Name of a shipped network, or a JSON or CSV file of layers.")],
+    objective: Goal = Objective.latency,
+    as_json: Json = False,
+) -> None:
+    """What a network costs on a design, layer by layer."""
+    accelerator = load_design(design)
+    result = evaluate(load_layers(network), accelerator, objective.value)
+    over = result.resources.over(accelerator.platform)
+    if as_json:
+        print(json.dumps({"design": accelerator.name, "network": network, **result.to_dict(), "over_limits": over}))
+        return
+    printing.network_report(accelerator, result)
+    for fault in over:
+        print(f"over the limits of {accelerator.platform.name}: {fault}")
+
+
+@app.command("search", epilog="Examples: python -m accel_models search impala --platform zc706   |   "
+                              "python -m accel_models search --benchmark --seeds 6")
+def search_command(
+    network: Annotated[str, typer.Argument(help="Name of a shipped network, or a JSON or CSV file of layers.")] = "impala",
+    platform: Annotated[str, typer.Option(help="Design (name or JSON file) whose platform sets limits and number formats.")] = "zc706",
+    chunks: Annotated[int, typer.Option(help="Pipeline stages; more of them help the interval, not the latency.")] = 1,
+    objective: Goal = Objective.latency,
+    evaluations: Annotated[int, typer.Option(help="Relaxed and exact evaluations together.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same design.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the design found to this JSON file.")] = None,
+    beside: Annotated[bool, typer.Option("--compare/--no-compare", help="Run the other methods with as many evaluations.")] = True,
+    benchmark: Annotated[bool, typer.Option("--benchmark", help="Compare methods on the four pipeline problems instead.")] = False,
+    seeds: Annotated[int, typer.Option(help="Runs of each method; only for --benchmark.")] = 6,
+    methods: Annotated[str, typer.Option(help="Methods of --benchmark, separated by commas.")] = ",".join(ALL_METHODS),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the accelerator for a fixed network within the limits of a platform."""
+    if evaluations < 1 or seeds < 1:
+        raise ConfigError(f"evaluations and seeds must be at least 1, got {evaluations} and {seeds}")
+    if benchmark:
+        _benchmark(methods.split(","), seeds, evaluations, dry_run, as_json)
+        return
+    base, layers = load_design(platform), load_layers(network)
+    if dry_run:
+        text = plan(base, layers, network, chunks=chunks, objective=objective.value, evaluations=evaluations, beside=beside)
+        print(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
+        return
+    with printing.progress_bar("search", evaluations) as update:
+        found = search_design(layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations, progress=update)
+    rows = []
+    if beside:
+        with printing.progress_bar("other methods", len(ALL_METHODS) - 2) as update:
+            rows = compare_methods(layers, base, found, seed, chunks, objective.value, evaluations, update)
+    if out is not None:
+        save_design(found.design, out)
+    if as_json:
+        print(json.dumps({"design": found.design.to_dict(), "chunk_of": list(found.chunk_of), "evaluations": found.evaluations,
+                          "objective": objective.value, "seed": seed, **found.result.to_dict(), "methods": rows}))
+        return
+    printing.network_report(found.design, found.result)
+    printing.method_table(rows, objective.value)
+    if out is not None:
+        print(f"design written to {out}")
+
+
+def _benchmark(methods: list[str], seeds: int, evaluations: int, dry_run: bool, as_json: bool) -> None:
+    if dry_run:
+        print(f"4 problems, {seeds} seeds, {evaluations} evaluations each; methods: {', '.join(methods)}")
+        return
+    rows = run_benchmark(methods, seeds, evaluations, printing.benchmark_progress)
+    if as_json:
+        print(json.dumps([{**vars(row), "ratios": list(row.ratios), "mean": row.mean} for row in rows]))
+    else:
+        print(as_markdown(rows))
+
+
+class Kind(str, Enum):
+    """What can be listed."""
+
+    designs = "designs"
+    networks = "networks"
+    methods = "methods"
+
+
+@app.command("list", epilog="Example: python -m accel_models list designs")
+def list_command(kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.designs, as_json: Json = False) -> None:
+    """Designs, networks or search methods."""
+    if kind is Kind.designs:
+        found = [load_design(name) for name in design_names()]
+        rows = [{"name": d.name, "description": d.platform.description, "sources": d.platform.sources} for d in found]
+    elif kind is Kind.networks:
+        rows = []
+        for name in network_names():
+            layers = load_layers(name)
+            macs = sum(layer.macs for layer in layers)
+            rows.append({"name": name, "description": f"{len(layers)} layers, {macs / 1e6:.2f} million multiply-accumulates"})
+    else:
+        rows = [{"name": name, "description": printing.METHOD_WORDS[name]} for name in ALL_METHODS]
+    print(json.dumps(rows) if as_json else "\n".join(f"{row['name']:<16} {row['description']}" for row in rows))
+
+
+@app.command("check", epilog="Example: python -m accel_models check --reference zigzag accel_models/data/oracle_zigzag.csv")
+def check_command(
+    rows_file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Rows of the reference.")],
+    reference: Annotated[str, typer.Option(help="scalesim, zigzag or timeloop.")],
+    out: Annotated[Path | None, typer.Option(help="Write both values and the errors of each row to this CSV.")] = None,
+    layers: Annotated[Path | None, typer.Option(help="Shapes of the named layers, if not layers.csv beside the file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the equations with rows of another simulator."""
+    compared = compare(reference, rows_file, layers)
+    result = {"reference": reference, "exact_means": EXACT_MEANS[reference], **summary(compared)}
+    if out is not None:
+        write_rows(compared, out)
+    print(json.dumps(result)) if as_json else printing.check_report(result)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: 0 done, 1 failed, 2 wrong request, 130 interrupted."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except CosearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
