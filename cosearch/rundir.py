@@ -55,7 +55,7 @@ class RunDir:
         if not _NAME.fullmatch(name):
             raise RunFolderError(f"the name of a run must be of letters, digits, _ . + - (not . + - at first), got {name!r}")
         root, path = Path(root), Path(root) / name
-        if path.exists() or path.is_symlink():
+        if path.exists():
             raise _exists(path)
         draft = root / f".{name}.{os.getpid()}.draft"
         try:
