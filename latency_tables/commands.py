@@ -24,6 +24,7 @@ from latency_tables.draw import caption, draw_table, terminal_comparison, termin
 from latency_tables.errors import CosearchError, TableError
 from latency_tables.estimate import build_estimate, list_specs, load_spec
 from latency_tables.measure import Settings
+from latency_tables.published import refit_spec
 from latency_tables.remote import Target
 from latency_tables.schema import write_table
 from latency_tables.table import Table, load_table
@@ -193,11 +194,13 @@ def fit(
     device: Annotated[str, typer.Option(help="Shipped specification, or a JSON file.")],
     out: Annotated[Path, typer.Option(help="The table file to write.")],
     worklist: Annotated[list[str] | None, typer.Option(help="Operations to write rows for; repeatable.")] = None,
+    published: Annotated[Path | None, typer.Option(help="Fit the constants anew to these published rows (CSV).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make an estimated table from public specifications and published measurements."""
     ops = {op.key: op for name in worklist or ("chain", "references") for op in load_worklist(name).ops}
-    write_table(out, build_estimate(load_spec(device), ops.values()))
+    spec = load_spec(device) if published is None else refit_spec(load_spec(device), published)
+    write_table(out, build_estimate(spec, ops.values()))
     table = load_table(out)
     _print({"out": str(out), **_summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 

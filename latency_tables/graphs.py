@@ -197,7 +197,7 @@ def check_chain(ops: Sequence[OpSpec]) -> None:
     """
     if not ops:
         raise ShapeError("a network needs at least one operation, got an empty list")
-    for number, (left, right) in enumerate(zip(ops, ops[1:]), 1):  # noqa: RUF007, B905 - Python 3.8 has neither
+    for number, (left, right) in enumerate(zip(ops, ops[1:]), 1):  # noqa: RUF007 - Python 3.8 has neither
         made = (left.out_channels, left.out_height, left.out_width)
         read = (right.in_channels, right.in_height, right.in_width)
         if left.kind == "head" or right.kind == "stem" or made != read or left.batch != right.batch or left.dtype != right.dtype:
@@ -208,6 +208,8 @@ def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None) -
     from onnx import TensorProto
 
     first, graph = (context or ops[0]), GraphBuilder(seed)
+    if first.dtype != "float32":
+        raise ShapeError(f"models are built in float32, got {first.key}; quantise.quantise_model makes the int8 form")
     graph.value = FRAMES
     is_stem = first.kind == "stem"
     shape = (
@@ -234,7 +236,7 @@ def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None) -
     return graph.finish(FRAMES, shape, TensorProto.UINT8 if is_stem else TensorProto.FLOAT, out)
 
 
-def build_layer_model(layer: Layer, *, batch: int = 1, dtype: str = "float32", seed: int = 0) -> bytes:
+def build_layer_model(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
     """ONNX model of one isolated primitive, plain layout in and out: how naive tables are made, for comparison only."""
     from onnx import TensorProto
 

@@ -25,6 +25,7 @@ from latency_tables.graphs import (
     keeps_shape,
 )
 from latency_tables.opspec import Layer, OpSpec
+from latency_tables.quantise import quantise_model
 from latency_tables.worklists import WorkList
 
 CHAIN = 5
@@ -88,7 +89,7 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
     for ops in work.networks:
         check_chain(ops)
         networks[network_id(ops)] = ops
-        builders[network_id(ops)] = lambda ops=ops: build_network_model(ops, seed=seed)
+        builders[network_id(ops)] = lambda ops=ops: _network(ops, seed)
     order = list(networks)
     np.random.default_rng(seed).shuffle(order)
     count = max(1, round(CALIBRATION_SHARE * len(order))) if len(order) > 1 else 0
@@ -99,8 +100,8 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
                 bare = dataclasses.replace(layer, name="single")
                 if bare not in layers:
                     layers[bare] = "single-" + "-".join(str(v) for v in dataclasses.astuple(bare)[1:])
-                    builders[layers[bare]] = lambda layer=bare, op=op: build_layer_model(
-                        layer, dtype=op.dtype, batch=op.batch, seed=seed
+                    builders[layers[bare]] = lambda layer=bare, op=op: _in_dtype(
+                        build_layer_model(layer, batch=op.batch, seed=seed), op.dtype
                     )
     named = [(name, networks[name]) for name in order]
     return MeasurePlan(builders, tuple(rows), tuple(named[:count]), tuple(named[count:]), layers)
@@ -108,17 +109,34 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
 
 def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -> RowPlan:
     once = f"{op.key}|x1"
-    builders[once] = lambda: build_block_model(op, seed=seed)
+    builders[once] = lambda: _block(op, 1, seed)
     if op.kind == "stem":
         return RowPlan(op, "stem", once, EMPTY, 1)
     if keeps_shape(op):
         more = f"{op.key}|x{CHAIN}"
-        builders[more] = lambda: build_block_model(op, repeats=CHAIN, seed=seed)
+        builders[more] = lambda: _block(op, CHAIN, seed)
         return RowPlan(op, "chain", more, once, CHAIN - 1)
     plain = "plain" if op.kind == "head" and op.activation == "relu" else "relu"
     base = f"base-{op.in_channels}x{op.in_height}x{op.in_width}-{plain}-{op.dtype}-b{op.batch}"
-    builders.setdefault(base, lambda: build_block_model(op, repeats=0, seed=seed))
+    builders.setdefault(base, lambda: _block(op, 0, seed))
     return RowPlan(op, "head" if op.kind == "head" else "tail", once, base, 1)
+
+
+def _network(ops: Sequence[OpSpec], seed: int) -> bytes:
+    floats = [dataclasses.replace(op, dtype="float32") for op in ops]
+    return _in_dtype(build_network_model(floats, seed=seed), ops[0].dtype)
+
+
+def _block(op: OpSpec, repeats: int, seed: int) -> bytes:
+    return _in_dtype(build_block_model(dataclasses.replace(op, dtype="float32"), repeats=repeats, seed=seed), op.dtype)
+
+
+def _in_dtype(model: bytes, dtype: str) -> bytes:
+    if dtype == "float32":
+        return model
+    if dtype == "int8":
+        return quantise_model(model)
+    raise ShapeError(f"models are built in float32 and int8, got {dtype}")
 
 
 def single_sum_s(ops: Sequence[OpSpec], singles: dict[Layer, str], time_s: dict[str, float]) -> float:
