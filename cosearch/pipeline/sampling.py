@@ -1,0 +1,163 @@
+"""Architectures without a search: random ones as files, what one would cost on a device, and work lists for tables.
+
+A work list is how the tables learn the vocabulary of a space: its distinct operations, and sampled whole networks that prove
+the table. It is plain JSON, so that the tables know nothing of this package.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cosearch.durable import write_bytes_atomic
+from cosearch.pipeline.export import check_parity, to_onnx
+from cosearch.seeding import Streams
+from cosearch.space.derive import derive
+from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.space import Architecture, SearchSpace, load_architecture
+from latency_tables.errors import RequestError
+from latency_tables.opspec import OpSpec
+from latency_tables.table import Table
+
+GATE_FRAMES = 4
+
+
+def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path]:
+    """Write ``n`` random architectures, each as JSON and as an ONNX model with random weights.
+
+    Sample ``i`` depends on the seed and ``i`` alone: more samples leave the first ones as they were. Each model passes the
+    same gate as an agent, on random frames.
+
+    Args:
+        space: architectures are drawn uniformly from it.
+        n: how many, at least 1.
+        seed: of the architectures and the weights, at least 0.
+        out: folder, made when missing; holds ``0000.json``, ``0000.onnx`` and so on afterwards.
+
+    Returns:
+        The JSON files.
+
+    Raises:
+        RequestError: ``n`` or ``seed`` is out of range, a file exists already, or the folder cannot be made; nothing is written.
+        ParityError: a model differs from its network.
+    """
+    if type(n) is not int or n < 1:
+        raise RequestError(f"the number of samples must be a whole number of at least 1, got {n!r}")
+    streams = Streams(seed)
+    names = [out / f"{i:04d}.json" for i in range(n)]
+    taken = [path for name in names for path in (name, name.with_suffix(".onnx")) if path.exists() or path.is_symlink()]
+    if taken:
+        more = f" and {len(taken) - 1} more of the files to write" if len(taken) > 1 else ""
+        raise RequestError(f"{taken[0]}{more} exists already and is not replaced; give another --out, or remove it first")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"the folder {out} cannot be made: {error.strerror or error}; give another --out") from error
+    for i, name in enumerate(names):
+        architecture = space.sample(streams.torch("arch"))
+        network = derive(architecture, torch.Generator().manual_seed(streams.derive("weights", i)))
+        model = to_onnx(network, space.frame_shape)
+        check_parity(network, model, np.random.default_rng(i).integers(0, 256, (GATE_FRAMES, *space.frame_shape), np.uint8))
+        write_bytes_atomic(name.with_suffix(".onnx"), model)
+        write_bytes_atomic(name, json.dumps(architecture.to_dict(), indent=2).encode() + b"\n")
+    return names
+
+
+def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
+    """What the architecture in a file would cost on a device, by operation.
+
+    Args:
+        path: a file as :func:`write_samples` or a run writes it.
+        table: of the device; the network is predicted in the table's dtype.
+
+    Returns:
+        Plain JSON: ``latency_s``, ``energy_j`` (or None), ``overhead_s``, ``interval`` (``[low_s, high_s]`` or None),
+        ``provenance``, ``device``, ``runtime``, ``dtype``, ``threads``, ``table_id``, ``macs``, ``params``,
+        ``architecture`` (the chosen operations), and ``operations``, a list with ``name``, ``key``, ``latency_s``, ``energy_j``,
+        ``macs``, ``params``, whose seconds add up to ``latency_s - overhead_s``.
+
+    Raises:
+        ConfigError: the file is not an architecture.
+        MissingOpError: the table lacks one of its operations.
+    """
+    architecture = load_architecture(path)
+    ops = table.cast(architecture.ops())
+    found = table.predict(ops)
+    rows = [{"name": name, "key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
+            for name, op, (key, latency, energy) in zip(_names(architecture), ops, found.operations)]
+    device = table.device
+    return {
+        "latency_s": found.latency_s, "energy_j": found.energy_j, "overhead_s": found.overhead_s,
+        "interval": None if found.interval is None else list(found.interval), "provenance": found.provenance,
+        "device": device.name, "runtime": device.runtime, "dtype": device.dtype, "threads": device.threads,
+        "table_id": table.table_id, "macs": sum(op.macs for op in ops), "params": sum(op.params for op in ops),
+        "architecture": list(architecture.choice_names), "operations": rows,
+    }
+
+
+def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int = 0) -> None:
+    """Write the work list of a space: every distinct operation, and random whole networks, all different.
+
+    Args:
+        space: the search space.
+        path: JSON file, replaced if it exists.
+        networks: how many whole networks.
+        seed: of the networks.
+
+    Raises:
+        RequestError: the space has fewer architectures than networks are asked for.
+    """
+    if not 0 <= networks <= space.size:
+        raise RequestError(f"space {space.name!r} has {space.size} architectures, {networks} different ones were asked for; "
+                           f"ask for 0 to {space.size}")
+    generator = Streams(seed).torch("arch")
+    chosen: dict[tuple[int, ...], Architecture] = {}
+    while len(chosen) < networks:
+        architecture = space.sample(generator)
+        chosen.setdefault(architecture.choices, architecture)
+    body = [_line_list(architecture.ops()) for architecture in chosen.values()]
+    write_bytes_atomic(path, _worklist_text(space.name, space.all_ops(), "[\n" + ",\n".join(body) + "\n]"))
+
+
+def write_references(frame_shape: tuple[int, int, int], num_actions: int, path: Path) -> None:
+    """Write the work list of the fixed reference agents: their operations, and each whole network by its name.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+        path: JSON file, replaced if it exists.
+    """
+    agents = reference_agents(frame_shape, num_actions)
+    ops = list(dict.fromkeys(op for blocks in agents.values() for op in blocks))
+    body = [f"{json.dumps(name)}: {_line_list(blocks)}" for name, blocks in agents.items()]
+    write_bytes_atomic(path, _worklist_text("references", ops, "{\n" + ",\n".join(body) + "\n}"))
+
+
+def reference_models(frame_shape: tuple[int, int, int], num_actions: int, seed: int = 0) -> dict[str, bytes]:
+    """The reference agents as ONNX models with random weights, for measuring them beside an agent.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+        seed: of the weights.
+    """
+    streams = Streams(seed)
+    return {name: to_onnx(AgentNetwork(blocks, torch.Generator().manual_seed(streams.derive("weights", i))), frame_shape)
+            for i, (name, blocks) in enumerate(reference_agents(frame_shape, num_actions).items())}
+
+
+def _names(architecture: Architecture) -> list[str]:
+    chosen = zip(architecture.space.points, architecture.choices)
+    return ["stem", *(f"{point.name} {point.candidates[c]}" for point, c in chosen if point.specs[c] is not None), "head"]
+
+
+def _line_list(ops: Sequence[OpSpec]) -> str:
+    return "[" + ",\n ".join(json.dumps(op.to_dict()) for op in ops) + "]"  # one operation a line: readable under git diff
+
+
+def _worklist_text(space: str, ops: Sequence[OpSpec], networks: str) -> bytes:
+    return f'{{"space": {json.dumps(space)},\n"ops":\n{_line_list(ops)},\n"networks":\n{networks}\n}}\n'.encode()
