@@ -43,24 +43,25 @@ def best_assignment(costs: np.ndarray, objective: str) -> Assignment:
     if objective not in OBJECTIVES:
         raise ConfigError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     batch, chunks, layers, options = costs.shape
-    prefix = np.concatenate([np.zeros((batch, chunks, 1, options)), np.cumsum(costs, axis=2)], axis=2)
-    segment = prefix[:, :, None, :, :] - prefix[:, :, :, None, :]  # [B, J, begin, end, D]
-    choice = segment.argmin(-1)
-    segment = np.take_along_axis(segment, choice[..., None], -1)[..., 0]
+    prefix = np.zeros((options, batch, chunks, layers + 1))
+    np.cumsum(np.moveaxis(costs, 3, 0), axis=3, out=prefix[..., 1:])
+    segment = prefix[0][:, :, None, :] - prefix[0][:, :, :, None]  # [B, J, begin, end]
+    for other in prefix[1:]:
+        np.minimum(segment, other[:, :, None, :] - other[:, :, :, None], out=segment)
     join = np.maximum if objective == "interval" else np.add
     backwards = np.tril(np.ones((layers + 1, layers + 1), dtype=bool), -1)
-    segment = np.where(backwards, np.inf, segment)
+    segment[:, :, backwards] = np.inf
     best = segment[:, 0, 0, :]
     came = np.zeros((batch, chunks, layers + 1), dtype=int)
     for j in range(1, chunks):
         joined = join(best[:, :, None], segment[:, j])
         came[:, j] = joined.argmin(1)
-        best = joined.min(1)
+        best = np.take_along_axis(joined, came[:, j, None, :], 1)[:, 0]
     chunk, option = np.zeros((batch, layers), dtype=int), np.zeros((batch, chunks), dtype=int)
     end, rows = np.full(batch, layers), np.arange(batch)
     for j in reversed(range(chunks)):
         begin = came[rows, j, end] if j else np.zeros(batch, dtype=int)
-        option[:, j] = choice[rows, j, begin, end]
+        option[:, j] = (prefix[:, rows, j, end] - prefix[:, rows, j, begin]).argmin(0)
         places = np.arange(layers)[None, :]
         chunk = np.where((places >= begin[:, None]) & (places < end[:, None]), j, chunk)
         end = begin
