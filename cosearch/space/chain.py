@@ -6,8 +6,11 @@ Fu et al., A3C-S (DAC 2021, arXiv 2106.06577) and A2D (arXiv 2012.13091). Differ
 """
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import difflib
+from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
@@ -20,7 +23,7 @@ class ChainConfig:
     """Shape of a chain space.
 
     Attributes:
-        stem_channels, stem_kernel, stem_stride: the stem convolution; padding keeps ``ceil(side / stride)``.
+        stem_channels, stem_kernel, stem_stride: the stem convolution, padded so that ``side / stride`` is kept where it is whole.
         stage_channels, stage_repeats, stage_strides: one entry a stage; the first cell of a stage carries its stride.
         candidates: operation names of every cell.
         hidden: width of the head's hidden layer.
@@ -29,11 +32,11 @@ class ChainConfig:
     stem_channels: int = 32
     stem_kernel: int = 8
     stem_stride: int = 4
-    stage_channels: tuple[int, ...] = (32, 64)
-    stage_repeats: tuple[int, ...] = (3, 4)
-    stage_strides: tuple[int, ...] = (1, 2)
+    stage_channels: tuple[int, ...] = (32, 64, 64)
+    stage_repeats: tuple[int, ...] = (3, 3, 2)
+    stage_strides: tuple[int, ...] = (1, 2, 2)
     candidates: tuple[str, ...] = CHAIN_CANDIDATES
-    hidden: int = 256
+    hidden: int = 128
 
 
 def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
@@ -69,7 +72,18 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_acti
 
 
 def _make(values: dict[str, Any], frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
-    config = ChainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    known = [field.name for field in fields(ChainConfig)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            raise ConfigError(f"space.values.{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+                              + f" The chain space has {', '.join(known)}")
+    try:
+        config = TypeAdapter(ChainConfig).validate_python(values)
+    except ValidationError as error:
+        lines = [f"space.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+                 for item in error.errors()]
+        raise ConfigError("; ".join(lines)) from error
     return chain_space(config, frame_shape, num_actions)
 
 

@@ -16,6 +16,8 @@ from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 
+MAX_CUTS = 100  # attempts that the solver may miss the target by a hair before the cheapest is taken
+
 
 def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: Sequence[Sequence[float]] | None = None,
                base: float = 0.0, target: float | None = None) -> Architecture:
@@ -38,28 +40,33 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: 
         return space.architecture([int(np.argmax(row)) for row in scores])
     if costs is None:
         raise ShapeError("a target needs the costs of the candidates")
-    cost = _flat(space, costs, "costs")
+    _flat(space, costs, "costs")
     cheapest = space.architecture([int(np.argmin(row)) for row in costs])
     least = base + sum(row[c] for row, c in zip(costs, cheapest.choices))
     if least > target:
         raise InfeasibleTargetError(
             f"no architecture of space {space.name!r} meets the target {target:.6g}: the fastest, "
-            f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for at least that, or for a smaller space")
+            f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
+            "or more, or for a smaller space")
     sizes = [len(point.candidates) for point in space.points]
     choose_one = np.zeros((len(sizes), flat.size))
     for row, (start, size) in enumerate(zip(np.cumsum([0, *sizes[:-1]]), sizes)):
         choose_one[row, start:start + size] = 1.0
-    unit = max(abs(target - base), 1e-300)  # one unit for both sides: the solver's tolerances are absolute
-    for slack in (0.0, 1e-9, 1e-6, 1e-4):  # a solver tolerance may let a hair through: then ask for a hair less
-        room = (target - base) / unit - slack
-        limits = [LinearConstraint(choose_one, 1, 1), LinearConstraint(cost[None] / unit, -np.inf, room)]
-        found = milp(-flat, constraints=limits, integrality=np.ones(flat.size), bounds=Bounds(0, 1), options={"mip_rel_gap": 0.0})
+    # the solver's tolerances are absolute: scores and costs are shifted and scaled to a range of about 1
+    goal = _scaled(scores)
+    extra = np.concatenate([np.asarray(row, dtype=np.float64) - min(row) for row in costs])
+    unit = max(target - least, float(extra.max()) * 1e-6) or 1.0
+    limits = [LinearConstraint(choose_one, 1, 1), LinearConstraint(extra[None] / unit, -np.inf, (target - least) / unit)]
+    for _ in range(MAX_CUTS):
+        found = milp(-goal, constraints=limits, integrality=np.ones(goal.size), bounds=Bounds(0, 1), options={"mip_rel_gap": 0.0})
         if found.x is None:
             break
         parts = np.split(found.x, np.cumsum(sizes)[:-1])
         best = space.architecture([int(np.argmax(part)) for part in parts])
         if base + sum(row[c] for row, c in zip(costs, best.choices)) <= target:
             return best
+        taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
+        limits.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # a hair over, within its tolerance: not this one
     return cheapest
 
 
@@ -80,9 +87,16 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
     return network
 
 
+def _scaled(scores: Sequence[Sequence[float]]) -> np.ndarray:
+    """Scores minus the best of their point, over the widest gap: 0 for the best, at least -1."""
+    flat = np.concatenate([np.asarray(row, dtype=np.float64) - max(row) for row in scores])
+    return flat / (float(-flat.min()) or 1.0)
+
+
 def _flat(space: SearchSpace, rows: Sequence[Sequence[float]], name: str) -> np.ndarray:
     if [len(row) for row in rows] != [len(point.candidates) for point in space.points]:
-        raise ShapeError(f"{name} need one entry a candidate of each of the {len(space.points)} points, got {[len(r) for r in rows]}")
+        raise ShapeError(f"{name} need one entry a candidate of each of the {len(space.points)} points, "
+                         f"got {[len(row) for row in rows]}")
     flat = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
     if not np.isfinite(flat).all():
         raise NonFiniteError(f"{name} of the architecture hold NaN or infinity")

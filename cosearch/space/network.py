@@ -95,7 +95,8 @@ def nature_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSp
         last = ops[-1]
         ops.append(OpSpec("conv", last.out_channels, last.out_height, last.out_width, width, kernel=kernel, stride=stride))
     last = ops[-1]
-    return [*ops, OpSpec("head", last.out_channels, last.out_height, last.out_width, num_actions + 1, hidden=512, activation="none")]
+    return [*ops, OpSpec("head", last.out_channels, last.out_height, last.out_width, num_actions + 1, hidden=512,
+                         activation="none")]
 
 
 def reference_agents(frame_shape: tuple[int, int, int], num_actions: int) -> dict[str, list[OpSpec]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.registry import Registry
+from cosearch.space.depthwise import DepthwiseConv
 from latency_tables.opspec import OpSpec
 
 
@@ -55,7 +56,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         wide = spec.in_channels * spec.expansion
         self.expand = _conv(spec.in_channels, wide, 1) if spec.expansion > 1 else None
-        self.depthwise = _conv(wide, wide, spec.kernel, spec.stride, spec.padding, groups=wide)
+        self.depthwise = DepthwiseConv(wide, spec.kernel, spec.stride, spec.padding)
         self.project = _conv(wide, spec.out_channels, 1)
         self.sums = spec.sums_input
         self.relu = spec.activation == "relu"
@@ -156,7 +157,8 @@ def _register_chain_candidates() -> None:
         return lambda c, h, w, o, s: OpSpec("conv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2)
 
     def mbconv(kernel: int, expansion: int) -> Callable[..., OpSpec]:
-        return lambda c, h, w, o, s: OpSpec("mbconv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2, expansion=expansion)
+        return lambda c, h, w, o, s: OpSpec("mbconv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2,
+                                            expansion=expansion)
 
     def skip(c: int, h: int, w: int, o: int, s: int) -> OpSpec | None:
         return None if c == o and s == 1 else OpSpec("conv", c, h, w, o, kernel=1, stride=s)

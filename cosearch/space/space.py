@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from cosearch.registry import Registry
-from latency_tables.errors import ConfigError, ShapeError
+from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
 
 FORMAT = "cosearch-architecture-1"
@@ -70,9 +71,12 @@ class SearchSpace:
         """The architecture with these candidate indices.
 
         Raises:
-            ShapeError: a wrong number of choices, or an index out of range.
+            ShapeError: a wrong number of choices, an index out of range or no whole number.
         """
-        choices = tuple(int(c) for c in choices)
+        try:
+            choices = tuple(operator.index(c) for c in choices)
+        except TypeError as error:
+            raise ShapeError(f"choices must be whole numbers, one a choice point, got {choices!r}") from error
         if len(choices) != len(self.points):
             raise ShapeError(f"space {self.name!r} has {len(self.points)} choice points, got {len(choices)} choices")
         for point, choice in zip(self.points, choices):
@@ -167,10 +171,11 @@ def architecture_from_dict(values: Any, source: str = "architecture") -> Archite
     try:
         space = SPACES.get(values["space"]).make(values["space_config"], tuple(values["frame_shape"]), values["num_actions"])
         found = space.architecture(values["choices"])
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
         raise ConfigError(f"{source}: not a valid architecture: {error}") from error
     if "operations" in values and values["operations"] != [op.to_dict() for op in found.ops()]:
-        raise ConfigError(f"{source}: its list of operations is not the one that its choices make; the file was edited or damaged")
+        raise ConfigError(f"{source}: its list of operations is not the one that its choices make; "
+                          "the file was edited or damaged")
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo
-from latency_tables.errors import InfeasibleTargetError
+from latency_tables.errors import InfeasibleTargetError, RequestError
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,15 @@ class RandomSearch:
         self.results.append((result.architecture.choices, result.score, result.cost_s))
 
     def best(self) -> int:
-        """Index of the highest score; a candidate without a finished episode counts as the worst."""
-        return max(range(len(self.results)), key=lambda i: float("-inf") if self.results[i][1] is None else self.results[i][1])
+        """Index of the highest score, the first of equal ones; a candidate without a finished episode counts as the worst.
+
+        Raises:
+            RequestError: nothing was told.
+        """
+        if not self.results:
+            raise RequestError("random search was told no result yet, so it has no best one")
+        scores = [float("-inf") if score is None else score for _, score, _ in self.results]
+        return max(range(len(scores)), key=scores.__getitem__)
 
     def state(self) -> dict[str, Any]:
         """All results."""

@@ -1,0 +1,209 @@
+"""What every registered operation, space and environment must hold; for strategies see ``strategy_conformance``.
+
+A package that registers its own can call these in its tests. Each check raises ``AssertionError`` with what was expected
+and what was got. Networks are compared with the ``OpSpec`` by counting in forward hooks, never by the spec's own formulas.
+"""
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cosearch.rl.envs import EnvFamily, EnvOptions, make_env
+from cosearch.space.derive import derive
+from cosearch.space.operations import CandidateOp, build_block
+from cosearch.space.space import Architecture, SearchSpace, SpaceEntry, architecture_from_dict
+from cosearch.space.supernet import Path, SuperNet
+from latency_tables.opspec import OpSpec
+
+OPERATION_SHAPES = (  # in_channels, height, width, out_channels, stride
+    (4, 8, 8, 4, 1), (4, 8, 8, 6, 1), (4, 8, 8, 6, 2), (3, 7, 5, 6, 2), (4, 9, 11, 4, 1), (5, 1, 1, 5, 1), (2, 2, 3, 7, 2))
+
+
+def require(holds: bool, text: str) -> None:
+    """Raise ``AssertionError`` with ``text`` unless ``holds``; unlike ``assert`` it stays under ``python -O``."""
+    if not holds:
+        raise AssertionError(text)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A CPU generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def count_macs(block: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates of one call, counted by hooks on every convolution and linear layer from its real outputs.
+
+    Args:
+        block: any module.
+        example: its input, ``[batch, ...]``.
+    """
+    total = 0
+
+    def hook(module: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel() * module.weight[0].numel()
+    handles = [m.register_forward_hook(hook) for m in block.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    try:
+        with torch.no_grad():
+            block(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total
+
+
+def example_input(spec: OpSpec, batch: int, seed: int = 0) -> Tensor:
+    """A random input of a block: uint8 frames ``[batch, height, width, channels]`` for a stem, else float features."""
+    if spec.kind == "stem":
+        shape = (batch, spec.in_height, spec.in_width, spec.in_channels)
+        return torch.randint(0, 256, shape, generator=seeded(seed)).to(torch.uint8)
+    return torch.randn(batch, spec.in_channels, spec.in_height, spec.in_width, generator=seeded(seed))
+
+
+def check_block(spec: OpSpec) -> None:
+    """The torch module of a block has the spec's output shape, parameters and multiply-accumulates, and the seed's weights.
+
+    Raises:
+        AssertionError: it has not.
+    """
+    before = torch.get_rng_state()
+    block = build_block(spec, seeded(1))
+    require(torch.equal(before, torch.get_rng_state()), f"{spec.key}: building it moved torch's global generator")
+    with torch.no_grad():
+        out = block(example_input(spec, 2))
+    wanted = (2, spec.out_channels) if spec.kind == "head" else (2, spec.out_channels, spec.out_height, spec.out_width)
+    require(tuple(out.shape) == wanted, f"{spec.key}: output {tuple(out.shape)}, the spec says {wanted}")
+    params = sum(p.numel() for p in block.parameters())
+    require(params == spec.params, f"{spec.key}: {params} parameters, the spec says {spec.params}")
+    macs = count_macs(block, example_input(spec, 1))
+    require(macs == spec.macs, f"{spec.key}: {macs} multiply-accumulates, the spec says {spec.macs}")
+    again, other = build_block(spec, seeded(1)).state_dict(), build_block(spec, seeded(2)).state_dict()
+    mine = block.state_dict()
+    require(all(torch.equal(mine[k], again[k]) for k in mine), f"{spec.key}: the seed does not fix its weights")
+    require(not mine or any(not torch.equal(mine[k], other[k]) for k in mine), f"{spec.key}: another seed gives the same weights")
+
+
+def check_operation(entry: CandidateOp) -> None:
+    """A candidate operation gives blocks of the right shape for odd and even sizes, or the identity where shapes allow it.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    for c, h, w, out, stride in OPERATION_SHAPES:
+        spec = entry.make_spec(c, h, w, out, stride)
+        where = f"{entry.name} on {c}x{h}x{w} -> {out}, stride {stride}"
+        if spec is None:
+            require(c == out and stride == 1, f"{where}: an identity cannot change the shape")
+            continue
+        wanted = (out, (h - 1) // stride + 1, (w - 1) // stride + 1)
+        made = (spec.out_channels, spec.out_height, spec.out_width)
+        require(made == wanted, f"{where}: makes {made}, its neighbours expect {wanted}")
+        require((spec.in_channels, spec.in_height, spec.in_width) == (c, h, w), f"{where}: takes another input: {spec.key}")
+        check_block(spec)
+
+
+def check_space(entry: SpaceEntry, config: dict[str, Any], frame_shape: tuple[int, int, int], num_actions: int,
+                samples: int = 5) -> SearchSpace:
+    """A kind of space builds again from its own record, and its networks are its architectures.
+
+    Args:
+        entry: the registry record.
+        config: values for it, as plain JSON.
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+        samples: random architectures that are built.
+
+    Returns:
+        The space.
+
+    Raises:
+        AssertionError: something does not hold.
+    """
+    space = entry.make(config, frame_shape, num_actions)
+    require(space.name == entry.name, f"space {entry.name} makes spaces named {space.name!r}")
+    rebuilt = entry.make(json.loads(json.dumps(space.config)), frame_shape, num_actions)
+    require(rebuilt == space, f"{entry.name}: its own config makes another space")
+    require(len({point.name for point in space.points}) == len(space.points), f"{entry.name}: two points share a name")
+    supernet, frames, known = SuperNet(space, seeded(0)), example_input(space.stem, 2), set(space.all_ops())
+    for n in range(samples):
+        architecture = space.sample(seeded(n))
+        require(set(architecture.ops()) <= known, f"{entry.name}: {architecture.choices} uses blocks that all_ops() lacks")
+        again = architecture_from_dict(json.loads(json.dumps(architecture.to_dict())))
+        require(again == architecture, f"{entry.name}: JSON changes {architecture.choices} into {again.choices}")
+        check_derived(supernet, architecture, frames)
+    return space
+
+
+def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor) -> None:
+    """The derived network's output is the supernet's along the same path, exactly.
+
+    Args:
+        supernet: shared weights.
+        architecture: of its space.
+        frames: ``[batch, height, width, channels]``, uint8.
+
+    Raises:
+        AssertionError: it is not, or the network's blocks are not the architecture's.
+    """
+    network = derive(architecture, seeded(9), supernet)
+    require(list(network.ops) == architecture.ops(), "the network's list of operations is not the architecture's")
+    with torch.no_grad():
+        mine, theirs = network(frames), supernet(frames, Path(tuple((c,) for c in architecture.choices)))
+    for a, b in zip(mine, theirs):
+        require(torch.equal(a, b), f"{architecture.choices}: derived and shared differ by {float((a - b).abs().max())}")
+    require(mine[0].shape == (len(frames), architecture.space.num_actions) and mine[1].shape == (len(frames),),
+            f"{architecture.choices}: outputs {tuple(mine[0].shape)} and {tuple(mine[1].shape)}")
+
+
+def play(env: Any, actions: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """The steps that ``actions`` ``[time, envs]`` give: frames, reward, terminated, truncated of each."""
+    steps = []
+    for row in actions:
+        env.send(row)
+        step = env.receive()
+        steps.append((step.frames.copy(), step.reward.copy(), step.terminated.copy(), step.truncated.copy()))
+    return steps
+
+
+def same_steps(a: Sequence[tuple[np.ndarray, ...]], b: Sequence[tuple[np.ndarray, ...]]) -> bool:
+    """Whether two results of :func:`play` are equal bit for bit."""
+    return len(a) == len(b) and all(np.array_equal(x, y) for one, two in zip(a, b) for x, y in zip(one, two))
+
+
+def check_environment(family: EnvFamily, game: str, *, steps: int = 60, num_envs: int = 3) -> None:
+    """A seed fixes a game, and a saved state goes on exactly as the original did, in an environment of another seed too.
+
+    Args:
+        family: the registry record.
+        game: one of its games.
+        steps: steps before and after the save.
+        num_envs: environments.
+
+    Raises:
+        AssertionError: something does not hold.
+    """
+    name = f"{family.name}:{game}"
+    env, twin, other = (make_env(name, EnvOptions(num_envs, seed)) for seed in (5, 5, 6))
+    try:
+        stream = np.random.default_rng(0)
+        before, after = (stream.integers(0, env.num_actions, (steps, num_envs)) for _ in range(2))
+        first = env.observe()
+        require(first.shape == (num_envs, *env.frame_shape), f"{name}: frames {first.shape}")
+        require(same_steps(play(env, before), play(twin, before)), f"{name}: the same seed gives another game")
+        if not env.exact_resume:
+            return
+        state, frames = copy.deepcopy(env.state()), env.observe().copy()
+        wanted = play(env, after)
+        for target in (env, other):
+            target.restore(state)
+            require(np.array_equal(target.observe(), frames), f"{name}: other frames after restore")
+            require(same_steps(play(target, after), wanted), f"{name}: a restored state goes on in another way")
+    finally:
+        for each in (env, twin, other):
+            each.close()

@@ -1,0 +1,130 @@
+"""What every registered strategy must hold: a toy whose best architecture is known, and a resume that equals going on.
+
+A package that registers a strategy can call these in its tests. Each check raises ``AssertionError``.
+"""
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosearch.space.space import Architecture, SearchSpace
+from cosearch.space.supernet import Path
+from cosearch.strategies.base import Evaluation, StrategyInfo
+from cosearch.testing.conformance import require, seeded
+
+
+def default_options(info: StrategyInfo) -> Any:
+    """The options of a strategy with their defaults, of the class that its constructor's annotation names."""
+    return inspect.signature(info.make, eval_str=True).parameters["options"].annotation()
+
+
+def toy_loss(path: Path, table: Sequence[Sequence[float]]) -> Tensor:
+    """A loss ``[]`` whose gradient at the weights is what a supernet would hand back: one known number a candidate.
+
+    Args:
+        path: with weights.
+        table: for each point one number a candidate.
+    """
+    return torch.stack([(w * torch.tensor([row[k] for k in active])).sum()
+                        for w, active, row in zip(path.weights, path.active, table)]).sum()
+
+
+def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> list[list[tuple[int, ...]]]:
+    """Let a gradient strategy take steps on ``loss(path, its expected-cost probabilities)``.
+
+    Args:
+        strategy: a ``GradientStrategy``.
+        loss: (strategy, weighted path) -> ``[]``.
+        steps: how many.
+
+    Returns:
+        The active candidates of each step.
+    """
+    taken = []
+    for n in range(steps):
+        strategy.anneal(n / steps)
+        path = strategy.sample()
+        strategy.zero_grad()
+        loss(strategy, strategy.weighted(path)).backward()
+        strategy.step()
+        taken.append(list(path.active))
+    return taken
+
+
+def argmax_choices(strategy: Any) -> tuple[int, ...]:
+    """The most likely candidate of each point."""
+    return tuple(int(np.argmax(row)) for row in strategy.scores())
+
+
+def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Sequence[Sequence[float]], *,
+                            steps: int = 300) -> None:
+    """A gradient strategy: valid paths, the toy's best architecture, and a resume that equals going on.
+
+    Args:
+        info: the registry record.
+        space: small, two candidates or more at each point.
+        table: see :func:`toy_loss`; its smallest numbers mark the best architecture.
+        steps: steps on the toy.
+
+    Raises:
+        AssertionError: something does not hold.
+    """
+    def loss(_: Any, path: Path) -> Tensor:
+        return toy_loss(path, table)
+    generator = seeded(3)
+    strategy = info.make(space, default_options(info), generator)
+    for point, probability in zip(space.points, strategy.probabilities()):
+        require(probability.shape == (len(point.candidates),) and abs(float(probability.detach().sum()) - 1) < 1e-5,
+                f"{info.name}: probabilities of {point.name} are {probability}")
+    for active in optimise(strategy, loss, steps // 2):
+        require(all(len(set(a)) == len(a) and max(a) < len(p.candidates) for a, p in zip(active, space.points)),
+                f"{info.name}: not a path: {active}")
+    state, noise = copy.deepcopy(strategy.state()), generator.get_state()
+    went_on = optimise(strategy, loss, steps - steps // 2), strategy.scores()
+    fresh = seeded(0)
+    resumed = info.make(space, default_options(info), fresh)
+    resumed.restore(state)
+    fresh.set_state(noise)
+    again = optimise(resumed, loss, steps - steps // 2), resumed.scores()
+    require(again == went_on, f"{info.name}: resumed, it goes another way")
+    best = tuple(int(np.argmin(row)) for row in table)
+    require(argmax_choices(strategy) == best, f"{info.name}: found {argmax_choices(strategy)}, the best is {best}")
+
+
+def check_proposal_strategy(info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *,
+                            asks: int = 8) -> None:
+    """A proposal strategy: members of the space, the best of what it was told, and a resume that equals going on.
+
+    Args:
+        info: the registry record.
+        space: small.
+        value: score of an architecture, higher is better.
+        asks: proposals before and after the save.
+
+    Raises:
+        AssertionError: something does not hold.
+    """
+    def turn(strategy: Any) -> list[tuple[int, ...]]:
+        found = []
+        for _ in range(asks):
+            architecture = strategy.ask()
+            require(architecture == space.architecture(architecture.choices), f"{info.name}: proposed {architecture}")
+            strategy.tell(Evaluation(architecture, value(architecture), 1e-3))
+            found.append(architecture.choices)
+        return found
+    generator, fresh = seeded(3), seeded(0)
+    strategy, resumed = (info.make(space, default_options(info), g) for g in (generator, fresh))
+    told = turn(strategy)
+    state, noise = copy.deepcopy(strategy.state()), generator.get_state()
+    told += turn(strategy)
+    resumed.restore(state)
+    fresh.set_state(noise)
+    require(turn(resumed) == told[asks:], f"{info.name}: resumed, it proposes other architectures")
+    scores = [value(space.architecture(choices)) for choices in told]
+    require(scores[strategy.best()] == max(scores), f"{info.name}: best() is {strategy.best()}, the scores are {scores}")

@@ -1,0 +1,121 @@
+"""Constrained discretisation against brute force: optimal, never over its target, and clear where nothing fits."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosearch.space.derive import discretise
+from cosearch.space.space import ChoicePoint, SearchSpace
+from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
+from latency_tables.opspec import OpSpec
+
+
+def plain_space(sizes):
+    """A space with that many candidates a point; its blocks do not matter here."""
+    block = OpSpec("conv", 2, 3, 3, 2, kernel=1)
+    points = tuple(ChoicePoint(f"p{i}", tuple(f"c{k}" for k in range(n)), (block,) * n) for i, n in enumerate(sizes))
+    return SearchSpace("plain", {}, (3, 3, 2), 2, OpSpec("stem", 2, 3, 3, 2), points, OpSpec("head", 2, 3, 3, 3, hidden=4))
+
+
+def enumerate_best(scores, costs, base, target):
+    """Highest score among all architectures that meet the target, or None."""
+    feasible = [sum(row[c] for row, c in zip(scores, choices))
+                for choices in itertools.product(*(range(len(row)) for row in scores))
+                if base + sum(row[c] for row, c in zip(costs, choices)) <= target]
+    return max(feasible, default=None)
+
+
+@st.composite
+def problems(draw):
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    scale = draw(st.sampled_from([1e-9, 1e-6, 1e-3, 1.0, 1e6]))  # nanoseconds to minutes: nothing may depend on the unit
+    number = st.one_of(st.integers(0, 9).map(float), st.floats(0.0, 10.0, allow_subnormal=False))
+    score = st.one_of(st.integers(-5, 5).map(float), st.floats(-50.0, 5.0, allow_subnormal=False))
+    scores = [[draw(score) for _ in range(n)] for n in sizes]
+    costs = [[scale * draw(number) for _ in range(n)] for n in sizes]
+    base = scale * draw(number)
+    choices = [draw(st.integers(0, n - 1)) for n in sizes]  # a target that this one meets exactly is the hardest
+    exact = base + sum(row[c] for row, c in zip(costs, choices))
+    target = draw(st.sampled_from([exact, exact * 1.1, exact * 0.9, base]))
+    return sizes, scores, costs, base, target
+
+
+@settings(max_examples=120, deadline=None)
+@given(problems())
+def test_equals_enumeration(problem):
+    sizes, scores, costs, base, target = problem
+    space, wanted = plain_space(sizes), enumerate_best(scores, costs, base, target)
+    if wanted is None:
+        with pytest.raises(InfeasibleTargetError):
+            discretise(space, scores, costs=costs, base=base, target=target)
+        return
+    found = discretise(space, scores, costs=costs, base=base, target=target)
+    assert base + sum(row[c] for row, c in zip(costs, found.choices)) <= target
+    spread = max(max(row) - min(row) for row in scores)
+    assert sum(row[c] for row, c in zip(scores, found.choices)) >= wanted - 2e-6 * spread  # the solver's gap is 1e-6 of the range
+
+
+def test_without_a_target_it_is_the_argmax_and_the_target_matters():
+    space = plain_space([3, 3])
+    scores, costs = [[0.0, 5.0, 1.0], [0.0, 5.0, 1.0]], [[1.0, 9.0, 2.0], [1.0, 9.0, 2.0]]
+    assert discretise(space, scores).choices == (1, 1)
+    assert discretise(space, scores, costs=costs, target=18.0).choices == (1, 1)
+    assert discretise(space, scores, costs=costs, target=17.0).choices in {(1, 2), (2, 1)}
+    assert discretise(space, scores, costs=costs, target=10.0).choices in {(1, 0), (0, 1)}
+    assert discretise(space, scores, costs=costs, base=8.0, target=10.0).choices == (0, 0)
+
+
+def test_greedy_would_fail_here():
+    # the most valuable single replacement spends the room that two others would use better
+    scores, costs = [[0.0, 6.0], [0.0, 5.0], [0.0, 5.0]], [[0.0, 6.0], [0.0, 5.0], [0.0, 5.0]]
+    assert discretise(plain_space([2, 2, 2]), scores, costs=costs, target=10.0).choices == (0, 1, 1)
+
+
+def test_ties_and_all_equal_scores_meet_the_target():
+    space = plain_space([3, 3])
+    for scores in ([[0.0] * 3] * 2, [[-7.5] * 3] * 2):
+        found = discretise(space, scores, costs=[[3.0, 1.0, 2.0]] * 2, target=3.0)
+        assert sum((3.0, 1.0, 2.0)[c] for c in found.choices) <= 3.0
+
+
+def test_log_probabilities_that_differ_by_little_still_decide():
+    scores = [[-1.0, -1.0 + 1e-7], [-1.0, -1.0 - 1e-7]]  # smaller than the solver's absolute gap
+    assert discretise(plain_space([2, 2]), scores, costs=[[1.0, 1.0]] * 2, target=2.0).choices == (1, 0)
+
+
+def test_large_space_is_solved_exactly():
+    stream = np.random.default_rng(0)
+    sizes = [9] * 12
+    scores, costs = ([list(row) for row in stream.random((12, 9))] for _ in range(2))
+    found = discretise(plain_space(sizes), scores, costs=costs, target=3.0)
+    # Lagrangian bound: for any price, the relaxed optimum is at least the constrained one
+    bound = min(price * 3.0 + sum(max(s - price * c for s, c in zip(*rows)) for rows in zip(scores, costs))
+                for price in np.linspace(0.0, 20.0, 2001))
+    value = sum(row[c] for row, c in zip(scores, found.choices))
+    assert sum(row[c] for row, c in zip(costs, found.choices)) <= 3.0
+    assert bound - 0.35 < value <= bound + 1e-9  # the gap is less than one replacement
+
+
+def test_an_impossible_target_names_the_fastest_and_a_figure_that_works():
+    space = plain_space([2, 2])
+    costs = [[3.123456789, 4.0], [2.0, 1.987654321]]
+    with pytest.raises(InfeasibleTargetError, match="c0/c1") as caught:
+        discretise(space, [[0.0, 1.0]] * 2, costs=costs, base=0.5, target=1.0)
+    figure = float(str(caught.value).split("Ask for ")[1].split()[0])
+    assert 5.611111 <= figure < 5.62
+    assert discretise(space, [[0.0, 1.0]] * 2, costs=costs, base=0.5, target=figure).choices == (0, 1)
+
+
+@pytest.mark.parametrize("scores, costs, error", [
+    ([[0.0, float("nan")], [0.0, 0.0]], [[1.0, 1.0]] * 2, NonFiniteError),
+    ([[0.0, 0.0]] * 2, [[1.0, float("inf")]] * 2, NonFiniteError),
+    ([[0.0, 0.0]], [[1.0, 1.0]] * 2, ShapeError),
+    ([[0.0, 0.0]] * 2, [[1.0]] * 2, ShapeError),
+    ([[0.0, 0.0]] * 2, None, ShapeError),
+])
+def test_bad_numbers_are_refused(scores, costs, error):
+    with pytest.raises(error):
+        discretise(plain_space([2, 2]), scores, costs=costs, target=10.0)
