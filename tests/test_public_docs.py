@@ -233,8 +233,7 @@ def test_a_planted_fault_is_found(code, fault):
         + ARGS.format("a: one,\n            of two: lines.\n        b_s: time in\n            seconds."),
         HEAD + "def f(a, b):\n" + ARGS.format("a, b: two at once."),
         HEAD + "def f(x: Tensor, y: Tensor):\n    'Sum of ``x`` and ``y``, both ``[batch, 3]``.'",
-        HEAD
-        + "def f():\n    '''Text.\n\n    Raises:\n        Lost: text.\n        TableError: text.\n        OSError: text.\n    '''",
+        HEAD + "def f():\n    '''Text.\n\n    Raises:\n        Lost: a.\n        TableError: b.\n        OSError: c.\n    '''",
     ],
 )
 def test_what_is_right_is_let_pass(code):
