@@ -81,6 +81,7 @@ class DesignProblem:
     model: str = "full"
     evaluations: int = 0
     shapes: LayerTensors = field(init=False)
+    pairs: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.model not in ("full", "compute"):
@@ -123,6 +124,14 @@ class DesignProblem:
         tile = clipped_tiles(self.shapes, (knob[2], knob[3], knob[4], torch.full_like(knob[4], WHOLE)), rounding)
         return layer_costs(self.shapes, self.machine, counts, rows, cols, tile)
 
+    def _looked_up(self, index: np.ndarray) -> LayerCosts:
+        """Exact costs of the compute model from a table over all pairs of sides; the same numbers as :meth:`costs`."""
+        if self.pairs is None:
+            both = np.stack(np.meshgrid(np.arange(len(SIDES)), np.arange(len(SIDES)), indexing="ij"), -1)
+            self.pairs = self.costs(self.values(both)).compute_cycles
+        cycles = self.pairs[index[..., 0], index[..., 1]]
+        return LayerCosts(cycles, cycles)
+
     def target(self, costs: LayerCosts) -> Tensor:
         """What is minimised, per layer: joules for ``energy``, cycles otherwise; ``[B, J, L, 3]``."""
         return costs.energy_j if self.objective == "energy" else costs.latency_cycles
@@ -154,7 +163,7 @@ class DesignProblem:
         """
         self.evaluations += len(index)
         values = self.values(index)
-        costs = self.costs(values)
+        costs = self._looked_up(index) if self.model == "compute" else self.costs(values)
         table = self.target(costs).numpy()
         if chunk is None or option is None:
             best = best_assignment(table, self.objective)
