@@ -2,6 +2,7 @@
 
 It reports every request of a page, every console message and exception, and can change the size and colour scheme.
 """
+
 from __future__ import annotations
 
 import base64
@@ -18,8 +19,19 @@ from types import TracebackType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 # The browser reads commands from descriptor 3 and answers on 4; the launcher moves ours there and becomes the browser.
 LAUNCHER = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 TIMEOUT_S = 60.0
@@ -44,8 +56,20 @@ class Browser:
         # High numbers, so that moving one to 3 cannot overwrite the other.
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (command_read, answer_write)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, *map(str, high), str(find_browser()), *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=high, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                sys.executable,
+                "-c",
+                LAUNCHER,
+                *map(str, high),
+                str(find_browser()),
+                *FLAGS,
+                f"--user-data-dir={profile}",
+                "about:blank",
+            ],
+            pass_fds=high,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for fd in (command_read, answer_write, *high):
             os.close(fd)
         self._buffer, self._count, self._session = b"", 0, None
@@ -138,4 +162,3 @@ class Browser:
         """The whole page as PNG."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
-

@@ -1,4 +1,5 @@
 """Reading a run folder: null is not zero, half a line is not a line, and damage is named."""
+
 from __future__ import annotations
 
 import json
@@ -52,8 +53,16 @@ def test_each_absent_file_is_named(tmp_path, name):
 def test_curves_skip_nulls_keep_the_newest_and_ascend(tmp_path):
     path = make_run(tmp_path / "run")
     line = {"stage": "search", "wall_s": 1.0}
-    write_lines(path, [line | {"step": 20, "entropy": 2.0}, line | {"step": 10, "entropy": 1.0}, line | {"step": 30, "entropy": None},
-                       line | {"step": 20, "entropy": 5.0}, line | {"step": 40, "stage": "retrain", "entropy": 9.0}])
+    write_lines(
+        path,
+        [
+            line | {"step": 20, "entropy": 2.0},
+            line | {"step": 10, "entropy": 1.0},
+            line | {"step": 30, "entropy": None},
+            line | {"step": 20, "entropy": 5.0},
+            line | {"step": 40, "stage": "retrain", "entropy": 9.0},
+        ],
+    )
     assert read_run(path).curve("search", "entropy") == ([10, 20], [1.0, 5.0])
 
 
@@ -68,8 +77,15 @@ def test_candidates_have_curves_of_their_own(tmp_path):
 def test_probabilities_leave_out_lines_of_another_shape(tmp_path):
     path = make_run(tmp_path / "run")
     line = {"stage": "search", "wall_s": 1.0}
-    write_lines(path, [line | {"step": 1, "arch_probabilities": [[0.5, 0.5]]}, line | {"step": 2, "arch_probabilities": None},
-                       line | {"step": 3, "arch_probabilities": [[0.2, 0.8], [1.0]]}, line | {"step": 4, "arch_probabilities": [[0.1, 0.9], [1.0]]}])
+    write_lines(
+        path,
+        [
+            line | {"step": 1, "arch_probabilities": [[0.5, 0.5]]},
+            line | {"step": 2, "arch_probabilities": None},
+            line | {"step": 3, "arch_probabilities": [[0.2, 0.8], [1.0]]},
+            line | {"step": 4, "arch_probabilities": [[0.1, 0.9], [1.0]]},
+        ],
+    )
     assert read_run(path).probabilities() == ([3, 4], [[[0.2, 0.8], [1.0]], [[0.1, 0.9], [1.0]]])
     assert len(read_run(make_run(tmp_path / "whole")).probabilities()[1][0]) == len(CHOICES)
 
@@ -82,7 +98,7 @@ def test_an_unfinished_last_line_is_left_out_and_said(tmp_path):
     assert len(run.metrics) == len(metric_lines()) and "not finished" in run.missing[0]
 
 
-@pytest.mark.parametrize("content, word", [("{", "damaged"), ("[1]", "must hold one object")])
+@pytest.mark.parametrize("content, word", [("{", "damaged"), ("[1]", "must hold one JSON object")])
 def test_damage_is_an_error_that_names_the_file(tmp_path, content, word):
     path = make_run(tmp_path / "run")
     (path / "summary.json").write_text(content, encoding="utf-8")
@@ -91,7 +107,7 @@ def test_damage_is_an_error_that_names_the_file(tmp_path, content, word):
 
 
 def test_what_is_not_a_run_folder_is_refused(tmp_path):
-    with pytest.raises(RunFolderError, match="does not exist"):
+    with pytest.raises(RunFolderError, match="there is no run folder"):
         read_run(tmp_path / "nothing")
     with pytest.raises(RunFolderError, match=r"no run\.json"):
         read_run(tmp_path)

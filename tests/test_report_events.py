@@ -1,4 +1,5 @@
 """TensorBoard events: every number of the log once, after any kill and resume."""
+
 from __future__ import annotations
 
 import json
@@ -49,7 +50,7 @@ def test_a_killed_and_resumed_run_has_no_gap_and_no_doubled_step(tmp_path):
     lines = [line(step, entropy=float(step)) for step in range(10, 110, 10)]
     first = EventWriter(tmp_path)
     for item in lines[:7]:
-        log(tmp_path, lines[:lines.index(item) + 1])
+        log(tmp_path, lines[: lines.index(item) + 1])
         first.add(item)
     first.flush()  # killed at step 70, three lines after the checkpoint of step 40
     truncate_metrics(tmp_path / "metrics.jsonl", 40, "search")
@@ -72,11 +73,23 @@ def test_events_that_a_kill_swallowed_come_back_from_the_log(tmp_path):
 
 def test_a_step_is_written_once_for_each_curve(tmp_path):
     with EventWriter(tmp_path) as writer:
-        for item in (line(10, entropy=1.0), line(10, score_eval=5.0), line(10, entropy=2.0), line(5, entropy=3.0),
-                     line(10, "retrain", entropy=4.0), line(10, "control", entropy=5.0, candidate="a"), line(10, "control", entropy=6.0, candidate="b")):
+        for item in (
+            line(10, entropy=1.0),
+            line(10, score_eval=5.0),
+            line(10, entropy=2.0),
+            line(5, entropy=3.0),
+            line(10, "retrain", entropy=4.0),
+            line(10, "control", entropy=5.0, candidate="a"),
+            line(10, "control", entropy=6.0, candidate="b"),
+        ):
             writer.add(item)
-    assert scalars(tmp_path) == {"search/entropy": [(10, 1.0)], "search/score_eval": [(10, 5.0)], "retrain/entropy": [(10, 4.0)],
-                                 "control-a/entropy": [(10, 5.0)], "control-b/entropy": [(10, 6.0)]}
+    assert scalars(tmp_path) == {
+        "search/entropy": [(10, 1.0)],
+        "search/score_eval": [(10, 5.0)],
+        "retrain/entropy": [(10, 4.0)],
+        "control-a/entropy": [(10, 5.0)],
+        "control-b/entropy": [(10, 6.0)],
+    }
 
 
 def test_what_has_no_curve_is_passed_over(tmp_path):

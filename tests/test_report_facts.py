@@ -1,4 +1,5 @@
 """The words of a report: units, the verdict, the promise, and what is said where nothing is known."""
+
 from __future__ import annotations
 
 import io
@@ -11,7 +12,16 @@ from cosearch.pipeline.report import render_summary
 from cosearch.pipeline.report_data import read_run
 from cosearch.pipeline.report_facts import caveats, certainty, facts, progress, tiles, verdict
 from cosearch.pipeline.report_format import (
-    count_text, duration_text, energy_text, interval_text, plain_text, score_text, share_text, significant, time_text, time_unit,
+    count_text,
+    duration_text,
+    energy_text,
+    interval_text,
+    plain_text,
+    score_text,
+    share_text,
+    significant,
+    time_text,
+    time_unit,
 )
 
 
@@ -24,22 +34,57 @@ def tile(path, label):
     return next(item for item in tiles(read_run(path)) if item.label == label)
 
 
-@pytest.mark.parametrize("time_s, text", [
-    (2.184e-3, "2.18 ms"), (1e-3, "1.00 ms"), (9.99e-4, "999 µs"), (8.4e-6, "8.40 µs"), (0.25, "250 ms"), (2.0, "2000 ms"), (0.0, "0 µs"),
-    (None, "not measured")])
+@pytest.mark.parametrize(
+    "time_s, text",
+    [
+        (2.184e-3, "2.18 ms"),
+        (1e-3, "1.00 ms"),
+        (9.99e-4, "999 µs"),
+        (8.4e-6, "8.40 µs"),
+        (0.25, "250 ms"),
+        (2.0, "2000 ms"),
+        (0.0, "0 µs"),
+        (None, "not measured"),
+    ],
+)
 def test_latencies_print_as_ms_or_us(time_s, text):
     assert time_text(time_s) == text
 
 
-@pytest.mark.parametrize("function, value, text", [
-    (energy_text, 0.0125, "12.5 mJ"), (energy_text, 3.2e-7, "0.320 µJ"), (energy_text, 2.0, "2.00 J"), (energy_text, None, "not measured"),
-    (duration_text, 42.4, "42 s"), (duration_text, 572, "9 min 32 s"), (duration_text, 11_100, "3 h 05 min"), (duration_text, None, "not measured"),
-    (duration_text, 59.7, "1 min 00 s"), (count_text, 950, "950"), (count_text, 213_000, "213 k"), (count_text, 12_340_000, "12.3 M"),
-    (count_text, 999_900, "1.00 M"), (count_text, 0, "0"), (count_text, None, "not measured"), (share_text, 0.9404, "94 %"),
-    (share_text, 0.068, "6.8 %"), (share_text, 1.2, "120 %"), (share_text, None, "not measured"), (score_text, 14.24, "14.2"),
-    (score_text, 1234.5, "1234"), (score_text, -0.5, "-0.50"), (interval_text, (1.0, 22.0), "1.00 to 22.0"), (interval_text, None, "not measured"),
-    (significant, 4.1e-7, "4.10e-07"), (significant, 0.05, "0.050"), (plain_text, None, "none"), (plain_text, [1, True], "1, yes"),
-    (plain_text, {}, "empty")])
+@pytest.mark.parametrize(
+    "function, value, text",
+    [
+        (energy_text, 0.0125, "12.5 mJ"),
+        (energy_text, 3.2e-7, "0.320 µJ"),
+        (energy_text, 2.0, "2.00 J"),
+        (energy_text, None, "not measured"),
+        (duration_text, 42.4, "42 s"),
+        (duration_text, 572, "9 min 32 s"),
+        (duration_text, 11_100, "3 h 05 min"),
+        (duration_text, None, "not measured"),
+        (duration_text, 59.7, "1 min 00 s"),
+        (count_text, 950, "950"),
+        (count_text, 213_000, "213 k"),
+        (count_text, 12_340_000, "12.3 M"),
+        (count_text, 999_900, "1.00 M"),
+        (count_text, 0, "0"),
+        (count_text, None, "not measured"),
+        (share_text, 0.9404, "94 %"),
+        (share_text, 0.068, "6.8 %"),
+        (share_text, 1.2, "120 %"),
+        (share_text, None, "not measured"),
+        (score_text, 14.24, "14.2"),
+        (score_text, 1234.5, "1234"),
+        (score_text, -0.5, "-0.50"),
+        (interval_text, (1.0, 22.0), "1.00 to 22.0"),
+        (interval_text, None, "not measured"),
+        (significant, 4.1e-7, "4.10e-07"),
+        (significant, 0.05, "0.050"),
+        (plain_text, None, "none"),
+        (plain_text, [1, True], "1, yes"),
+        (plain_text, {}, "empty"),
+    ],
+)
 def test_other_quantities(function, value, text):
     assert function(value) == text
 
@@ -74,13 +119,22 @@ def test_a_measurement_on_the_target_can_break_the_promise(path):
     assert not any("does not test the prediction" in sentence for sentence in caveats(read_run(path)))
     latency["measured"]["device"] = "this machine"  # slow, but elsewhere: says nothing about the target
     change(path, "agent.json", latency=latency)
-    assert facts(read_run(path)).holds is True and any("does not test the prediction" in sentence for sentence in caveats(read_run(path)))
+    assert facts(read_run(path)).holds is True and any(
+        "does not test the prediction" in sentence for sentence in caveats(read_run(path))
+    )
 
 
-@pytest.mark.parametrize("label, name, values", [
-    ("Score", "summary.json", {"score_mean": None}), ("Parameters", "summary.json", {"params": None}),
-    ("Multiply-accumulates", "summary.json", {"macs": None}), ("Wall time", "summary.json", {"wall_s": None}),
-    ("Environment steps", "summary.json", {"env_steps": None}), ("Of the teacher's score", "summary.json", {"score_mean": float("nan")})])
+@pytest.mark.parametrize(
+    "label, name, values",
+    [
+        ("Score", "summary.json", {"score_mean": None}),
+        ("Parameters", "summary.json", {"params": None}),
+        ("Multiply-accumulates", "summary.json", {"macs": None}),
+        ("Wall time", "summary.json", {"wall_s": None}),
+        ("Environment steps", "summary.json", {"env_steps": None}),
+        ("Of the teacher's score", "summary.json", {"score_mean": float("nan")}),
+    ],
+)
 def test_null_is_not_measured_and_never_zero(path, label, name, values):
     assert tile(path, label).figure != "not measured"
     change(path, name, **values)
@@ -100,7 +154,9 @@ def test_energy_is_unknown_until_the_table_knows_it(path):
     assert ("Energy", "estimated", "12.0 mJ for one decision, predicted.") in certainty(read_run(path))
 
 
-@pytest.mark.parametrize("teacher, sentence", [(0.0, "scores 14.2 where its teacher scores 0.00"), (-3.0, "where its teacher scores -3.00")])
+@pytest.mark.parametrize(
+    "teacher, sentence", [(0.0, "scores 14.2 where its teacher scores 0.00"), (-3.0, "where its teacher scores -3.00")]
+)
 def test_no_share_of_a_score_that_is_not_positive(path, teacher, sentence):
     change(path, "summary.json", teacher_score_mean=teacher)
     assert sentence in verdict(read_run(path)) and tile(path, "Of the teacher's score").figure == "not measured"

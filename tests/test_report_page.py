@@ -1,4 +1,5 @@
 """The page itself: complete, closed, escaped, and equal to the files of the run."""
+
 from __future__ import annotations
 
 import base64
@@ -12,8 +13,15 @@ from report_fake_run import change, make_run, operations
 from cosearch.pipeline.report import write_report
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-SECTIONS = ["How sure is this?", "Learning", "Architecture", "What it is worth", "Where the time goes", "The agent playing",
-            "Where it comes from"]
+SECTIONS = [
+    "How sure is this?",
+    "Learning",
+    "Architecture",
+    "What it is worth",
+    "Where the time goes",
+    "The agent playing",
+    "Where it comes from",
+]
 
 
 class Page(HTMLParser):
@@ -27,7 +35,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.links += [(name, value) for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")]
+        self.links += [
+            (name, value) for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")
+        ]
         if tag not in VOID:
             self.stack.append(tag)
 
@@ -53,6 +63,13 @@ def path(tmp_path):
     return make_run(tmp_path / "run")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder, text and parsed page of the run as it is."""
+    folder = make_run(tmp_path_factory.mktemp("finished") / "run")
+    return folder, *page(folder)
+
+
 @pytest.fixture
 def light(path):
     """The same run without its log: its page is drawn in a moment."""
@@ -65,30 +82,50 @@ def page(path):
     return text, Page(text)
 
 
-def test_the_page_is_well_formed_and_in_order(path):
-    text, parsed = page(path)
+def test_the_page_is_well_formed_and_in_order(finished):
+    _, text, parsed = finished
     assert text.startswith("<!DOCTYPE html>") and parsed.faults == []
     positions = [parsed.text.index(f" {title} ") for title in SECTIONS]
     assert positions == sorted(positions)
 
 
-def test_the_page_reaches_for_nothing(path):
-    text, parsed = page(path)
+def test_the_page_reaches_for_nothing(finished):
+    _, text, parsed = finished
     assert not {"script", "link", "iframe", "object", "embed", "base", "form", "a"} & set(parsed.tags)
     assert all(value.startswith(("#", "data:image/gif;base64,")) for _, value in parsed.links), parsed.links
     assert re.findall(r"url\((?!#)", text) == [] and "@import" not in text and not re.search(r"(https?:)?//\w", text)
     assert "default-src 'none'" in text
 
 
-def test_figures_equal_the_files(path):
-    _, parsed = page(path)
+def test_figures_equal_the_files(finished):
+    path, _, parsed = finished
     summary = json.loads((path / "summary.json").read_text())
-    for figure in ("14.2", "94 %", "13.1 to 15.3", "400 episodes", f"{summary['latency_predicted_s'] * 1e3:.2f} ms", "1.21 ms", "4.00 ms",
-                   f"{summary['params'] / 1e6:.2f} M", f"{summary['macs'] / 1e6:.1f} M", "10 min 12 s", "1.00 M", "1.72 ms", "20.0 ms"):
+    for figure in (
+        "14.2",
+        "94 %",
+        "13.1 to 15.3",
+        "400 episodes",
+        f"{summary['latency_predicted_s'] * 1e3:.2f} ms",
+        "1.21 ms",
+        "4.00 ms",
+        f"{summary['params'] / 1e6:.2f} M",
+        f"{summary['macs'] / 1e6:.1f} M",
+        "10 min 12 s",
+        "1.00 M",
+        "1.72 ms",
+        "20.0 ms",
+    ):
         assert figure in parsed.text, figure
     for operation in operations():
         assert operation["key"] in parsed.text and f"{operation['latency_s'] * 1e6:.0f} µs" in parsed.text
-    for word in ("python -m cosearch --device jetson --target-ms 4", "9f31c2", "starpilot-impala", "search.strategy", "a3cs", "1.31.1"):
+    for word in (
+        "python -m cosearch --device jetson --target-ms 4",
+        "9f31c2",
+        "starpilot-impala",
+        "search.strategy",
+        "a3cs",
+        "1.31.1",
+    ):
         assert word in parsed.text, word
     assert "Fixed cost of an inference what the prediction holds beyond its operations 250 µs" in parsed.text
 
@@ -105,8 +142,14 @@ def test_the_clip_is_embedded_whole(light):
     assert "<img" not in text and "The agent playing" not in parsed.text
 
 
-@pytest.mark.parametrize("gone", [["summary.json"], ["summary.json", "agent.json", "architecture.json", "clip.gif"],
-                                  ["summary.json", "agent.json", "architecture.json", "metrics.jsonl", "clip.gif"]])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ["summary.json"],
+        ["summary.json", "agent.json", "architecture.json", "clip.gif"],
+        ["summary.json", "agent.json", "architecture.json", "metrics.jsonl", "clip.gif"],
+    ],
+)
 def test_an_unfinished_run_has_a_page_that_says_what_is_missing(path, gone):
     for name in gone:
         (path / name).unlink()
@@ -120,7 +163,11 @@ def test_nulls_are_words_and_energy_has_its_column_when_known(light):
     path = light
     _, parsed = page(path)
     assert "energy" not in parsed.text.split("Where the time goes")[1].split("Predicted against measured")[0]
-    change(path, "architecture.json", operations=[op | {"energy_j": 3e-4 if index else None} for index, op in enumerate(operations())])
+    change(
+        path,
+        "architecture.json",
+        operations=[op | {"energy_j": 3e-4 if index else None} for index, op in enumerate(operations())],
+    )
     table = page(path)[1].text.split("Where the time goes")[1].split("Predicted against measured")[0]
     assert "energy" in table and "300 µJ" in table and "not measured" in table
 
@@ -138,8 +185,16 @@ def test_paced_latency_absent_is_said(light):
 
 def test_what_a_run_says_is_text_and_never_markup(path):
     hostile = '<script>alert(1)</script><img src="//x.example/y.png" onerror=z> $\\alpha_{$ &amp;'
-    change(path, "run.json", name=hostile, command=hostile, versions={hostile: hostile}, config={"env": {"name": hostile}},
-           device={"name": hostile}, created_utc=hostile)
+    change(
+        path,
+        "run.json",
+        name=hostile,
+        command=hostile,
+        versions={hostile: hostile},
+        config={"env": {"name": hostile}},
+        device={"name": hostile},
+        created_utc=hostile,
+    )
     change(path, "architecture.json", point_names=[hostile] * 9, candidate_names=[[hostile + str(i) for i in range(9)]] * 9)
     change(path, "summary.json", table_provenance=hostile, reference_agents=[{"name": hostile, "latency_predicted_s": 1e-3}])
     _, parsed = page(path)
@@ -169,8 +224,7 @@ def test_a_report_replaces_the_older_one_and_leaves_nothing_else(light):
     assert {item.name for item in path.iterdir()} == before | {"report.html"}
 
 
-def test_the_same_folder_gives_the_same_page(path):
-    first = write_report(path)
-    assert first == path / "report.html"
-    text = first.read_text(encoding="utf-8")
-    assert write_report(path).read_text(encoding="utf-8") == text
+def test_the_same_folder_gives_the_same_page(finished):
+    path, text, _ = finished
+    assert write_report(path) == path / "report.html"
+    assert (path / "report.html").read_text(encoding="utf-8") == text

@@ -1,4 +1,5 @@
 """Drawings: what they show equals what was recorded, and they bring nothing of their own into the page."""
+
 from __future__ import annotations
 
 import json
@@ -12,11 +13,24 @@ from report_fake_run import CHOICES, POINTS, change, make_run, operations
 from cosearch.pipeline.report_architecture import cells, choices
 from cosearch.pipeline.report_data import read_run
 from cosearch.pipeline.report_pareto import (
-    agent_latency_s, compared_agents, control_points, pareto_front, pareto_plot, predicted_measured_plot, supernet_points,
+    agent_latency_s,
+    compared_agents,
+    control_points,
+    pareto_front,
+    pareto_plot,
+    predicted_measured_plot,
+    supernet_points,
 )
 from cosearch.pipeline.report_plots import (
-    agreement_plot, distillation_plot, latency_plot, other_curves, probability_plots, score_plot, smooth, thin,
+    agreement_plot,
+    distillation_plot,
+    latency_plot,
+    other_curves,
+    score_plot,
+    smooth,
+    thin,
 )
+from cosearch.pipeline.report_probabilities import probability_plots
 from cosearch.pipeline.report_svg import AGENT, figure, inline_svg, short
 from cosearch.space.chain import ChainConfig, chain_space
 
@@ -27,8 +41,16 @@ def run(tmp_path_factory):
 
 
 def all_plots(run):
-    found = [score_plot(run, "search"), score_plot(run, "retrain"), latency_plot(run), agreement_plot(run),
-             distillation_plot(run, "search"), *probability_plots(run), pareto_plot(run), predicted_measured_plot(run)]
+    found = [
+        score_plot(run, "search"),
+        score_plot(run, "retrain"),
+        latency_plot(run),
+        agreement_plot(run),
+        distillation_plot(run, "search"),
+        *probability_plots(run),
+        pareto_plot(run),
+        predicted_measured_plot(run),
+    ]
     return [plot for plot in found if plot]
 
 
@@ -97,7 +119,11 @@ def test_teacher_control_and_target_appear_only_where_they_are_known(run, tmp_pa
 def test_a_control_without_candidates_stands_beside_the_retraining(tmp_path):
     path = make_run(tmp_path / "run")
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    kept = [{key: value for key, value in line.items() if key != "candidate"} for line in lines if line.get("candidate") in (None, "c0")]
+    kept = [
+        {key: value for key, value in line.items() if key != "candidate"}
+        for line in lines
+        if line.get("candidate") in (None, "c0")
+    ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
     run = read_run(path)
     assert ">control, trained alone<" in score_plot(run, "retrain").svg and "control" not in score_plot(run, "search").svg
@@ -130,8 +156,13 @@ def test_the_pareto_front_is_that_of_brute_force():
     random = np.random.default_rng(1)
     for count in (0, 1, 2, 40):
         latency, score = random.integers(0, 12, count).tolist(), random.integers(0, 12, count).tolist()
-        beaten = [any((latency[j] <= latency[i] and score[j] >= score[i]) and (latency[j] < latency[i] or score[j] > score[i])
-                      for j in range(count)) for i in range(count)]
+        beaten = [
+            any(
+                (latency[j] <= latency[i] and score[j] >= score[i]) and (latency[j] < latency[i] or score[j] > score[i])
+                for j in range(count)
+            )
+            for i in range(count)
+        ]
         expected = {(latency[i], score[i]) for i in range(count) if not beaten[i]}
         front = pareto_front(latency, score)
         assert {(latency[i], score[i]) for i in front} == expected and len(front) == len(expected)
@@ -140,7 +171,9 @@ def test_the_pareto_front_is_that_of_brute_force():
 
 def test_points_of_the_trade(run, tmp_path):
     assert sorted(control_points(run)) == sorted([(2.6e-3, 7.1), (3.1e-3, 10.9), (3.7e-3, 8.8), (2.9e-3, 6.2)])
-    assert len(supernet_points(run)) == 60 and agent_latency_s(run) == pytest.approx(sum(op["latency_s"] for op in operations()) + 2.5e-4)
+    assert len(supernet_points(run)) == 60 and agent_latency_s(run) == pytest.approx(
+        sum(op["latency_s"] for op in operations()) + 2.5e-4
+    )
     path = make_run(tmp_path / "run")
     (path / "summary.json").unlink()
     unfinished = read_run(path)  # then the last line of each candidate counts
@@ -170,7 +203,19 @@ def test_cells_are_the_chain_with_its_shares(run):
     boxes, note = cells(run)
     total = sum(op["latency_s"] for op in operations())
     assert note is None and [box.point for box in boxes] == ["", *POINTS, ""]
-    assert [box.kind for box in boxes] == ["stem", "mbconv", "skip", "mbconv", "mbconv", "mbconv", "skip", "mbconv", "mbconv", "skip", "head"]
+    assert [box.kind for box in boxes] == [
+        "stem",
+        "mbconv",
+        "skip",
+        "mbconv",
+        "mbconv",
+        "mbconv",
+        "skip",
+        "mbconv",
+        "mbconv",
+        "skip",
+        "head",
+    ]
     assert sum(box.share for box in boxes if box.share is not None) == pytest.approx(1.0)
     assert boxes[1].share == pytest.approx(operations()[1]["latency_s"] / total) and boxes[1].shape == "16×32×32"
     assert boxes[-1].shape == "15 actions + value" and boxes[2].latency_s is None
@@ -179,7 +224,11 @@ def test_cells_are_the_chain_with_its_shares(run):
 def test_operations_find_their_choices_by_order_alone(tmp_path):
     path = make_run(tmp_path / "run")
     told = cells(read_run(path))
-    change(path, "architecture.json", operations=[{key: value for key, value in op.items() if key != "choice"} for op in operations()])
+    change(
+        path,
+        "architecture.json",
+        operations=[{key: value for key, value in op.items() if key != "choice"} for op in operations()],
+    )
     assert cells(read_run(path)) == told
     change(path, "architecture.json", operations=operations()[:-2])  # one too few, and without an order that fits
     shorter = [{key: value for key, value in op.items() if key != "choice"} for op in operations()[:-2]]
@@ -200,13 +249,23 @@ def test_one_unknown_latency_makes_all_shares_unknown(tmp_path):
 
 
 def test_the_file_of_a_real_architecture_is_drawn(tmp_path):
-    space = chain_space(ChainConfig(stage_channels=(16, 32), stage_repeats=(2, 2), stem_channels=16), (64, 64, 3), 15)
+    config = ChainConfig(stage_channels=(16, 32), stage_repeats=(2, 2), stage_strides=(1, 2), stem_channels=16)
+    space = chain_space(config, (64, 64, 3), 15)
     architecture = space.architecture([3, 8, 8, 1])  # the third skips with a stride: a 1x1 convolution of its own
     path = make_run(tmp_path / "run")
     costs = [{"key": op.key, "latency_s": 1e-4, "energy_j": None} for op in architecture.ops()]
-    (path / "architecture.json").write_text(json.dumps(architecture.to_dict() | {"predicted": {"latency_s": 5e-4, "operations": costs}}))
+    (path / "architecture.json").write_text(
+        json.dumps(architecture.to_dict() | {"predicted": {"latency_s": 5e-4, "operations": costs}})
+    )
     boxes, note = cells(read_run(path))
-    assert note is None and [box.point for box in boxes] == ["", "stage1.cell1", "stage1.cell2", "stage2.cell1", "stage2.cell2", ""]
+    assert note is None and [box.point for box in boxes] == [
+        "",
+        "stage1.cell1",
+        "stage1.cell2",
+        "stage2.cell1",
+        "stage2.cell2",
+        "",
+    ]
     assert [box.operation for box in boxes] == ["stem", "mbconv_k3_e3", "skip", "skip", "conv_k5", "head"]
     assert [box.latency_s for box in boxes] == [1e-4, 1e-4, None, 1e-4, 1e-4, 1e-4] and boxes[3].shape == "32×8×8"
     assert [box.macs for box in boxes if box.macs is not None] == [op.macs for op in architecture.ops()]
@@ -220,7 +279,10 @@ def test_names_of_points_may_stand_in_choice_names(tmp_path):
     (path / "architecture.json").write_text(json.dumps(content | {"choice_names": POINTS}))
     assert choices(read_run(path)) == expected and len(expected) == len(CHOICES)
     (path / "architecture.json").write_text(json.dumps({"choices": [1, 0]}))
-    assert [(choice.point, choice.operation) for choice in choices(read_run(path))] == [("point 0", "candidate 1"), ("point 1", "candidate 0")]
+    assert [(choice.point, choice.operation) for choice in choices(read_run(path))] == [
+        ("point 0", "candidate 1"),
+        ("point 1", "candidate 0"),
+    ]
 
 
 def test_heat_maps_show_every_probability(run):

@@ -20,8 +20,9 @@ from cosearch.pipeline.report_data import Run, flatten, number, part, read_run
 from cosearch.pipeline.report_facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
 from cosearch.pipeline.report_pareto import agent_latency_s, compared_agents, pareto_plot, predicted_measured_plot
 from cosearch.pipeline.report_plots import (
-    STAGE_TITLES, Plot, agreement_plot, distillation_plot, latency_plot, other_curves, probability_plots, score_plot,
+    STAGE_TITLES, Plot, agreement_plot, distillation_plot, latency_plot, other_curves, score_plot,
 )
+from cosearch.pipeline.report_probabilities import probability_plots
 from cosearch.pipeline.report_terminal import render_summary
 
 __all__ = ["render_summary", "write_report"]
@@ -66,11 +67,11 @@ def render_page(run: Run) -> str:
 def _context(run: Run) -> dict[str, Any]:
     boxes, boxes_note = cells(run)
     known = facts(run)
-    device = part(run.record, "device")
+    subject = (_environment_name(run), part(run.record, "device").get("name"), run.record.get("created_utc"))
     return {
         "name": run.name, "progress": progress(run), "finished": run.finished, "verdict": verdict(run), "tiles": tiles(run),
         "missing": run.missing, "certainty": certainty(run), "provenance_words": PROVENANCE, "provenance": known.provenance,
-        "subject": " · ".join(str(word) for word in (_environment_name(run), device.get("name"), run.record.get("created_utc")) if word),
+        "subject": " · ".join(str(word) for word in subject if word),
         "curves": _present(*(score_plot(run, stage) for stage in STAGE_TITLES), latency_plot(run), agreement_plot(run),
                            *(distillation_plot(run, stage) for stage in STAGE_TITLES)),
         "others": other_curves(run, _DRAWN), "cells": boxes, "cells_note": boxes_note,
@@ -95,7 +96,7 @@ def _keep_units(text: str) -> str:
 def _environment_name(run: Run) -> str | None:
     """The environment's name, wherever the config keeps it."""
     leaves = dict(flatten(part(run.record, "config")))
-    return next((str(leaves[key]) for key in ("env", "env.name", "environment", "environment.name", "search.env") if leaves.get(key)), None)
+    return next((str(leaves[key]) for key in ("env.name", "env", "environment.name", "environment") if leaves.get(key)), None)
 
 
 def _overhead_s(run: Run, boxes: list[Cell]) -> float | None:

@@ -60,9 +60,10 @@ def choices(run: Run) -> list[Choice]:
     if not isinstance(chosen, list):
         return []
     space = _space(design)
-    points = _texts(design.get("point_names")) or [point.name for point in space.points] if space else _texts(design.get("point_names"))
-    listed = design.get("candidate_names")
-    listed = [_texts(row) for row in listed] if isinstance(listed, list) else [list(p.candidates) for p in space.points] if space else []
+    points, listed = _texts(design.get("point_names")), design.get("candidate_names")
+    listed = [_texts(row) for row in listed] if isinstance(listed, list) else []
+    if space is not None:
+        points, listed = points or [p.name for p in space.points], listed or [list(p.candidates) for p in space.points]
     names = _texts(design.get("choice_names"))
     found = []
     for index, choice in enumerate(chosen):
@@ -87,7 +88,7 @@ def cells(run: Run) -> tuple[list[Cell], str | None]:
     total = None if not times or None in times else sum(times)
     owners = _owners(operations, chosen, _space(run.architecture))
     if owners is None:
-        reason = f"{len(operations)} operations could not be matched with {len(chosen)} choices; they are drawn without their names."
+        reason = f"{len(operations)} operations could not be matched with {len(chosen)} choices; they are drawn unnamed."
         return [_cell(item, None, total) for item in operations], reason if chosen and operations else None
     boxes: list[Cell] = []
     upcoming = 0  # the next choice point to draw
@@ -120,14 +121,14 @@ def _owners(operations: list[dict[str, Any]], chosen: list[Choice], space: Searc
     """Index of each operation's choice point (``None``: fixed part), or ``None`` where that cannot be told."""
     if operations and all("choice" in item for item in operations):
         owners = [item["choice"] for item in operations]
-        valid = all(owner is None or type(owner) is int and 0 <= owner < len(chosen) for owner in owners)
+        valid = all(owner is None or (type(owner) is int and 0 <= owner < len(chosen)) for owner in owners)
         return owners if valid else None
     inner = len(operations) - 2
     if inner < 0:
         return None
     if space is not None and len(space.points) == len(chosen):
-        active = [index for index, (choice, point) in enumerate(zip(chosen, space.points, strict=True))
-                  if choice.operation not in point.candidates or point.specs[point.candidates.index(choice.operation)] is not None]
+        specs = [dict(zip(point.candidates, point.specs, strict=True)) for point in space.points]
+        active = [index for index, choice in enumerate(chosen) if specs[index].get(choice.operation, choice) is not None]
         fits = [active] if len(active) == inner else []
     else:
         every = list(range(len(chosen)))
@@ -142,10 +143,11 @@ def _cell(item: dict[str, Any], choice: Choice | None, total: float | None) -> C
     kind, shape = key.split("-")[0], None
     if spec is not None:
         kind = spec.kind
-        shape = f"{spec.out_channels - 1} actions + value" if kind == "head" else f"{spec.out_channels}×{spec.out_height}×{spec.out_width}"
+        shape = f"{spec.out_channels}×{spec.out_height}×{spec.out_width}"
+        shape = f"{spec.out_channels - 1} actions + value" if kind == "head" else shape
     return Cell(
-        point=choice.point if choice else "", operation=choice.operation if choice else kind, shape=shape, key=key, latency_s=latency,
-        energy_j=number(item, "energy_j"), macs=number(item, "macs"), params=number(item, "params"),
+        point=choice.point if choice else "", operation=choice.operation if choice else kind, shape=shape, key=key,
+        latency_s=latency, energy_j=number(item, "energy_j"), macs=number(item, "macs"), params=number(item, "params"),
         share=latency / total if total and latency is not None else None,
         kind=kind if kind in ("stem", "conv", "mbconv", "head") else "other",
     )

@@ -152,10 +152,10 @@ def read_run(run_path: Path) -> Run:
     """
     path = Path(run_path)
     if not path.is_dir():
-        raise RunFolderError(f"expected a run folder, got {str(path)!r}, which does not exist; `ls runs` shows the runs there are")
+        raise RunFolderError(f"there is no run folder {path}; `ls {path.parent}` shows the runs there are")
     record = _read_json(path / "run.json")
     if record is None:
-        raise RunFolderError(f"{str(path)!r} is not a run folder: it has no run.json; name the folder that a search wrote")
+        raise RunFolderError(f"{path} is not a run folder: it has no run.json; give the folder that `cosearch search` made")
     missing = [f"{name} is not there yet: {what}" for name, what in FILES.items() if not (path / name).is_file()]
     log = path / "metrics.jsonl"
     metrics = tuple(read_metrics(log))
@@ -174,9 +174,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunFolderError(f"{path.name} of {str(path.parent)!r} is damaged ({error}); move it away and resume the run") from error
+        raise RunFolderError(f"{path} is damaged ({error}); move it away and resume the run") from error
     if not isinstance(value, dict):
-        raise RunFolderError(f"{path.name} of {str(path.parent)!r} must hold one object, got {type(value).__name__}")
+        raise RunFolderError(f"{path} must hold one JSON object, got {type(value).__name__}; move it away and resume the run")
     return value
 
 

@@ -116,7 +116,7 @@ def _latency_clause(known: Facts) -> str:
         limits = "" if known.provenance == "measured" else ", as far as such a table can tell"
         return f"{clause}: the promise of {time_text(known.target_s)} holds{limits}"
     if known.predicted_s <= known.target_s:
-        return f"{clause}, but was measured there at {time_text(known.measured_s)}: the promise of {time_text(known.target_s)} is broken"
+        clause += f", but was measured there at {time_text(known.measured_s)}"
     return f"{clause}: the promise of {time_text(known.target_s)} is broken"
 
 
@@ -128,7 +128,8 @@ def tiles(run: Run) -> list[Tile]:
     if known.share is not None and known.score_ci95:
         share_ci = " to ".join(f"{100 * bound / known.teacher:.0f}" for bound in known.score_ci95) + " %"
     device = part(run.agent, "latency", "measured")
-    where = ", ".join(str(word) for word in (device.get("device"), device.get("runtime"), _threads(device.get("threads"))) if word)
+    words = (device.get("device"), device.get("runtime"), _threads(device.get("threads")))
+    where = ", ".join(str(word) for word in words if word)
     return [
         Tile("Score", score_text(known.score), _word(known.score, "measured"),
              f"95 %: {interval_text(known.score_ci95)}; {count_text(episodes)} episodes" if known.score is not None else ""),
@@ -154,7 +155,8 @@ def _promise(known: Facts) -> str:
         return text
     if known.predicted_s > known.target_s:
         return f"{text}: broken, {share_text(known.predicted_s / known.target_s - 1)} over"
-    return f"{text}: holds, {share_text(1 - known.predicted_s / known.target_s)} to spare" if known.holds else f"{text}: broken when measured"
+    spare = share_text(1 - known.predicted_s / known.target_s)
+    return f"{text}: holds, {spare} to spare" if known.holds else f"{text}: broken when measured"
 
 
 def certainty(run: Run) -> list[tuple[str, str, str]]:
@@ -163,8 +165,9 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
     episodes, seeds = number(run.summary, "episodes"), _seeds(run)
     rows = []
     if known.score is not None:
-        rows.append(("Score", "measured", f"{count_text(episodes)} episodes, {seeds} {'seed' if seeds == 1 else 'seeds'} of training. "
-                     + ("The interval covers the luck of the episodes, not that of the training." if seeds == 1 else "")))
+        basis = f"{count_text(episodes)} episodes, {seeds} {'seed' if seeds == 1 else 'seeds'} of training."
+        luck = " The interval covers the luck of the episodes, not that of the training." if seeds == 1 else ""
+        rows.append(("Score", "measured", basis + luck))
     if known.predicted_s is not None:
         rows.append(("Latency, predicted", known.provenance, _sentence(PROVENANCE.get(known.provenance, "no more is recorded"))))
     if known.measured_s is not None:
@@ -178,8 +181,9 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
     parity = part(run.agent, "parity")
     difference, agreement = number(parity, "max_abs_difference"), number(parity, "greedy_agreement")
     if difference is not None:
-        rows.append(("Exported file", "measured", f"Differs from the trained network by at most {significant(difference)}; the same greedy "
-                     f"action on {share_text(agreement)} of {count_text(number(parity, 'observations'))} observations."))
+        frames = count_text(number(parity, "observations"))
+        rows.append(("Exported file", "measured", f"Differs from the trained network by at most {significant(difference)}; "
+                     f"the same greedy action on {share_text(agreement)} of {frames} observations."))
     return rows
 
 

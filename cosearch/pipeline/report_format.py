@@ -37,7 +37,7 @@ def duration_text(wall_s: float | None) -> str:
     """A wall time: 42 s, 9 min 32 s, 3 h 05 min."""
     if wall_s is None:
         return NOT_MEASURED
-    total = int(round(wall_s))
+    total = round(wall_s)
     if total < 60:
         return f"{total} s"
     if total < 3600:

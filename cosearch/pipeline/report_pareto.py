@@ -172,8 +172,9 @@ def compared_agents(run: Run) -> list[dict[str, float | str | None]]:
     named = [("random-search control", run.summary["control"])] if isinstance(run.summary.get("control"), dict) else []
     named += [(str(item.get("name", "reference")), item) for item in records(run.summary, "reference_agents")]
     for name, item in named:
+        sizes = {key: number(item, key) for key in ("params", "macs")}
         rows.append({"name": name, "score": _first(item, _SCORES), "predicted_s": number(item, "latency_predicted_s"),
-                     "measured_s": number(item, "latency_measured_s"), "params": number(item, "params"), "macs": number(item, "macs")})
+                     "measured_s": number(item, "latency_measured_s"), **sizes})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The curves of a report: score, distillation, latency against target, and how the architecture settled.
+"""The curves of a report: score, distillation, agreement with the teacher, latency against target.
 
 Each function draws one :class:`Plot` from a :class:`~cosearch.pipeline.report_data.Run`, or returns ``None`` where the
 run holds nothing to draw; the page then says so in words.
@@ -12,23 +12,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_rgba
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cosearch.metrics import METRICS
-from cosearch.pipeline.report_architecture import Choice, choices
 from cosearch.pipeline.report_data import Run, interval, latency_target_s, number
-from cosearch.pipeline.report_format import count_text, score_text, time_text, time_unit
-from cosearch.pipeline.report_svg import (
-    AGENT, CONTROL, INK, MUTED, SURFACE, TARGET, TEACHER, figure, inline_svg, short, step_axis,
-)
+from cosearch.pipeline.report_format import score_text, time_text, time_unit
+from cosearch.pipeline.report_svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, step_axis
 
 POINTS_MAX = 400  # points of a curve; more do not show at this width and make the page heavy
-COLUMNS_MAX = 40  # columns of the heat map over time
 SMOOTHED_FROM = 40  # a shorter curve is drawn as it is
-STAGE_TITLES = {"teacher": "Score of the teacher in training", "search": "Score during the search", "retrain": "Score during retraining"}
+STAGE_TITLES = {
+    "teacher": "Score of the teacher in training", "search": "Score during the search", "retrain": "Score during retraining",
+}
 
 
 @dataclass(frozen=True)
@@ -105,9 +100,8 @@ def _evaluations(axes: Axes, run: Run, stage: str, evaluated: tuple[list[float],
     """Evaluations as points, with their 95 % intervals where these were recorded."""
     low = dict(zip(*run.curve(stage, "score_eval_ci95_low"), strict=True))
     high = dict(zip(*run.curve(stage, "score_eval_ci95_high"), strict=True))
-    for step, score in zip(*evaluated, strict=True):
-        if step in low and step in high:
-            axes.vlines(step, low[step], high[step], color=INK, linewidth=1.2)
+    steps = [step for step in evaluated[0] if step in low and step in high]
+    axes.vlines(steps, [low[step] for step in steps], [high[step] for step in steps], color=INK, linewidth=1.2)
     axes.plot(*evaluated, "o", color=INK, markersize=3.5, label="evaluation, 95 %")
 
 
@@ -165,8 +159,8 @@ def agreement_plot(run: Run) -> Plot | None:
         axes.set_ylabel("share / weight")
         _legend(axes)
         svg = inline_svg(drawing, "agreement", "Agreement with the teacher")
-    return Plot("Agreement with the teacher", svg, "Share of the observations on which student and teacher prefer the same action; "
-                "dotted, the weight of the distillation.")
+    caption = "Share of the observations on which student and teacher prefer the same action; dotted: the distillation's weight."
+    return Plot("Agreement with the teacher", svg, caption)
 
 
 def latency_plot(run: Run) -> Plot | None:
@@ -198,69 +192,6 @@ def latency_plot(run: Run) -> Plot | None:
         svg = inline_svg(drawing, "latency", f"Latency during the search, {time_text(last)} at the last step")
     caption = "Predicted from the table. Expected: over the architecture's probabilities; most probable: each point's likeliest."
     return Plot("Latency during the search", svg, caption)
-
-
-def probability_plots(run: Run) -> list[Plot]:
-    """Final probability of each candidate at each choice point, and how the chosen one's probability grew."""
-    steps, rows = run.probabilities()
-    if not rows:
-        return []
-    last, named = rows[-1], choices(run)
-    if [len(choice.candidates) for choice in named] != [len(row) for row in last]:
-        named = [Choice(f"point {index}", "", ()) for index in range(len(last))]
-    chosen = [choice.candidates.index(choice.operation) if choice.operation in choice.candidates else int(np.argmax(row))
-              for choice, row in zip(named, last, strict=True)]
-    plots = [_final_heat_map(last, named, chosen)]
-    if len(steps) > 1:
-        plots.append(_heat_map_over_time(steps, rows, [choice.point for choice in named], chosen))
-    return plots
-
-
-def _final_heat_map(last: list[list[float]], named: list[Choice], chosen: list[int]) -> Plot:
-    labels = named[0].candidates
-    same = bool(labels) and all(choice.candidates == labels for choice in named)
-    cells = [(column, row, p) for row, line in enumerate(last) for column, p in enumerate(line)]
-    with figure(height=1.1 + 0.24 * len(last) + (0.6 if same else 0.2)) as (drawing, (axes,)):
-        _cells(axes, cells)
-        for row, column in enumerate(chosen):
-            axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=TARGET, linewidth=1.5))
-        columns = max(map(len, last))
-        axes.set_xticks(range(columns), [short(label) for label in labels] if same else [str(index) for index in range(columns)],
-                        rotation=40 if same else 0, ha="right" if same else "center", rotation_mode="anchor")
-        _heat_axes(axes, [choice.point for choice in named], columns)
-        svg = inline_svg(drawing, "final", "Probability of each candidate at each choice point at the newest step of the search")
-    outlined = "derived" if named[0].operation else "likeliest so far"
-    return Plot("Probabilities at the end", svg, f"The fuller the square, the more probable. Outlined: the candidate that is {outlined}.")
-
-
-def _heat_map_over_time(steps: list[float], rows: list[list[list[float]]], names: list[str], chosen: list[int]) -> Plot:
-    kept = np.unique(np.linspace(0, len(steps) - 1, min(COLUMNS_MAX, len(steps))).round().astype(int))
-    cells = [(column, point, rows[index][point][chosen[point]]) for column, index in enumerate(kept) for point in range(len(names))]
-    with figure(height=1.1 + 0.24 * len(names) + 0.5) as (drawing, (axes,)):
-        _cells(axes, cells)
-        shown = np.unique(np.linspace(0, len(kept) - 1, 4).round().astype(int))
-        axes.set_xticks(shown, [count_text(steps[kept[column]]) for column in shown])
-        axes.set_xlabel("environment steps")
-        _heat_axes(axes, names, len(kept))
-        svg = inline_svg(drawing, "overtime", "Probability of the derived candidate at each choice point during the search")
-    return Plot("How the choices settled", svg, "Probability of the outlined candidate at each point, from pale (0) to full (1).")
-
-
-def _cells(axes: Axes, cells: list[tuple[int, int, float]]) -> None:
-    """Unit squares whose opacity is the probability: the hue follows the page's colours, in light and in dark."""
-    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-    squares = [corners + (column, row) for column, row, _ in cells]
-    colours = [to_rgba(AGENT, min(1.0, max(0.03, p))) for *_, p in cells]
-    axes.add_collection(PolyCollection(squares, facecolors=colours, edgecolors=SURFACE, linewidths=0.4), autolim=False)
-
-
-def _heat_axes(axes: Axes, names: list[str], columns: int) -> None:
-    axes.set_yticks(range(len(names)), [short(name) for name in names])
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines["bottom"].set_visible(False)
 
 
 def _legend(axes: Axes) -> None:
