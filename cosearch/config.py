@@ -64,6 +64,7 @@ class StrategyConfig:
         active_paths: K of the backward pass; 0 for all.
         temperature_start, temperature_end: of the architecture samples.
         lr: Adam learning rate of the architecture logits.
+        start: ``target``: the distribution of largest entropy that meets the latency target; ``uniform``.
         warmup_fraction: first share of the search in which only weights are trained.
         candidates: architectures that share the budget (proposal strategies).
     """
@@ -74,6 +75,7 @@ class StrategyConfig:
     temperature_start: PositiveFloat = 3.0
     temperature_end: PositiveFloat = 0.3
     lr: PositiveFloat = 0.01
+    start: Literal["target", "uniform"] = "target"
     warmup_fraction: Fraction = 0.1
     candidates: Positive = 4
 
@@ -97,7 +99,7 @@ class RlConfig:
     rollout_steps: Positive = 64
     epochs: Positive = 3
     minibatch: Positive = 512
-    micro_batch: Positive = 512
+    micro_batch: Positive = 128
     lr: PositiveFloat = 1e-3
     lr_end_fraction: Fraction = 0.1
     gamma: Fraction = 0.999

@@ -25,7 +25,7 @@ from latency_tables.opspec import OpSpec
 
 TEACHERS = Path(__file__).parents[1] / "teachers"
 FORMAT = "cosearch-teacher-1"
-CHUNK = 256  # frames of one forward pass: larger ones leave the cache
+CHUNK = 128  # frames of one forward pass: larger ones leave the cache
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class ChainConfig:
     stem_channels: int = 32
     stem_kernel: int = 8
     stem_stride: int = 4
-    stage_channels: tuple[int, ...] = (32, 64, 64)
-    stage_repeats: tuple[int, ...] = (3, 3, 2)
+    stage_channels: tuple[int, ...] = (32, 48, 64)
+    stage_repeats: tuple[int, ...] = (1, 3, 3)
     stage_strides: tuple[int, ...] = (1, 2, 2)
     candidates: tuple[str, ...] = CHAIN_CANDIDATES
     hidden: int = 128

@@ -13,11 +13,13 @@ Differs from the papers in:
 3. The temperature falls geometrically over the search's own length instead of per 1e5 environment steps.
 4. Discretisation is constrained by the target instead of an argmax.
 5. PPO or A2C as the task loss, by configuration; the papers use A2C.
-6. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
+6. The distribution starts as the one of largest entropy that meets the target (``initialisation``), not uniform.
+7. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,6 +67,12 @@ class OneLevelStrategy:
         self.logits = [torch.zeros(len(point.candidates), requires_grad=True) for point in space.points]
         self.optimiser = torch.optim.Adam(self.logits, lr=options.lr, betas=(0.5, 0.999))
         self.temperature = options.temperature_start
+
+    def start_at(self, logits: list[list[float]]) -> None:
+        """See ``GradientStrategy``."""
+        with torch.no_grad():
+            for mine, given in zip(self.logits, logits):
+                mine.copy_(torch.tensor(given))
 
     def sample(self) -> SampledPath:
         """Draw Gumbel noise for each point and keep the K most likely candidates, best first."""
@@ -115,21 +123,19 @@ class OneLevelStrategy:
 
     def state(self) -> dict[str, Any]:
         """Logits, optimiser, temperature."""
-        return {"logits": [logits.detach().clone() for logits in self.logits], "optimiser": self.optimiser.state_dict(),
-                "temperature": self.temperature}
+        return {"logits": [logits.detach().clone() for logits in self.logits],
+                "optimiser": copy.deepcopy(self.optimiser.state_dict()), "temperature": self.temperature}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
         with torch.no_grad():
             for mine, saved in zip(self.logits, state["logits"]):
                 mine.copy_(saved)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self.temperature = state["temperature"]
 
 
 def _a2d(space: SearchSpace, options: OneLevelOptions, generator: torch.Generator) -> OneLevelStrategy:
-    from dataclasses import replace
-
     return OneLevelStrategy(space, replace(options, active_paths=0), generator)
 
 

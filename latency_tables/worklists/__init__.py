@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def make_worklist(space: str, ops: list[OpSpec], networks: list[list[OpSpec]]) -
     """A work list whose operations also cover its networks, without doubles."""
     distinct = {op.key: op for op in [*ops, *(op for network in networks for op in network)]}
     return WorkList(space, tuple(distinct[key] for key in sorted(distinct)), tuple(tuple(n) for n in networks))
+
+
+def join_worklists(lists: Sequence[WorkList]) -> WorkList:
+    """All operations of several lists; the networks, and so calibration and certificate, are the first one's."""
+    first, *others = lists
+    ops = [*first.ops, *(op for other in others for op in other.ops)]
+    return make_worklist("+".join(work.space for work in lists), ops, [list(network) for network in first.networks])
 
 
 def load_worklist(name: str | Path) -> WorkList:

@@ -1,0 +1,53 @@
+"""The command line: verbs that call the pipeline, errors as one message, exit codes 0, 1, 2, 130. No logic of its own."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cosearch.cli.environment import prepare_process
+
+DEFAULT_VERB = "search"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: words after the program's name; None: the process's own.
+
+    Returns:
+        0 done, 1 failed run, 2 wrong request, 130 interrupted (and resumable).
+    """
+    prepare_process()
+    import typer
+
+    from cosearch.cli.commands import app, command_line
+    from latency_tables.errors import CosearchError
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    group = typer.main.get_command(app)
+    if not words or (words[0] not in group.commands and words[0] not in ("--help", "-h", "--version")):
+        if words and not words[0].startswith("-") and "=" not in words[0]:
+            import difflib
+
+            near = difflib.get_close_matches(words[0], list(group.commands), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            print(f"error: unknown verb {words[0]!r}.{hint} `cosearch --help` shows all", file=sys.stderr)
+            return 2
+        words.insert(0, DEFAULT_VERB)
+    command_line.set("cosearch " + " ".join(words))
+    try:
+        result = group.main(words, prog_name="cosearch", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except CosearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except typer.TyperException as error:  # a usage error: unknown option, wrong type
+        getattr(error, "show", lambda: print(f"error: {error}", file=sys.stderr))()
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted; `cosearch resume RUN` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1

@@ -1,0 +1,82 @@
+"""`cosearch list`: the entries of a registry, one line each, with their provenance."""
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table as RichTable
+
+from cosearch.pipeline.builtins import load_builtins
+from cosearch.presets import PRESETS
+from cosearch.registry import unknown_name
+from cosearch.rl.envs import ENVIRONMENTS
+from cosearch.rl.teacher import list_teachers
+from cosearch.space.operations import OPERATIONS
+from cosearch.space.space import SPACES
+from cosearch.strategies.base import STRATEGIES
+from latency_tables.devices import list_devices
+
+Rows = list[dict[str, Any]]
+
+
+def _devices() -> Rows:
+    return [{"name": d.name, "description": d.description, "provenance": d.provenance, "runtime": d.runtime, "dtype": d.dtype,
+             "threads": d.threads} for d in list_devices()] + [
+        {"name": "this", "description": "this machine, measured before the search", "provenance": "measured", "runtime": "onnxruntime",
+         "dtype": "float32", "threads": 1}]
+
+
+def _strategies() -> Rows:
+    return [{"name": s.name, "description": s.description, "kind": s.kind, "paper": s.paper} for s in STRATEGIES.entries()]
+
+
+def _envs() -> Rows:
+    return [{"name": f"{family.name}:{game}", "description": family.description, "open": family.is_open}
+            for family in ENVIRONMENTS.entries() for game in family.games]
+
+
+def _teachers() -> Rows:
+    return [{"name": t.name, "description": t.description, "env": t.env, **{k: t.provenance.get(k) for k in ("steps", "score_mean", "score_ci95")},
+             "params": sum(op.params for op in t.ops)} for t in list_teachers()]
+
+
+def _named(entries: Any) -> Rows:
+    return [{"name": e.name, "description": e.description} for e in entries]
+
+
+LISTS = {"devices": _devices, "strategies": _strategies, "envs": _envs, "teachers": _teachers,
+         "ops": lambda: _named(OPERATIONS.entries()), "spaces": lambda: _named(SPACES.entries()),
+         "presets": lambda: _named(PRESETS.values())}
+
+
+def listing(what: str) -> Rows:
+    """The rows of one list.
+
+    Args:
+        what: a key of :data:`LISTS`.
+
+    Raises:
+        UnknownNameError: there is no such list.
+    """
+    load_builtins()
+    if what not in LISTS:
+        raise unknown_name("list", what, LISTS, f"There are {', '.join(LISTS)}")
+    return LISTS[what]()
+
+
+def listing_table(what: str, rows: Rows) -> RichTable:
+    """The rows for people."""
+    table = RichTable(title=what)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row.get(column)) for column in columns))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_text(v) for v in value) + "]"
+    return "" if value is None else str(value)

@@ -1,0 +1,50 @@
+"""``--device this``: measure the machine the command runs on first, for exactly the blocks of the space and the references."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from cosearch.config import Config
+from cosearch.durable import write_bytes_atomic
+from cosearch.pipeline.plan import make_space
+from cosearch.pipeline.session import Progress
+from cosearch.seeding import Streams
+from cosearch.space.network import reference_agents
+from latency_tables.errors import RequestError
+from latency_tables.job import Request, run
+
+NETWORKS = 60  # whole networks: half calibrate the table, half are its certificate
+
+
+def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry_run: bool) -> Config:
+    """The configuration with a freshly measured table, or with one that an earlier run measured for the same blocks.
+
+    Args:
+        config: with ``device=this``.
+        runs: folder of the run folders; the table lies in ``tables`` below it.
+        progress: display.
+        dry_run: do not measure.
+
+    Raises:
+        RequestError: a dry run without a table.
+        MeasurementError: the measurement failed.
+    """
+    space = make_space(config)
+    references = reference_agents(space.frame_shape, space.num_actions)
+    ops = list(dict.fromkeys([*space.all_ops(), *(op for blocks in references.values() for op in blocks)]))
+    generator = Streams(0).torch("arch")
+    networks = [[op.to_dict() for op in space.sample(generator).ops()] for _ in range(NETWORKS)]
+    work = json.dumps({"space": space.name, "ops": [op.to_dict() for op in ops], "networks": networks}).encode()
+    stem = f"this-{hashlib.sha256(work).hexdigest()[:12]}"
+    out = Path(runs) / "tables" / f"{stem}.jsonl"
+    if not out.is_file():
+        if dry_run:
+            raise RequestError(f"this machine has no table yet. Measure it first: python -m latency_tables measure --device this --out {out}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        worklist = out.with_suffix(".worklist.json")
+        write_bytes_atomic(worklist, work)
+        progress.note(f"measuring {len(ops)} blocks and {NETWORKS} networks on this machine (minutes, once) -> {out}")
+        run(Request(out=out, device="this", worklist=str(worklist)), command="cosearch --device this")
+    return dataclasses.replace(config, table=str(out))

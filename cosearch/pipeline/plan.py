@@ -1,0 +1,145 @@
+"""Everything a run needs, resolved and checked before a folder is made: table, space, costs, target, teacher, references."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cosearch.config import Config, config_to_dict
+from cosearch.cost.objective import Target
+from cosearch.cost.table_cost import TableCost
+from cosearch.pipeline.builtins import load_builtins
+from cosearch.rl.envs import EnvOptions, make_env, split_name
+from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
+from cosearch.space.derive import discretise
+from cosearch.space.network import reference_agents
+from cosearch.space.space import SPACES, SearchSpace
+from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from latency_tables.devices import find_table
+from latency_tables.errors import ConfigError
+from latency_tables.table import Table, load_table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved run.
+
+    Attributes:
+        config: the configuration.
+        space: the search space.
+        table: the device's table.
+        strategy: the search method's record.
+        teacher: record of the teacher, or None.
+        targets: upper bounds of the costs.
+        costs: one cost for each target, in the same order; latency first.
+        references: for each fixed agent its predicted latency in seconds, parameters and MACs.
+    """
+
+    config: Config
+    space: SearchSpace
+    table: Table
+    strategy: StrategyInfo
+    teacher: TeacherRecord | None
+    targets: tuple[Target, ...]
+    costs: tuple[TableCost, ...]
+    references: dict[str, dict[str, Any]]
+
+    def record(self, command: str) -> dict[str, Any]:
+        """Content of ``run.json``.
+
+        Args:
+            command: the command line.
+        """
+        table, teacher = self.table, self.teacher
+        return {
+            "command": command, "config": config_to_dict(self.config), "seed": self.config.seed, "versions": versions(),
+            "device": dataclasses.asdict(table.device),
+            "table": {"table_id": table.table_id, "provenance": table.provenance,
+                      "path": f"{table.path.parent.name}/{table.path.name}" if table.path else None},
+            "teacher": None if teacher is None else {"name": teacher.name, "network": teacher.description, **teacher.provenance},
+            "targets": [dataclasses.asdict(target) for target in self.targets],
+            "references": self.references,
+            "space": {"name": self.space.name, "config": self.space.config, "size": self.space.size,
+                      "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions},
+        }
+
+
+def make_plan(config: Config) -> Plan:
+    """Resolve and check a configuration.
+
+    Raises:
+        RequestError: anything that the run would trip over later: unknown names, a table without a block of the space, a
+            teacher of another game, a target that no architecture meets.
+    """
+    load_builtins()
+    strategy = STRATEGIES.get(config.strategy.name)
+    split_name(config.env.name)
+    table = load_table(Path(config.table)) if config.table else find_table(config.device)
+    teacher = find_teacher(config.distill.teacher, config.env.name)
+    if teacher is not None:
+        load_network(teacher)  # a damaged file must show now, not after the search
+        if abs(teacher.gamma - config.rl.gamma) > 1e-9:
+            raise ConfigError(f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
+                              f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 and another teacher")
+    groups = config.strategy.paths_per_rollout if strategy.kind == "gradient" else 1
+    if config.env.num_envs % groups:
+        raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
+    space = make_space(config)
+    references = {}
+    for name, ops in reference_agents(space.frame_shape, space.num_actions).items():
+        references[name] = {"latency_predicted_s": table.predict(ops).latency_s,
+                            "params": sum(op.params for op in ops), "macs": sum(op.macs for op in ops)}
+    o = config.objective
+    latency = o.latency_target_s if o.latency_target_s is not None else o.latency_ratio * references["impala-cnn"]["latency_predicted_s"]
+    targets = [Target("latency_s", latency, o.margin)]
+    if o.energy_target_j is not None:
+        targets.append(Target("energy_j", o.energy_target_j, o.margin))
+    costs = tuple(TableCost(space, table, target.metric) for target in targets)
+    for cost, target in zip(costs, targets):
+        nothing_preferred = [[0.0] * len(point.candidates) for point in space.points]
+        discretise(space, nothing_preferred, costs=cost.candidate_costs(), base=cost.base, target=target.bound)
+    return Plan(config, space, table, strategy, teacher, tuple(targets), costs, references)
+
+
+def make_space(config: Config) -> SearchSpace:
+    """The search space for the task's frames and actions.
+
+    Raises:
+        UnknownNameError: no such environment or space.
+        MissingExtraError: the environment's package is not installed.
+        ConfigError: the space's values do not fit it.
+    """
+    load_builtins()
+    kind = SPACES.get(config.space.name)
+    probe = make_env(config.env.name, EnvOptions(1, 0))
+    frame_shape, num_actions = probe.frame_shape, probe.num_actions
+    probe.close()
+    try:
+        return kind.make(_space_values(config, frame_shape), frame_shape, num_actions)
+    except TypeError as error:
+        raise ConfigError(f"space.values do not fit space {config.space.name!r}: {error}") from error
+
+
+SMALL_FRAMES = {"stem_channels": 16, "stem_kernel": 3, "stem_stride": 1, "stage_channels": [16, 32], "stage_repeats": [2, 3],
+                "stage_strides": [1, 2], "hidden": 128}
+
+
+def _space_values(config: Config, frame_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The space's own values; frames below 32 pixels start from a stem without stride."""
+    small = SMALL_FRAMES if config.space.name == "chain" and min(frame_shape[:2]) < 32 else {}
+    return {**small, **config.space.values}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    import numpy
+    import onnx
+    import scipy
+
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
+            "scipy": scipy.__version__, "onnx": onnx.__version__, "cpu_count": str(os.cpu_count()), "machine": platform.machine()}

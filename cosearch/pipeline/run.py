@@ -1,0 +1,117 @@
+"""A run from request to report, and its resumption: the only place that knows the order of the stages."""
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cosearch.config import Config, config_from_dict
+from cosearch.pipeline.finish import run_finish
+from cosearch.pipeline.plan import Plan, make_plan
+from cosearch.pipeline.retrain import run_retrain
+from cosearch.pipeline.search import run_search
+from cosearch.pipeline.session import Progress, Session, set_threads
+from cosearch.rundir import RunDir
+from latency_tables.errors import RunFolderError, TableError
+
+STAGES = {"search": run_search, "retrain": run_retrain, "finish": run_finish}
+
+
+def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progress) -> RunDir:
+    """Make the run folder and work until the report.
+
+    Args:
+        plan: the resolved run.
+        runs: folder of the runs.
+        name: the run's name.
+        command: the command line, for the record.
+        progress: display.
+
+    Raises:
+        RunFolderError: the folder exists or is in use.
+        RunFailedError: the run failed; the last checkpoint is kept.
+    """
+    record = {"name": name, "created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"), **plan.record(command)}
+    run = RunDir.create(Path(runs), name, record)
+    _work(run, plan, progress)
+    return run
+
+
+def resume_run(path: Path, progress: Progress) -> RunDir:
+    """Go on from the newest checkpoint; a finished run is left as it is.
+
+    Args:
+        path: the run folder.
+        progress: display.
+
+    Raises:
+        RunFolderError: not a run folder, or in use.
+        TableError: the device's table is not the one the run began with.
+    """
+    run = RunDir.open(path)
+    if is_finished(run):
+        progress.note(f"{path} is finished: `cosearch report {path}` writes its report again")
+        return run
+    config = config_of(run)
+    plan = make_plan(config)
+    began, now = run.record["table"]["table_id"], plan.table.table_id
+    if began != now:
+        raise TableError(f"{path} began with the table {began[:12]} of {plan.table.device.name}, which is {now[:12]} now: going on would "
+                         "mix two tables. Give the old one back, or start a new run")
+    _work(run, plan, progress)
+    return run
+
+
+def config_of(run: RunDir) -> Config:
+    """The configuration of a run folder.
+
+    Raises:
+        RunFolderError: its record holds none.
+    """
+    values: Any = run.record.get("config")
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{run.path / 'run.json'} holds no configuration")
+    return config_from_dict(values, str(run.path / "run.json"))
+
+
+def is_finished(run: RunDir) -> bool:
+    """Whether the run has reached its report."""
+    checkpoint = run.load_checkpoint()
+    return checkpoint is not None and checkpoint["stage"] == "done"
+
+
+def export_again(path: Path, progress: Progress) -> RunDir:
+    """Do the last stage again from the final weights: export, evaluation, measurement, report.
+
+    Args:
+        path: the run folder.
+        progress: display.
+
+    Raises:
+        RunFolderError: the run has no final weights yet.
+    """
+    run = RunDir.open(path)
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None or "weights" not in checkpoint["handed_on"]:
+        raise RunFolderError(f"{path} has no trained agent yet: `cosearch resume {path}` goes on with it")
+    _work(run, make_plan(config_of(run)), progress, again="finish")
+    return run
+
+
+def free_name(runs: Path, stem: str) -> str:
+    """``stem``, or ``stem-2``, ``stem-3``, ... whichever folder does not exist yet."""
+    names = [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
+    return next(name for name in names if not (Path(runs) / name).exists())
+
+
+def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None) -> None:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    set_threads(plan.config.threads)
+    with run.lock():
+        session = Session(run, plan, progress)
+        if again is not None:
+            session.checkpoint["stage"] = again
+        while session.stage in STAGES:
+            STAGES[session.stage](session)
+        session.close()

@@ -1,0 +1,134 @@
+"""`cosearch teacher`: PPO on a fixed network with the hyper-parameters that Procgen's authors published, resumable.
+
+64 environments x 256 steps, 8 minibatches of 2,048, 3 epochs, Adam 5e-4 eps 1e-5, gamma 0.999, lambda 0.95, clip 0.2 also on
+the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020). Differs in: the learning rate is constant for the
+first half and then falls linearly to a fifth.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cosearch.config import Config, resolve
+from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.run import set_threads
+from cosearch.pipeline.session import Progress
+from cosearch.pipeline.training import Training, compute_device
+from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.evaluate import Score, evaluate
+from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.teacher import save_teacher
+from cosearch.rundir import RunDir
+from cosearch.seeding import Streams
+from cosearch.space.network import AgentNetwork, reference_agents
+from latency_tables.errors import RunFolderError, UnknownNameError
+
+PUBLISHED = {"rl.rollout_steps": 256, "rl.epochs": 3, "rl.minibatch": 2048, "rl.micro_batch": 128, "rl.lr": 5e-4, "rl.gamma": 0.999,
+             "env.num_envs": 64, "distill.teacher": "none"}
+SAVE_EVERY = 8  # updates between checkpoints
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """What is asked for.
+
+    Attributes:
+        env, network: names.
+        steps: environment steps.
+        seed: the one seed.
+        threads: CPU threads; 0 for all cores.
+        episodes: of the final scores.
+        train_levels: Procgen training levels.
+    """
+
+    env: str
+    network: str
+    steps: int
+    seed: int
+    threads: int
+    episodes: int
+    train_levels: int
+
+
+def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, progress: Progress) -> dict[str, Any]:
+    """Train, score on test and training levels, write the teacher file.
+
+    Args:
+        request: what to train.
+        out: the JSON file; the weights go beside it.
+        runs: folder of the run folders.
+        command: the command line, for the record.
+        progress: display.
+
+    Returns:
+        The provenance that was written.
+
+    Raises:
+        UnknownNameError: no such network for these frames.
+        RunFolderError: the run folder belongs to another request.
+    """
+    load_builtins()
+    set_threads(request.threads)
+    config = resolve(options={**PUBLISHED, "env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels})
+    probe = make_env(request.env, EnvOptions(1, 0))
+    networks = reference_agents(probe.frame_shape, probe.num_actions)
+    probe.close()
+    if request.network not in networks:
+        raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
+    run = _open(request, Path(runs), command)
+    streams = Streams(request.seed)
+    network = AgentNetwork(networks[request.network], streams.torch("weights"))
+    with run.lock():
+        training = _train(run, config, request, network, streams, progress)
+    scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}
+    provenance = {"command": command, "seed": request.seed, "steps": training.step, "train_levels": request.train_levels,
+                  "score_mean": scores["test"].mean, "score_ci95": list(scores["test"].ci95), "episodes": len(scores["test"].returns),
+                  "score_train_mean": scores["train"].mean, "score_train_ci95": list(scores["train"].ci95)}
+    save_teacher(out, network, env=request.env, description=f"{request.network}, PPO", gamma=config.rl.gamma,
+                 reward_std=training.collector.scale.std, provenance=provenance)
+    return {"teacher": str(out), **provenance}
+
+
+def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:
+    name = f"teacher-{request.env.replace(':', '-')}-{request.network}-s{request.seed}"
+    if not (runs / name).exists():
+        return RunDir.create(runs, name, {"command": command, "request": asdict(request)})
+    run = RunDir.open(runs / name)
+    if run.record.get("request") != asdict(request):
+        raise RunFolderError(f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs")
+    return run
+
+
+def _train(run: RunDir, config: Config, request: TeacherRequest, network: AgentNetwork, streams: Streams, progress: Progress) -> Training:
+    subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=compute_device(config.compute))
+    training = Training(config, subject, streams, None, total_steps=request.steps)
+    saved = run.load_checkpoint()
+    if saved is not None:
+        training.restore(saved["training"])
+        streams.load_state_dict(saved["streams"])
+    run.truncate_metrics(training.step, "teacher")
+    progress.stage("teacher", request.steps, training.step)
+    while not training.finished:
+        lr = config.rl.lr * min(1.0, 1.0 - 0.8 * (2.0 * training.progress - 1.0))
+        training.lr = (lr, lr)
+        values = training.advance()
+        line = {"stage": "teacher", "wall_s": 0.0, **values}
+        run.append_metrics(line)
+        progress.update(line)
+        if training.step // training.steps_per_update % SAVE_EVERY == 0 or training.finished:
+            run.save_checkpoint({"training": training.state(), "streams": streams.state_dict()}, training.step)
+    training.close()
+    return training
+
+
+def _score(network: AgentNetwork, config: Config, request: TeacherRequest, levels: str) -> Score:
+    streams = Streams(request.seed)
+    env = make_env(request.env, EnvOptions(64, streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test"))
+    network.cpu().eval()
+    try:
+        return evaluate(network, env, request.episodes, torch.Generator().manual_seed(streams.derive("eval", 1)))
+    finally:
+        env.close()
