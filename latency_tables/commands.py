@@ -58,7 +58,9 @@ def measure(
     out: Annotated[Path, typer.Option(help="The table file to write.")],
     device: Annotated[str, typer.Option(help="Name of the device in the table.")] = "this",
     description: Annotated[str, typer.Option(help="What it is, in words; default: what the machine says.")] = "",
-    worklist: Annotated[str, typer.Option(help="Shipped work list, or a JSON file.")] = "chain",
+    worklist: Annotated[
+        list[str] | None, typer.Option(help="Shipped work list, or a JSON file; repeatable. [chain, references]")
+    ] = None,
     op: Annotated[
         list[str] | None, typer.Option(help="Only this operation (a key), added to the table at --out; repeatable.")
     ] = None,
@@ -99,7 +101,7 @@ def measure(
         out=out,
         device=device,
         description=description,
-        worklist=worklist,
+        worklists=tuple(worklist or ("chain", "references")),
         keys=tuple(op or ()),
         runtime=runtime,
         dtype=dtype,

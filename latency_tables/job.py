@@ -22,7 +22,7 @@ from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.plan import EMPTY, MeasurePlan, make_plan
 from latency_tables.remote import Target
 from latency_tables.schema import TableFile, read_table, write_table
-from latency_tables.worklists import WorkList, load_worklist, make_worklist
+from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
 
 SECONDS_A_MODEL = 0.03
 RUNTIMES = ("onnxruntime", "torch", "tvm")
@@ -35,7 +35,7 @@ class Request:
     Attributes:
         out: the table file.
         device, description: name and words for the header; the description defaults to what the machine says.
-        worklist: shipped name or file.
+        worklists: shipped names or files; the networks of the first one calibrate and certify.
         keys: if given, only these operations, added to the table at ``out``.
         runtime, dtype, batch: part of the table's identity.
         provenance: ``measured``, or ``synthetic`` under emulation.
@@ -47,7 +47,7 @@ class Request:
     out: Path
     device: str = "this"
     description: str = ""
-    worklist: str = "chain"
+    worklists: tuple[str, ...] = ("chain", "references")
     keys: tuple[str, ...] = ()
     runtime: str = "onnxruntime"
     dtype: str = "float32"
@@ -87,7 +87,8 @@ class Request:
                     f"{wrong[0]} is not of dtype {self.dtype} and batch {self.batch}; give --dtype and --batch as in the key"
                 )
             return make_worklist("single operations", ops, [])
-        return load_worklist(self.worklist).cast(dtype=self.dtype, batch=self.batch)
+        lists = [load_worklist(name) for name in self.worklists]
+        return join_worklists(lists).cast(dtype=self.dtype, batch=self.batch)
 
     def plan(self) -> MeasurePlan:
         """All models to time."""
@@ -126,6 +127,7 @@ def run(
         MeasurementError: the measurement failed; what was measured is kept.
     """
     out = request.out
+    request.work()
     existing = _existing(request)
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(out) + ".lock")

@@ -88,10 +88,10 @@ class Journal:
         self._stream.write(json.dumps(record, sort_keys=True).encode() + b"\n")
         self._stream.flush()
 
-    def close(self, *, remove: bool = False) -> None:
-        """Close the file, and remove it when its table is written."""
+    def close(self) -> None:
+        """Write the file out and close it; safe to call twice."""
+        if self._stream.closed:
+            return
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        if remove:
-            self.path.unlink()

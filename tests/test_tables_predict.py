@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
+from test_tables_schema import CONV, TAIL, make_file
 
 from latency_tables.devices import find_table, list_devices, load_any
 from latency_tables.errors import MissingOpError, TableError, UnknownNameError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile
 from latency_tables.table import Table
-from test_tables_schema import CONV, TAIL, make_file
 
 
 def test_prediction_is_overhead_plus_scale_times_sum():
