@@ -1,8 +1,8 @@
 """Searches to compare with, at equal evaluations: random, evolution, and hard-Gumbel sampling (the A3C-S and Auto-NBA family).
 
-All draw the same genotype: two sides and a dataflow for each chunk, and J - 1 cuts. ``gumbel`` is the corrected estimator (log cost
-minus a running mean); ``das`` is the rule as released with Auto-NBA (ICML 2021): learning rate 1e-7 and no baseline, which cannot
-leave random search. ``evolution+cuts`` gives evolution the exact cuts and dataflows that the gradient search also uses.
+All draw the same genotype: two sides and a dataflow for each chunk, and J - 1 cuts. ``gumbel`` is the corrected estimator (log
+cost minus a running mean); ``das`` is the rule as released with Auto-NBA (ICML 2021): learning rate 1e-7 and no baseline, which
+cannot leave random search. ``evolution+cuts`` gives evolution the exact cuts and dataflows that the gradient search also uses.
 """
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The comparison of search methods: four pipeline problems, equal evaluations, several seeds, one table.
 
-Minimise the initiation interval of J chunks with at most 900 multipliers on IMPALA-CNN and the MobileNetV2-like agent, computing only.
-``BEST_KNOWN`` holds the smallest interval that any method and any budget found for us; a run that finds less is to be entered here.
+Minimise the initiation interval of J chunks with at most 900 multipliers on IMPALA-CNN and the MobileNetV2-like agent, computing
+only. ``BEST_KNOWN`` holds the smallest interval that any method and any budget found; a run that finds less
+belongs here.
 """
 from __future__ import annotations
 

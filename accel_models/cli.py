@@ -33,8 +33,8 @@ class Objective(str, Enum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Goal = Annotated[Objective, typer.Option(help="latency: one frame in flight, as for an agent in one environment; interval: a full "
-                                              "pipeline (frames per second); energy: joules a frame.")]
+Goal = Annotated[Objective, typer.Option(help="latency: one frame in flight, as for an agent in one environment; interval: a "
+                                              "full pipeline (frames per second); energy: joules a frame.")]
 
 
 @app.command("evaluate", epilog="Example: python -m accel_models evaluate edge-npu impala")
@@ -60,14 +60,14 @@ def evaluate_command(
                               "python -m accel_models search --benchmark --seeds 6")
 def search_command(
     network: Annotated[str, typer.Argument(help="Name of a shipped network, or a JSON or CSV file of layers.")] = "impala",
-    platform: Annotated[str, typer.Option(help="Design (name or JSON file) whose platform sets limits and number formats.")] = "zc706",
+    platform: Annotated[str, typer.Option(help="Design (name or JSON file) whose platform sets limits and formats.")] = "zc706",
     chunks: Annotated[int, typer.Option(help="Pipeline stages; more of them help the interval, not the latency.")] = 1,
     objective: Goal = Objective.latency,
     evaluations: Annotated[int, typer.Option(help="Relaxed and exact evaluations together.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Same seed, same design.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the design found to this JSON file.")] = None,
-    beside: Annotated[bool, typer.Option("--compare/--no-compare", help="Run the other methods with as many evaluations.")] = True,
-    benchmark: Annotated[bool, typer.Option("--benchmark", help="Compare methods on the four pipeline problems instead.")] = False,
+    beside: Annotated[bool, typer.Option("--compare/--no-compare", help="Run the other methods as well.")] = True,
+    benchmark: Annotated[bool, typer.Option("--benchmark", help="Compare methods on four pipeline problems instead.")] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each method; only for --benchmark.")] = 6,
     methods: Annotated[str, typer.Option(help="Methods of --benchmark, separated by commas.")] = ",".join(ALL_METHODS),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -85,7 +85,8 @@ def search_command(
         print(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
         return
     with printing.progress_bar("search", evaluations) as update:
-        found = search_design(layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations, progress=update)
+        found = search_design(layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations,
+                              progress=update)
     rows = []
     if beside:
         with printing.progress_bar("other methods", len(ALL_METHODS) - 2) as update:

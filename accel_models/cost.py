@@ -150,7 +150,8 @@ def _energy(layers: LayerTensors, machine: Machine, counts: SystolicCounts, side
     fill = sram_j(table, room[1], widths[1], write=True) / widths[1]
     buffer = torch.where(layers.busy, buffer + counts.output_writes * sizes[2] * 8 * write_out, zero) + dram * 8 * fill
     per_mac = sizes[0] + sizes[1] + 2 * sizes[2]
-    register = layers.macs * per_mac + torch.where(layers.busy, counts.weight_reads * sizes[0] + counts.input_reads * sizes[1], zero)
+    loads = counts.weight_reads * sizes[0] + counts.input_reads * sizes[1]
+    register = layers.macs * per_mac + torch.where(layers.busy, loads, zero)
     totals = {"macs": layers.macs + zero, "register_bytes": register, "dram_bytes": dram, "buffer_j": buffer}
     return energy_parts(table, totals, machine.multiplier_bits)
 

@@ -96,7 +96,8 @@ class Chunk:
 
     def __post_init__(self) -> None:
         names = ("rows", "cols", "weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes")
-        faults = [f"{n} must be an integer of at least 1, got {getattr(self, n)!r}" for n in names if not _whole(getattr(self, n))]
+        faults = [f"{n} must be an integer of at least 1, got {getattr(self, n)!r}" for n in names
+                  if not _whole(getattr(self, n))]
         if self.dataflow not in DATAFLOWS:
             faults.append(f"dataflow must be one of {', '.join(DATAFLOWS)}, got {self.dataflow!r}")
         if self.engine not in ENGINES:
@@ -108,7 +109,8 @@ class Chunk:
         elif self.unroll is not None:
             good = len(self.unroll) == 5 and all(_whole(u) for u in self.unroll)
             if not good or self.rows != self.unroll[2] or self.rows * self.cols != _product(self.unroll):
-                faults.append(f"unroll must be five integers (g, k, c, p, q) with rows = c and cols = g k p q, got {self.unroll!r}")
+                faults.append("unroll must be five integers (g, k, c, p, q) with rows = c and cols = g k p q, "
+                              f"got {self.unroll!r}")
         _refuse("chunk", faults)
 
     @property

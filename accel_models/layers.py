@@ -127,7 +127,8 @@ def load_layers(source: str | Path) -> list[LayerShape]:
     if not path.exists() and (NETWORKS / f"{source}.json").exists():
         path = NETWORKS / f"{source}.json"
     if not path.is_file():
-        raise DesignError(f"no network {str(source)!r}: give a JSON or CSV file of layers, or one of {', '.join(network_names())}")
+        known = ", ".join(network_names())
+        raise DesignError(f"no network {str(source)!r}: give a JSON or CSV file of layers, or one of {known}")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
         records = list(csv.DictReader(text.splitlines()))

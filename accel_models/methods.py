@@ -16,7 +16,7 @@ SECONDS_PER_EVALUATION = 1e-3  # one core, chunks 1 to 4; for the plan only
 
 def compare_methods(layers: Sequence[LayerShape], base: AccelDesign, found: FoundDesign, seed: int, chunks: int, objective: str,
                     evaluations: int, progress: Callable[[int, float], None] | None = None) -> list[dict[str, Any]]:
-    """One row for each method, the gradient search first; ``value`` in cycles or joules, None if nothing within the limits was found.
+    """One row for each method, the gradient search first; ``value`` in cycles or joules, None if nothing feasible was found.
 
     Args:
         layers: the network.

@@ -22,8 +22,8 @@ METHOD_WORDS = {
     "gumbel": "hard Gumbel samples, log cost minus running mean, rate 3e-2",
     "das": "hard Gumbel samples as released with Auto-NBA: no baseline, rate 1e-7",
 }
-NOT_VALIDATED = ("modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per second "
-                 "of an FPGA, timing closure, power. Static power is not included.")
+NOT_VALIDATED = ("modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per "
+                 "second of an FPGA, timing closure, power. Static power is not included.")
 
 
 def _console(stderr: bool = False) -> Console:
@@ -54,21 +54,24 @@ def network_report(design: AccelDesign, result: NetworkResult) -> None:
     console = _console()
     table = Table("layer", "chunk", "cycles", "latency us", "DRAM kB", "energy uJ", "array busy %", box=None)
     for layer in result.layers:
-        table.add_row(layer.name, str(layer.chunk), f"{layer.cycles:.0f}", _value(layer.latency_s, 1e6, 2), f"{layer.dram_bytes / 1e3:.1f}",
-                      _value(layer.energy_j, 1e6, 2), f"{100 * layer.utilisation:.1f}")
+        table.add_row(layer.name, str(layer.chunk), f"{layer.cycles:.0f}", _value(layer.latency_s, 1e6, 2),
+                      f"{layer.dram_bytes / 1e3:.1f}", _value(layer.energy_j, 1e6, 2), f"{100 * layer.utilisation:.1f}")
     console.print(table)
     for index, (chunk, seconds) in enumerate(zip(design.chunks, result.chunk_s, strict=True)):
-        console.print(f"chunk {index}: {chunk.rows} x {chunk.cols} {chunk.engine} {chunk.dataflow}, buffers (weights, inputs, outputs) "
-                      f"{chunk.weight_buffer_bytes}, {chunk.input_buffer_bytes}, {chunk.output_buffer_bytes} bytes; {seconds * 1e3:.3f} ms")
+        sizes = f"{chunk.weight_buffer_bytes}, {chunk.input_buffer_bytes}, {chunk.output_buffer_bytes}"
+        console.print(f"chunk {index}: {chunk.rows} x {chunk.cols} {chunk.engine} {chunk.dataflow}, "
+                      f"buffers (weights, inputs, outputs) {sizes} bytes; {seconds * 1e3:.3f} ms")
     r, platform = result.resources, design.platform
-    used = {"DSP": (r.dsp, platform.dsp_limit), "BRAM18": (r.bram18, platform.bram18_limit), "elements": (r.elements, platform.pe_limit),
-            "SRAM bytes": (r.sram_bytes, platform.sram_limit_bytes)}
+    used = {"DSP": (r.dsp, platform.dsp_limit), "BRAM18": (r.bram18, platform.bram18_limit),
+            "elements": (r.elements, platform.pe_limit), "SRAM bytes": (r.sram_bytes, platform.sram_limit_bytes)}
     shown = [f"{name} {value:g} of {limit}" for name, (value, limit) in used.items() if value is not None and limit is not None]
     console.print(f"{design.name} on {platform.name}: {', '.join(shown)}; area {_value(r.area_mm2, 1)} mm2")
-    console.print(f"one frame in flight (an agent in one environment): {_value(result.latency_s, 1e3)} ms, {1 / result.latency_s:.1f} /s")
-    console.print(f"full pipeline ({len(design.chunks)} in flight): a frame each {_value(result.interval_s, 1e3)} ms, {result.frames_per_s:.1f} /s")
-    console.print(f"energy {_value(result.energy_j, 1e6, 2)} uJ a frame (constants: {platform.energy or 'none known for this platform'}), "
-                  f"DRAM {result.dram_bytes / 1e3:.1f} kB a frame")
+    console.print(f"one frame in flight (an agent in one environment): {_value(result.latency_s, 1e3)} ms, "
+                  f"{1 / result.latency_s:.1f} /s")
+    console.print(f"full pipeline ({len(design.chunks)} in flight): a frame each {_value(result.interval_s, 1e3)} ms, "
+                  f"{result.frames_per_s:.1f} /s")
+    console.print(f"energy {_value(result.energy_j, 1e6, 2)} uJ a frame (constants: "
+                  f"{platform.energy or 'none known for this platform'}), DRAM {result.dram_bytes / 1e3:.1f} kB a frame")
     console.print(NOT_VALIDATED)
 
 
@@ -79,8 +82,8 @@ def method_table(rows: Sequence[dict[str, Any]], objective: str) -> None:
     table = Table("method", f"{objective} ({'joules' if objective == 'energy' else 'cycles'})", "ratio", "evaluations", box=None)
     for row in rows:
         found = row["value"] is not None
-        table.add_row(row["method"], f"{row['value']:.6g}" if found else "none within limits", f"{row['ratio']:.3f}" if found else "-",
-                      str(row["evaluations"]))
+        table.add_row(row["method"], f"{row['value']:.6g}" if found else "none within limits",
+                      f"{row['ratio']:.3f}" if found else "-", str(row["evaluations"]))
     _console().print(table)
 
 

@@ -1,8 +1,8 @@
 """A design-search problem: knobs, limits, objective, and the exact score of candidate designs.
 
 A candidate has J chunks; each has two array sides, three buffer-tile sizes (k, c, p; whole columns) unless only computing is
-modelled, and a dataflow. Layers go to chunks in contiguous runs. Every score counts as one evaluation, with given cuts or with the
-best ones (a dynamic programme over the same table of layer costs).
+modelled, and a dataflow. Layers go to chunks in contiguous runs. Every score counts as one evaluation, with given cuts or with
+the best ones (a dynamic programme over the same table of layer costs).
 """
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ class DesignProblem:
 
     def values(self, index: np.ndarray) -> Tensor:
         """Knob values ``[B, J, N]`` of grid indices ``[B, J, N]``."""
-        return torch.tensor(np.stack([np.asarray(options)[index[..., n]] for n, options in enumerate(self.grid)], -1).astype(float))
+        columns = [np.asarray(options, dtype=float)[index[..., n]] for n, options in enumerate(self.grid)]
+        return torch.tensor(np.stack(columns, -1))
 
     def nearest(self, log2_values: np.ndarray) -> np.ndarray:
         """Grid indices ``[B, J, N]`` nearest to log2 values ``[B, J, N]``."""

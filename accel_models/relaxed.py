@@ -58,7 +58,8 @@ def membership(cuts: Tensor, layers: int, temperature: float) -> Tensor:
     return torch.cat([edge, past], 1) - torch.cat([past, torch.zeros_like(edge)], 1)
 
 
-def relaxed_value(problem: DesignProblem, designs: RelaxedDesigns, heat: Temperatures, rounding: str = "smooth") -> tuple[Tensor, Tensor]:
+def relaxed_value(problem: DesignProblem, designs: RelaxedDesigns, heat: Temperatures,
+                  rounding: str = "smooth") -> tuple[Tensor, Tensor]:
     """Log of the soft score, and by how much the limits are exceeded; counts B evaluations.
 
     Args:
@@ -76,7 +77,7 @@ def relaxed_value(problem: DesignProblem, designs: RelaxedDesigns, heat: Tempera
     weights = torch.softmax(designs.option / heat.option, -1).unsqueeze(2)
     share = membership(designs.cuts, len(problem.layers), heat.cut)
     per_chunk = ((problem.target(costs) * weights).sum(-1) * share).sum(-1)
-    floor = per_chunk.detach().amax(-1, keepdim=True) * 1e-9
+    floor = per_chunk.detach().amax(-1, keepdim=True) * 1e-12
     if problem.objective == "interval":
         logs = torch.log(per_chunk + floor)
         if costs.dram_bytes is not None:

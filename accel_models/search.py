@@ -1,7 +1,7 @@
 """Design search by gradient: relaxed starts in parallel, projected and scored exactly on the way, then a discrete polish.
 
-``search_design`` is the whole thing for a platform; ``continuous`` is the method on any :class:`~accel_models.problem.DesignProblem`.
-Every relaxed and every exact evaluation counts, so that methods compare at equal numbers of evaluations.
+``search_design`` is the whole thing for a platform; ``continuous`` is the method on any ``problem.DesignProblem``. Every relaxed
+and every exact evaluation counts, so that methods compare at equal numbers of evaluations.
 """
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def continuous(problem: DesignProblem, budget: int, seed: int, *, polish_share: 
         raise ConfigError(f"the budget must be at least {per_round} evaluations, got {budget}")
     rng = np.random.default_rng(seed)
     designs = _starts(problem, rng)
-    optimiser = torch.optim.Adam([{"params": [designs.log2, designs.option], "lr": RATE}, {"params": [designs.cuts], "lr": CUT_RATE}])
+    optimiser = torch.optim.Adam([{"params": [designs.log2, designs.option], "lr": RATE},
+                                  {"params": [designs.cuts], "lr": CUT_RATE}])
     top = torch.tensor(TOP_LOG2[: designs.log2.shape[-1]], dtype=torch.float64)
     elites, end = Elites(ELITES), problem.evaluations + budget
     basins = [Elites(1) for _ in range(STARTS)]
@@ -136,7 +137,8 @@ def polish(problem: DesignProblem, elites: Elites, end: int, rng: np.random.Gene
             progress(problem.evaluations, elites.best.value)
 
 
-def _descend(problem: DesignProblem, elites: Elites, start: Candidate, end: int, rng: np.random.Generator, seen: set[bytes]) -> None:
+def _descend(problem: DesignProblem, elites: Elites, start: Candidate, end: int, rng: np.random.Generator,
+             seen: set[bytes]) -> None:
     """Move to a better neighbour as soon as a handful has one, until none is left or the budget ends."""
     current: Candidate | None = start
     while current is not None and current.index.tobytes() not in seen:

@@ -18,7 +18,8 @@ from latency_tables.errors import DesignError, InfeasibleCandidateError, ShapeEr
 from latency_tables.opspec import OpSpec
 
 NPU, ZC706 = load_design("edge-npu"), load_design("zc706")
-BLOCKS = [OpSpec("stem", 3, 32, 32, 8, kernel=3, padding=1), OpSpec("mbconv", 8, 32, 32, 16, kernel=3, stride=2, padding=1, expansion=3),
+BLOCKS = [OpSpec("stem", 3, 32, 32, 8, kernel=3, padding=1),
+          OpSpec("mbconv", 8, 32, 32, 16, kernel=3, stride=2, padding=1, expansion=3),
           OpSpec("maxpool", 16, 16, 16, 16, kernel=2, stride=2), OpSpec("head", 16, 8, 8, 6, hidden=32)]
 
 
@@ -51,7 +52,8 @@ def test_faults_of_a_design_come_in_one_message(tmp_path):
         load_design(tmp_path / "broken.json")
 
 
-@pytest.mark.parametrize("change", [{"rows": 0}, {"dataflow": "rs"}, {"tile": (1, 2)}, {"engine": "tile"}, {"unroll": (1, 1, 1, 1, 1)},
+@pytest.mark.parametrize("change", [{"rows": 0}, {"dataflow": "rs"}, {"tile": (1, 2)}, {"engine": "tile"},
+                                    {"unroll": (1, 1, 1, 1, 1)},
                                     {"engine": "tile", "unroll": (1, 2, 3, 1, 1)}, {"weight_buffer_bytes": 1.5}])
 def test_wrong_chunks_are_refused(change):
     with pytest.raises(DesignError):
@@ -143,7 +145,8 @@ def test_options_change_the_result():
     tight = replace(NPU, chunks=(replace(NPU.chunks[0], tile=(1024, 1024, 64, 64)),))
     with pytest.raises(InfeasibleCandidateError, match="exceeds the"):
         evaluate(layers, tight)
-    small = replace(NPU, chunks=(replace(NPU.chunks[0], weight_buffer_bytes=256, input_buffer_bytes=512, output_buffer_bytes=256),))
+    little = replace(NPU.chunks[0], weight_buffer_bytes=256, input_buffer_bytes=512, output_buffer_bytes=256)
+    small = replace(NPU, chunks=(little,))
     assert evaluate(layers, replace(small, partial_bits=16)).dram_bytes <= evaluate(layers, small).dram_bytes
 
 

@@ -21,7 +21,8 @@ def num(value):
 
 
 def random_layer(rng, depthwise=False):
-    kind, size = ("dw", {"G": rng.randint(1, 6), "K": 1, "C": 1}) if depthwise else ("conv", {"G": 1, "K": rng.randint(1, 6), "C": rng.randint(1, 5)})
+    channels, inputs = rng.randint(1, 6), rng.randint(1, 5)
+    kind, size = ("dw", {"G": channels, "K": 1, "C": 1}) if depthwise else ("conv", {"G": 1, "K": channels, "C": inputs})
     kernel = rng.randint(1, 3)
     return LayerShape("x", kind, **size, P=rng.randint(1, 6), Q=rng.randint(1, 6), R=kernel, S=kernel, stride=rng.randint(1, 3))
 
@@ -104,7 +105,8 @@ def test_tile_engine_equals_counting_steps():
     for trial in range(60):
         layer = random_layer(rng, depthwise=trial % 3 == 0)
         unroll = [rng.randint(1, 4) for _ in range(5)]
-        steps = itertools.product(*(range(0, getattr(layer, d), u) for d, u in zip("GKCPQ", unroll, strict=True)), range(layer.R * layer.S))
+        loops = [range(0, getattr(layer, d), u) for d, u in zip("GKCPQ", unroll, strict=True)]
+        steps = itertools.product(*loops, range(layer.R * layer.S))
         assert float(tile_engine_cycles(stack([layer]), unroll)[0]) == sum(1 for _ in steps)
 
 
@@ -122,12 +124,14 @@ def test_systolic_reads_equal_counting_folds():
                 cycles += (4 if dataflow != "os" else 0) + 4 + 3 + length - 2
                 along, down, held = along + r * length, down + c * length, held + r * c
         words = {"ws": (along, held, down), "os": (along, down, held), "is": (held, along, down)}[dataflow]
-        assert [float(v[0, place]) for v in (got.cycles, got.input_reads, got.weight_reads, got.output_writes)] == [cycles, *words]
+        counted = (got.cycles, got.input_reads, got.weight_reads, got.output_writes)
+        assert [float(v[0, place]) for v in counted] == [cycles, *words]
 
 
 def test_depthwise_modes_differ_and_columns_uses_them():
     shapes = stack([LayerShape("x", "dw", 16, 1, 1, 4, 4, 3, 3, 1)])
-    channels, columns = (systolic_counts(product_view(shapes, mode), num(8), num(8)).cycles[0] for mode in ("channels", "columns"))
+    channels, columns = (systolic_counts(product_view(shapes, mode), num(8), num(8)).cycles[0]
+                         for mode in ("channels", "columns"))
     assert channels[0] == 16 * 2 * (8 * 2 + 8 + 16 - 2) and columns[0] == 2 * 2 * (8 * 2 + 8 + 16 - 2)
     assert channels[2] == columns[2], "input-stationary cannot spread channels over columns"
     with pytest.raises(ConfigError, match="depthwise_mode"):
@@ -167,7 +171,8 @@ def test_relaxed_equals_exact_at_integer_points(rounding):
     for knobs in itertools.product((1, 2, 4), (1, 2, 8), (1, 8, 16), (1, 4, 16), (1, 2, 8), (1, 4, 8)):
         values = [num(k) for k in knobs]
         exact, relaxed = costs_at(layers, machine, values, "exact"), costs_at(layers, machine, values, rounding)
-        for a, b in ((exact.latency_cycles, relaxed.latency_cycles), (exact.energy_j, relaxed.energy_j), (exact.dram_bytes, relaxed.dram_bytes)):
+        for a, b in ((exact.latency_cycles, relaxed.latency_cycles), (exact.energy_j, relaxed.energy_j),
+                     (exact.dram_bytes, relaxed.dram_bytes)):
             assert torch.allclose(a, b, rtol=1e-9, atol=0), knobs
 
 
@@ -186,8 +191,9 @@ def test_gradients_equal_central_differences():
         for place in range(3):
             own = torch.autograd.grad(value(knobs)[place], knobs)[0]
             step = 1e-6
-            numeric = torch.stack([(value(knobs.detach() + step * unit)[place] - value(knobs.detach() - step * unit)[place]) / (2 * step)
-                                   for unit in torch.eye(6, dtype=torch.float64)])
+            moves = torch.eye(6, dtype=torch.float64) * step
+            at = knobs.detach()
+            numeric = torch.stack([(value(at + move)[place] - value(at - move)[place]) / (2 * step) for move in moves])
             assert torch.allclose(own, numeric, rtol=1e-4, atol=1e-5), (own, numeric)
 
 
@@ -210,8 +216,10 @@ def test_a_thousand_designs_in_under_a_second():
             begin = time.perf_counter()
             k = torch.exp2(knobs)
             rows, cols = k[:, 0, None, None], k[:, 1, None, None]
-            tile = clipped_tiles(shapes, (k[:, 2, None], k[:, 3, None], k[:, 4, None], torch.full((1000, 1), 1e6, dtype=torch.float64)), "smooth")
-            out = layer_costs(shapes, machine, compute_counts(shapes, machine, rows, cols, "smooth"), rows, cols, tile).latency_cycles
+            columns = torch.full((1000, 1), 1e6, dtype=torch.float64)
+            tile = clipped_tiles(shapes, (k[:, 2, None], k[:, 3, None], k[:, 4, None], columns), "smooth")
+            counts = compute_counts(shapes, machine, rows, cols, "smooth")
+            out = layer_costs(shapes, machine, counts, rows, cols, tile).latency_cycles
             out.log().sum().backward()
             best = min(best, time.perf_counter() - begin)
         assert out.shape == (1000, 27, 3) and bool(torch.isfinite(knobs.grad).all()) and best < 1.0

@@ -89,7 +89,8 @@ def test_timeloop_row_made_by_hand(tmp_path):
     """1x1 convolution, C = K = P = 2, everything in DRAM loops: counted on paper."""
     header = ["target.cycle", "target.energy", "mapping.mapping", "arch.meshX", "arch.mem1_entries", "arch.mem2_entries",
               "prob.Wstride", "prob.Hstride", *(f"prob.{d}" for d in "CKPQRSN")]
-    row = ["3", "1", "L3[WIO] P2 K2 C2 - L2[WI] N1 - L1[O] N1 - L0[W] N1", "2", "16", "16", "1", "1", "2", "2", "2", "1", "1", "1", "1"]
+    row = ["3", "1", "L3[WIO] P2 K2 C2 - L2[WI] N1 - L1[O] N1 - L0[W] N1", "2", "16", "16", "1", "1",
+           "2", "2", "2", "1", "1", "1", "1"]
     file = tmp_path / "rows.csv"
     file.write_text(",".join(header) + "\n" + ",".join(row) + "\n", encoding="utf-8")
     got = compare("timeloop", file)[0]

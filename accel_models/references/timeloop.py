@@ -109,7 +109,8 @@ def compare(path: str | Path) -> list[ComparedRow]:
         mapping = parse_mapping(row["mapping.mapping"])
         count = accesses(mapping, stride)
         if count.macs != prod(sizes.values()):
-            raise DesignError(f"{path}, line {number}: the mapping covers {count.macs} operations, the layer has {prod(sizes.values())}")
+            raise DesignError(f"{path}, line {number}: the mapping covers {count.macs} operations, the layer has "
+                              f"{prod(sizes.values())}")
         cycles = max(count.macs / (count.rows * count.cols), count.accumulator / (PORT_WORDS_PER_CYCLE * count.cols),
                      count.scratchpad / (PORT_WORDS_PER_CYCLE * sides), count.dram / DRAM_WORDS_PER_CYCLE)
         accumulator_kb, scratchpad_kb = entries1 * sides * 4 / 1024, entries2 / 1024
