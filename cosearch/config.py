@@ -5,6 +5,7 @@ equal object. An unknown key is a fault that suggests the nearest one.
 """
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -74,7 +75,7 @@ class StrategyConfig:
     active_paths: Annotated[int, Field(ge=0)] = 1
     temperature_start: PositiveFloat = 3.0
     temperature_end: PositiveFloat = 0.3
-    lr: PositiveFloat = 0.01
+    lr: PositiveFloat = 0.003
     start: Literal["target", "uniform"] = "target"
     warmup_fraction: Fraction = 0.1
     candidates: Positive = 4
@@ -98,17 +99,17 @@ class RlConfig:
     algorithm: Literal["ppo", "a2c"] = "ppo"
     rollout_steps: Positive = 64
     epochs: Positive = 3
-    minibatch: Positive = 512
+    minibatch: Positive = 128
     micro_batch: Positive = 128
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = 2e-3
     lr_end_fraction: Fraction = 0.1
     gamma: Fraction = 0.999
     lam: Fraction = 0.95
     clip: PositiveFloat = 0.2
     value_clip: bool = True
-    value_weight: NonNegative = 0.5
+    value_weight: NonNegative = 0.1
     entropy_weight: NonNegative = 0.01
-    max_grad_norm: PositiveFloat = 0.5
+    max_grad_norm: PositiveFloat = 2.0
     bf16: bool = True
 
 
@@ -124,7 +125,7 @@ class DistillConfig:
 
     teacher: str = "auto"
     actor: NonNegative = 1.0
-    critic: NonNegative = 0.5
+    critic: NonNegative = 0.1
     end_fraction: Fraction = 0.5
 
 
@@ -161,8 +162,8 @@ class BudgetConfig:
         measure_s: seconds for measuring the exported agent.
     """
 
-    search_steps: Annotated[int, Field(ge=1)] = 200_000
-    retrain_steps: Annotated[int, Field(ge=0)] = 400_000
+    search_steps: Annotated[int, Field(ge=1)] = 120_000
+    retrain_steps: Annotated[int, Field(ge=0)] = 280_000
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000
@@ -236,7 +237,8 @@ def _known_keys(section: type = Config, prefix: str = "") -> list[str]:
     keys = []
     for field in dataclasses.fields(section):
         default = getattr(section(), field.name)
-        keys += _known_keys(type(default), f"{prefix}{field.name}.") if dataclasses.is_dataclass(default) else [prefix + field.name]
+        key = prefix + field.name
+        keys += _known_keys(type(default), f"{key}.") if dataclasses.is_dataclass(default) else [key]
     return keys
 
 
@@ -255,7 +257,8 @@ def resolve(*, preset: str = "quick", file: Path | None = None, overrides: Seque
     """
     if preset not in PRESETS:
         near = difflib.get_close_matches(preset, PRESETS, n=1)
-        raise ConfigError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        raise ConfigError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}."
+                          + (f" Did you mean {near[0]!r}?" if near else ""))
     values: dict[str, Any] = {}
     _merge(values, PRESETS[preset].values)
     if file is not None:
@@ -283,7 +286,7 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:
-            into[key] = json.loads(json.dumps(value)) if isinstance(value, Mapping) else value
+            into[key] = copy.deepcopy(dict(value)) if isinstance(value, Mapping) else value
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -40,6 +40,7 @@ def run_finish(session: Session) -> None:
     score = _evaluate(session, OnnxAgent(run.path / "agent.onnx"))
     low, high = score.ci95
     session.progress.note(f"score on held-out levels {score.mean:.2f} [{low:.2f}, {high:.2f}] over {len(score.returns)} episodes")
+    run.write_json("evaluation.json", {"levels": "test", "actions": "sampled", "returns": list(score.returns)})
     measured = _measure(session, run)
     prediction = plan.table.predict(architecture.ops())
     latency = {"predicted_s": prediction.latency_s, "predicted_provenance": prediction.provenance,

@@ -27,7 +27,8 @@ from cosearch.space.network import AgentNetwork, reference_agents
 from latency_tables.errors import RunFolderError, UnknownNameError
 
 PUBLISHED = {"rl.rollout_steps": 256, "rl.epochs": 3, "rl.minibatch": 2048, "rl.micro_batch": 128, "rl.lr": 5e-4, "rl.gamma": 0.999,
-             "env.num_envs": 64, "distill.teacher": "none"}
+             "rl.value_weight": 0.5, "rl.entropy_weight": 0.01, "rl.max_grad_norm": 0.5, "rl.clip": 0.2, "rl.lam": 0.95, "env.num_envs": 64,
+             "distill.teacher": "none"}
 SAVE_EVERY = 8  # updates between checkpoints
 
 

@@ -1,0 +1,88 @@
+"""What the search costs beside plain training: seconds of one update with K = 1 and 2 against the derived network alone.
+
+``python -m cosearch.benchmarks.search_step`` interleaves the three in one process on the same rollout sizes. The paths are
+those of the derived architecture (with K = 2 the second candidate is sampled), so that the ratio shows the machinery and not
+that other architectures are larger; the ratio over freely sampled paths is printed beside it.
+"""
+from __future__ import annotations
+
+import json
+import resource
+import time
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from cosearch.cli.environment import prepare_process
+
+
+def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
+    """Time all variants in turns.
+
+    Args:
+        rounds: updates of each variant.
+        threads: CPU threads; 0 for all cores.
+        words: further KEY=VALUE words.
+    """
+    import torch
+
+    from cosearch.config import resolve
+    from cosearch.pipeline.plan import make_plan
+    from cosearch.pipeline.run import set_threads
+    from cosearch.pipeline.search import most_likely_feasible
+    from cosearch.pipeline.supernet_subject import SuperNetSubject
+    from cosearch.pipeline.training import Training
+    from cosearch.rl.subject import NetworkSubject
+    from cosearch.rl.teacher import Teacher
+    from cosearch.seeding import Streams
+    from cosearch.space.derive import derive
+    from cosearch.space.supernet import SuperNet
+    from cosearch.strategies.initialisation import max_entropy_logits
+    from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+
+    set_threads(threads)
+    plan = make_plan(resolve(overrides=["strategy.paths_per_rollout=1", *words]))
+    config, device = plan.config, torch.device("cpu")
+    streams = Streams(0)
+    teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
+    start = max_entropy_logits(plan.costs[0].candidate_costs(), plan.costs[0].base, plan.targets[0].bound)
+    generator = torch.Generator().manual_seed(1)
+    scores = [[float(torch.rand((), generator=generator)) for _ in row] for row in start]
+    architecture = most_likely_feasible(plan, scores)
+    subjects: dict[str, Any] = {"alone": NetworkSubject(derive(architecture, streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16,
+                                                        device=device)}
+    for name, active, pinned in (("K=1", 1, True), ("K=2", 2, True), ("K=1, sampled paths", 1, False)):
+        strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
+        strategy.start_at([[20.0 * (i == choice) for i in range(len(row))] for row, choice in zip(start, architecture.choices)]
+                          if pinned else start)
+        subjects[name] = SuperNetSubject(SuperNet(plan.space, streams.torch("weights")), strategy, [], paths=1, lr=1e-3,
+                                         bf16=config.rl.bf16, device=device, warmup=0.0)
+    trainings = {name: Training(config, subject, streams, teacher, total_steps=10**9) for name, subject in subjects.items()}
+    for training in trainings.values():
+        training.advance()
+    seconds: dict[str, list[float]] = {name: [] for name in trainings}
+    for _ in range(rounds):
+        for name, training in trainings.items():
+            began = time.perf_counter()
+            training.advance()
+            seconds[name].append(time.perf_counter() - began)
+    for training in trainings.values():
+        training.close()
+    alone = np.asarray(seconds["alone"])
+    return {"architecture": list(architecture.choice_names), "rounds": rounds,
+            "update_s": {name: float(np.median(values)) for name, values in seconds.items()},
+            "ratio": {name: float(np.median(np.asarray(values) / alone)) for name, values in seconds.items()},
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def main(rounds: Annotated[int, typer.Option(min=1, help="Updates of each variant.")] = 7,
+         threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
+         words: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words.")] = None) -> None:
+    """Measure and print."""
+    prepare_process()
+    print(json.dumps(measure(rounds, threads, words or []), indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
