@@ -20,8 +20,16 @@ from latency_tables.errors import ConfigError, RequestError, ShapeError, Unknown
 for module in pkgutil.iter_modules(cosearch.space.__path__):
     importlib.import_module(f"cosearch.space.{module.name}")
 
-TINY = ChainConfig(stem_channels=4, stem_kernel=3, stem_stride=2, stage_channels=(4, 6), stage_repeats=(2, 1), stage_strides=(1, 2),
-                   candidates=("conv_k3", "mbconv_k3_e3", "skip"), hidden=8)
+TINY = ChainConfig(
+    stem_channels=4,
+    stem_kernel=3,
+    stem_stride=2,
+    stage_channels=(4, 6),
+    stage_repeats=(2, 1),
+    stage_strides=(1, 2),
+    candidates=("conv_k3", "mbconv_k3_e3", "skip"),
+    hidden=8,
+)
 SMALL = {"chain": json.loads(json.dumps(TINY.__dict__))}
 
 
@@ -36,8 +44,15 @@ def test_every_registered_space_conforms(entry, frame_shape):
 
 
 def test_two_stage_chain_has_the_shapes_of_its_configuration():
-    values = {"stem_channels": 32, "stem_kernel": 8, "stem_stride": 4, "stage_channels": [32, 64], "stage_repeats": [3, 4],
-              "stage_strides": [1, 2], "hidden": 32}
+    values = {
+        "stem_channels": 32,
+        "stem_kernel": 8,
+        "stem_stride": 4,
+        "stage_channels": [32, 64],
+        "stage_repeats": [3, 4],
+        "stage_strides": [1, 2],
+        "hidden": 32,
+    }
     space = check_space(SPACES.get("chain"), values, (64, 64, 3), 15, samples=2)
     assert space.size == 9**7 == 4_782_969
     assert (space.stem.out_height, space.stem.out_width) == (16, 16)
@@ -94,26 +109,29 @@ def test_json_round_trip_through_a_file(tmp_path):
     assert found.space.frame_shape == (12, 12, 3) and isinstance(found.space.frame_shape, tuple)
 
 
-@pytest.mark.parametrize("change, text", [
-    (lambda v: v["operations"][1].update(out_channels=7), "edited or damaged"),
-    (lambda v: v["operations"].pop(), "edited or damaged"),
-    (lambda v: v.update(choices=[0, 0, 0]), "edited or damaged"),
-    (lambda v: v["space_config"].update(hidden=9), "edited or damaged"),
-    (lambda v: v.update(choices=[0, 0, 3]), "candidates 0..2, got 3"),
-    (lambda v: v.update(choices=[0, 0, -1]), "candidates 0..2, got -1"),
-    (lambda v: v.update(choices=[0, 0]), "3 choice points, got 2"),
-    (lambda v: v.update(choices=[1, 2, 0.4]), "whole numbers"),
-    (lambda v: v.update(choices=None), "not a valid architecture"),
-    (lambda v: v.update(space="chian"), "Did you mean 'chain'"),
-    (lambda v: v.update(space=["chain"]), "not a valid architecture"),
-    (lambda v: v.update(space_config=[]), "not a valid architecture"),
-    (lambda v: v["space_config"].update(hiden=9), "did you mean 'hidden'"),
-    (lambda v: v["space_config"].update(hidden="wide"), "space.values.hidden"),
-    (lambda v: v["space_config"].update(candidates=["conv_k4"]), "conv_k"),
-    (lambda v: v.update(frame_shape=[12, 12]), "not a valid architecture"),
-    (lambda v: v.update(format="other"), "cosearch-architecture-1"),
-    (lambda v: v.pop("num_actions"), "num_actions"),
-])
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (lambda v: v["operations"][1].update(out_channels=7), "edited or damaged"),
+        (lambda v: v["operations"].pop(), "edited or damaged"),
+        (lambda v: v.update(choices=[0, 0, 0]), "edited or damaged"),
+        (lambda v: v["space_config"].update(hidden=9), "edited or damaged"),
+        (lambda v: v.update(choices=[0, 0, 3]), "candidates 0..2, got 3"),
+        (lambda v: v.update(choices=[0, 0, -1]), "candidates 0..2, got -1"),
+        (lambda v: v.update(choices=[0, 0]), "3 choice points, got 2"),
+        (lambda v: v.update(choices=[1, 2, 0.4]), "whole numbers"),
+        (lambda v: v.update(choices=None), "not a valid architecture"),
+        (lambda v: v.update(space="chian"), "Did you mean 'chain'"),
+        (lambda v: v.update(space=["chain"]), "not a valid architecture"),
+        (lambda v: v.update(space_config=[]), "not a valid architecture"),
+        (lambda v: v["space_config"].update(hiden=9), "did you mean 'hidden'"),
+        (lambda v: v["space_config"].update(hidden="wide"), "space.values.hidden"),
+        (lambda v: v["space_config"].update(candidates=["conv_k4"]), "conv_k"),
+        (lambda v: v.update(frame_shape=[12, 12]), "not a valid architecture"),
+        (lambda v: v.update(format="other"), "cosearch-architecture-1"),
+        (lambda v: v.pop("num_actions"), "num_actions"),
+    ],
+)
 def test_a_tampered_architecture_is_refused(change, text):
     values = copy.deepcopy(tiny().architecture([1, 2, 0]).to_dict())
     change(values)
@@ -131,16 +149,19 @@ def test_a_file_that_is_no_architecture_is_refused(tmp_path, content):
         load_architecture(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("change, error", [
-    ({"stage_strides": (1,)}, ConfigError),
-    ({"stage_repeats": (2, 0)}, ConfigError),
-    ({"stage_channels": (), "stage_repeats": (), "stage_strides": ()}, ConfigError),
-    ({"candidates": ("conv_k3", "conv_k3")}, ShapeError),
-    ({"candidates": ()}, ShapeError),
-    ({"candidates": ("conv_k9",)}, UnknownNameError),
-    ({"stem_kernel": 1, "stem_stride": 4}, ShapeError),
-    ({"hidden": 0}, ShapeError),
-])
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        ({"stage_strides": (1,)}, ConfigError),
+        ({"stage_repeats": (2, 0)}, ConfigError),
+        ({"stage_channels": (), "stage_repeats": (), "stage_strides": ()}, ConfigError),
+        ({"candidates": ("conv_k3", "conv_k3")}, ShapeError),
+        ({"candidates": ()}, ShapeError),
+        ({"candidates": ("conv_k9",)}, UnknownNameError),
+        ({"stem_kernel": 1, "stem_stride": 4}, ShapeError),
+        ({"hidden": 0}, ShapeError),
+    ],
+)
 def test_a_chain_that_cannot_be_built_is_refused(change, error):
     with pytest.raises(error):
         chain_space(ChainConfig(**{**TINY.__dict__, **change}), (12, 12, 3), 4)
@@ -149,9 +170,19 @@ def test_a_chain_that_cannot_be_built_is_refused(change, error):
         SPACES.get("chain").make(values, (12, 12, 3), 4)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("stem_channels", 5), ("stem_kernel", 5), ("stem_stride", 1), ("stage_channels", (5, 6)), ("stage_repeats", (1, 1)),
-    ("stage_strides", (2, 2)), ("candidates", ("conv_k3", "skip")), ("hidden", 9)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("stem_channels", 5),
+        ("stem_kernel", 5),
+        ("stem_stride", 1),
+        ("stage_channels", (5, 6)),
+        ("stage_repeats", (1, 1)),
+        ("stage_strides", (2, 2)),
+        ("candidates", ("conv_k3", "skip")),
+        ("hidden", 9),
+    ],
+)
 def test_each_field_of_the_chain_changes_the_blocks(field, value):
     changed = chain_space(ChainConfig(**{**TINY.__dict__, field: value}), (12, 12, 3), 4)
     blocks, before = ([space.stem, *(spec for p in space.points for spec in p.specs), space.head] for space in (changed, tiny()))

@@ -22,9 +22,11 @@ def plain_space(sizes):
 
 def enumerate_best(scores, costs, base, target):
     """Highest score among all architectures that meet the target, or None."""
-    feasible = [sum(row[c] for row, c in zip(scores, choices))
-                for choices in itertools.product(*(range(len(row)) for row in scores))
-                if base + sum(row[c] for row, c in zip(costs, choices)) <= target]
+    feasible = [
+        sum(row[c] for row, c in zip(scores, choices))
+        for choices in itertools.product(*(range(len(row)) for row in scores))
+        if base + sum(row[c] for row, c in zip(costs, choices)) <= target
+    ]
     return max(feasible, default=None)
 
 
@@ -92,8 +94,10 @@ def test_large_space_is_solved_exactly():
     scores, costs = ([list(row) for row in stream.random((12, 9))] for _ in range(2))
     found = discretise(plain_space(sizes), scores, costs=costs, target=3.0)
     # Lagrangian bound: for any price, the relaxed optimum is at least the constrained one
-    bound = min(price * 3.0 + sum(max(s - price * c for s, c in zip(*rows)) for rows in zip(scores, costs))
-                for price in np.linspace(0.0, 20.0, 2001))
+    bound = min(
+        price * 3.0 + sum(max(s - price * c for s, c in zip(*rows)) for rows in zip(scores, costs))
+        for price in np.linspace(0.0, 20.0, 2001)
+    )
     value = sum(row[c] for row, c in zip(scores, found.choices))
     assert sum(row[c] for row, c in zip(costs, found.choices)) <= 3.0
     assert bound - 0.35 < value <= bound + 1e-9  # the gap is less than one replacement
@@ -109,13 +113,16 @@ def test_an_impossible_target_names_the_fastest_and_a_figure_that_works():
     assert discretise(space, [[0.0, 1.0]] * 2, costs=costs, base=0.5, target=figure).choices == (0, 1)
 
 
-@pytest.mark.parametrize("scores, costs, error", [
-    ([[0.0, float("nan")], [0.0, 0.0]], [[1.0, 1.0]] * 2, NonFiniteError),
-    ([[0.0, 0.0]] * 2, [[1.0, float("inf")]] * 2, NonFiniteError),
-    ([[0.0, 0.0]], [[1.0, 1.0]] * 2, ShapeError),
-    ([[0.0, 0.0]] * 2, [[1.0]] * 2, ShapeError),
-    ([[0.0, 0.0]] * 2, None, ShapeError),
-])
+@pytest.mark.parametrize(
+    "scores, costs, error",
+    [
+        ([[0.0, float("nan")], [0.0, 0.0]], [[1.0, 1.0]] * 2, NonFiniteError),
+        ([[0.0, 0.0]] * 2, [[1.0, float("inf")]] * 2, NonFiniteError),
+        ([[0.0, 0.0]], [[1.0, 1.0]] * 2, ShapeError),
+        ([[0.0, 0.0]] * 2, [[1.0]] * 2, ShapeError),
+        ([[0.0, 0.0]] * 2, None, ShapeError),
+    ],
+)
 def test_bad_numbers_are_refused(scores, costs, error):
     with pytest.raises(error):
         discretise(plain_space([2, 2]), scores, costs=costs, target=10.0)

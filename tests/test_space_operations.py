@@ -21,25 +21,32 @@ def test_every_registered_operation_conforms(entry):
     check_operation(entry)
 
 
-@pytest.mark.parametrize("spec", [
-    CONV,
-    OpSpec("conv", 4, 6, 6, 4, kernel=3, padding=1, groups=4),
-    OpSpec("conv", 4, 6, 6, 8, kernel=3, padding=1, groups=2, activation="none"),
-    OpSpec("stem", 3, 17, 13, 5, kernel=8, stride=4, padding=2),
-    OpSpec("maxpool", 4, 9, 7, 4, kernel=3, stride=2, padding=1, activation="none"),
-    OpSpec("residual", 4, 5, 7, 4, kernel=3, padding=1),
-    OpSpec("head", 4, 5, 3, 7, hidden=6),
-    OpSpec("head", 4, 5, 3, 7, hidden=6, activation="none"),
-], ids=lambda spec: spec.key)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        CONV,
+        OpSpec("conv", 4, 6, 6, 4, kernel=3, padding=1, groups=4),
+        OpSpec("conv", 4, 6, 6, 8, kernel=3, padding=1, groups=2, activation="none"),
+        OpSpec("stem", 3, 17, 13, 5, kernel=8, stride=4, padding=2),
+        OpSpec("maxpool", 4, 9, 7, 4, kernel=3, stride=2, padding=1, activation="none"),
+        OpSpec("residual", 4, 5, 7, 4, kernel=3, padding=1),
+        OpSpec("head", 4, 5, 3, 7, hidden=6),
+        OpSpec("head", 4, 5, 3, 7, hidden=6, activation="none"),
+    ],
+    ids=lambda spec: spec.key,
+)
 def test_blocks_of_every_kind_conform(spec):
     check_block(spec)
 
 
-@pytest.mark.parametrize("change, fault", [
-    (lambda c, h, w, o, s: OpSpec("conv", c, h, w, o, kernel=3, stride=s), "neighbours expect"),
-    (lambda c, h, w, o, s: OpSpec("conv", c, h, w, o + 1, kernel=3, stride=s, padding=1), "neighbours expect"),
-    (lambda c, h, w, o, s: None, "identity"),
-])
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        (lambda c, h, w, o, s: OpSpec("conv", c, h, w, o, kernel=3, stride=s), "neighbours expect"),
+        (lambda c, h, w, o, s: OpSpec("conv", c, h, w, o + 1, kernel=3, stride=s, padding=1), "neighbours expect"),
+        (lambda c, h, w, o, s: None, "identity"),
+    ],
+)
 def test_an_operation_of_wrong_shape_does_not_conform(change, fault):
     with pytest.raises(AssertionError, match=fault):
         check_operation(CandidateOp("planted", "wrong on purpose", change))
@@ -146,6 +153,11 @@ def test_reference_agents_run_on_the_frames_they_are_offered_for(frame_shape):
 
 def test_a_list_of_blocks_that_is_no_network_is_refused():
     ops = nature_cnn((64, 64, 3), 5)
-    for broken, text in ((ops[1:], "starts with a stem"), (ops[:-1], "ends with a head"), ([ops[0], *ops[2:]], "takes"), ([], "stem")):
+    for broken, text in (
+        (ops[1:], "starts with a stem"),
+        (ops[:-1], "ends with a head"),
+        ([ops[0], *ops[2:]], "takes"),
+        ([], "stem"),
+    ):
         with pytest.raises(ShapeError, match=text):
             check_chain(broken)

@@ -12,8 +12,16 @@ from cosearch.space.supernet import Path, SuperNet
 from cosearch.testing.conformance import check_derived, count_macs, seeded
 from latency_tables.errors import ShapeError
 
-CONFIG = ChainConfig(stem_channels=4, stem_kernel=3, stem_stride=2, stage_channels=(4, 6), stage_repeats=(2, 1), stage_strides=(1, 2),
-                     candidates=("conv_k3", "mbconv_k3_e3", "mbconv_k5_e1", "skip"), hidden=8)
+CONFIG = ChainConfig(
+    stem_channels=4,
+    stem_kernel=3,
+    stem_stride=2,
+    stage_channels=(4, 6),
+    stage_repeats=(2, 1),
+    stage_strides=(1, 2),
+    candidates=("conv_k3", "mbconv_k3_e3", "mbconv_k5_e1", "skip"),
+    hidden=8,
+)
 SPACE = chain_space(CONFIG, (9, 11, 3), 4)
 FRAMES = torch.randint(0, 256, (5, 9, 11, 3), generator=seeded(0)).to(torch.uint8)
 
@@ -106,7 +114,9 @@ def test_weights_of_inactive_candidates_get_no_gradient_and_active_ones_that_do_
             else:
                 assert all(g is None for g in grads)
     used = supernet.used_parameters(path)
-    assert {id(p) for p in supernet.parameters() if p.grad is not None} == {id(p) for p in used} and len(used) == len(set(map(id, used)))
+    assert {id(p) for p in supernet.parameters() if p.grad is not None} == {id(p) for p in used} and len(used) == len(
+        set(map(id, used))
+    )
 
 
 def test_time_grows_with_the_active_candidates_not_with_all():
@@ -140,7 +150,9 @@ def test_gradients_of_the_weights_are_those_of_the_derived_network():
 def test_derived_networks_size_and_work_are_the_architectures():
     architecture = SPACE.architecture([3, 1, 3])  # the first skip is an identity, the last changes the shape
     network = derive(architecture, seeded(0))
-    assert len(network.blocks) == 4 and sum(p.numel() for p in network.parameters()) == sum(op.params for op in architecture.ops())
+    assert len(network.blocks) == 4 and sum(p.numel() for p in network.parameters()) == sum(
+        op.params for op in architecture.ops()
+    )
     assert count_macs(network, FRAMES[:1]) == sum(op.macs for op in architecture.ops())
     fresh, inherited = (derive(architecture, seeded(0), source)(FRAMES)[0] for source in (None, net()))
     assert not torch.equal(fresh, inherited)

@@ -5,6 +5,7 @@ L = lambda relu(E/T' - 1) + (mu/2) relu(E/T' - 1)^2,   lambda <- max(0, lambda +
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,10 @@ class Target:
     Attributes:
         metric: ``latency_s`` or ``energy_j``.
         value: upper bound, seconds or joules.
-        margin: fraction of the bound that is kept free, 0..1.
+        margin: fraction of the bound that is kept free, at least 0 and below 1.
+
+    Raises:
+        RequestError: a bound or margin out of range.
     """
 
     metric: str
@@ -28,8 +32,10 @@ class Target:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.value > 0.0:
-            raise RequestError(f"a target must be above 0, got {self.metric} {self.value}")
+        if not 0.0 < self.value < math.inf:
+            raise RequestError(f"a target must be above 0 and finite, got {self.metric} {self.value}")
+        if not 0.0 <= self.margin < 1.0:
+            raise RequestError(f"the margin of {self.metric} must be at least 0 and below 1, got {self.margin}")
 
     @property
     def bound(self) -> float:

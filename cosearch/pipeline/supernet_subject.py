@@ -1,6 +1,7 @@
 """The supernet with its strategy and its cost, as the thing that is trained: one level, one loss, two optimisers."""
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -96,13 +97,14 @@ class SuperNetSubject:
 
     def state(self) -> dict[str, Any]:
         """Weights, optimiser, strategy, dual variables."""
-        return {"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict(), "strategy": self.strategy.state(),
+        weights = copy.deepcopy({"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()})
+        return {**weights, "strategy": self.strategy.state(),
                 "multipliers": [penalty.multiplier for _, penalty in self.penalties], "learns": self._learns_architecture}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
         self.supernet.load_state_dict(state["supernet"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given
         self.strategy.restore(state["strategy"])
         for (_, penalty), multiplier in zip(self.penalties, state["multipliers"]):
             penalty.multiplier = multiplier

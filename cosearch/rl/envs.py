@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cosearch.registry import Registry
-from latency_tables.errors import EnvironmentFailedError, UnknownNameError
+from latency_tables.errors import CosearchError, EnvironmentFailedError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,16 @@ def make_env(name: str, options: EnvOptions) -> VectorEnv:
         EnvironmentFailedError: it does not keep its own contract.
     """
     family, game = split_name(name)
-    return CheckedEnv(family.make(game, options), name)
+    return CheckedEnv(_guarded(name, lambda: family.make(game, options)), name)
+
+
+def _guarded(name: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except CosearchError:
+        raise
+    except Exception as error:  # whatever the code of an environment raises
+        raise EnvironmentFailedError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
 class CheckedEnv:
@@ -178,19 +187,22 @@ class CheckedEnv:
         self._check("reward", step.reward, n, np.float32)
         self._check("terminated", step.terminated, n, np.bool_)
         self._check("truncated", step.truncated, n, np.bool_)
+        cut = set(np.flatnonzero(step.truncated).tolist())
+        if set(step.last_frames) != cut:
+            raise EnvironmentFailedError(f"{self.name} truncated the episodes of {sorted(cut)} but handed over last frames of "
+                                         f"{sorted(step.last_frames)}: a truncated episode needs its last frame")
+        for frame in step.last_frames.values():
+            self._check("a last frame", frame, self.frame_shape, np.uint8)
         if not np.isfinite(step.reward).all():
             raise EnvironmentFailedError(f"{self.name} returned a reward that is not finite: {step.reward}")
         return step
 
     def _call(self, function: Callable[[], Any]) -> Any:
-        try:
-            return function()
-        except (OSError, RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise EnvironmentFailedError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+        return _guarded(self.name, function)
 
     def state(self) -> dict[str, Any]:
         """See :class:`VectorEnv`."""
-        return self.env.state()
+        return self._call(self.env.state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """See :class:`VectorEnv`."""

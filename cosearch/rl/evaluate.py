@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from cosearch.rl.envs import VectorEnv
 from cosearch.rl.rollout import Forward
+from latency_tables.errors import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.G
         episodes: at least this many.
         generator: CPU generator of the actions.
         greedy: take the most likely action instead of sampling (Procgen's protocol samples).
+
+    Raises:
+        NonFiniteError: the network returned NaN or infinity.
+        EnvironmentFailedError: an environment failed.
     """
     quota = -(-episodes // env.num_envs)
     finished: list[list[float]] = [[] for _ in range(env.num_envs)]
@@ -57,6 +62,8 @@ def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.G
     with torch.inference_mode():
         while min(len(f) for f in finished) < quota:
             logits = forward(torch.from_numpy(np.ascontiguousarray(frames)))[0].float()
+            if not torch.isfinite(logits).all():
+                raise NonFiniteError("the policy returned NaN or infinite logits during an evaluation")
             if greedy:
                 actions = logits.argmax(-1)
             else:

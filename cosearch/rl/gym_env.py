@@ -25,6 +25,7 @@ class ReplayedEnvs:
         make: () -> one Gymnasium environment.
         to_frame: observation -> uint8 ``[height, width, channels]``.
         options: number and seed.
+        on_reset: (one environment) -> None, called before each reset, for what a reset with a seed leaves as it was.
 
     Raises:
         EnvironmentFailedError: actions that are not discrete.
@@ -32,12 +33,14 @@ class ReplayedEnvs:
 
     exact_resume = True
 
-    def __init__(self, make: Callable[[], Any], to_frame: Callable[[Any], np.ndarray], options: EnvOptions) -> None:
+    def __init__(self, make: Callable[[], Any], to_frame: Callable[[Any], np.ndarray], options: EnvOptions, *,
+                 on_reset: Callable[[Any], None] = lambda env: None) -> None:
         self._envs = [make() for _ in range(options.num_envs)]
         space = self._envs[0].action_space
         if type(space).__name__ != "Discrete":
             raise EnvironmentFailedError(f"expected discrete actions, got {space}")
         self.num_envs, self.num_actions = options.num_envs, int(space.n)
+        self._on_reset = on_reset
         self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
         self._actions: list[list[int]] = [[] for _ in self._envs]
@@ -47,6 +50,7 @@ class ReplayedEnvs:
         self._pending: np.ndarray | None = None
 
     def _reset(self, i: int) -> np.ndarray:
+        self._on_reset(self._envs[i])
         seed = np.random.SeedSequence([self._seed, i, int(self._episodes[i])]).generate_state(1)[0]
         return self._to_frame(self._envs[i].reset(seed=int(seed) & 0x7FFFFFFF)[0])
 
@@ -80,17 +84,27 @@ class ReplayedEnvs:
 
     def state(self) -> dict[str, Any]:
         """See ``VectorEnv``."""
-        return {"episodes": torch.from_numpy(self._episodes.copy()),
+        return {"episodes": torch.from_numpy(self._episodes.copy()), "seed": self._seed,
+                "frames": torch.from_numpy(self._frames.copy()),
                 "actions": [torch.tensor(actions, dtype=torch.int32) for actions in self._actions]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions."""
+        """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions.
+
+        Raises:
+            EnvironmentFailedError: the replay ends at other frames than were saved.
+        """
+        self._seed = state["seed"]
         self._episodes = state["episodes"].numpy().copy()
         self._actions = [part.tolist() for part in state["actions"]]
         for i, env in enumerate(self._envs):
             self._frames[i] = self._reset(i)
             for action in self._actions[i]:
                 self._frames[i] = self._to_frame(env.step(action)[0])
+            if not np.array_equal(self._frames[i], state["frames"][i].numpy()):
+                raise EnvironmentFailedError(f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
+                                             "seed lead to other frames. It is not deterministic after reset(seed), or its "
+                                             "version differs")
 
     def close(self) -> None:
         """See ``VectorEnv``."""
@@ -131,7 +145,11 @@ def _make_minatar(game: str, options: EnvOptions) -> ReplayedEnvs:
     name = f"MinAtar/{game.title().replace('_', '')}-v1"
     if name not in gymnasium.registry:
         minatar.gym.register_envs()
-    return ReplayedEnvs(_gymnasium_maker(name), lambda o: np.asarray(o, dtype=np.uint8) * np.uint8(255), options)
+    def forget_last_action(env: Any) -> None:
+        env.unwrapped.game.last_action = 0  # sticky actions repeat it, across episodes too
+
+    return ReplayedEnvs(_gymnasium_maker(name), lambda o: np.asarray(o, dtype=np.uint8) * np.uint8(255), options,
+                        on_reset=forget_last_action)
 
 
 def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
@@ -153,6 +171,9 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     return ReplayedEnvs(_gymnasium_maker(game), _image, options)
 
 
-ENVIRONMENTS.register(EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES, _make_minatar))
-ENVIRONMENTS.register(EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True))
-ENVIRONMENTS.register(EnvFamily("gym", "any Gymnasium id with image observations and discrete actions", ("CarRacing-v3",), _make_gym, True))
+ENVIRONMENTS.register(EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)",
+                                MINATAR_GAMES, _make_minatar))
+ENVIRONMENTS.register(EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)",
+                                ALE_EXAMPLES, _make_ale, True))
+ENVIRONMENTS.register(EnvFamily("gym", "any Gymnasium id with image observations and discrete actions",
+                                ("CarRacing-v3",), _make_gym, True))

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from cosearch.rl import losses
 from cosearch.rl.rollout import Forward, Rollout
-from latency_tables.errors import NonFiniteError
+from latency_tables.errors import ConfigError, NonFiniteError
+
+ALGORITHMS = ("ppo", "a2c")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class LearnerOptions:
     value_weight: float = 0.5
     entropy_weight: float = 0.01
     max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(f"unknown algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
 
 
 class Subject(Protocol):
@@ -80,7 +86,8 @@ class Learner:
     def __init__(self, options: LearnerOptions, generator: torch.Generator) -> None:
         self.options, self.generator = options, generator
 
-    def update(self, subject: Subject, actors: Sequence[Forward], rollout: Rollout, distillation: Distillation | None) -> dict[str, float]:
+    def update(self, subject: Subject, actors: Sequence[Forward], rollout: Rollout,
+               distillation: Distillation | None) -> dict[str, float]:
         """All epochs over one rollout.
 
         Args:

@@ -74,7 +74,8 @@ class ProcgenEnv:
     def receive(self) -> Step:
         """See ``VectorEnv``."""
         reward, frames, first = self._env.observe()
-        return Step(frames["rgb"], np.asarray(reward, dtype=np.float32), np.asarray(first, dtype=np.bool_), self._none_truncated, {})
+        return Step(frames["rgb"], np.asarray(reward, dtype=np.float32), np.asarray(first, dtype=np.bool_),
+                    self._none_truncated, {})
 
     def state(self) -> dict[str, Any]:
         """See ``VectorEnv``: the engine's own bytes, one array an environment."""
@@ -90,4 +91,5 @@ class ProcgenEnv:
         self._env.close()
 
 
-ENVIRONMENTS.register(EnvFamily("procgen", "16 procedurally generated games, easy levels, 64x64x3 (Cobbe et al. 2020)", GAMES, ProcgenEnv))
+ENVIRONMENTS.register(EnvFamily("procgen", "16 procedurally generated games, easy levels, 64x64x3 (Cobbe et al. 2020)",
+                                GAMES, ProcgenEnv))

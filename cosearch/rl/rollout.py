@@ -78,7 +78,8 @@ class RewardScale:
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors."""
-        return {"return": torch.from_numpy(self._return.copy()), "mean": float(self._mean), "var": float(self._var), "count": float(self._count)}
+        return {"return": torch.from_numpy(self._return.copy()),
+                "mean": float(self._mean), "var": float(self._var), "count": float(self._count)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""

@@ -1,6 +1,7 @@
 """A plain network as the thing that is trained: mixed precision, channels-last, Adam."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +12,8 @@ from cosearch.rl.rollout import Forward
 from latency_tables.errors import NonFiniteError
 
 
-def mixed_precision(forward: Callable[..., tuple[Tensor, Tensor]], device: torch.device, bf16: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+def mixed_precision(forward: Callable[..., tuple[Tensor, Tensor]], device: torch.device,
+                    bf16: bool) -> Callable[..., tuple[Tensor, Tensor]]:
     """Run a network under bfloat16 autocast on its device; the outputs come back on the CPU side as they are.
 
     Args:
@@ -89,9 +91,9 @@ class NetworkSubject:
 
     def state(self) -> dict[str, Any]:
         """Weights and optimiser."""
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return copy.deepcopy({"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given

@@ -50,8 +50,8 @@ class RandomSearch:
             found = self.space.sample(self.generator)
             if self.is_feasible(found):
                 return found
-        raise InfeasibleTargetError(f"{self.options.draws} random architectures of space {self.space.name!r} all miss the target; "
-                                    "ask for a higher objective.latency_target_s")
+        raise InfeasibleTargetError(f"{self.options.draws} random architectures of space {self.space.name!r} all miss the "
+                                    "target; ask for a higher objective.latency_target_s")
 
     def tell(self, result: Evaluation) -> None:
         """Record a result."""
