@@ -11,7 +11,7 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def time_text(time_s: float | None) -> str:
-    """A latency in ms or µs with three significant digits."""
+    """A latency in seconds as ms or µs with three significant digits."""
     if time_s is None:
         return NOT_MEASURED
     scale, unit = time_unit([time_s])
@@ -19,12 +19,12 @@ def time_text(time_s: float | None) -> str:
 
 
 def time_unit(times_s: Iterable[float]) -> tuple[float, str]:
-    """Factor and unit that suit the largest of several latencies, so that they can share one axis."""
+    """Factor and unit that suit the largest of several latencies in seconds, so that they can share one axis."""
     return (1e3, "ms") if max((abs(time) for time in times_s), default=1.0) >= 1e-3 else (1e6, "µs")
 
 
 def energy_text(energy_j: float | None) -> str:
-    """An energy in J, mJ or µJ; energy that nobody measured is not zero."""
+    """An energy in joules as J, mJ or µJ; energy that nobody measured is not zero."""
     if energy_j is None:
         return NOT_MEASURED
     for scale, unit in ((1.0, "J"), (1e3, "mJ"), (1e6, "µJ")):
@@ -34,7 +34,7 @@ def energy_text(energy_j: float | None) -> str:
 
 
 def duration_text(wall_s: float | None) -> str:
-    """A wall time: 42 s, 9 min 32 s, 3 h 05 min."""
+    """A wall time in seconds as words: 42 s, 9 min 32 s, 3 h 05 min."""
     if wall_s is None:
         return NOT_MEASURED
     total = round(wall_s)

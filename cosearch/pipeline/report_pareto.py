@@ -23,8 +23,8 @@ _LATENCIES = ("latency_predicted_s", "latency_s", "latency_argmax_s")
 def pareto_front(latencies_s: Sequence[float], scores: Sequence[float]) -> list[int]:
     """Indices of the points that no other point beats, by ascending latency.
 
-    A point is beaten by one that is no slower and scores no less, and is better in one of the two. Of equal points the
-    first is kept.
+    Latencies are in seconds. A point is beaten by one that is no slower and scores no less, and is better in one of the
+    two. Of equal points the first is kept.
     """
     front: list[int] = []
     for index in sorted(range(len(scores)), key=lambda i: (latencies_s[i], -scores[i], i)):
