@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except typer.TyperException as error:  # a usage error: unknown option, wrong type
-        getattr(error, "show", lambda: print(f"error: {error}", file=sys.stderr))()
+        if hasattr(error, "show"):
+            error.show()
+        else:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted; `cosearch resume RUN` goes on from the last checkpoint", file=sys.stderr)

@@ -1,4 +1,5 @@
 """The verbs. Each one parses, calls the pipeline and prints its result: text for people, ``--json`` for machines."""
+
 from __future__ import annotations
 
 import json
@@ -11,13 +12,20 @@ from rich import print as rich_print
 
 command_line: ContextVar[str] = ContextVar("command_line", default="cosearch")
 
-app = typer.Typer(name="cosearch", no_args_is_help=False, add_completion=False, rich_markup_mode="markdown",
-                  help="Search the deep-RL agent for a device, retrain, export, measure and report it.",
-                  epilog="`cosearch --device jetson` | `cosearch list devices` | `cosearch search --preset smoke --dry-run`")
+app = typer.Typer(
+    name="cosearch",
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Search the deep-RL agent for a device, retrain, export, measure and report it.",
+    epilog="`cosearch --device jetson` | `cosearch list devices` | `cosearch search --preset smoke --dry-run`",
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")]
+Overrides = Annotated[
+    Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
 
 
@@ -37,18 +45,25 @@ def _progress(quiet: bool) -> Any:
 @app.command(epilog="`cosearch search --device jetson --preset quick --run first` | `cosearch search --preset smoke rl.lr=3e-4`")
 def search(
     overrides: Overrides = None,
-    device: Annotated[Optional[str], typer.Option(help="Target device; `cosearch list devices`. 'this': measure this machine first.")] = None,
+    device: Annotated[
+        Optional[str], typer.Option(help="Target device; `cosearch list devices`. 'this': measure this machine first.")
+    ] = None,
     env: Annotated[Optional[str], typer.Option(help="Task, e.g. procgen:starpilot; `cosearch list envs`.")] = None,
     strategy: Annotated[Optional[str], typer.Option(help="Search method; `cosearch list strategies`.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
     seed: Annotated[Optional[int], typer.Option(help="The one seed of the run.")] = None,
-    latency_target_ms: Annotated[Optional[float], typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's.")] = None,
+    latency_target_ms: Annotated[
+        Optional[float], typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's.")
+    ] = None,
     table: Annotated[Optional[Path], typer.Option(help="Latency table to use instead of the device's own.")] = None,
     config: Annotated[Optional[Path], typer.Option(help="TOML file with configuration values.")] = None,
     run: Annotated[Optional[str], typer.Option(help="Name of the run folder; default: made from task, device and seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan, expected time and memory; do nothing.")] = False,
-    as_json: Json = False, quiet: Quiet = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved plan, expected time and memory; do nothing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
     from cosearch.config import resolve
@@ -56,8 +71,14 @@ def search(
     from cosearch.pipeline.plan import make_plan
     from cosearch.pipeline.run import free_name, start_run
 
-    options = {"device": device, "env.name": env, "strategy.name": strategy, "seed": seed, "table": str(table) if table else None,
-               "objective.latency_target_s": latency_target_ms / 1e3 if latency_target_ms is not None else None}
+    options = {
+        "device": device,
+        "env.name": env,
+        "strategy.name": strategy,
+        "seed": seed,
+        "table": str(table) if table else None,
+        "objective.latency_target_s": latency_target_ms / 1e3 if latency_target_ms is not None else None,
+    }
     resolved = resolve(preset=preset, file=config, overrides=overrides or (), options=options)
     progress = _progress(quiet)
     if resolved.device == "this" and not resolved.table:
@@ -69,7 +90,9 @@ def search(
         result = forecast(plan)
         _emit(result, as_json, forecast_text(result))
         return
-    name = run or free_name(runs, f"{resolved.env.name.split(':')[1]}-{resolved.device}-{resolved.strategy.name}-s{resolved.seed}")
+    name = run or free_name(
+        runs, f"{resolved.env.name.split(':')[1]}-{resolved.device}-{resolved.strategy.name}-s{resolved.seed}"
+    )
     try:
         finished = start_run(plan, runs, name, command_line.get(), progress)
     finally:
@@ -98,16 +121,22 @@ def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command(epilog="`cosearch evaluate runs/first --episodes 500`")
-def evaluate(run: RunPath, episodes: Annotated[int, typer.Option(min=1, help="At least this many episodes.")] = 256,
-             levels: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
-             greedy: Annotated[bool, typer.Option("--greedy", help="Most likely action instead of sampling.")] = False,
-             seed: Annotated[int, typer.Option(min=0, help="Seed of levels and actions.")] = 1, as_json: Json = False) -> None:
+def evaluate(
+    run: RunPath,
+    episodes: Annotated[int, typer.Option(min=1, help="At least this many episodes.")] = 256,
+    levels: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
+    greedy: Annotated[bool, typer.Option("--greedy", help="Most likely action instead of sampling.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of levels and actions.")] = 1,
+    as_json: Json = False,
+) -> None:
     """Play an exported agent and print its score with a 95 % interval."""
     from cosearch.pipeline.evaluation import evaluate_run
 
     result = evaluate_run(run, episodes=episodes, levels=levels, greedy=greedy, seed=seed)
     low, high = result["score_ci95"]
-    _emit(result, as_json, f"{levels} levels: {result['score_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes")
+    _emit(
+        result, as_json, f"{levels} levels: {result['score_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes"
+    )
 
 
 @app.command(epilog="`cosearch export runs/first`")
@@ -128,35 +157,41 @@ def report(run: RunPath, as_json: Json = False) -> None:
 
 
 @app.command(epilog="`cosearch teacher --env procgen:starpilot --steps 2000000 --seed 1 --out teachers/mine.json`")
-def teacher(env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
-            out: Annotated[Path, typer.Option(help="Teacher file to write (.json; the weights go beside it).")],
-            steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 2_000_000,
-            network: Annotated[str, typer.Option(help="impala-cnn or nature-cnn.")] = "impala-cnn",
-            seed: Annotated[int, typer.Option(min=0, help="The one seed.")] = 1,
-            threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all cores.")] = 0,
-            episodes: Annotated[int, typer.Option(min=1, help="Episodes of the final scores.")] = 512,
-            train_levels: Annotated[int, typer.Option(min=1, help="Procgen training levels.")] = 100_000,
-            runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
-            as_json: Json = False, quiet: Quiet = False) -> None:
+def teacher(
+    env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
+    out: Annotated[Path, typer.Option(help="Teacher file to write (.json; the weights go beside it).")],
+    steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 2_000_000,
+    network: Annotated[str, typer.Option(help="impala-cnn or nature-cnn.")] = "impala-cnn",
+    seed: Annotated[int, typer.Option(min=0, help="The one seed.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all cores.")] = 0,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of the final scores.")] = 512,
+    train_levels: Annotated[int, typer.Option(min=1, help="Procgen training levels.")] = 100_000,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Train a teacher with PPO; started again with the same values it goes on where it stopped."""
     from cosearch.pipeline.teacher_training import TeacherRequest, train_teacher
 
     progress = _progress(quiet)
     try:
-        result = train_teacher(TeacherRequest(env, network, steps, seed, threads, episodes, train_levels), out, runs,
-                               command_line.get(), progress)
+        result = train_teacher(
+            TeacherRequest(env, network, steps, seed, threads, episodes, train_levels), out, runs, command_line.get(), progress
+        )
     finally:
         progress.close()
     _emit(result, as_json)
 
 
 @app.command(epilog="`cosearch sample --space chain --n 30 --seed 0 --out samples`")
-def sample(out: Annotated[Path, typer.Option(help="Folder to write to.")],
-           space: Annotated[str, typer.Option(help="Kind of space.")] = "chain",
-           n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 1,
-           seed: Annotated[int, typer.Option(min=0, help="Seed of choices and weights.")] = 0,
-           env: Annotated[str, typer.Option(help="Task that gives frame shape and actions.")] = "procgen:starpilot",
-           as_json: Json = False) -> None:
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    space: Annotated[str, typer.Option(help="Kind of space.")] = "chain",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of choices and weights.")] = 0,
+    env: Annotated[str, typer.Option(help="Task that gives frame shape and actions.")] = "procgen:starpilot",
+    as_json: Json = False,
+) -> None:
     """Write random architectures and their ONNX files."""
     from cosearch.config import resolve
     from cosearch.pipeline.plan import make_space
@@ -168,9 +203,12 @@ def sample(out: Annotated[Path, typer.Option(help="Folder to write to.")],
 
 
 @app.command(epilog="`cosearch sample --out samples && cosearch predict --device jetson samples/0000.json`")
-def predict(architecture: Annotated[Path, typer.Argument(metavar="ARCH.json", help="Architecture file.")],
-            device: Annotated[Optional[str], typer.Option(help="Device whose table is used.")] = None,
-            table: Annotated[Optional[Path], typer.Option(help="Table file instead of a device.")] = None, as_json: Json = False) -> None:
+def predict(
+    architecture: Annotated[Path, typer.Argument(metavar="ARCH.json", help="Architecture file.")],
+    device: Annotated[Optional[str], typer.Option(help="Device whose table is used.")] = None,
+    table: Annotated[Optional[Path], typer.Option(help="Table file instead of a device.")] = None,
+    as_json: Json = False,
+) -> None:
     """What an architecture costs on a device, by operation."""
     from cosearch.pipeline.builtins import load_builtins
     from cosearch.pipeline.sampling import predict_architecture, prediction_text
@@ -186,7 +224,10 @@ def predict(architecture: Annotated[Path, typer.Argument(metavar="ARCH.json", he
 
 
 @app.command(name="list", epilog="`cosearch list devices` | `cosearch list strategies --json`")
-def list_(what: Annotated[str, typer.Argument(help="devices, strategies, envs, ops, presets, spaces or teachers.")], as_json: Json = False) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(help="devices, strategies, envs, ops, presets, spaces or teachers.")],
+    as_json: Json = False,
+) -> None:
     """What there is, one line each, with its provenance."""
     from cosearch.cli.listing import listing, listing_table
 

@@ -1,4 +1,5 @@
 """`cosearch list`: the entries of a registry, one line each, with their provenance."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,10 +20,26 @@ Rows = list[dict[str, Any]]
 
 
 def _devices() -> Rows:
-    return [{"name": d.name, "description": d.description, "provenance": d.provenance, "runtime": d.runtime, "dtype": d.dtype,
-             "threads": d.threads} for d in list_devices()] + [
-        {"name": "this", "description": "this machine, measured before the search", "provenance": "measured", "runtime": "onnxruntime",
-         "dtype": "float32", "threads": 1}]
+    return [
+        {
+            "name": d.name,
+            "description": d.description,
+            "provenance": d.provenance,
+            "runtime": d.runtime,
+            "dtype": d.dtype,
+            "threads": d.threads,
+        }
+        for d in list_devices()
+    ] + [
+        {
+            "name": "this",
+            "description": "this machine, measured before the search",
+            "provenance": "measured",
+            "runtime": "onnxruntime",
+            "dtype": "float32",
+            "threads": 1,
+        }
+    ]
 
 
 def _strategies() -> Rows:
@@ -30,22 +47,39 @@ def _strategies() -> Rows:
 
 
 def _envs() -> Rows:
-    return [{"name": f"{family.name}:{game}", "description": family.description, "open": family.is_open}
-            for family in ENVIRONMENTS.entries() for game in family.games]
+    return [
+        {"name": f"{family.name}:{game}", "description": family.description, "open": family.is_open}
+        for family in ENVIRONMENTS.entries()
+        for game in family.games
+    ]
 
 
 def _teachers() -> Rows:
-    return [{"name": t.name, "description": t.description, "env": t.env, **{k: t.provenance.get(k) for k in ("steps", "score_mean", "score_ci95")},
-             "params": sum(op.params for op in t.ops)} for t in list_teachers()]
+    return [
+        {
+            "name": t.name,
+            "description": t.description,
+            "env": t.env,
+            **{k: t.provenance.get(k) for k in ("steps", "score_mean", "score_ci95")},
+            "params": sum(op.params for op in t.ops),
+        }
+        for t in list_teachers()
+    ]
 
 
 def _named(entries: Any) -> Rows:
     return [{"name": e.name, "description": e.description} for e in entries]
 
 
-LISTS = {"devices": _devices, "strategies": _strategies, "envs": _envs, "teachers": _teachers,
-         "ops": lambda: _named(OPERATIONS.entries()), "spaces": lambda: _named(SPACES.entries()),
-         "presets": lambda: _named(PRESETS.values())}
+LISTS = {
+    "devices": _devices,
+    "strategies": _strategies,
+    "envs": _envs,
+    "teachers": _teachers,
+    "ops": lambda: _named(OPERATIONS.entries()),
+    "spaces": lambda: _named(SPACES.entries()),
+    "presets": lambda: _named(PRESETS.values()),
+}
 
 
 def listing(what: str) -> Rows:

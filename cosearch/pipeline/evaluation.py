@@ -4,8 +4,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.onnx_agent import OnnxAgent
 from cosearch.pipeline.run import config_of

@@ -3,6 +3,7 @@
 Everything here can be done again from the final weights, so an interrupted finish simply starts over. The agent that is
 evaluated is the exported file itself, run by onnxruntime: the score is that of what gets deployed.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -36,19 +37,33 @@ def run_finish(session: Session) -> None:
     network = network.float().eval()
     frames = observations(network, config.env.name, config.budget.parity_frames, session)
     parity = export_agent(network, run.path, frames, record={})
-    session.progress.note(f"exported agent.onnx: max difference {parity['max_abs_difference']:.1e} over {len(frames)} observations")
+    session.progress.note(
+        f"exported agent.onnx: max difference {parity['max_abs_difference']:.1e} over {len(frames)} observations"
+    )
     score = _evaluate(session, OnnxAgent(run.path / "agent.onnx"))
     low, high = score.ci95
     session.progress.note(f"score on held-out levels {score.mean:.2f} [{low:.2f}, {high:.2f}] over {len(score.returns)} episodes")
     run.write_json("evaluation.json", {"levels": "test", "actions": "sampled", "returns": list(score.returns)})
     measured = _measure(session, run)
     prediction = plan.table.predict(architecture.ops())
-    latency = {"predicted_s": prediction.latency_s, "predicted_provenance": prediction.provenance,
-               "predicted_for": plan.table.device.name,
-               "measured": measured["agent"], "paced": measured["paced"], "conditions": measured["conditions"]}
-    run.write_json("agent.json", {"parity": {k: v for k, v in parity.items() if k not in ("inputs", "outputs")},
-                                  "inputs": parity["inputs"], "outputs": parity["outputs"], "latency": latency,
-                                  "architecture": list(architecture.choice_names)})
+    latency = {
+        "predicted_s": prediction.latency_s,
+        "predicted_provenance": prediction.provenance,
+        "predicted_for": plan.table.device.name,
+        "measured": measured["agent"],
+        "paced": measured["paced"],
+        "conditions": measured["conditions"],
+    }
+    run.write_json(
+        "agent.json",
+        {
+            "parity": {k: v for k, v in parity.items() if k not in ("inputs", "outputs")},
+            "inputs": parity["inputs"],
+            "outputs": parity["outputs"],
+            "latency": latency,
+            "architecture": list(architecture.choice_names),
+        },
+    )
     run.write_json("summary.json", _summary(session, architecture, score, measured))
     write_report(run.path)
     session.finish_stage("done")
@@ -60,22 +75,39 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
     predicted = plan.costs[0].exact(architecture)
     target = plan.targets[0].value
     teacher = plan.teacher.provenance if plan.teacher else {}
-    references = [{"name": name, **facts, "latency_measured_s": measured["references"][name]["p50_s"],
-                   "predicted_ratio": predicted / facts["latency_predicted_s"],
-                   "measured_ratio": measured["agent"]["p50_s"] / measured["references"][name]["p50_s"]}
-                  for name, facts in plan.references.items()]
+    references = [
+        {
+            "name": name,
+            **facts,
+            "latency_measured_s": measured["references"][name]["p50_s"],
+            "predicted_ratio": predicted / facts["latency_predicted_s"],
+            "measured_ratio": measured["agent"]["p50_s"] / measured["references"][name]["p50_s"],
+        }
+        for name, facts in plan.references.items()
+    ]
     on_this_machine = plan.table.device.name == "this"
     return {
-        "score_mean": score.mean, "score_ci95": list(score.ci95), "episodes": len(score.returns),
-        "teacher_score_mean": teacher.get("score_mean"), "teacher_score_ci95": teacher.get("score_ci95"),
+        "score_mean": score.mean,
+        "score_ci95": list(score.ci95),
+        "episodes": len(score.returns),
+        "teacher_score_mean": teacher.get("score_mean"),
+        "teacher_score_ci95": teacher.get("score_ci95"),
         "share_of_teacher": score.mean / teacher["score_mean"] if teacher.get("score_mean") else None,
-        "latency_predicted_s": predicted, "latency_predicted_for": plan.table.device.name,
-        "latency_measured_s": measured["agent"]["p50_s"], "latency_measured_on": "this machine",
-        "latency_target_s": target, "target_met": (measured["agent"]["p50_s"] if on_this_machine else predicted) <= target,
+        "latency_predicted_s": predicted,
+        "latency_predicted_for": plan.table.device.name,
+        "latency_measured_s": measured["agent"]["p50_s"],
+        "latency_measured_on": "this machine",
+        "latency_target_s": target,
+        "target_met": (measured["agent"]["p50_s"] if on_this_machine else predicted) <= target,
         "target_checked_by": "measurement" if on_this_machine else f"{plan.table.provenance} table",
-        "table_provenance": plan.table.provenance, "params": sum(op.params for op in ops), "macs": sum(op.macs for op in ops),
-        "env_steps": handed_on["search_steps"] + handed_on["retrain_steps"], "wall_s": session.wall_s,
-        "strategy": plan.strategy.name, "seed": plan.config.seed, "reference_agents": references,
+        "table_provenance": plan.table.provenance,
+        "params": sum(op.params for op in ops),
+        "macs": sum(op.macs for op in ops),
+        "env_steps": handed_on["search_steps"] + handed_on["retrain_steps"],
+        "wall_s": session.wall_s,
+        "strategy": plan.strategy.name,
+        "seed": plan.config.seed,
+        "reference_agents": references,
         "control": _control(plan.config.control),
     }
 
@@ -88,8 +120,10 @@ def _control(path: str) -> dict[str, Any] | None:
     if summary.get("strategy") != "random":
         raise ConfigError(f"control: {path} is a run of {summary.get('strategy')!r}, expected a run made with --strategy random")
     keys = ("score_mean", "score_ci95", "env_steps", "latency_predicted_s", "seed")
-    return {**{key: summary[key] for key in keys},
-            "candidates": run.read_json("architecture.json")["derived_by"].get("candidates", [])}
+    return {
+        **{key: summary[key] for key in keys},
+        "candidates": run.read_json("architecture.json")["derived_by"].get("candidates", []),
+    }
 
 
 def observations(network: AgentNetwork, env_name: str, count: int, session: Session) -> np.ndarray:
@@ -99,8 +133,12 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
         ``[count, height, width, channels]``, uint8.
     """
     streams = session.streams
-    env = make_env(env_name, EnvOptions(min(EVAL_ENVS, count), streams.derive("eval", 1), test=True,
-                                        train_levels=session.plan.config.env.train_levels))
+    env = make_env(
+        env_name,
+        EnvOptions(
+            min(EVAL_ENVS, count), streams.derive("eval", 1), test=True, train_levels=session.plan.config.env.train_levels
+        ),
+    )
     generator = torch.Generator().manual_seed(streams.derive("eval", 2))
     seen: list[np.ndarray] = []
     try:
@@ -119,8 +157,15 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
 
 def _evaluate(session: Session, agent: OnnxAgent) -> Score:
     config, streams = session.plan.config, session.streams
-    env = make_env(config.env.name, EnvOptions(min(EVAL_ENVS, config.budget.eval_episodes), streams.derive("eval", 0), test=True,
-                                               train_levels=config.env.train_levels))
+    env = make_env(
+        config.env.name,
+        EnvOptions(
+            min(EVAL_ENVS, config.budget.eval_episodes),
+            streams.derive("eval", 0),
+            test=True,
+            train_levels=config.env.train_levels,
+        ),
+    )
     try:
         return evaluate(agent, env, config.budget.eval_episodes, torch.Generator().manual_seed(streams.derive("eval", 3)))
     finally:
@@ -135,5 +180,9 @@ def _measure(session: Session, run: RunDir) -> dict[str, Any]:
         models[name] = to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), plan.space.frame_shape)
     found = measure_side_by_side(models, threads=1, seconds=plan.config.budget.measure_s)
     agents = {name: agent["measured"] for name, agent in found["agents"].items()}
-    return {"agent": agents.pop("agent"), "references": agents, "paced": found["agents"]["agent"]["paced"],
-            "conditions": found["conditions"]}
+    return {
+        "agent": agents.pop("agent"),
+        "references": agents,
+        "paced": found["agents"]["agent"]["paced"],
+        "conditions": found["conditions"],
+    }

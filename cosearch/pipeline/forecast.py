@@ -1,4 +1,5 @@
 """`--dry-run`: the resolved plan, with time and memory forecast from one real update on this machine."""
+
 from __future__ import annotations
 
 import resource
@@ -34,8 +35,16 @@ def forecast(plan: Plan) -> dict[str, Any]:
     teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
     supernet = SuperNet(plan.space, streams.torch("weights"))
     strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=config.strategy.active_paths), streams.torch("arch"))
-    searching = SuperNetSubject(supernet, strategy, [(plan.costs[0], DualPenalty(plan.targets[0], dual_lr=0.0, quadratic=0.0))],
-                                paths=config.strategy.paths_per_rollout, lr=config.rl.lr, bf16=config.rl.bf16, device=device, warmup=0.0)
+    searching = SuperNetSubject(
+        supernet,
+        strategy,
+        [(plan.costs[0], DualPenalty(plan.targets[0], dual_lr=0.0, quadratic=0.0))],
+        paths=config.strategy.paths_per_rollout,
+        lr=config.rl.lr,
+        bf16=config.rl.bf16,
+        device=device,
+        warmup=0.0,
+    )
     network = derive(plan.space.sample(streams.torch("arch")), streams.torch("weights"))
     rates = []
     for subject in (searching, NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=device)):
@@ -46,24 +55,38 @@ def forecast(plan: Plan) -> dict[str, Any]:
     expected = config.budget.search_steps / rates[0] + config.budget.retrain_steps / rates[1] + FINISH_S
     unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "config": config_to_dict(config), "space_size": plan.space.size,
+        "config": config_to_dict(config),
+        "space_size": plan.space.size,
         "table": {"device": plan.table.device.name, "provenance": plan.table.provenance},
         "teacher": plan.teacher.name if plan.teacher else None,
-        "latency_target_s": plan.targets[0].value, "references": plan.references,
-        "search_steps_per_s": rates[0], "retrain_steps_per_s": rates[1], "expected_s": expected,
+        "latency_target_s": plan.targets[0].value,
+        "references": plan.references,
+        "search_steps_per_s": rates[0],
+        "retrain_steps_per_s": rates[1],
+        "expected_s": expected,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     }
 
 
 def forecast_text(result: dict[str, Any]) -> str:
     """The forecast for people."""
-    lines = [f"{section}.{key} = {value}" if section else f"{key} = {value}"
-             for section, values in [("", {k: v for k, v in result["config"].items() if not isinstance(v, dict)}),
-                                     *((k, v) for k, v in result["config"].items() if isinstance(v, dict))]
-             for key, value in values.items()]
-    return "\n".join([
-        *lines, "",
-        f"table: {result['table']['device']} ({result['table']['provenance']}), teacher: {result['teacher'] or 'none'}",
-        f"space: {result['space_size']:.3g} architectures, latency target {result['latency_target_s'] * 1e3:.3f} ms",
-        f"speed here: {result['search_steps_per_s']:,.0f} steps/s searching, {result['retrain_steps_per_s']:,.0f} steps/s retraining",
-        f"expected time: {result['expected_s'] / 60:.1f} min, peak memory so far {result['peak_memory_bytes'] / 2**20:,.0f} MiB"])
+    lines = [
+        f"{section}.{key} = {value}" if section else f"{key} = {value}"
+        for section, values in [
+            ("", {k: v for k, v in result["config"].items() if not isinstance(v, dict)}),
+            *((k, v) for k, v in result["config"].items() if isinstance(v, dict)),
+        ]
+        for key, value in values.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"table: {result['table']['device']} ({result['table']['provenance']}), teacher: {result['teacher'] or 'none'}",
+            f"space: {result['space_size']:.3g} architectures, latency target {result['latency_target_s'] * 1e3:.3f} ms",
+            f"speed here: {result['search_steps_per_s']:,.0f} steps/s searching, "
+            f"{result['retrain_steps_per_s']:,.0f} steps/s retraining",
+            f"expected time: {result['expected_s'] / 60:.1f} min, "
+            f"peak memory so far {result['peak_memory_bytes'] / 2**20:,.0f} MiB",
+        ]
+    )

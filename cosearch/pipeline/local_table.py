@@ -1,4 +1,5 @@
 """``--device this``: measure the machine the command runs on first, for exactly the blocks of the space and the references."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -41,7 +42,9 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
     out = Path(runs) / "tables" / f"{stem}.jsonl"
     if not out.is_file():
         if dry_run:
-            raise RequestError(f"this machine has no table yet. Measure it first: python -m latency_tables measure --device this --out {out}")
+            raise RequestError(
+                f"this machine has no table yet. Measure it first: python -m latency_tables measure --device this --out {out}"
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         worklist = out.with_suffix(".worklist.json")
         write_bytes_atomic(worklist, work)

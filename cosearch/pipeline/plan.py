@@ -1,4 +1,5 @@
 """Everything a run needs, resolved and checked before a folder is made: table, space, costs, target, teacher, references."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -57,15 +58,26 @@ class Plan:
         """
         table, teacher = self.table, self.teacher
         return {
-            "command": command, "config": config_to_dict(self.config), "seed": self.config.seed, "versions": versions(),
+            "command": command,
+            "config": config_to_dict(self.config),
+            "seed": self.config.seed,
+            "versions": versions(),
             "device": dataclasses.asdict(table.device),
-            "table": {"table_id": table.table_id, "provenance": table.provenance,
-                      "path": f"{table.path.parent.name}/{table.path.name}" if table.path else None},
+            "table": {
+                "table_id": table.table_id,
+                "provenance": table.provenance,
+                "path": f"{table.path.parent.name}/{table.path.name}" if table.path else None,
+            },
             "teacher": None if teacher is None else {"name": teacher.name, "network": teacher.description, **teacher.provenance},
             "targets": [dataclasses.asdict(target) for target in self.targets],
             "references": self.references,
-            "space": {"name": self.space.name, "config": self.space.config, "size": self.space.size,
-                      "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions},
+            "space": {
+                "name": self.space.name,
+                "config": self.space.config,
+                "size": self.space.size,
+                "frame_shape": list(self.space.frame_shape),
+                "num_actions": self.space.num_actions,
+            },
         }
 
 
@@ -84,18 +96,27 @@ def make_plan(config: Config) -> Plan:
     if teacher is not None:
         load_network(teacher)  # a damaged file must show now, not after the search
         if abs(teacher.gamma - config.rl.gamma) > 1e-9:
-            raise ConfigError(f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
-                              f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 and another teacher")
+            raise ConfigError(
+                f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
+                f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 and another teacher"
+            )
     groups = config.strategy.paths_per_rollout if strategy.kind == "gradient" else 1
     if config.env.num_envs % groups:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
     space = make_space(config)
     references = {}
     for name, ops in reference_agents(space.frame_shape, space.num_actions).items():
-        references[name] = {"latency_predicted_s": table.predict(ops).latency_s,
-                            "params": sum(op.params for op in ops), "macs": sum(op.macs for op in ops)}
+        references[name] = {
+            "latency_predicted_s": table.predict(ops).latency_s,
+            "params": sum(op.params for op in ops),
+            "macs": sum(op.macs for op in ops),
+        }
     o = config.objective
-    latency = o.latency_target_s if o.latency_target_s is not None else o.latency_ratio * references["impala-cnn"]["latency_predicted_s"]
+    latency = (
+        o.latency_target_s
+        if o.latency_target_s is not None
+        else o.latency_ratio * references["impala-cnn"]["latency_predicted_s"]
+    )
     targets = [Target("latency_s", latency, o.margin)]
     if o.energy_target_j is not None:
         targets.append(Target("energy_j", o.energy_target_j, o.margin))
@@ -125,8 +146,15 @@ def make_space(config: Config) -> SearchSpace:
         raise ConfigError(f"space.values do not fit space {config.space.name!r}: {error}") from error
 
 
-SMALL_FRAMES = {"stem_channels": 16, "stem_kernel": 3, "stem_stride": 1, "stage_channels": [16, 32], "stage_repeats": [2, 3],
-                "stage_strides": [1, 2], "hidden": 128}
+SMALL_FRAMES = {
+    "stem_channels": 16,
+    "stem_kernel": 3,
+    "stem_stride": 1,
+    "stage_channels": [16, 32],
+    "stage_repeats": [2, 3],
+    "stage_strides": [1, 2],
+    "hidden": 128,
+}
 
 
 def _space_values(config: Config, frame_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -141,5 +169,12 @@ def versions() -> dict[str, str]:
     import onnx
     import scipy
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
-            "scipy": scipy.__version__, "onnx": onnx.__version__, "cpu_count": str(os.cpu_count()), "machine": platform.machine()}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "onnx": onnx.__version__,
+        "cpu_count": str(os.cpu_count()),
+        "machine": platform.machine(),
+    }

@@ -1,4 +1,5 @@
 """A run from request to report, and its resumption: the only place that knows the order of the stages."""
+
 from __future__ import annotations
 
 import os
@@ -57,8 +58,10 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
     plan = make_plan(config)
     began, now = run.record["table"]["table_id"], plan.table.table_id
     if began != now:
-        raise TableError(f"{path} began with the table {began[:12]} of {plan.table.device.name}, which is {now[:12]} now: going on would "
-                         "mix two tables. Give the old one back, or start a new run")
+        raise TableError(
+            f"{path} began with the table {began[:12]} of {plan.table.device.name}, which is {now[:12]} now: going on would "
+            "mix two tables. Give the old one back, or start a new run"
+        )
     _work(run, plan, progress)
     return run
 

@@ -2,6 +2,7 @@
 
 It hands on the architecture, how it was derived, and the weights that it had learned.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -38,14 +39,17 @@ def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
     Raises:
         InfeasibleTargetError: none does.
     """
-    found = discretise(plan.space, scores, costs=plan.costs[0].candidate_costs(), base=plan.costs[0].base,
-                       target=plan.targets[0].bound)
+    found = discretise(
+        plan.space, scores, costs=plan.costs[0].candidate_costs(), base=plan.costs[0].base, target=plan.targets[0].bound
+    )
     for cost, target in zip(plan.costs[1:], plan.targets[1:]):
         if cost.exact(found) > target.bound:
             found = discretise(plan.space, scores, costs=cost.candidate_costs(), base=cost.base, target=target.bound)
     if not meets_targets(plan, found):
-        raise InfeasibleTargetError("the latency and energy targets were not met together by the most likely architectures; "
-                                    "ask for a higher objective.energy_target_j or latency target")
+        raise InfeasibleTargetError(
+            "the latency and energy targets were not met together by the most likely architectures; "
+            "ask for a higher objective.energy_target_j or latency target"
+        )
     return found
 
 
@@ -56,18 +60,30 @@ def meets_targets(plan: Plan, architecture: Architecture) -> bool:
 
 def _gradient_search(session: Session) -> None:
     plan, config, streams = session.plan, session.plan.config, session.streams
-    options = OneLevelOptions(config.strategy.active_paths, config.strategy.temperature_start, config.strategy.temperature_end,
-                              config.strategy.lr)
+    options = OneLevelOptions(
+        config.strategy.active_paths, config.strategy.temperature_start, config.strategy.temperature_end, config.strategy.lr
+    )
     strategy = plan.strategy.make(plan.space, options, streams.torch("arch"))
     if config.strategy.start == "target":
         strategy.start_at(max_entropy_logits(plan.costs[0].candidate_costs(), plan.costs[0].base, plan.targets[0].bound))
-    penalties = [(cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
-                 for cost, target in zip(plan.costs, plan.targets)]
+    penalties = [
+        (cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
+        for cost, target in zip(plan.costs, plan.targets)
+    ]
     supernet = SuperNet(plan.space, streams.torch("weights"))
-    subject = SuperNetSubject(supernet, strategy, penalties, paths=config.strategy.paths_per_rollout, lr=config.rl.lr,
-                              bf16=config.rl.bf16, device=session.device, warmup=config.strategy.warmup_fraction)
-    training = Training(config, subject, streams, session.teacher, total_steps=config.budget.search_steps,
-                        lr=(config.rl.lr, config.rl.lr))
+    subject = SuperNetSubject(
+        supernet,
+        strategy,
+        penalties,
+        paths=config.strategy.paths_per_rollout,
+        lr=config.rl.lr,
+        bf16=config.rl.bf16,
+        device=session.device,
+        warmup=config.strategy.warmup_fraction,
+    )
+    training = Training(
+        config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(config.rl.lr, config.rl.lr)
+    )
     try:
         saved = session.checkpoint["stage_state"]
         if saved is not None:
@@ -79,9 +95,11 @@ def _gradient_search(session: Session) -> None:
         training.close()
     architecture = most_likely_feasible(plan, strategy.scores())
     network = derive(architecture, torch.Generator().manual_seed(0), supernet.cpu())
-    derived_by = {"method": "most likely architecture that meets the targets (exact integer program)",
-                  "probabilities": [[round(float(p), 6) for p in point.detach()] for point in strategy.probabilities()],
-                  "unconstrained_choices": list(discretise(plan.space, strategy.scores()).choices)}
+    derived_by = {
+        "method": "most likely architecture that meets the targets (exact integer program)",
+        "probabilities": [[round(float(p), 6) for p in point.detach()] for point in strategy.probabilities()],
+        "unconstrained_choices": list(discretise(plan.space, strategy.scores()).choices),
+    }
     _hand_on(session, architecture, network, derived_by, training.step)
 
 
@@ -91,7 +109,12 @@ def _proposal_search(session: Session) -> None:
     strategy.is_feasible = lambda architecture: meets_targets(plan, architecture)
     count = config.strategy.candidates
     share = max(1, config.budget.search_steps // count)
-    state: dict[str, Any] = session.checkpoint["stage_state"] or {"step": 0, "index": 0, "strategy": strategy.state(), "best": None}
+    state: dict[str, Any] = session.checkpoint["stage_state"] or {
+        "step": 0,
+        "index": 0,
+        "strategy": strategy.state(),
+        "best": None,
+    }
     strategy.restore(state["strategy"])
     done, best = state["step"], state["best"]
     session.progress.stage("search", config.budget.search_steps, done)
@@ -100,8 +123,15 @@ def _proposal_search(session: Session) -> None:
         architecture = plan.space.architecture(resumed["choices"]) if resumed else strategy.ask()
         # a resumed candidate is built with its own fresh generator state and then overwritten, so streams are restored last
         network = derive(architecture, streams.torch("weights"))
-        training = Training(config, NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=session.device), streams,
-                            session.teacher, total_steps=share, env_index=100 + index, lr=(config.rl.lr, config.rl.lr))
+        training = Training(
+            config,
+            NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=session.device),
+            streams,
+            session.teacher,
+            total_steps=share,
+            env_index=100 + index,
+            lr=(config.rl.lr, config.rl.lr),
+        )
         offset = resumed["offset"] if resumed else done
         try:
             if resumed:
@@ -110,11 +140,21 @@ def _proposal_search(session: Session) -> None:
             label = "/".join(architecture.choice_names)
 
             def candidate_state() -> dict[str, Any]:
-                return {"step": offset + training.step, "index": index, "strategy": strategy.state(), "best": best,
-                        "training": {"choices": list(architecture.choices), "offset": offset, "training": training.state()}}
+                return {
+                    "step": offset + training.step,
+                    "index": index,
+                    "strategy": strategy.state(),
+                    "best": best,
+                    "training": {"choices": list(architecture.choices), "offset": offset, "training": training.state()},
+                }
 
-            session.train(training, stage="search", offset=offset, state=candidate_state,
-                          extra=lambda: {"candidate": label, "latency_argmax_s": plan.costs[0].exact(architecture)})
+            session.train(
+                training,
+                stage="search",
+                offset=offset,
+                state=candidate_state,
+                extra=lambda: {"candidate": label, "latency_argmax_s": plan.costs[0].exact(architecture)},
+            )
         finally:
             training.close()
         strategy.tell(Evaluation(architecture, training.collector.score, plan.costs[0].exact(architecture)))
@@ -126,21 +166,40 @@ def _proposal_search(session: Session) -> None:
     network = derive(architecture, torch.Generator().manual_seed(0))
     network.load_state_dict(best["weights"])
     candidates = [{"choices": choices, "score": score, "latency_s": cost} for choices, score, cost in strategy.state()["results"]]
-    _hand_on(session, architecture, network, {"method": "best training score among the candidates", "candidates": candidates}, done)
+    _hand_on(
+        session, architecture, network, {"method": "best training score among the candidates", "candidates": candidates}, done
+    )
 
 
-def _hand_on(session: Session, architecture: Architecture, network: torch.nn.Module, derived_by: dict[str, Any], steps: int) -> None:
+def _hand_on(
+    session: Session, architecture: Architecture, network: torch.nn.Module, derived_by: dict[str, Any], steps: int
+) -> None:
     plan = session.plan
     prediction = plan.table.predict(architecture.ops())
-    operations = [{"key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
-                  for op, (key, latency, energy) in zip(architecture.ops(), prediction.operations)]
-    session.run.write_json("architecture.json", {
-        **architecture.to_dict(), "candidate_names": [list(point.candidates) for point in plan.space.points],
-        "predicted": {"latency_s": prediction.latency_s, "energy_j": prediction.energy_j, "overhead_s": prediction.overhead_s,
-                      "interval_s": list(prediction.interval) if prediction.interval else None, "provenance": prediction.provenance,
-                      "device": plan.table.device.name, "operations": operations},
-        "derived_by": derived_by})
-    session.progress.note(f"derived {'/'.join(architecture.choice_names)}: {prediction.latency_s * 1e3:.3f} ms {prediction.provenance} "
-                          f"on {plan.table.device.name}")
+    operations = [
+        {"key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
+        for op, (key, latency, energy) in zip(architecture.ops(), prediction.operations)
+    ]
+    session.run.write_json(
+        "architecture.json",
+        {
+            **architecture.to_dict(),
+            "candidate_names": [list(point.candidates) for point in plan.space.points],
+            "predicted": {
+                "latency_s": prediction.latency_s,
+                "energy_j": prediction.energy_j,
+                "overhead_s": prediction.overhead_s,
+                "interval_s": list(prediction.interval) if prediction.interval else None,
+                "provenance": prediction.provenance,
+                "device": plan.table.device.name,
+                "operations": operations,
+            },
+            "derived_by": derived_by,
+        },
+    )
+    session.progress.note(
+        f"derived {'/'.join(architecture.choice_names)}: {prediction.latency_s * 1e3:.3f} ms {prediction.provenance} "
+        f"on {plan.table.device.name}"
+    )
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     session.finish_stage("retrain", choices=list(architecture.choices), searched_weights=weights, search_steps=steps)

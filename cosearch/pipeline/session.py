@@ -3,6 +3,7 @@
 A checkpoint is one dictionary: the stage in progress, its state, the random streams, the seconds spent and what earlier
 stages handed on. It is saved between two updates, at intervals and at the end of each stage.
 """
+
 from __future__ import annotations
 
 import time
@@ -51,7 +52,13 @@ class Session:
         self.streams = Streams(config.seed)
         self.teacher = Teacher(plan.teacher, device=self.device, bf16=config.rl.bf16) if plan.teacher else None
         self.checkpoint: dict[str, Any] = run.load_checkpoint() or {
-            "stage": "search", "stage_state": None, "handed_on": {}, "wall_s": 0.0, "ordinal": 0, "streams": self.streams.state_dict()}
+            "stage": "search",
+            "stage_state": None,
+            "handed_on": {},
+            "wall_s": 0.0,
+            "ordinal": 0,
+            "streams": self.streams.state_dict(),
+        }
         self.streams.load_state_dict(self.checkpoint["streams"])
         self._started = time.perf_counter()
         self._saved = self._started
@@ -78,8 +85,13 @@ class Session:
     def save(self, stage_state: dict[str, Any] | None) -> None:
         """Write a checkpoint of the stage in progress."""
         ordinal = self.checkpoint["ordinal"] + 1
-        self.checkpoint = {**self.checkpoint, "stage_state": stage_state, "wall_s": self.wall_s, "ordinal": ordinal,
-                           "streams": self.streams.state_dict()}
+        self.checkpoint = {
+            **self.checkpoint,
+            "stage_state": stage_state,
+            "wall_s": self.wall_s,
+            "ordinal": ordinal,
+            "streams": self.streams.state_dict(),
+        }
         self._started = self._saved = time.perf_counter()
         self.run.save_checkpoint(self.checkpoint, ordinal)
 
@@ -92,9 +104,16 @@ class Session:
         """Close the event file."""
         self.events.close()
 
-    def train(self, training: Training, *, stage: str, extra: Callable[[], dict[str, Any]] | None = None,
-              state: Callable[[], dict[str, Any]] | None = None, offset: int = 0,
-              before: Callable[[], None] | None = None) -> None:
+    def train(
+        self,
+        training: Training,
+        *,
+        stage: str,
+        extra: Callable[[], dict[str, Any]] | None = None,
+        state: Callable[[], dict[str, Any]] | None = None,
+        offset: int = 0,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         """Run a training to its end, logging each update and saving at intervals.
 
         Args:

@@ -4,6 +4,7 @@
 the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020). Differs in: the learning rate is constant for the
 first half and then falls linearly to a fifth.
 """
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
@@ -26,9 +27,21 @@ from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, reference_agents
 from latency_tables.errors import RunFolderError, UnknownNameError
 
-PUBLISHED = {"rl.rollout_steps": 256, "rl.epochs": 3, "rl.minibatch": 2048, "rl.micro_batch": 128, "rl.lr": 5e-4, "rl.gamma": 0.999,
-             "rl.value_weight": 0.5, "rl.entropy_weight": 0.01, "rl.max_grad_norm": 0.5, "rl.clip": 0.2, "rl.lam": 0.95, "env.num_envs": 64,
-             "distill.teacher": "none"}
+PUBLISHED = {
+    "rl.rollout_steps": 256,
+    "rl.epochs": 3,
+    "rl.minibatch": 2048,
+    "rl.micro_batch": 128,
+    "rl.lr": 5e-4,
+    "rl.gamma": 0.999,
+    "rl.value_weight": 0.5,
+    "rl.entropy_weight": 0.01,
+    "rl.max_grad_norm": 0.5,
+    "rl.clip": 0.2,
+    "rl.lam": 0.95,
+    "env.num_envs": 64,
+    "distill.teacher": "none",
+}
 SAVE_EVERY = 8  # updates between checkpoints
 
 
@@ -73,7 +86,9 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     """
     load_builtins()
     set_threads(request.threads)
-    config = resolve(options={**PUBLISHED, "env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels})
+    config = resolve(
+        options={**PUBLISHED, "env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels}
+    )
     probe = make_env(request.env, EnvOptions(1, 0))
     networks = reference_agents(probe.frame_shape, probe.num_actions)
     probe.close()
@@ -85,11 +100,26 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     with run.lock():
         training = _train(run, config, request, network, streams, progress)
     scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}
-    provenance = {"command": command, "seed": request.seed, "steps": training.step, "train_levels": request.train_levels,
-                  "score_mean": scores["test"].mean, "score_ci95": list(scores["test"].ci95), "episodes": len(scores["test"].returns),
-                  "score_train_mean": scores["train"].mean, "score_train_ci95": list(scores["train"].ci95)}
-    save_teacher(out, network, env=request.env, description=f"{request.network}, PPO", gamma=config.rl.gamma,
-                 reward_std=training.collector.scale.std, provenance=provenance)
+    provenance = {
+        "command": command,
+        "seed": request.seed,
+        "steps": training.step,
+        "train_levels": request.train_levels,
+        "score_mean": scores["test"].mean,
+        "score_ci95": list(scores["test"].ci95),
+        "episodes": len(scores["test"].returns),
+        "score_train_mean": scores["train"].mean,
+        "score_train_ci95": list(scores["train"].ci95),
+    }
+    save_teacher(
+        out,
+        network,
+        env=request.env,
+        description=f"{request.network}, PPO",
+        gamma=config.rl.gamma,
+        reward_std=training.collector.scale.std,
+        provenance=provenance,
+    )
     return {"teacher": str(out), **provenance}
 
 
@@ -99,11 +129,15 @@ def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:
         return RunDir.create(runs, name, {"command": command, "request": asdict(request)})
     run = RunDir.open(runs / name)
     if run.record.get("request") != asdict(request):
-        raise RunFolderError(f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs")
+        raise RunFolderError(
+            f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
+        )
     return run
 
 
-def _train(run: RunDir, config: Config, request: TeacherRequest, network: AgentNetwork, streams: Streams, progress: Progress) -> Training:
+def _train(
+    run: RunDir, config: Config, request: TeacherRequest, network: AgentNetwork, streams: Streams, progress: Progress
+) -> Training:
     subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=compute_device(config.compute))
     training = Training(config, subject, streams, None, total_steps=request.steps)
     saved = run.load_checkpoint()
@@ -127,7 +161,9 @@ def _train(run: RunDir, config: Config, request: TeacherRequest, network: AgentN
 
 def _score(network: AgentNetwork, config: Config, request: TeacherRequest, levels: str) -> Score:
     streams = Streams(request.seed)
-    env = make_env(request.env, EnvOptions(64, streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test"))
+    env = make_env(
+        request.env, EnvOptions(64, streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test")
+    )
     network.cpu().eval()
     try:
         return evaluate(network, env, request.episodes, torch.Generator().manual_seed(streams.derive("eval", 1)))

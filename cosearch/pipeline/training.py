@@ -3,6 +3,7 @@
 The search of a supernet, the training of one candidate, the retraining of the derived network and the training of a teacher
 are this loop with another subject.
 """
+
 from __future__ import annotations
 
 import time
@@ -49,9 +50,19 @@ class Training:
         lr: (begin, end) of the learning rate; None for the configuration's.
     """
 
-    def __init__(self, config: Config, subject: Trainable, streams: Streams, teacher: Teacher | None, *, total_steps: int,
-                 distill_from: float = 1.0, distill_to: float = 1.0, env_index: int = 0,
-                 lr: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        subject: Trainable,
+        streams: Streams,
+        teacher: Teacher | None,
+        *,
+        total_steps: int,
+        distill_from: float = 1.0,
+        distill_to: float = 1.0,
+        env_index: int = 0,
+        lr: tuple[float, float] | None = None,
+    ) -> None:
         rl = config.rl
         self.config, self.subject, self.teacher, self.total_steps = config, subject, teacher, total_steps
         self.distill = (distill_from, distill_to)
@@ -59,11 +70,23 @@ class Training:
         options = EnvOptions(config.env.num_envs, streams.derive("env", env_index), train_levels=config.env.train_levels)
         self.env: VectorEnv = make_env(config.env.name, options)
         scale = RewardScale(config.env.num_envs, rl.gamma, teacher.record.reward_std if teacher else None)
-        self.collector = Collector(self.env, rl.rollout_steps, gamma=rl.gamma, lam=rl.lam, scale=scale,
-                                   generator=streams.torch("actions"))
-        self.learner = Learner(LearnerOptions(rl.algorithm, 1 if rl.algorithm == "a2c" else rl.epochs, rl.minibatch, rl.micro_batch,
-                                              rl.clip, rl.value_clip, rl.value_weight, rl.entropy_weight, rl.max_grad_norm),
-                               streams.torch("minibatch"))
+        self.collector = Collector(
+            self.env, rl.rollout_steps, gamma=rl.gamma, lam=rl.lam, scale=scale, generator=streams.torch("actions")
+        )
+        self.learner = Learner(
+            LearnerOptions(
+                rl.algorithm,
+                1 if rl.algorithm == "a2c" else rl.epochs,
+                rl.minibatch,
+                rl.micro_batch,
+                rl.clip,
+                rl.value_clip,
+                rl.value_weight,
+                rl.entropy_weight,
+                rl.max_grad_norm,
+            ),
+            streams.torch("minibatch"),
+        )
         self.step = 0
 
     @property
@@ -104,9 +127,16 @@ class Training:
         terms = self.learner.update(self.subject, actors, rollout, distillation)
         self.step += self.steps_per_update
         terms.pop("loss_cost", None)
-        return {"step": self.step, "score_train": self.collector.score, "episodes": self.collector.episodes, "lr": lr,
-                "distill_weight": weight, **terms, **self.subject.metrics(),
-                "steps_per_s": self.steps_per_update / (time.perf_counter() - started)}
+        return {
+            "step": self.step,
+            "score_train": self.collector.score,
+            "episodes": self.collector.episodes,
+            "lr": lr,
+            "distill_weight": weight,
+            **terms,
+            **self.subject.metrics(),
+            "steps_per_s": self.steps_per_update / (time.perf_counter() - started),
+        }
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> None:
         """Advance to the end; ``report`` gets each update's metrics, may save :meth:`state`, and may raise to interrupt."""

@@ -3,6 +3,7 @@
 Resume: such environments cannot save their state, but they are deterministic after ``reset(seed)``. Each episode has a seed of
 its own; the actions of the running episode are recorded, and a restore plays them again.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -33,8 +34,14 @@ class ReplayedEnvs:
 
     exact_resume = True
 
-    def __init__(self, make: Callable[[], Any], to_frame: Callable[[Any], np.ndarray], options: EnvOptions, *,
-                 on_reset: Callable[[Any], None] = lambda env: None) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        to_frame: Callable[[Any], np.ndarray],
+        options: EnvOptions,
+        *,
+        on_reset: Callable[[Any], None] = lambda env: None,
+    ) -> None:
         self._envs = [make() for _ in range(options.num_envs)]
         space = self._envs[0].action_space
         if type(space).__name__ != "Discrete":
@@ -84,9 +91,12 @@ class ReplayedEnvs:
 
     def state(self) -> dict[str, Any]:
         """See ``VectorEnv``."""
-        return {"episodes": torch.from_numpy(self._episodes.copy()), "seed": self._seed,
-                "frames": torch.from_numpy(self._frames.copy()),
-                "actions": [torch.tensor(actions, dtype=torch.int32) for actions in self._actions]}
+        return {
+            "episodes": torch.from_numpy(self._episodes.copy()),
+            "seed": self._seed,
+            "frames": torch.from_numpy(self._frames.copy()),
+            "actions": [torch.tensor(actions, dtype=torch.int32) for actions in self._actions],
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions.
@@ -102,9 +112,11 @@ class ReplayedEnvs:
             for action in self._actions[i]:
                 self._frames[i] = self._to_frame(env.step(action)[0])
             if not np.array_equal(self._frames[i], state["frames"][i].numpy()):
-                raise EnvironmentFailedError(f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
-                                             "seed lead to other frames. It is not deterministic after reset(seed), or its "
-                                             "version differs")
+                raise EnvironmentFailedError(
+                    f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
+                    "seed lead to other frames. It is not deterministic after reset(seed), or its "
+                    "version differs"
+                )
 
     def close(self) -> None:
         """See ``VectorEnv``."""
@@ -122,6 +134,7 @@ def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
             raise MissingExtraError(f"environment {name!r} needs a package that is not installed: {error}") from error
         except gymnasium.error.Error as error:
             raise UnknownNameError(f"Gymnasium has no environment {name!r}: {error}") from error
+
     return make
 
 
@@ -130,8 +143,10 @@ def _image(observation: Any) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.dtype != np.uint8:
-        raise EnvironmentFailedError(f"expected uint8 images [height, width, channels], got {array.dtype} {array.shape}: "
-                                     "vector observations need a space for vectors, which this version does not have")
+        raise EnvironmentFailedError(
+            f"expected uint8 images [height, width, channels], got {array.dtype} {array.shape}: "
+            "vector observations need a space for vectors, which this version does not have"
+        )
     return array
 
 
@@ -145,11 +160,13 @@ def _make_minatar(game: str, options: EnvOptions) -> ReplayedEnvs:
     name = f"MinAtar/{game.title().replace('_', '')}-v1"
     if name not in gymnasium.registry:
         minatar.gym.register_envs()
+
     def forget_last_action(env: Any) -> None:
         env.unwrapped.game.last_action = 0  # sticky actions repeat it, across episodes too
 
-    return ReplayedEnvs(_gymnasium_maker(name), lambda o: np.asarray(o, dtype=np.uint8) * np.uint8(255), options,
-                        on_reset=forget_last_action)
+    return ReplayedEnvs(
+        _gymnasium_maker(name), lambda o: np.asarray(o, dtype=np.uint8) * np.uint8(255), options, on_reset=forget_last_action
+    )
 
 
 def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
@@ -163,17 +180,23 @@ def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
     raw = _gymnasium_maker(f"ALE/{game}-v5", frameskip=1)
-    return ReplayedEnvs(lambda: FrameStackObservation(AtariPreprocessing(raw()), 4),
-                        lambda o: np.ascontiguousarray(np.asarray(o).transpose(1, 2, 0)), options)
+    return ReplayedEnvs(
+        lambda: FrameStackObservation(AtariPreprocessing(raw()), 4),
+        lambda o: np.ascontiguousarray(np.asarray(o).transpose(1, 2, 0)),
+        options,
+    )
 
 
 def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     return ReplayedEnvs(_gymnasium_maker(game), _image, options)
 
 
-ENVIRONMENTS.register(EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)",
-                                MINATAR_GAMES, _make_minatar))
-ENVIRONMENTS.register(EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)",
-                                ALE_EXAMPLES, _make_ale, True))
-ENVIRONMENTS.register(EnvFamily("gym", "any Gymnasium id with image observations and discrete actions",
-                                ("CarRacing-v3",), _make_gym, True))
+ENVIRONMENTS.register(
+    EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES, _make_minatar)
+)
+ENVIRONMENTS.register(
+    EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True)
+)
+ENVIRONMENTS.register(
+    EnvFamily("gym", "any Gymnasium id with image observations and discrete actions", ("CarRacing-v3",), _make_gym, True)
+)
