@@ -1,8 +1,8 @@
 """Where the architecture distribution starts: the one of largest entropy whose expected cost is the target.
 
 Among all distributions with expected cost T the entropy is largest for p_lo proportional to exp(-beta cost_lo)
-(Jaynes 1957), with one beta for all points. Starting there keeps the search open, and the sampled paths about as fast as the agent that is wanted,
-so a step of the search costs about what a step of training that agent does.
+(Jaynes 1957), with one beta for all points. Starting there keeps the search open, and the sampled paths about as fast as
+the agent that is wanted, so a step of the search costs about what a step of training that agent does.
 """
 
 from __future__ import annotations
