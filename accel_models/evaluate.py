@@ -106,6 +106,7 @@ def evaluate(layers: Sequence[LayerShape], design: AccelDesign, objective: str =
         chunk = np.asarray(chunk_of)
         if chunk.shape != (len(layers),) or chunk.min() < 0 or chunk.max() >= len(design.chunks):
             raise ShapeError(f"expected a chunk from 0 to {len(design.chunks) - 1} for {len(layers)} layers, got {list(chunk)}")
+    table.check(chunk)
     clock, rows = design.platform.clock_hz, []
     for index, layer in enumerate(layers):
         j = int(chunk[index])
@@ -148,6 +149,7 @@ def block_costs(blocks: Sequence[OpSpec], design: AccelDesign, objective: str = 
         raise ShapeError(f"expected a chunk from 0 to {len(design.chunks) - 1} for {len(blocks)} blocks, got {list(chunk_of)}")
     else:
         chunk = np.asarray(chunk_of)
+    table.check(chunk[owner])
     energy = None if table.parts is None else sum(table.parts.values())
     out = []
     for index, block in enumerate(blocks):
@@ -159,17 +161,26 @@ def block_costs(blocks: Sequence[OpSpec], design: AccelDesign, objective: str = 
 
 @dataclass(frozen=True)
 class _Table:
-    """Costs of every layer on every chunk, each ``[J, L]``; cycles, bytes, joules."""
+    """Costs of every layer on every chunk, each ``[J, L]``; cycles, bytes, joules. Where ``fits`` is False they mean nothing."""
 
     cycles: np.ndarray
     latency: np.ndarray
     dram: np.ndarray
     parts: dict[str, np.ndarray] | None
+    fits: np.ndarray
+    reasons: tuple[str, ...]
+
+    def check(self, chunk: np.ndarray) -> None:
+        """Raise unless every layer fits the buffers of its chunk ``[L]``."""
+        if not self.fits[chunk, np.arange(len(chunk))].all():
+            raise InfeasibleCandidateError(self.reasons[0])
 
 
 def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
     machine, shapes = machine_of(design), stack(layers)
-    costs = [(_on_chunk(layers, shapes, machine, chunk), DATAFLOWS.index(chunk.dataflow)) for chunk in design.chunks]
+    tilings = [_tiling(layers, shapes, machine, chunk) for chunk in design.chunks]
+    costs = [(_on_chunk(shapes, machine, chunk, tiling.columns), DATAFLOWS.index(chunk.dataflow))
+             for chunk, tiling in zip(design.chunks, tilings, strict=True)]
 
     def gather(values: list[torch.Tensor]) -> np.ndarray:
         return np.stack([value[..., option].numpy() for value, (_, option) in zip(values, costs, strict=True)])
@@ -178,24 +189,42 @@ def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
     if machine.energy is not None:
         parts = {name: gather([cost.energy_parts[name] for cost, _ in costs]) for name in costs[0][0].energy_parts}
     return _Table(gather([c.compute_cycles for c, _ in costs]), gather([c.latency_cycles for c, _ in costs]),
-                  gather([c.dram_bytes for c, _ in costs]), parts)
+                  gather([c.dram_bytes for c, _ in costs]), parts, np.stack([tiling.fits for tiling in tilings]),
+                  tuple(reason for tiling in tilings for reason in tiling.reasons))
 
 
-def _on_chunk(layers: Sequence[LayerShape], shapes: LayerTensors, machine: Machine, chunk: Chunk) -> LayerCosts:
-    rows, cols = (torch.full((1, 1), float(side), dtype=torch.float64) for side in (chunk.rows, chunk.cols))
+@dataclass(frozen=True)
+class _Tiling:
+    """Buffer tile of each layer (k, c, p, q, ``[L]`` each), whether it fits, and why not."""
+
+    columns: tuple[torch.Tensor, ...]
+    fits: np.ndarray
+    reasons: tuple[str, ...]
+
+
+def _tiling(layers: Sequence[LayerShape], shapes: LayerTensors, machine: Machine, chunk: Chunk) -> _Tiling:
     sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
     room = (chunk.weight_buffer_bytes, chunk.input_buffer_bytes, chunk.output_buffer_bytes)
-    if chunk.tile is not None:
-        chosen = [chunk.tile] * len(layers)
-    else:
-        chosen = [best_tile(layer, room, sizes) if layer.macs else (1, 1, 1, 1) for layer in layers]
+    chosen, reasons, fits = [], [], np.ones(len(layers), dtype=bool)
+    for index, layer in enumerate(layers):
+        try:
+            chosen.append(chunk.tile or (best_tile(layer, room, sizes) if layer.macs else (1, 1, 1, 1)))
+        except InfeasibleCandidateError as error:  # another chunk may have the room
+            reasons.append(str(error))
+            chosen.append((1, 1, 1, 1))
+            fits[index] = False
     columns = tuple(torch.tensor([float(t[i]) for t in chosen], dtype=torch.float64) for i in range(4))
     for what, held, size, limit in zip(("weight", "input", "output"), tile_limits(shapes, columns), sizes, room, strict=True):
-        over = (held * size > limit) & shapes.busy
-        if bool(over.any()):
-            worst = layers[int((held * over).argmax())].name
-            raise InfeasibleCandidateError(f"tile {chunk.tile} of layer {worst!r} exceeds the {what} buffer of {limit} bytes; "
-                                           "leave tile out to choose one for each layer")
+        over = ((held * size > limit) & shapes.busy).numpy() & fits
+        reasons += [f"tile {chunk.tile} of layer {layers[i].name!r} exceeds the {what} buffer of {limit} bytes; "
+                    "leave tile out to choose one for each layer" for i in np.flatnonzero(over)]
+        fits &= ~over
+    return _Tiling(columns, fits, tuple(reasons))
+
+
+def _on_chunk(shapes: LayerTensors, machine: Machine, chunk: Chunk, columns: tuple[torch.Tensor, ...]) -> LayerCosts:
+    rows, cols = (torch.full((1, 1), float(side), dtype=torch.float64) for side in (chunk.rows, chunk.cols))
+    room = (chunk.weight_buffer_bytes, chunk.input_buffer_bytes, chunk.output_buffer_bytes)
     counts = _tile_engine_counts(shapes, chunk) if chunk.engine == "tile" else compute_counts(shapes, machine, rows, cols)
     copies = 2.0 if machine.double_buffered else 1.0
     capacity = tuple(torch.full((1, 1), copies * size, dtype=torch.float64) for size in room)
@@ -218,6 +247,7 @@ def _cuts(table: _Table, objective: str, owner: np.ndarray) -> np.ndarray:
         costs = sum(table.parts.values())
     else:
         costs = table.latency
+    costs = np.where(table.fits, costs, 1e6 * costs.sum())  # finite: prefix sums must keep their digits
     places = np.zeros((costs.shape[0], owner[-1] + 1))
     np.add.at(places.T, owner, costs.T)
     return best_assignment(places[None, :, :, None], objective).chunk[0]

@@ -35,7 +35,8 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int, float], None]
     """A bar on stderr; the callable takes the number done and the best value."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("best {task.fields[best]}"))
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, best="-")
         yield lambda done, best: bar.update(task, completed=done, best=f"{best:.6g}")
 

@@ -229,3 +229,17 @@ def test_layers_without_weights_use_no_constants_of_the_array():
     table = _table(load_layers("impala"), NPU)
     pool = [i for i, layer in enumerate(load_layers("impala")) if layer.kind == "pool"]
     assert (table.parts["multiply"][0, pool] == 0).all() and (table.parts["dram"][0, pool] > 0).all()
+
+
+def test_a_layer_goes_where_it_fits():
+    """The small chunk cannot hold the first layer, so the cuts must leave it to the other one; alone it is refused."""
+    layers = load_layers("nature")
+    small = replace(NPU.chunks[0], weight_buffer_bytes=16)
+    both = replace(NPU, chunks=(NPU.chunks[0], small))
+    result = evaluate(layers, both, "interval")
+    assert result.layers[0].chunk == 0 and result.interval_s <= evaluate(layers, NPU, "interval").interval_s
+    for chunks in ((small,), (small, small)):
+        with pytest.raises(InfeasibleCandidateError, match="conv1"):
+            evaluate(layers, replace(NPU, chunks=chunks))
+    with pytest.raises(InfeasibleCandidateError, match="conv1"):
+        evaluate(layers, both, chunk_of=[1] * len(layers))
