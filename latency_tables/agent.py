@@ -107,7 +107,7 @@ class Agent:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
                 continue
-            seen = visit(self.models[name], plan, threads=self.threads)
+            seen = visit(self.models[name], plan, threads=self.threads, sentinel=self.models.get(request.get("sentinel")))
             yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
 
     def _paced(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:

@@ -6,17 +6,32 @@ from isolated single operations and from FLOPs, side by side.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from latency_tables.errors import MeasurementError
 from latency_tables.measure import Measurer
 from latency_tables.opspec import Device, OpSpec
 from latency_tables.plan import EMPTY, single_sum_s
 from latency_tables.schema import SCHEMA, Row, TableFile
-from latency_tables.statistics import ESTIMATORS, accuracy, calibrate, difference, fit_line, model_time_s
+from latency_tables.statistics import (
+    ESTIMATORS,
+    accuracy,
+    calibrate,
+    correct_rows,
+    difference,
+    fit_line,
+    model_time_s,
+    paired_visits,
+)
+from latency_tables.timing import Visit
+
+MIN_FOR_CORRECTION = 10
 
 
 def compose_table(measurer: Measurer, device: Device, *, space: str, command: str, provenance: str = "measured") -> TableFile:
@@ -32,8 +47,7 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
     Raises:
         MeasurementError: too little was measured.
     """
-    visits = measurer.journal.visits
-    if EMPTY not in visits:
+    if EMPTY not in measurer.journal.visits:
         raise MeasurementError("the empty model was never visited; give the measurement more time")
     choices = {name: _calibrated(measurer, name) for name in ESTIMATORS}
     estimator = min(choices, key=lambda name: (choices[name][1]["mape"] is None, choices[name][1]["mape"] or 0.0))
@@ -80,16 +94,36 @@ def _version() -> str:
         return "unknown"
 
 
+def _visits(measurer: Measurer, estimator: str) -> Mapping[str, Sequence[Visit]]:
+    return paired_visits(measurer.journal.visits) if estimator == "paired" else measurer.journal.visits
+
+
 def _calibrated(measurer: Measurer, estimator: str) -> tuple[dict[str, Row], dict[str, Any]]:
     rows = _rows(measurer, estimator)
-    empty_s = model_time_s(measurer.journal.visits[EMPTY], estimator)
+    empty_s = model_time_s(_visits(measurer, estimator)[EMPTY], estimator)
     fitting = _networks(measurer, measurer.plan.calibration, rows, estimator)
     found = calibrate([s for s, _, _ in fitting], [m for _, m, _ in fitting], overhead_s=empty_s)
-    return rows, {**found, "empty_s": empty_s}
+    found["empty_s"] = empty_s
+    if len(fitting) < MIN_FOR_CORRECTION:
+        return rows, {**found, "ridge": None}
+    keys = sorted({op.key for _, _, ops in fitting for op in ops})
+    parts = np.array(
+        [[found["scale"] * rows[k].latency_s * sum(op.key == k for op in ops) for k in keys] for _, _, ops in fitting]
+    )
+    factors, fit = correct_rows(parts, np.array([m for _, m, _ in fitting]), found["overhead_s"])
+    if fit["ridge"] is not None:
+        for key, factor in zip(keys, factors.tolist(), strict=True):
+            row = rows[key]
+            span = [factor * v for v in row.details["interval_s"]]
+            details = {**row.details, "alone_s": row.latency_s, "interval_s": span}
+            rows[key] = dataclasses.replace(row, latency_s=factor * row.latency_s, details=details)
+        found |= fit
+    return rows, {"ridge": None, **found}
 
 
 def _protocol(measurer: Measurer, calibration: dict[str, Any]) -> dict[str, Any]:
     settings, visits = measurer.settings, measurer.journal.visits
+    sentinels = [v.sentinel_s for many in visits.values() for v in many if v.sentinel_s]
     return {
         "estimator": f"{calibration['estimator']} over rounds of the clean median",
         "clock": "perf_counter_ns and thread_time_ns",
@@ -99,7 +133,7 @@ def _protocol(measurer: Measurer, calibration: dict[str, Any]) -> dict[str, Any]
         "visits": sum(map(len, visits.values())),
         "tolerance": settings.tolerance,
         "seed": settings.seed,
-        "batches_repeated_for_drift": measurer.repeated_batches,
+        "sentinel_s": [float(v) for v in np.quantile(sentinels, (0.05, 0.5, 0.95))] if sentinels else None,
         "elapsed_s": measurer.elapsed_s,
         "resumed": measurer.journal.resumed,
         "fixed": measurer.hello.get("settings"),
@@ -108,7 +142,7 @@ def _protocol(measurer: Measurer, calibration: dict[str, Any]) -> dict[str, Any]
 
 
 def _rows(measurer: Measurer, estimator: str) -> dict[str, Row]:
-    visits, failed, rows = measurer.journal.visits, measurer.journal.failed, {}
+    visits, failed, rows = _visits(measurer, estimator), measurer.journal.failed, {}
     energies = {e["id"]: e.get("energy_j") for e in measurer.journal.extra if e.get("kind") == "energy"}
     for plan in measurer.plan.rows:
         op = plan.op
@@ -141,7 +175,7 @@ def _networks(
     measurer: Measurer, networks: Sequence[tuple[str, tuple[OpSpec, ...]]], rows: dict[str, Row], estimator: str
 ) -> list[tuple[float, float, tuple[OpSpec, ...]]]:
     """``(sum of rows, measured, operations)`` of each network that ran and has all its rows."""
-    visits, failed = measurer.journal.visits, measurer.journal.failed
+    visits, failed = _visits(measurer, estimator), measurer.journal.failed
     usable = {key: row.latency_s for key, row in rows.items() if row.latency_s is not None}
     return [
         (sum(usable[op.key] for op in ops), model_time_s(visits[name], estimator), ops)
@@ -164,7 +198,7 @@ def _certificate(measurer: Measurer, calibration: dict[str, Any], rows: dict[str
     if len(fitting) >= 3:
         intercept, slope = fit_line([sum(op.macs for op in ops) for _, _, ops in fitting], [m for _, m, _ in fitting])
         found["flops"] = accuracy([intercept + slope * sum(op.macs for op in ops) for _, _, ops in proof], measured)
-    times = {name: model_time_s(v, estimator) for name, v in measurer.journal.visits.items() if name.startswith("single-")}
+    times = {name: model_time_s(v, estimator) for name, v in _visits(measurer, estimator).items() if name.startswith("single-")}
     if measurer.plan.singles and set(measurer.plan.singles.values()) <= set(times):
         sums = [single_sum_s(ops, measurer.plan.singles, times) for _, _, ops in proof]
         found["single_operations"] = accuracy(sums, measured)

@@ -1,8 +1,8 @@
 """Measures a work list: visits models in random order, round after round, until rows are sure or time is up.
 
-Each round visits every model that is still unsure, in a new order, with a sentinel before each batch: where the
-sentinel runs more than 3 % behind its best the batch is taken again. The first rounds visit everything. Every visit is
-in the journal before the next batch starts; a lost core is started again, and an interrupted run goes on from there.
+Each round visits every model that is still unsure, in a new order; the first rounds visit everything. A sentinel, one
+whole network, is timed just before and after each visit and tells how fast the machine was meanwhile. Every visit is in
+the journal before the next batch starts; a lost core is started again, and an interrupted run goes on from there.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from latency_tables.errors import MeasurementError
 from latency_tables.journal import Journal
 from latency_tables.plan import EMPTY, MeasurePlan, RowPlan
 from latency_tables.remote import Connection, LostBoard, Target
-from latency_tables.statistics import difference, model_time_s
-from latency_tables.timing import VisitPlan
+from latency_tables.statistics import difference, paired_visits
+from latency_tables.timing import Visit, VisitPlan
 
 BATCH = 16
-DRIFT = 0.03
 MAX_LOST = 5
 
 
@@ -80,9 +79,9 @@ class Measurer:
         self.runtime = runtime
         self.hello: dict[str, Any] = {}
         self.states: list[dict[str, Any]] = []
-        self.repeated_batches = 0
         self._connection: Connection | None = None
         self._loaded: set[str] = set()
+        self._paired: dict[str, list[Visit]] = {}
         self._lost = 0
         self._started = time.monotonic()
 
@@ -101,7 +100,8 @@ class Measurer:
                 order = list(names)
                 rng.shuffle(order)
                 for start in range(0, len(order), BATCH):
-                    self._batch(order[start : start + BATCH])
+                    for name, seen in self._visit_all(order[start : start + BATCH]).items():
+                        self.journal.add({"id": name, "visit": seen})
                 self.states.append(self._with_core(lambda core: core.one("state"))["state"])
         finally:
             self.close()
@@ -141,6 +141,7 @@ class Measurer:
             return [name for name in basic if self._rounds(name) == fewest]
         if self.elapsed_s > self.settings.budget_s:
             return []
+        self._paired = paired_visits(self.journal.visits)
         unsure = set()
         for row in self.plan.rows:
             if not self._is_sure(row):
@@ -154,25 +155,11 @@ class Measurer:
         return min(3, self.settings.min_rounds) if name.startswith("single-") else self.settings.min_rounds
 
     def _is_sure(self, row: RowPlan) -> bool:
-        visits = self.journal.visits
+        visits = self._paired or paired_visits(self.journal.visits)
         if row.more in self.journal.failed or row.less in self.journal.failed:
             return True
         value, low, high = difference(visits[row.more], visits[row.less] if row.less else None, row.divisor)
         return value > 0 and (high - low) / 2 <= self.settings.tolerance * value
-
-    def _batch(self, names: list[str]) -> None:
-        """Visit some models; once more if the sentinel says that the machine was slow meanwhile."""
-        for attempt in (1, 2):
-            sentinel_before = self._visit_all([self._sentinel()])
-            found = self._visit_all(names)
-            sentinel_after = self._visit_all([self._sentinel()])
-            for name, seen in found.items():
-                self.journal.add({"id": name, "visit": seen, "batch_attempt": attempt})
-            slow = max(s[self._sentinel()]["median_s"] for s in (sentinel_before, sentinel_after) if s)
-            best = model_time_s(self.journal.visits[self._sentinel()]) if self._rounds(self._sentinel()) else slow
-            if slow <= (1 + DRIFT) * best or attempt == 2 or self.elapsed_s > self.settings.budget_s:
-                return
-            self.repeated_batches += 1
 
     def _sentinel(self) -> str:
         networks = [name for name, _ in (*self.plan.calibration, *self.plan.certificate) if name not in self.journal.failed]
@@ -182,11 +169,11 @@ class Measurer:
         found: dict[str, dict[str, Any]] = {}
 
         def visit(core: Connection) -> None:
-            for name in names:
+            for name in (self._sentinel(), *names):
                 if name not in found:
                     self._load(core, name)
             wanted = [n for n in names if n not in found and n not in self.journal.failed]
-            for answer in core.ask("visit", ids=wanted, plan=self.settings.visit.to_dict()):
+            for answer in core.ask("visit", ids=wanted, sentinel=self._sentinel(), plan=self.settings.visit.to_dict()):
                 found[answer["id"]] = answer["visit"]
                 done = sum(map(len, self.journal.visits.values())) + len(found)
                 self._progress(done, self.settings.min_rounds * len(self.plan.builders), answer["id"])

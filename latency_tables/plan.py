@@ -29,7 +29,7 @@ from latency_tables.quantise import quantise_model
 from latency_tables.worklists import WorkList
 
 CHAIN = 5
-CALIBRATION_SHARE = 0.25
+CALIBRATION_SHARE = 0.5
 EMPTY = "empty"
 
 
@@ -76,7 +76,7 @@ def network_id(ops: Sequence[OpSpec]) -> str:
 def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> MeasurePlan:
     """The models for a work list.
 
-    A seeded quarter of its networks calibrates, the others certify.
+    A seeded half of its networks calibrates, the others certify.
 
     Raises:
         ShapeError: a network of the list does not fit together.

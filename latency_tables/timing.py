@@ -12,7 +12,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class Visit:
         min_s, p10_s, p90_s, p99_s: of all samples.
         samples, inner: number of samples, and calls inside each.
         clean_share: share of samples that were not preempted; None with several threads.
+        sentinel_s: what a fixed model took just before and after, or None.
     """
 
     median_s: float
@@ -68,10 +69,18 @@ class Visit:
     samples: int
     inner: int
     clean_share: float | None
+    sentinel_s: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object; ``Visit(**values)`` reads it back."""
         return asdict(self)
+
+    def at(self, reference_s: float) -> Visit:
+        """The same visit as on a machine whose sentinel takes ``reference_s`` seconds; itself without a sentinel."""
+        if not self.sentinel_s:
+            return self
+        times = {f.name: getattr(self, f.name) * reference_s / self.sentinel_s for f in fields(self) if f.name.endswith("_s")}
+        return replace(self, **times)
 
 
 def take_samples(
@@ -157,10 +166,16 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(ordered[low]), float(ordered[high])
 
 
-def visit(call: Callable[[], Any], plan: VisitPlan, *, threads: int = 1) -> Visit:
-    """One visit of a callable."""
+def visit(call: Callable[[], Any], plan: VisitPlan, *, threads: int = 1, sentinel: Callable[[], Any] | None = None) -> Visit:
+    """One visit of a callable, with short ones of a sentinel before and after."""
+    short = replace(plan, seconds=plan.seconds / 4, min_samples=5)
+    before = None if sentinel is None else summarise(*take_samples(sentinel, short), threads=threads).median_s
     samples, inner = take_samples(call, plan)
-    return summarise(samples, inner, threads=threads)
+    seen = summarise(samples, inner, threads=threads)
+    if before is None:
+        return seen
+    after = summarise(*take_samples(sentinel, short), threads=threads).median_s
+    return replace(seen, sentinel_s=(before + after) / 2)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latency_tables.errors import MeasurementError
-from latency_tables.statistics import accuracy, calibrate, difference, fit_line, model_time_s
+from latency_tables.statistics import accuracy, calibrate, correct_rows, difference, fit_line, model_time_s, paired_visits
 from latency_tables.timing import Visit
 
 
@@ -96,3 +96,24 @@ def test_tau_against_all_pairs():
 def test_line_goes_through_points_on_a_line():
     intercept, slope = fit_line([1.0, 2.0, 5.0], [3.0, 5.0, 11.0])
     assert (intercept, slope) == pytest.approx((1.0, 2.0))
+
+
+def test_corrections_find_a_row_that_costs_more_inside_networks_and_leave_good_rows_alone():
+    rng = np.random.default_rng(4)
+    counts = rng.integers(0, 3, (40, 8)).astype(float) + 0.1
+    parts = counts * np.linspace(1.0, 2.0, 8)
+    truth = np.array([1, 1, 1.3, 1, 1, 1, 0.9, 1])
+    factors, fit = correct_rows(parts, parts @ truth + 0.5, 0.5)
+    assert fit["ridge"] is not None and factors == pytest.approx(truth, abs=0.02) and fit["mape"] < 0.01
+    noise = parts.sum(axis=1) * rng.normal(1, 0.01, 40) + 0.5
+    factors, fit = correct_rows(parts, noise, 0.5)
+    assert np.abs(factors - 1).max() < 0.03
+    exact, fit = correct_rows(parts, parts.sum(axis=1) + 0.5, 0.5)
+    assert fit["ridge"] is None and (exact == 1).all()
+
+
+def test_paired_visits_take_out_what_the_sentinel_saw():
+    slow = [Visit(*(2.0 * f,) * 7, 50, 1, 1.0, sentinel_s=f) for f in (1.0, 1.4, 1.1)]
+    assert [v.median_s for v in paired_visits({"a": slow})["a"]] == pytest.approx([2.2] * 3)
+    plain = [seen(3.0)]
+    assert paired_visits({"a": plain})["a"] == plain
