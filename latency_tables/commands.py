@@ -264,4 +264,5 @@ def _print(found: Any, as_json: bool, text: Callable[[Any], str]) -> None:
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "latency_tables", *sys.argv[1:]])
+    words = [Path(word).name if word.startswith(("/", "~")) else word for word in sys.argv[1:]]  # no folder of this machine
+    return shlex.join(["python", "-m", "latency_tables", *words])

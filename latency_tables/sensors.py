@@ -200,7 +200,7 @@ def fingerprint(root: str = "/") -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "system": platform.system(),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "libc": " ".join(platform.libc_ver()),
         "model": read_text(os.path.join(root, "proc/device-tree/model")),
