@@ -190,3 +190,9 @@ def test_reference_models_run_and_follow_the_seed():
     for model in models.values():
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         assert session.run(["logits"], {"frames": np.zeros((2, 36, 36, 3), np.uint8)})[0].shape == (2, 4)
+
+
+def test_the_shipped_work_lists_are_those_of_the_default_space():
+    space = chain_space(ChainConfig(), (64, 64, 3), 15)
+    assert set(load_worklist("chain").ops) >= set(space.all_ops())
+    assert set(load_worklist("references").ops) >= {op for op in (*impala_cnn((64, 64, 3), 15), *nature_cnn((64, 64, 3), 15))}
