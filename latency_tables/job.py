@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from latency_tables.compose import compose_table
-from latency_tables.errors import MissingExtraError, RequestError, TableError
+from latency_tables.errors import RequestError, TableError
 from latency_tables.journal import Journal
 from latency_tables.measure import Measurer, Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
@@ -224,15 +224,3 @@ def _merged(existing: TableFile, added: TableFile) -> TableFile:
         {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)},
     ]
     return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
-
-
-def require_extra(runtime: str) -> None:
-    """Check that an optional runtime is installed here.
-
-    Raises:
-        MissingExtraError: it is not.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec(runtime) is None:
-        raise MissingExtraError(f"runtime {runtime} is not installed; install it with: pip install 'cosearch[{runtime}]'")

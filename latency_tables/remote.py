@@ -61,6 +61,8 @@ def core_archive() -> tuple[str, bytes]:
         for name in CORE:
             entry = zipfile.ZipInfo(f"latency_tables/{name}.py", date_time=(2020, 1, 1, 0, 0, 0))
             archive.writestr(entry, (folder / f"{name}.py").read_bytes())
+        start = zipfile.ZipInfo("__main__.py", date_time=(2020, 1, 1, 0, 0, 0))
+        archive.writestr(start, "from latency_tables.agent import main\n\nmain()\n")
     data = buffer.getvalue()
     return f"core-{hashlib.sha256(data).hexdigest()[:12]}.zip", data
 
@@ -106,7 +108,7 @@ class Connection:
                 f"cannot copy the measuring core to {self.target.host}: "
                 f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.target.host} true"
             )
-        run = f"ORT_DISABLE_TELEMETRY=1 PYTHONPATH={path} {shlex.quote(self.target.python)} -u -m latency_tables.agent"
+        run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.target.python)} -u {path}"
         return [*self._ssh(), run], None
 
     def _ssh(self) -> list[str]:
