@@ -74,7 +74,7 @@ def test_the_core_runs_from_the_archive_with_numpy_and_the_runtime_only(tmp_path
     name, data = core_archive()
     (tmp_path / name).write_bytes(data)
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nfor name in ('torch', 'onnx', 'scipy', 'typer', 'rich', 'filelock', 'pydantic'):\n    sys.modules[name] = None\n"
+        "import sys\nfor name in ('torch', 'onnx', 'scipy', 'typer', 'rich', 'filelock'):\n    sys.modules[name] = None\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     text = json.dumps({"verb": "hello", "threads": 1, "payload": 0}).encode()
@@ -109,7 +109,8 @@ def test_table_of_an_emulated_board_survives_a_lost_connection(board, tmp_path):
     work.write_text(json.dumps(make_worklist("toy", [], networks).to_dict()))
     out = tmp_path / "board.jsonl"
     options = [f"--ssh-option={option}" for option in board.ssh_options]
-    command = [sys.executable, "-m", "latency_tables", "measure", "--device", "emulated", "--out", str(out), "--worklist", str(work),
+    command = [sys.executable, "-m", "latency_tables", "measure", "--device", "emulated", "--out", str(out),
+               "--worklist", str(work),
                "--host", board.host, "--rounds", "2", "--max-rounds", "2", "--budget", "1", "--synthetic", *options]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     journal = Path(f"{out}.journal")
