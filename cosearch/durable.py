@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from latency_tables.errors import RunFailedError
+from latency_tables.errors import DiskFullError, RunFailedError
 
 TEMPORARY_SUFFIX = ".partial"
 
@@ -94,13 +94,14 @@ def one_clear_error(path: Path) -> Iterator[None]:
     """Turn whatever the disk answers inside the ``with`` block into one error about ``path``.
 
     Raises:
-        RunFailedError: the disk is full or refuses the write.
+        DiskFullError: no space is left.
+        RunFailedError: the disk refuses the write for another reason.
     """
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise RunFailedError(
+        raise (DiskFullError if full else RunFailedError)(
             f"{'the disk is full' if full else 'the disk refused a write'}: {path} could not be written "
             f"({error.strerror or error}). What it held before is kept. "
             f"{'Free some space' if full else 'Check the folder and its rights'}, then repeat the command "

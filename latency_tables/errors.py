@@ -13,6 +13,7 @@ CosearchError
 │   └── InfeasibleTargetError     no architecture meets the target; names the fastest there is
 ├── InfeasibleCandidateError      this candidate cannot be built or costed; the search records it and goes on
 └── RunFailedError                the run itself failed: exit code 1
+    ├── DiskFullError             no space is left: exit code 2, as nothing is wrong with the run; it goes on once there is
     ├── NonFiniteError            a loss or a gradient is NaN or infinite
     ├── EnvironmentFailedError    an environment died or broke its contract
     ├── ParityError               an exported network differs from the network it was made from
@@ -74,6 +75,12 @@ class InfeasibleCandidateError(CosearchError):
 
 class RunFailedError(CosearchError):
     """The run failed; the last good checkpoint is kept."""
+
+
+class DiskFullError(RunFailedError):
+    """No space is left on the disk; what it held before is kept, and the run goes on once there is space."""
+
+    exit_code = 2
 
 
 class NonFiniteError(RunFailedError):

@@ -72,7 +72,7 @@ def test_an_old_file_survives_a_full_disk(tmp_path, full_disk):
         RunFailedError, match="the disk is full: .*file could not be written .*Free some space.*cosearch resume"
     ) as caught:
         write_bytes_atomic(path, b"new")
-    assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
     assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
 
 

@@ -19,14 +19,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 failed run, 2 wrong request, 130 interrupted (and resumable).
     """
     prepare_process()
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while the libraries were still being loaded
+        print("interrupted before anything had begun", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
     import typer
 
-    from cosearch.cli.commands import app, command_line
+    from cosearch.cli.commands import app, command_line, go_on_with
     from latency_tables.errors import CosearchError
 
-    words = list(sys.argv[1:] if argv is None else argv)
     group = typer.main.get_command(app)
-    if not words or (words[0] not in group.commands and words[0] not in ("--help", "-h", "--version")):
+    go_on_with.set("")
+    if words[:1] == ["--version"]:
+        import importlib.metadata
+
+        print(importlib.metadata.version("cosearch"))
+        return 0
+    if not words or (words[0] not in group.commands and words[0] != "--help"):
         if words and not words[0].startswith("-") and "=" not in words[0]:
             import difflib
 
@@ -49,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        print("interrupted; `cosearch resume RUN` goes on from the last checkpoint", file=sys.stderr)
+        hint = f"; {go_on_with.get()} goes on from the last checkpoint" if go_on_with.get() else " before anything had begun"
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

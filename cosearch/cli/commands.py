@@ -11,6 +11,7 @@ import typer
 from rich import print as rich_print
 
 command_line: ContextVar[str] = ContextVar("command_line", default="cosearch")
+go_on_with: ContextVar[str] = ContextVar("go_on_with", default="")  # what to type after an interruption
 
 app = typer.Typer(
     name="cosearch",
@@ -91,8 +92,9 @@ def search(
         _emit(result, as_json, forecast_text(result))
         return
     name = run or free_name(
-        runs, f"{resolved.env.name.split(':')[1]}-{resolved.device}-{resolved.strategy.name}-s{resolved.seed}"
+        runs, f"{resolved.env.name.split(':')[1]}-{plan.table.device.name}-{resolved.strategy.name}-s{resolved.seed}"
     )
+    go_on_with.set(f"`cosearch resume {runs / name}`")
     try:
         finished = start_run(plan, runs, name, command_line.get(), progress)
     finally:
@@ -113,6 +115,7 @@ def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     from cosearch.pipeline.run import resume_run
 
     progress = _progress(quiet)
+    go_on_with.set(f"`cosearch resume {run}`")
     try:
         finished = resume_run(run, progress)
     finally:
@@ -144,7 +147,13 @@ def export(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     """Export a finished run's agent again: ONNX, parity gate, measured latency, report."""
     from cosearch.pipeline.run import export_again
 
-    _finish(export_again(run, _progress(quiet)), as_json)
+    progress = _progress(quiet)
+    go_on_with.set(f"`cosearch export {run}`")
+    try:
+        finished = export_again(run, progress)
+    finally:
+        progress.close()
+    _finish(finished, as_json)
 
 
 @app.command(epilog="`cosearch report runs/first`")
@@ -174,6 +183,7 @@ def teacher(
     from cosearch.pipeline.teacher_training import TeacherRequest, train_teacher
 
     progress = _progress(quiet)
+    go_on_with.set("the same command")
     try:
         result = train_teacher(
             TeacherRequest(env, network, steps, seed, threads, episodes, train_levels), out, runs, command_line.get(), progress

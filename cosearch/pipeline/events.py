@@ -2,7 +2,8 @@
 
 The log is the truth and the event file its copy: opening the writer writes the copy anew from the log, so that a run that
 was killed and resumed shows neither a gap nor a doubled step, whatever its last event file had kept. A tag is
-``stage/metric``; a line about a candidate has the tag ``stage-candidate/metric``.
+``stage/metric``; a line about a candidate has the tag ``stage-candidate/metric``. It is written in the caller's own thread:
+a full disk then is an error of the run, not of a thread beside it.
 """
 from __future__ import annotations
 
@@ -13,8 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+from cosearch.durable import one_clear_error
 from cosearch.metrics import REQUIRED, read_metrics
 
 SUFFIX = ".cosearch"  # end of our event files' names: files of other writers in the folder are left alone
@@ -30,6 +34,7 @@ class EventWriter:
 
     Raises:
         RunFolderError: the log cannot be read.
+        RunFailedError: the disk is full or refuses the write, now or later.
     """
 
     def __init__(self, run_path: Path) -> None:
@@ -38,7 +43,11 @@ class EventWriter:
         outdated = sorted(path.glob(f"events.out.tfevents.*{SUFFIX}"))
         self._start_s = _start(path)
         self._last_step: dict[str, int] = {}
-        self._writer = SummaryWriter(str(path), filename_suffix=f".{time.time_ns()}{SUFFIX}")
+        now_ns = time.time_ns()
+        self._path = path / f"events.out.tfevents.{now_ns // 10**9:010d}.{now_ns}{SUFFIX}"
+        with one_clear_error(self._path):
+            self._writer = RecordWriter(self._path.open("wb"))
+        self._write(Event(wall_time=now_ns / 1e9, file_version="brain.Event:2"))
         for line in lines:
             self.add(line)
         self.flush()
@@ -65,15 +74,23 @@ class EventWriter:
                 continue
             if step > self._last_step.get(tag, -1):
                 self._last_step[tag] = step
-                self._writer.add_scalar(tag, value, step, walltime=self._start_s + float(metrics["wall_s"]))
+                moment = self._start_s + float(metrics["wall_s"])
+                scalar = Summary.Value(tag=tag, simple_value=value)
+                self._write(Event(wall_time=moment, step=step, summary=Summary(value=[scalar])))
 
     def flush(self) -> None:
-        """Bring everything to the disk."""
-        self._writer.flush()
+        """Hand everything to the system."""
+        with one_clear_error(self._path):
+            self._writer.flush()
 
     def close(self) -> None:
-        """Bring everything to the disk and close the file."""
-        self._writer.close()
+        """Hand everything to the system and close the file; safe to call twice."""
+        with one_clear_error(self._path):
+            self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        with one_clear_error(self._path):
+            self._writer.write(event.SerializeToString())
 
 
 def _start(run_path: Path) -> float:

@@ -15,6 +15,7 @@ import torch
 from cosearch.pipeline.export import export_agent, to_onnx
 from cosearch.pipeline.measure_agent import measure_side_by_side
 from cosearch.pipeline.onnx_agent import OnnxAgent
+from cosearch.pipeline.plan import control_of
 from cosearch.pipeline.report import write_report
 from cosearch.pipeline.session import Session
 from cosearch.rl.envs import EnvOptions, make_env
@@ -22,7 +23,6 @@ from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork, reference_agents
-from latency_tables.errors import ConfigError
 
 EVAL_ENVS = 64
 
@@ -108,21 +108,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
         "strategy": plan.strategy.name,
         "seed": plan.config.seed,
         "reference_agents": references,
-        "control": _control(plan.config.control),
-    }
-
-
-def _control(path: str) -> dict[str, Any] | None:
-    if not path:
-        return None
-    run = RunDir.open(path)
-    summary = run.read_json("summary.json")
-    if summary.get("strategy") != "random":
-        raise ConfigError(f"control: {path} is a run of {summary.get('strategy')!r}, expected a run made with --strategy random")
-    keys = ("score_mean", "score_ci95", "env_steps", "latency_predicted_s", "seed")
-    return {
-        **{key: summary[key] for key in keys},
-        "candidates": run.read_json("architecture.json")["derived_by"].get("candidates", []),
+        "control": control_of(plan.config),
     }
 
 

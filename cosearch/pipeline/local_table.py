@@ -49,5 +49,5 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
         worklist = out.with_suffix(".worklist.json")
         write_bytes_atomic(worklist, work)
         progress.note(f"measuring {len(ops)} blocks and {NETWORKS} networks on this machine (minutes, once) -> {out}")
-        run(Request(out=out, device="this", worklist=str(worklist)), command="cosearch --device this")
+        run(Request(out=out, device="this", worklists=(str(worklist),)), command="cosearch --device this")
     return dataclasses.replace(config, table=str(out))

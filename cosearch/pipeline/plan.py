@@ -17,6 +17,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
+from cosearch.rundir import RunDir
 from cosearch.space.derive import discretise
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SPACES, SearchSpace
@@ -89,6 +90,7 @@ def make_plan(config: Config) -> Plan:
             teacher of another game, a target that no architecture meets.
     """
     load_builtins()
+    config = with_absolute_paths(config)
     strategy = STRATEGIES.get(config.strategy.name)
     split_name(config.env.name)
     table = load_table(Path(config.table)) if config.table else find_table(config.device)
@@ -103,6 +105,7 @@ def make_plan(config: Config) -> Plan:
     groups = config.strategy.paths_per_rollout if strategy.kind == "gradient" else 1
     if config.env.num_envs % groups:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
+    control_of(config)
     space = make_space(config)
     references = {}
     for name, ops in reference_agents(space.frame_shape, space.num_actions).items():
@@ -144,6 +147,42 @@ def make_space(config: Config) -> SearchSpace:
         return kind.make(_space_values(config, frame_shape), frame_shape, num_actions)
     except TypeError as error:
         raise ConfigError(f"space.values do not fit space {config.space.name!r}: {error}") from error
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with the paths it names made absolute, so that a run can be resumed from any folder."""
+    teacher = config.distill.teacher
+    if teacher.endswith(".json"):
+        teacher = str(Path(teacher).resolve())
+    table, control = (str(Path(path).resolve()) if path else "" for path in (config.table, config.control))
+    return dataclasses.replace(
+        config, table=table, control=control, distill=dataclasses.replace(config.distill, teacher=teacher)
+    )
+
+
+CONTROL_KEYS = ("score_mean", "score_ci95", "env_steps", "latency_predicted_s", "seed")
+
+
+def control_of(config: Config) -> dict[str, Any] | None:
+    """Figures of the finished random-search run that is shown beside the result; None where none is named.
+
+    Raises:
+        RunFolderError: ``control`` names no finished run.
+        ConfigError: it names a run of another strategy, or its results are damaged.
+    """
+    if not config.control:
+        return None
+    run = RunDir.open(config.control)
+    summary, architecture = run.read_json("summary.json"), run.read_json("architecture.json")
+    try:
+        if summary["strategy"] != "random":
+            raise ConfigError(
+                f"control: {run.path} is a run of {summary['strategy']!r}, expected a run made with --strategy random"
+            )
+        figures = {key: summary[key] for key in CONTROL_KEYS}
+        return {**figures, "candidates": architecture["derived_by"]["candidates"]}
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"control: the results in {run.path} are damaged: {error} is missing") from error
 
 
 SMALL_FRAMES = {

@@ -14,7 +14,7 @@ from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
 from cosearch.pipeline.session import Progress, Session, set_threads
 from cosearch.rundir import RunDir
-from latency_tables.errors import RunFolderError, TableError
+from latency_tables.errors import ConfigError, RunFolderError, TableError
 
 STAGES = {"search": run_search, "retrain": run_retrain, "finish": run_finish}
 
@@ -49,6 +49,7 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
     Raises:
         RunFolderError: not a run folder, or in use.
         TableError: the device's table is not the one the run began with.
+        ConfigError: nor is the teacher.
     """
     run = RunDir.open(path)
     if is_finished(run):
@@ -61,6 +62,11 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
         raise TableError(
             f"{path} began with the table {began[:12]} of {plan.table.device.name}, which is {now[:12]} now: going on would "
             "mix two tables. Give the old one back, or start a new run"
+        )
+    if run.record.get("teacher") != plan.record("")["teacher"]:
+        raise ConfigError(
+            f"{path} began with a teacher that {config.distill.teacher!r} no longer names: going on would mix two teachers. "
+            "Give the old one back, or start a new run"
         )
     _work(run, plan, progress)
     return run
@@ -115,6 +121,8 @@ def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None)
         session = Session(run, plan, progress)
         if again is not None:
             session.checkpoint["stage"] = again
-        while session.stage in STAGES:
-            STAGES[session.stage](session)
-        session.close()
+        try:
+            while session.stage in STAGES:
+                STAGES[session.stage](session)
+        finally:
+            session.close()

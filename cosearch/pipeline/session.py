@@ -133,6 +133,7 @@ class Session:
             line = {"stage": stage, "wall_s": round(self.wall_s, 3), **values, **(extra() if extra else {})}
             self.run.append_metrics(line)
             self.events.add(line)
+            self.events.flush()
             self.progress.update(line)
             if time.perf_counter() - self._saved >= interval and not training.finished:
                 self.save(state() if state else training.state())

@@ -7,6 +7,7 @@ first half and then falls linearly to a fifth.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from cosearch.config import Config, resolve
+from cosearch.durable import one_clear_error
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.run import set_threads
 from cosearch.pipeline.session import Progress
@@ -25,7 +27,7 @@ from cosearch.rl.teacher import save_teacher
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, reference_agents
-from latency_tables.errors import RunFolderError, UnknownNameError
+from latency_tables.errors import RequestError, RunFolderError, UnknownNameError
 
 PUBLISHED = {
     "rl.rollout_steps": 256,
@@ -81,10 +83,15 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         The provenance that was written.
 
     Raises:
+        RequestError: ``out`` is not a .json file.
         UnknownNameError: no such network for these frames.
         RunFolderError: the run folder belongs to another request.
     """
     load_builtins()
+    if out.suffix != ".json":
+        raise RequestError(f"--out must be a .json file (the weights go beside it), got {out}")
+    with one_clear_error(out.parent):  # now, not after hours of training
+        out.parent.mkdir(parents=True, exist_ok=True)
     set_threads(request.threads)
     config = resolve(
         options={**PUBLISHED, "env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels}
@@ -144,25 +151,31 @@ def _train(
     if saved is not None:
         training.restore(saved["training"])
         streams.load_state_dict(saved["streams"])
+    before, started = saved.get("wall_s", 0.0) if saved else 0.0, time.perf_counter()
     run.truncate_metrics(training.step, "teacher")
     progress.stage("teacher", request.steps, training.step)
-    while not training.finished:
-        lr = config.rl.lr * min(1.0, 1.0 - 0.8 * (2.0 * training.progress - 1.0))
-        training.lr = (lr, lr)
-        values = training.advance()
-        line = {"stage": "teacher", "wall_s": 0.0, **values}
-        run.append_metrics(line)
-        progress.update(line)
-        if training.step // training.steps_per_update % SAVE_EVERY == 0 or training.finished:
-            run.save_checkpoint({"training": training.state(), "streams": streams.state_dict()}, training.step)
-    training.close()
+    try:
+        while not training.finished:
+            lr = config.rl.lr * min(1.0, 1.0 - 0.8 * (2.0 * training.progress - 1.0))
+            training.lr = (lr, lr)
+            values = training.advance()
+            wall_s = before + time.perf_counter() - started
+            line = {"stage": "teacher", "wall_s": round(wall_s, 3), **values}
+            run.append_metrics(line)
+            progress.update(line)
+            if training.step // training.steps_per_update % SAVE_EVERY == 0 or training.finished:
+                state = {"training": training.state(), "streams": streams.state_dict(), "wall_s": wall_s}
+                run.save_checkpoint(state, training.step)
+    finally:
+        training.close()
     return training
 
 
 def _score(network: AgentNetwork, config: Config, request: TeacherRequest, levels: str) -> Score:
     streams = Streams(request.seed)
     env = make_env(
-        request.env, EnvOptions(64, streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test")
+        request.env,
+        EnvOptions(min(64, request.episodes), streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test")
     )
     network.cpu().eval()
     try:
