@@ -65,8 +65,10 @@ class StrategyConfig:
         active_paths: K of the backward pass; 0 for all.
         temperature_start, temperature_end: of the architecture samples.
         lr: Adam learning rate of the architecture logits.
-        start: ``target``: the distribution of largest entropy that meets the latency target; ``uniform``.
+        target_form: ``multiplier``: the latency target bounds the sampled distribution exactly; ``penalty``: it enters the
+            loss with a dual variable.
         warmup_fraction: first share of the search in which only weights are trained.
+        warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
         candidates: architectures that share the budget (proposal strategies).
     """
 
@@ -75,9 +77,10 @@ class StrategyConfig:
     active_paths: Annotated[int, Field(ge=0)] = 1
     temperature_start: PositiveFloat = 3.0
     temperature_end: PositiveFloat = 0.3
-    lr: PositiveFloat = 0.003
-    start: Literal["target", "uniform"] = "target"
-    warmup_fraction: Fraction = 0.1
+    lr: PositiveFloat = 0.01
+    target_form: Literal["multiplier", "penalty"] = "multiplier"
+    warmup_fraction: Fraction = 0.5
+    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.5
     candidates: Positive = 4
 
 
@@ -109,7 +112,7 @@ class RlConfig:
     value_clip: bool = True
     value_weight: NonNegative = 0.1
     entropy_weight: NonNegative = 0.01
-    max_grad_norm: PositiveFloat = 2.0
+    max_grad_norm: PositiveFloat = 10.0
     bf16: bool = True
 
 
@@ -124,9 +127,9 @@ class DistillConfig:
     """
 
     teacher: str = "auto"
-    actor: NonNegative = 1.0
-    critic: NonNegative = 0.1
-    end_fraction: Fraction = 0.5
+    actor: NonNegative = 10.0
+    critic: NonNegative = 0.5
+    end_fraction: Fraction = 0.2
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -162,8 +165,8 @@ class BudgetConfig:
         measure_s: seconds for measuring the exported agent.
     """
 
-    search_steps: Annotated[int, Field(ge=1)] = 120_000
-    retrain_steps: Annotated[int, Field(ge=0)] = 280_000
+    search_steps: Annotated[int, Field(ge=1)] = 100_000
+    retrain_steps: Annotated[int, Field(ge=0)] = 200_000
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000

@@ -4,6 +4,7 @@
 ``default_run.json`` and ``default_run.png``. Intervals: 95 % percentile bootstrap, episodes resampled within each seed (the
 stratified bootstrap of Agarwal et al. 2021, arXiv 2108.13264); IQM: mean of the middle half of all episodes.
 """
+
 from __future__ import annotations
 
 import json
@@ -33,9 +34,26 @@ def run_all(seeds: int, runs: Path, extra: list[str], threads: int) -> None:
     for seed in range(seeds):
         for strategy in STRATEGIES:
             name = f"default-{strategy}-s{seed}"
-            command = ([sys.executable, "-m", "cosearch", "resume", str(runs / name)] if (runs / name).exists() else
-                       [sys.executable, "-m", "cosearch", "search", "--strategy", strategy, "--seed", str(seed), "--run", name,
-                        "--runs", str(runs), f"threads={threads}", *extra])
+            command = (
+                [sys.executable, "-m", "cosearch", "resume", str(runs / name)]
+                if (runs / name).exists()
+                else [
+                    sys.executable,
+                    "-m",
+                    "cosearch",
+                    "search",
+                    "--strategy",
+                    strategy,
+                    "--seed",
+                    str(seed),
+                    "--run",
+                    name,
+                    "--runs",
+                    str(runs),
+                    f"threads={threads}",
+                    *extra,
+                ]
+            )
             subprocess.run(command, check=True)
 
 
@@ -55,10 +73,31 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
             choices = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))["choice_names"]
             impala = next(r for r in summary["reference_agents"] if r["name"] == "impala-cnn")
             returns[strategy].append(np.asarray(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"]))
-            keys = ("score_mean", "score_ci95", "episodes", "teacher_score_mean", "share_of_teacher", "latency_predicted_s",
-                    "latency_measured_s", "latency_target_s", "target_met", "env_steps", "wall_s", "params", "macs", "table_provenance")
-            rows.append({"seed": seed, **{key: summary[key] for key in keys}, "choices": choices,
-                         "predicted_share_of_impala": impala["predicted_ratio"], "measured_share_of_impala": impala["measured_ratio"]})
+            keys = (
+                "score_mean",
+                "score_ci95",
+                "episodes",
+                "teacher_score_mean",
+                "share_of_teacher",
+                "latency_predicted_s",
+                "latency_measured_s",
+                "latency_target_s",
+                "target_met",
+                "env_steps",
+                "wall_s",
+                "params",
+                "macs",
+                "table_provenance",
+            )
+            rows.append(
+                {
+                    "seed": seed,
+                    **{key: summary[key] for key in keys},
+                    "choices": choices,
+                    "predicted_share_of_impala": impala["predicted_ratio"],
+                    "measured_share_of_impala": impala["measured_ratio"],
+                }
+            )
         result["strategies"][strategy] = {"seeds": rows, **statistics(returns[strategy])}
     result["difference"] = difference(returns["a3cs"], returns["random"])
     return result
@@ -74,8 +113,12 @@ def statistics(returns: list[np.ndarray]) -> dict[str, Any]:
     resampled = [[rng.choice(part, part.size) for part in returns] for _ in range(RESAMPLES)]
     means = [np.mean([part.mean() for part in parts]) for parts in resampled]
     iqms = [trim_mean(np.concatenate(parts), 0.25) for parts in resampled]
-    return {"mean": float(np.mean([part.mean() for part in returns])), "mean_ci95": _interval(means),
-            "iqm": float(trim_mean(np.concatenate(returns), 0.25)), "iqm_ci95": _interval(iqms)}
+    return {
+        "mean": float(np.mean([part.mean() for part in returns])),
+        "mean_ci95": _interval(means),
+        "iqm": float(trim_mean(np.concatenate(returns), 0.25)),
+        "iqm_ci95": _interval(iqms),
+    }
 
 
 def difference(ours: list[np.ndarray], control: list[np.ndarray]) -> dict[str, Any]:
@@ -90,8 +133,11 @@ def difference(ours: list[np.ndarray], control: list[np.ndarray]) -> dict[str, A
         return float(np.mean([rng.choice(part, part.size).mean() for part in parts]))
 
     differences = [mean(ours) - mean(control) for _ in range(RESAMPLES)]
-    return {"mean": float(np.mean([p.mean() for p in ours]) - np.mean([p.mean() for p in control])), "ci95": _interval(differences),
-            "share_above_zero": float(np.mean(np.asarray(differences) > 0))}
+    return {
+        "mean": float(np.mean([p.mean() for p in ours]) - np.mean([p.mean() for p in control])),
+        "ci95": _interval(differences),
+        "share_above_zero": float(np.mean(np.asarray(differences) > 0)),
+    }
 
 
 def _interval(values: list[float]) -> list[float]:
@@ -100,20 +146,27 @@ def _interval(values: list[float]) -> list[float]:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table of the README."""
-    lines = ["| strategy | seed | score [95 %] | of the teacher's | predicted, ms (share of IMPALA-CNN) | measured here, ms (share) | "
-             "target met | env steps | minutes |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| strategy | seed | score [95 %] | of the teacher's | predicted, ms (share of IMPALA-CNN) | measured here, ms (share) | "
+        "target met | env steps | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for strategy, part in result["strategies"].items():
         for row in part["seeds"]:
             low, high = row["score_ci95"]
             share = "" if row["share_of_teacher"] is None else f"{row['share_of_teacher']:.0%}"
-            lines.append(f"| {strategy} | {row['seed']} | {row['score_mean']:.2f} [{low:.2f}, {high:.2f}] | {share} | "
-                         f"{row['latency_predicted_s'] * 1e3:.3f} {row['table_provenance']} ({row['predicted_share_of_impala']:.0%}) | "
-                         f"{row['latency_measured_s'] * 1e3:.3f} ({row['measured_share_of_impala']:.0%}) | "
-                         f"{'yes' if row['target_met'] else 'no'} | {row['env_steps']:,} | {row['wall_s'] / 60:.1f} |")
+            lines.append(
+                f"| {strategy} | {row['seed']} | {row['score_mean']:.2f} [{low:.2f}, {high:.2f}] | {share} | "
+                f"{row['latency_predicted_s'] * 1e3:.3f} {row['table_provenance']} ({row['predicted_share_of_impala']:.0%}) | "
+                f"{row['latency_measured_s'] * 1e3:.3f} ({row['measured_share_of_impala']:.0%}) | "
+                f"{'yes' if row['target_met'] else 'no'} | {row['env_steps']:,} | {row['wall_s'] / 60:.1f} |"
+            )
         low, high = part["mean_ci95"]
         iqm_low, iqm_high = part["iqm_ci95"]
-        lines.append(f"| **{strategy}** | all | **{part['mean']:.2f}** [{low:.2f}, {high:.2f}], IQM {part['iqm']:.2f} "
-                     f"[{iqm_low:.2f}, {iqm_high:.2f}] | | | | | | |")
+        lines.append(
+            f"| **{strategy}** | all | **{part['mean']:.2f}** [{low:.2f}, {high:.2f}], IQM {part['iqm']:.2f} "
+            f"[{iqm_low:.2f}, {iqm_high:.2f}] | | | | | | |"
+        )
     d = result["difference"]
     lines.append("")
     lines.append(f"Difference of the means {d['mean']:+.2f} [{d['ci95'][0]:+.2f}, {d['ci95'][1]:+.2f}].")
@@ -132,7 +185,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         rows = result["strategies"][strategy]["seeds"]
         scores = np.asarray([row["score_mean"] for row in rows])
         errors = np.abs(np.asarray([row["score_ci95"] for row in rows]).T - scores)
-        axes.errorbar([row["latency_predicted_s"] * 1e3 for row in rows], scores, yerr=errors, fmt=marker, capsize=3, label=strategy)
+        axes.errorbar(
+            [row["latency_predicted_s"] * 1e3 for row in rows], scores, yerr=errors, fmt=marker, capsize=3, label=strategy
+        )
     row = result["strategies"]["a3cs"]["seeds"][0]
     if row["teacher_score_mean"] is not None:
         axes.axhline(row["teacher_score_mean"], color="0.4", linestyle="--", label="teacher (IMPALA-CNN)")
@@ -144,11 +199,13 @@ def plot(result: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def main(seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
-         runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
-         threads: Annotated[int, typer.Option(help="CPU threads of each run; 0: all cores.")] = 0,
-         only_table: Annotated[bool, typer.Option("--only-table", help="Make no run; read the finished ones.")] = False,
-         extra: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words of every run.")] = None) -> None:
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
+    threads: Annotated[int, typer.Option(help="CPU threads of each run; 0: all cores.")] = 0,
+    only_table: Annotated[bool, typer.Option("--only-table", help="Make no run; read the finished ones.")] = False,
+    extra: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words of every run.")] = None,
+) -> None:
     """Run, compare, print, save."""
     if not only_table:
         run_all(seeds, runs, extra or [], threads)

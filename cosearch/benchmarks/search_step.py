@@ -4,6 +4,7 @@
 those of the derived architecture (with K = 2 the second candidate is sampled), so that the ratio shows the machinery and not
 that other architectures are larger; the ratio over freely sampled paths is printed beside it.
 """
+
 from __future__ import annotations
 
 import json
@@ -38,7 +39,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.seeding import Streams
     from cosearch.space.derive import derive
     from cosearch.space.supernet import SuperNet
-    from cosearch.strategies.initialisation import max_entropy_logits
+    from cosearch.strategies.budgeted import multiplier
     from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 
     set_threads(threads)
@@ -46,18 +47,32 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     config, device = plan.config, torch.device("cpu")
     streams = Streams(0)
     teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
-    start = max_entropy_logits(plan.costs[0].candidate_costs(), plan.costs[0].base, plan.targets[0].bound)
+    rows = plan.costs[0].candidate_costs()
+    beta = multiplier([[0.0] * len(row) for row in rows], rows, plan.costs[0].base, plan.targets[0].bound)
+    start = [[-beta * value for value in row] for row in rows]
     generator = torch.Generator().manual_seed(1)
     scores = [[float(torch.rand((), generator=generator)) for _ in row] for row in start]
     architecture = most_likely_feasible(plan, scores)
-    subjects: dict[str, Any] = {"alone": NetworkSubject(derive(architecture, streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16,
-                                                        device=device)}
+    subjects: dict[str, Any] = {
+        "alone": NetworkSubject(derive(architecture, streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16, device=device)
+    }
     for name, active, pinned in (("K=1", 1, True), ("K=2", 2, True), ("K=1, sampled paths", 1, False)):
         strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
-        strategy.start_at([[20.0 * (i == choice) for i in range(len(row))] for row, choice in zip(start, architecture.choices)]
-                          if pinned else start)
-        subjects[name] = SuperNetSubject(SuperNet(plan.space, streams.torch("weights")), strategy, [], paths=1, lr=1e-3,
-                                         bf16=config.rl.bf16, device=device, warmup=0.0)
+        strategy.set_tilt(
+            [[-20.0 * (i == choice) for i in range(len(row))] for row, choice in zip(start, architecture.choices)]
+            if pinned
+            else [[-value for value in row] for row in start]
+        )
+        subjects[name] = SuperNetSubject(
+            SuperNet(plan.space, streams.torch("weights")),
+            strategy,
+            [],
+            paths=1,
+            lr=1e-3,
+            bf16=config.rl.bf16,
+            device=device,
+            warmup=0.0,
+        )
     trainings = {name: Training(config, subject, streams, teacher, total_steps=10**9) for name, subject in subjects.items()}
     for training in trainings.values():
         training.advance()
@@ -70,15 +85,20 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     for training in trainings.values():
         training.close()
     alone = np.asarray(seconds["alone"])
-    return {"architecture": list(architecture.choice_names), "rounds": rounds,
-            "update_s": {name: float(np.median(values)) for name, values in seconds.items()},
-            "ratio": {name: float(np.median(np.asarray(values) / alone)) for name, values in seconds.items()},
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return {
+        "architecture": list(architecture.choice_names),
+        "rounds": rounds,
+        "update_s": {name: float(np.median(values)) for name, values in seconds.items()},
+        "ratio": {name: float(np.median(np.asarray(values) / alone)) for name, values in seconds.items()},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
 
 
-def main(rounds: Annotated[int, typer.Option(min=1, help="Updates of each variant.")] = 7,
-         threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
-         words: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words.")] = None) -> None:
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Updates of each variant.")] = 7,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
+    words: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words.")] = None,
+) -> None:
     """Measure and print."""
     prepare_process()
     print(json.dumps(measure(rounds, threads, words or []), indent=1))

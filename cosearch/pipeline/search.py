@@ -19,7 +19,6 @@ from cosearch.space.derive import derive, discretise
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, ProposalStrategy
-from cosearch.strategies.initialisation import max_entropy_logits
 from cosearch.strategies.one_level import OneLevelOptions
 from cosearch.strategies.random_search import RandomOptions
 from latency_tables.errors import InfeasibleTargetError
@@ -64,8 +63,6 @@ def _gradient_search(session: Session) -> None:
         config.strategy.active_paths, config.strategy.temperature_start, config.strategy.temperature_end, config.strategy.lr
     )
     strategy = plan.strategy.make(plan.space, options, streams.torch("arch"))
-    if config.strategy.start == "target":
-        strategy.start_at(max_entropy_logits(plan.costs[0].candidate_costs(), plan.costs[0].base, plan.targets[0].bound))
     penalties = [
         (cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
         for cost, target in zip(plan.costs, plan.targets)
@@ -80,6 +77,7 @@ def _gradient_search(session: Session) -> None:
         bf16=config.rl.bf16,
         device=session.device,
         warmup=config.strategy.warmup_fraction,
+        warmup_factor=config.strategy.warmup_factor if config.strategy.target_form == "multiplier" else None,
     )
     training = Training(
         config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(config.rl.lr, config.rl.lr)
@@ -96,7 +94,8 @@ def _gradient_search(session: Session) -> None:
     architecture = most_likely_feasible(plan, strategy.scores())
     network = derive(architecture, torch.Generator().manual_seed(0), supernet.cpu())
     derived_by = {
-        "method": "most likely architecture that meets the targets (exact integer program)",
+        "method": "highest score among the architectures that meet the targets (exact integer program)",
+        "scores": strategy.scores(),
         "probabilities": [[round(float(p), 6) for p in point.detach()] for point in strategy.probabilities()],
         "unconstrained_choices": list(discretise(plan.space, strategy.scores()).choices),
     }

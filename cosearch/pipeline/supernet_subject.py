@@ -14,6 +14,7 @@ from cosearch.rl.subject import clip_and_check, mixed_precision
 from cosearch.space.derive import discretise
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import GradientStrategy
+from cosearch.strategies.budgeted import multiplier
 
 
 class SuperNetSubject:
@@ -28,15 +29,19 @@ class SuperNetSubject:
         bf16: autocast to bfloat16.
         device: where to train.
         warmup: progress below which only weights learn, 0..1.
+        warmup_factor: the first target bounds the sampled distribution exactly, this many times looser during the warm-up;
+            None: it is a penalty in the loss instead.
     """
 
     def __init__(self, supernet: SuperNet, strategy: GradientStrategy, penalties: list[tuple[TableCost, DualPenalty]], *,
-                 paths: int, lr: float, bf16: bool, device: torch.device, warmup: float) -> None:
+                 paths: int, lr: float, bf16: bool, device: torch.device, warmup: float,
+                 warmup_factor: float | None = None) -> None:
         self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
         self.strategy, self.penalties, self.paths, self.warmup = strategy, penalties, paths, warmup
         self.optimiser = torch.optim.Adam(supernet.parameters(), lr=lr, eps=1e-5)
         self._run = mixed_precision(self.supernet, device, bf16)
         self._learns_architecture = warmup == 0.0
+        self.warmup_factor, self.beta = warmup_factor, 0.0
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the weights."""
@@ -47,6 +52,18 @@ class SuperNetSubject:
         """Temperature and warm-up follow the progress 0..1 of the search."""
         self.strategy.anneal(progress)
         self._learns_architecture = progress >= self.warmup
+        if self.warmup_factor is not None and self.penalties:
+            self._hold_target(1.0 if self._learns_architecture else self.warmup_factor)
+
+    def _hold_target(self, factor: float) -> None:
+        cost, penalty = self.penalties[0]
+        rows = cost.candidate_costs()
+        self.beta = multiplier(self.strategy.scores(), rows, cost.base, factor * penalty.target.bound)
+        self.strategy.set_tilt([[self.beta * value for value in row] for row in rows])
+
+    @property
+    def _in_loss(self) -> list[tuple[TableCost, DualPenalty]]:
+        return self.penalties if self.warmup_factor is None else self.penalties[1:]
 
     def actors(self) -> list[Forward]:
         """See ``Subject``: one sampled path each; weights of the path are computed anew at every call with gradients."""
@@ -59,10 +76,10 @@ class SuperNetSubject:
 
     def extra_loss(self) -> Tensor | None:
         """See ``Subject``: the penalties of the expected costs."""
-        if not self.penalties or not self._learns_architecture:
+        if not self._in_loss or not self._learns_architecture:
             return None
         probabilities = self.strategy.probabilities()
-        return torch.stack([penalty.loss(cost.expected(probabilities)) for cost, penalty in self.penalties]).sum()
+        return torch.stack([penalty.loss(cost.expected(probabilities)) for cost, penalty in self._in_loss]).sum()
 
     def zero_grad(self) -> None:
         """See ``Subject``."""
@@ -77,7 +94,7 @@ class SuperNetSubject:
             self.strategy.step()
             with torch.no_grad():
                 probabilities = self.strategy.probabilities()
-                for cost, penalty in self.penalties:
+                for cost, penalty in self._in_loss:
                     penalty.update(float(cost.expected(probabilities)))
         return norm
 
@@ -90,7 +107,8 @@ class SuperNetSubject:
             for cost, penalty in self.penalties:
                 if cost.metric == "latency_s":
                     values |= {"latency_expected_s": float(cost.expected(probabilities)), "latency_argmax_s": cost.exact(best),
-                               "cost_multiplier": penalty.multiplier}
+                               "cost_multiplier": penalty.multiplier if self.warmup_factor is None else
+                               self.beta * penalty.target.bound}
                 else:
                     values["energy_expected_j"] = float(cost.expected(probabilities))
         return values
@@ -99,7 +117,7 @@ class SuperNetSubject:
         """Weights, optimiser, strategy, dual variables."""
         weights = copy.deepcopy({"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()})
         return {**weights, "strategy": self.strategy.state(),
-                "multipliers": [penalty.multiplier for _, penalty in self.penalties], "learns": self._learns_architecture}
+                "multipliers": [penalty.multiplier for _, penalty in self.penalties], "learns": self._learns_architecture, "beta": self.beta}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
@@ -108,4 +126,4 @@ class SuperNetSubject:
         self.strategy.restore(state["strategy"])
         for (_, penalty), multiplier in zip(self.penalties, state["multipliers"]):
             penalty.multiplier = multiplier
-        self._learns_architecture = state["learns"]
+        self._learns_architecture, self.beta = state["learns"], state["beta"]

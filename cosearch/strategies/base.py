@@ -45,8 +45,8 @@ STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cos
 class GradientStrategy(Protocol):
     """Strategies whose logits receive gradients through a supernet's path weights."""
 
-    def start_at(self, logits: list[list[float]]) -> None:
-        """Begin with these logits, one a candidate of each point."""
+    def set_tilt(self, tilt: list[list[float]]) -> None:
+        """Subtract this from the logits wherever paths are drawn and weighted: one value a candidate of each point."""
 
     def sample(self) -> Path:
         """Draw a path without weights; the noise is kept with it."""

@@ -9,12 +9,12 @@ Equations, with alpha the architecture logits of a point, G Gumbel(0, 1) noise a
              teacher's actor and critic, and the expected cost sum_l softmax(alpha_l) . cost_l (added by the pipeline).
 Differs from the papers in:
 1. Several paths a rollout, each acting in its share of the environments: more samples of alpha per frame.
-2. Cost through probabilities with a one-sided dual variable, not through raw logits with a hand-set weight.
+2. The target acts through an exact one-sided multiplier on the sampled distribution (``budgeted``), or through a penalty on the
+   expected cost with a dual variable; not through raw logits with a hand-set weight.
 3. The temperature falls geometrically over the search's own length instead of per 1e5 environment steps.
 4. Discretisation is constrained by the target instead of an argmax.
 5. PPO or A2C as the task loss, by configuration; the papers use A2C.
-6. The distribution starts as the one of largest entropy that meets the target (``initialisation``), not uniform.
-7. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
+6. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
 """
 from __future__ import annotations
 
@@ -67,17 +67,19 @@ class OneLevelStrategy:
         self.logits = [torch.zeros(len(point.candidates), requires_grad=True) for point in space.points]
         self.optimiser = torch.optim.Adam(self.logits, lr=options.lr, betas=(0.5, 0.999))
         self.temperature = options.temperature_start
+        self.tilt = [torch.zeros(len(point.candidates)) for point in space.points]
 
-    def start_at(self, logits: list[list[float]]) -> None:
+    def set_tilt(self, tilt: list[list[float]]) -> None:
         """See ``GradientStrategy``."""
-        with torch.no_grad():
-            for mine, given in zip(self.logits, logits):
-                mine.copy_(torch.tensor(given))
+        self.tilt = [torch.tensor(row, dtype=torch.float32) for row in tilt]
+
+    def _tilted(self) -> list[Tensor]:
+        return [logits - tilt for logits, tilt in zip(self.logits, self.tilt)]
 
     def sample(self) -> SampledPath:
         """Draw Gumbel noise for each point and keep the K most likely candidates, best first."""
         noise, active = [], []
-        for logits in self.logits:
+        for logits in self._tilted():
             uniform = torch.rand(logits.shape, generator=self.generator).clamp_(1e-20, 1.0 - 1e-7)
             gumbel = -torch.log(-torch.log(uniform))
             ranked = (torch.log_softmax(logits.detach(), 0) + gumbel).argsort(descending=True).tolist()
@@ -88,14 +90,14 @@ class OneLevelStrategy:
     def weighted(self, path: SampledPath) -> Path:
         """``y`` of the active candidates, differentiable in all logits of their point."""
         weights = []
-        for logits, gumbel, active in zip(self.logits, path.noise, path.active):
+        for logits, gumbel, active in zip(self._tilted(), path.noise, path.active):
             y = torch.softmax((torch.log_softmax(logits, 0) + gumbel) / self.temperature, 0)
             weights.append(y[list(active)])
         return Path(path.active, tuple(weights))
 
     def probabilities(self) -> list[Tensor]:
-        """softmax(alpha) of each point."""
-        return [torch.softmax(logits, 0) for logits in self.logits]
+        """softmax(alpha - tilt) of each point."""
+        return [torch.softmax(logits, 0) for logits in self._tilted()]
 
     def zero_grad(self) -> None:
         """See ``GradientStrategy``."""
@@ -111,7 +113,7 @@ class OneLevelStrategy:
         self.temperature = o.temperature_start * (o.temperature_end / o.temperature_start) ** min(max(progress, 0.0), 1.0)
 
     def scores(self) -> list[list[float]]:
-        """log softmax(alpha): the constrained argmax then is the most likely feasible architecture."""
+        """log softmax(alpha), without the tilt: what the task thinks of each candidate, for the constrained discretisation."""
         return [torch.log_softmax(logits.detach().double(), 0).tolist() for logits in self.logits]
 
     def metrics(self) -> dict[str, Any]:
