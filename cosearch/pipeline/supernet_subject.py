@@ -117,13 +117,14 @@ class SuperNetSubject:
         """Weights, optimiser, strategy, dual variables."""
         weights = copy.deepcopy({"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()})
         return {**weights, "strategy": self.strategy.state(),
-                "multipliers": [penalty.multiplier for _, penalty in self.penalties], "learns": self._learns_architecture, "beta": self.beta}
+                "multipliers": [penalty.multiplier for _, penalty in self.penalties], "learns": self._learns_architecture,
+                "beta": self.beta}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given
         self.strategy.restore(state["strategy"])
-        for (_, penalty), multiplier in zip(self.penalties, state["multipliers"]):
-            penalty.multiplier = multiplier
+        for (_, penalty), weight in zip(self.penalties, state["multipliers"]):
+            penalty.multiplier = weight
         self._learns_architecture, self.beta = state["learns"], state["beta"]
