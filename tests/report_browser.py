@@ -34,7 +34,7 @@ FLAGS = (
 )
 # The browser reads commands from descriptor 3 and answers on 4; the launcher moves ours there and becomes the browser.
 LAUNCHER = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0  # a busy machine may take a minute to start a browser
 
 
 def find_browser() -> str | None:

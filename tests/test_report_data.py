@@ -129,3 +129,5 @@ def test_the_target_is_known_before_the_summary(tmp_path):
     assert latency_target_s(read_run(path)) == 7e-3
     change(path, "run.json", latency_target_s=6e-3)
     assert latency_target_s(read_run(path)) == 6e-3
+    change(path, "run.json", targets=[{"metric": "energy_j", "value": 1.0}, {"metric": "latency_s", "value": 5e-3}])
+    assert latency_target_s(read_run(path)) == 5e-3

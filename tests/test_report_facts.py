@@ -216,3 +216,16 @@ def test_the_terminal_summary_prints_brackets_as_they_are(path):
     console = Console(width=100, file=io.StringIO(), color_system=None)
     console.print(render_summary(path))
     assert "[red]odd[/red]" in console.file.getvalue()
+
+
+def test_this_machine_is_the_target_when_the_device_is_this(path):
+    assert facts(read_run(path)).on_target is False
+    change(path, "run.json", device={"name": "this"})
+    assert facts(read_run(path)).on_target is True
+    change(path, "agent.json", latency={"measured": {"p50_s": 1e-3}})
+    assert facts(read_run(path)).on_target is False
+
+
+def test_the_interval_of_a_prediction_is_told(path):
+    change(path, "architecture.json", predicted={"latency_s": 2e-3, "interval_s": [1e-3, 4e-3]})
+    assert certainty(read_run(path))[1][2].endswith("Expected between 1.00 ms and 4.00 ms.")

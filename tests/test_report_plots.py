@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from report_fake_run import CHOICES, POINTS, change, make_run, operations
+from report_fake_run import CHOICES, change, make_run, operations
 
-from cosearch.pipeline.report_architecture import cells, choices
+from cosearch.pipeline.report_architecture import cells
 from cosearch.pipeline.report_data import read_run
 from cosearch.pipeline.report_pareto import (
     agent_latency_s,
@@ -32,7 +32,6 @@ from cosearch.pipeline.report_plots import (
 )
 from cosearch.pipeline.report_probabilities import probability_plots
 from cosearch.pipeline.report_svg import AGENT, figure, inline_svg, short
-from cosearch.space.chain import ChainConfig, chain_space
 
 
 @pytest.fixture(scope="module")
@@ -199,90 +198,8 @@ def test_predicted_against_measured_needs_both(tmp_path):
     assert predicted_measured_plot(read_run(path)) is None
 
 
-def test_cells_are_the_chain_with_its_shares(run):
-    boxes, note = cells(run)
-    total = sum(op["latency_s"] for op in operations())
-    assert note is None and [box.point for box in boxes] == ["", *POINTS, ""]
-    assert [box.kind for box in boxes] == [
-        "stem",
-        "mbconv",
-        "skip",
-        "mbconv",
-        "mbconv",
-        "mbconv",
-        "skip",
-        "mbconv",
-        "mbconv",
-        "skip",
-        "head",
-    ]
-    assert sum(box.share for box in boxes if box.share is not None) == pytest.approx(1.0)
-    assert boxes[1].share == pytest.approx(operations()[1]["latency_s"] / total) and boxes[1].shape == "16×32×32"
-    assert boxes[-1].shape == "15 actions + value" and boxes[2].latency_s is None
-
-
-def test_operations_find_their_choices_by_order_alone(tmp_path):
-    path = make_run(tmp_path / "run")
-    told = cells(read_run(path))
-    change(
-        path,
-        "architecture.json",
-        operations=[{key: value for key, value in op.items() if key != "choice"} for op in operations()],
-    )
-    assert cells(read_run(path)) == told
-    change(path, "architecture.json", operations=operations()[:-2])  # one too few, and without an order that fits
-    shorter = [{key: value for key, value in op.items() if key != "choice"} for op in operations()[:-2]]
-    change(path, "architecture.json", operations=shorter)
-    boxes, note = cells(read_run(path))
-    assert "could not be matched" in note and len(boxes) == len(shorter) and not any(box.point for box in boxes)
-
-
 def test_long_names_give_way_in_their_middle():
     assert short("stage1.cell1") == "stage1.cell1" and short("a" * 30 + "zz", 10) == "aaaaa…aazz"
-
-
-def test_one_unknown_latency_makes_all_shares_unknown(tmp_path):
-    path = make_run(tmp_path / "run")
-    change(path, "architecture.json", operations=[operations()[0] | {"latency_s": None}, *operations()[1:]])
-    boxes, _ = cells(read_run(path))
-    assert all(box.share is None for box in boxes) and boxes[0].latency_s is None and boxes[1].latency_s > 0
-
-
-def test_the_file_of_a_real_architecture_is_drawn(tmp_path):
-    config = ChainConfig(stage_channels=(16, 32), stage_repeats=(2, 2), stage_strides=(1, 2), stem_channels=16)
-    space = chain_space(config, (64, 64, 3), 15)
-    architecture = space.architecture([3, 8, 8, 1])  # the third skips with a stride: a 1x1 convolution of its own
-    path = make_run(tmp_path / "run")
-    costs = [{"key": op.key, "latency_s": 1e-4, "energy_j": None} for op in architecture.ops()]
-    (path / "architecture.json").write_text(
-        json.dumps(architecture.to_dict() | {"predicted": {"latency_s": 5e-4, "operations": costs}})
-    )
-    boxes, note = cells(read_run(path))
-    assert note is None and [box.point for box in boxes] == [
-        "",
-        "stage1.cell1",
-        "stage1.cell2",
-        "stage2.cell1",
-        "stage2.cell2",
-        "",
-    ]
-    assert [box.operation for box in boxes] == ["stem", "mbconv_k3_e3", "skip", "skip", "conv_k5", "head"]
-    assert [box.latency_s for box in boxes] == [1e-4, 1e-4, None, 1e-4, 1e-4, 1e-4] and boxes[3].shape == "32×8×8"
-    assert [box.macs for box in boxes if box.macs is not None] == [op.macs for op in architecture.ops()]
-
-
-def test_names_of_points_may_stand_in_choice_names(tmp_path):
-    path = make_run(tmp_path / "run")
-    content = json.loads((path / "architecture.json").read_text())
-    expected = choices(read_run(path))
-    del content["point_names"]
-    (path / "architecture.json").write_text(json.dumps(content | {"choice_names": POINTS}))
-    assert choices(read_run(path)) == expected and len(expected) == len(CHOICES)
-    (path / "architecture.json").write_text(json.dumps({"choices": [1, 0]}))
-    assert [(choice.point, choice.operation) for choice in choices(read_run(path))] == [
-        ("point 0", "candidate 1"),
-        ("point 1", "candidate 0"),
-    ]
 
 
 def test_heat_maps_show_every_probability(run):
@@ -292,3 +209,14 @@ def test_heat_maps_show_every_probability(run):
     strongest = [row[choice] for row, choice in zip(rows[-1], CHOICES, strict=True)]
     assert all(any(abs(opacity - p) < 2e-3 for opacity in opacities) for p in strongest)
     assert growth.svg.count("var(--agent)") >= 40 * len(CHOICES) and ">stage1.1<" in final.svg and ">conv_k3<" in final.svg
+
+
+def test_a_search_by_proposals_has_no_supernet(run, tmp_path):
+    path = make_run(tmp_path / "run")
+    assert ">supernet, over time<" in pareto_plot(run).svg and "supernet" in score_plot(run, "search").caption
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = [line | {"candidate": "c9"} if line["stage"] == "search" else line for line in lines]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    proposals = read_run(path)
+    assert ">candidates, over time<" in pareto_plot(proposals).svg
+    assert "upernet" not in score_plot(proposals, "search").caption + pareto_plot(proposals).caption

@@ -141,10 +141,11 @@ def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, Any]], bool]
     top = [("seed", record.get("seed")), ("created (UTC)", record.get("created_utc"))]
     known = {"name", "command", "created_utc", "seed", "config", "versions", "device", "table", "teacher"}
     extra = {key: value for key, value in record.items() if key not in known}
-    found = [("Run", top + list(flatten(extra)) if extra else top, False)]
+    found = [("Run", top, False)]
     for title, key, folded in (("Device", "device", False), ("Latency table", "table", False), ("Teacher", "teacher", False),
                                ("Versions", "versions", True), ("Configuration", "config", True)):
         rows = list(flatten(part(record, key))) if part(record, key) else []
         found.append((title, rows, folded))
     derived = part(run.architecture, "derived_by")
-    return found + ([("Derivation", list(flatten(derived)), True)] if derived else [])
+    found += [(title, list(flatten(values)), True) for title, values in (("Derivation", derived), ("More", extra)) if values]
+    return found

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.report_data import Run, number, part, records
 from cosearch.space.space import FORMAT, SearchSpace, architecture_from_dict
 from latency_tables.errors import CosearchError, ShapeError
@@ -161,6 +162,7 @@ def _space(design: dict[str, Any]) -> SearchSpace | None:
     """The space that the file describes, or ``None``: files of other versions or of extensions are drawn all the same."""
     if design.get("format") != FORMAT:
         return None
+    load_builtins()
     try:
         return architecture_from_dict({key: value for key, value in design.items() if key != "operations"}).space
     except CosearchError:

@@ -129,6 +129,9 @@ def latency_target_s(run: Run) -> float | None:
     """The latency that was asked for: from the summary, or while there is none from the record of the run."""
     places = ((run.summary, ("latency_target_s",)), (run.record, ("latency_target_s",)),
               (run.record, ("config", "objective", "latency_target_s")))
+    resolved = (number(target, "value") for target in records(run.record, "targets") if target.get("metric") == "latency_s")
+    if not run.summary and (value := next(resolved, None)) is not None:
+        return value
     return next((found for source, path in places if (found := number(source, *path)) is not None), None)
 
 

@@ -64,7 +64,7 @@ class Facts:
 def facts(run: Run) -> Facts:
     """The figures of a run, each from the first file that knows it."""
     timed = part(run.agent, "latency", "measured")
-    device = part(run.record, "device")
+    device, here = part(run.record, "device"), timed.get("device")
     words = (run.summary.get("table_provenance"), part(run.agent, "latency").get("predicted_provenance"),
              part(run.architecture, "predicted").get("provenance"), part(run.record, "table").get("provenance"))
     teacher = number(run.summary, "teacher_score_mean")
@@ -74,7 +74,7 @@ def facts(run: Run) -> Facts:
         predicted_s=agent_latency_s(run), provenance=str(next((word for word in words if word), UNKNOWN)),
         target_s=latency_target_s(run), measured_s=measured_s(run),
         measured_on=str(timed.get("device") or "a device that was not recorded"),
-        on_target=bool(timed.get("device")) and timed.get("device") == device.get("name"),
+        on_target=here is not None and here == {"this": "this machine"}.get(device.get("name"), device.get("name")),
         device=str(device.get("name") or "the device"),
     )
 
@@ -169,7 +169,10 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
         luck = " The interval covers the luck of the episodes, not that of the training." if seeds == 1 else ""
         rows.append(("Score", "measured", basis + luck))
     if known.predicted_s is not None:
-        rows.append(("Latency, predicted", known.provenance, _sentence(PROVENANCE.get(known.provenance, "no more is recorded"))))
+        bounds = interval(run.architecture, "predicted", "interval_s")
+        within = f" Expected between {time_text(bounds[0])} and {time_text(bounds[1])}." if bounds else ""
+        basis = _sentence(PROVENANCE.get(known.provenance, "no more is recorded"))
+        rows.append(("Latency, predicted", known.provenance, basis + within))
     if known.measured_s is not None:
         place = "the target device itself" if known.on_target else f"not the target device ({known.device})"
         rows.append(("Latency, measured", "measured", f"On {known.measured_on}: {place}."))

@@ -67,12 +67,12 @@ def pareto_plot(run: Run) -> Plot | None:
     agent = (agent_latency_s(run), number(run.summary, "score_mean"))
     if not supernet and not control and None in agent:
         return None
-    references = records(run.summary, "reference_agents")
+    references, proposals = records(run.summary, "reference_agents"), bool(run.candidates("search"))
     target = latency_target_s(run)
     times = [latency for latency, _ in supernet + control] + [number(item, "latency_predicted_s") for item in references]
     scale, unit = time_unit([time for time in (*times, agent[0], target) if time is not None])
     with figure(height=3.3) as (drawing, (axes,)):
-        _clouds(axes, supernet, control, scale)
+        _clouds(axes, supernet, control, scale, "candidates, over time" if proposals else "supernet, over time")
         if None not in agent:
             bounds = interval(run.summary, "score_ci95")
             if bounds:
@@ -90,19 +90,21 @@ def pareto_plot(run: Run) -> Plot | None:
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.1, columnspacing=1.1)
         svg = inline_svg(drawing, "pareto", f"Latency against score; this agent: {time_text(agent[0])}")
     caption = "Up and to the left is better. The line joins the control's candidates that no other candidate beats. "
-    if supernet:
+    if supernet and proposals:
+        caption += "Candidates are shown with their score while they were trained. "
+    elif supernet:
         caption += "The supernet's path shows scores during the search with shared weights; they are not final scores. "
     if any(_first(item, _SCORES) is None for item in references):
         caption += "Reference agents without a score are marks at their latency only."
     return Plot("Latency against score", svg, caption.strip())
 
 
-def _clouds(axes: Axes, supernet: list[tuple[float, float]], control: list[tuple[float, float]], scale: float) -> None:
+def _clouds(axes: Axes, supernet: list[tuple[float, float]], control: list[tuple[float, float]], scale: float, name: str) -> None:
     """The path of the search, later points fuller; the control's candidates and their front."""
     if supernet:
         latency, score = np.array(supernet).T
         axes.scatter(latency * scale, score, s=10, color=AGENT, alpha=np.linspace(0.12, 0.6, len(score)), linewidths=0)
-        axes.scatter([], [], s=10, color=AGENT, alpha=0.5, linewidths=0, label="supernet, over time")
+        axes.scatter([], [], s=10, color=AGENT, alpha=0.5, linewidths=0, label=name)
     if control:
         latency, score = np.array(control).T
         front = pareto_front(latency.tolist(), score.tolist())

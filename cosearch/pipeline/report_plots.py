@@ -79,7 +79,7 @@ def score_plot(run: Run, stage: str) -> Plot | None:
         newest = scores[-1] if scores else evaluated[1][-1]
         svg = inline_svg(drawing, f"score-{stage}", f"{STAGE_TITLES[stage]}: {score_text(newest)} at the last step")
     caption = "Mean score of the training episodes; the bold line is its moving mean."
-    if stage == "search":
+    if stage == "search" and not run.candidates("search"):
         caption += " The supernet's score, not the final agent's: paths are sampled and share their weights."
     return Plot(STAGE_TITLES[stage], svg, caption)
 
