@@ -40,8 +40,8 @@ setup(
     packages=find_packages(include=["cosearch*", "latency_tables*", "accel_models*"]),
     package_data={
         "latency_tables": ["**/*.jsonl", "**/*.json", "**/*.md"],
-        "accel_models": ["**/*.json", "**/*.md", "**/*.csv"],
-        "cosearch": ["**/*.json", "**/*.safetensors", "**/*.html", "**/*.md"],
+        "accel_models": ["**/*.json", "**/*.md", "**/*.csv", "**/*.yaml", "**/*.cfg"],
+        "cosearch": ["**/*.json", "**/*.png", "**/*.safetensors", "**/*.html", "**/*.md"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
