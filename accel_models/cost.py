@@ -110,7 +110,7 @@ def layer_costs(layers: LayerTensors, machine: Machine, counts: SystolicCounts, 
         counts: of the same layers, from :func:`compute_counts` or an engine of another kind.
         rows, cols: ``[..., 1, 1]``.
         tile: buffer tiles ``[..., L]``.
-        capacity_bytes: size of weight, input and output buffer, ``[..., 1, 1]``, which prices an access; default the tile.
+        capacity_bytes: bytes of weight, input and output buffer, ``[..., 1, 1]``, which prices an access; default the tile.
 
     Returns:
         ``[..., L, 3]`` each, see :class:`LayerCosts`.

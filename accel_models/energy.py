@@ -66,7 +66,8 @@ def sram_j(table: EnergyTable, capacity_bytes: Tensor, width_bits: Tensor, write
 
     Args:
         table: constants.
-        capacity_bytes, width_bits: broadcast.
+        capacity_bytes: size in bytes, ``[...]``.
+        width_bits: of one access, ``[...]``, broadcast against the capacity.
         write: a write, else a read.
     """
     if table.buffer_j_per_byte is not None:

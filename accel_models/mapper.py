@@ -37,7 +37,7 @@ def best_tile(layer: LayerShape, room: tuple[int, int, int], element_bytes: tupl
     Args:
         layer: with weights.
         room: weight, input and output buffer, bytes.
-        element_bytes: of a weight, an activation and a partial sum.
+        element_bytes: bytes of a weight, an activation and a partial sum.
 
     Raises:
         InfeasibleCandidateError: not even one kernel fits.

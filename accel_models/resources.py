@@ -55,8 +55,8 @@ def bram18_blocks(buffer_bytes: Tensor, banks: Tensor, double_buffered: bool, ro
     """Blocks of one buffer.
 
     Args:
-        buffer_bytes: one tile; any shape.
-        banks: words taken at once; broadcasts.
+        buffer_bytes: bytes of one tile, ``[...]``.
+        banks: words taken at once, ``[...]``, broadcast against the buffer.
         double_buffered: two tiles.
         rounding: ``exact`` counts whole blocks; otherwise a smooth lower bound with the same limits.
     """

@@ -18,8 +18,8 @@ def folds(size: Tensor, step: Tensor, rounding: str = "exact") -> Tensor:
     """How often ``step`` is needed to cover ``size``, at least 1; broadcasts.
 
     Args:
-        size: any shape, elements to cover.
-        step: any shape, elements covered at once.
+        size: ``[...]``, elements to cover.
+        step: ``[...]``, elements covered at once.
         rounding: one of :data:`ROUNDINGS`.
 
     Raises:
@@ -36,5 +36,5 @@ def folds(size: Tensor, step: Tensor, rounding: str = "exact") -> Tensor:
 
 
 def active(loop: Tensor) -> Tensor:
-    """1 where a loop runs more than once, 0 where it runs once; linear between, so that it stays continuous."""
+    """1 where a loop ``[...]`` runs more than once, 0 where it runs once; linear between, so that it stays continuous."""
     return (loop - 1.0).clamp(0.0, 1.0)

@@ -77,7 +77,7 @@ def systolic_counts(product: Product, rows: Tensor, cols: Tensor, *, rounding: s
 
     Args:
         product: ``[L, 3]`` or anything that broadcasts; last axis over :data:`DATAFLOWS`.
-        rows, cols: array sides, broadcast against the product.
+        rows, cols: array sides, ``[..., 1, 1]``, broadcast against the product.
         rounding: see ``rounding``; ``exact`` for results.
         overlap_fill: the stationary operand is double-buffered in the array (Gemmini, TPU): a fold lasts as long as streaming
             or loading, whichever is longer, and the array is filled once.

@@ -65,8 +65,7 @@ class StrategyConfig:
         active_paths: K of the backward pass; 0 for all.
         temperature_start, temperature_end: of the architecture samples.
         lr: Adam learning rate of the architecture logits.
-        target_form: ``multiplier``: the latency target bounds the sampled distribution exactly; ``penalty``: it enters the
-            loss with a dual variable.
+        target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
         warmup_fraction: first share of the search in which only weights are trained.
         warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
         candidates: architectures that share the budget (proposal strategies).

@@ -29,6 +29,7 @@ FLOORS = {  # the longest prefix counts; ``cosearch`` itself stands for the modu
     "cosearch.pipeline": 6,
     "cosearch.cli": 7,
     "cosearch.testing": 7,  # toys and conformance checks: they may look at everything
+    "cosearch.benchmarks": 7,
     "cosearch.__main__": 7,
 }
 STRANGERS = {  # importer: what it must not know although it lies below or beside it

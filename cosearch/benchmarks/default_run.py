@@ -212,7 +212,7 @@ def main(
     result = collect(seeds, runs)
     (HERE / "default_run.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(result, HERE / "default_run.png")
-    print(markdown(result))
+    typer.echo(markdown(result))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def main(
 ) -> None:
     """Measure and print."""
     prepare_process()
-    print(json.dumps(measure(rounds, threads, words or []), indent=1))
+    typer.echo(json.dumps(measure(rounds, threads, words or []), indent=1))
 
 
 if __name__ == "__main__":

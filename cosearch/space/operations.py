@@ -30,7 +30,7 @@ class Stem(nn.Module):
         self.relu = spec.activation == "relu"
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Scale to 0..1, convolve. NHWC memory *is* channels-last after the permutation: nothing is copied twice."""
+        """Scale frames ``[batch, height, width, channels]`` to 0..1, convolve. NHWC memory *is* channels-last after the permutation: nothing is copied twice."""
         x = self.conv(frames.permute(0, 3, 1, 2).to(self.conv.weight.dtype) * (1.0 / 255.0))
         return F.relu(x) if self.relu else x
 
@@ -92,7 +92,7 @@ class Head(nn.Module):
         self.outputs = nn.Linear(spec.hidden, spec.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One joint linear layer for both heads: one kernel instead of two."""
+        """``[batch, channels, height, width]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two."""
         x = F.relu(x) if self.relu else x
         return self.outputs(F.relu(self.hidden(x.flatten(1))))
 
