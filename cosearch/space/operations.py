@@ -30,7 +30,10 @@ class Stem(nn.Module):
         self.relu = spec.activation == "relu"
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Scale frames ``[batch, height, width, channels]`` to 0..1, convolve. NHWC memory *is* channels-last after the permutation: nothing is copied twice."""
+        """Scale frames ``[batch, height, width, channels]`` to 0..1, convolve.
+
+        NHWC memory *is* channels-last after the permutation: nothing is copied twice.
+        """
         x = self.conv(frames.permute(0, 3, 1, 2).to(self.conv.weight.dtype) * (1.0 / 255.0))
         return F.relu(x) if self.relu else x
 
