@@ -1,7 +1,9 @@
 """Configuration: layers in order, every fault at once with the nearest key, and a round trip to an equal object."""
 
 import dataclasses
+import functools
 import json
+import typing
 
 import pytest
 
@@ -38,23 +40,20 @@ def test_presets_differ_and_quick_is_the_plain_default():
 
 
 def other(key, value):
-    """A valid value that differs from the default."""
-    choices = {
-        "rl.algorithm": "a2c",
-        "strategy.start": "uniform",
-        "compute": "cpu",
-        "budget.retrain_init": "scratch",
-        "space.values": {"hidden": 9},
-    }
-    if key in choices:
-        return choices[key] if choices[key] != value else {"budget.retrain_init": "inherit"}[key]
-    if isinstance(value, bool):
-        return not value
-    if value is None:
-        return 0.25
-    if isinstance(value, str):
-        return "other"
-    return value + 1 if isinstance(value, int) else value * 0.5 or 0.5
+    """A valid value that differs from the default: the first of some that the configuration takes."""
+    section = functools.reduce(getattr, key.split(".")[:-1], Config())
+    words = [*typing.get_args(typing.get_type_hints(type(section))[key.split(".")[-1]]), "other"]
+    words = [word for word in words if isinstance(word, str)]  # the choices where there are choices
+    numbers = (
+        [value + 1, value * 2, value * 0.5, 0.5] if isinstance(value, (int, float)) and not isinstance(value, bool) else [0.25]
+    )
+    for found in [not value] if isinstance(value, bool) else [*numbers, *words, {"hidden": 9}]:
+        try:
+            if dict(leaves(config_to_dict(resolve(options={key: found}))))[key] == found != value:
+                return found
+        except ConfigError:
+            continue
+    raise AssertionError(f"no other value of {key} than {value!r} is accepted")
 
 
 @pytest.mark.parametrize("key", DEFAULTS)
