@@ -33,7 +33,7 @@ def _run(words: list[str]) -> int:
     from latency_tables.errors import CosearchError
 
     group = typer.main.get_command(app)
-    go_on_with.set("")
+    go_on_with.set(("", None))
     if words[:1] == ["--version"]:
         import importlib.metadata
 
@@ -62,7 +62,9 @@ def _run(words: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        hint = f"; {go_on_with.get()} goes on from the last checkpoint" if go_on_with.get() else " before anything had begun"
+        words_to_type, run = go_on_with.get()
+        begun = words_to_type and (run is None or run.is_dir())
+        hint = f"; {words_to_type} goes on from the last checkpoint" if begun else " before anything had begun"
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -11,7 +11,7 @@ import typer
 from rich import print as rich_print
 
 command_line: ContextVar[str] = ContextVar("command_line", default="cosearch")
-go_on_with: ContextVar[str] = ContextVar("go_on_with", default="")  # what to type after an interruption
+go_on_with: ContextVar[tuple[str, Path | None]] = ContextVar("go_on_with", default=("", None))  # what to type, for which run
 
 app = typer.Typer(
     name="cosearch",
@@ -34,7 +34,8 @@ def _emit(result: Any, as_json: bool, text: Any = None) -> None:
     if as_json:
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
-        rich_print(text if text is not None else result)
+        shown = result if text is None else text
+        (print if isinstance(shown, str) else rich_print)(shown)  # rich would break long paths into lines
 
 
 def _progress(quiet: bool) -> Any:
@@ -94,7 +95,7 @@ def search(
     name = run or free_name(
         runs, f"{resolved.env.name.split(':')[1]}-{plan.table.device.name}-{resolved.strategy.name}-s{resolved.seed}"
     )
-    go_on_with.set(f"`cosearch resume {runs / name}`")
+    go_on_with.set((f"`cosearch resume {runs / name}`", runs / name))
     try:
         finished = start_run(plan, runs, name, command_line.get(), progress)
     finally:
@@ -115,7 +116,7 @@ def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     from cosearch.pipeline.run import resume_run
 
     progress = _progress(quiet)
-    go_on_with.set(f"`cosearch resume {run}`")
+    go_on_with.set((f"`cosearch resume {run}`", run))
     try:
         finished = resume_run(run, progress)
     finally:
@@ -148,7 +149,7 @@ def export(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     from cosearch.pipeline.run import export_again
 
     progress = _progress(quiet)
-    go_on_with.set(f"`cosearch export {run}`")
+    go_on_with.set((f"`cosearch export {run}`", run))
     try:
         finished = export_again(run, progress)
     finally:
@@ -183,7 +184,7 @@ def teacher(
     from cosearch.pipeline.teacher_training import TeacherRequest, train_teacher
 
     progress = _progress(quiet)
-    go_on_with.set("the same command")
+    go_on_with.set(("the same command", None))
     try:
         result = train_teacher(
             TeacherRequest(env, network, steps, seed, threads, episodes, train_levels), out, runs, command_line.get(), progress

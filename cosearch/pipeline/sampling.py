@@ -99,6 +99,29 @@ def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
     }
 
 
+def prediction_text(result: dict[str, Any]) -> str:
+    """A result of :func:`predict_architecture` for people: one line an operation with its share, then the total.
+
+    Args:
+        result: what :func:`predict_architecture` returned.
+    """
+    width = max(len(row["name"]) for row in result["operations"])
+    lines = [
+        f"{row['name']:<{width}}  {row['latency_s'] * 1e3:9.4f} ms  {row['latency_s'] / result['latency_s']:6.1%}"
+        for row in result["operations"]
+    ]
+    energy = "unknown" if result["energy_j"] is None else f"{result['energy_j'] * 1e3:.4g} mJ"
+    return "\n".join(
+        [
+            *lines,
+            f"{'overhead':<{width}}  {result['overhead_s'] * 1e3:9.4f} ms  {result['overhead_s'] / result['latency_s']:6.1%}",
+            f"{'total':<{width}}  {result['latency_s'] * 1e3:9.4f} ms  {result['provenance']} for {result['device']} "
+            f"({result['runtime']}, {result['dtype']}, {result['threads']} thread{'s' * (result['threads'] > 1)})",
+            f"energy {energy} an inference, {result['params']:,} parameters, {result['macs']:,} MACs",
+        ]
+    )
+
+
 def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int = 0) -> None:
     """Write the work list of a space: every distinct operation, and random whole networks, all different.
 
