@@ -79,7 +79,7 @@ class StrategyConfig:
     lr: PositiveFloat = 0.01
     target_form: Literal["multiplier", "penalty"] = "multiplier"
     warmup_fraction: Fraction = 0.5
-    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.5
+    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
     candidates: Positive = 4
 
 
@@ -164,8 +164,8 @@ class BudgetConfig:
         measure_s: seconds for measuring the exported agent.
     """
 
-    search_steps: Annotated[int, Field(ge=1)] = 100_000
-    retrain_steps: Annotated[int, Field(ge=0)] = 200_000
+    search_steps: Annotated[int, Field(ge=1)] = 80_000
+    retrain_steps: Annotated[int, Field(ge=0)] = 180_000
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000

@@ -110,7 +110,9 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     """The torch module of a block, its weights drawn from ``generator`` alone.
 
     He initialisation for layers before a ReLU; the output layer is orthogonal with gain 0.01 for the action logits
-    (a nearly uniform first policy) and 1 for the value, as in PPO implementations since Schulman et al. 2017.
+    (a nearly uniform first policy) and 1 for the value, as in PPO implementations since Schulman et al. 2017. Blocks that keep
+    their shape begin near the identity: then all candidates of a cell begin as nearly the same function, and the cells behind
+    them learn the same features whichever path is drawn.
 
     Args:
         spec: the block.
@@ -131,6 +133,13 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
         with torch.no_grad():
             nn.init.orthogonal_(block.outputs.weight[:-1], 0.01, generator=generator)
             nn.init.orthogonal_(block.outputs.weight[-1:], 1.0, generator=generator)
+    if isinstance(block, Conv) and spec.kernel > 1 and spec.stride == spec.groups == 1 and spec.in_channels == spec.out_channels:
+        with torch.no_grad():  # features are never negative behind a ReLU, so a centre tap of 1 passes them on as they are
+            block.conv.weight.mul_(0.3)
+            block.conv.weight[range(spec.out_channels), range(spec.out_channels), spec.kernel // 2, spec.kernel // 2] += 1.0
+    if isinstance(block, InvertedResidual) and block.sums:
+        with torch.no_grad():
+            block.project.weight.mul_(0.3)
     if isinstance(block, Residual):
         with torch.no_grad():
             block.conv2.weight.mul_(0.5)  # without normalisation six residual sums would double the scale each time
