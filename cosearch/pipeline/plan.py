@@ -68,6 +68,9 @@ class Plan:
                 "table_id": table.table_id,
                 "provenance": table.provenance,
                 "path": f"{table.path.parent.name}/{table.path.name}" if table.path else None,
+                "certificate": None if table.certificate is None else {
+                    key: table.certificate[key] for key in ("mape", "within_5", "within_10", "kendall_tau", "bias")
+                },
             },
             "teacher": None if teacher is None else {"name": teacher.name, "network": teacher.description, **teacher.provenance},
             "targets": [dataclasses.asdict(target) for target in self.targets],
