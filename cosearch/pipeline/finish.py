@@ -15,7 +15,7 @@ import torch
 from cosearch.pipeline.export import export_agent, to_onnx
 from cosearch.pipeline.measure_agent import measure_side_by_side
 from cosearch.pipeline.onnx_agent import OnnxAgent
-from cosearch.pipeline.plan import control_of
+from cosearch.pipeline.plan import control_of, within
 from cosearch.pipeline.report import write_report
 from cosearch.pipeline.session import Session
 from cosearch.rl.envs import EnvOptions, make_env
@@ -98,7 +98,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
         "latency_measured_s": measured["agent"]["p50_s"],
         "latency_measured_on": "this machine",
         "latency_target_s": target,
-        "target_met": (measured["agent"]["p50_s"] if on_this_machine else predicted) <= target,
+        "target_met": within(measured["agent"]["p50_s"] if on_this_machine else predicted, target),
         "target_checked_by": "measurement" if on_this_machine else f"{plan.table.provenance} table",
         "table_provenance": plan.table.provenance,
         "params": sum(op.params for op in ops),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cosearch.cost.objective import DualPenalty
-from cosearch.pipeline.plan import Plan
+from cosearch.pipeline.plan import Plan, within
 from cosearch.pipeline.session import Session
 from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.pipeline.training import Training
@@ -42,7 +42,7 @@ def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
         plan.space, scores, costs=plan.costs[0].candidate_costs(), base=plan.costs[0].base, target=plan.targets[0].bound
     )
     for cost, target in zip(plan.costs[1:], plan.targets[1:]):
-        if cost.exact(found) > target.bound:
+        if not within(cost.exact(found), target.bound):
             found = discretise(plan.space, scores, costs=cost.candidate_costs(), base=cost.base, target=target.bound)
     if not meets_targets(plan, found):
         raise InfeasibleTargetError(
@@ -54,7 +54,7 @@ def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
 
 def meets_targets(plan: Plan, architecture: Architecture) -> bool:
     """Whether an architecture meets every target in the table's model."""
-    return all(cost.exact(architecture) <= target.bound for cost, target in zip(plan.costs, plan.targets))
+    return all(within(cost.exact(architecture), target.bound) for cost, target in zip(plan.costs, plan.targets))
 
 
 def _gradient_search(session: Session) -> None:

@@ -1,0 +1,75 @@
+"""What the forked server of ``pipeline_runs`` imports once, and how a child counts its events.
+
+Nothing is computed here before a fork: threads of libraries would not survive it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import cosearch.cli.app  # noqa: F401
+import cosearch.cli.commands  # noqa: F401
+import cosearch.cli.listing  # noqa: F401
+import cosearch.cli.progress  # noqa: F401
+import cosearch.pipeline.evaluation  # noqa: F401
+import cosearch.pipeline.forecast  # noqa: F401
+import cosearch.pipeline.local_table  # noqa: F401
+import cosearch.pipeline.sampling  # noqa: F401
+from cosearch.pipeline import finish, run, teacher_training
+from cosearch.pipeline.builtins import load_builtins
+from cosearch.rl.learner import Learner
+from cosearch.rl.procgen_env import _import_procgen
+from cosearch.rl.rollout import Collector
+
+TEACHER = {"rl.rollout_steps": 8, "rl.epochs": 1, "rl.minibatch": 16, "rl.micro_batch": 16, "env.num_envs": 4}
+load_builtins()
+_import_procgen()
+
+
+def arm(moment: Any) -> None:
+    """Count events from now on, write the stage of each to the file ``events``, and act at the moment.
+
+    Also shrinks the published sizes of the teacher's training to those of the tests.
+
+    Args:
+        moment: a ``Moment`` of ``pipeline_runs``, or None to count only.
+    """
+    stage, counts = ["plan"], {}
+    log = open("events", "w", buffering=1, encoding="ascii")  # noqa: SIM115  open as long as the process lives
+
+    def event() -> None:
+        counts[stage[0]] = counts.get(stage[0], 0) + 1
+        log.write(f"{stage[0]}\n")
+        if moment and moment.stage == stage[0] and moment.count == counts[stage[0]]:
+            from pipeline_runs import act
+
+            act(moment)
+
+    def watched(owner: Any, name: str, enter: str | None = None) -> None:
+        original = getattr(owner, name)
+
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            if enter is not None:
+                stage[0] = enter
+            event()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, replacement)
+
+    for owner, name in ((os, "fsync"), (os, "replace"), (Collector, "collect"), (Learner, "_minibatch")):
+        watched(owner, name)
+    watched(finish, "_evaluate")
+    watched(finish, "_measure")
+    watched(teacher_training, "_train", "teacher")
+    for name, function in run.STAGES.items():
+        run.STAGES[name] = _entering(stage, name, function)
+    teacher_training.PUBLISHED.update(TEACHER)
+
+
+def _entering(stage: list[str], name: str, function: Any) -> Any:
+    def enter(session: Any) -> None:
+        stage[0] = name
+        function(session)
+
+    return enter
