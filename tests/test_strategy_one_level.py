@@ -201,6 +201,7 @@ def test_a_state_is_a_copy_that_can_be_restored_twice():
     run(5)
     state, noise = strategy.state(), strategy.generator.get_state()
     kept, results = copy.deepcopy(state), []
+    run(3)  # must not move the state
     for _ in range(3):
         strategy.restore(state)
         strategy.generator.set_state(noise)
