@@ -165,7 +165,7 @@ class BudgetConfig:
     """
 
     search_steps: Annotated[int, Field(ge=1)] = 80_000
-    retrain_steps: Annotated[int, Field(ge=0)] = 180_000
+    retrain_steps: Annotated[int, Field(ge=0)] = 400_000
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000
