@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from accel_models.systolic import DATAFLOWS, SystolicCounts
 from accel_models.tile_engine import tile_engine_cycles
 from latency_tables.errors import InfeasibleCandidateError, ShapeError
 from latency_tables.opspec import OpSpec
+
+MOST_CUTS = 50_000  # contiguous cuts that are tried one by one; a longer pipeline is cut for its slowest chunk alone
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def evaluate(layers: Sequence[LayerShape], design: AccelDesign, objective: str =
     """
     table = _table(layers, design)
     if chunk_of is None:
-        chunk = _cuts(table, objective, np.arange(len(layers)))
+        chunk = _cuts(table, objective, np.arange(len(layers)), _port(design))
     else:
         chunk = np.asarray(chunk_of)
         if chunk.shape != (len(layers),) or chunk.min() < 0 or chunk.max() >= len(design.chunks):
@@ -144,7 +148,7 @@ def block_costs(blocks: Sequence[OpSpec], design: AccelDesign, objective: str = 
     table = _table(flat, design)
     owner = np.repeat(np.arange(len(blocks)), sizes)
     if chunk_of is None:
-        chunk = _cuts(table, objective, owner)
+        chunk = _cuts(table, objective, owner, _port(design))
     elif len(chunk_of) != len(blocks) or not all(0 <= c < len(design.chunks) for c in chunk_of):
         raise ShapeError(f"expected a chunk from 0 to {len(design.chunks) - 1} for {len(blocks)} blocks, got {list(chunk_of)}")
     else:
@@ -157,6 +161,10 @@ def block_costs(blocks: Sequence[OpSpec], design: AccelDesign, objective: str = 
         seconds = float(table.latency[j, mine].sum()) / design.platform.clock_hz * block.batch
         out.append(BlockCost(j, seconds, None if energy is None else float(energy[j, mine].sum()) * block.batch))
     return out
+
+
+def _port(design: AccelDesign) -> float:
+    return design.platform.dram_bytes_per_s / design.platform.clock_hz
 
 
 @dataclass(frozen=True)
@@ -239,8 +247,8 @@ def _tile_engine_counts(shapes: LayerTensors, chunk: Chunk) -> SystolicCounts:
     return SystolicCounts(cycles, cycles * (g * c * p * q), cycles * (g * k * c), written, torch.ones_like(cycles))
 
 
-def _cuts(table: _Table, objective: str, owner: np.ndarray) -> np.ndarray:
-    """Chunk of each owner (layer or block) under the best contiguous cuts."""
+def _cuts(table: _Table, objective: str, owner: np.ndarray, dram_bytes_per_cycle: float) -> np.ndarray:
+    """Chunk of each owner (layer or block) under the best contiguous cuts; an interval is the slowest chunk or the DRAM port."""
     if objective == "energy":
         if table.parts is None:
             raise InfeasibleCandidateError("the energy of this design is not known: its platform has no constants for it")
@@ -248,6 +256,22 @@ def _cuts(table: _Table, objective: str, owner: np.ndarray) -> np.ndarray:
     else:
         costs = table.latency
     costs = np.where(table.fits, costs, 1e6 * costs.sum())  # finite: prefix sums must keep their digits
+    places = _by_owner(costs, owner)
+    found = best_assignment(places[None, :, :, None], objective).chunk[0]
+    chunks, count = places.shape
+    if objective != "interval" or chunks == 1 or comb(count + chunks - 1, chunks - 1) > MOST_CUTS:
+        return found
+    moved = _by_owner(table.dram, owner) / dram_bytes_per_cycle
+    ends = np.array(list(combinations_with_replacement(range(count + 1), chunks - 1)))
+    ends = np.concatenate([np.zeros((len(ends), 1), int), ends, np.full((len(ends), 1), count)], 1)
+    busy, port = (np.stack([np.diff(np.concatenate([[0.0], row.cumsum()])[ends[:, j:j + 2]], axis=1)[:, 0]
+                            for j, row in enumerate(rows)]) for rows in (places, moved))
+    slowest, shared = busy.max(0), port.sum(0)
+    best = ends[np.lexsort((slowest, np.maximum(slowest, shared)))[0]]  # where the port decides, still the most even cuts
+    return np.searchsorted(best[1:-1], np.arange(count), side="right")
+
+
+def _by_owner(costs: np.ndarray, owner: np.ndarray) -> np.ndarray:
     places = np.zeros((costs.shape[0], owner[-1] + 1))
     np.add.at(places.T, owner, costs.T)
-    return best_assignment(places[None, :, :, None], objective).chunk[0]
+    return places
