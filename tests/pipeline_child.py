@@ -1,12 +1,15 @@
 """What the forked server of ``pipeline_runs`` imports once, and how a child counts its events.
 
-Nothing is computed here before a fork: threads of libraries would not survive it.
+No network is computed here before a fork: threads of libraries would not survive it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
+
+import torch._dynamo  # noqa: F401  the first optimiser of a process imports it: 1.8 s
 
 import cosearch.cli.app  # noqa: F401
 import cosearch.cli.commands  # noqa: F401
@@ -18,13 +21,13 @@ import cosearch.pipeline.local_table  # noqa: F401
 import cosearch.pipeline.sampling  # noqa: F401
 from cosearch.pipeline import finish, run, teacher_training
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.learner import Learner
-from cosearch.rl.procgen_env import _import_procgen
 from cosearch.rl.rollout import Collector
 
 TEACHER = {"rl.rollout_steps": 8, "rl.epochs": 1, "rl.minibatch": 16, "rl.micro_batch": 16, "env.num_envs": 4}
 load_builtins()
-_import_procgen()
+make_env("procgen:starpilot", EnvOptions(1, 0)).close()  # the engine reads its pictures once a process: 1.5 s
 
 
 def arm(moment: Any) -> None:
@@ -35,6 +38,7 @@ def arm(moment: Any) -> None:
     Args:
         moment: a ``Moment`` of ``pipeline_runs``, or None to count only.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
     stage, counts = ["plan"], {}
     log = open("events", "w", buffering=1, encoding="ascii")  # noqa: SIM115  open as long as the process lives
 
