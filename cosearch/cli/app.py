@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cosearch.cli.environment import prepare_process
 
 DEFAULT_VERB = "search"
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # while the libraries were still being loaded
         print("interrupted before anything had begun", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _run(words: list[str]) -> int:
@@ -51,6 +53,8 @@ def _run(words: list[str]) -> int:
     command_line.set("cosearch " + " ".join(words))
     try:
         result = group.main(words, prog_name="cosearch", standalone_mode=False)
+        if result == INTERRUPTED:  # the command library turns Ctrl-C into this code
+            return _interrupted(*go_on_with.get())
         return result if isinstance(result, int) else 0
     except CosearchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,11 +66,14 @@ def _run(words: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        words_to_type, run = go_on_with.get()
-        begun = words_to_type and (run is None or run.is_dir())
-        hint = f"; {words_to_type} goes on from the last checkpoint" if begun else " before anything had begun"
-        print(f"interrupted{hint}", file=sys.stderr)
-        return 130
+        return _interrupted(*go_on_with.get())
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def _interrupted(words_to_type: str, run: Path | None) -> int:
+    begun = words_to_type and (run is None or run.is_dir())
+    hint = f"; {words_to_type} goes on from the last checkpoint" if begun else " before anything had begun"
+    print(f"interrupted{hint}", file=sys.stderr)
+    return INTERRUPTED
