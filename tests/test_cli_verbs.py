@@ -29,7 +29,7 @@ EXAMPLES = [
     for line in re.findall(r"`([^`]+)`", text)
     for words in line.split(" && ")
 ]
-SMALL_TEACHER = ("teacher", "--env", "procgen:starpilot", "--network", "nature-cnn", "--steps", "320", "--episodes", "4")
+SMALL_TEACHER = shlex.split("teacher --env procgen:starpilot --network nature-cnn --steps 320 --episodes 4 --threads 1")
 
 
 @pytest.fixture(scope="module")
