@@ -1,7 +1,7 @@
 """What the search costs beside plain training: seconds of one update with K = 1 and 2 against the derived network alone.
 
 ``python -m cosearch.benchmarks.search_step`` interleaves the three in one process on the same rollout sizes. The paths are
-those of the derived architecture (with K = 2 the second candidate is sampled), so that the ratio shows the machinery and not
+those of the derived architecture (with K = 2 the second candidate is drawn as in the search), so that the ratio shows the machinery and not
 that other architectures are larger; the ratio over freely sampled paths is printed beside it.
 """
 
@@ -59,9 +59,10 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     for name, active, pinned in (("K=1", 1, True), ("K=2", 2, True), ("K=1, sampled paths", 1, False)):
         strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
         strategy.set_tilt(
-            [[-20.0 * (i == choice) for i in range(len(row))] for row, choice in zip(start, architecture.choices)]
-            if pinned
-            else [[-value for value in row] for row in start]
+            [
+                [-value - 20.0 * (pinned and k == choice) for k, value in enumerate(row)]
+                for row, choice in zip(start, architecture.choices)
+            ]
         )
         subjects[name] = SuperNetSubject(
             SuperNet(plan.space, streams.torch("weights")),
