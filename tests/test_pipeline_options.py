@@ -8,12 +8,13 @@ import torch
 from pipeline_runs import TINY, changed
 
 from cosearch.config import resolve
-from cosearch.pipeline.plan import make_plan, make_space, within
+from cosearch.pipeline.plan import make_plan, make_space
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import meets_targets, most_likely_feasible, run_search
 from cosearch.pipeline.session import Session, set_threads
 from cosearch.rl.teacher import save_teacher
 from cosearch.rundir import RunDir
+from cosearch.space.derive import within
 from cosearch.space.network import AgentNetwork, impala_cnn
 from latency_tables.errors import InfeasibleTargetError
 
@@ -190,14 +191,14 @@ def slowest_first(plan):
 
 def test_the_derived_architecture_is_the_best_that_meets_the_target():
     found = {}
-    for target in (0.00026, 0.00031, 0.00036):
+    for target in (0.00026, 0.0003, 0.00035):  # many architectures cost the last two, up to rounding
         plan = plan_of(f"objective.latency_target_s={target}")
         scores = slowest_first(plan)
         every = [plan.space.architecture(choices) for choices in np.ndindex(*[len(p.candidates) for p in plan.space.points])]
-        allowed = [a for a in every if plan.costs[0].exact(a) <= plan.targets[0].value]
+        allowed = [a for a in every if plan.costs[0].exact(a) < target + 1e-15]
         best = max(sum(row[c] for row, c in zip(scores, a.choices)) for a in allowed)
         found[target] = most_likely_feasible(plan, scores)
-        assert plan.costs[0].exact(found[target]) <= plan.targets[0].value == target
+        assert plan.costs[0].exact(found[target]) < target + 1e-15 and plan.targets[0].value == target
         assert sum(row[c] for row, c in zip(scores, found[target].choices)) == pytest.approx(best, abs=1e-9)
     latencies = [plan.costs[0].exact(a) for a in found.values()]
     assert latencies == sorted(latencies) and len(set(latencies)) == 3

@@ -15,13 +15,13 @@ import torch
 from cosearch.pipeline.export import export_agent, to_onnx
 from cosearch.pipeline.measure_agent import measure_side_by_side
 from cosearch.pipeline.onnx_agent import OnnxAgent
-from cosearch.pipeline.plan import control_of, within
+from cosearch.pipeline.plan import control_of
 from cosearch.pipeline.report import write_report
 from cosearch.pipeline.session import Session
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rundir import RunDir
-from cosearch.space.derive import derive
+from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
 
 EVAL_ENVS = 64

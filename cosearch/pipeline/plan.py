@@ -163,11 +163,6 @@ def with_absolute_paths(config: Config) -> Config:
     )
 
 
-def within(cost: float, bound: float) -> bool:
-    """Whether a cost is at most its bound, up to the rounding of the sum that it is: 1e-12 of the bound."""
-    return cost <= bound * (1.0 + 1e-12)
-
-
 CONTROL_KEYS = ("score_mean", "score_ci95", "env_steps", "latency_predicted_s", "seed")
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from cosearch.cost.objective import DualPenalty
-from cosearch.pipeline.plan import Plan, within
+from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.session import Session
 from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.pipeline.training import Training
 from cosearch.rl.subject import NetworkSubject
-from cosearch.space.derive import derive, discretise
+from cosearch.space.derive import derive, discretise, within
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, ProposalStrategy

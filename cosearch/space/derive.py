@@ -28,7 +28,7 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: 
         scores: for each point one score a candidate, e.g. log-probabilities.
         costs: for each point one cost a candidate, any unit; needed with a target.
         base: cost of what is not chosen (stem, head, overhead), same unit.
-        target: upper bound of the total cost, same unit; None for no bound.
+        target: upper bound of the total cost, same unit; None for no bound. See :func:`within`.
 
     Raises:
         InfeasibleTargetError: no architecture meets the target; the message names the cheapest.
@@ -43,7 +43,7 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: 
     _flat(space, costs, "costs")
     cheapest = space.architecture([int(np.argmin(row)) for row in costs])
     least = base + sum(row[c] for row, c in zip(costs, cheapest.choices))
-    if least > target:
+    if not within(least, target):
         raise InfeasibleTargetError(
             f"no architecture of space {space.name!r} meets the target {target:.6g}: the fastest, "
             f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
@@ -63,11 +63,16 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: 
             break
         parts = np.split(found.x, np.cumsum(sizes)[:-1])
         best = space.architecture([int(np.argmax(part)) for part in parts])
-        if base + sum(row[c] for row, c in zip(costs, best.choices)) <= target:
+        if within(base + sum(row[c] for row, c in zip(costs, best.choices)), target):
             return best
         taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
         limits.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # a hair over, within its tolerance: not this one
     return cheapest
+
+
+def within(cost: float, bound: float) -> bool:
+    """Whether a cost is at most its bound, up to the rounding of the sum that it is: 1e-12 of the bound."""
+    return cost <= bound * (1.0 + 1e-12)
 
 
 def derive(architecture: Architecture, generator: torch.Generator, supernet: SuperNet | None = None) -> AgentNetwork:
