@@ -46,8 +46,10 @@ SEARCH_DIFFERS = (
     "objective.latency_target_s=0.00022",
     "objective.margin=0.1",
 )
+ALL_PATHS = ("strategy.active_paths=0", "strategy.lr=0.05", "strategy.warmup_fraction=0.0")
 SHOWS_WITH = {  # what an option needs on both sides to show in so few steps
-    "strategy.temperature_start=5.0": ("strategy.active_paths=0", "strategy.lr=0.05", "strategy.warmup_fraction=0.0"),
+    "strategy.temperature_start=5.0": ALL_PATHS,
+    "strategy.temperature_end=0.1": ALL_PATHS,
 }
 RETRAIN_DIFFERS = ("budget.retrain_init=scratch", "rl.lr_end_fraction=0.9", "budget.retrain_steps=32")
 
