@@ -43,7 +43,8 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
     if not out.is_file():
         if dry_run:
             raise RequestError(
-                f"this machine has no table yet. Measure it first: python -m latency_tables measure --device this --out {out}"
+                "this machine has no table for these blocks yet, so there is nothing to plan with. The command without --dry-run "
+                "measures it first (minutes, once); or plan for a device of `cosearch list devices`"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         worklist = out.with_suffix(".worklist.json")
