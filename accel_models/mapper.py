@@ -1,4 +1,5 @@
-"""The best buffer tile of a layer that fits given buffers: an exhaustive search over powers of two and whole dimensions.
+"""The best buffer tile of a layer that fits given buffers: an exhaustive search over powers of two, even
+splits and whole dimensions.
 
 A larger buffer only adds candidates, so it never costs DRAM bytes.
 """
@@ -19,8 +20,9 @@ Tile = tuple[int, int, int, int]
 
 
 def _steps(size: int) -> list[int]:
-    """Powers of two below ``size``, and ``size``."""
-    return [2**e for e in range(size.bit_length()) if 2**e < size] + [size]
+    """Powers of two below ``size``, and ``size``, and for each of them the even tile with as many folds (20 in 16s: 10)."""
+    steps = [2**e for e in range(size.bit_length()) if 2**e < size] + [size]
+    return sorted({*steps, *(-(-size // -(-size // step)) for step in steps)})
 
 
 def candidate_tiles(layer: LayerShape) -> list[Tile]:
