@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import discretise
 from cosearch.space.space import ChoicePoint, SearchSpace
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
@@ -126,3 +127,12 @@ def test_an_impossible_target_names_the_fastest_and_a_figure_that_works():
 def test_bad_numbers_are_refused(scores, costs, error):
     with pytest.raises(error):
         discretise(plain_space([2, 2]), scores, costs=costs, target=10.0)
+
+
+def test_a_solver_that_gives_up_is_an_error_and_never_the_cheapest(monkeypatch):
+    space = chain_space(ChainConfig(stage_channels=(16,), stage_repeats=(2,), stage_strides=(1,)), (64, 64, 3), 4)
+    rows = [[float(k) for k in range(len(point.candidates))] for point in space.points]
+    assert discretise(space, rows, costs=rows, base=0.0, target=4.0) is not None
+    monkeypatch.setattr("cosearch.space.derive.MAX_CUTS", 0)
+    with pytest.raises(InfeasibleTargetError, match="attempts"):
+        discretise(space, rows, costs=rows, base=0.0, target=4.0)

@@ -101,9 +101,9 @@ class SuperNetSubject:
     def metrics(self) -> dict[str, Any]:
         """The strategy's, and expected and most-likely cost."""
         values = self.strategy.metrics()
-        best = discretise(self.supernet.space, self.strategy.scores())
         with torch.no_grad():
             probabilities = self.strategy.probabilities()
+            best = discretise(self.supernet.space, [p.tolist() for p in probabilities])
             for cost, penalty in self.penalties:
                 if cost.metric == "latency_s":
                     values |= {"latency_expected_s": float(cost.expected(probabilities)), "latency_argmax_s": cost.exact(best),

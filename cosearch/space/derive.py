@@ -31,7 +31,8 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: 
         target: upper bound of the total cost, same unit; None for no bound. See :func:`within`.
 
     Raises:
-        InfeasibleTargetError: no architecture meets the target; the message names the cheapest.
+        InfeasibleTargetError: no architecture meets the target, or the solver cannot tell which of very many on its very edge
+            do; the message names the cheapest.
         NonFiniteError: a score or cost is NaN.
         ShapeError: scores or costs do not match the points.
     """
@@ -67,7 +68,10 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: 
             return best
         taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
         limits.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # a hair over, within its tolerance: not this one
-    return cheapest
+    raise InfeasibleTargetError(
+        f"the solver found no architecture of space {space.name!r} within the target {target:.6g} in {MAX_CUTS} attempts, "
+        f"although {'/'.join(cheapest.choice_names)} meets it with {least:.6g}: too many lie a rounding above it. "
+        "Ask for a slightly other target")
 
 
 def within(cost: float, bound: float) -> bool:
