@@ -62,6 +62,7 @@ class StrategyConfig:
     Attributes:
         name: registry name; `cosearch list strategies`.
         paths_per_rollout: paths that share the environments of one rollout (gradient strategies).
+        update_path: ``fresh``: each minibatch is learned along a newly drawn path; ``acting``: along the one that acted.
         active_paths: K of the backward pass; 0 for all.
         temperature_start, temperature_end: of the architecture samples.
         lr: Adam learning rate of the architecture logits.
@@ -71,14 +72,15 @@ class StrategyConfig:
         candidates: architectures that share the budget (proposal strategies).
     """
 
-    name: str = "a3cs"
+    name: str = "reinforce"
     paths_per_rollout: Positive = 4
+    update_path: Literal["fresh", "acting"] = "fresh"
     active_paths: Annotated[int, Field(ge=0)] = 1
     temperature_start: PositiveFloat = 3.0
     temperature_end: PositiveFloat = 0.3
-    lr: PositiveFloat = 0.01
+    lr: PositiveFloat = 0.02
     target_form: Literal["multiplier", "penalty"] = "multiplier"
-    warmup_fraction: Fraction = 0.5
+    warmup_fraction: Fraction = 0.15
     warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
     candidates: Positive = 4
 
@@ -164,8 +166,8 @@ class BudgetConfig:
         measure_s: seconds for measuring the exported agent.
     """
 
-    search_steps: Annotated[int, Field(ge=1)] = 80_000
-    retrain_steps: Annotated[int, Field(ge=0)] = 400_000
+    search_steps: Annotated[int, Field(ge=1)] = 160_000
+    retrain_steps: Annotated[int, Field(ge=0)] = 320_000
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000

@@ -21,6 +21,8 @@ from latency_tables.errors import InfeasibleTargetError
 SEARCH_DIFFERS = (
     "seed=1",
     "strategy.name=a2d",
+    "strategy.name=a3cs",
+    "strategy.update_path=acting",
     "strategy.paths_per_rollout=1",
     "strategy.active_paths=2",
     "strategy.lr=0.01",
@@ -46,10 +48,11 @@ SEARCH_DIFFERS = (
     "objective.latency_target_s=0.00022",
     "objective.margin=0.1",
 )
-ALL_PATHS = ("strategy.active_paths=0", "strategy.lr=0.05", "strategy.warmup_fraction=0.0")
+ALL_PATHS = ("strategy.name=a3cs", "strategy.active_paths=0", "strategy.lr=0.05", "strategy.warmup_fraction=0.0")
 SHOWS_WITH = {  # what an option needs on both sides to show in so few steps
     "strategy.temperature_start=5.0": ALL_PATHS,
     "strategy.temperature_end=0.1": ALL_PATHS,
+    "strategy.active_paths=2": ("strategy.name=a3cs",),
 }
 RETRAIN_DIFFERS = ("budget.retrain_init=scratch", "rl.lr_end_fraction=0.9", "budget.retrain_steps=32")
 
@@ -143,7 +146,7 @@ def test_learning_rate_falls_linearly_in_the_retraining_and_not_in_the_search(st
 
 
 def test_temperature_falls_geometrically(stages):
-    _, (log, _) = stages("strategy.temperature_start=4.0", "strategy.temperature_end=0.25")
+    _, (log, _) = stages("strategy.name=a3cs", "strategy.temperature_start=4.0", "strategy.temperature_end=0.25")
     assert [line["temperature"] for line in log] == pytest.approx([4.0 * (1 / 16) ** (done / 128) for done in (0, 32, 64, 96)])
 
 

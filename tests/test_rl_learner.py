@@ -85,7 +85,7 @@ def straightforward_loss(net, data, options, distillation=None):
 class Spy(NetworkSubject):
     """Keeps the gradients of each step and never moves."""
 
-    def step(self, max_grad_norm):
+    def step(self, max_grad_norm, loss):
         self.gradients = [p.grad.clone() for p in self.network.parameters()]
         return 1.0
 

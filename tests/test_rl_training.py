@@ -83,6 +83,7 @@ def make(env, kind, teacher=None, config=None, steps=320, fast=False):
             strategy,
             [(cost, penalty)],
             paths=2,
+            fresh=True,
             lr=1e-3,
             bf16=config.rl.bf16,
             device=CPU,

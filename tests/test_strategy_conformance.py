@@ -60,7 +60,7 @@ def test_every_strategy_is_of_a_known_kind_and_has_a_source():
     "fault, text",
     [
         (lambda strategy: setattr(strategy, "restore", lambda state: None), "another way"),
-        (lambda strategy: setattr(strategy, "step", lambda: None), "the best is"),
+        (lambda strategy: setattr(strategy, "step", lambda path, loss: None), "the best is"),
         (
             lambda strategy: setattr(
                 strategy, "probabilities", lambda: [p * 2 for p in OneLevelStrategy.probabilities(strategy)]

@@ -18,7 +18,7 @@ import typer
 from scipy.stats import trim_mean
 
 HERE = Path(__file__).parent
-STRATEGIES = ("a3cs", "random")
+STRATEGIES = ("reinforce", "random")
 RESAMPLES = 4000
 
 
@@ -99,7 +99,7 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
                 }
             )
         result["strategies"][strategy] = {"seeds": rows, **statistics(returns[strategy])}
-    result["difference"] = difference(returns["a3cs"], returns["random"])
+    result["difference"] = difference(returns["reinforce"], returns["random"])
     return result
 
 
@@ -188,7 +188,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.errorbar(
             [row["latency_predicted_s"] * 1e3 for row in rows], scores, yerr=errors, fmt=marker, capsize=3, label=strategy
         )
-    row = result["strategies"]["a3cs"]["seeds"][0]
+    row = result["strategies"]["reinforce"]["seeds"][0]
     if row["teacher_score_mean"] is not None:
         axes.axhline(row["teacher_score_mean"], color="0.4", linestyle="--", label="teacher (IMPALA-CNN)")
         axes.axhline(0.9 * row["teacher_score_mean"], color="0.7", linestyle=":", label="90 % of the teacher")

@@ -41,6 +41,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.space.supernet import SuperNet
     from cosearch.strategies.budgeted import multiplier
     from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+    from cosearch.strategies.score_function import ScoreFunctionStrategy
 
     set_threads(threads)
     plan = make_plan(resolve(overrides=["strategy.paths_per_rollout=1", *words]))
@@ -56,8 +57,10 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     subjects: dict[str, Any] = {
         "alone": NetworkSubject(derive(architecture, streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16, device=device)
     }
-    for name, active, pinned in (("K=1", 1, True), ("K=2", 2, True), ("K=1, sampled paths", 1, False)):
-        strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
+    variants = (("reinforce", ScoreFunctionStrategy, 1, True), ("K=1", OneLevelStrategy, 1, True),
+                ("K=2", OneLevelStrategy, 2, True), ("K=1, sampled paths", OneLevelStrategy, 1, False))
+    for name, make, active, pinned in variants:
+        strategy = make(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
         strategy.set_tilt(
             [
                 [-value - 20.0 * (pinned and k == choice) for k, value in enumerate(row)]
@@ -69,6 +72,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
             strategy,
             [],
             paths=1,
+            fresh=True,
             lr=1e-3,
             bf16=config.rl.bf16,
             device=device,

@@ -34,12 +34,15 @@ def forecast(plan: Plan) -> dict[str, Any]:
     device, streams = compute_device(config.compute), Streams(config.seed)
     teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
     supernet = SuperNet(plan.space, streams.torch("weights"))
-    strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=config.strategy.active_paths), streams.torch("arch"))
+    options = OneLevelOptions(active_paths=config.strategy.active_paths)
+    make = plan.strategy.make if plan.strategy.kind == "gradient" else OneLevelStrategy
+    strategy = make(plan.space, options, streams.torch("arch"))
     searching = SuperNetSubject(
         supernet,
         strategy,
         [(plan.costs[0], DualPenalty(plan.targets[0], dual_lr=0.0, quadratic=0.0))],
         paths=config.strategy.paths_per_rollout,
+        fresh=config.strategy.update_path == "fresh",
         lr=config.rl.lr,
         bf16=config.rl.bf16,
         device=device,

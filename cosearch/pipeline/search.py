@@ -73,6 +73,7 @@ def _gradient_search(session: Session) -> None:
         strategy,
         penalties,
         paths=config.strategy.paths_per_rollout,
+        fresh=config.strategy.update_path == "fresh",
         lr=config.rl.lr,
         bf16=config.rl.bf16,
         device=session.device,

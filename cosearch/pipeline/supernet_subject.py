@@ -25,6 +25,7 @@ class SuperNetSubject:
         strategy: the architecture logits.
         penalties: one (cost, penalty) for each target.
         paths: paths of one rollout.
+        fresh: a new path for each minibatch of the update; else the path that acted.
         lr: Adam learning rate of the weights.
         bf16: autocast to bfloat16.
         device: where to train.
@@ -34,10 +35,11 @@ class SuperNetSubject:
     """
 
     def __init__(self, supernet: SuperNet, strategy: GradientStrategy, penalties: list[tuple[TableCost, DualPenalty]], *,
-                 paths: int, lr: float, bf16: bool, device: torch.device, warmup: float,
+                 paths: int, fresh: bool, lr: float, bf16: bool, device: torch.device, warmup: float,
                  warmup_factor: float | None = None) -> None:
         self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
-        self.strategy, self.penalties, self.paths, self.warmup = strategy, penalties, paths, warmup
+        self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
+        self._drawn: Any = None  # the path of this minibatch, None until its first forward pass
         self.optimiser = torch.optim.Adam(supernet.parameters(), lr=lr, eps=1e-5)
         self._run = mixed_precision(self.supernet, device, bf16)
         self._learns_architecture = warmup == 0.0
@@ -66,11 +68,14 @@ class SuperNetSubject:
         return self.penalties if self.warmup_factor is None else self.penalties[1:]
 
     def actors(self) -> list[Forward]:
-        """See ``Subject``: one sampled path each; weights of the path are computed anew at every call with gradients."""
+        """See ``Subject``: one sampled path each. With gradients it is the minibatch's path, its weights computed anew."""
         def actor(path: Any) -> Forward:
             def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
-                with_weights = torch.is_grad_enabled() and self._learns_architecture
-                return self._run(frames, self.strategy.weighted(path) if with_weights else path)
+                if not torch.is_grad_enabled():
+                    return self._run(frames, path)
+                if self._drawn is None:
+                    self._drawn = self.strategy.sample() if self.fresh else path
+                return self._run(frames, self.strategy.weighted(self._drawn) if self._learns_architecture else self._drawn)
             return forward
         return [actor(self.strategy.sample()) for _ in range(self.paths)]
 
@@ -85,13 +90,14 @@ class SuperNetSubject:
         """See ``Subject``."""
         self.optimiser.zero_grad(set_to_none=True)
         self.strategy.zero_grad()
+        self._drawn = None
 
-    def step(self, max_grad_norm: float) -> float:
+    def step(self, max_grad_norm: float, loss: float) -> float:
         """See ``Subject``: both optimisers, then the dual variables."""
         norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
         self.optimiser.step()
         if self._learns_architecture:
-            self.strategy.step()
+            self.strategy.step(self._drawn, loss)
             with torch.no_grad():
                 probabilities = self.strategy.probabilities()
                 for cost, penalty in self._in_loss:

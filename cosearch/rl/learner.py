@@ -63,8 +63,8 @@ class Subject(Protocol):
     def zero_grad(self) -> None:
         """Clear all gradients."""
 
-    def step(self, max_grad_norm: float) -> float:
-        """Clip, step all optimisers, return the gradient norm before clipping."""
+    def step(self, max_grad_norm: float, loss: float) -> float:
+        """``loss`` is the minibatch's. Clip, step all optimisers, return the gradient norm before clipping."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ class Learner:
             data = {key: value[part] for key, value in flat.items()}
             loss, terms = self._loss(forward, data, advantage[start:start + self.options.micro_batch], distillation)
             (loss * weight).backward()
+            terms["loss"] = loss
             for key, value in terms.items():
                 sums[key] = sums.get(key, 0.0) + weight * value.detach()
         extra = subject.extra_loss()
@@ -145,7 +146,7 @@ class Learner:
         report = {key: float(value) for key, value in sums.items()}
         if not all(math.isfinite(value) for value in report.values()):
             raise NonFiniteError(f"a loss is not finite: {report}. The last checkpoint is intact; try a smaller rl.lr")
-        report["grad_norm"] = subject.step(self.options.max_grad_norm)
+        report["grad_norm"] = subject.step(self.options.max_grad_norm, report.pop("loss"))
         return report
 
     def _loss(self, forward: Forward, data: dict[str, Tensor], advantage: Tensor,

@@ -79,7 +79,7 @@ class NetworkSubject:
         """See ``Subject``."""
         self.optimiser.zero_grad(set_to_none=True)
 
-    def step(self, max_grad_norm: float) -> float:
+    def step(self, max_grad_norm: float, loss: float) -> float:
         """See ``Subject``."""
         norm = clip_and_check(self.network.parameters(), max_grad_norm)
         self.optimiser.step()

@@ -43,7 +43,7 @@ STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cos
 
 
 class GradientStrategy(Protocol):
-    """Strategies whose logits receive gradients through a supernet's path weights."""
+    """Strategies whose logits learn while the supernet does: through the weights of its paths, or from their losses."""
 
     def set_tilt(self, tilt: list[list[float]]) -> None:
         """Subtract this from the logits wherever paths are drawn and weighted: one value a candidate of each point."""
@@ -60,8 +60,8 @@ class GradientStrategy(Protocol):
     def zero_grad(self) -> None:
         """Clear the gradients of the logits."""
 
-    def step(self) -> None:
-        """One optimiser step on the logits."""
+    def step(self, path: Path, loss: float) -> None:
+        """One optimiser step on the logits, after the backward pass of a minibatch along ``path`` that had this loss."""
 
     def anneal(self, progress: float) -> None:
         """Set the temperature for ``progress`` 0..1 of the search."""

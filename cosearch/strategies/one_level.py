@@ -103,8 +103,8 @@ class OneLevelStrategy:
         """See ``GradientStrategy``."""
         self.optimiser.zero_grad(set_to_none=True)
 
-    def step(self) -> None:
-        """See ``GradientStrategy``."""
+    def step(self, path: Path, loss: float) -> None:
+        """See ``GradientStrategy``: the gradients that came through the gates are used, the loss's value is not."""
         self.optimiser.step()
 
     def anneal(self, progress: float) -> None:

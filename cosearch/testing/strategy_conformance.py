@@ -28,9 +28,11 @@ def toy_loss(path: Path, table: Sequence[Sequence[float]]) -> Tensor:
     """A loss ``[]`` whose gradient at the weights is what a supernet would hand back: one known number a candidate.
 
     Args:
-        path: with weights.
+        path: with weights, or without: then the numbers of what was chosen are summed.
         table: for each point one number a candidate.
     """
+    if path.weights is None:
+        return torch.tensor([row[choice] for choice, row in zip(path.choices, table)]).sum()
     return torch.stack([(w * torch.tensor([row[k] for k in active])).sum()
                         for w, active, row in zip(path.weights, path.active, table)]).sum()
 
@@ -51,8 +53,10 @@ def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> 
         strategy.anneal(n / steps)
         path = strategy.sample()
         strategy.zero_grad()
-        loss(strategy, strategy.weighted(path)).backward()
-        strategy.step()
+        value = loss(strategy, strategy.weighted(path))
+        if value.requires_grad:
+            value.backward()
+        strategy.step(path, float(value.detach()))
         taken.append(list(path.active))
     return taken
 
