@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosearch.space.chain import ChainConfig, chain_space
-from cosearch.space.derive import discretise
+from cosearch.space.derive import Limit, discretise
 from cosearch.space.space import ChoicePoint, SearchSpace
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -53,9 +53,9 @@ def test_equals_enumeration(problem):
     space, wanted = plain_space(sizes), enumerate_best(scores, costs, base, target)
     if wanted is None:
         with pytest.raises(InfeasibleTargetError):
-            discretise(space, scores, costs=costs, base=base, target=target)
+            discretise(space, scores, Limit(costs, base, target))
         return
-    found = discretise(space, scores, costs=costs, base=base, target=target)
+    found = discretise(space, scores, Limit(costs, base, target))
     assert base + sum(row[c] for row, c in zip(costs, found.choices)) <= target
     spread = max(max(row) - min(row) for row in scores)
     assert sum(row[c] for row, c in zip(scores, found.choices)) >= wanted - 2e-6 * spread  # the solver's gap is 1e-6 of the range
@@ -65,35 +65,64 @@ def test_without_a_target_it_is_the_argmax_and_the_target_matters():
     space = plain_space([3, 3])
     scores, costs = [[0.0, 5.0, 1.0], [0.0, 5.0, 1.0]], [[1.0, 9.0, 2.0], [1.0, 9.0, 2.0]]
     assert discretise(space, scores).choices == (1, 1)
-    assert discretise(space, scores, costs=costs, target=18.0).choices == (1, 1)
-    assert discretise(space, scores, costs=costs, target=17.0).choices in {(1, 2), (2, 1)}
-    assert discretise(space, scores, costs=costs, target=10.0).choices in {(1, 0), (0, 1)}
-    assert discretise(space, scores, costs=costs, base=8.0, target=10.0).choices == (0, 0)
+    assert discretise(space, scores, Limit(costs, 0.0, 18.0)).choices == (1, 1)
+    assert discretise(space, scores, Limit(costs, 0.0, 17.0)).choices in {(1, 2), (2, 1)}
+    assert discretise(space, scores, Limit(costs, 0.0, 10.0)).choices in {(1, 0), (0, 1)}
+    assert discretise(space, scores, Limit(costs, 8.0, 10.0)).choices == (0, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.data())
+def test_two_limits_at_once_equal_enumeration(problem, data):
+    sizes, scores, costs, base, target = problem
+    other = [[data.draw(st.integers(0, 9).map(float)) for _ in range(n)] for n in sizes]
+    bound = float(data.draw(st.integers(0, 9 * len(sizes))))
+    both = [
+        sum(row[c] for row, c in zip(scores, choices))
+        for choices in itertools.product(*(range(n) for n in sizes))
+        if base + sum(row[c] for row, c in zip(costs, choices)) <= target
+        and sum(row[c] for row, c in zip(other, choices)) <= bound
+    ]
+    limits = Limit(costs, base, target), Limit(other, 0.0, bound)
+    if not both:
+        with pytest.raises(InfeasibleTargetError):
+            discretise(plain_space(sizes), scores, *limits)
+        return
+    found = discretise(plain_space(sizes), scores, *limits)
+    assert all(limit.total(found.choices) <= limit.target for limit in limits)
+    spread = max(max(row) - min(row) for row in scores)
+    assert sum(row[c] for row, c in zip(scores, found.choices)) >= max(both) - 2e-6 * spread
+
+
+def test_limits_that_are_met_one_by_one_but_not_together_are_refused_clearly():
+    apart = Limit([[0.0, 1.0]], 0.0, 0.5), Limit([[1.0, 0.0]], 0.0, 0.5)
+    with pytest.raises(InfeasibleTargetError, match="together"):
+        discretise(plain_space([2]), [[0.0, 0.0]], *apart)
 
 
 def test_greedy_would_fail_here():
     # the most valuable single replacement spends the room that two others would use better
     scores, costs = [[0.0, 6.0], [0.0, 5.0], [0.0, 5.0]], [[0.0, 6.0], [0.0, 5.0], [0.0, 5.0]]
-    assert discretise(plain_space([2, 2, 2]), scores, costs=costs, target=10.0).choices == (0, 1, 1)
+    assert discretise(plain_space([2, 2, 2]), scores, Limit(costs, 0.0, 10.0)).choices == (0, 1, 1)
 
 
 def test_ties_and_all_equal_scores_meet_the_target():
     space = plain_space([3, 3])
     for scores in ([[0.0] * 3] * 2, [[-7.5] * 3] * 2):
-        found = discretise(space, scores, costs=[[3.0, 1.0, 2.0]] * 2, target=3.0)
+        found = discretise(space, scores, Limit([[3.0, 1.0, 2.0]] * 2, 0.0, 3.0))
         assert sum((3.0, 1.0, 2.0)[c] for c in found.choices) <= 3.0
 
 
 def test_log_probabilities_that_differ_by_little_still_decide():
     scores = [[-1.0, -1.0 + 1e-7], [-1.0, -1.0 - 1e-7]]  # smaller than the solver's absolute gap
-    assert discretise(plain_space([2, 2]), scores, costs=[[1.0, 1.0]] * 2, target=2.0).choices == (1, 0)
+    assert discretise(plain_space([2, 2]), scores, Limit([[1.0, 1.0]] * 2, 0.0, 2.0)).choices == (1, 0)
 
 
 def test_large_space_is_solved_exactly():
     stream = np.random.default_rng(0)
     sizes = [9] * 12
     scores, costs = ([list(row) for row in stream.random((12, 9))] for _ in range(2))
-    found = discretise(plain_space(sizes), scores, costs=costs, target=3.0)
+    found = discretise(plain_space(sizes), scores, Limit(costs, 0.0, 3.0))
     # Lagrangian bound: for any price, the relaxed optimum is at least the constrained one
     bound = min(
         price * 3.0 + sum(max(s - price * c for s, c in zip(*rows)) for rows in zip(scores, costs))
@@ -108,10 +137,10 @@ def test_an_impossible_target_names_the_fastest_and_a_figure_that_works():
     space = plain_space([2, 2])
     costs = [[3.123456789, 4.0], [2.0, 1.987654321]]
     with pytest.raises(InfeasibleTargetError, match="c0/c1") as caught:
-        discretise(space, [[0.0, 1.0]] * 2, costs=costs, base=0.5, target=1.0)
+        discretise(space, [[0.0, 1.0]] * 2, Limit(costs, 0.5, 1.0))
     figure = float(str(caught.value).split("Ask for ")[1].split()[0])
     assert 5.611111 <= figure < 5.62
-    assert discretise(space, [[0.0, 1.0]] * 2, costs=costs, base=0.5, target=figure).choices == (0, 1)
+    assert discretise(space, [[0.0, 1.0]] * 2, Limit(costs, 0.5, figure)).choices == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -121,18 +150,17 @@ def test_an_impossible_target_names_the_fastest_and_a_figure_that_works():
         ([[0.0, 0.0]] * 2, [[1.0, float("inf")]] * 2, NonFiniteError),
         ([[0.0, 0.0]], [[1.0, 1.0]] * 2, ShapeError),
         ([[0.0, 0.0]] * 2, [[1.0]] * 2, ShapeError),
-        ([[0.0, 0.0]] * 2, None, ShapeError),
     ],
 )
 def test_bad_numbers_are_refused(scores, costs, error):
     with pytest.raises(error):
-        discretise(plain_space([2, 2]), scores, costs=costs, target=10.0)
+        discretise(plain_space([2, 2]), scores, Limit(costs, 0.0, 10.0))
 
 
 def test_a_solver_that_gives_up_is_an_error_and_never_the_cheapest(monkeypatch):
     space = chain_space(ChainConfig(stage_channels=(16,), stage_repeats=(2,), stage_strides=(1,)), (64, 64, 3), 4)
     rows = [[float(k) for k in range(len(point.candidates))] for point in space.points]
-    assert discretise(space, rows, costs=rows, base=0.0, target=4.0) is not None
+    assert discretise(space, rows, Limit(rows, 0.0, 4.0)) is not None
     monkeypatch.setattr("cosearch.space.derive.MAX_CUTS", 0)
     with pytest.raises(InfeasibleTargetError, match="attempts"):
-        discretise(space, rows, costs=rows, base=0.0, target=4.0)
+        discretise(space, rows, Limit(rows, 0.0, 4.0))

@@ -10,7 +10,7 @@ import torch
 from cosearch.cost.objective import DualPenalty, Target
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.chain import ChainConfig, chain_space
-from cosearch.space.derive import discretise
+from cosearch.space.derive import Limit, discretise
 from cosearch.strategies.base import STRATEGIES, mean_entropy
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.testing.conformance import seeded
@@ -188,7 +188,7 @@ def test_the_expected_cost_settles_at_the_target_and_the_discretised_one_meets_i
     assert free[1] > low + 0.9 * (high - low)
     assert priced[1] == pytest.approx(target, rel=0.06)
     for strategy, _ in (free, priced):
-        found = discretise(SPACE, strategy.scores(), costs=rows, base=cost.base, target=target)
+        found = discretise(SPACE, strategy.scores(), Limit(rows, cost.base, target))
         assert cost.exact(found) <= target
 
 

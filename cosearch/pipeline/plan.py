@@ -18,7 +18,7 @@ from cosearch.pipeline.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
 from cosearch.rundir import RunDir
-from cosearch.space.derive import discretise
+from cosearch.space.derive import Limit, discretise
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SPACES, SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
@@ -127,9 +127,8 @@ def make_plan(config: Config) -> Plan:
     if o.energy_target_j is not None:
         targets.append(Target("energy_j", o.energy_target_j, o.margin))
     costs = tuple(TableCost(space, table, target.metric) for target in targets)
-    for cost, target in zip(costs, targets):
-        nothing_preferred = [[0.0] * len(point.candidates) for point in space.points]
-        discretise(space, nothing_preferred, costs=cost.candidate_costs(), base=cost.base, target=target.bound)
+    limits = [Limit(cost.candidate_costs(), cost.base, target.bound) for cost, target in zip(costs, targets)]
+    discretise(space, [[0.0] * len(point.candidates) for point in space.points], *limits)
     return Plan(config, space, table, strategy, teacher, tuple(targets), costs, references)
 
 

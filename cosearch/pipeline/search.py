@@ -15,13 +15,12 @@ from cosearch.pipeline.session import Session
 from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.pipeline.training import Training
 from cosearch.rl.subject import NetworkSubject
-from cosearch.space.derive import derive, discretise, within
+from cosearch.space.derive import Limit, derive, discretise, within
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, ProposalStrategy
 from cosearch.strategies.one_level import OneLevelOptions
 from cosearch.strategies.random_search import RandomOptions
-from latency_tables.errors import InfeasibleTargetError
 
 
 def run_search(session: Session) -> None:
@@ -38,18 +37,8 @@ def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
     Raises:
         InfeasibleTargetError: none does.
     """
-    found = discretise(
-        plan.space, scores, costs=plan.costs[0].candidate_costs(), base=plan.costs[0].base, target=plan.targets[0].bound
-    )
-    for cost, target in zip(plan.costs[1:], plan.targets[1:]):
-        if not within(cost.exact(found), target.bound):
-            found = discretise(plan.space, scores, costs=cost.candidate_costs(), base=cost.base, target=target.bound)
-    if not meets_targets(plan, found):
-        raise InfeasibleTargetError(
-            "the latency and energy targets were not met together by the most likely architectures; "
-            "ask for a higher objective.energy_target_j or latency target"
-        )
-    return found
+    limits = [Limit(cost.candidate_costs(), cost.base, target.bound) for cost, target in zip(plan.costs, plan.targets)]
+    return discretise(plan.space, scores, *limits)
 
 
 def meets_targets(plan: Plan, architecture: Architecture) -> bool:

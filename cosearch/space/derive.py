@@ -1,11 +1,12 @@
 """From architecture scores to a network: constrained discretisation, and the derived network with its weights.
 
-max_a sum_l score[l, a_l]  subject to  base + sum_l cost[l, a_l] <= target   (a multiple-choice knapsack)
-is solved exactly as an integer program (HiGHS through scipy), so a target is met whenever any architecture meets it.
+max_a sum_l score[l, a_l]  subject to  base + sum_l cost[l, a_l] <= target for each limit   (a multiple-choice knapsack)
+is solved exactly as an integer program (HiGHS through scipy), so targets are met whenever any architecture meets them together.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,59 +20,91 @@ from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeEr
 MAX_CUTS = 100  # attempts that the solver may miss the target by a hair before the cheapest is taken
 
 
-def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *, costs: Sequence[Sequence[float]] | None = None,
-               base: float = 0.0, target: float | None = None) -> Architecture:
-    """The architecture with the highest total score whose cost meets the target.
+@dataclass(frozen=True)
+class Limit:
+    """One bound that an architecture must meet: base + sum of the chosen candidates' costs is at most ``target``.
+
+    Attributes:
+        costs: for each point one cost a candidate, any unit.
+        base: cost of what is not chosen (stem, head, overhead), same unit.
+        target: upper bound of the total, same unit. See :func:`within`.
+    """
+
+    costs: Sequence[Sequence[float]]
+    base: float
+    target: float
+
+    def total(self, choices: Sequence[int]) -> float:
+        """Cost of an architecture."""
+        return self.base + sum(row[c] for row, c in zip(self.costs, choices))
+
+    def meets(self, choices: Sequence[int]) -> bool:
+        """Whether an architecture is within the bound."""
+        return within(self.total(choices), self.target)
+
+
+def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Limit) -> Architecture:
+    """The architecture with the highest total score that meets every limit.
 
     Args:
         space: the search space.
         scores: for each point one score a candidate, e.g. log-probabilities.
-        costs: for each point one cost a candidate, any unit; needed with a target.
-        base: cost of what is not chosen (stem, head, overhead), same unit.
-        target: upper bound of the total cost, same unit; None for no bound. See :func:`within`.
+        limits: bounds that hold together; none for no bound.
 
     Raises:
-        InfeasibleTargetError: no architecture meets the target, or the solver cannot tell which of very many on its very edge
+        InfeasibleTargetError: no architecture meets the limits, or the solver cannot tell which of very many on their very edge
             do; the message names the cheapest.
         NonFiniteError: a score or cost is NaN.
         ShapeError: scores or costs do not match the points.
     """
-    flat = _flat(space, scores, "scores")
-    if target is None:
+    _flat(space, scores, "scores")
+    if not limits:
         return space.architecture([int(np.argmax(row)) for row in scores])
-    if costs is None:
-        raise ShapeError("a target needs the costs of the candidates")
-    _flat(space, costs, "costs")
-    cheapest = space.architecture([int(np.argmin(row)) for row in costs])
-    least = base + sum(row[c] for row, c in zip(costs, cheapest.choices))
-    if not within(least, target):
-        raise InfeasibleTargetError(
-            f"no architecture of space {space.name!r} meets the target {target:.6g}: the fastest, "
-            f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
-            "or more, or for a smaller space")
     sizes = [len(point.candidates) for point in space.points]
-    choose_one = np.zeros((len(sizes), flat.size))
-    for row, (start, size) in enumerate(zip(np.cumsum([0, *sizes[:-1]]), sizes)):
-        choose_one[row, start:start + size] = 1.0
-    # the solver's tolerances are absolute: scores and costs are shifted and scaled to a range of about 1
+    starts = np.cumsum([0, *sizes])
+    choose_one = np.zeros((len(sizes), int(starts[-1])))
+    for row, start, end in zip(choose_one, starts, starts[1:]):
+        row[start:end] = 1.0
+    constraints = [LinearConstraint(choose_one, 1, 1), *(_within_reach(space, limit) for limit in limits)]
     goal = _scaled(scores)
-    extra = np.concatenate([np.asarray(row, dtype=np.float64) - min(row) for row in costs])
-    unit = max(target - least, float(extra.max()) * 1e-6) or 1.0
-    limits = [LinearConstraint(choose_one, 1, 1), LinearConstraint(extra[None] / unit, -np.inf, (target - least) / unit)]
     for _ in range(MAX_CUTS):
-        found = milp(-goal, constraints=limits, integrality=np.ones(goal.size), bounds=Bounds(0, 1), options={"mip_rel_gap": 0.0})
+        found = milp(-goal, constraints=constraints, integrality=np.ones(goal.size), bounds=Bounds(0, 1),
+                     options={"mip_rel_gap": 0.0})
         if found.x is None:
             break
-        parts = np.split(found.x, np.cumsum(sizes)[:-1])
-        best = space.architecture([int(np.argmax(part)) for part in parts])
-        if within(base + sum(row[c] for row, c in zip(costs, best.choices)), target):
+        best = space.architecture([int(np.argmax(part)) for part in np.split(found.x, starts[1:-1])])
+        if all(limit.meets(best.choices) for limit in limits):
             return best
         taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
-        limits.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # a hair over, within its tolerance: not this one
+        constraints.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # a hair over, within its tolerance: not it
+    if len(limits) > 1:
+        raise InfeasibleTargetError(
+            f"each of the {len(limits)} targets is met by some architecture of space {space.name!r}, but none was found that "
+            "meets them together; ask for a higher objective.energy_target_j or objective.latency_target_s")
+    cheapest = _cheapest(space, limits[0])
     raise InfeasibleTargetError(
-        f"the solver found no architecture of space {space.name!r} within the target {target:.6g} in {MAX_CUTS} attempts, "
-        f"although {'/'.join(cheapest.choice_names)} meets it with {least:.6g}: too many lie a rounding above it. "
-        "Ask for a slightly other target")
+        f"the solver found no architecture of space {space.name!r} within the target {limits[0].target:.6g} in {MAX_CUTS} "
+        f"attempts, although {'/'.join(cheapest.choice_names)} meets it with {limits[0].total(cheapest.choices):.6g}: too many "
+        "lie a rounding above it. Ask for a slightly other target")
+
+
+def _cheapest(space: SearchSpace, limit: Limit) -> Architecture:
+    return space.architecture([int(np.argmin(row)) for row in limit.costs])
+
+
+def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
+    """The limit as a row of the program, scaled to about 1: the solver's tolerances are absolute. Raises if nothing meets it."""
+    flat = _flat(space, limit.costs, "costs")
+    cheapest = _cheapest(space, limit)
+    least = limit.total(cheapest.choices)
+    if not within(least, limit.target):
+        raise InfeasibleTargetError(
+            f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the fastest, "
+            f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
+            "or more, or for a smaller space")
+    extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
+    unit = max(limit.target - least, float(extra.max()) * 1e-6) or 1.0
+    return LinearConstraint(extra[None] / unit, -np.inf, (limit.target - least) / unit)
 
 
 def within(cost: float, bound: float) -> bool:
