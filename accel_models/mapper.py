@@ -6,6 +6,7 @@ A larger buffer only adds candidates, so it never costs DRAM bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 
@@ -32,7 +33,6 @@ def candidate_tiles(layer: LayerShape) -> list[Tile]:
     return [(k, c, p, q) for k, c, (p, q) in product(_steps(channels), _steps(layer.C), high)]
 
 
-@lru_cache(maxsize=65536)
 def best_tile(layer: LayerShape, room: tuple[int, int, int], element_bytes: tuple[float, float, float]) -> Tile:
     """The tile with the least DRAM traffic, then the smallest.
 
@@ -44,6 +44,17 @@ def best_tile(layer: LayerShape, room: tuple[int, int, int], element_bytes: tupl
     Raises:
         InfeasibleCandidateError: not even one kernel fits.
     """
+    found = _least_traffic(replace(layer, name=""), room, element_bytes)  # layers of one shape share their tile
+    if found is None:
+        raise InfeasibleCandidateError(
+            f"layer {layer.name!r} does not fit buffers of {room[0]}, {room[1]}, {room[2]} bytes (weights, inputs, outputs) "
+            f"even with one channel and one row a tile; make the buffers larger")
+    return found
+
+
+@lru_cache(maxsize=65536)
+def _least_traffic(layer: LayerShape, room: tuple[int, int, int], element_bytes: tuple[float, float, float]) -> Tile | None:
+    """:func:`best_tile`, None where no tile fits."""
     options = candidate_tiles(layer)
     columns = [torch.tensor([float(o[i]) for o in options], dtype=torch.float64).unsqueeze(-1) for i in range(4)]
     shapes = stack([layer])
@@ -53,9 +64,7 @@ def best_tile(layer: LayerShape, room: tuple[int, int, int], element_bytes: tupl
     for used, limit in zip(held, room, strict=True):
         fits &= used <= limit
     if not bool(fits.any()):
-        raise InfeasibleCandidateError(
-            f"layer {layer.name!r} does not fit buffers of {room[0]}, {room[1]}, {room[2]} bytes (weights, inputs, outputs) "
-            f"even with one channel and one row a tile; make the buffers larger")
+        return None
     moved = dram_traffic(shapes, tile).bytes(*element_bytes).amin(-1)[:, 0]
     footprint = sum(held)
     scored = torch.where(fits, moved + footprint / (footprint.max() * 1e6), torch.inf)

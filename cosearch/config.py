@@ -14,20 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from cosearch.config_accel import STRICT, AccelConfig, Fraction, NonNegative, Positive, PositiveFloat
 from cosearch.presets import PRESETS
 from latency_tables.errors import ConfigError
 
-_STRICT = ConfigDict(extra="forbid", strict=False)
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class EnvConfig:
     """The task.
 
@@ -42,7 +38,7 @@ class EnvConfig:
     train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class SpaceConfig:
     """The search space.
 
@@ -55,7 +51,7 @@ class SpaceConfig:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class StrategyConfig:
     """The search method.
 
@@ -85,7 +81,7 @@ class StrategyConfig:
     candidates: Positive = 4
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class RlConfig:
     """The reinforcement-learning update.
 
@@ -117,7 +113,7 @@ class RlConfig:
     bf16: bool = True
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DistillConfig:
     """Distillation from the teacher (A2D).
 
@@ -133,7 +129,7 @@ class DistillConfig:
     end_fraction: Fraction = 0.2
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class ObjectiveConfig:
     """What the device must hold.
 
@@ -153,7 +149,7 @@ class ObjectiveConfig:
     quadratic: NonNegative = 1.0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class BudgetConfig:
     """How long each stage runs.
 
@@ -175,13 +171,13 @@ class BudgetConfig:
     measure_s: PositiveFloat = 5.0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Config:
     """A whole run.
 
     Attributes:
-        device: name of the target device; `cosearch list devices`; ``this`` measures this machine first.
-        table: path of a table file to use instead of the device's own; empty: none.
+        device: name of the target device or accelerator; `cosearch list devices`; ``this`` measures this machine first.
+        table: path of a table, or of an accelerator design, to use instead of the device's own; empty: none.
         seed: the one seed of the run.
         threads: CPU threads of the networks; 0: all cores.
         compute: where to train: ``cpu``, ``cuda`` or ``auto``.
@@ -201,6 +197,7 @@ class Config:
     distill: DistillConfig = DistillConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig = BudgetConfig()
+    accel: AccelConfig = AccelConfig()
 
 
 _ADAPTER = TypeAdapter(Config)

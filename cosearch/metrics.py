@@ -58,6 +58,7 @@ METRICS = {
     "latency_argmax_s": Metric("s", "latency of the most probable architecture"),
     "energy_expected_j": Metric("J", "energy of one inference expected under the architecture distribution; null: unknown"),
     "cost_multiplier": Metric("1", "weight of the cost in the objective, adapted or fixed"),
+    "accel_searches": Metric("searches", "searches of the accelerator so far", "count"),
     "steps_per_s": Metric("environment steps / s", "speed since the last line"),
     "score_eval": Metric("1", "mean return of the evaluation episodes"),
     "score_eval_ci95_low": Metric("1", "lower end of the 95 % interval of score_eval"),

@@ -26,6 +26,7 @@ STREAMS = {
     "actions": "actions of the policy",
     "minibatch": "order of the minibatches",
     "eval": "environments and actions of evaluations",
+    "accel": "searches of the accelerator",
 }
 
 

@@ -57,7 +57,12 @@ def search(
     latency_target_ms: Annotated[
         Optional[float], typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's.")
     ] = None,
-    table: Annotated[Optional[Path], typer.Option(help="Latency table to use instead of the device's own.")] = None,
+    table: Annotated[
+        Optional[Path], typer.Option(help="Latency table, or accelerator design, to use instead of the device's own.")
+    ] = None,
+    fixed_accelerator: Annotated[
+        bool, typer.Option("--fixed-accelerator", help="Keep the accelerator's own design; default: it is searched, too.")
+    ] = False,
     config: Annotated[Optional[Path], typer.Option(help="TOML file with configuration values.")] = None,
     run: Annotated[Optional[str], typer.Option(help="Name of the run folder; default: made from task, device and seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
@@ -79,6 +84,7 @@ def search(
         "strategy.name": strategy,
         "seed": seed,
         "table": str(table) if table else None,
+        "accel.fixed": fixed_accelerator or None,
         "objective.latency_target_s": latency_target_ms / 1e3 if latency_target_ms is not None else None,
     }
     resolved = resolve(preset=preset, file=config, overrides=overrides or (), options=options)
@@ -216,21 +222,20 @@ def sample(
 @app.command(epilog="`cosearch sample --out samples && cosearch predict --device jetson samples/0000.json`")
 def predict(
     architecture: Annotated[Path, typer.Argument(metavar="ARCH.json", help="Architecture file.")],
-    device: Annotated[Optional[str], typer.Option(help="Device whose table is used.")] = None,
-    table: Annotated[Optional[Path], typer.Option(help="Table file instead of a device.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="Device whose table, or accelerator whose own design, is used.")] = None,
+    table: Annotated[Optional[Path], typer.Option(help="File of a table or design instead of a device.")] = None,
     as_json: Json = False,
 ) -> None:
     """What an architecture costs on a device, by operation."""
     from cosearch.pipeline.builtins import load_builtins
+    from cosearch.pipeline.co_design import table_to_predict
     from cosearch.pipeline.sampling import predict_architecture, prediction_text
-    from latency_tables.devices import find_table
     from latency_tables.errors import RequestError
-    from latency_tables.table import load_table
 
     load_builtins()
     if (device is None) == (table is None):
         raise RequestError("give either --device NAME or --table FILE, e.g. `cosearch predict --device jetson ARCH.json`")
-    result = predict_architecture(architecture, load_table(table) if table else find_table(device))
+    result = predict_architecture(architecture, table_to_predict(device or "", str(table or "")))
     _emit(result, as_json, prediction_text(result))
 
 

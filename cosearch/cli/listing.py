@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
+from cosearch.cost.accel_table import design_records
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.presets import PRESETS
 from cosearch.registry import unknown_name
@@ -38,7 +39,8 @@ def _devices() -> Rows:
             "runtime": "onnxruntime",
             "dtype": "float32",
             "threads": 1,
-        }
+        },
+        *design_records(),
     ]
 
 

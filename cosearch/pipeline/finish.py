@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cosearch.pipeline.co_design import in_short
 from cosearch.pipeline.export import export_agent, to_onnx
 from cosearch.pipeline.measure_agent import measure_side_by_side
 from cosearch.pipeline.onnx_agent import OnnxAgent
@@ -85,6 +86,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
         }
         for name, facts in plan.references.items()
     ]
+    kind = "table" if plan.accelerator is None else "accelerator"
     on_this_machine = plan.table.device.name == "this"
     return {
         "score_mean": score.mean,
@@ -99,7 +101,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
         "latency_measured_on": "this machine",
         "latency_target_s": target,
         "target_met": within(measured["agent"]["p50_s"] if on_this_machine else predicted, target),
-        "target_checked_by": "measurement" if on_this_machine else f"{plan.table.provenance} table",
+        "target_checked_by": "measurement" if on_this_machine else f"{plan.table.provenance} {kind}",
         "table_provenance": plan.table.provenance,
         "params": sum(op.params for op in ops),
         "macs": sum(op.macs for op in ops),
@@ -109,6 +111,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
         "seed": plan.config.seed,
         "reference_agents": references,
         "control": control_of(plan.config),
+        **({} if plan.accelerator is None else {"accelerator": in_short(plan.accelerator, architecture)}),
     }
 
 

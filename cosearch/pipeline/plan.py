@@ -12,19 +12,21 @@ from typing import Any
 import torch
 
 from cosearch.config import Config, config_to_dict
+from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
 from cosearch.cost.table_cost import TableCost
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.co_design import table_or_design, widen
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
 from cosearch.rundir import RunDir
+from cosearch.seeding import Streams
 from cosearch.space.derive import Limit, discretise
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SPACES, SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError
-from latency_tables.table import Table, load_table
+from latency_tables.table import Table
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Plan:
     Attributes:
         config: the configuration.
         space: the search space.
-        table: the device's table.
+        table: the device's table, or the accelerator that answers as one.
         strategy: the search method's record.
         teacher: record of the teacher, or None.
         targets: upper bounds of the costs.
@@ -44,12 +46,17 @@ class Plan:
 
     config: Config
     space: SearchSpace
-    table: Table
+    table: Table | Accelerator
     strategy: StrategyInfo
     teacher: TeacherRecord | None
     targets: tuple[Target, ...]
-    costs: tuple[TableCost, ...]
+    costs: tuple[TableCost | AccelCost, ...]
     references: dict[str, dict[str, Any]]
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """The accelerator that is searched with the agent; None for a device with a table."""
+        return self.table if isinstance(self.table, Accelerator) else None
 
     def record(self, command: str) -> dict[str, Any]:
         """Content of ``run.json``.
@@ -96,7 +103,7 @@ def make_plan(config: Config) -> Plan:
     config = with_absolute_paths(config)
     strategy = STRATEGIES.get(config.strategy.name)
     split_name(config.env.name)
-    table = load_table(Path(config.table)) if config.table else find_table(config.device)
+    table = table_or_design(config.device, config.table)
     teacher = find_teacher(config.distill.teacher, config.env.name)
     if teacher is not None:
         load_network(teacher)  # a damaged file must show now, not after the search
@@ -110,10 +117,15 @@ def make_plan(config: Config) -> Plan:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
     control_of(config)
     space = make_space(config)
+    accelerator = None
+    if not isinstance(table, Table):
+        streams = Streams(config.seed)
+        table = accelerator = Accelerator(space, table, config.accel, lambda number: streams.derive("accel", number))
     references = {}
-    for name, ops in reference_agents(space.frame_shape, space.num_actions).items():
+    for number, (name, ops) in enumerate(reference_agents(space.frame_shape, space.num_actions).items()):
+        prediction = table.predict(ops) if accelerator is None else accelerator.reference(ops, number)
         references[name] = {
-            "latency_predicted_s": table.predict(ops).latency_s,
+            "latency_predicted_s": prediction.latency_s,
             "params": sum(op.params for op in ops),
             "macs": sum(op.macs for op in ops),
         }
@@ -126,9 +138,15 @@ def make_plan(config: Config) -> Plan:
     targets = [Target("latency_s", latency, o.margin)]
     if o.energy_target_j is not None:
         targets.append(Target("energy_j", o.energy_target_j, o.margin))
-    costs = tuple(TableCost(space, table, target.metric) for target in targets)
+    if accelerator is None:
+        costs = tuple(TableCost(space, table, target.metric) for target in targets)
+    else:
+        costs = tuple(AccelCost(accelerator, target.metric) for target in targets)
+        accelerator.begin({target.metric: target.bound for target in targets})
     limits = [Limit(cost.candidate_costs(), cost.base, target.bound) for cost, target in zip(costs, targets)]
     discretise(space, [[0.0] * len(point.candidates) for point in space.points], *limits)
+    if accelerator is not None:
+        widen(accelerator, limits)
     return Plan(config, space, table, strategy, teacher, tuple(targets), costs, references)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cosearch.cost.objective import DualPenalty
+from cosearch.pipeline.co_design import progress_of, search_again, settle
 from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.session import Session
 from cosearch.pipeline.supernet_subject import SuperNetSubject
@@ -78,7 +79,12 @@ def _gradient_search(session: Session) -> None:
             training.restore(saved)
             session.streams.load_state_dict(session.checkpoint["streams"])
         session.progress.stage("search", config.budget.search_steps, training.step)
-        session.train(training, stage="search", before=lambda: subject.set_progress(training.progress))
+
+        def before() -> None:
+            search_again(plan.accelerator, training.step, lambda: most_likely_feasible(plan, strategy.scores()))
+            subject.set_progress(training.progress)
+
+        session.train(training, stage="search", before=before, extra=lambda: progress_of(plan.accelerator))
     finally:
         training.close()
     architecture = most_likely_feasible(plan, strategy.scores())
@@ -109,7 +115,7 @@ def _proposal_search(session: Session) -> None:
     session.progress.stage("search", config.budget.search_steps, done)
     for index in range(state["index"], count):
         resumed = state.get("training") if index == state["index"] else None
-        architecture = plan.space.architecture(resumed["choices"]) if resumed else strategy.ask()
+        architecture = plan.space.architecture(resumed["choices"]) if resumed else _next_candidate(plan, strategy)
         # a resumed candidate is built with its own fresh generator state and then overwritten, so streams are restored last
         network = derive(architecture, streams.torch("weights"))
         training = Training(
@@ -142,28 +148,45 @@ def _proposal_search(session: Session) -> None:
                 stage="search",
                 offset=offset,
                 state=candidate_state,
-                extra=lambda: {"candidate": label, "latency_argmax_s": plan.costs[0].exact(architecture)},
+                extra=lambda: {"candidate": label, "latency_argmax_s": plan.costs[0].exact(architecture),
+                               **progress_of(plan.accelerator)},
             )
         finally:
             training.close()
         strategy.tell(Evaluation(architecture, training.collector.score, plan.costs[0].exact(architecture)))
         done = offset + training.step
         if strategy.best() == index:
-            best = {"choices": list(architecture.choices), "weights": network.cpu().state_dict()}
+            best = {"choices": list(architecture.choices), "weights": network.cpu().state_dict(),
+                    "accelerator": None if plan.accelerator is None else plan.accelerator.state()}
         session.save({"step": done, "index": index + 1, "strategy": strategy.state(), "best": best})
     architecture = plan.space.architecture(best["choices"])
     network = derive(architecture, torch.Generator().manual_seed(0))
     network.load_state_dict(best["weights"])
+    if plan.accelerator is not None:
+        plan.accelerator.restore({**best["accelerator"], "searches": plan.accelerator.searches})
     candidates = [{"choices": choices, "score": score, "latency_s": cost} for choices, score, cost in strategy.state()["results"]]
     _hand_on(
         session, architecture, network, {"method": "best training score among the candidates", "candidates": candidates}, done
     )
 
 
+def _next_candidate(plan: Plan, strategy: ProposalStrategy) -> Architecture:
+    """A proposal; where the device is an accelerator, with one that is searched for it."""
+    if plan.accelerator is None:
+        return strategy.ask()
+    plan.accelerator.start_over()
+    architecture = strategy.ask()
+    plan.accelerator.optimise(architecture, plan.accelerator.options.evaluations)
+    return architecture
+
+
 def _hand_on(
     session: Session, architecture: Architecture, network: torch.nn.Module, derived_by: dict[str, Any], steps: int
 ) -> None:
     plan = session.plan
+    accelerator = {}
+    if plan.accelerator is not None:
+        accelerator = {"accelerator": settle(plan.accelerator, architecture, session.run)}
     prediction = plan.table.predict(architecture.ops())
     operations = [
         {"key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
@@ -182,6 +205,7 @@ def _hand_on(
                 "provenance": prediction.provenance,
                 "device": plan.table.device.name,
                 "operations": operations,
+                **accelerator,
             },
             "derived_by": derived_by,
         },

@@ -60,6 +60,8 @@ class Session:
             "streams": self.streams.state_dict(),
         }
         self.streams.load_state_dict(self.checkpoint["streams"])
+        if plan.accelerator is not None and "accelerator" in self.checkpoint:
+            plan.accelerator.restore(self.checkpoint["accelerator"])
         self._started = time.perf_counter()
         self._saved = self._started
         step = self.checkpoint["stage_state"]["step"] if self.checkpoint["stage_state"] else 0
@@ -91,6 +93,7 @@ class Session:
             "wall_s": self.wall_s,
             "ordinal": ordinal,
             "streams": self.streams.state_dict(),
+            **({} if self.plan.accelerator is None else {"accelerator": self.plan.accelerator.state()}),
         }
         self._started = self._saved = time.perf_counter()
         self.run.save_checkpoint(self.checkpoint, ordinal)
