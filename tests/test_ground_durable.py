@@ -1,14 +1,19 @@
 """Writes that survive: a full disk (a real one where the system lets us make it), torn lines, failing renames."""
 
 import errno
+import hashlib
 import os
 import subprocess
 
 import pytest
+import torch
 
 from cosearch import durable
 from cosearch.durable import append_line, write_bytes_atomic
+from cosearch.rl.teacher import save_teacher
 from cosearch.rundir import RunDir
+from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.network import AgentNetwork
 from latency_tables.errors import RunFailedError
 
 LINE = {"stage": "search", "wall_s": 1.0}
@@ -74,6 +79,20 @@ def test_an_old_file_survives_a_full_disk(tmp_path, full_disk):
         write_bytes_atomic(path, b"new")
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
     assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
+
+
+def test_an_old_teacher_survives_a_full_disk(tmp_path, full_disk, monkeypatch):
+    blocks = chain_space(ChainConfig(stage_channels=(4,), stage_repeats=(1,), stage_strides=(1,), hidden=8), (64, 64, 3), 15)
+    network = AgentNetwork(blocks.architecture([0]).ops(), torch.Generator().manual_seed(0))
+    facts = {"env": "procgen:starpilot", "description": "toy", "gamma": 0.999, "reward_std": 1.0, "provenance": {}}
+    with monkeypatch.context() as space_again:
+        space_again.setattr(durable.os, "fsync", lambda fd: None)
+        record = save_teacher(tmp_path / "t.json", network, **facts)
+    before = record.weights_sha256()
+    assert before == hashlib.sha256((tmp_path / "t.safetensors").read_bytes()).hexdigest()
+    with pytest.raises(RunFailedError, match="the disk is full"):
+        save_teacher(tmp_path / "t.json", AgentNetwork(network.ops, torch.Generator().manual_seed(1)), **facts)
+    assert record.weights_sha256() == before and names(tmp_path) == ["t.json", "t.safetensors"]
 
 
 def test_another_refusal_is_not_called_a_full_disk(tmp_path):

@@ -14,7 +14,7 @@ import cosearch.rl.procgen_env  # noqa: F401  registers its family
 from cosearch.rl.envs import ENVIRONMENTS, CheckedEnv, EnvFamily, EnvOptions, Step, make_env, split_name
 from cosearch.rl.gym_env import ReplayedEnvs
 from cosearch.testing.toys import SignalEnv
-from latency_tables.errors import EnvironmentFailedError, MissingExtraError, UnknownNameError
+from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -193,9 +193,9 @@ def test_open_families_pass_other_names_on():
     assert split_name("gym:Anything-v9")[1] == "Anything-v9"
     with pytest.raises(UnknownNameError, match="Anything-v9"):
         make_env("gym:Anything-v9", EnvOptions(1, 0))
-    with pytest.raises(EnvironmentFailedError, match="uint8 images"):
+    with pytest.raises(ConfigError, match="uint8 images"):
         make_env("gym:CartPole-v1", EnvOptions(1, 0))
-    with pytest.raises(EnvironmentFailedError, match="discrete"):
+    with pytest.raises(ConfigError, match="discrete"):
         make_env("gym:Pendulum-v1", EnvOptions(1, 0))
 
 

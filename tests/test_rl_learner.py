@@ -134,6 +134,13 @@ def test_reported_terms_are_those_of_the_rollout():
     assert report["explained_variance"] == pytest.approx(explained, rel=1e-5)
 
 
+def test_returns_that_are_all_equal_leave_nothing_to_explain():
+    data = batch()
+    assert "explained_variance" in gradients(BASE, data=data)[1]
+    data.target[:] = 0.5
+    assert "explained_variance" not in gradients(BASE, data=data)[1]
+
+
 def weights_after(options, distillation=None, updates=2, lr=1e-2):
     mine, learner = subject(lr), Learner(options, seeded(0))
     for n in range(updates):

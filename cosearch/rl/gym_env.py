@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
-from latency_tables.errors import EnvironmentFailedError, MissingExtraError, UnknownNameError
+from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
 
 MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 ALE_EXAMPLES = ("Breakout", "Pong", "SpaceInvaders", "Qbert", "Seaquest", "BeamRider")
@@ -188,7 +188,16 @@ def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
 
 
 def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
-    return ReplayedEnvs(_gymnasium_maker(game), _image, options)
+    make = _gymnasium_maker(game)
+    probe = make()
+    frames, actions = probe.observation_space, probe.action_space
+    probe.close()
+    if type(actions).__name__ != "Discrete":
+        raise ConfigError(f"gym:{game} has actions {actions}, expected discrete ones: continuous actions are not supported")
+    if frames.dtype != np.uint8 or len(frames.shape or ()) not in (2, 3):
+        raise ConfigError(f"gym:{game} has observations {frames}, expected uint8 images [height, width, channels]: "
+                          "vector observations need a space for vectors, which this version does not have")
+    return ReplayedEnvs(make, _image, options)
 
 
 ENVIRONMENTS.register(

@@ -122,7 +122,8 @@ class Learner:
                     sums[key] = sums.get(key, 0.0) + value
         means = {key: value / count for key, value in sums.items()}
         variance = float(rollout.target.var())
-        means["explained_variance"] = 1.0 - float((rollout.target - rollout.value).var()) / variance if variance > 0 else 0.0
+        if variance > 0:  # returns that are all equal have nothing to explain: then it is left out
+            means["explained_variance"] = 1.0 - float((rollout.target - rollout.value).var()) / variance
         return means
 
     def _minibatch(self, subject: Subject, forward: Forward, flat: dict[str, Tensor], index: Tensor,

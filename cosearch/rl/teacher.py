@@ -5,6 +5,7 @@ weights). Its forward pass runs once a rollout, never once an epoch.
 """
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from cosearch.durable import write_bytes_atomic
@@ -51,6 +52,18 @@ class TeacherRecord:
     reward_std: float
     provenance: dict[str, Any]
     path: Path
+
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights' file, so that a run can tell later whether its teacher is still the same.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        path = self.path.with_suffix(".safetensors")
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read as the weights of teacher {self.name!r}: {error}") from error
 
 
 def list_teachers() -> list[TeacherRecord]:
@@ -116,11 +129,12 @@ def save_teacher(path: Path, network: AgentNetwork, *, env: str, description: st
         path: of the JSON file.
         network: trained actor-critic.
         env, description, gamma, reward_std, provenance: see :class:`TeacherRecord`.
+
+    Raises:
+        RunFailedError: the disk is full or refuses the write; what was there is intact.
     """
     weights = {key: value.detach().cpu().contiguous().half() for key, value in network.state_dict().items()}
-    temporary = path.with_suffix(".safetensors.tmp")
-    save_file(weights, str(temporary))
-    temporary.replace(path.with_suffix(".safetensors"))
+    write_bytes_atomic(path.with_suffix(".safetensors"), save(weights))
     values = {"format": FORMAT, "env": env, "description": description, "gamma": gamma, "reward_std": reward_std,
               "provenance": provenance, "operations": [op.to_dict() for op in network.ops]}
     write_bytes_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
