@@ -79,7 +79,10 @@ class Plan:
                     key: table.certificate[key] for key in ("mape", "within_5", "within_10", "kendall_tau", "bias")
                 },
             },
-            "teacher": None if teacher is None else {"name": teacher.name, "network": teacher.description, **teacher.provenance},
+            "teacher": None if teacher is None else {
+                "name": teacher.name, "network": teacher.description, "weights_sha256": teacher.weights_sha256(),
+                **teacher.provenance,
+            },
             "targets": [dataclasses.asdict(target) for target in self.targets],
             "references": self.references,
             "space": {
