@@ -76,7 +76,7 @@ class StrategyConfig:
     temperature_end: PositiveFloat = 0.3
     lr: PositiveFloat = 0.02
     target_form: Literal["multiplier", "penalty"] = "multiplier"
-    warmup_fraction: Fraction = 0.15
+    warmup_fraction: Fraction = 0.3
     warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
     candidates: Positive = 4
 
@@ -102,7 +102,7 @@ class RlConfig:
     minibatch: Positive = 128
     micro_batch: Positive = 128
     lr: PositiveFloat = 2e-3
-    lr_end_fraction: Fraction = 0.1
+    lr_end_fraction: Fraction = 0.02
     gamma: Fraction = 0.999
     lam: Fraction = 0.95
     clip: PositiveFloat = 0.2
@@ -124,9 +124,9 @@ class DistillConfig:
     """
 
     teacher: str = "auto"
-    actor: NonNegative = 10.0
+    actor: NonNegative = 30.0
     critic: NonNegative = 0.5
-    end_fraction: Fraction = 0.2
+    end_fraction: Fraction = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -21,7 +21,7 @@ LONG = (*TINY, "budget.search_steps=256", "budget.retrain_steps=160")  # eight a
 RANDOM = ("--strategy", "random", "strategy.candidates=3", "budget.search_steps=120", "rl.minibatch=16")
 MINATAR = ("--env", "minatar:breakout")
 CASES = {
-    "a3cs-procgen": (LONG, ("search",) * 4 + ("retrain",) * 3 + ("finish",) * 3),
+    "reinforce-procgen": (LONG, ("search",) * 4 + ("retrain",) * 3 + ("finish",) * 3),
     "a2d-minatar": ((*TINY, *MINATAR, "--strategy", "a2d"), ("search", "search", "retrain", "finish")),
     "random-minatar": ((*TINY, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
     "random-procgen": ((*TINY, *RANDOM), ("search", "search", "finish")),
@@ -75,7 +75,7 @@ def test_kills_at_drawn_moments_change_nothing(name, uninterrupted, tmp_path):
 
 
 def test_the_log_has_no_gap_and_no_doubled_step(uninterrupted, tmp_path):
-    _, done = uninterrupted("a3cs-procgen")
+    _, done = uninterrupted("reinforce-procgen")
     # with few checkpoints most kills leave logged steps behind that are not in one
     run = killed_and_resumed(
         tmp_path,
@@ -93,14 +93,14 @@ def test_the_log_has_no_gap_and_no_doubled_step(uninterrupted, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_run_however_often_it_is_saved(uninterrupted, tmp_path):
-    straight, _ = uninterrupted("a3cs-procgen")
+    straight, _ = uninterrupted("reinforce-procgen")
     done = command("search", "--run", "again", *LONG, "budget.checkpoint_interval_s=1000", folder=tmp_path)
     assert done.code == 0, done.err
     assert_equal(results(tmp_path / "runs" / "again"), results(straight))
 
 
 def test_another_seed_gives_another_run(uninterrupted, tmp_path):
-    straight, _ = uninterrupted("a3cs-procgen")
+    straight, _ = uninterrupted("reinforce-procgen")
     done = command("search", "--run", "other", *LONG, "--seed", "1", folder=tmp_path)
     assert done.code == 0, done.err
     found, expected = results(tmp_path / "runs" / "other"), results(straight)
@@ -110,14 +110,14 @@ def test_another_seed_gives_another_run(uninterrupted, tmp_path):
 
 
 def test_every_figure_that_is_not_compared_is_a_clock(uninterrupted):
-    straight, _ = uninterrupted("a3cs-procgen")
+    straight, _ = uninterrupted("reinforce-procgen")
     left_out = {key for key in RunDir.open(straight).read_json("summary.json") if key in CLOCKS}
     assert left_out == {"wall_s", "latency_measured_s"}
     assert len(results(straight)["weights"]) > 4 and len(results(straight)["log"]) == 13
 
 
 def test_a_kill_before_the_first_checkpoint_starts_over(uninterrupted, tmp_path):
-    straight, _ = uninterrupted("a3cs-procgen")
+    straight, _ = uninterrupted("reinforce-procgen")
     run = killed_and_resumed(tmp_path, LONG, [Moment("search", 1), Moment("search", 2)])
     assert_equal(results(run), results(straight))
 
@@ -134,7 +134,7 @@ def test_a_kill_while_the_folder_is_made_leaves_a_run_or_none(count, tmp_path):
 
 
 def test_a_finished_run_says_so_and_is_left_alone(uninterrupted):
-    straight, _ = uninterrupted("a3cs-procgen")
+    straight, _ = uninterrupted("reinforce-procgen")
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.rglob("*")}
     done = command("resume", "runs/one", "--json", folder=straight.parents[1])
     assert done.code == 0 and "is finished" in done.err and "cosearch report runs/one" in done.err
@@ -159,7 +159,7 @@ def test_a_run_with_a_teacher_resumes_exactly(tmp_path):
 @pytest.mark.slow
 def test_ten_kills_from_outside_at_random_times(uninterrupted, tmp_path):
     """``pytest -m slow tests/test_pipeline_resume.py``: the real command, killed by another process."""
-    straight, _ = uninterrupted("a3cs-procgen")
+    straight, _ = uninterrupted("reinforce-procgen")
     rng = np.random.default_rng(3)
     words = ["search", "--run", "one", *LONG]
     order = ("search", "retrain", "finish")

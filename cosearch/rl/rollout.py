@@ -1,7 +1,6 @@
 """Collecting on-policy experience: one rollout of all environments, with truncation, normalised rewards and teacher labels.
 
-The environments are split evenly over the given actors (one for a plain network, several sampled paths for a supernet), so
-that every update stays on-policy for the path that acted.
+The environments are split evenly over the given actors: one for a plain network, several sampled paths for a supernet.
 """
 from __future__ import annotations
 

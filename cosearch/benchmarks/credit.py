@@ -1,0 +1,196 @@
+"""Does a search credit the right operations? Utilities of each gradient strategy against training architectures alone.
+
+``python -m cosearch.benchmarks.credit`` lets the shipped teacher play, keeps the labelled frames, and uses them for everything:
+1. random architectures within the target are trained alone on the frames; their divergence from the teacher on held-out frames
+   is the truth;
+2. each strategy searches on the same frames for the same number of samples, its supernet and its logits on one loss;
+3. printed are Spearman's correlation of the summed utilities with the truth over those architectures (1: the right order), and
+   the divergence of each strategy's derived architecture trained alone, beside that of the random ones.
+No environment is stepped after the frames are there, so that all differences come from how operations are credited.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn import functional as F
+
+from cosearch.config import resolve
+from cosearch.pipeline.plan import Plan, make_plan
+from cosearch.pipeline.run import set_threads
+from cosearch.rl import losses
+from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.rollout import Forward
+from cosearch.rl.subject import mixed_precision
+from cosearch.rl.teacher import Teacher
+from cosearch.seeding import Streams
+from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.space import Architecture
+from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import STRATEGIES
+from cosearch.strategies.budgeted import multiplier
+from cosearch.strategies.one_level import OneLevelOptions
+
+HERE = Path(__file__).parent
+CPU = torch.device("cpu")
+BATCH, HELD_OUT, ENVS = 128, 4096, 64
+
+
+class Frames:
+    """Labelled frames of a teacher that plays on training levels; the last ``HELD_OUT`` are kept for testing.
+
+    Args:
+        plan: with a teacher.
+        count: frames to collect, a multiple of the environments.
+    """
+
+    def __init__(self, plan: Plan, count: int) -> None:
+        teacher = Teacher(plan.teacher, device=CPU, bf16=True)
+        env = make_env(plan.config.env.name, EnvOptions(ENVS, 77, train_levels=plan.config.env.train_levels))
+        generator, observation = torch.Generator().manual_seed(1), env.observe()
+        frames, labels = [], []
+        with torch.inference_mode():
+            for _ in range(count // ENVS):
+                logits = teacher.forward(torch.from_numpy(observation))[0].float()
+                frames.append(observation.copy())
+                labels.append(F.log_softmax(logits, -1))
+                env.send(torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0].numpy())
+                observation = env.receive().frames
+        env.close()
+        self.frames, self.labels = torch.from_numpy(np.concatenate(frames)), torch.cat(labels).clone()
+        self.train = len(self.frames) - HELD_OUT
+
+    def loss(self, forward: Forward, generator: torch.Generator) -> Tensor:
+        """Divergence from the teacher ``[]`` in nats on a random minibatch of the training frames."""
+        index = torch.randint(0, self.train, (BATCH,), generator=generator)
+        return losses.actor_distillation(F.log_softmax(forward(self.frames[index])[0].float(), -1), self.labels[index])
+
+    def held_out(self, forward: Forward) -> float:
+        """Divergence from the teacher in nats on the held-out frames."""
+        with torch.inference_mode():
+            parts = [F.log_softmax(forward(part)[0].float(), -1) for part in self.frames[self.train:].split(512)]
+        return float(losses.actor_distillation(torch.cat(parts), self.labels[self.train:]))
+
+
+def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: int) -> float:
+    """Held-out divergence in nats of an architecture that was trained on ``samples`` frames."""
+    network = derive(architecture, torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    forward = mixed_precision(network, CPU, True)
+    _descend(plan, network, lambda generator: data.loss(forward, generator), samples, seed=1)
+    return data.held_out(forward)
+
+
+def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list[list[float]]:
+    """Utilities of each candidate after a search on ``samples`` frames."""
+    config, streams = plan.config.strategy, Streams(seed)
+    options = OneLevelOptions(config.active_paths, config.temperature_start, config.temperature_end, config.lr)
+    strategy = STRATEGIES.get(name).make(plan.space, options, streams.torch("arch"))
+    supernet = SuperNet(plan.space, streams.torch("weights")).to(memory_format=torch.channels_last)
+    run = mixed_precision(supernet, CPU, True)
+    cost, bound = plan.costs[0], plan.targets[0].bound
+    rows, done, path = cost.candidate_costs(), 0, None
+
+    def loss(generator: torch.Generator) -> Tensor:
+        nonlocal path
+        strategy.anneal(done / samples)
+        beta = multiplier(strategy.scores(), rows, cost.base, bound)
+        strategy.set_tilt([[beta * value for value in row] for row in rows])
+        path = strategy.sample()
+        strategy.zero_grad()
+        return data.loss(lambda frames: run(frames, strategy.weighted(path)), generator)
+
+    def after(value: float) -> None:
+        nonlocal done
+        done += BATCH
+        if done >= config.warmup_fraction * samples:
+            strategy.step(path, value)
+
+    _descend(plan, supernet, loss, samples, seed=seed, after=after)
+    return strategy.scores()
+
+
+def _descend(plan: Plan, module: torch.nn.Module, loss: Any, samples: int, *, seed: int, after: Any = None) -> None:
+    rl = plan.config.rl
+    optimiser = torch.optim.Adam(module.parameters(), lr=rl.lr, eps=1e-5)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(samples // BATCH):
+        for group in optimiser.param_groups:
+            group["lr"] = rl.lr * (1.0 - 0.9 * step * BATCH / samples)
+        optimiser.zero_grad(set_to_none=True)
+        value = plan.config.distill.actor * loss(generator)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], rl.max_grad_norm)
+        optimiser.step()
+        if after is not None:
+            after(float(value.detach()))
+
+
+def measure(architectures: int, samples: int, strategies: list[str], seeds: int) -> dict[str, Any]:
+    """Truth, utilities and derived architectures.
+
+    Args:
+        architectures: random ones that are trained alone.
+        samples: frames of each training alone; a search takes twice as many.
+        strategies: names of gradient strategies.
+        seeds: searches of each strategy.
+    """
+    plan = make_plan(resolve())
+    data = Frames(plan, 40_960)
+    limit = Limit(plan.costs[0].candidate_costs(), plan.costs[0].base, plan.targets[0].bound)
+    generator, drawn = torch.Generator().manual_seed(0), []
+    while len(drawn) < architectures:
+        found = plan.space.sample(generator)
+        if limit.meets(found.choices):
+            drawn.append(found)
+    truth = [train_alone(plan, data, found, samples) for found in drawn]
+    result: dict[str, Any] = {"samples": samples, "random": {"choices": [list(a.choices) for a in drawn], "divergence": truth}}
+    for name in strategies:
+        result[name] = []
+        for seed in range(seeds):
+            scores = search(plan, data, name, 2 * samples, seed)
+            summed = [sum(row[c] for row, c in zip(scores, found.choices)) for found in drawn]
+            derived = discretise(plan.space, scores, limit)
+            result[name].append({"spearman": float(spearmanr(summed, [-t for t in truth]).statistic),
+                                 "choices": list(derived.choice_names),
+                                 "divergence": train_alone(plan, data, derived, samples)})
+    return result
+
+
+def markdown(result: dict[str, Any], strategies: list[str]) -> str:
+    """The table of the docs."""
+    truth = result["random"]["divergence"]
+    lines = ["| | correlation with training alone, each seed | derived architecture's divergence, trained alone (nats) |",
+             "|---|---|---|",
+             f"| {len(truth)} random architectures | | best {min(truth):.3f}, median {np.median(truth):.3f}, "
+             f"worst {max(truth):.3f} |"]
+    for name in strategies:
+        rows = result[name]
+        lines.append(f"| {name} | {', '.join(format(r['spearman'], '+.2f') for r in rows)} | "
+                     f"{', '.join(format(r['divergence'], '.3f') for r in rows)} |")
+    return "\n".join(lines)
+
+
+def main(
+    architectures: Annotated[int, typer.Option(min=3, help="Random architectures that are trained alone.")] = 16,
+    samples: Annotated[int, typer.Option(min=BATCH, help="Frames of each training alone.")] = 120_000,
+    strategies: Annotated[str, typer.Option(help="Gradient strategies, separated by commas.")] = "reinforce,a3cs",
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each strategy.")] = 3,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 1,
+) -> None:
+    """Measure, save, print."""
+    set_threads(threads)
+    names = strategies.split(",")
+    result = measure(architectures, samples, names, seeds)
+    (HERE / "credit.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo(markdown(result, names))
+
+
+if __name__ == "__main__":
+    typer.run(main)
