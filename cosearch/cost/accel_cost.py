@@ -12,6 +12,7 @@ Differs from the paper in:
 """
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,7 +162,8 @@ class Accelerator(AccelTable):
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, as plain values."""
-        return {"design": self.design.to_dict(), "chunk_of": list(self.chunk_of), "searches": self.searches,
+        design = json.loads(json.dumps(self.design.to_dict()))  # lists for tuples
+        return {"design": design, "chunk_of": list(self.chunk_of), "searches": self.searches,
                 "next_step": self.next_step, "made_for": None if self.made_for is None else list(self.made_for)}
 
     def restore(self, state: dict[str, Any]) -> None:

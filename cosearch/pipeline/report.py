@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline import report_format as words
+from cosearch.pipeline.report_accelerator import accelerator_section
 from cosearch.pipeline.report_architecture import Cell, cells
 from cosearch.pipeline.report_data import Run, flatten, number, part, read_run
 from cosearch.pipeline.report_facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
@@ -80,6 +81,7 @@ def _context(run: Run) -> dict[str, Any]:
         "predicted_measured": predicted_measured_plot(run), "has_energy": any(box.energy_j is not None for box in boxes),
         "overhead_s": _overhead_s(run, boxes), "latency_total_s": agent_latency_s(run), "latency": part(run.agent, "latency"),
         "latency_rows": _latency_rows(run), "paced": _paced(run), "clip": _clip(run), "caveats": caveats(run),
+        "accelerator": accelerator_section(run),
         "tables": _provenance_tables(run), "command": run.record.get("command"),
     }
 

@@ -16,6 +16,7 @@ PROVENANCE = {
     "measured": "each operation was timed on the device itself",
     "derived": "scaled from measurements of another device or runtime",
     "estimated": "computed from data sheets; the device itself was not timed",
+    "modelled": "computed by accelerator models; no board was timed, and nothing validates absolute speed or timing closure",
     "synthetic": "made under emulation; it says how operations compare, not how long they take",
 }
 UNKNOWN = "provenance unknown"
@@ -108,16 +109,23 @@ def verdict(run: Run) -> str:
 def _latency_clause(known: Facts) -> str:
     if known.predicted_s is None:
         return ""
-    kind = f"from {_article(known.provenance)} table" if known.provenance != UNKNOWN else "from a table of unknown provenance"
+    kind = _source(known.provenance)
     clause = f"is predicted, {kind}, to act in {time_text(known.predicted_s)} on {known.device}"
     if known.target_s is None:
         return clause
     if known.holds:
-        limits = "" if known.provenance == "measured" else ", as far as such a table can tell"
+        source = "model" if known.provenance == "modelled" else "table"
+        limits = "" if known.provenance == "measured" else f", as far as such a {source} can tell"
         return f"{clause}: the promise of {time_text(known.target_s)} holds{limits}"
     if known.predicted_s <= known.target_s:
         clause += f", but was measured there at {time_text(known.measured_s)}"
     return f"{clause}: the promise of {time_text(known.target_s)} is broken"
+
+
+def _source(provenance: str) -> str:
+    if provenance == "modelled":
+        return "by an accelerator model"
+    return f"from {_article(provenance)} table" if provenance != UNKNOWN else "from a table of unknown provenance"
 
 
 def tiles(run: Run) -> list[Tile]:
@@ -179,8 +187,10 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
     else:
         rows.append(("Latency, measured", NOT_MEASURED, "The exported agent was not timed."))
     energy = number(run.architecture, "predicted", "energy_j")
+    modelled = known.provenance == "modelled"
+    no_energy = "No constants with a source for this platform." if modelled else "The table holds no energy."
     rows.append(("Energy", known.provenance if energy is not None else NOT_MEASURED,
-                 f"{energy_text(energy)} for one decision, predicted." if energy is not None else "The table holds no energy."))
+                 f"{energy_text(energy)} for one decision, predicted." if energy is not None else no_energy))
     parity = part(run.agent, "parity")
     difference, agreement = number(parity, "max_abs_difference"), number(parity, "greedy_agreement")
     if difference is not None:
@@ -194,7 +204,8 @@ def caveats(run: Run) -> list[str]:
     """What a reader should not conclude."""
     known, found = facts(run), []
     if known.predicted_s is not None and known.provenance != "measured":
-        found.append(f"The latency for {known.device} rests on {_article(known.provenance)} table: "
+        source = "an accelerator model" if known.provenance == "modelled" else f"{_article(known.provenance)} table"
+        found.append(f"The latency for {known.device} rests on {source}: "
                      f"{PROVENANCE.get(known.provenance, 'how it was made is not recorded')}.")
     if known.measured_s is not None and not known.on_target:
         found.append(f"The latency was timed on {known.measured_on}, not on {known.device}: it does not test the prediction.")
