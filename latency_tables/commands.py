@@ -6,7 +6,6 @@ Only reads options and prints; the work is in ``job``, ``checks``, ``compare``, 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,14 @@ from latency_tables.devices import list_devices, load_any
 from latency_tables.draw import caption, draw_table, terminal_comparison, terminal_table
 from latency_tables.errors import CosearchError, TableError
 from latency_tables.estimate import build_estimate, list_specs, load_spec
+from latency_tables.evidence import left_out, load_sets, markdown
 from latency_tables.measure import Settings
+from latency_tables.output import certificate_markdown, certificate_rows, command_line, summary
 from latency_tables.published import refit_spec
 from latency_tables.remote import Target
+from latency_tables.rpc import read_tvm_target
 from latency_tables.schema import write_table
-from latency_tables.table import Table, load_table
+from latency_tables.table import load_table
 from latency_tables.worklists import load_worklist
 
 EXAMPLES = """Examples:
@@ -72,11 +74,16 @@ def measure(
     host: Annotated[str | None, typer.Option(help="Measure on user@board over ssh instead of here.")] = None,
     ssh_option: Annotated[list[str] | None, typer.Option(help="Further option of ssh, such as --ssh-option=-p2222.")] = None,
     python: Annotated[str, typer.Option(help="The board's Python.")] = "python3",
+    tracker: Annotated[str | None, typer.Option(help="Measure through a TVM RPC tracker, host:port; runtime tvm.")] = None,
+    tracker_key: Annotated[str, typer.Option(help="The board's key at the tracker.")] = "board",
+    tvm_target: Annotated[str | None, typer.Option(help="What TVM compiles for, its JSON object.")] = None,
+    compiler: Annotated[str | None, typer.Option(help="Links TVM's code for the board: aarch64-linux-gnu-g++.")] = None,
     budget: Annotated[float, typer.Option(help="Seconds after which no new round starts.")] = 240.0,
     rounds: Annotated[int, typer.Option(help="Visits of each model, at least.")] = 9,
     max_rounds: Annotated[int, typer.Option(help="Visits of each model, at most.")] = 40,
     tolerance: Annotated[float, typer.Option(help="Relative half-width at which a row is sure.")] = 0.02,
     energy_seconds: Annotated[float, typer.Option(help="Power reading a model where the board has a sensor; 0: none.")] = 2.0,
+    period_s: Annotated[float | None, typer.Option(help="Also call whole networks once in so many seconds (0.02).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
     nchw: Annotated[bool, typer.Option("--nchw", help="Keep the plain layout on x86, as on Arm.")] = False,
     synthetic: Annotated[
@@ -86,7 +93,10 @@ def measure(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the expected time.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the table of a device: this machine, or a board over ssh. Goes on where it was interrupted."""
+    """Make the table of a device: this machine, or a board over ssh or TVM RPC. Goes on where it was interrupted.
+
+    Times are in seconds.
+    """
     settings = Settings(
         threads=threads,
         provider=provider,
@@ -109,22 +119,31 @@ def measure(
         provenance="synthetic" if synthetic else "measured",
         again=again,
         energy_seconds=energy_seconds,
-        target=Target(host=host, python=python, ssh_options=tuple(ssh_option or ())),
+        period_s=period_s,
+        target=Target(
+            host=host,
+            python=python,
+            ssh_options=tuple(ssh_option or ()),
+            tracker=tracker,
+            tracker_key=tracker_key,
+            tvm_target=read_tvm_target(tvm_target),
+            compiler=compiler,
+        ),
         settings=settings,
     )
     if dry_run:
-        _print(job.describe(request), as_json, lambda plan: "\n".join(f"{name}: {value}" for name, value in plan.items()))
+        emit(job.describe(request), as_json, lambda plan: "\n".join(f"{name}: {value}" for name, value in plan.items()))
         return
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         job.run(
             request,
-            command=_command(),
+            command=command_line(),
             progress=lambda done, total, text: bar.update(task, completed=done, total=max(done, total)),
         )
     table = load_table(out)
-    _print({"out": str(out), **_summary(table)}, as_json, lambda found: f"{out}: {len(table.rows)} rows, {caption(table)}")
+    emit({"out": str(out), **summary(table)}, as_json, lambda found: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
 
 @app.command()
@@ -145,13 +164,13 @@ def check(
     findings = check_table(loaded, others=others, ops=work.ops if work else ())
     found = {
         "valid": True,
-        **_summary(loaded),
+        **summary(loaded),
         "coverage": loaded.coverage(work.ops) if work else None,
         "findings": [{"rule": f.rule, "text": f.text, "keys": list(f.keys)} for f in findings],
     }
     lines = [f"{table}: valid, {len(loaded.rows)} rows, {caption(loaded)}"]
     lines += [f"  {f.rule}: {f.text}{': ' + ', '.join(f.keys[:3]) if f.keys else ''}" for f in findings] or ["  no findings"]
-    _print(found, as_json, lambda _: "\n".join(lines))
+    emit(found, as_json, lambda _: "\n".join(lines))
 
 
 @app.command()
@@ -168,7 +187,7 @@ def show(
         rows = [
             {"key": r.key, "latency_s": r.latency_s, "energy_j": r.energy_j, "status": r.status} for r in loaded.rows.values()
         ]
-        _print({**_summary(loaded), "rows": rows, "header": loaded.header}, True, str)
+        emit({**summary(loaded), "rows": rows, "header": loaded.header}, True, str)
     else:
         Console().print(terminal_table(loaded))
 
@@ -183,7 +202,7 @@ def diff(
     one, two = load_any(first), load_any(second)
     found = compare_tables(one, two)
     if as_json:
-        _print(found.to_dict(), True, str)
+        emit(found.to_dict(), True, str)
         return
     console = Console()
     console.print(terminal_comparison(one, two, found))
@@ -204,7 +223,7 @@ def fit(
     spec = load_spec(device) if published is None else refit_spec(load_spec(device), published)
     write_table(out, build_estimate(spec, ops.values()))
     table = load_table(out)
-    _print({"out": str(out), **_summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
+    emit({"out": str(out), **summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
 
 @app.command(name="list")
@@ -225,7 +244,31 @@ def list_command(as_json: JsonFlag = False) -> None:
     lines = [
         f"{r['name']:<16} {r['provenance']:<10} {r['runtime']}-{r['dtype']}-{r['threads']}t  {r['description']}" for r in records
     ]
-    _print(records, as_json, lambda _: "\n".join([*lines, f"specifications: {', '.join(list_specs())}"]))
+    emit(records, as_json, lambda _: "\n".join([*lines, f"specifications: {', '.join(list_specs())}"]))
+
+
+@app.command()
+def certificates(
+    table: Annotated[list[str] | None, typer.Argument(help="Table files or device names; default: all that have one.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Figures of certificates side by side, for a README: table, single-operation sums, FLOPs, and measuring twice."""
+    tables = [load_any(name) for name in table or [str(record.path) for record in list_devices()]]
+    found = certificate_rows([one for one in tables if one.certificate is not None])
+    emit(found, as_json, lambda _: certificate_markdown(found))
+
+
+@app.command()
+def evidence(
+    folder: Annotated[Path, typer.Argument(help="Folder with the published latencies.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Error of a roofline on block positions that it has not seen, for every published set of latencies."""
+    found = [(published, left_out(published)) for published in load_sets(folder)]
+    as_rows = [
+        {"source": p.source, "device": p.device, "kind": p.kind, "batch": p.batch, "dropped": p.dropped, **e} for p, e in found
+    ]
+    emit(as_rows, as_json, lambda _: markdown(found))
 
 
 def main() -> None:
@@ -240,29 +283,6 @@ def main() -> None:
         sys.exit(130)
 
 
-def _summary(table: Table) -> dict[str, Any]:
-    proof = table.certificate
-    return {
-        "device": table.device.name,
-        "description": table.device.description,
-        "provenance": table.provenance,
-        "runtime": table.device.runtime,
-        "dtype": table.device.dtype,
-        "threads": table.device.threads,
-        "table_id": table.table_id,
-        "rows": len(table.rows),
-        "usable_rows": sum(r.latency_s is not None for r in table.rows.values()),
-        "energy": any(r.energy_j is not None for r in table.rows.values()),
-        "certificate": None
-        if proof is None
-        else {k: v for k, v in proof.items() if k not in ("record", "predicted_s", "measured_s")},
-    }
-
-
-def _print(found: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+def emit(found: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+    """Write a result to stdout, as JSON for a machine or as text."""
     sys.stdout.write((json.dumps(found, sort_keys=True) if as_json else text(found)) + "\n")
-
-
-def _command() -> str:
-    words = [Path(word).name if word.startswith(("/", "~")) else word for word in sys.argv[1:]]  # no folder of this machine
-    return shlex.join(["python", "-m", "latency_tables", *words])

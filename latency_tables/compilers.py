@@ -6,6 +6,7 @@ tens of times slower than ONNX Runtime on a CPU: its table is true for untuned T
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -112,26 +113,52 @@ class TorchRunner:
         return values[self._output]
 
 
+def tvm_modules() -> tuple[Any, Any]:
+    """``tvm`` and ``tvm.relax``.
+
+    Raises:
+        MissingExtraError: TVM is not installed.
+    """
+    tvm = _module("tvm")
+    from tvm import relax, rpc  # noqa: F401 - the second one registers itself as tvm.rpc
+
+    return tvm, relax
+
+
+def compile_tvm(model: bytes, *, threads: int, target: dict[str, Any] | None = None) -> tuple[Any, np.ndarray]:
+    """An ONNX model compiled by TVM's Relax pipeline, without tuning, and a random input for it.
+
+    Args:
+        model: serialized ONNX model with one input of a fixed shape.
+        threads: cores that the generated code is made for.
+        target: TVM's description of the board, as JSON; this processor by default.
+
+    Raises:
+        MissingExtraError: TVM is not installed.
+        MeasurementError: it cannot compile the model.
+    """
+    tvm, _ = tvm_modules()
+    from tvm.relax.frontend.onnx import from_onnx
+
+    parsed = _parse(model)
+    try:
+        described = target or {"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()}
+        module = from_onnx(parsed, keep_params_in_input=False)
+        compiled = tvm.compile(module, target=tvm.target.Target({"num-cores": threads, **described}))
+    except Exception as error:  # TVM's errors have no common root
+        raise MeasurementError(f"TVM cannot compile the model: {str(error)[-300:]}") from error
+    return compiled, _random_input(parsed.graph)
+
+
 class TvmRunner:
-    """A model compiled by TVM's Relax pipeline for this processor, without tuning."""
+    """A model compiled for this processor; calling it runs the model once."""
 
     def __init__(self, model: bytes, *, threads: int) -> None:
-        import os
-
         os.environ["TVM_NUM_THREADS"] = str(threads)
-        import tvm
-        from tvm import relax
-        from tvm.relax.frontend.onnx import from_onnx
-
-        parsed = _parse(model)
-        try:
-            module = from_onnx(parsed, keep_params_in_input=False)
-            target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu(), "num-cores": threads})
-            compiled = tvm.compile(module, target=target)
-        except Exception as error:  # TVM's errors have no common root
-            raise MeasurementError(f"TVM cannot compile the model: {str(error)[-300:]}") from error
+        tvm, relax = tvm_modules()
+        compiled, feed = compile_tvm(model, threads=threads)
         self._machine = relax.VirtualMachine(compiled, tvm.cpu())
-        self._machine.set_input("main", tvm.runtime.tensor(_random_input(parsed.graph)))
+        self._machine.set_input("main", tvm.runtime.tensor(feed))
         self.graph: dict[str, int] = {}
 
     def __call__(self) -> None:

@@ -1,7 +1,7 @@
 """Turns a finished measurement into a table: rows, overhead, calibration, certificate, and everything recorded beside.
 
-The certificate's networks were measured end to end and took no part in any fit; the same networks are also predicted
-from isolated single operations and from FLOPs, side by side.
+Which estimator makes a table is decided by its calibration networks; those of the certificate (``certify``) took no
+part in any fit.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from latency_tables.certify import (
+    constant_power_w,
+    energies_j,
+    make_certificate,
+    overhead_j,
+    row_sum_s,
+    usable,
+    visits_of,
+)
 from latency_tables.errors import MeasurementError
 from latency_tables.measure import Measurer
-from latency_tables.opspec import Device, OpSpec
-from latency_tables.plan import EMPTY, single_sum_s
+from latency_tables.opspec import Device
+from latency_tables.plan import EMPTY
 from latency_tables.schema import SCHEMA, Row, TableFile
-from latency_tables.statistics import (
-    ESTIMATORS,
-    accuracy,
-    calibrate,
-    correct_rows,
-    difference,
-    fit_line,
-    model_time_s,
-    paired_visits,
-)
-from latency_tables.timing import Visit
+from latency_tables.statistics import ESTIMATORS, calibrate, correct_rows, difference, model_time_s
 
 MIN_FOR_CORRECTION = 10
 
@@ -54,8 +52,9 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
     rows, calibration = choices[estimator]
     calibration["estimator"] = estimator
     calibration["mape_by_estimator"] = {name: fitted["mape"] for name, (_, fitted) in choices.items()}
-    powers = [e for e in measurer.journal.extra if e.get("kind") == "energy" and e.get("energy_j") is not None]
-    calibration["overhead_j"] = None if not powers else next((e["energy_j"] for e in powers if e["id"] == EMPTY), None)
+    powers = energies_j(measurer)
+    calibration["overhead_j"] = overhead_j(measurer)
+    calibration["power_w"] = constant_power_w(measurer, measurer.plan.calibration, estimator)
     header = {
         "schema": SCHEMA,
         "device": {
@@ -84,7 +83,7 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
     }
     if not powers:
         header["power_reason"] = measurer.hello.get("power_reason")
-    return TableFile(header, rows, _certificate(measurer, calibration, rows))
+    return TableFile(header, rows, make_certificate(measurer, calibration, rows))
 
 
 def _version() -> str:
@@ -94,23 +93,19 @@ def _version() -> str:
         return "unknown"
 
 
-def _visits(measurer: Measurer, estimator: str) -> Mapping[str, Sequence[Visit]]:
-    return paired_visits(measurer.journal.visits) if estimator == "paired" else measurer.journal.visits
-
-
 def _calibrated(measurer: Measurer, estimator: str) -> tuple[dict[str, Row], dict[str, Any]]:
     rows = _rows(measurer, estimator)
-    empty_s = model_time_s(_visits(measurer, estimator)[EMPTY], estimator)
-    fitting = _networks(measurer, measurer.plan.calibration, rows, estimator)
-    found = calibrate([s for s, _, _ in fitting], [m for _, m, _ in fitting], overhead_s=empty_s)
+    visits = visits_of(measurer, estimator)
+    empty_s = model_time_s(visits[EMPTY], estimator)
+    fitting = usable(measurer, measurer.plan.calibration, rows)
+    measured = [model_time_s(visits[name], estimator) for name, _ in fitting]
+    found = calibrate([row_sum_s(ops, rows) for _, ops in fitting], measured, overhead_s=empty_s)
     found["empty_s"] = empty_s
     if len(fitting) < MIN_FOR_CORRECTION:
         return rows, {**found, "ridge": None}
-    keys = sorted({op.key for _, _, ops in fitting for op in ops})
-    parts = np.array(
-        [[found["scale"] * rows[k].latency_s * sum(op.key == k for op in ops) for k in keys] for _, _, ops in fitting]
-    )
-    factors, fit = correct_rows(parts, np.array([m for _, m, _ in fitting]), found["overhead_s"])
+    keys = sorted({op.key for _, ops in fitting for op in ops})
+    parts = np.array([[found["scale"] * rows[k].latency_s * sum(op.key == k for op in ops) for k in keys] for _, ops in fitting])
+    factors, fit = correct_rows(parts, np.array(measured), found["overhead_s"])
     if fit["ridge"] is not None:
         for key, factor in zip(keys, factors.tolist(), strict=True):
             row = rows[key]
@@ -137,13 +132,13 @@ def _protocol(measurer: Measurer, calibration: dict[str, Any]) -> dict[str, Any]
         "elapsed_s": measurer.elapsed_s,
         "resumed": measurer.journal.resumed,
         "fixed": measurer.hello.get("settings"),
-        "batch": 1,
+        "batch": measurer.plan.rows[0].op.batch,
+        "network_factor": settings.network_factor,
     }
 
 
 def _rows(measurer: Measurer, estimator: str) -> dict[str, Row]:
-    visits, failed, rows = _visits(measurer, estimator), measurer.journal.failed, {}
-    energies = {e["id"]: e.get("energy_j") for e in measurer.journal.extra if e.get("kind") == "energy"}
+    visits, failed, rows, energies = visits_of(measurer, estimator), measurer.journal.failed, {}, energies_j(measurer)
     for plan in measurer.plan.rows:
         op = plan.op
         details: dict[str, Any] = {"method": plan.method, "macs": op.macs, "params": op.params, "bytes": op.bytes_moved}
@@ -169,38 +164,3 @@ def _rows(measurer: Measurer, estimator: str) -> dict[str, Row]:
         energy = None if more is None or less is None or more <= less else (more - less) / plan.divisor
         rows[op.key] = Row(op.key, value, energy, "ok", details)
     return rows
-
-
-def _networks(
-    measurer: Measurer, networks: Sequence[tuple[str, tuple[OpSpec, ...]]], rows: dict[str, Row], estimator: str
-) -> list[tuple[float, float, tuple[OpSpec, ...]]]:
-    """``(sum of rows, measured, operations)`` of each network that ran and has all its rows."""
-    visits, failed = _visits(measurer, estimator), measurer.journal.failed
-    usable = {key: row.latency_s for key, row in rows.items() if row.latency_s is not None}
-    return [
-        (sum(usable[op.key] for op in ops), model_time_s(visits[name], estimator), ops)
-        for name, ops in networks
-        if name not in failed and all(op.key in usable for op in ops)
-    ]
-
-
-def _certificate(measurer: Measurer, calibration: dict[str, Any], rows: dict[str, Row]) -> dict[str, Any] | None:
-    estimator = calibration["estimator"]
-    proof = _networks(measurer, measurer.plan.certificate, rows, estimator)
-    if not proof:
-        return None
-    measured = [m for _, m, _ in proof]
-    predicted = [calibration["overhead_s"] + calibration["scale"] * s for s, _, _ in proof]
-    found = accuracy(predicted, measured)
-    found["left_out"] = len(measurer.plan.certificate) - len(proof)
-    found["uncalibrated"] = accuracy([calibration["empty_s"] + s for s, _, _ in proof], measured)
-    fitting = _networks(measurer, measurer.plan.calibration, rows, estimator)
-    if len(fitting) >= 3:
-        intercept, slope = fit_line([sum(op.macs for op in ops) for _, _, ops in fitting], [m for _, m, _ in fitting])
-        found["flops"] = accuracy([intercept + slope * sum(op.macs for op in ops) for _, _, ops in proof], measured)
-    times = {name: model_time_s(v, estimator) for name, v in _visits(measurer, estimator).items() if name.startswith("single-")}
-    if measurer.plan.singles and set(measurer.plan.singles.values()) <= set(times):
-        sums = [single_sum_s(ops, measurer.plan.singles, times) for _, _, ops in proof]
-        found["single_operations"] = accuracy(sums, measured)
-    found["predicted_s"], found["measured_s"] = predicted, measured
-    return found

@@ -25,6 +25,7 @@ def terminal_table(table: Table) -> Any:
         ("us", "right"),
         ("interval", "right"),
         ("mJ", "right"),
+        ("P x t mJ", "right"),
         ("MMAC", "right"),
         ("note", "left"),
     ):
@@ -34,7 +35,8 @@ def terminal_table(table: Table) -> Any:
             row.key,
             _us(row.latency_s),
             _interval(row),
-            "-" if row.energy_j is None else f"{row.energy_j * 1e3:.3g}",
+            _mj(row.energy_j),
+            _mj(None if table.power_w is None or row.latency_s is None else table.power_w * row.latency_s),
             f"{OpSpec.from_key(row.key).macs / 1e6:.2f}",
             _note(row),
         )
@@ -48,6 +50,7 @@ def caption(table: Table) -> str:
         f"{table.provenance}; {device.runtime}, {device.dtype}, {device.threads} thread(s); a network costs "
         f"{table.overhead_s * 1e6:.1f} us + {table.scale:.4f} x sum of rows"
     )
+    text += f"; {_energy(table)}"
     proof = table.certificate
     if proof is None:
         return f"{text}; no certificate"
@@ -56,6 +59,17 @@ def caption(table: Table) -> str:
         f"{text}; on {proof['networks']} other whole networks: error {proof['mape']:.2%}, "
         f"{proof['within_10']:.0%} within 10 %, tau {tau}, bias {proof['bias']:+.2%}"
     )
+
+
+def _energy(table: Table) -> str:
+    """What the energies are worth, always beside constant power times time."""
+    if table.power_w is None or all(row.energy_j is None for row in table.rows.values()):
+        return "energy unknown"
+    proof = (table.certificate or {}).get("energy")
+    if proof is None:
+        kind = "is that" if table.provenance == "estimated" else "has no certificate"
+        return f"energy beside {table.power_w:.3g} W x time: {kind}"
+    return f"energy error {proof['rows']['mape']:.2%}, of {table.power_w:.3g} W x time {proof['power_times_time']['mape']:.2%}"
 
 
 def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None = None) -> None:
@@ -119,6 +133,10 @@ def short_name(key: str) -> str:
     op = OpSpec.from_key(key)
     widen = f" e{op.expansion}" if op.kind == "mbconv" else ""
     return f"{op.kind} {op.in_channels}x{op.in_height}x{op.in_width}→{op.out_channels} k{op.kernel}s{op.stride}{widen}"
+
+
+def _mj(value_j: float | None) -> str:
+    return "-" if value_j is None else f"{value_j * 1e3:.3g}"
 
 
 def _us(value_s: float | None) -> str:

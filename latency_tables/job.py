@@ -24,7 +24,7 @@ from latency_tables.remote import Target
 from latency_tables.schema import TableFile, read_table, write_table
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
 
-SECONDS_A_MODEL = 0.03
+SECONDS_A_VISIT = 0.05
 RUNTIMES = ("onnxruntime", "torch", "tvm")
 
 
@@ -41,6 +41,8 @@ class Request:
         provenance: ``measured``, or ``synthetic`` under emulation.
         again: replace an existing table.
         energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
+        period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
+        paced_seconds: so long for each network.
         target, settings: where and how.
     """
 
@@ -55,6 +57,8 @@ class Request:
     provenance: str = "measured"
     again: bool = False
     energy_seconds: float = 2.0
+    period_s: float | None = None
+    paced_seconds: float = 1.0
     target: Target = field(default_factory=Target)
     settings: Settings = field(default_factory=Settings)
 
@@ -68,6 +72,10 @@ class Request:
             faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
         if self.batch < 1 or self.settings.threads < 1:
             faults.append(f"batch and threads must be at least 1, got {self.batch} and {self.settings.threads}")
+        if self.target.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
+            faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
+        if self.period_s is not None and not 0 < self.period_s <= 10:
+            faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
         if not self.device or "/" in self.device:
             faults.append(f"device must be a name without slashes, got {self.device!r}")
         if faults:
@@ -98,10 +106,12 @@ class Request:
 def describe(request: Request) -> dict[str, Any]:
     """What a request would do: models, rows, networks and expected time."""
     plan = request.plan()
-    base_s = SECONDS_A_MODEL * request.settings.min_rounds * len(plan.builders)
+    base_s = SECONDS_A_VISIT * sum(request.settings.least_visits(name) for name in plan.builders)
+    if request.period_s is not None:
+        base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
     return {
         "device": request.device,
-        "host": request.target.host or "this machine",
+        "host": request.target.host or request.target.tracker or "this machine",
         "runtime": request.runtime,
         "dtype": request.dtype,
         "threads": request.settings.threads,
@@ -172,6 +182,7 @@ def _measure(request: Request, progress: Callable[[int, int, str], None], comman
         "runtime": request.runtime,
         "dtype": request.dtype,
         "host": request.target.host,
+        "tracker": request.target.tracker,
         "provenance": request.provenance,
         "settings": settings,
     }
@@ -181,6 +192,8 @@ def _measure(request: Request, progress: Callable[[int, int, str], None], comman
         measurer.run()
         if request.energy_seconds > 0 and measurer.hello.get("power"):
             _energy(measurer, request.energy_seconds)
+        if request.period_s is not None:
+            _paced(measurer, request.period_s, request.paced_seconds)
         words = request.description or _words(measurer.hello.get("fingerprint", {}))
         device = Device(request.device, words, request.runtime, request.dtype, request.settings.threads)
         return compose_table(measurer, device, space=request.work().space, command=command, provenance=request.provenance)
@@ -189,11 +202,14 @@ def _measure(request: Request, progress: Callable[[int, int, str], None], comman
 
 
 def _energy(measurer: Measurer, seconds: float) -> None:
-    done = {e["id"] for e in measurer.journal.extra if e.get("kind") == "energy"}
     needed = {EMPTY} | {name for row in measurer.plan.rows for name in (row.more, row.less)}
-    for name in sorted(needed - done - set(measurer.journal.failed)):
-        for answer in measurer.extra("energy", [name], seconds=seconds):
-            measurer.journal.add({"kind": "energy", **answer})
+    networks = {name for name, _ in (*measurer.plan.calibration, *measurer.plan.certificate)}
+    measurer.extra("energy", sorted((needed | networks) - {""} - set(measurer.journal.failed)), seconds=seconds)
+
+
+def _paced(measurer: Measurer, period_s: float, seconds: float) -> None:
+    networks = [name for name, _ in (*measurer.plan.calibration, *measurer.plan.certificate)]
+    measurer.extra("paced", [n for n in networks if n not in measurer.journal.failed], period_s=period_s, seconds=seconds)
 
 
 def _words(fingerprint: dict[str, Any]) -> str:

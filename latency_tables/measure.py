@@ -8,7 +8,7 @@ the journal before the next batch starts; a lost core is started again, and an i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +18,12 @@ from latency_tables.errors import MeasurementError
 from latency_tables.journal import Journal
 from latency_tables.plan import EMPTY, MeasurePlan, RowPlan
 from latency_tables.remote import Connection, LostBoard, Target
+from latency_tables.rpc import TrackerConnection
 from latency_tables.statistics import difference, paired_visits
 from latency_tables.timing import Visit, VisitPlan
 
 BATCH = 16
+NETWORK_TOLERANCE = 0.5
 MAX_LOST = 5
 
 
@@ -33,7 +35,8 @@ class Settings:
         threads, provider, nchw: see ``OnnxRunner``.
         visit: how long one visit is.
         min_rounds, max_rounds: visits of every model, at least and at most.
-        tolerance: half-width of a row's interval, relative, at which it is sure.
+        network_factor: whole networks get so many times the visits, as calibration and certificate stand on them.
+        tolerance: half-width of a row's interval, relative, at which it is sure; half of it for whole networks.
         budget_s: wall time after which no new round starts (the first ``min_rounds`` are always made).
         seed: order of visits and weights of models.
         nice: priority that the core asks for.
@@ -46,11 +49,18 @@ class Settings:
     visit: VisitPlan = field(default_factory=VisitPlan)
     min_rounds: int = 9
     max_rounds: int = 40
+    network_factor: int = 2
     tolerance: float = 0.02
     budget_s: float = 240.0
     seed: int = 0
     nice: int = -10
     pin: bool = True
+
+    def least_visits(self, name: str) -> int:
+        """How often a model is visited at least: single operations seldom, whole networks often."""
+        if name.startswith("single-"):
+            return min(3, self.min_rounds)
+        return self.min_rounds * (max(1, self.network_factor) if name.startswith("net-") else 1)
 
 
 class Measurer:
@@ -79,7 +89,7 @@ class Measurer:
         self.runtime = runtime
         self.hello: dict[str, Any] = {}
         self.states: list[dict[str, Any]] = []
-        self._connection: Connection | None = None
+        self._connection: Connection | TrackerConnection | None = None
         self._loaded: set[str] = set()
         self._paired: dict[str, list[Visit]] = {}
         self._lost = 0
@@ -106,16 +116,30 @@ class Measurer:
         finally:
             self.close()
 
-    def extra(self, verb: str, names: list[str], **values: Any) -> list[dict[str, Any]]:
-        """Further requests on loaded models (``paced``, ``energy``), one answer a model."""
+    def extra(self, verb: str, names: Sequence[str], **values: Any) -> None:
+        """Further requests on models (``paced``, ``energy``); each answer goes to the journal at once, none is asked twice.
 
-        def ask(core: Connection) -> list[dict[str, Any]]:
+        Args:
+            verb: of the measuring core.
+            names: model ids.
+            **values: further fields of the request.
+
+        Raises:
+            MeasurementError: the core cannot be started, or is lost again and again.
+        """
+
+        def ask(core: Connection) -> None:
             for name in names:
+                if name in {e["id"] for e in self.journal.extra if e.get("kind") == verb}:
+                    continue
                 self._load(core, name)
-            return list(core.ask(verb, ids=[n for n in names if n not in self.journal.failed], **values))
+                if name not in self.journal.failed:
+                    self.journal.add({"kind": verb, **core.one(verb, ids=[name], **values)})
+                core.one("drop", ids=[name])
+                self._loaded.discard(name)
 
         try:
-            return self._with_core(ask)
+            self._with_core(ask)
         finally:
             self.close()
 
@@ -135,10 +159,10 @@ class Measurer:
 
     def _due(self) -> list[str]:
         names = [name for name in self.plan.builders if name not in self.journal.failed]
-        basic = [name for name in names if self._rounds(name) < self._least(name)]
-        if basic:
-            fewest = min(self._rounds(name) for name in basic)
-            return [name for name in basic if self._rounds(name) == fewest]
+        basic = [name for name in names if self._rounds(name) < self.settings.least_visits(name)]
+        if basic:  # whole networks are visited more often than blocks, over the same time and not after them
+            done = {name: self._rounds(name) / self.settings.least_visits(name) for name in basic}
+            return [name for name in basic if done[name] == min(done.values())]
         if self.elapsed_s > self.settings.budget_s:
             return []
         self._paired = paired_visits(self.journal.visits)
@@ -146,24 +170,21 @@ class Measurer:
         for row in self.plan.rows:
             if not self._is_sure(row):
                 unsure |= {row.more, row.less}
-        for name, _ in (*self.plan.calibration, *self.plan.certificate):
-            if name not in self.journal.failed and not self._is_sure(RowPlan(self.plan.rows[0].op, "network", name, "", 1)):
+        for name, ops in self.plan.networks:
+            if name not in self.journal.failed and not self._is_sure(RowPlan(ops[0], "network", name, "", 1), NETWORK_TOLERANCE):
                 unsure.add(name)
         return [name for name in names if name in unsure and self._rounds(name) < self.settings.max_rounds]
 
-    def _least(self, name: str) -> int:
-        return min(3, self.settings.min_rounds) if name.startswith("single-") else self.settings.min_rounds
-
-    def _is_sure(self, row: RowPlan) -> bool:
+    def _is_sure(self, row: RowPlan, share: float = 1.0) -> bool:
         visits = self._paired or paired_visits(self.journal.visits)
         if row.more in self.journal.failed or row.less in self.journal.failed:
             return True
         value, low, high = difference(visits[row.more], visits[row.less] if row.less else None, row.divisor)
-        return value > 0 and (high - low) / 2 <= self.settings.tolerance * value
+        return value > 0 and (high - low) / 2 <= share * self.settings.tolerance * value
 
     def _sentinel(self) -> str:
-        networks = [name for name, _ in (*self.plan.calibration, *self.plan.certificate) if name not in self.journal.failed]
-        return networks[0] if networks else EMPTY
+        networks = [name for name, _ in self.plan.calibration or self.plan.networks if name not in self.journal.failed]
+        return networks[len(networks) // 2] if networks else EMPTY
 
     def _visit_all(self, names: list[str]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -176,10 +197,13 @@ class Measurer:
             for answer in core.ask("visit", ids=wanted, sentinel=self._sentinel(), plan=self.settings.visit.to_dict()):
                 found[answer["id"]] = answer["visit"]
                 done = sum(map(len, self.journal.visits.values())) + len(found)
-                self._progress(done, self.settings.min_rounds * len(self.plan.builders), answer["id"])
+                self._progress(done, self._planned(), answer["id"])
 
         self._with_core(visit)
         return found
+
+    def _planned(self) -> int:
+        return sum(self.settings.least_visits(name) for name in self.plan.builders)
 
     def _load(self, core: Connection, name: str) -> None:
         if name in self._loaded or name in self.journal.failed:
@@ -206,9 +230,9 @@ class Measurer:
                     ) from error
                 time.sleep(min(2**self._lost, 20) * 0.5)
 
-    def _core(self) -> Connection:
+    def _core(self) -> Connection | TrackerConnection:
         if self._connection is None:
-            self._connection = Connection(self.target)
+            self._connection = TrackerConnection(self.target) if self.target.tracker else Connection(self.target)
             wishes = {
                 "nice": self.settings.nice,
                 "pin": self.settings.pin,

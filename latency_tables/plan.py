@@ -29,7 +29,6 @@ from latency_tables.quantise import quantise_model
 from latency_tables.worklists import WorkList
 
 CHAIN = 5
-CALIBRATION_SHARE = 0.5
 EMPTY = "empty"
 
 
@@ -51,7 +50,7 @@ class MeasurePlan:
     Attributes:
         builders: function that builds the ONNX bytes, by model id.
         rows: how each row is computed.
-        calibration, certificate: model ids of whole networks, with their operations; disjoint.
+        calibration, certificate, uniform: model ids of whole networks, with their operations; disjoint.
         singles: model id of each isolated primitive, by layer; for comparison in the certificate only.
     """
 
@@ -60,11 +59,18 @@ class MeasurePlan:
     calibration: tuple[tuple[str, tuple[OpSpec, ...]], ...]
     certificate: tuple[tuple[str, tuple[OpSpec, ...]], ...]
     singles: dict[Layer, str]
+    uniform: tuple[tuple[str, tuple[OpSpec, ...]], ...] = ()
+
+    @property
+    def networks(self) -> tuple[tuple[str, tuple[OpSpec, ...]], ...]:
+        """All whole networks, whatever they serve."""
+        return (*self.calibration, *self.certificate, *self.uniform)
 
     @property
     def plan_id(self) -> str:
         """Names the set of models, so that a journal of another set is refused."""
-        text = "\n".join([*sorted(self.builders), *(n for n, _ in self.calibration), "|", *(n for n, _ in self.certificate)])
+        groups = ((name for name, _ in group) for group in (self.calibration, self.certificate, self.uniform))
+        text = "\n".join([*sorted(self.builders), *("|".join(group) for group in groups)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -76,7 +82,8 @@ def network_id(ops: Sequence[OpSpec]) -> str:
 def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> MeasurePlan:
     """The models for a work list.
 
-    A seeded half of its networks calibrates, the others certify.
+    Half of its networks calibrates, the others certify: a seeded draw out of each pair of networks with neighbouring MACs,
+    so that both halves reach over the same range. The uniform ones only certify.
 
     Raises:
         ShapeError: a network of the list does not fit together.
@@ -86,16 +93,16 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
     for op in work.ops:
         rows.append(_plan_row(op, builders, seed))
     networks = {}
-    for ops in work.networks:
+    for ops in (*work.networks, *work.uniform):
         check_chain(ops)
         networks[network_id(ops)] = ops
         builders[network_id(ops)] = lambda ops=ops: _network(ops, seed)
-    order = list(networks)
-    np.random.default_rng(seed).shuffle(order)
-    count = max(1, round(CALIBRATION_SHARE * len(order))) if len(order) > 1 else 0
+    spread = list(dict.fromkeys(map(network_id, work.networks)))
+    calibration, certificate = _split(spread, {name: sum(op.macs for op in networks[name]) for name in spread}, seed)
+    uniform = [name for name in networks if name not in spread]
     layers: dict[Layer, str] = {}
     if singles:
-        for op in sorted({op for name in order[count:] for op in networks[name]}, key=lambda op: op.key):
+        for op in sorted({op for name in (*certificate, *uniform) for op in networks[name]}, key=lambda op: op.key):
             for layer in op.layers():
                 bare = dataclasses.replace(layer, name="single")
                 if bare not in layers:
@@ -103,8 +110,18 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
                     builders[layers[bare]] = lambda layer=bare, op=op: _in_dtype(
                         build_layer_model(layer, batch=op.batch, seed=seed), op.dtype
                     )
-    named = [(name, networks[name]) for name in order]
-    return MeasurePlan(builders, tuple(rows), tuple(named[:count]), tuple(named[count:]), layers)
+    groups = [tuple((name, networks[name]) for name in group) for group in (calibration, certificate, uniform)]
+    return MeasurePlan(builders, tuple(rows), groups[0], groups[1], layers, groups[2])
+
+
+def _split(names: Sequence[str], macs: dict[str, int], seed: int) -> tuple[list[str], list[str]]:
+    rng, ordered = np.random.default_rng(seed), sorted(names, key=lambda name: (macs[name], name))
+    first, second = [], []
+    for pair in zip(ordered[::2], ordered[1::2]):
+        chosen = int(rng.integers(2))
+        first.append(pair[chosen])
+        second.append(pair[1 - chosen])
+    return first, second + ordered[len(ordered) // 2 * 2 :]
 
 
 def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -> RowPlan:

@@ -24,6 +24,7 @@ from latency_tables.roofline import Roofline
 FITTED = ("launch_s", "utilisation_conv", "utilisation_dw", "utilisation_bandwidth")
 BOUNDS = {"launch_s": (1e-9, 1e-2)}
 HEADER_CHANNELS, CLASSES = 1504, 100
+KINDS = {"conv": 0, "dw": 1, "fc": 2}
 PARTS = 26  # stem, 22 blocks, header, pooling, classifier
 
 
@@ -66,15 +67,51 @@ def predict_row(roofline: Roofline, row: PublishedRow) -> float:
     return sum(map(roofline.kernel_s, row.layers)) - sum(map(roofline.kernel_s, row.minus))
 
 
-def fit_roofline(start: Roofline, rows: Sequence[PublishedRow]) -> Roofline:
+def predict_rows(roofline: Roofline, rows: Sequence[PublishedRow], *, batch: int = 1) -> np.ndarray:
+    """``[rows]`` seconds, as :func:`predict_row` gives them one by one, in one pass over all kernels."""
+    return _seconds(roofline, _Kernels.of(rows, batch))
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """All kernels of some rows as arrays ``[kernels]``: operations, bytes, kind, row and sign; ``count`` rows."""
+
+    flops: np.ndarray
+    moved: np.ndarray
+    kind: np.ndarray
+    row: np.ndarray
+    sign: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, rows: Sequence[PublishedRow], batch: int) -> _Kernels:
+        signed = [(layer, i, 1.0) for i, row in enumerate(rows) for layer in row.layers]
+        signed += [(layer, i, -1.0) for i, row in enumerate(rows) for layer in row.minus]
+        flops = [2.0 * batch * layer.macs for layer, _, _ in signed]
+        moved = [4.0 * (batch * (la.elements_in + la.elements_out) + la.params) for la, _, _ in signed]
+        kinds = [KINDS.get(layer.kind, len(KINDS)) for layer, _, _ in signed]
+        columns = (flops, moved, kinds, [i for _, i, _ in signed], [sign for *_, sign in signed])
+        return cls(*map(np.array, columns), len(rows))
+
+
+def _seconds(roofline: Roofline, kernels: _Kernels) -> np.ndarray:
+    shares = np.array([roofline.utilisation_conv, roofline.utilisation_dw, roofline.utilisation_fc, np.inf])
+    compute = kernels.flops / (roofline.peak_flops * shares[kernels.kind])
+    work = np.maximum(compute, kernels.moved / (roofline.bandwidth_bytes_per_s * roofline.utilisation_bandwidth))
+    times = np.maximum(roofline.launch_s, work) if roofline.combine == "max" else roofline.launch_s + work
+    return np.bincount(kernels.row, weights=kernels.sign * times, minlength=kernels.count)
+
+
+def fit_roofline(start: Roofline, rows: Sequence[PublishedRow], *, batch: int = 1) -> Roofline:
     """Constants :data:`FITTED` by least squares of the relative error, from ``start``; the others stay."""
     names = [name for name in FITTED]
     low = np.log([BOUNDS.get(name, (1e-4, 1.0))[0] for name in names])
     high = np.log([BOUNDS.get(name, (1e-4, 1.0))[1] for name in names])
+    kernels, measured = _Kernels.of(rows, batch), np.array([row.latency_s for row in rows])
 
     def residuals(logs: np.ndarray) -> np.ndarray:
         roofline = replace(start, **dict(zip(names, np.exp(logs).tolist(), strict=True)))
-        return np.array([predict_row(roofline, row) / row.latency_s - 1 for row in rows])
+        return _seconds(roofline, kernels) / measured - 1
 
     first = np.clip(np.log([max(getattr(start, name), 1e-9) for name in names]), low + 1e-6, high - 1e-6)
     found = optimize.least_squares(residuals, first, bounds=(low, high), loss="soft_l1")
@@ -134,11 +171,27 @@ def refit_spec(spec: dict[str, Any], path: str | Path) -> dict[str, Any]:
 
 
 def _row(line: dict[str, str]) -> PublishedRow:
-    found = re.fullmatch(r"k(\d+)_e(\d+)", line["op"])
+    shape = tuple(int(line[name]) for name in ("in_ch", "out_ch", "stride", "input_h", "input_w"))
+    return block_row(line["op"], shape, float(line["value"]) * 1e-3)
+
+
+def block_row(name: str, shape: tuple[int, ...], latency_s: float, *, above_skip: bool = True) -> PublishedRow:
+    """A published latency of one FBNet block.
+
+    Args:
+        name: such as ``k3_e6``.
+        shape: ``(in_channels, out_channels, stride, height, width)``, of the input.
+        latency_s: published seconds.
+        above_skip: whether ``skip``'s seconds at the same place were taken away.
+
+    Raises:
+        ValueError: the name is no such block.
+    """
+    found = re.fullmatch(r"k(\d+)_e(\d+)", name)
     if not found:
-        raise ValueError(f"operation {line['op']!r}")
+        raise ValueError(f"operation {name!r}")
     kernel, widen = int(found[1]), int(found[2])
-    c, o, stride, h, w = (int(line[name]) for name in ("in_ch", "out_ch", "stride", "input_h", "input_w"))
+    c, o, stride, h, w = shape
     m, y, x = c * widen, -(-h // stride), -(-w // stride)
     layers = (
         Layer("expand", "conv", c, m, h, w, 1, 1, 1, 0, h, w),
@@ -146,5 +199,5 @@ def _row(line: dict[str, str]) -> PublishedRow:
         Layer("project", "conv", m, o, y, x, 1, 1, 1, 0, y, x),
     )
     keeps = stride == 1 and c == o
-    minus = () if keeps else (Layer("skip", "conv", c, o, h, w, 1, 1, stride, 0, y, x),)
-    return PublishedRow(line["op"], f"{c}-{o}-s{stride}-{h}x{w}", layers, minus, float(line["value"]) * 1e-3)
+    minus = () if keeps or not above_skip else (Layer("skip", "conv", c, o, h, w, 1, 1, stride, 0, y, x),)
+    return PublishedRow(name, f"{c}-{o}-s{stride}-{h}x{w}", layers, minus, latency_s)

@@ -41,16 +41,25 @@ class Target:
         python: the Python there.
         folder: where the core is put there, relative to the home directory.
         ssh_options: further options of ssh, such as ``("-p", "2222")``.
+        tracker, tracker_key: ``host:port`` of a TVM RPC tracker and the device's key there, instead of ``host``.
+        tvm_target: what TVM compiles for, as its JSON object; this processor by default.
+        compiler: what links for the board, such as ``aarch64-linux-gnu-g++``.
     """
 
     host: str | None = None
     python: str = "python3"
     folder: str = ".latency_tables"
     ssh_options: tuple[str, ...] = field(default=())
+    tracker: str | None = None
+    tracker_key: str = "board"
+    tvm_target: dict[str, Any] | None = None
+    compiler: str | None = None
 
     def __post_init__(self) -> None:
         if self.host is not None and (not self.host or self.host.startswith("-") or any(c.isspace() for c in self.host)):
             raise RequestError(f"host must look like user@board, got {self.host!r}")
+        if self.host is not None and self.tracker is not None:
+            raise RequestError("a board is reached by host or by tracker, got both")
 
 
 def core_archive() -> tuple[str, bytes]:

@@ -28,6 +28,7 @@ STATUSES = ("ok", "unsupported", "failed")
 MAX_FILE_BYTES = 64 * 2**20
 MAX_LATENCY_S = 3600.0
 MAX_ENERGY_J = 1e6
+MAX_POWER_W = 1e5
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ def check_header(record: dict[str, Any], where: str) -> dict[str, Any]:
     number(calibration.get("scale"), f"{where}: calibration.scale", low=0, high=100, positive=True)
     if calibration.get("overhead_j") is not None:
         number(calibration["overhead_j"], f"{where}: calibration.overhead_j", low=0, high=MAX_ENERGY_J)
+    if calibration.get("power_w") is not None:
+        number(calibration["power_w"], f"{where}: calibration.power_w", low=0, high=MAX_POWER_W, positive=True)
     interval = calibration.get("interval_factors")
     if interval is not None:
         if not isinstance(interval, list) or len(interval) != 2:

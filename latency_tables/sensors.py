@@ -1,8 +1,10 @@
 """What a board can say about itself: power, clocks, temperature, throttling. Reads sysfs; a fake root makes it testable.
 
-Power comes from the total input rail (INA3221 of a Jetson through hwmon or iio, INA238 of a Thor) or from the energy
-counter of an x86 package (RAPL). Rails are never summed by guess: a board without a known total rail has no power, and
-no power is None, never 0. What cannot be read is None. Standard library only, Python 3.8 syntax.
+Power comes from the total input rail (INA3221 of a Jetson through hwmon or iio, INA238 of a Thor), from the energy
+counter of an x86 package (RAPL), or from the power-management chip of a Raspberry Pi 5, which has no total: there the
+rails that have both volts and amps are summed, which reads less than the supply gives, and the sensor's name says so.
+Elsewhere rails are never summed: a board without a known total rail has no power, and no power is None, never 0. What
+cannot be read is None. Standard library only, Python 3.8 syntax.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import glob
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import threading
 import time
@@ -19,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN", "VIN_SYS_5V0")
-SAMPLE_S = 0.01
+SAMPLE_S, PMIC_SAMPLE_S = 0.01, 0.1  # the chip is asked through a program, which costs milliseconds
+PMIC_LINE = re.compile(r"^\s*(\S+)_([AV])\s+(current|volt)\(\d+\)=(-?[0-9.]+)([AV])\s*$")
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,14 @@ class PowerSource:
         kind: ``power`` (``read`` gives watts now) or ``counter`` (``read`` gives joules so far).
         read: the reading, or None if it failed.
         wrap_j: where a counter starts again.
+        sample_s: seconds between readings.
     """
 
     name: str
     kind: str
     read: Callable[[], float | None]
     wrap_j: float | None = None
+    sample_s: float = SAMPLE_S
 
 
 def read_text(path: str) -> str | None:
@@ -88,9 +94,44 @@ def find_power_source(root: str = "/") -> tuple[PowerSource | None, str]:
             return PowerSource(
                 f"RAPL {name}", "counter", lambda p=path: _scaled(p, 1e-6), None if wrap is None else wrap * 1e-6
             ), name
+    if pmic_power_w() is not None:
+        return PowerSource("PMIC sum of rails, under-reads the supply", "power", pmic_power_w, sample_s=PMIC_SAMPLE_S), "PMIC"
     if seen:
         return None, f"no known total rail among {', '.join(sorted(set(seen)))}"
     return None, "no power sensor is readable"
+
+
+def pmic_power_w(command: str = "vcgencmd") -> float | None:
+    """Watts over all rails of a Raspberry Pi 5's power-management chip; None on other boards."""
+    try:
+        text = subprocess.run([command, "pmic_read_adc"], capture_output=True, text=True, timeout=5, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_pmic(text)
+
+
+def parse_pmic(text: str) -> float | None:
+    """Watts in what ``vcgencmd pmic_read_adc`` prints: volts times amps of each rail that has both; None if none has.
+
+    Lines look like ``VDD_CORE_A current(7)=1.50000000A`` and ``VDD_CORE_V volt(15)=0.87500000V``. Rails with volts only
+    (the 5 V input, the battery) carry no power figure. A rail with amps but no volts makes the answer unknown.
+    """
+    volts: dict[str, float] = {}
+    amps: dict[str, float] = {}
+    for line in text.splitlines():
+        found = PMIC_LINE.match(line)
+        if not found:
+            continue
+        rail, letter, what, value, unit = found.groups()
+        if letter != unit or (what == "current") != (unit == "A"):
+            return None
+        try:
+            (amps if unit == "A" else volts)[rail] = float(value)
+        except ValueError:
+            return None
+    if not amps or not set(amps) <= set(volts):
+        return None
+    return sum(volts[rail] * amps[rail] for rail in amps)
 
 
 def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float) -> dict[str, float] | None:
@@ -105,7 +146,7 @@ def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float
     def sample() -> None:
         while not stop.is_set():
             readings.append((time.perf_counter(), source.read()))
-            stop.wait(SAMPLE_S)
+            stop.wait(source.sample_s)
 
     sampler = threading.Thread(target=sample, daemon=True)
     start = time.perf_counter()

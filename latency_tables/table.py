@@ -31,6 +31,7 @@ class Prediction:
         overhead_s: the fixed part of ``latency_s``.
         provenance: of the table: measured, derived, estimated or synthetic.
         interval: ``(low_s, high_s)`` holding 95 % of networks (residual quantiles, or the estimate's error), or None.
+        power_times_time_j: one constant power times ``latency_s``, joules: what ``energy_j`` must beat; None where unknown.
     """
 
     latency_s: float
@@ -39,6 +40,7 @@ class Prediction:
     overhead_s: float
     provenance: str
     interval: tuple[float, float] | None
+    power_times_time_j: float | None = None
 
 
 class Table:
@@ -88,6 +90,14 @@ class Table:
     def overhead_j(self) -> float | None:
         """Fixed joules of one inference, or None where energy is unknown."""
         value = self.header["calibration"].get("overhead_j")
+        return None if value is None else float(value)
+
+    @property
+    def power_w(self) -> float | None:
+        """The constant power of the trivial energy model, watts: of the calibration networks, or an estimate's; or None."""
+        if self._roofline is not None:
+            return self._roofline.power_w
+        value = self.header["calibration"].get("power_w")
         return None if value is None else float(value)
 
     def latency_s(self, op: OpSpec) -> float:
@@ -146,6 +156,7 @@ class Table:
             overhead_s=self.overhead_s,
             provenance=self.provenance,
             interval=None if factors is None else (factors[0] * latency, factors[1] * latency),
+            power_times_time_j=None if self.power_w is None else self.power_w * latency,
         )
 
     def cast(self, ops: Sequence[OpSpec]) -> list[OpSpec]:

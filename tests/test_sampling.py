@@ -1,6 +1,8 @@
 """Random architectures as files, predictions by operation, and the work lists that tables are made from."""
 
+import itertools
 import json
+import math
 
 import numpy as np
 import onnxruntime
@@ -8,7 +10,14 @@ import pytest
 import torch
 
 from cosearch.pipeline import sampling
-from cosearch.pipeline.sampling import predict_architecture, reference_models, write_references, write_samples, write_worklist
+from cosearch.pipeline.sampling import (
+    predict_architecture,
+    reference_models,
+    spread_networks,
+    write_references,
+    write_samples,
+    write_worklist,
+)
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import derive
 from cosearch.space.network import impala_cnn, nature_cnn
@@ -162,6 +171,29 @@ def test_a_work_list_holds_the_space_and_different_networks(tmp_path):
     write_worklist(SPACE, path, networks=40, seed=4)
     assert path.read_bytes() != first
     assert max(map(len, first.splitlines())) < 300  # one operation a line
+
+
+def test_networks_of_a_work_list_come_from_the_whole_range_of_work(tmp_path):
+    """The cheapest and the dearest by brute force over all architectures bound the range that the sample must nearly fill."""
+    work = sorted(sum(op.macs for op in SPACE.architecture(c).ops()) for c in itertools.product(range(9), repeat=3))
+    steps = [i / 7 for i in range(8)]
+    found = spread_networks(SPACE, 8, torch.Generator().manual_seed(1))
+    reached = [math.log(sum(op.macs for op in a.ops()) / work[0]) / math.log(work[-1] / work[0]) for a in found]
+    assert len({a.choices for a in found}) == 8 and reached == pytest.approx(steps, abs=0.13)
+    uniform = [SPACE.sample(g) for g in [torch.Generator().manual_seed(1)] for _ in range(8)]
+    middle = [math.log(sum(op.macs for op in a.ops()) / work[0]) / math.log(work[-1] / work[0]) for a in uniform]
+    assert max(reached) - min(reached) > max(middle) - min(middle)
+    assert [a.choices for a in spread_networks(SPACE, 8, torch.Generator().manual_seed(1))] == [a.choices for a in found]
+    with pytest.raises(RequestError, match="729 architectures, 730 different ones"):
+        spread_networks(SPACE, 730, torch.Generator())
+
+
+def test_uniform_networks_stand_apart_and_are_none_of_the_others(tmp_path):
+    write_worklist(SPACE, tmp_path / "w.json", networks=20, uniform=10)
+    read = load_worklist(tmp_path / "w.json")
+    assert (len(read.networks), len(read.uniform)) == (20, 10) and not set(read.networks) & set(read.uniform)
+    write_worklist(SPACE, tmp_path / "none.json", networks=20)
+    assert load_worklist(tmp_path / "none.json").uniform == ()
 
 
 def test_a_work_list_cannot_hold_more_different_networks_than_there_are(tmp_path):

@@ -14,6 +14,8 @@ from latency_tables.sensors import (
     fingerprint,
     integrate,
     machine_state,
+    parse_pmic,
+    pmic_power_w,
     throttled,
 )
 
@@ -120,3 +122,47 @@ def test_fingerprint_hides_the_serial(tmp_path):
     found = fingerprint(root)
     assert found["model"] == "Raspberry Pi 4 Model B" and found["isa"] == ["asimd", "sve"] and found["cpu"] == "0xd08"
     assert "deadbeef" not in str(found) and len(found["serial_sha256"]) == 16
+
+
+PMIC = """\
+   3V7_WL_SW_A current(0)=0.10000000A
+   DDR_VDD2_A current(3)=0.02000000A
+   VDD_CORE_A current(7)=1.50000000A
+   3V7_WL_SW_V volt(8)=3.70000000V
+   DDR_VDD2_V volt(11)=1.10000000V
+   VDD_CORE_V volt(15)=0.80000000V
+   EXT5V_V volt(24)=5.10000000V
+   BATT_V volt(25)=0.00000000V
+"""
+
+
+def test_raspberry_pi_5_power_is_the_sum_over_rails_with_volts_and_amps():
+    assert parse_pmic(PMIC) == pytest.approx(0.1 * 3.7 + 0.02 * 1.1 + 1.5 * 0.8)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Command not registered",
+        "   EXT5V_V volt(24)=5.1V\n",  # no rail has amps
+        PMIC.replace("   VDD_CORE_V volt(15)=0.80000000V\n", ""),  # amps without volts: unknown, not less
+        PMIC.replace("1.50000000A", "1.5.0A"),
+        PMIC.replace("current(7)=1.50000000A", "current(7)=1.50000000V"),
+    ],
+)
+def test_what_the_chip_does_not_say_is_unknown_and_never_zero(text):
+    assert parse_pmic(text) is None
+
+
+def test_the_chip_is_found_through_its_program_and_named_for_what_it_is(tmp_path, monkeypatch):
+    program = tmp_path / "vcgencmd"
+    program.write_text(f"#!/bin/sh\n[ \"$1\" = pmic_read_adc ] && cat <<'END'\n{PMIC}END\n")
+    program.chmod(0o755)
+    assert pmic_power_w(str(program)) == pytest.approx(1.592) and pmic_power_w(str(tmp_path / "absent")) is None
+    assert find_power_source(str(tmp_path))[0] is None
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    source, rail = find_power_source(str(tmp_path))
+    assert rail == "PMIC" and "under-reads" in source.name and source.kind == "power" and source.sample_s == 0.1
+    seen = average_power_w(source, lambda: None, 0.35)
+    assert seen["power_w"] == pytest.approx(1.592) and seen["samples"] <= 6

@@ -24,6 +24,7 @@ from latency_tables.opspec import OpSpec
 from latency_tables.table import Table
 
 GATE_FRAMES = 4
+POOL, TILT = 40, 6.0  # draws for each network asked for; how far a draw may prefer cheap or dear blocks
 
 
 def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path]:
@@ -122,28 +123,70 @@ def prediction_text(result: dict[str, Any]) -> str:
     )
 
 
-def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int = 0) -> None:
+def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> list[Architecture]:
+    """Different random architectures from the whole range of a space's work, and not from its middle alone.
+
+    Uniform draws crowd around the mean: the fastest and the slowest networks, which a target asks for, hardly occur. Here each
+    draw of a pool prefers cheap or dear blocks by a tilt of its own, and one draw is taken from each of ``n`` equal steps of
+    log MACs between the cheapest and the dearest of the pool (the nearest unused one where a step is empty).
+
+    Args:
+        space: the search space.
+        n: how many, at least 1 and at most the size of the space.
+        generator: source of the randomness.
+
+    Returns:
+        ``n`` architectures in order of their steps.
+
+    Raises:
+        RequestError: the space has fewer architectures.
+    """
+    if not 1 <= n <= space.size:
+        raise RequestError(f"space {space.name!r} has {space.size} architectures, {n} different ones were asked for")
+    work = [torch.tensor([0.0 if s is None else float(s.macs) for s in p.specs]).argsort().argsort() for p in space.points]
+    ranks = [2 * w / max(1, len(w) - 1) - 1 for w in work]
+    pool: dict[tuple[int, ...], Architecture] = {}
+    draws = 0
+    while draws < POOL * n or len(pool) < n:
+        tilt = TILT * (2 * torch.rand((), generator=generator) - 1) if draws < POOL * n else 0.0
+        chosen = [int(torch.multinomial(torch.softmax(tilt * r, 0), 1, generator=generator)) for r in ranks]
+        pool.setdefault(tuple(chosen), space.architecture(chosen))
+        draws += 1
+    rest = sorted(((float(np.log(sum(op.macs for op in a.ops()))), a) for a in pool.values()), key=lambda pair: pair[0])
+    low, high = rest[0][0], rest[-1][0]
+    found = []
+    for step in torch.rand(n, generator=generator).add(torch.arange(n)).div(n).tolist():
+        nearest = min(range(len(rest)), key=lambda i: abs(rest[i][0] - low - step * (high - low)))
+        found.append(rest.pop(nearest)[1])
+    return found
+
+
+def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int = 0, uniform: int = 0) -> None:
     """Write the work list of a space: every distinct operation, and random whole networks, all different.
 
     Args:
         space: the search space.
         path: JSON file, replaced if it exists.
-        networks: how many whole networks.
+        networks: how many whole networks from the whole range of work, see :func:`spread_networks`.
         seed: of the networks.
+        uniform: how many more, drawn uniformly, for the certificate alone.
 
     Raises:
         RequestError: the space has fewer architectures than networks are asked for.
     """
-    if not 0 <= networks <= space.size:
-        raise RequestError(f"space {space.name!r} has {space.size} architectures, {networks} different ones were asked for; "
-                           f"ask for 0 to {space.size}")
+    if networks < 0 or uniform < 0 or networks + uniform > space.size:
+        raise RequestError(f"space {space.name!r} has {space.size} architectures, {networks + uniform} different ones were asked "
+                           f"for; ask for 0 to {space.size}")
     generator = Streams(seed).torch("arch")
-    chosen: dict[tuple[int, ...], Architecture] = {}
-    while len(chosen) < networks:
+    chosen = {a.choices: a for a in spread_networks(space, networks, generator)} if networks else {}
+    drawn: dict[tuple[int, ...], Architecture] = {}
+    while len(drawn) < uniform:
         architecture = space.sample(generator)
-        chosen.setdefault(architecture.choices, architecture)
-    body = [_line_list(architecture.ops()) for architecture in chosen.values()]
-    write_bytes_atomic(path, _worklist_text(space.name, space.all_ops(), "[\n" + ",\n".join(body) + "\n]"))
+        if architecture.choices not in chosen:
+            drawn.setdefault(architecture.choices, architecture)
+    lists = {name: "[\n" + ",\n".join(_line_list(a.ops()) for a in group.values()) + "\n]"
+             for name, group in (("networks", chosen), ("uniform", drawn)) if group or name == "networks"}
+    write_bytes_atomic(path, _worklist_text(space.name, space.all_ops(), **lists))
 
 
 def write_references(frame_shape: tuple[int, int, int], num_actions: int, path: Path) -> None:
@@ -182,5 +225,6 @@ def _line_list(ops: Sequence[OpSpec]) -> str:
     return "[" + ",\n ".join(json.dumps(op.to_dict()) for op in ops) + "]"  # one operation a line: readable under git diff
 
 
-def _worklist_text(space: str, ops: Sequence[OpSpec], networks: str) -> bytes:
-    return f'{{"space": {json.dumps(space)},\n"ops":\n{_line_list(ops)},\n"networks":\n{networks}\n}}\n'.encode()
+def _worklist_text(space: str, ops: Sequence[OpSpec], networks: str, uniform: str = "") -> bytes:
+    more = f',\n"uniform":\n{uniform}' if uniform else ""
+    return f'{{"space": {json.dumps(space)},\n"ops":\n{_line_list(ops)},\n"networks":\n{networks}{more}\n}}\n'.encode()

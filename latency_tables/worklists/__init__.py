@@ -1,7 +1,8 @@
 """Work lists: which operations a table must hold, and which whole networks prove it.
 
 A work list is a JSON object ``{"space", "ops", "networks"}``: the distinct operations of a search space and sampled
-whole networks, each a list of operations. The shipped ones were written by ``cosearch``; a file of your own has the
+whole networks, each a list of operations, from the whole range of work that the space has. ``uniform`` may hold further
+networks, drawn uniformly, that only certify. The shipped ones were written by ``cosearch``; a file of your own has the
 same form.
 """
 
@@ -27,12 +28,14 @@ class WorkList:
     Attributes:
         space: name of the search space.
         ops: the distinct operations, sorted by key.
-        networks: whole networks, each the list of its blocks.
+        networks: whole networks, each the list of its blocks; half of them calibrate, half certify.
+        uniform: further whole networks, for a second certificate.
     """
 
     space: str
     ops: tuple[OpSpec, ...]
     networks: tuple[tuple[OpSpec, ...], ...]
+    uniform: tuple[tuple[OpSpec, ...], ...] = ()
 
     def cast(self, *, dtype: str, batch: int = 1) -> WorkList:
         """The same list in another dtype or batch size."""
@@ -40,7 +43,8 @@ class WorkList:
         def convert(op: OpSpec) -> OpSpec:
             return dataclasses.replace(op, dtype=dtype, batch=batch)
 
-        return WorkList(self.space, tuple(convert(op) for op in self.ops), tuple(tuple(map(convert, n)) for n in self.networks))
+        groups = (tuple(tuple(map(convert, n)) for n in group) for group in (self.networks, self.uniform))
+        return WorkList(self.space, tuple(convert(op) for op in self.ops), *groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object."""
@@ -48,20 +52,25 @@ class WorkList:
             "space": self.space,
             "ops": [op.to_dict() for op in self.ops],
             "networks": [[op.to_dict() for op in network] for network in self.networks],
+            "uniform": [[op.to_dict() for op in network] for network in self.uniform],
         }
 
 
-def make_worklist(space: str, ops: list[OpSpec], networks: list[list[OpSpec]]) -> WorkList:
+def make_worklist(
+    space: str, ops: list[OpSpec], networks: list[list[OpSpec]], uniform: Sequence[Sequence[OpSpec]] = ()
+) -> WorkList:
     """A work list whose operations also cover its networks, without doubles."""
-    distinct = {op.key: op for op in [*ops, *(op for network in networks for op in network)]}
-    return WorkList(space, tuple(distinct[key] for key in sorted(distinct)), tuple(tuple(n) for n in networks))
+    distinct = {op.key: op for op in [*ops, *(op for network in (*networks, *uniform) for op in network)]}
+    groups = (tuple(tuple(n) for n in group) for group in (networks, uniform))
+    return WorkList(space, tuple(distinct[key] for key in sorted(distinct)), *groups)
 
 
 def join_worklists(lists: Sequence[WorkList]) -> WorkList:
     """All operations of several lists; the networks, and so calibration and certificate, are the first one's."""
     first, *others = lists
     ops = [*first.ops, *(op for other in others for op in other.ops)]
-    return make_worklist("+".join(work.space for work in lists), ops, [list(network) for network in first.networks])
+    networks = [list(network) for network in first.networks]
+    return make_worklist("+".join(work.space for work in lists), ops, networks, first.uniform)
 
 
 def load_worklist(name: str | Path) -> WorkList:
@@ -80,6 +89,8 @@ def load_worklist(name: str | Path) -> WorkList:
         values = json.loads(path.read_text(encoding="utf-8"))
         networks = values["networks"].values() if isinstance(values["networks"], dict) else values["networks"]
         ops = [OpSpec.from_dict(op) for op in values.get("ops", [])]
-        return make_worklist(str(values["space"]), ops, [[OpSpec.from_dict(op) for op in network] for network in networks])
+        listed = (networks, values.get("uniform", []))
+        groups = [[[OpSpec.from_dict(op) for op in network] for network in group] for group in listed]
+        return make_worklist(str(values["space"]), ops, *groups)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapeError) as error:
         raise TableError(f"{path} is not a work list (expected an object with space, ops, networks): {error}") from error
