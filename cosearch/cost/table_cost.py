@@ -50,20 +50,22 @@ class TableCost:
         return [[self._scale * value for value in rows] for rows in self._rows]
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
-        """Expected cost under path weights.
+        """Expected cost under path weights, of one architecture distribution or of many at once.
 
         Args:
-            weights: for each point ``[num_candidates]``, on the simplex.
+            weights: for each point ``[num_candidates]`` or ``[many, num_candidates]``, on the simplex.
 
         Returns:
-            ``[]``, seconds or joules, in the weights' dtype.
+            ``[]`` or ``[many]``, seconds or joules, in the weights' dtype.
 
         Raises:
             ShapeError: the weights do not match the points.
         """
-        if [len(w) for w in weights] != [len(rows) for rows in self._rows]:
-            raise ShapeError(f"expected weights of lengths {[len(r) for r in self._rows]}, got {[len(w) for w in weights]}")
-        chosen = torch.stack([(w * torch.tensor(rows, dtype=w.dtype)).sum() for w, rows in zip(weights, self._rows)]).sum()
+        if [w.shape[-1] for w in weights] != [len(rows) for rows in self._rows]:
+            raise ShapeError(
+                f"expected weights of lengths {[len(r) for r in self._rows]}, got {[w.shape[-1] for w in weights]}"
+            )
+        chosen = torch.stack([(w * torch.tensor(rows, dtype=w.dtype)).sum(-1) for w, rows in zip(weights, self._rows)]).sum(0)
         return self._overhead + self._scale * (self._fixed + chosen)
 
     def exact(self, architecture: Architecture) -> float:
