@@ -109,7 +109,7 @@ class Accelerator(AccelTable):
         return self.design != before
 
     def reference(self, ops: Sequence[OpSpec], number: int) -> Prediction:
-        """What a fixed agent costs on a design that is searched for it (or on the fixed one).
+        """What a fixed agent costs on the better of a design searched for it and the platform's own (or on the fixed one).
 
         Args:
             ops: its blocks.
@@ -120,11 +120,18 @@ class Accelerator(AccelTable):
         """
         if self.options.fixed:
             return self.predict(ops)
-        design = self._searched(ops, self.options.final_evaluations, REFERENCES + number)
-        if design is None:
+        found = self._searched(ops, self.options.final_evaluations, REFERENCES + number)
+        designs = [design for design in (found, self.base) if design is not None and not limits_exceeded(design)]
+        known = []
+        for design in designs:
+            try:
+                known.append(AccelTable(design, self.objective).predict(ops))
+            except DesignError:
+                continue  # the platform's own buffers may be too small for it
+        if not known:
             raise DesignError(f"no design within the limits of {self.base.platform.name} holds the reference agent of "
                               f"{len(ops)} blocks; name a larger platform")
-        return AccelTable(design, self.objective).predict(ops)
+        return min(known, key=lambda prediction: prediction.latency_s)
 
     def due(self, step: int) -> bool:
         """Whether the accelerator is to be searched again at this step of the search; asked once a step."""

@@ -18,6 +18,7 @@ from latency_tables.errors import UnknownNameError
 from latency_tables.table import Table, load_table
 
 FILE = "accelerator.json"
+LEARNED = 1e-9  # difference of scores from which a candidate is preferred
 
 
 def table_or_design(device: str, path: str = "") -> Table | AccelDesign:
@@ -70,16 +71,19 @@ def widen(accelerator: Accelerator, limits: list[Limit]) -> None:
     accelerator.keep_as_start()
 
 
-def search_again(accelerator: Accelerator | None, step: int, most_likely: Callable[[], Architecture]) -> None:
+def search_again(accelerator: Accelerator | None, step: int, scores: list[list[float]],
+                 most_likely: Callable[[list[list[float]]], Architecture]) -> None:
     """Between two updates: search the accelerator for the current network where that is due.
 
     Args:
         accelerator: None where the device is no accelerator.
         step: of the search.
-        most_likely: gives the network.
+        scores: of the candidates; while they are all alike nothing is learned yet, and the first design stays.
+        most_likely: (scores) -> the network.
     """
-    if accelerator is not None and accelerator.due(step):
-        accelerator.optimise(most_likely(), accelerator.options.evaluations)
+    learned = any(max(row) - min(row) > LEARNED for row in scores)
+    if accelerator is not None and learned and accelerator.due(step):
+        accelerator.optimise(most_likely(scores), accelerator.options.evaluations)
 
 
 def progress_of(accelerator: Accelerator | None) -> dict[str, Any]:

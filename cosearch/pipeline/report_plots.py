@@ -190,7 +190,7 @@ def latency_plot(run: Run) -> Plot | None:
         step_axis(axes[-1])
         last = (expected if expected[0] else chosen)[1][-1]
         svg = inline_svg(drawing, "latency", f"Latency during the search, {time_text(last)} at the last step")
-    caption = "Predicted from the table. Expected: over the architecture's probabilities; most probable: each point's likeliest."
+    caption = "Predicted, not measured. Expected: over the architecture's probabilities; most probable: each point's likeliest."
     return Plot("Latency during the search", svg, caption)
 
 

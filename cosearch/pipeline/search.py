@@ -81,7 +81,7 @@ def _gradient_search(session: Session) -> None:
         session.progress.stage("search", config.budget.search_steps, training.step)
 
         def before() -> None:
-            search_again(plan.accelerator, training.step, lambda: most_likely_feasible(plan, strategy.scores()))
+            search_again(plan.accelerator, training.step, strategy.scores(), lambda scores: most_likely_feasible(plan, scores))
             subject.set_progress(training.progress)
 
         session.train(training, stage="search", before=before, extra=lambda: progress_of(plan.accelerator))
