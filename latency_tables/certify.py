@@ -111,9 +111,7 @@ def _predicted_s(ops: Sequence[OpSpec], calibration: dict[str, Any], rows: dict[
     return calibration["overhead_s"] + calibration["scale"] * row_sum_s(ops, rows)
 
 
-def _energy(
-    measurer: Measurer, proof: Networks, calibration: dict[str, Any], rows: dict[str, Row]
-) -> dict[str, Any] | None:
+def _energy(measurer: Measurer, proof: Networks, calibration: dict[str, Any], rows: dict[str, Row]) -> dict[str, Any] | None:
     """Energy from rows beside constant power times predicted time; None where any part of it is unknown."""
     energies, power_w, overhead_j = energies_j(measurer), calibration.get("power_w"), calibration.get("overhead_j")
     known = [(name, ops) for name, ops in proof if name in energies and all(rows[op.key].energy_j is not None for op in ops)]

@@ -155,6 +155,7 @@ class TvmRunner:
 
     def __init__(self, model: bytes, *, threads: int) -> None:
         os.environ["TVM_NUM_THREADS"] = str(threads)
+        os.environ.setdefault("TVM_BIND_THREADS", "0")  # the measuring core has pinned itself already
         tvm, relax = tvm_modules()
         compiled, feed = compile_tvm(model, threads=threads)
         self._machine = relax.VirtualMachine(compiled, tvm.cpu())

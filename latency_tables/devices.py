@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from latency_tables.schema import MAX_FILE_BYTES, check_header
 from latency_tables.table import Table, load_table
 
 ENTRY_POINTS = "cosearch.tables"
+IDENTITY = re.compile(r"([\w.]+)-(\w+)-([1-9]\d{0,3})t")
 PREFERENCE = ("measured", "derived", "estimated", "synthetic")
 
 
@@ -67,6 +69,8 @@ def list_devices() -> list[DeviceRecord]:
 def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "float32", threads: int = 1) -> Table:
     """The table of a device.
 
+    A name such as ``x86-server/onnxruntime-int8-1t`` says runtime, dtype and threads itself, as its file is called.
+
     An estimate is not tied to a runtime: where the device has no table of ``runtime``, its ``roofline`` answers, and
     says ``estimated`` wherever it shows. Nothing else is ever exchanged for what was asked.
 
@@ -74,6 +78,12 @@ def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "flo
         UnknownNameError: no such device (names the nearest), or not with this runtime, dtype or thread count.
         TableError: the table is not valid.
     """
+    device_name, slash, identity = device_name.partition("/")
+    if slash:
+        found = IDENTITY.fullmatch(identity)
+        if found is None:
+            raise UnknownNameError(f"a table of a device is named like {device_name}/onnxruntime-float32-1t, got {identity!r}")
+        runtime, dtype, threads = found[1], found[2], int(found[3])
     records = list_devices()
     names = sorted({record.name for record in records})
     if device_name not in names:

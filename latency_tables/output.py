@@ -34,9 +34,7 @@ def summary(table: Table) -> dict[str, Any]:
         "rows": len(table.rows),
         "usable_rows": sum(r.latency_s is not None for r in table.rows.values()),
         "energy": any(r.energy_j is not None for r in table.rows.values()),
-        "certificate": None
-        if proof is None
-        else {k: v for k, v in proof.items() if k not in LISTS},
+        "certificate": None if proof is None else {k: v for k, v in proof.items() if k not in LISTS},
     }
 
 

@@ -97,9 +97,7 @@ class TrackerConnection:
             raise MeasurementError(f"TVM RPC cannot {verb}; use --host for a board with Python and the measuring core")
         try:
             yield from verbs[verb](payload, **values)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, MeasurementError):
-                raise
+        except (OSError, RuntimeError, ValueError) as error:  # whatever TVM raises descends from one of these
             raise LostBoard(f"the TVM RPC session with {self.target.tracker_key} ended: {str(error)[-200:]}") from error
 
     def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:

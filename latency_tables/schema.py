@@ -29,6 +29,8 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_LATENCY_S = 3600.0
 MAX_ENERGY_J = 1e6
 MAX_POWER_W = 1e5
+MAX_NETWORKS = 10**6
+PARTS = ("uncalibrated", "flops", "single_operations", "repeat")
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,12 @@ def _check_row(record: dict[str, Any], header: dict[str, Any], where: str) -> Ro
         latency = number(latency, f"{where}: latency_s", low=0, high=MAX_LATENCY_S, positive=True)
     elif latency is not None:
         raise TableError(f"{where}: a row of status {status} has no latency, got {latency!r:.60}")
+    interval = details.get("interval_s")
+    if interval is not None:
+        if not isinstance(interval, list) or len(interval) != 2:
+            raise TableError(f"{where}: details.interval_s must be [low, high], got {interval!r:.60}")
+        for value in interval:
+            number(value, f"{where}: details.interval_s", low=-MAX_LATENCY_S, high=MAX_LATENCY_S)
     energy = record.get("energy_j")
     if energy is not None:
         energy = number(energy, f"{where}: energy_j (null where unknown)", low=0, high=MAX_ENERGY_J, positive=True)
@@ -248,12 +256,33 @@ def _check_row(record: dict[str, Any], header: dict[str, Any], where: str) -> Ro
 
 
 def _check_certificate(record: dict[str, Any], where: str) -> dict[str, Any]:
-    count = record.get("networks")
-    if type(count) is not int or count < 1:
-        raise TableError(f"{where}: certificate.networks must be an integer of at least 1, got {count!r}")
-    for name, high in (("mape", 100.0), ("within_5", 1.0), ("within_10", 1.0)):
-        number(record.get(name), f"{where}: certificate.{name}", low=0, high=high)
-    number(record.get("bias"), f"{where}: certificate.bias", low=-100, high=100)
-    if record.get("kendall_tau") is not None:
-        number(record["kendall_tau"], f"{where}: certificate.kendall_tau", low=-1, high=1)
+    for place, figures in (("certificate", record), ("certificate.uniform", record.get("uniform"))):
+        if figures is not None:
+            _check_figures(figures, f"{where}: {place}")
+            for name in PARTS:
+                if figures.get(name) is not None:
+                    _check_figures(figures[name], f"{where}: {place}.{name}")
+    energy = record.get("energy")
+    if energy is not None:
+        if not isinstance(energy, dict):
+            raise TableError(f"{where}: certificate.energy must be an object or null, got {energy!r:.60}")
+        for name in ("rows", "power_times_time"):
+            _check_figures(energy.get(name), f"{where}: certificate.energy.{name}")
+    lists = [record.get(name, []) for name in ("predicted_s", "measured_s")]
+    if not all(isinstance(values, list) for values in lists) or len(lists[0]) != len(lists[1]):
+        raise TableError(f"{where}: certificate.predicted_s and measured_s must be lists of the same length")
+    for value in (*lists[0], *lists[1]):
+        number(value, f"{where}: a time of the certificate", low=0, high=MAX_LATENCY_S, positive=True)
     return record
+
+
+def _check_figures(record: Any, where: str) -> None:
+    if not isinstance(record, dict):
+        raise TableError(f"{where} must be an object with its figures, got {record!r:.60}")
+    count = record.get("networks")
+    if type(count) is not int or not 1 <= count <= MAX_NETWORKS:
+        raise TableError(f"{where}.networks must be an integer from 1 to {MAX_NETWORKS}, got {count!r:.60}")
+    for name, low, high in (("mape", 0, 100.0), ("within_5", 0, 1.0), ("within_10", 0, 1.0), ("bias", -100, 100)):
+        number(record.get(name), f"{where}.{name}", low=low, high=high)
+    if record.get("kendall_tau") is not None:
+        number(record["kendall_tau"], f"{where}.kendall_tau", low=-1, high=1)

@@ -81,6 +81,16 @@ def test_unknown_device_suggests_the_nearest_and_other_identity_is_refused():
         find_table("jetson", threads=3)
 
 
+def test_a_device_name_can_say_runtime_dtype_and_threads():
+    for record in list_devices():
+        name = f"{record.name}/{record.runtime}-{record.dtype}-{record.threads}t"
+        assert find_table(name).path == record.path == load_any(name).path
+    with pytest.raises(UnknownNameError, match="it has: roofline-float32-1t"):
+        find_table("jetson/onnxruntime-int8-4t")
+    with pytest.raises(UnknownNameError, match="named like jetson/onnxruntime-float32-1t"):
+        find_table("jetson/int8")
+
+
 def test_jetson_is_estimated_and_computes_what_is_outside_its_rows():
     table = find_table("jetson")
     odd = OpSpec("conv", 7, 9, 9, 5, 3, 1, 1)

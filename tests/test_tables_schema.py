@@ -1,12 +1,17 @@
 """Table files: what is written is read back, and nothing broken or hostile ever becomes a number."""
 
+import io
 import json
 import random
 
 import pytest
+from rich.console import Console
 
+from latency_tables.checks import check_table
+from latency_tables.draw import caption, terminal_table
 from latency_tables.errors import CosearchError, TableError
 from latency_tables.opspec import OpSpec
+from latency_tables.output import certificate_markdown, certificate_rows, summary
 from latency_tables.schema import Row, TableFile, content_id, dump_table, parse_table, read_table, write_table
 from latency_tables.table import Table, load_table
 
@@ -184,3 +189,53 @@ def test_a_thousand_fuzzed_tables_give_an_error_or_the_same_numbers():
         else:
             assert again == good
     assert errors > 900
+
+
+def full_file():
+    """A table with everything that a reader shows: intervals, energies, and a certificate with all its parts."""
+    content = make_file(overhead_j=1e-5, power_w=5.0)
+    figures = {"networks": 3, "mape": 0.02, "within_5": 1.0, "within_10": 1.0, "bias": 0.001, "kendall_tau": None}
+    rows = {
+        k: Row(k, r.latency_s, r.energy_j, details={"sure": True, "interval_s": [3e-5, 7e-5]}) for k, r in content.rows.items()
+    }
+    proof = {**content.certificate, "predicted_s": [1e-4, 2e-4, 3e-4], "measured_s": [1e-4, 2e-4, 3.1e-4],
+             "energy": {"rows": figures, "power_times_time": figures, "power_w": 5.0},
+             **{name: figures for name in ("flops", "single_operations", "repeat", "uncalibrated", "uniform")}}  # fmt: skip
+    return TableFile(content.header, rows, proof)
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, child in children for found in places(child, (*path, key)))]
+
+
+HOSTILE = [None, True, 0, -1, 1e308, 10**30, "", "1", "x" * 3000, [], [1], {}, {"mape": "x"}, [[]], "\x1b[2J", 0.5]
+
+
+def test_a_thousand_hostile_values_with_a_fitting_hash_are_an_error_or_show_without_a_traceback():
+    """Fuzzed where the hash cannot help: the author of the file is the enemy. Whatever is read must also be shown."""
+    records = records_of(dump_table(full_file()))
+    everywhere = [path for path in places(records) if len(path) > 1]
+    rng, errors = random.Random(11), 0
+    for _ in range(1000):
+        broken = json.loads(json.dumps(records))
+        for path in rng.sample(everywhere, rng.randint(1, 2)):
+            at = broken
+            try:
+                for step in path[:-1]:
+                    at = at[step]
+                at[path[-1]] = rng.choice(HOSTILE)
+            except (TypeError, KeyError, IndexError):
+                continue  # the first value removed the second one's place
+        try:
+            table = Table(parse_table(sealed(broken), where="fuzz"))
+            found = table.predict([CONV, TAIL])
+        except CosearchError:
+            errors += 1
+            continue
+        assert 0 < found.latency_s < 1e6 and (found.energy_j is None or found.energy_j > 0)
+        check_table(table)
+        assert caption(table) and certificate_markdown(certificate_rows([table])) and json.dumps(summary(table))
+        Console(file=io.StringIO()).print(terminal_table(table))
+    assert 300 < errors < 1000

@@ -76,10 +76,11 @@ def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
         table: of the device; the network is predicted in the table's dtype.
 
     Returns:
-        Plain JSON: ``latency_s``, ``energy_j`` (or None), ``overhead_s``, ``interval`` (``[low_s, high_s]`` or None),
-        ``provenance``, ``device``, ``runtime``, ``dtype``, ``threads``, ``table_id``, ``macs``, ``params``,
-        ``architecture`` (the chosen operations), and ``operations``, a list with ``name``, ``key``, ``latency_s``, ``energy_j``,
-        ``macs``, ``params``, whose seconds add up to ``latency_s - overhead_s``.
+        Plain JSON: ``latency_s``, ``energy_j`` (or None), ``power_times_time_j`` (what the trivial model says, or None),
+        ``overhead_s``, ``interval`` (``[low_s, high_s]`` or None), ``provenance``, ``device``, ``runtime``, ``dtype``,
+        ``threads``, ``table_id``, ``macs``, ``params``, ``architecture`` (the chosen operations), and ``operations``, a list
+        with ``name``, ``key``, ``latency_s``, ``energy_j``, ``macs``, ``params``, whose seconds add up to
+        ``latency_s - overhead_s``.
 
     Raises:
         ConfigError: the file is not an architecture.
@@ -92,7 +93,8 @@ def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
             for name, op, (key, latency, energy) in zip(_names(architecture), ops, found.operations)]
     device = table.device
     return {
-        "latency_s": found.latency_s, "energy_j": found.energy_j, "overhead_s": found.overhead_s,
+        "latency_s": found.latency_s, "energy_j": found.energy_j, "power_times_time_j": found.power_times_time_j,
+        "overhead_s": found.overhead_s,
         "interval": None if found.interval is None else list(found.interval), "provenance": found.provenance,
         "device": device.name, "runtime": device.runtime, "dtype": device.dtype, "threads": device.threads,
         "table_id": table.table_id, "macs": sum(op.macs for op in ops), "params": sum(op.params for op in ops),
@@ -111,14 +113,16 @@ def prediction_text(result: dict[str, Any]) -> str:
         f"{row['name']:<{width}}  {row['latency_s'] * 1e3:9.4f} ms  {row['latency_s'] / result['latency_s']:6.1%}"
         for row in result["operations"]
     ]
-    energy = "unknown" if result["energy_j"] is None else f"{result['energy_j'] * 1e3:.4g} mJ"
+    energy, simple = ("unknown" if result[name] is None else f"{result[name] * 1e3:.4g} mJ"
+                      for name in ("energy_j", "power_times_time_j"))
     return "\n".join(
         [
             *lines,
             f"{'overhead':<{width}}  {result['overhead_s'] * 1e3:9.4f} ms  {result['overhead_s'] / result['latency_s']:6.1%}",
             f"{'total':<{width}}  {result['latency_s'] * 1e3:9.4f} ms  {result['provenance']} for {result['device']} "
             f"({result['runtime']}, {result['dtype']}, {result['threads']} thread{'s' * (result['threads'] > 1)})",
-            f"energy {energy} an inference, {result['params']:,} parameters, {result['macs']:,} MACs",
+            f"energy {energy} an inference (constant power times time: {simple})",
+            f"{result['params']:,} parameters, {result['macs']:,} MACs",
         ]
     )
 
