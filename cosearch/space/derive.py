@@ -49,7 +49,7 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
     Args:
         space: the search space.
         scores: for each point one score a candidate, e.g. log-probabilities.
-        limits: bounds that hold together; none for no bound.
+        *limits: bounds that hold together; none for no bound.
 
     Raises:
         InfeasibleTargetError: no architecture meets the limits, or the solver cannot tell which of very many on their very edge
