@@ -137,11 +137,15 @@ def measure(
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
-        job.run(
-            request,
-            command=command_line(),
-            progress=lambda done, total, text: bar.update(task, completed=done, total=max(done, total)),
-        )
+        try:
+            job.run(
+                request,
+                command=command_line(),
+                progress=lambda done, total, text: bar.update(task, completed=done, total=max(done, total)),
+            )
+        except KeyboardInterrupt as interruption:
+            sys.stderr.write("interrupted; the same command goes on from here\n")
+            raise typer.Exit(130) from interruption
     table = load_table(out)
     emit({"out": str(out), **summary(table)}, as_json, lambda found: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
@@ -278,9 +282,6 @@ def main() -> None:
     except CosearchError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
-        sys.exit(130)
 
 
 def emit(found: Any, as_json: bool, text: Callable[[Any], str]) -> None:
