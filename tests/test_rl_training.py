@@ -171,10 +171,11 @@ def test_steps_learning_rate_and_distillation_follow_the_progress(tmp_path):
     training, _ = make("toy:limit", "network", teacher_for("toy:limit", tmp_path), steps=96)
     log = go(training, 3)
     assert training.finished and training.progress == 1.0 and [line["step"] for line in log] == [32, 64, 96]
-    lr = training.config.rl.lr
-    assert [line["lr"] for line in log] == pytest.approx([lr, 0.7 * lr, 0.4 * lr])  # linear from lr to a tenth of it
+    lr, low = training.config.rl.lr, training.config.rl.lr_end_fraction * training.config.rl.lr
+    wanted = [lr - done / 96 * (lr - low) for done in (0, 32, 64)]
+    assert 0 < low < lr / 10 and [line["lr"] for line in log] == pytest.approx(wanted)
     assert [line["distill_weight"] for line in log] == pytest.approx([1.0, 1 - 0.5 / 3, 1 - 1 / 3])
-    assert training.subject.optimiser.param_groups[0]["lr"] == pytest.approx(0.4 * lr)
+    assert training.subject.optimiser.param_groups[0]["lr"] == pytest.approx(wanted[-1])
     assert {"distill_actor", "distill_critic", "teacher_agreement"} <= set(log[0])
 
 
