@@ -140,14 +140,17 @@ def compile_tvm(model: bytes, *, threads: int, target: dict[str, Any] | None = N
     tvm, _ = tvm_modules()
     from tvm.relax.frontend.onnx import from_onnx
 
-    parsed = _parse(model)
     try:
+        parsed = _parse(model)
+        feed = _random_input(parsed.graph)
         described = target or {"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()}
         module = from_onnx(parsed, keep_params_in_input=False)
         compiled = tvm.compile(module, target=tvm.target.Target({"num-cores": threads, **described}))
-    except Exception as error:  # TVM's errors have no common root
+    except MissingExtraError:
+        raise
+    except Exception as error:  # neither TVM's errors nor those of damaged models have a common root
         raise MeasurementError(f"TVM cannot compile the model: {str(error)[-300:]}") from error
-    return compiled, _random_input(parsed.graph)
+    return compiled, feed
 
 
 class TvmRunner:
