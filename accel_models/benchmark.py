@@ -1,8 +1,7 @@
 """The comparison of search methods: four pipeline problems, equal evaluations, several seeds, one table.
 
 Minimise the initiation interval of J chunks with at most 900 multipliers on IMPALA-CNN and the MobileNetV2-like agent, computing
-only. ``BEST_KNOWN`` holds the smallest interval that any method and any budget found; a run that finds less
-belongs here.
+only. ``BEST_KNOWN`` holds the smallest interval there is: a test finds it again by a programme over every cut and every array.
 """
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from accel_models.problem import DesignProblem, Limits
 from accel_models.search import continuous
 from latency_tables.errors import UnknownNameError
 
-BEST_KNOWN = {("impala", 3): 42_796, ("impala", 4): 39_762, ("mobilenet", 3): 32_766, ("mobilenet", 4): 26_866}
+BEST_KNOWN = {("impala", 3): 42_796, ("impala", 4): 39_096, ("mobilenet", 3): 32_766, ("mobilenet", 4): 26_866}
 MULTIPLIERS = 900
 ALL_METHODS: dict[str, Callable[[DesignProblem, int, int], Elites]] = {
     **METHODS,

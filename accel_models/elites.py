@@ -84,6 +84,20 @@ def neighbours(problem: DesignProblem, candidate: Candidate) -> np.ndarray:
     return np.unique(np.stack(out), axis=0)
 
 
+def resized(problem: DesignProblem, candidate: Candidate, chunk: int) -> np.ndarray:
+    """The candidate with every other array that fits in the place of one chunk's, ``[M, J, N]``.
+
+    Args:
+        problem: what is searched.
+        candidate: keeps its other chunks.
+        chunk: the one that changes.
+    """
+    sides = np.stack(np.meshgrid(*(np.arange(len(options)) for options in problem.grid[:2]), indexing="ij"), -1).reshape(-1, 2)
+    new = np.repeat(candidate.index[None], len(sides), axis=0)
+    new[:, chunk, :2] = sides
+    return new[problem.has_elements(new) & (new != candidate.index).any((1, 2))]
+
+
 def mutated(problem: DesignProblem, parents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One to three knobs of each parent moved by one or two grid steps; ``[B, J, N]``."""
     top = np.array([len(options) - 1 for options in problem.grid])

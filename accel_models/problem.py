@@ -104,6 +104,11 @@ class DesignProblem:
         columns = [np.asarray(options, dtype=float)[index[..., n]] for n, options in enumerate(self.grid)]
         return torch.tensor(np.stack(columns, -1))
 
+    def has_elements(self, index: np.ndarray) -> np.ndarray:
+        """Whether candidates ``[B, J, N]`` keep within the processing elements, ``[B]``: no evaluation, sides alone decide it."""
+        sides = np.asarray(SIDES)
+        return (sides[index[..., 0]] * sides[index[..., 1]]).sum(-1) <= self.limits.elements
+
     def nearest(self, log2_values: np.ndarray) -> np.ndarray:
         """Grid indices ``[B, J, N]`` nearest to log2 values ``[B, J, N]``."""
         grids = [np.log2(np.asarray(options, dtype=float)) for options in self.grid]
@@ -132,6 +137,10 @@ class DesignProblem:
             self.pairs = self.costs(self.values(both)).compute_cycles
         cycles = self.pairs[index[..., 0], index[..., 1]]
         return LayerCosts(cycles, cycles)
+
+    def exact_costs(self, index: np.ndarray) -> LayerCosts:
+        """Exact costs ``[B, J, L, 3]`` of grid indices ``[B, J, N]``; counts nothing."""
+        return self._looked_up(index) if self.model == "compute" else self.costs(self.values(index))
 
     def target(self, costs: LayerCosts) -> Tensor:
         """What is minimised, per layer: joules for ``energy``, cycles otherwise; ``[B, J, L, 3]``."""
@@ -164,7 +173,7 @@ class DesignProblem:
         """
         self.evaluations += len(index)
         values = self.values(index)
-        costs = self._looked_up(index) if self.model == "compute" else self.costs(values)
+        costs = self.exact_costs(index)
         table = self.target(costs).numpy()
         if chunk is None or option is None:
             best = best_assignment(table, self.objective)

@@ -13,7 +13,8 @@ import torch
 
 from accel_models.cost import Machine, machine_of
 from accel_models.design import AccelDesign, Chunk
-from accel_models.elites import Candidate, Elites, mutated, neighbours
+from accel_models.division import divide
+from accel_models.elites import Candidate, Elites, mutated, neighbours, resized
 from accel_models.evaluate import NetworkResult, evaluate
 from accel_models.layers import LayerShape
 from accel_models.problem import WHOLE, DesignProblem, Limits
@@ -23,6 +24,8 @@ from accel_models.systolic import DATAFLOWS
 from latency_tables.errors import ConfigError, InfeasibleCandidateError
 
 STARTS, PROJECT_EVERY, POLISH_SHARE, ELITES, MOVES = 20, 25, 0.5, 24, 40
+DIVIDE_SHARE = 0.25  # of the evaluations left, for a division that need not prove anything (chunks with tiles)
+RESIZE_SHARE = 0.5  # of the moves after the descents: another array for one chunk
 RATE, CUT_RATE, TOP_LOG2 = 0.05, 0.2, (6.0, 6.0, 10.0, 10.0, 10.0)
 
 
@@ -112,7 +115,12 @@ def _project(problem: DesignProblem, designs: RelaxedDesigns, elites: Elites, ba
 
 def polish(problem: DesignProblem, elites: Elites, end: int, rng: np.random.Generator, *, starts: Sequence[Candidate] = (),
            progress: Callable[[int, float], None] | None = None) -> None:
-    """Discrete search: descent through full neighbourhoods from the best starts and elites, then small mutations of the elites.
+    """Discrete search: descent through full neighbourhoods from the best starts and elites, then larger moves of the elites.
+
+    For the interval, layers and elements of the best candidate are first divided anew among the chunks (``division``). Without
+    tiles that covers all knobs: once it has proved that nothing better exists, the polish ends. A larger move gives
+    one chunk of an elite another array, or moves one to three knobs; what improves is descended from again. Candidates with too
+    many processing elements are left out before they are scored.
 
     Args:
         problem: what is searched.
@@ -123,15 +131,31 @@ def polish(problem: DesignProblem, elites: Elites, end: int, rng: np.random.Gene
         progress: called with evaluations and best value.
     """
     waiting = sorted(starts, key=lambda c: c.value)
-    seen: set[bytes] = set()
+    seen, divided = set[bytes](), set[bytes]()
     while problem.evaluations < end and elites.members:
-        fresh = next((c for c in (*elites.members[:1], *waiting) if c.index.tobytes() not in seen), None)
-        if fresh is not None:
+        best = elites.members[0]
+        fresh = next((c for c in (best, *waiting) if c.index.tobytes() not in seen), None)
+        if problem.objective == "interval" and fresh is not best and best.index.tobytes() not in divided:
+            divided.add(best.index.tobytes())
+            every_knob = problem.model == "compute"
+            share = 1.0 if every_knob else DIVIDE_SHARE
+            proved = divide(problem, elites, best, problem.evaluations + int((end - problem.evaluations) * share))
+            if proved and every_knob:
+                return
+        elif fresh is not None:
             _descend(problem, elites, fresh, end, rng, seen)
         else:
             weights = 1.0 / np.arange(1, len(elites.members) + 1)
             parents = rng.choice(len(elites.members), size=MOVES, p=weights / weights.sum())
-            tried = mutated(problem, np.stack([elites.members[i].index for i in parents]), rng)[: end - problem.evaluations]
+            tried = np.empty((0, *elites.members[0].index.shape), dtype=int)
+            if rng.random() < RESIZE_SHARE:
+                tried = resized(problem, elites.members[parents[0]], int(rng.integers(problem.chunks)))
+                tried = tried[rng.permutation(len(tried))[:MOVES]]
+            if not len(tried):
+                tried = mutated(problem, np.stack([elites.members[i].index for i in parents]), rng)
+                fits = problem.has_elements(tried)
+                tried = tried[fits] if fits.any() else tried
+            tried = tried[: end - problem.evaluations]
             elites.add(problem, tried, problem.score(tried))
         if progress is not None:
             progress(problem.evaluations, elites.best.value)
@@ -144,6 +168,7 @@ def _descend(problem: DesignProblem, elites: Elites, start: Candidate, end: int,
     while current is not None and current.index.tobytes() not in seen:
         seen.add(current.index.tobytes())
         around = neighbours(problem, current)
+        around = around[problem.has_elements(around)]
         around, here = around[rng.permutation(len(around))], Elites(1, [current])
         for begin in range(0, len(around), MOVES):
             tried = around[begin: begin + min(MOVES, end - problem.evaluations)]
