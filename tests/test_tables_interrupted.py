@@ -50,6 +50,11 @@ def write_script(path, text, folder):
     path.chmod(0o755)
 
 
+def listen_to_interrupts():
+    """In the new process: a shell that runs the tests in the background has told its children to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def measurement(tmp_path):
     """Starts the same measurement again and again: here, or on the stand-in board."""
@@ -64,7 +69,8 @@ def measurement(tmp_path):
                    "--worklist", str(tmp_path / "work.json"), "--rounds", str(ROUNDS), "--max-rounds", str(ROUNDS),
                    "--budget", "0", *options]  # fmt: skip
         with (tmp_path / "stderr").open("w") as errors:
-            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment))
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
+                                            preexec_fn=listen_to_interrupts))  # fmt: skip
         return running[-1]
 
     yield start
