@@ -22,7 +22,6 @@ from cosearch.presets import PRESETS
 from latency_tables.errors import ConfigError
 
 
-
 @dataclass(frozen=True, config=STRICT)
 class EnvConfig:
     """The task.
@@ -59,8 +58,8 @@ class StrategyConfig:
         name: registry name; `cosearch list strategies`.
         paths_per_rollout: paths that share the environments of one rollout (gradient strategies).
         update_path: ``fresh``: each minibatch is learned along a newly drawn path; ``acting``: along the one that acted.
-        active_paths: K of the backward pass; 0 for all.
-        temperature_start, temperature_end: of the architecture samples.
+        active_paths: K of the backward pass; 0 for all (``a3cs``).
+        temperature_start, temperature_end: of the architecture samples (``a3cs``, ``a2d``).
         lr: Adam learning rate of the architecture logits.
         target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
         warmup_fraction: first share of the search in which only weights are trained.

@@ -29,6 +29,6 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
     }),
     Preset("paper", "the published scale of A3C-S, meant for a GPU", {
         "budget": {"search_steps": 20_000_000, "retrain_steps": 20_000_000, "retrain_init": "scratch", "eval_episodes": 1000},
-        "strategy": {"active_paths": 2},
+        "strategy": {"name": "a3cs", "active_paths": 2, "update_path": "acting"},
     }),
 )}

@@ -12,6 +12,7 @@ from cosearch.pipeline.plan import make_plan, make_space
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import meets_targets, most_likely_feasible, run_search
 from cosearch.pipeline.session import Session, set_threads
+from cosearch.presets import PRESETS
 from cosearch.rl.teacher import save_teacher
 from cosearch.rundir import RunDir
 from cosearch.space.derive import within
@@ -183,6 +184,11 @@ def test_the_penalty_grows_its_multiplier_only_above_the_target_and_only_where_i
     assert all(line["cost_multiplier"] == 0 for line in still)
     _, (none, _) = stages(*words, "objective.dual_lr=0", "objective.quadratic=0")
     assert still[-1]["latency_expected_s"] < none[-1]["latency_expected_s"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_gives_a_plan_whose_options_all_have_an_effect(preset):
+    assert make_plan(resolve(preset=preset)).strategy.name in ("reinforce", "a3cs")
 
 
 def plan_of(*overrides):

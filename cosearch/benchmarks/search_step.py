@@ -1,8 +1,9 @@
-"""What the search costs beside plain training: seconds of one update with K = 1 and 2 against the derived network alone.
+"""What the search costs beside plain training: seconds of one update against the derived network alone.
 
-``python -m cosearch.benchmarks.search_step`` interleaves the three in one process on the same rollout sizes. The paths are
-those of the derived architecture (with K = 2 the second candidate is drawn as in the search), so that the ratio shows the
-machinery and not that other architectures are larger; the ratio over freely sampled paths is printed beside it.
+``python -m cosearch.benchmarks.search_step`` interleaves the score function and gates with K = 1 and 2 in one process, on the
+same rollout sizes. The paths are those of the derived architecture (with K = 2 the second candidate is drawn as in the search),
+so that the ratio shows the machinery and not that other architectures are larger; the ratio over freely sampled paths is
+printed beside it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cosearch.config import Config, config_to_dict
+from cosearch.config import Config, StrategyConfig, config_to_dict
 from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
 from cosearch.cost.table_cost import TableCost
@@ -105,6 +105,7 @@ def make_plan(config: Config) -> Plan:
     load_builtins()
     config = with_absolute_paths(config)
     strategy = STRATEGIES.get(config.strategy.name)
+    _refuse_ignored(config, strategy)
     split_name(config.env.name)
     table = table_or_design(config.device, config.table)
     teacher = find_teacher(config.distill.teacher, config.env.name)
@@ -151,6 +152,15 @@ def make_plan(config: Config) -> Plan:
     if accelerator is not None:
         widen(accelerator, limits)
     return Plan(config, space, table, strategy, teacher, tuple(targets), costs, references)
+
+
+def _refuse_ignored(config: Config, strategy: StrategyInfo) -> None:
+    for key in strategy.ignores:
+        value, default = getattr(config.strategy, key), getattr(StrategyConfig(), key)
+        if value != default:
+            users = [info.name for info in STRATEGIES.entries() if info.kind == strategy.kind and key not in info.ignores]
+            raise ConfigError(f"strategy.{key}={value} has no effect with strategy {strategy.name!r}; leave it out (it is "
+                              f"{default}), or choose a strategy that uses it: {', '.join(users)}")
 
 
 def make_space(config: Config) -> SearchSpace:

@@ -28,6 +28,7 @@ class StrategyInfo:
         needs_differentiable_cost: whether the cost must give gradients.
         uses_teacher: distils from a teacher while it searches.
         make: (space, options, generator) -> the strategy.
+        ignores: keys of the configuration's section ``strategy`` that have no effect with it; setting one is refused.
     """
 
     name: str
@@ -37,6 +38,7 @@ class StrategyInfo:
     needs_differentiable_cost: bool
     uses_teacher: bool
     make: Callable[[SearchSpace, Any, torch.Generator], Any]
+    ignores: tuple[str, ...] = ()
 
 
 STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cosearch.strategies")

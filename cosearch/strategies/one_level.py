@@ -8,7 +8,8 @@ Equations, with alpha the architecture logits of a point, G Gumbel(0, 1) noise a
   one level: weights and alpha step on the same loss of the same rollout; the loss holds the task, the distillation from the
              teacher's actor and critic, and the expected cost sum_l softmax(alpha_l) . cost_l (added by the pipeline).
 Differs from the papers in:
-1. Several paths a rollout, each acting in its share of the environments: more samples of alpha per frame.
+1. Several paths a rollout, each acting in its share of the environments, and a new path for each minibatch of the update
+   (``strategy.update_path=acting`` learns along the one that acted, as the papers do): more samples of alpha per frame.
 2. The target acts through an exact one-sided multiplier on the sampled distribution (``budgeted``), or through a penalty on the
    expected cost with a dual variable; not through raw logits with a hand-set weight.
 3. The temperature falls geometrically over the search's own length instead of per 1e5 environment steps.
@@ -144,4 +145,4 @@ def _a2d(space: SearchSpace, options: OneLevelOptions, generator: torch.Generato
 STRATEGIES.register(StrategyInfo("a3cs", "one-level, single path forward, K paths backward, teacher's actor and critic distilled",
                                  "Fu et al., DAC 2021, arXiv 2106.06577", "gradient", True, True, OneLevelStrategy))
 STRATEGIES.register(StrategyInfo("a2d", "one-level as a3cs, with gradients through every candidate (K = all)",
-                                 "Fu et al., 2020, arXiv 2012.13091", "gradient", True, True, _a2d))
+                                 "Fu et al., 2020, arXiv 2012.13091", "gradient", True, True, _a2d, ("active_paths",)))

@@ -83,4 +83,4 @@ class ScoreFunctionStrategy(OneLevelStrategy):
 
 STRATEGIES.register(StrategyInfo("reinforce", "one-level as a3cs, with the unbiased score-function gradient of the same loss",
                                  "Williams 1992; Pham et al. 2018, arXiv 1802.03268; on A3C-S, arXiv 2106.06577", "gradient",
-                                 True, True, ScoreFunctionStrategy))
+                                 True, True, ScoreFunctionStrategy, ("active_paths", "temperature_start", "temperature_end")))
