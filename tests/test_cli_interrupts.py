@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 
 import pytest
 from pipeline_runs import TINY, Moment, assert_equal, checkpointed, command, fill, results
@@ -46,22 +45,6 @@ def test_an_interruption_while_the_libraries_load_is_no_traceback(monkeypatch, c
     monkeypatch.setattr("cosearch.cli.app._run", interrupted)
     assert main(["list", "presets"]) == 130
     assert capsys.readouterr().err == "interrupted before anything had begun\n"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 8 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "cosearch-test", str(place)]
-    try:
-        done = subprocess.run(mount, check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("this system has no mount command")
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("stage", ["search", "retrain", "finish"])

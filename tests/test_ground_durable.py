@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import subprocess
 
 import pytest
 import torch
@@ -17,22 +16,6 @@ from cosearch.space.network import AgentNetwork
 from latency_tables.errors import RunFailedError
 
 LINE = {"stage": "search", "wall_s": 1.0}
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "cosearch-test", str(place)]
-    try:
-        done = subprocess.run(mount, check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("this system has no mount command")
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture
@@ -137,6 +120,7 @@ def test_a_line_holds_no_line_end(tmp_path):
         append_line(tmp_path / "log", "one\ntwo")
 
 
+@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
 def test_a_run_on_a_disk_that_fills_up_keeps_all_it_had(small_disk):
     run = RunDir.create(small_disk, "run", {"seed": 1})
     run.save_checkpoint({"step": 1}, 1)

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_space import small_space
 
 import cosearch.strategies
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.one_level import OneLevelStrategy
 from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
@@ -18,19 +18,7 @@ for module in pkgutil.iter_modules(cosearch.strategies.__path__):
     importlib.import_module(f"cosearch.strategies.{module.name}")
 
 ROOT = Path(__file__).resolve().parents[1]
-SPACE = chain_space(
-    ChainConfig(
-        stem_channels=4,
-        stem_kernel=3,
-        stage_channels=(4,),
-        stage_repeats=(2,),
-        stage_strides=(1,),
-        candidates=("conv_k3", "mbconv_k3_e1", "skip"),
-        hidden=8,
-    ),
-    (12, 12, 3),
-    4,
-)
+SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")
 TABLE = [[0.5, -1.0, 0.4], [-1.2, 0.6, 0.3]]  # best: 1 and 0
 
 
@@ -82,7 +70,7 @@ def test_a_broken_strategy_does_not_conform(fault, text):
 
 def test_the_same_search_in_another_process():
     code = (
-        "import torch\nfrom tests.test_strategy_conformance import *\n"
+        "import sys, torch\nsys.path.insert(0, 'tests')\nfrom tests.test_strategy_conformance import *\n"
         "from cosearch.testing.strategy_conformance import optimise, toy_loss\n"
         "from cosearch.testing.conformance import seeded\n"
         "info = STRATEGIES.get('a3cs')\nstrategy = info.make(SPACE, default_options(info), seeded(3))\n"

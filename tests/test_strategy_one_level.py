@@ -6,10 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from small_space import small_space
 
 from cosearch.cost.objective import DualPenalty, Target
 from cosearch.cost.table_cost import TableCost
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import Limit, discretise
 from cosearch.strategies.base import STRATEGIES, mean_entropy
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
@@ -17,19 +17,7 @@ from cosearch.testing.conformance import seeded
 from cosearch.testing.strategy_conformance import argmax_choices, optimise, toy_loss
 from latency_tables.devices import find_table
 
-SPACE = chain_space(
-    ChainConfig(
-        stem_channels=4,
-        stem_kernel=3,
-        stage_channels=(4,),
-        stage_repeats=(2,),
-        stage_strides=(1,),
-        candidates=("conv_k3", "mbconv_k3_e5", "conv_k5", "skip"),
-        hidden=8,
-    ),
-    (12, 12, 3),
-    4,
-)
+SPACE = small_space("conv_k3", "mbconv_k3_e5", "conv_k5", "skip")
 LOGITS = [[0.0, 1.0, -1.0, 0.5], [2.0, 0.0, 0.0, -3.0]]
 
 

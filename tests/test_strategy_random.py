@@ -4,26 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from small_space import small_space
 
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.strategies.base import Evaluation
 from cosearch.strategies.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import InfeasibleTargetError, RequestError
 
-SPACE = chain_space(
-    ChainConfig(
-        stem_channels=4,
-        stem_kernel=3,
-        stage_channels=(4,),
-        stage_repeats=(3,),
-        stage_strides=(1,),
-        candidates=("conv_k3", "conv_k5", "skip"),
-        hidden=8,
-    ),
-    (12, 12, 3),
-    4,
-)
+SPACE = small_space("conv_k3", "conv_k5", "skip", cells=3)
 
 
 def search(seed=0, **options):

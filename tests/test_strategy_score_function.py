@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from small_space import small_space
 
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.one_level import OneLevelOptions
@@ -15,19 +15,7 @@ from cosearch.strategies.score_function import CLIP, DECAY, ScoreFunctionStrateg
 from cosearch.testing.conformance import seeded
 from cosearch.testing.strategy_conformance import argmax_choices, optimise
 
-SPACE = chain_space(
-    ChainConfig(
-        stem_channels=4,
-        stem_kernel=3,
-        stage_channels=(4,),
-        stage_repeats=(2,),
-        stage_strides=(1,),
-        candidates=("conv_k3", "mbconv_k3_e1", "skip"),
-        hidden=8,
-    ),
-    (12, 12, 3),
-    4,
-)
+SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")
 LOGITS = [[0.3, -0.2, 0.5], [1.0, 0.1, -0.4]]
 TILT = [[0.4, 0.0, -0.3], [0.0, 0.6, 0.2]]
 PATHS = list(itertools.product(range(3), range(3)))
