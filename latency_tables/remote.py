@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,22 @@ def core_archive() -> tuple[str, bytes]:
         archive.writestr(start, "from latency_tables.agent import main\n\nmain()\n")
     data = buffer.getvalue()
     return f"core-{hashlib.sha256(data).hexdigest()[:12]}.zip", data
+
+
+def only(answers: Iterable[dict[str, Any]], verb: str, where: str) -> dict[str, Any]:
+    """The one answer to a request.
+
+    Args:
+        answers: all of them.
+        verb, where: what was asked, and which board, for the message.
+
+    Raises:
+        LostBoard: there are none, or several.
+    """
+    found = list(answers)
+    if len(found) != 1:
+        raise LostBoard(f"{where} gave {len(found)} answers to {verb}, expected 1")
+    return found[0]
 
 
 class Connection:
@@ -160,10 +176,7 @@ class Connection:
 
     def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
         """The single answer to a request; see :meth:`ask`."""
-        answers = list(self.ask(verb, payload, **values))
-        if len(answers) != 1:
-            raise LostBoard(f"{self._where()} gave {len(answers)} answers to {verb}, expected 1")
-        return answers[0]
+        return only(self.ask(verb, payload, **values), verb, self._where())
 
     def close(self) -> None:
         """End the core; safe to call twice."""

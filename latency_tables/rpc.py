@@ -18,7 +18,7 @@ from typing import Any
 
 from latency_tables.compilers import compile_tvm, runtime_version, tvm_modules
 from latency_tables.errors import MeasurementError, RequestError
-from latency_tables.remote import LostBoard, Target
+from latency_tables.remote import LostBoard, Target, only
 from latency_tables.timing import Visit, VisitPlan, summarise
 
 SESSION_S = 3600
@@ -102,10 +102,7 @@ class TrackerConnection:
 
     def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
         """The single answer to a request; see :meth:`ask`."""
-        answers = list(self.ask(verb, payload, **values))
-        if len(answers) != 1:
-            raise LostBoard(f"{len(answers)} answers to {verb}, expected 1")
-        return answers[0]
+        return only(self.ask(verb, payload, **values), verb, self.target.tracker_key)
 
     def close(self) -> None:
         """Give the device back to the tracker; safe to call twice."""
