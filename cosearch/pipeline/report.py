@@ -21,7 +21,13 @@ from cosearch.pipeline.report_data import Run, flatten, number, part, read_run
 from cosearch.pipeline.report_facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
 from cosearch.pipeline.report_pareto import agent_latency_s, compared_agents, pareto_plot, predicted_measured_plot
 from cosearch.pipeline.report_plots import (
-    STAGE_TITLES, Plot, agreement_plot, distillation_plot, latency_plot, other_curves, score_plot,
+    STAGE_TITLES,
+    Plot,
+    agreement_plot,
+    distillation_plot,
+    latency_plot,
+    other_curves,
+    score_plot,
 )
 from cosearch.pipeline.report_probabilities import probability_plots
 from cosearch.pipeline.report_terminal import render_summary

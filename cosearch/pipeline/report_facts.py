@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from cosearch.pipeline.report_data import Run, interval, latency_target_s, number, part
 from cosearch.pipeline.report_format import (
-    NOT_MEASURED, count_text, duration_text, energy_text, interval_text, score_text, share_text, significant, time_text,
+    NOT_MEASURED,
+    count_text,
+    duration_text,
+    energy_text,
+    interval_text,
+    score_text,
+    share_text,
+    significant,
+    time_text,
 )
 from cosearch.pipeline.report_pareto import agent_latency_s, measured_s
 

@@ -19,7 +19,6 @@ from cosearch.rl.teacher import Teacher
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
 
-
 TRAINING_STAGES = ("search", "retrain")
 
 
