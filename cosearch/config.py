@@ -17,7 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cosearch.config_accel import STRICT, AccelConfig, Fraction, NonNegative, Positive, PositiveFloat
+from cosearch.config_accel import STRICT, AccelConfig, NonNegative, Positive, PositiveFloat
+from cosearch.config_rl import DistillConfig, RlConfig
+from cosearch.config_search import SpaceConfig, StrategyConfig
 from cosearch.presets import PRESETS
 from latency_tables.errors import ConfigError
 
@@ -35,97 +37,6 @@ class EnvConfig:
     name: str = "procgen:starpilot"
     num_envs: Positive = 64
     train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
-
-
-@dataclass(frozen=True, config=STRICT)
-class SpaceConfig:
-    """The search space.
-
-    Attributes:
-        name: registry name of the kind of space.
-        values: fields of that space's own configuration that differ from its defaults, e.g. ``space.values.hidden=64``.
-    """
-
-    name: str = "chain"
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True, config=STRICT)
-class StrategyConfig:
-    """The search method.
-
-    Attributes:
-        name: registry name; `cosearch list strategies`.
-        paths_per_rollout: paths that share the environments of one rollout (gradient strategies).
-        update_path: ``fresh``: each minibatch is learned along a newly drawn path; ``acting``: along the one that acted.
-        active_paths: K of the backward pass; 0 for all (``a3cs``).
-        temperature_start, temperature_end: of the architecture samples (``a3cs``, ``a2d``).
-        lr: Adam learning rate of the architecture logits.
-        target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
-        warmup_fraction: first share of the search in which only weights are trained.
-        warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
-        candidates: architectures that share the budget (proposal strategies).
-    """
-
-    name: str = "reinforce"
-    paths_per_rollout: Positive = 4
-    update_path: Literal["fresh", "acting"] = "fresh"
-    active_paths: Annotated[int, Field(ge=0)] = 1
-    temperature_start: PositiveFloat = 3.0
-    temperature_end: PositiveFloat = 0.3
-    lr: PositiveFloat = 0.02
-    target_form: Literal["multiplier", "penalty"] = "multiplier"
-    warmup_fraction: Fraction = 0.3
-    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
-    candidates: Positive = 4
-
-
-@dataclass(frozen=True, config=STRICT)
-class RlConfig:
-    """The reinforcement-learning update.
-
-    Attributes:
-        algorithm: ``ppo`` or ``a2c``.
-        rollout_steps: steps of each environment in one rollout.
-        epochs, minibatch, micro_batch: see ``LearnerOptions``.
-        lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
-        lr_end_fraction: 0..1.
-        gamma, lam: discount and GAE trace decay.
-        clip, value_clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
-        bf16: bfloat16 autocast of the networks.
-    """
-
-    algorithm: Literal["ppo", "a2c"] = "ppo"
-    rollout_steps: Positive = 64
-    epochs: Positive = 3
-    minibatch: Positive = 128
-    micro_batch: Positive = 128
-    lr: PositiveFloat = 2e-3
-    lr_end_fraction: Fraction = 0.02
-    gamma: Fraction = 0.999
-    lam: Fraction = 0.95
-    clip: PositiveFloat = 0.2
-    value_clip: bool = True
-    value_weight: NonNegative = 0.1
-    entropy_weight: NonNegative = 0.01
-    max_grad_norm: PositiveFloat = 10.0
-    bf16: bool = True
-
-
-@dataclass(frozen=True, config=STRICT)
-class DistillConfig:
-    """Distillation from the teacher (A2D).
-
-    Attributes:
-        teacher: name of a shipped teacher, path of a teacher file, ``auto`` (the shipped one of the game) or ``none``.
-        actor, critic: weights of the actor's KL divergence and of the critic's squared error.
-        end_fraction: share of the weights that is left at the end of the retraining; linear in between.
-    """
-
-    teacher: str = "auto"
-    actor: NonNegative = 30.0
-    critic: NonNegative = 0.5
-    end_fraction: Fraction = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from cosearch.config import Config, StrategyConfig, config_to_dict
+from cosearch.config import Config, config_to_dict
+from cosearch.config_search import StrategyConfig
 from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
 from cosearch.cost.table_cost import TableCost
