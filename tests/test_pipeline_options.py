@@ -8,9 +8,10 @@ import torch
 from pipeline_runs import TINY, changed
 
 from cosearch.config import resolve
+from cosearch.pipeline.derivation import meets_targets, most_likely_feasible
 from cosearch.pipeline.plan import make_plan, make_space
 from cosearch.pipeline.retrain import run_retrain
-from cosearch.pipeline.search import meets_targets, most_likely_feasible, run_search
+from cosearch.pipeline.search import run_search
 from cosearch.pipeline.session import Session, set_threads
 from cosearch.presets import PRESETS
 from cosearch.rl.teacher import save_teacher

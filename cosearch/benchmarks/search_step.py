@@ -30,9 +30,9 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     import torch
 
     from cosearch.config import resolve
+    from cosearch.pipeline.derivation import most_likely_feasible
     from cosearch.pipeline.plan import make_plan
     from cosearch.pipeline.run import set_threads
-    from cosearch.pipeline.search import most_likely_feasible
     from cosearch.pipeline.supernet_subject import SuperNetSubject
     from cosearch.pipeline.training import Training
     from cosearch.rl.subject import NetworkSubject

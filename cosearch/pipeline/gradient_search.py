@@ -1,0 +1,67 @@
+"""The search of a gradient strategy: a supernet, whose weights and architecture learn from the same rollouts."""
+
+from __future__ import annotations
+
+import torch
+
+from cosearch.cost.objective import DualPenalty
+from cosearch.pipeline.co_design import progress_of, search_again
+from cosearch.pipeline.derivation import hand_on, most_likely_feasible
+from cosearch.pipeline.session import Session
+from cosearch.pipeline.supernet_subject import SuperNetSubject
+from cosearch.pipeline.training import Training
+from cosearch.space.derive import derive, discretise
+from cosearch.space.supernet import SuperNet
+from cosearch.strategies.one_level import OneLevelOptions
+
+
+def gradient_search(session: Session) -> None:
+    """Search to the end of its budget, or go on where the checkpoint stands."""
+    plan, config, streams = session.plan, session.plan.config, session.streams
+    options = OneLevelOptions(
+        config.strategy.active_paths, config.strategy.temperature_start, config.strategy.temperature_end, config.strategy.lr
+    )
+    strategy = plan.strategy.make(plan.space, options, streams.torch("arch"))
+    penalties = [
+        (cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
+        for cost, target in zip(plan.costs, plan.targets)
+    ]
+    supernet = SuperNet(plan.space, streams.torch("weights"))
+    subject = SuperNetSubject(
+        supernet,
+        strategy,
+        penalties,
+        paths=config.strategy.paths_per_rollout,
+        fresh=config.strategy.update_path == "fresh",
+        lr=config.rl.lr,
+        bf16=config.rl.bf16,
+        device=session.device,
+        warmup=config.strategy.warmup_fraction,
+        warmup_factor=config.strategy.warmup_factor if config.strategy.target_form == "multiplier" else None,
+    )
+    training = Training(
+        config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(config.rl.lr, config.rl.lr)
+    )
+    try:
+        saved = session.checkpoint["stage_state"]
+        if saved is not None:
+            training.restore(saved)
+            session.streams.load_state_dict(session.checkpoint["streams"])
+        session.progress.stage("search", config.budget.search_steps, training.step)
+
+        def before() -> None:
+            search_again(plan.accelerator, training.step, strategy.scores(), lambda scores: most_likely_feasible(plan, scores))
+            subject.set_progress(training.progress)
+
+        session.train(training, stage="search", before=before, extra=lambda: progress_of(plan.accelerator))
+    finally:
+        training.close()
+    architecture = most_likely_feasible(plan, strategy.scores())
+    network = derive(architecture, torch.Generator().manual_seed(0), supernet.cpu())
+    derived_by = {
+        "method": "highest score among the architectures that meet the targets (exact integer program)",
+        "scores": strategy.scores(),
+        "probabilities": [[round(float(p), 6) for p in point.detach()] for point in strategy.probabilities()],
+        "unconstrained_choices": list(discretise(plan.space, strategy.scores()).choices),
+    }
+    hand_on(session, architecture, network, derived_by, training.step)
