@@ -37,7 +37,11 @@ class StrategyConfig:
         target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
         warmup_fraction: first share of the search in which only weights are trained.
         warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
-        candidates: architectures that share the budget (proposal strategies).
+        candidates: architectures that share the budget in whole rollouts (proposal strategies).
+        candidate_init: weights that a candidate starts from: ``scratch``, or those of the ``nearest`` architecture trained
+            before it, where the shapes fit (proposal strategies).
+        workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
+        values: the strategy's own options, e.g. ``strategy.values.population=8``.
     """
 
     name: str = "reinforce"
@@ -51,3 +55,6 @@ class StrategyConfig:
     warmup_fraction: Fraction = 0.3
     warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
     candidates: Positive = 4
+    candidate_init: Literal["scratch", "nearest"] = "scratch"
+    workers: Positive = 1
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -36,7 +36,6 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import multiplier
-from cosearch.strategies.one_level import OneLevelOptions
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -90,8 +89,8 @@ def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: i
 def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list[list[float]]:
     """Utilities of each candidate after a search on ``samples`` frames."""
     config, streams = plan.config.strategy, Streams(seed)
-    options = OneLevelOptions(config.active_paths, config.temperature_start, config.temperature_end, config.lr)
-    strategy = STRATEGIES.get(name).make(plan.space, options, streams.torch("arch"))
+    info = STRATEGIES.get(name)
+    strategy = info.make(plan.space, info.options(config), streams.torch("arch"))
     supernet = SuperNet(plan.space, streams.torch("weights")).to(memory_format=torch.channels_last)
     run = mixed_precision(supernet, CPU, True)
     cost, bound = plan.costs[0], plan.targets[0].bound

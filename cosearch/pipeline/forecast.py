@@ -34,9 +34,10 @@ def forecast(plan: Plan) -> dict[str, Any]:
     device, streams = compute_device(config.compute), Streams(config.seed)
     teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
     supernet = SuperNet(plan.space, streams.torch("weights"))
-    options = OneLevelOptions(active_paths=config.strategy.active_paths)
-    make = plan.strategy.make if plan.strategy.kind == "gradient" else OneLevelStrategy
-    strategy = make(plan.space, options, streams.torch("arch"))
+    if plan.strategy.kind == "gradient":
+        strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
+    else:
+        strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=config.strategy.active_paths), streams.torch("arch"))
     searching = SuperNetSubject(
         supernet,
         strategy,

@@ -12,16 +12,12 @@ from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.pipeline.training import Training
 from cosearch.space.derive import derive, discretise
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.one_level import OneLevelOptions
 
 
 def gradient_search(session: Session) -> None:
     """Search to the end of its budget, or go on where the checkpoint stands."""
     plan, config, streams = session.plan, session.plan.config, session.streams
-    options = OneLevelOptions(
-        config.strategy.active_paths, config.strategy.temperature_start, config.strategy.temperature_end, config.strategy.lr
-    )
-    strategy = plan.strategy.make(plan.space, options, streams.torch("arch"))
+    strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
     penalties = [
         (cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
         for cost, target in zip(plan.costs, plan.targets)

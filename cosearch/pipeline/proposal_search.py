@@ -15,14 +15,13 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import Evaluation, ProposalStrategy
-from cosearch.strategies.random_search import RandomOptions
 
 
 def proposal_search(session: Session) -> None:
     """Search to the end of its budget, or go on where the checkpoint stands."""
     plan, config, streams = session.plan, session.plan.config, session.streams
-    strategy: ProposalStrategy = plan.strategy.make(plan.space, RandomOptions(), streams.torch("arch"))
-    strategy.is_feasible = lambda architecture: meets_targets(plan, architecture)
+    strategy: ProposalStrategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"),
+                                                    lambda architecture: meets_targets(plan, architecture))
     count = config.strategy.candidates
     share = max(1, config.budget.search_steps // count)
     state: dict[str, Any] = session.checkpoint["stage_state"] or {

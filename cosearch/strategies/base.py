@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from cosearch.registry import Registry
-from cosearch.space.space import Architecture, SearchSpace
+from cosearch.config_search import StrategyConfig
+from cosearch.registry import Registry, unknown_name
+from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
+from latency_tables.errors import ConfigError
+
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,9 @@ class StrategyInfo:
         kind: ``gradient`` or ``proposal``.
         needs_differentiable_cost: whether the cost must give gradients.
         uses_teacher: distils from a teacher while it searches.
-        make: (space, options, generator) -> the strategy.
+        make: (space, options, generator) -> the strategy; of a proposal strategy (space, options, generator, is_feasible),
+            where is_feasible tells whether an architecture meets the targets: only such may be proposed.
+        options: (section ``strategy`` of the configuration) -> the options; see :func:`own_options`.
         ignores: keys of the configuration's section ``strategy`` that have no effect with it; setting one is refused.
     """
 
@@ -37,11 +44,37 @@ class StrategyInfo:
     kind: str
     needs_differentiable_cost: bool
     uses_teacher: bool
-    make: Callable[[SearchSpace, Any, torch.Generator], Any]
+    make: Callable[..., Any]
+    options: Callable[[StrategyConfig], Any]
     ignores: tuple[str, ...] = ()
 
 
 STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cosearch.strategies")
+
+
+def own_options(kind: type[Options], config: StrategyConfig, **shared: Any) -> Options:
+    """Options from what strategies share and from the strategy's own ``strategy.values``.
+
+    Args:
+        kind: a dataclass of options; its annotations are checked.
+        config: the section ``strategy``.
+        **shared: options that come from the section's own keys; ``strategy.values`` cannot set these.
+
+    Raises:
+        UnknownNameError: ``strategy.values`` has a key that is no option of the strategy's own.
+        ConfigError: a value of it is out of place.
+    """
+    own = [field.name for field in fields(kind) if field.name not in shared]
+    for key in config.values:
+        if key not in own:
+            raise unknown_name("option", f"strategy.values.{key}", [f"strategy.values.{name}" for name in own],
+                               f"Strategy {config.name!r} has {', '.join(own) or 'no options'} of its own")
+    try:
+        return TypeAdapter(kind).validate_python({**shared, **config.values})
+    except ValidationError as error:
+        lines = [f"strategy.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+                 for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
 
 
 class GradientStrategy(Protocol):
@@ -97,13 +130,13 @@ class Evaluation:
 
 
 class ProposalStrategy(Protocol):
-    """Strategies that propose whole architectures."""
+    """Strategies that propose whole architectures. Several may be asked for before the first of them is told."""
 
     def ask(self) -> Architecture:
-        """The next architecture to train."""
+        """The next architecture to train; it meets the targets."""
 
     def tell(self, result: Evaluation) -> None:
-        """How it did."""
+        """How it did; told in the order in which they were asked."""
 
     def best(self) -> int:
         """Index of the best evaluation told so far."""
@@ -113,6 +146,11 @@ class ProposalStrategy(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
+
+
+def anything(architecture: Architecture) -> bool:
+    """The test of a search without a target: every architecture meets it."""
+    return True
 
 
 def mean_entropy(probabilities: Sequence[Tensor]) -> float:

@@ -26,9 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cosearch.config_search import StrategyConfig
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,19 @@ class OneLevelStrategy:
         self.temperature = state["temperature"]
 
 
+def one_level_options(config: StrategyConfig) -> OneLevelOptions:
+    """The options from the section ``strategy`` of the configuration."""
+    return own_options(OneLevelOptions, config, active_paths=config.active_paths, temperature_start=config.temperature_start,
+                       temperature_end=config.temperature_end, lr=config.lr)
+
+
 def _a2d(space: SearchSpace, options: OneLevelOptions, generator: torch.Generator) -> OneLevelStrategy:
     return OneLevelStrategy(space, replace(options, active_paths=0), generator)
 
 
 STRATEGIES.register(StrategyInfo("a3cs", "one-level, single path forward, K paths backward, teacher's actor and critic distilled",
-                                 "Fu et al., DAC 2021, arXiv 2106.06577", "gradient", True, True, OneLevelStrategy))
+                                 "Fu et al., DAC 2021, arXiv 2106.06577", "gradient", True, True, OneLevelStrategy,
+                                 one_level_options))
 STRATEGIES.register(StrategyInfo("a2d", "one-level as a3cs, with gradients through every candidate (K = all)",
-                                 "Fu et al., 2020, arXiv 2012.13091", "gradient", True, True, _a2d, ("active_paths",)))
+                                 "Fu et al., 2020, arXiv 2012.13091", "gradient", True, True, _a2d, one_level_options,
+                                 ("active_paths",)))

@@ -5,13 +5,15 @@ and keeps the one with the best training score. No weights are shared.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, anything, own_options
 from latency_tables.errors import InfeasibleTargetError, RequestError
 
 
@@ -33,11 +35,12 @@ class RandomSearch:
         space: the search space.
         options: see :class:`RandomOptions`.
         generator: CPU generator of the draws.
+        is_feasible: whether an architecture meets the targets.
     """
 
-    def __init__(self, space: SearchSpace, options: RandomOptions, generator: torch.Generator) -> None:
-        self.space, self.options, self.generator = space, options, generator
-        self.is_feasible = lambda architecture: True
+    def __init__(self, space: SearchSpace, options: RandomOptions, generator: torch.Generator,
+                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+        self.space, self.options, self.generator, self.is_feasible = space, options, generator, is_feasible
         self.results: list[tuple[tuple[int, ...], float | None, float]] = []
 
     def ask(self) -> Architecture:
@@ -78,4 +81,5 @@ class RandomSearch:
 
 
 STRATEGIES.register(StrategyInfo("random", "uniform architectures that meet the target, equal shares of the budget: the control",
-                                 "Li & Talwalkar, UAI 2019, arXiv 1902.07638", "proposal", False, True, RandomSearch))
+                                 "Li & Talwalkar, UAI 2019, arXiv 1902.07638", "proposal", False, True, RandomSearch,
+                                 partial(own_options, RandomOptions), ("candidate_init",)))

@@ -26,7 +26,7 @@ import torch
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy, SampledPath
+from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy, SampledPath, one_level_options
 
 DECAY = 0.98  # of the running mean and variance: about the last fifty minibatches
 CLIP = 3.0
@@ -83,4 +83,5 @@ class ScoreFunctionStrategy(OneLevelStrategy):
 
 STRATEGIES.register(StrategyInfo("reinforce", "one-level as a3cs, with the unbiased score-function gradient of the same loss",
                                  "Williams 1992; Pham et al. 2018, arXiv 1802.03268; on A3C-S, arXiv 2106.06577", "gradient",
-                                 True, True, ScoreFunctionStrategy, ("active_paths", "temperature_start", "temperature_end")))
+                                 True, True, ScoreFunctionStrategy, one_level_options,
+                                 ("active_paths", "temperature_start", "temperature_end")))

@@ -5,7 +5,6 @@ A package that registers a strategy can call these in its tests. Each check rais
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosearch.config_search import StrategyConfig
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import Evaluation, StrategyInfo
@@ -20,8 +20,8 @@ from cosearch.testing.conformance import require, seeded
 
 
 def default_options(info: StrategyInfo) -> Any:
-    """The options of a strategy with their defaults, of the class that its constructor's annotation names."""
-    return inspect.signature(info.make, eval_str=True).parameters["options"].annotation()
+    """The options of a strategy with their defaults."""
+    return info.options(StrategyConfig(name=info.name))
 
 
 def toy_loss(path: Path, table: Sequence[Sequence[float]]) -> Tensor:
@@ -103,32 +103,40 @@ def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Seque
 
 def check_proposal_strategy(info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *,
                             asks: int = 8) -> None:
-    """A proposal strategy: members of the space, the best of what it was told, and a resume that equals going on.
+    """A proposal strategy: members of the space that meet the target, the best of what it was told, exact resume.
+
+    It is asked once for one candidate at a time and once for several before the first of them is told, as worker processes do.
 
     Args:
         info: the registry record.
         space: small.
         value: score of an architecture, higher is better.
-        asks: proposals before and after the save.
+        asks: proposals before and after the save; an even number.
 
     Raises:
         AssertionError: something does not hold.
     """
-    def turn(strategy: Any) -> list[tuple[int, ...]]:
+    banned = space.architecture([0] * len(space.points)).choices
+
+    def turn(strategy: Any, together: int) -> list[tuple[int, ...]]:
         found = []
-        for _ in range(asks):
-            architecture = strategy.ask()
-            require(architecture == space.architecture(architecture.choices), f"{info.name}: proposed {architecture}")
-            strategy.tell(Evaluation(architecture, value(architecture), 1e-3))
-            found.append(architecture.choices)
+        for _ in range(asks // together):
+            asked = [strategy.ask() for _ in range(together)]
+            for architecture in asked:
+                require(architecture == space.architecture(architecture.choices), f"{info.name}: proposed {architecture}")
+                require(architecture.choices != banned, f"{info.name}: proposed what does not meet the target")
+                strategy.tell(Evaluation(architecture, value(architecture), 1e-3))
+            found += [architecture.choices for architecture in asked]
         return found
-    generator, fresh = seeded(3), seeded(0)
-    strategy, resumed = (info.make(space, default_options(info), g) for g in (generator, fresh))
-    told = turn(strategy)
-    state, noise = copy.deepcopy(strategy.state()), generator.get_state()
-    told += turn(strategy)
-    resumed.restore(state)
-    fresh.set_state(noise)
-    require(turn(resumed) == told[asks:], f"{info.name}: resumed, it proposes other architectures")
-    scores = [value(space.architecture(choices)) for choices in told]
-    require(scores[strategy.best()] == max(scores), f"{info.name}: best() is {strategy.best()}, the scores are {scores}")
+    for together in (1, 2):
+        generator, fresh = seeded(3), seeded(0)
+        strategy, resumed = (info.make(space, default_options(info), stream, lambda a: a.choices != banned)
+                             for stream in (generator, fresh))
+        told = turn(strategy, together)
+        state, noise = copy.deepcopy(strategy.state()), generator.get_state()
+        told += turn(strategy, together)
+        resumed.restore(state)
+        fresh.set_state(noise)
+        require(turn(resumed, together) == told[asks:], f"{info.name}: resumed, it proposes other architectures")
+        scores = [value(space.architecture(choices)) for choices in told]
+        require(scores[strategy.best()] == max(scores), f"{info.name}: best() is {strategy.best()}, the scores are {scores}")
