@@ -62,7 +62,7 @@ def test_forward_value_is_the_derived_networks_exactly_with_any_number_of_active
 def soft_output(supernet, gates):
     """The mixture that the gates stand for: sum_k gate_k O_k at each point. Returns one scalar."""
     x = supernet.stem(FRAMES)
-    for blocks, gate in zip(supernet.points, gates):
+    for blocks, gate in zip(supernet.body, gates):
         x = sum(g * block(x) for g, block in zip(gate, blocks))
     return (supernet.head(x) * torch.linspace(-1, 1, 5, dtype=x.dtype)).sum()
 
@@ -90,10 +90,10 @@ def test_gate_gradient_is_the_inner_product_of_the_next_activation():
     supernet = net(torch.float64)
     path = path_with_weights((0, 1, 2), 1, torch.float64)
     kept = {}
-    supernet.points[2][2].register_full_backward_pre_hook(lambda module, grad: kept.update(out=grad[0]))
+    supernet.body[2][2].register_full_backward_pre_hook(lambda module, grad: kept.update(out=grad[0]))
     seen = {}
     for k in path.active[2]:
-        supernet.points[2][k].register_forward_hook(lambda module, args, out, k=k: seen.update({k: out.detach()}))
+        supernet.body[2][k].register_forward_hook(lambda module, args, out, k=k: seen.update({k: out.detach()}))
     logits, _ = supernet(FRAMES, path)
     logits.square().sum().backward()
     for k, candidate in enumerate(path.active[2]):
@@ -104,7 +104,7 @@ def test_weights_of_inactive_candidates_get_no_gradient_and_active_ones_that_do_
     supernet = net()
     path = path_with_weights((0, 1, 2), 1)
     supernet(FRAMES, path)[0].sum().backward()
-    for i, blocks in enumerate(supernet.points):
+    for i, blocks in enumerate(supernet.body):
         for k, block in enumerate(blocks):
             grads = [p.grad for p in block.parameters()]
             if k == path.active[i][0]:
@@ -121,7 +121,7 @@ def test_weights_of_inactive_candidates_get_no_gradient_and_active_ones_that_do_
 
 def test_time_grows_with_the_active_candidates_not_with_all():
     supernet, calls = net(), []
-    for i, blocks in enumerate(supernet.points):
+    for i, blocks in enumerate(supernet.body):
         for k, block in enumerate(blocks):
             block.register_forward_hook(lambda module, args, out, at=(i, k): calls.append(at))
     path = path_with_weights((3, 1, 2), 1)

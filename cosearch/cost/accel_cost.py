@@ -8,10 +8,11 @@ Differs from the paper in:
 1. A searched design replaces the present one only if the network that it is made for gets no worse and keeps its targets, so
    the targets stay reachable from one search of the accelerator to the next.
 2. Every candidate fits every design: buffers hold at least one kernel of each, so no candidate has an unknown cost.
-3. In a pipeline each choice point lies in one chunk, that of the network the design was made for.
+3. In a pipeline each node of the space lies in one chunk, that of the network the design was made for.
 """
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ REFERENCES = 1_000_000  # searches for reference agents are numbered from here, 
 
 @dataclass(frozen=True)
 class Place:
-    """A design, and the chunk of stem, choice points and head in order."""
+    """A design, and the chunk of each node of the space: stem, body, head."""
 
     design: AccelDesign
     chunk_of: tuple[int, ...]
@@ -59,8 +60,8 @@ class Accelerator(AccelTable):
         self.bounds: dict[str, float] = {}
         self.searches, self.next_step = 0, options.every_steps
         self.made_for: tuple[int, ...] | None = None
-        self.chunk_of = (0,) * (len(space.points) + 2)
-        self._blocks = [[space.stem], *([s for s in p.specs if s is not None] for p in space.points), [space.head]]
+        self.chunk_of = (0,) * len(space.nodes)
+        self._blocks = [[spec for spec in node.specs if spec is not None] for node in space.nodes]
         self._own: AccelDesign | None = None  # the platform's own design, where it holds every candidate
         self._start: dict[str, Any] | None = None
         self._rows: tuple[Place, dict[str, list[list[float | None]]]] | None = None
@@ -75,8 +76,7 @@ class Accelerator(AccelTable):
             DesignError: a fixed design exceeds its platform or does not hold a block; or no design is found.
         """
         self.bounds = dict(bounds)
-        macs = [[0 if spec is None else spec.macs for spec in point.specs] for point in self.space.points]
-        smallest = self.space.architecture([row.index(min(row)) for row in macs])
+        smallest = self.space.best([[-macs for macs in row] for row in self.space.macs()])
         if self.options.fixed:
             self.check_limits()
             self._check_room(self.base)
@@ -149,7 +149,7 @@ class Accelerator(AccelTable):
         return super().chunks_of(ops)
 
     def costs(self, metric: str) -> list[list[float]]:
-        """Cost of the stem, of each candidate of each point, and of the head; 0 for identities.
+        """Cost of each candidate of each node of the space, stem to head; 0 for identities and zeros.
 
         Args:
             metric: ``latency_s`` or ``energy_j``.
@@ -200,8 +200,7 @@ class Accelerator(AccelTable):
         flat = [block for blocks in self._blocks for block in blocks]
         chunks = [chunk for blocks, chunk in zip(self._blocks, place.chunk_of) for _ in blocks]
         known = iter(block_costs(flat, place.design, chunk_of=chunks))
-        specs = [(self.space.stem,), *(p.specs for p in self.space.points), (self.space.head,)]
-        found = [[None if spec is None else next(known) for spec in row] for row in specs]
+        found = [[None if spec is None else next(known) for spec in node.specs] for node in self.space.nodes]
         return {metric: [[0.0 if cost is None else getattr(cost, metric) for cost in row] for row in found] for metric in METRICS}
 
     def _searched(self, ops: Sequence[OpSpec], evaluations: int, number: int | None = None) -> AccelDesign | None:
@@ -223,11 +222,9 @@ class Accelerator(AccelTable):
 
     def _placed(self, architecture: Architecture, design: AccelDesign) -> Place:
         """The best cuts of a network on a design; an absent block lies where the one before it does."""
-        costs = iter(block_costs(architecture.ops(), design, self.objective))
-        chunk_of = [next(costs).chunk]
-        for point, choice in zip(self.space.points, architecture.choices):
-            chunk_of.append(chunk_of[-1] if point.specs[choice] is None else next(costs).chunk)
-        return Place(design, (*chunk_of, next(costs).chunk))
+        costs = block_costs(architecture.ops(), design, self.objective)
+        at = {placed.node: cost.chunk for placed, cost in zip(architecture.placed(), costs)}
+        return Place(design, tuple(itertools.accumulate(range(len(self.chunk_of)), lambda a, n: at.get(n, a), initial=0))[1:])
 
     def _place(self, architecture: Architecture, places: Sequence[Place]) -> None:
         """Take the best place for a network: the first one, or a better one that breaks no bound which that one keeps."""
@@ -264,13 +261,17 @@ class AccelCost:
 
     @property
     def base(self) -> float:
-        """Cost of stem and head, seconds or joules."""
+        """Cost of what is not chosen (stem, head, sums), seconds or joules."""
         rows = self.accelerator.costs(self.metric)
-        return rows[0][0] + rows[-1][0]
+        return rows[0][0] + rows[-1][0] + sum(r[0] for r, n in zip(rows[1:-1], self.space.body) if n.point is None)
 
     def candidate_costs(self) -> list[list[float]]:
         """For each point the cost that each candidate adds, seconds or joules."""
-        return [list(row) for row in self.accelerator.costs(self.metric)[1:-1]]
+        found = [[0.0] * len(point.candidates) for point in self.space.points]
+        for row, node in zip(self.accelerator.costs(self.metric)[1:-1], self.space.body):
+            if node.point is not None:
+                found[node.point] = [a + b for a, b in zip(found[node.point], row)]
+        return found
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
         """Expected cost under path weights.
@@ -295,6 +296,5 @@ class AccelCost:
 
 
 def _present(architecture: Architecture, chunk_of: Sequence[int]) -> list[int]:
-    """Chunks of the blocks that a network has, from those of all places."""
-    inner = zip(architecture.space.points, architecture.choices, chunk_of[1:-1])
-    return [chunk_of[0], *(chunk for point, choice, chunk in inner if point.specs[choice] is not None), chunk_of[-1]]
+    """Chunk of each block of a network, from those of all nodes."""
+    return [chunk_of[placed.node] for placed in architecture.placed()]

@@ -1,7 +1,9 @@
 """Expected and exact cost of architectures from a device's table, for every metric the table has.
 
-E[cost] = scale * (stem + head + sum_l sum_o p_lo row_lo) + overhead, linear in the path weights p, hence differentiable and
-equal to the exact cost at one-hot weights. A row that the table lacks raises; it never counts as zero. Identity costs zero.
+E[cost] = scale * (fixed + sum_l sum_o p_lo row_lo) + overhead, linear in the path weights p, hence differentiable and
+equal to the exact cost at one-hot weights. fixed holds stem, head and the sums of a graph's branches, whose number of inputs is
+the same in every architecture; row_lo is the sum over all blocks that candidate o adds: the branches run one after another.
+A row that the table lacks raises; it never counts as zero. Identity costs zero.
 """
 from __future__ import annotations
 
@@ -37,12 +39,13 @@ class TableCost:
         self.space, self.table, self.metric = space, table, metric
         row = _row(table, metric)
         self._overhead, self._scale = _overhead(table, metric), table.scale
-        self._fixed = row(space.stem) + row(space.head)
-        self._rows = [[0.0 if spec is None else row(spec) for spec in point.specs] for point in space.points]
+        self._fixed = row(space.stem) + row(space.head) + sum(row(spec) for spec in space.fixed()[1:-1])
+        self._rows = [[float(sum(row(spec) for spec in space.blocks(i, c))) for c in range(len(point.candidates))]
+                      for i, point in enumerate(space.points)]
 
     @property
     def base(self) -> float:
-        """Cost of what is not chosen (overhead, stem, head), seconds or joules."""
+        """Cost of what is not chosen (overhead, stem, head, sums), seconds or joules."""
         return self._overhead + self._scale * self._fixed
 
     def candidate_costs(self) -> list[list[float]]:

@@ -66,8 +66,7 @@ def widen(accelerator: Accelerator, limits: list[Limit]) -> None:
         accelerator: begun, so that some network keeps the limits.
         limits: of its present design.
     """
-    work = [[0.0 if spec is None else float(spec.macs) for spec in point.specs] for point in accelerator.space.points]
-    accelerator.optimise(discretise(accelerator.space, work, *limits), accelerator.options.evaluations)
+    accelerator.optimise(discretise(accelerator.space, accelerator.space.macs(), *limits), accelerator.options.evaluations)
     accelerator.keep_as_start()
 
 

@@ -128,8 +128,10 @@ def _owners(operations: list[dict[str, Any]], chosen: list[Choice], space: Searc
     if inner < 0:
         return None
     if space is not None and len(space.points) == len(chosen):
-        specs = [dict(zip(point.candidates, point.specs, strict=True)) for point in space.points]
-        active = [index for index, choice in enumerate(chosen) if specs[index].get(choice.operation, choice) is not None]
+        index_of = [{name: c for c, name in enumerate(point.candidates)} for point in space.points]
+        absent = [choice.operation in index_of[i] and not space.blocks(i, index_of[i][choice.operation])
+                  for i, choice in enumerate(chosen)]
+        active = [index for index, choice in enumerate(chosen) if not absent[index]]
         fits = [active] if len(active) == inner else []
     else:
         every = list(range(len(chosen)))

@@ -17,6 +17,7 @@ from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.export import check_parity, to_onnx
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
+from cosearch.space.groups import draw
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.space import Architecture, SearchSpace, load_architecture
 from latency_tables.errors import RequestError
@@ -147,13 +148,16 @@ def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> l
     """
     if not 1 <= n <= space.size:
         raise RequestError(f"space {space.name!r} has {space.size} architectures, {n} different ones were asked for")
-    work = [torch.tensor([0.0 if s is None else float(s.macs) for s in p.specs]).argsort().argsort() for p in space.points]
+    work = [torch.tensor(row).argsort().argsort() for row in space.macs()]
     ranks = [2 * w / max(1, len(w) - 1) - 1 for w in work]
     pool: dict[tuple[int, ...], Architecture] = {}
     draws = 0
     while draws < POOL * n or len(pool) < n:
         tilt = TILT * (2 * torch.rand((), generator=generator) - 1) if draws < POOL * n else 0.0
-        chosen = [int(torch.multinomial(torch.softmax(tilt * r, 0), 1, generator=generator)) for r in ranks]
+        if space.groups:
+            chosen = draw([tilt * r for r in ranks], space.groups, space.zeros, generator)
+        else:
+            chosen = [int(torch.multinomial(torch.softmax(tilt * r, 0), 1, generator=generator)) for r in ranks]
         pool.setdefault(tuple(chosen), space.architecture(chosen))
         draws += 1
     rest = sorted(((float(np.log(sum(op.macs for op in a.ops()))), a) for a in pool.values()), key=lambda pair: pair[0])
@@ -221,8 +225,9 @@ def reference_models(frame_shape: tuple[int, int, int], num_actions: int, seed: 
 
 
 def _names(architecture: Architecture) -> list[str]:
-    chosen = zip(architecture.space.points, architecture.choices)
-    return ["stem", *(f"{point.name} {point.candidates[c]}" for point, c in chosen if point.specs[c] is not None), "head"]
+    nodes, points = architecture.space.nodes, architecture.space.points
+    return [node.name if node.point is None else f"{node.name} {points[node.point].candidates[placed.candidate]}"
+            for placed in architecture.placed() for node in [nodes[placed.node]]]
 
 
 def _line_list(ops: Sequence[OpSpec]) -> str:

@@ -2,6 +2,7 @@
 
 max_a sum_l score[l, a_l]  subject to  base + sum_l cost[l, a_l] <= target for each limit   (a multiple-choice knapsack)
 is solved exactly as an integer program (HiGHS through scipy), so targets are met whenever any architecture meets them together.
+A group of the space, exactly k of whose points are not zero, is one more row: the sum of their zeros is the rest.
 """
 from __future__ import annotations
 
@@ -59,13 +60,18 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
     """
     _flat(space, scores, "scores")
     if not limits:
-        return space.architecture([int(np.argmax(row)) for row in scores])
+        return space.best(scores)
     sizes = [len(point.candidates) for point in space.points]
     starts = np.cumsum([0, *sizes])
     choose_one = np.zeros((len(sizes), int(starts[-1])))
     for row, start, end in zip(choose_one, starts, starts[1:]):
         row[start:end] = 1.0
     constraints = [LinearConstraint(choose_one, 1, 1), *(_within_reach(space, limit) for limit in limits)]
+    for group in space.groups:
+        zeros = np.zeros(int(starts[-1]))
+        zeros[[starts[p] + space.points[p].zero for p in group.points]] = 1.0
+        dropped = len(group.points) - group.keep
+        constraints.append(LinearConstraint(zeros[None], dropped, dropped))
     goal = _scaled(scores)
     for _ in range(MAX_CUTS):
         found = milp(-goal, constraints=constraints, integrality=np.ones(goal.size), bounds=Bounds(0, 1),
@@ -89,7 +95,7 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
 
 
 def _cheapest(space: SearchSpace, limit: Limit) -> Architecture:
-    return space.architecture([int(np.argmin(row)) for row in limit.costs])
+    return space.best([[-cost for cost in row] for row in limit.costs])
 
 
 def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
@@ -103,8 +109,9 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
             f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
             "or more, or for a smaller space")
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
-    unit = max(limit.target - least, float(extra.max()) * 1e-6) or 1.0
-    return LinearConstraint(extra[None] / unit, -np.inf, (limit.target - least) / unit)
+    room = limit.target - (limit.base + sum(min(row) for row in limit.costs))
+    unit = max(room, float(extra.max()) * 1e-6) or 1.0
+    return LinearConstraint(extra[None] / unit, -np.inf, room / unit)
 
 
 def within(cost: float, bound: float) -> bool:
@@ -123,7 +130,7 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
     Returns:
         A network whose output equals the supernet's along the same path.
     """
-    network = AgentNetwork(architecture.ops(), generator)
+    network = AgentNetwork(architecture.ops(), generator, architecture.wiring())
     if supernet is not None:
         supernet.copy_into(architecture, network.blocks)
     return network

@@ -1,4 +1,4 @@
-"""Agent networks: a list of blocks made into one torch module, and the fixed reference agents of the field.
+"""Agent networks: a list of blocks and their wiring made into one torch module, and the fixed reference agents of the field.
 
 The same class is the derived agent, the teacher and the reference: they differ in their list of blocks only.
 """
@@ -9,27 +9,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.graph import chain_wiring, check_wiring
 from cosearch.space.operations import build_block
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
 
 
 class AgentNetwork(nn.Module):
-    """Actor and critic over a chain of blocks.
+    """Actor and critic over a graph of blocks.
 
     Args:
-        ops: stem first, head last; each block's input is the output of the one before.
+        ops: stem first, head last, in order of execution.
         generator: CPU generator of the first weights.
+        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
 
     Raises:
-        ShapeError: two neighbouring blocks do not fit.
+        ShapeError: two blocks do not fit.
     """
 
-    def __init__(self, ops: Sequence[OpSpec], generator: torch.Generator) -> None:
+    def __init__(self, ops: Sequence[OpSpec], generator: torch.Generator, wiring: Sequence[Sequence[int]] | None = None) -> None:
         super().__init__()
-        check_chain(ops)
+        self.wiring = chain_wiring(len(ops)) if wiring is None else tuple(tuple(inputs) for inputs in wiring)
+        check_wiring(ops, self.wiring)
         self.ops = tuple(ops)
         self.blocks = nn.ModuleList(build_block(op, generator) for op in ops)
+        reads = [i for inputs in self.wiring for i in inputs]
+        self._last = {i: index for index, inputs in enumerate(self.wiring) for i in inputs}  # the last block that reads each
+        if set(reads) != set(range(len(ops) - 1)):
+            raise ShapeError(f"blocks {sorted(set(range(len(ops) - 1)) - set(reads))} are read by none")
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Action logits and value.
@@ -40,25 +47,23 @@ class AgentNetwork(nn.Module):
         Returns:
             Logits ``[batch, actions]`` and value ``[batch]``.
         """
-        x = frames
-        for block in self.blocks:
-            x = block(x)
+        values = {0: self.blocks[0](frames)}
+        for index, inputs in enumerate(self.wiring[1:], 1):
+            values[index] = self.blocks[index](*(values[i] for i in inputs))
+            for i in inputs:
+                if self._last[i] == index:
+                    values.pop(i, None)  # read for the last time: its memory is free
+        x = values[len(self.blocks) - 1]
         return x[:, :-1], x[:, -1]
 
 
 def check_chain(ops: Sequence[OpSpec]) -> None:
-    """Raise unless the blocks form a network.
+    """Raise unless the blocks, each reading the one before, form a network.
 
     Raises:
-        ShapeError: no stem, no head, or two neighbours that do not fit.
+        ShapeError: see :func:`cosearch.space.graph.check_wiring`.
     """
-    if len(ops) < 2 or ops[0].kind != "stem" or ops[-1].kind != "head":
-        raise ShapeError(f"a network starts with a stem and ends with a head, got {[op.kind for op in ops]}")
-    for before, after in zip(ops, ops[1:]):
-        made = (before.out_channels, before.out_height, before.out_width)
-        wanted = (after.in_channels, after.in_height, after.in_width)
-        if made != wanted:
-            raise ShapeError(f"{before.key} makes {made} but {after.key} takes {wanted}")
+    check_wiring(ops, chain_wiring(len(ops)))
 
 
 def impala_cnn(frame_shape: tuple[int, int, int], num_actions: int, widths: Sequence[int] = (16, 32, 32)) -> list[OpSpec]:

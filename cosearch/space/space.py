@@ -1,12 +1,12 @@
 """The search-space record. Network, sampler, cost and derivation are four readers of this one structure.
 
-A space is a stem, a chain of choice points with their candidate blocks, and a head. An architecture is one choice for each
-point. Neither knows how it is trained or costed.
+A space is a stem, a graph of nodes whose blocks its choice points decide (by default their chain), and a head. An architecture
+is one choice for each point. Neither knows how it is trained or costed.
 """
 from __future__ import annotations
 
+import functools
 import json
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from cosearch.registry import Registry
+from cosearch.space import groups as group_of_points
+from cosearch.space.graph import Group, Node, Placed, check_body, is_chain, place_blocks
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
 
@@ -29,29 +31,38 @@ class ChoicePoint:
     Attributes:
         name: unique in its space, e.g. ``stage1.cell0``.
         candidates: operation names, in registry vocabulary.
-        specs: the block of each candidate; None is the identity, which is absent from the network.
+        specs: the block of each candidate where the points form a chain, None for the identity, which is absent from the
+            network; empty where the space's body holds the blocks.
+        zero: index of the candidate that takes its nodes out of the network; None where there is none.
     """
 
     name: str
     candidates: tuple[str, ...]
-    specs: tuple[OpSpec | None, ...]
+    specs: tuple[OpSpec | None, ...] = ()
+    zero: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.candidates or len(self.candidates) != len(self.specs) or len(set(self.candidates)) != len(self.candidates):
+        count = len(self.candidates)
+        if not count or len(self.specs) not in (0, count) or len(set(self.candidates)) != count:
             raise ShapeError(f"choice point {self.name!r} needs one block for each of its differently named candidates, "
                              f"got {self.candidates!r} and {len(self.specs)} blocks")
+        if self.zero is not None and not 0 <= self.zero < count:
+            raise ShapeError(f"the zero of choice point {self.name!r} must be one of its {count} candidates, got {self.zero}")
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Stem, choice points in order of execution, head.
+    """Stem, body, head, and the choice points that decide the body's blocks.
 
     Attributes:
         name: registry name of the kind of space.
         config: the values that made it, as plain JSON: enough to build it again.
         frame_shape: ``(height, width, channels)`` of the uint8 frames.
         num_actions: discrete actions.
-        stem, points, head: the blocks.
+        stem, head: first and last block; the head reads the last node of the body.
+        points: the choices.
+        body: the nodes between stem and head in order of execution; left out, the points in a row.
+        groups: sets of points of which exactly so many are not zero.
     """
 
     name: str
@@ -61,17 +72,51 @@ class SearchSpace:
     stem: OpSpec
     points: tuple[ChoicePoint, ...]
     head: OpSpec
+    body: tuple[Node, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.body:
+            row = tuple(Node(point.name, (place,), point.specs, place) for place, point in enumerate(self.points))
+            object.__setattr__(self, "body", row)
+        sizes = [len(point.candidates) for point in self.points]
+        check_body(self.body, sizes)
+        group_of_points.check_groups(self.groups, sizes, self.zeros)
 
     @property
     def size(self) -> int:
         """Number of architectures."""
-        return math.prod(len(point.candidates) for point in self.points)
+        return group_of_points.count(self.groups, [len(point.candidates) for point in self.points])
+
+    @functools.cached_property
+    def zeros(self) -> tuple[int | None, ...]:
+        """The zero of each point."""
+        return tuple(point.zero for point in self.points)
+
+    @functools.cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Stem, body and head; the inputs of a node are indices in this."""
+        return (Node("stem", (), (self.stem,)), *self.body, Node("head", (len(self.body),), (self.head,)))
+
+    def blocks(self, point: int, candidate: int) -> list[OpSpec]:
+        """The blocks that a candidate of a point adds to the network: one for each of its nodes, none for an identity or zero."""
+        return [node.specs[candidate] for node in self.body if node.point == point and node.specs[candidate] is not None]
+
+    def macs(self) -> list[list[float]]:
+        """For each point the multiply-accumulates that each candidate adds."""
+        return [[float(sum(op.macs for op in self.blocks(i, c))) for c in range(len(point.candidates))]
+                for i, point in enumerate(self.points)]
+
+    def fixed(self) -> list[OpSpec]:
+        """The blocks that every network of the space has, in order."""
+        return [node.specs[0] for node in self.nodes if node.point is None and node.specs[0] is not None]
 
     def architecture(self, choices: Sequence[int]) -> Architecture:
         """The architecture with these candidate indices.
 
         Raises:
-            ShapeError: a wrong number of choices, an index out of range or no whole number.
+            ShapeError: a wrong number of choices, an index out of range or no whole number, or a group that keeps too many or
+                too few.
         """
         try:
             choices = tuple(operator.index(c) for c in choices)
@@ -82,16 +127,31 @@ class SearchSpace:
         for point, choice in zip(self.points, choices):
             if not 0 <= choice < len(point.candidates):
                 raise ShapeError(f"{point.name} has candidates 0..{len(point.candidates) - 1}, got {choice}")
+        for group in self.groups:
+            kept = sum(choices[p] != self.points[p].zero for p in group.points)
+            if kept != group.keep:
+                names = ", ".join(self.points[p].name for p in group.points)
+                raise ShapeError(f"exactly {group.keep} of {names} must be another candidate than their zero, got {kept}")
         return Architecture(self, choices)
 
     def sample(self, generator: torch.Generator) -> Architecture:
         """An architecture drawn uniformly with ``generator``."""
+        if self.groups:
+            rows = [torch.zeros(len(p.candidates)) for p in self.points]
+            return self.architecture(group_of_points.draw(rows, self.groups, self.zeros, generator))
         return self.architecture([int(torch.randint(len(p.candidates), (), generator=generator)) for p in self.points])
+
+    def best(self, scores: Sequence[Sequence[float]]) -> Architecture:
+        """The architecture with the highest total score, the first of equal ones.
+
+        Args:
+            scores: for each point one score a candidate.
+        """
+        return self.architecture(group_of_points.best(scores, self.groups, self.zeros))
 
     def all_ops(self) -> list[OpSpec]:
         """Every different block that a table of this space must hold, in order of first appearance."""
-        specs = [self.stem, *(s for p in self.points for s in p.specs if s is not None), self.head]
-        return list(dict.fromkeys(specs))
+        return list(dict.fromkeys(spec for node in self.nodes for spec in node.specs if spec is not None))
 
 
 @dataclass(frozen=True)
@@ -106,20 +166,32 @@ class Architecture:
         """The chosen operation of each point."""
         return tuple(point.candidates[c] for point, c in zip(self.space.points, self.choices))
 
+    def placed(self) -> list[Placed]:
+        """The blocks of the network in order of execution, with what each reads; identities and zeros are absent."""
+        return place_blocks(self.space.nodes, self.choices, self.space.zeros)
+
     def ops(self) -> list[OpSpec]:
-        """The blocks of the network in order of execution; identities are absent."""
-        chosen = [point.specs[c] for point, c in zip(self.space.points, self.choices)]
-        return [self.space.stem, *(spec for spec in chosen if spec is not None), self.space.head]
+        """The blocks of the network in order of execution; identities and zeros are absent."""
+        return [block.spec for block in self.placed()]
+
+    def wiring(self) -> tuple[tuple[int, ...], ...]:
+        """For each block of :meth:`ops` the indices of the blocks that it reads."""
+        return tuple(block.inputs for block in self.placed())
 
     def one_hot(self) -> list[torch.Tensor]:
         """For each point ``[num_candidates]``, float64, 1 at the choice."""
         return [torch.eye(len(p.candidates), dtype=torch.float64)[c] for p, c in zip(self.space.points, self.choices)]
 
     def neighbours(self) -> list[Architecture]:
-        """All architectures that differ in exactly one choice."""
-        return [self.space.architecture([*self.choices[:i], other, *self.choices[i + 1:]])
-                for i, point in enumerate(self.space.points)
-                for other in range(len(point.candidates)) if other != self.choices[i]]
+        """All architectures that differ in exactly one choice; in a group also those that keep one other point instead."""
+        inside, zeros = group_of_points.grouped(self.space.groups), self.space.zeros
+        found = [{i: other} for i, point in enumerate(self.space.points) for other in range(len(point.candidates))
+                 if other != self.choices[i] and not (i in inside and zeros[i] in (other, self.choices[i]))]
+        for group in self.space.groups:
+            kept = [p for p in group.points if self.choices[p] != zeros[p]]
+            found += [{old: zeros[old], new: other} for old in kept for new in group.points if new not in kept
+                      for other in range(len(self.space.points[new].candidates)) if other != zeros[new]]
+        return [self.space.architecture([change.get(i, c) for i, c in enumerate(self.choices)]) for change in found]
 
     def distance(self, other: Architecture) -> int:
         """Number of points that differ (Hamming distance)."""
@@ -129,11 +201,13 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object, readable without the space's code; :func:`architecture_from_dict` reads it back."""
+        wiring = self.wiring()
         return {
             "format": FORMAT, "space": self.space.name, "space_config": self.space.config,
             "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions,
             "choices": list(self.choices), "choice_names": list(self.choice_names),
             "operations": [op.to_dict() for op in self.ops()],
+            **({} if is_chain(wiring) else {"wiring": [list(inputs) for inputs in wiring]}),
         }
 
 
@@ -173,7 +247,8 @@ def architecture_from_dict(values: Any, source: str = "architecture") -> Archite
         found = space.architecture(values["choices"])
     except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
         raise ConfigError(f"{source}: not a valid architecture: {error}") from error
-    if "operations" in values and values["operations"] != [op.to_dict() for op in found.ops()]:
+    again = found.to_dict()
+    if any(key in values and values[key] != again.get(key) for key in ("operations", "wiring")):
         raise ConfigError(f"{source}: its list of operations is not the one that its choices make; "
                           "the file was edited or damaged")
     return found

@@ -4,6 +4,10 @@ A3C-S and Auto-NBA (arXiv 2106.06577, 2106.06575): forward A^{l+1} = O_active(A^
 dL/dgate_k = <dL/dA^{l+1}, O_k(A^l)> for the K sampled candidates. The value of a gate is exactly 1 for the active path and 0
 for the others, so that the forward pass is the derived network's, bit for bit; only gradients flow through the gates.
 Time and memory grow with K, not with the number of candidates.
+
+The other form is the continuous mixture of DARTS (arXiv 1806.09055): out = sum_k w_k O_k(x), for which the forward value is no
+network of the space. Then every candidate is computed and kept for the backward pass: time and memory grow with the number of
+candidates, five- to ninefold.
 """
 from __future__ import annotations
 
@@ -25,10 +29,12 @@ class Path:
     Attributes:
         active: for each point the candidate indices that are computed; the first one gives the forward value.
         weights: for each point ``[len(active)]``, differentiable in the architecture logits; None outside training.
+        soft: the value is the mixture of the active candidates with these weights, also without gradients.
     """
 
     active: tuple[tuple[int, ...], ...]
     weights: tuple[Tensor, ...] | None = None
+    soft: bool = False
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -48,9 +54,9 @@ class SuperNet(nn.Module):
         super().__init__()
         self.space = space
         self.stem = build_block(space.stem, generator)
-        self.points = nn.ModuleList(
-            nn.ModuleList(nn.Identity() if spec is None else build_block(spec, generator) for spec in point.specs)
-            for point in space.points
+        self.body = nn.ModuleList(
+            nn.ModuleList(nn.Identity() if spec is None else build_block(spec, generator) for spec in node.specs)
+            for node in space.body
         )
         self.head = build_block(space.head, generator)
 
@@ -65,20 +71,30 @@ class SuperNet(nn.Module):
             Logits ``[batch, actions]`` and value ``[batch]``, equal to the derived network's.
 
         Raises:
-            ShapeError: the path has another number of points than the space.
+            ShapeError: the path has another number of points than the space, or leads nowhere.
         """
-        if len(path.active) != len(self.points):
-            raise ShapeError(f"the space has {len(self.points)} points, the path {len(path.active)}")
-        x = self.stem(frames)
-        for i, (blocks, active) in enumerate(zip(self.points, path.active)):
-            weights = None if path.weights is None else path.weights[i]
-            x = _gated(blocks, active, weights, x)
-        x = self.head(x)
+        if len(path.active) != len(self.space.points):
+            raise ShapeError(f"the space has {len(self.space.points)} points, the path {len(path.active)}")
+        values: list[Tensor | None] = [self.stem(frames)]
+        for node, blocks in zip(self.space.body, self.body):
+            sources = [values[i] for i in node.inputs if values[i] is not None]
+            if not sources:
+                values.append(None)
+            elif node.point is None:
+                values.append(sum(sources[1:], sources[0]) if node.specs[0] is None else blocks[0](*sources))
+            else:
+                weights = None if path.weights is None else path.weights[node.point]
+                zero = self.space.points[node.point].zero
+                values.append(_gated(blocks, path.active[node.point], weights, sources[0], zero, path.soft))
+        if values[-1] is None:
+            raise ShapeError("the path leaves no way from the stem to the head")
+        x = self.head(values[-1])
         return x[:, :-1], x[:, -1]
 
     def used_parameters(self, path: Path) -> list[nn.Parameter]:
         """The parameters that a path touches, in a stable order."""
-        parts = [self.stem, self.head, *(blocks[k] for blocks, active in zip(self.points, path.active) for k in active)]
+        active = [(0,) if node.point is None else path.active[node.point] for node in self.space.body]
+        parts = [self.stem, self.head, *(blocks[k] for blocks, indices in zip(self.body, active) for k in indices)]
         return [p for part in parts for p in part.parameters()]
 
     def copy_into(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> None:
@@ -88,20 +104,27 @@ class SuperNet(nn.Module):
             architecture: of this net's space.
             blocks: modules in the order of ``architecture.ops()``.
         """
-        chosen = [self.points[i][c] for i, c in enumerate(architecture.choices)]
-        mine = [self.stem, *(block for block in chosen if not isinstance(block, nn.Identity)), self.head]
+        all_blocks = [[self.stem], *self.body, [self.head]]
+        mine = [all_blocks[placed.node][placed.candidate] for placed in architecture.placed()]
         if len(mine) != len(blocks):
             raise ShapeError(f"the architecture has {len(mine)} blocks, the network {len(blocks)}")
         for source, target in zip(mine, blocks):
             target.load_state_dict(source.state_dict())
 
 
-def _gated(blocks: nn.ModuleList, active: Sequence[int], weights: Tensor | None, x: Tensor) -> Tensor:
-    out = blocks[active[0]](x)
+def _gated(blocks: nn.ModuleList, active: Sequence[int], weights: Tensor | None, x: Tensor, zero: int | None,
+           soft: bool) -> Tensor | None:
+    """The value of a slot that reads ``x``; None where nothing but its zero is active."""
+    present = [(k, index) for k, index in enumerate(active) if index != zero]
+    if soft:
+        parts = [blocks[index](x) * weights[k].to(x.dtype) for k, index in present]
+        return sum(parts[1:], parts[0]) if parts else None
     if weights is None or not torch.is_grad_enabled():
-        return out
+        return None if active[0] == zero else blocks[active[0]](x)
     gates = weights - weights.detach()  # exactly 0 forward, identity backward
-    total = out * (1.0 + gates[0]).to(out.dtype)
-    for k, index in enumerate(active[1:], 1):
-        total = total + blocks[index](x) * gates[k].to(out.dtype)
+    total = None
+    for k, index in present:
+        part = blocks[index](x)
+        part = part * ((1.0 + gates[k]) if k == 0 else gates[k]).to(part.dtype)
+        total = part if total is None else total + part
     return total

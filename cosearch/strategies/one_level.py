@@ -87,7 +87,7 @@ class OneLevelStrategy:
             ranked = (torch.log_softmax(logits.detach(), 0) + gumbel).argsort(descending=True).tolist()
             noise.append(gumbel)
             active.append(tuple(ranked[: self.options.active_paths or len(ranked)]))
-        return SampledPath(tuple(active), None, tuple(noise))
+        return SampledPath(tuple(active), noise=tuple(noise))
 
     def weighted(self, path: SampledPath) -> Path:
         """``y`` of the active candidates, differentiable in all logits of their point."""
