@@ -18,6 +18,7 @@ REQUIRES = [
     "safetensors>=0.4",  # teacher weights: no pickle, no code execution
     "tensorboard>=2.15",  # event files beside metrics.jsonl
     "matplotlib>=3.8",  # plots of the report
+    "pillow>=10",  # the clip of the agent playing; matplotlib needs it, too
     "jinja2>=3.1",  # template of the report
 ]
 EXTRAS = {

@@ -70,6 +70,7 @@ class BudgetConfig:
         parity_frames: observations of the export gate.
         checkpoint_interval_s: seconds of training between checkpoints; each stage's end is always one.
         measure_s: seconds for measuring the exported agent.
+        clip_frames: frames of the clip of the agent playing that the report shows; 0: no clip.
     """
 
     search_steps: Annotated[int, Field(ge=1)] = 160_000
@@ -79,6 +80,7 @@ class BudgetConfig:
     parity_frames: Positive = 1000
     checkpoint_interval_s: NonNegative = 30.0
     measure_s: PositiveFloat = 5.0
+    clip_frames: Annotated[int, Field(ge=0, le=2000)] = 120
 
 
 @dataclass(frozen=True, config=STRICT)

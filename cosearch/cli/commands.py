@@ -172,16 +172,38 @@ def report(run: RunPath, as_json: Json = False) -> None:
     _emit({"report": str(path)}, as_json, str(path))
 
 
+@app.command(epilog="`cosearch video runs/first` | `cosearch video runs/first --frames 300 --seed 7 --out agent.gif`")
+def video(
+    run: RunPath,
+    frames: Annotated[int, typer.Option(min=1, max=2000, help="Environment steps to show.")] = 120,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Seed of levels and actions; default: the run's.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="File (.gif); default: clip.gif in the run folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write an animated image of an exported agent playing; `cosearch report` embeds the run's own."""
+    from cosearch.pipeline.evaluation import write_clip
+
+    path = write_clip(run, frames=frames, seed=seed, out=out)
+    _emit({"video": str(path), "bytes": path.stat().st_size}, as_json, str(path))
+
+
 @app.command(epilog="`cosearch teacher --env procgen:starpilot --steps 2000000 --seed 1 --out teachers/mine.json`")
 def teacher(
+    overrides: Overrides = None,
+    *,
     env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
     out: Annotated[Path, typer.Option(help="Teacher file to write (.json; the weights go beside it).")],
     steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 2_000_000,
-    network: Annotated[str, typer.Option(help="impala-cnn or nature-cnn.")] = "impala-cnn",
+    network: Annotated[
+        str, typer.Option(help="impala-cnn, nature-cnn or minatar-cnn; default: the one of the task's family.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="The one seed.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all cores.")] = 0,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of the final scores.")] = 512,
     train_levels: Annotated[int, typer.Option(min=1, help="Procgen training levels.")] = 100_000,
+    test_envs: Annotated[
+        int, typer.Option(min=0, help="Environments on held-out levels beside the training, for a learning curve.")
+    ] = 0,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
     as_json: Json = False,
     quiet: Quiet = False,
@@ -193,7 +215,8 @@ def teacher(
     go_on_with.set(("the same command", None))
     try:
         result = train_teacher(
-            TeacherRequest(env, network, steps, seed, threads, episodes, train_levels), out, runs, command_line.get(), progress
+            TeacherRequest(env, network, steps, seed, threads, episodes, train_levels, test_envs, tuple(overrides or ())),
+            out, runs, command_line.get(), progress,
         )
     finally:
         progress.close()

@@ -8,10 +8,10 @@ from rich.table import Table as RichTable
 
 from cosearch.cost.accel_table import design_records
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.teacher_facts import teacher_rows
 from cosearch.presets import PRESETS
 from cosearch.registry import unknown_name
 from cosearch.rl.envs import ENVIRONMENTS
-from cosearch.rl.teacher import list_teachers
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import SPACES
 from cosearch.strategies.base import STRATEGIES
@@ -56,19 +56,6 @@ def _envs() -> Rows:
     ]
 
 
-def _teachers() -> Rows:
-    return [
-        {
-            "name": t.name,
-            "description": t.description,
-            "env": t.env,
-            **{k: t.provenance.get(k) for k in ("steps", "score_mean", "score_ci95")},
-            "params": sum(op.params for op in t.ops),
-        }
-        for t in list_teachers()
-    ]
-
-
 def _named(entries: Any) -> Rows:
     return [{"name": e.name, "description": e.description} for e in entries]
 
@@ -77,7 +64,7 @@ LISTS = {
     "devices": _devices,
     "strategies": _strategies,
     "envs": _envs,
-    "teachers": _teachers,
+    "teachers": teacher_rows,
     "ops": lambda: _named(OPERATIONS.entries()),
     "spaces": lambda: _named(SPACES.entries()),
     "presets": lambda: _named(PRESETS.values()),
@@ -111,8 +98,15 @@ def listing_table(what: str, rows: Rows) -> RichTable:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):  # latency on each table
+        return "\n".join(_latency_text(item) for item in value)
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, list):
         return "[" + ", ".join(_text(v) for v in value) + "]"
     return "" if value is None else str(value)
+
+
+def _latency_text(item: dict[str, Any]) -> str:
+    time = "no rows" if item["latency_s"] is None else f"{item['latency_s'] * 1e3:.3f} ms"
+    return f"{item['device']}/{item['runtime']}-{item['dtype']}-{item['threads']}t: {time} ({item['provenance']})"

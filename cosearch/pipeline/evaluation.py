@@ -1,17 +1,19 @@
-"""Playing an exported agent: held-out or training levels, sampled or greedy actions."""
+"""Playing an exported agent: its score on held-out or training levels, sampled or greedy; a clip of it."""
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.clip import animate, play
 from cosearch.pipeline.onnx_agent import OnnxAgent
 from cosearch.pipeline.run import config_of
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
-from latency_tables.errors import ConfigError, RunFolderError
+from latency_tables.errors import ConfigError, RequestError, RunFolderError
 
 
 def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int) -> dict[str, Any]:
@@ -30,11 +32,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
     """
     if levels not in ("test", "train"):
         raise ConfigError(f"levels must be test or train, got {levels!r}")
-    run = RunDir.open(path)
-    agent = run.path / "agent.onnx"
-    if not agent.is_file():
-        raise RunFolderError(f"{path} has no agent.onnx yet: `cosearch resume {path}` goes on to the export")
-    load_builtins()
+    run, agent = _agent_of(path)
     config, streams = config_of(run), Streams(seed)
     env = make_env(config.env.name, EnvOptions(min(64, episodes), streams.derive("eval"), train_levels=config.env.train_levels,
                                                test=levels == "test"))
@@ -44,3 +42,38 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         env.close()
     return {"score_mean": score.mean, "score_ci95": list(score.ci95), "episodes": len(score.returns), "levels": levels,
             "greedy": greedy, "seed": seed}
+
+
+def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | None = None) -> Path:
+    """Record the exported agent of a run playing held-out levels.
+
+    Args:
+        path: run folder with ``agent.onnx``.
+        frames: environment steps to show.
+        seed: of levels and actions; None: the run's.
+        out: the file; None: ``clip.gif`` in the run folder, which the next report embeds.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunFolderError: the run has exported no agent yet.
+        RequestError: the observations are not images, or ``out`` is not a .gif file.
+        RunFailedError: the disk is full.
+    """
+    run, agent = _agent_of(path)
+    target = run.path / "clip.gif" if out is None else Path(out)
+    if target.suffix != ".gif":
+        raise RequestError(f"--out must be a .gif file, got {target}")
+    config = config_of(run)
+    write_bytes_atomic(target, animate(play(OnnxAgent(agent), config, frames, config.seed if seed is None else seed)))
+    return target
+
+
+def _agent_of(path: Path) -> tuple[RunDir, Path]:
+    run = RunDir.open(path)
+    agent = run.path / "agent.onnx"
+    if not agent.is_file():
+        raise RunFolderError(f"{path} has no agent.onnx yet: `cosearch resume {path}` goes on to the export")
+    load_builtins()
+    return run, agent

@@ -2,13 +2,15 @@
 
 64 environments x 256 steps, 8 minibatches of 2,048, 3 epochs, Adam 5e-4 eps 1e-5, gamma 0.999, lambda 0.95, clip 0.2 also on
 the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020). Differs in: the learning rate is constant for the
-first half and then falls linearly to a fifth.
+first half and then falls linearly to a fifth (``rl.lr_end_fraction=1`` keeps it constant, as published). A family of
+environments may have values of its own (``EnvFamily.teacher``); KEY=VALUE words come last.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.run import set_threads
 from cosearch.pipeline.session import Progress
 from cosearch.pipeline.training import Training, compute_device
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.evaluate import Score, evaluate
+from cosearch.rl.heldout import HeldOut
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import save_teacher
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
-from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.network import AgentNetwork, fixed_agents
 from latency_tables.errors import RequestError, RunFolderError, UnknownNameError
 
 PUBLISHED = {
@@ -35,6 +38,7 @@ PUBLISHED = {
     "rl.minibatch": 2048,
     "rl.micro_batch": 128,
     "rl.lr": 5e-4,
+    "rl.lr_end_fraction": 0.2,
     "rl.gamma": 0.999,
     "rl.value_weight": 0.5,
     "rl.entropy_weight": 0.01,
@@ -52,12 +56,14 @@ class TeacherRequest:
     """What is asked for.
 
     Attributes:
-        env, network: names.
+        env, network: names; no network: the family's own.
         steps: environment steps.
         seed: the one seed.
         threads: CPU threads; 0 for all cores.
         episodes: of the final scores.
         train_levels: Procgen training levels.
+        test_envs: environments on held-out levels that are played beside the training, for a learning curve; 0: none.
+        values: KEY=VALUE words over the published configuration.
     """
 
     env: str
@@ -67,6 +73,8 @@ class TeacherRequest:
     threads: int
     episodes: int
     train_levels: int
+    test_envs: int = 0
+    values: tuple[str, ...] = ()
 
 
 def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, progress: Progress) -> dict[str, Any]:
@@ -93,11 +101,11 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     with one_clear_error(out.parent):  # now, not after hours of training
         out.parent.mkdir(parents=True, exist_ok=True)
     set_threads(request.threads)
-    config = resolve(
-        options={**PUBLISHED, "env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels}
-    )
+    family, _ = split_name(request.env)
+    request = replace(request, network=request.network or family.teacher.get("network", "impala-cnn"))
+    config = teacher_config(request)
     probe = make_env(request.env, EnvOptions(1, 0))
-    networks = reference_agents(probe.frame_shape, probe.num_actions)
+    networks = fixed_agents(probe.frame_shape, probe.num_actions)
     probe.close()
     if request.network not in networks:
         raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
@@ -130,12 +138,26 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     return {"teacher": str(out), **provenance}
 
 
+def teacher_config(request: TeacherRequest) -> Config:
+    """The configuration of a teacher's training: published values, then the family's, then the request's words.
+
+    Raises:
+        ConfigError: an unknown key or a value out of its range.
+        UnknownNameError: no such environment.
+    """
+    family, _ = split_name(request.env)
+    values = {**PUBLISHED, **{key: value for key, value in family.teacher.items() if "." in key}}
+    words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels}
+    return resolve(overrides=[*words, *request.values], options=fixed)
+
+
 def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:
     name = f"teacher-{request.env.replace(':', '-')}-{request.network}-s{request.seed}"
     if not (runs / name).exists():
         return RunDir.create(runs, name, {"command": command, "request": asdict(request)})
     run = RunDir.open(runs / name)
-    if run.record.get("request") != asdict(request):
+    if run.record.get("request") != json.loads(json.dumps(asdict(request))):
         raise RunFolderError(
             f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
         )
@@ -147,27 +169,38 @@ def _train(
 ) -> Training:
     subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=compute_device(config.compute))
     training = Training(config, subject, streams, None, total_steps=request.steps)
+    held_out = None
+    if request.test_envs:
+        options = EnvOptions(request.test_envs, streams.derive("env", 1), train_levels=request.train_levels, test=True)
+        held_out = HeldOut(make_env(request.env, options), streams.torch("eval"))
     saved = run.load_checkpoint()
     if saved is not None:
         training.restore(saved["training"])
+        if held_out is not None:
+            held_out.restore(saved["held_out"])
         streams.load_state_dict(saved["streams"])
     before, started = saved.get("wall_s", 0.0) if saved else 0.0, time.perf_counter()
     run.truncate_metrics(training.step, "teacher")
     progress.stage("teacher", request.steps, training.step)
     try:
         while not training.finished:
-            lr = config.rl.lr * min(1.0, 1.0 - 0.8 * (2.0 * training.progress - 1.0))
-            training.lr = (lr, lr)
+            falling = (1.0 - config.rl.lr_end_fraction) * max(0.0, 2.0 * training.progress - 1.0)
+            training.lr = (config.rl.lr * (1.0 - falling),) * 2
             values = training.advance()
+            if held_out is not None:
+                held_out.play(subject.actors()[0], config.rl.rollout_steps)
+                values["score_eval"] = held_out.score
             wall_s = before + time.perf_counter() - started
             line = {"stage": "teacher", "wall_s": round(wall_s, 3), **values}
             run.append_metrics(line)
             progress.update(line)
             if training.step // training.steps_per_update % SAVE_EVERY == 0 or training.finished:
                 state = {"training": training.state(), "streams": streams.state_dict(), "wall_s": wall_s}
-                run.save_checkpoint(state, training.step)
+                run.save_checkpoint({**state, **({"held_out": held_out.state()} if held_out else {})}, training.step)
     finally:
         training.close()
+        if held_out is not None:
+            held_out.close()
     return training
 
 

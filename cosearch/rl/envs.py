@@ -6,8 +6,8 @@ does not tell the two apart: there every end counts as a termination).
 """
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,6 +90,7 @@ class EnvFamily:
         games: known names of the family (examples where the family is open).
         make: (game, options) -> vector environment.
         is_open: other names than ``games`` are passed on to the family.
+        teacher: what `cosearch teacher` does otherwise than on Procgen: configuration values by dotted key, and ``network``.
     """
 
     name: str
@@ -97,6 +98,7 @@ class EnvFamily:
     games: tuple[str, ...]
     make: Callable[[str, EnvOptions], VectorEnv]
     is_open: bool = False
+    teacher: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments")

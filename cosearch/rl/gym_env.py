@@ -200,8 +200,13 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     return ReplayedEnvs(make, _image, options)
 
 
+MINATAR_TEACHER = {  # tiny frames, dense rewards: shorter rollouts, more epochs, a higher learning rate that falls
+    "network": "minatar-cnn", "rl.rollout_steps": 128, "rl.epochs": 4, "rl.minibatch": 1024, "rl.micro_batch": 1024,
+    "rl.lr": 1e-3, "rl.lr_end_fraction": 0.02,
+}
 ENVIRONMENTS.register(
-    EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES, _make_minatar)
+    EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES, _make_minatar,
+              teacher=MINATAR_TEACHER)
 )
 ENVIRONMENTS.register(
     EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True)

@@ -104,6 +104,26 @@ def nature_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSp
                          activation="none")]
 
 
+def minatar_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
+    """Blocks of MinAtar's own network (Young & Tian 2019): one convolution 3x3 of 16 channels, one layer of 128.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+    """
+    h, w, c = frame_shape
+    stem = OpSpec("stem", c, h, w, 16, kernel=3)
+    return [stem, OpSpec("head", 16, stem.out_height, stem.out_width, num_actions + 1, hidden=128, activation="none")]
+
+
+def fixed_agents(frame_shape: tuple[int, int, int], num_actions: int) -> dict[str, list[OpSpec]]:
+    """All fixed agents that fit these frames, by name: the reference agents, and networks that only serve as teachers."""
+    agents = reference_agents(frame_shape, num_actions)
+    if min(frame_shape[:2]) < 32:
+        agents["minatar-cnn"] = minatar_cnn(frame_shape, num_actions)
+    return agents
+
+
 def reference_agents(frame_shape: tuple[int, int, int], num_actions: int) -> dict[str, list[OpSpec]]:
     """The fixed agents that fit these frames, by name."""
     agents = {"impala-cnn": impala_cnn(frame_shape, num_actions)}

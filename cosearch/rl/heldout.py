@@ -1,0 +1,75 @@
+"""Held-out levels played beside a training, as in the published Procgen curves: a running mean over the last episodes.
+
+The spectator steps environments of its own with the policy of the moment, as many steps as the training makes, and learns
+nothing. Its score has the same meaning and the same delay as the training score that it is compared with.
+"""
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cosearch.rl.envs import VectorEnv
+from cosearch.rl.rollout import RECENT_EPISODES, Forward
+from latency_tables.errors import NonFiniteError
+
+
+class HeldOut:
+    """Plays held-out levels with whatever policy it is given.
+
+    Args:
+        env: environments on the held-out levels.
+        generator: CPU generator of the actions.
+    """
+
+    def __init__(self, env: VectorEnv, generator: torch.Generator) -> None:
+        self.env, self.generator = env, generator
+        self._returns = np.zeros(env.num_envs)
+        self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+
+    def play(self, forward: Forward, steps: int) -> None:
+        """Step each environment ``steps`` times, actions sampled.
+
+        Args:
+            forward: frames ``[envs, height, width, channels]`` -> logits ``[envs, actions]``, values ``[envs]``.
+            steps: steps of each environment.
+
+        Raises:
+            NonFiniteError: the policy returned NaN or infinity.
+            EnvironmentFailedError: an environment failed.
+        """
+        frames = self.env.observe()
+        with torch.inference_mode():
+            for _ in range(steps):
+                logits = forward(torch.from_numpy(np.ascontiguousarray(frames)))[0].float()
+                if not torch.isfinite(logits).all():
+                    raise NonFiniteError("the policy returned NaN or infinite logits on held-out levels")
+                self.env.send(torch.multinomial(F.softmax(logits, dim=-1), 1, generator=self.generator)[:, 0].numpy())
+                step = self.env.receive()
+                frames = step.frames
+                self._returns += step.reward
+                for i in np.flatnonzero(step.terminated | step.truncated):
+                    self._recent.append(float(self._returns[i]))
+                    self._returns[i] = 0.0
+
+    @property
+    def score(self) -> float | None:
+        """Mean return of the last episodes; None before the first one has ended."""
+        return float(np.mean(self._recent)) if self._recent else None
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors, the environment's state included; the generator is the run's."""
+        return {"env": self.env.state(), "returns": torch.from_numpy(self._returns.copy()), "recent": list(self._recent)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.env.restore(state["env"])
+        self._returns = state["returns"].numpy().copy()
+        self._recent = deque(state["recent"], maxlen=RECENT_EPISODES)
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.env.close()
