@@ -18,7 +18,7 @@ class RlConfig:
         epochs, minibatch, micro_batch: see ``LearnerOptions``.
         lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
         lr_end_fraction: 0..1.
-        gamma, lam: discount and GAE trace decay.
+        gamma, lam: discount and GAE trace decay. Left at its default, the discount becomes the teacher's.
         clip, value_clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
         bf16: bfloat16 autocast of the networks.
     """

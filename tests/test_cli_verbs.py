@@ -29,7 +29,9 @@ EXAMPLES = [
     for line in re.findall(r"`([^`]+)`", text)
     for words in line.split(" && ")
 ]
-SMALL_TEACHER = shlex.split("teacher --env procgen:starpilot --network nature-cnn --steps 320 --episodes 4 --threads 1")
+SMALL_TEACHER = shlex.split(
+    "teacher --env procgen:starpilot --network nature-cnn --steps 320 --episodes 4 --threads 1 --test-envs 2"
+)
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +244,9 @@ def test_a_teacher_is_trained_and_goes_on_to_the_same_weights_after_a_kill(tmp_p
     assert figures[0].provenance == figures[1].provenance and figures[0].reward_std == figures[1].reward_std
     run = RunDir.open(tmp_path / "killed" / "runs" / "teacher-procgen-starpilot-nature-cnn-s1")
     assert [line["step"] for line in run.read_metrics()] == list(range(32, 321, 32))
+    straight = RunDir.open(tmp_path / "straight" / "runs" / run.path.name)
+    assert without_clocks(run.read_metrics()) == without_clocks(straight.read_metrics())
+    assert "score_eval" in run.read_metrics()[-1]
     logits, value = networks[0](torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
     assert logits.shape == (2, 15) and value.shape == (2,)
     other = command(*words[:-1], "--episodes", "5", folder=tmp_path / "killed")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cosearch.config import Config, config_to_dict
+from cosearch.config_rl import RlConfig
 from cosearch.config_search import StrategyConfig
 from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
@@ -111,11 +112,13 @@ def make_plan(config: Config) -> Plan:
     table = table_or_design(config.device, config.table)
     teacher = find_teacher(config.distill.teacher, config.env.name)
     if teacher is not None:
+        if config.rl.gamma == RlConfig().gamma:  # not chosen by the user: the teacher's values give it
+            config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
         load_network(teacher)  # a damaged file must show now, not after the search
-        if abs(teacher.gamma - config.rl.gamma) > 1e-9:
+        if config.distill.critic and abs(teacher.gamma - config.rl.gamma) > 1e-9:
             raise ConfigError(
                 f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
-                f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 and another teacher"
+                f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
             )
     groups = config.strategy.paths_per_rollout if strategy.kind == "gradient" else 1
     if config.env.num_envs % groups:

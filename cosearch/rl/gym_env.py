@@ -202,7 +202,7 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
 
 MINATAR_TEACHER = {  # tiny frames, dense rewards: shorter rollouts, more epochs, a higher learning rate that falls
     "network": "minatar-cnn", "rl.rollout_steps": 128, "rl.epochs": 4, "rl.minibatch": 1024, "rl.micro_batch": 1024,
-    "rl.lr": 1e-3, "rl.lr_end_fraction": 0.02,
+    "rl.lr": 2.5e-3, "rl.lr_end_fraction": 0.02, "rl.gamma": 0.99,
 }
 ENVIRONMENTS.register(
     EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES, _make_minatar,
