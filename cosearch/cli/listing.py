@@ -89,6 +89,8 @@ def listing(what: str) -> Rows:
 def listing_table(what: str, rows: Rows) -> RichTable:
     """The rows for people."""
     table = RichTable(title=what)
+    if what == "teachers":
+        rows = [_teacher_in_short(row) for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -98,8 +100,6 @@ def listing_table(what: str, rows: Rows) -> RichTable:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], dict):  # latency on each table
-        return "\n".join(_latency_text(item) for item in value)
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, list):
@@ -107,6 +107,14 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _latency_text(item: dict[str, Any]) -> str:
-    time = "no rows" if item["latency_s"] is None else f"{item['latency_s'] * 1e3:.3f} ms"
-    return f"{item['device']}/{item['runtime']}-{item['dtype']}-{item['threads']}t: {time} ({item['provenance']})"
+def _teacher_in_short(row: dict[str, Any]) -> dict[str, str]:
+    """What fits a terminal; ``--json`` has the rest."""
+    low, high = row["score_ci95"] or (None, None)
+    latencies = [f"{item['device']} {item['latency_s'] * 1e3:.3g} ms {item['provenance']}" for item in row["latency"]
+                 if item["latency_s"] is not None and (item["dtype"], item["threads"]) == ("float32", 1)]
+    return {
+        "name": row["name"], "plays": row["env"], "what": row["description"],
+        "score [95 %]": f"{_text(row['score_mean'])} [{_text(low)}, {_text(high)}] after {row['steps']:,} steps",
+        "size": f"{row['params']:,} parameters, {row['bytes'] / 1e3:,.0f} kB",
+        "predicted latency": "\n".join(latencies),
+    }
