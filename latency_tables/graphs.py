@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from latency_tables.cell_graphs import cell_block
+from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import Layer, OpSpec
 
@@ -37,6 +39,7 @@ class GraphBuilder:
         self.value = ""
         self._rng = np.random.default_rng(seed)
         self._count = 0
+        self.sides: list[str] = []  # further tensors that a block in its context reads
 
     def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Append one node; its output becomes ``value``."""
@@ -52,7 +55,8 @@ class GraphBuilder:
         self.weights.append(self._numpy.from_array(array, name))
         return name
 
-    def conv(self, channels: int, out: int, *, kernel: int = 1, stride: int = 1, pad: int = 0, groups: int = 1) -> str:
+    def conv(self, channels: int, out: int, *, kernel: int = 1, stride: int = 1, pad: int = 0, groups: int = 1,
+             dilation: int = 1) -> str:
         """Convolution with bias of ``value``."""
         fan_in = channels // groups * kernel * kernel
         weights = self._rng.normal(0, (2 / fan_in) ** 0.5, (out, channels // groups, kernel, kernel)).astype(np.float32)
@@ -64,6 +68,7 @@ class GraphBuilder:
             strides=[stride, stride],
             pads=[pad] * 4,
             group=groups,
+            **({"dilations": [dilation] * 2} if dilation > 1 else {}),
         )
 
     def linear(self, inputs: int, out: int) -> str:
@@ -82,8 +87,12 @@ class GraphBuilder:
         self.node("Cast", [self.value], to=1)
         return self.node("Mul", [self.value, self.weight(np.array(1 / 255, dtype=np.float32))])
 
-    def block(self, op: OpSpec) -> str:
-        """Append one fused block that reads ``value``."""
+    def block(self, op: OpSpec, inputs: Sequence[str] = ()) -> str:
+        """Append one fused block that reads ``inputs``; without them ``value``, and the context's sides if it reads several."""
+        if inputs:
+            self.value = inputs[0]
+        if op.kind in CELL_KINDS:
+            return cell_block(self, op, list(inputs) or [self.value, *self.sides])
         c, o, k, s, p = op.in_channels, op.out_channels, op.kernel, op.stride, op.padding
         before = self.value
         if op.kind == "stem":
@@ -119,9 +128,14 @@ class GraphBuilder:
         return self.linear(op.hidden, o)
 
     def pre(self, op: OpSpec) -> str:
-        """Context before a block: a 1x1 convolution, with ReLU unless the block starts with its own."""
-        self.conv(op.in_channels, op.in_channels)
-        return self.relu(not (op.kind == "residual" or op.kind == "head" and op.activation == "relu"))
+        """Context before a block: a 1x1 convolution, with ReLU unless the block starts with its own; a row for several inputs."""
+        channels, starts_with_relu = input_channels(op), op.kind in ("residual", "reluconv", "sepconv")
+        for _ in range(op.inputs):
+            self.conv(channels, channels)
+            self.relu(not (starts_with_relu or (op.kind in ("head", "act") and op.activation == "relu")))
+            self.sides.append(self.value)
+        self.sides.pop()
+        return self.value
 
     def sink(self, side: int) -> str:
         """Context after a block: pooling that reads one pixel a channel."""
@@ -148,14 +162,19 @@ class GraphBuilder:
         return model.SerializeToString()
 
 
-def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0) -> bytes:
+def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequence[Sequence[int]] | None = None) -> bytes:
     """ONNX model of a whole network: ``frames`` (uint8 NHWC after a stem, else float NCHW) to ``outputs``.
 
+    Args:
+        ops: the blocks in order of execution.
+        seed: of the weights.
+        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
+
     Raises:
-        ShapeError: the list is empty, or an operation does not fit the one before it.
+        ShapeError: the list is empty, or an operation does not fit what it reads.
     """
-    check_chain(ops)
-    return _build(ops, seed=seed)
+    check_chain(ops, wiring)
+    return _build(ops, seed=seed, wiring=wiring)
 
 
 def build_block_model(op: OpSpec, *, repeats: int = 1, seed: int = 0) -> bytes:
@@ -186,25 +205,38 @@ def build_empty_model() -> bytes:
 def keeps_shape(op: OpSpec) -> bool:
     """Whether a block can follow itself."""
     same = (op.in_channels, op.in_height, op.in_width) == (op.out_channels, op.out_height, op.out_width)
-    return same and op.kind not in ("stem", "head")
+    return same and op.kind not in ("stem", "head", "merge")
 
 
-def check_chain(ops: Sequence[OpSpec]) -> None:
-    """Check that each operation reads what the one before it writes.
+def input_channels(op: OpSpec) -> int:
+    """Channels of each tensor that a block reads."""
+    return op.in_channels // op.inputs if op.kind == "merge" else op.in_channels
+
+
+def check_chain(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> None:
+    """Check that each operation reads what the ones that it is wired to (the one before it) write.
 
     Raises:
         ShapeError: it does not, or the list is empty.
     """
     if not ops:
         raise ShapeError("a network needs at least one operation, got an empty list")
-    for number, (left, right) in enumerate(zip(ops, ops[1:]), 1):  # noqa: RUF007 - Python 3.8 has neither
-        made = (left.out_channels, left.out_height, left.out_width)
-        read = (right.in_channels, right.in_height, right.in_width)
-        if left.kind == "head" or right.kind == "stem" or made != read or left.batch != right.batch or left.dtype != right.dtype:
-            raise ShapeError(f"operation {number} ({right.key}) cannot follow operation {number - 1} ({left.key})")
+    wiring = [[i - 1] if i else [] for i in range(len(ops))] if wiring is None else wiring
+    if len(wiring) != len(ops) or len(wiring[0]):
+        raise ShapeError(f"a network of {len(ops)} operations needs the inputs of each, none for the first; got {wiring}")
+    for number, (right, inputs) in enumerate(zip(ops[1:], wiring[1:]), 1):
+        if len(inputs) != right.inputs or not all(0 <= i < number for i in inputs):
+            raise ShapeError(f"operation {number} ({right.key}) must read {right.inputs} earlier ones, got {list(inputs)}")
+        read = (input_channels(right), right.in_height, right.in_width)
+        for left in (ops[i] for i in inputs):
+            made = (left.out_channels, left.out_height, left.out_width)
+            other = left.batch != right.batch or left.dtype != right.dtype
+            if left.kind == "head" or right.kind == "stem" or made != read or other:
+                raise ShapeError(f"operation {number} ({right.key}) cannot follow operation {ops.index(left)} ({left.key})")
 
 
-def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None) -> bytes:
+def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None,
+           wiring: Sequence[Sequence[int]] | None = None) -> bytes:
     from onnx import TensorProto
 
     first, graph = (context or ops[0]), GraphBuilder(seed)
@@ -212,18 +244,16 @@ def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None) -
         raise ShapeError(f"models are built in float32, got {first.key}; quantise.quantise_model makes the int8 form")
     graph.value = FRAMES
     is_stem = first.kind == "stem"
-    shape = (
-        (first.batch, first.in_height, first.in_width, first.in_channels)
-        if is_stem
-        else (first.batch, first.in_channels, first.in_height, first.in_width)
-    )
+    channels, size = input_channels(first), (first.in_height, first.in_width)
+    shape = (first.batch, *size, channels) if is_stem else (first.batch, channels, *size)
     if context is not None and not is_stem:
         graph.pre(context)
-    for op in ops:
-        graph.block(op)
+    made: list[str] = []
+    for number, op in enumerate(ops):
+        made.append(graph.block(op, () if wiring is None or not number else [made[i] for i in wiring[number]]))
     last = ops[-1] if ops else None
     out = (
-        (first.batch, first.in_channels, first.in_height, first.in_width)
+        shape
         if last is None
         else (last.batch, last.out_channels, last.out_height, last.out_width)
     )
@@ -256,6 +286,8 @@ def build_layer_model(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
         graph.node("MaxPool", [graph.value], kernel_shape=[layer.R, layer.S], strides=[layer.stride] * 2, pads=[layer.pad] * 4)
     elif layer.kind == "relu":
         graph.relu()
+    elif layer.kind == "add":
+        graph.node("Add", [graph.value, graph.value])
     else:
         groups = layer.K if layer.kind == "dw" else 1
         graph.conv(layer.C, layer.K, kernel=layer.R, stride=layer.stride, pad=layer.pad, groups=groups)

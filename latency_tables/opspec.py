@@ -12,7 +12,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
+from latency_tables.layer import Layer as Layer
 
 KINDS = {
     "stem": "uint8 NHWC frames scaled to float, convolution, activation",
@@ -21,55 +23,10 @@ KINDS = {
     "maxpool": "max pooling",
     "residual": "IMPALA residual block: x + conv(relu(conv(relu(x))))",
     "head": "optional ReLU, flatten, linear, ReLU, linear to action logits and value",
+    **CELL_KINDS,
 }
 DTYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-ACTIVATIONS = ("none", "relu")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One primitive that a device executes as one kernel: the unit of rooflines and accelerator models.
-
-    ``kind`` is ``conv``, ``dw`` (depthwise), ``fc``, ``pool``, ``add``, ``relu`` or ``cast``. Sizes follow the
-    accelerator literature: C input channels, K output channels, H x W input, R x S kernel, P x Q output.
-    """
-
-    name: str
-    kind: str
-    C: int
-    K: int
-    H: int
-    W: int
-    R: int
-    S: int
-    stride: int
-    pad: int
-    P: int
-    Q: int
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulate operations of one inference, batch 1."""
-        if self.kind in ("conv", "fc"):
-            return self.K * self.C * self.R * self.S * self.P * self.Q
-        return self.K * self.R * self.S * self.P * self.Q if self.kind == "dw" else 0
-
-    @property
-    def params(self) -> int:
-        """Weights and biases."""
-        if self.kind in ("conv", "fc"):
-            return self.K * self.C * self.R * self.S + self.K
-        return self.K * self.R * self.S + self.K if self.kind == "dw" else 0
-
-    @property
-    def elements_in(self) -> int:
-        """Input elements read, batch 1 (both summands of an ``add``)."""
-        return self.C * self.H * self.W * (2 if self.kind == "add" else 1)
-
-    @property
-    def elements_out(self) -> int:
-        """Output elements written, batch 1."""
-        return self.K * self.P * self.Q
+ACTIVATIONS = ("none", "relu", "tanh")
 
 
 @dataclass(frozen=True)
@@ -81,10 +38,10 @@ class OpSpec:
         in_channels, in_height, in_width: input shape (of the frames for ``stem``).
         out_channels: output channels; for ``head`` the number of outputs (actions + 1).
         kernel, stride, padding: window, square and symmetric.
-        groups: convolution groups (``conv`` only).
+        groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``.
         expansion: widening factor of ``mbconv``.
         hidden: width of the hidden linear layer of ``head``.
-        activation: ``relu`` or ``none``; for ``head`` the activation *before* flattening.
+        activation: ``relu``, ``tanh`` (``act`` only) or ``none``; for ``head`` the activation *before* flattening.
         dtype: ``float32``, ``float16`` or ``int8``.
         batch: frames per inference.
     """
@@ -128,6 +85,8 @@ class OpSpec:
             faults.append(
                 f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}"
             )
+        if not faults:
+            faults = cell_faults(self)
         if faults:
             raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
 
@@ -156,14 +115,24 @@ class OpSpec:
         return cls(kind, *(int(n) for n in numbers), activation=activation, dtype=dtype, batch=int(batch))
 
     @property
+    def window(self) -> int:
+        """Side of the input that one output reads: the kernel, spread where it is dilated."""
+        return 2 * self.kernel - 1 if self.kind == "dilconv" else self.kernel
+
+    @property
+    def inputs(self) -> int:
+        """Number of blocks whose outputs it reads."""
+        return self.groups if self.kind in JOINS else 1
+
+    @property
     def out_height(self) -> int:
         """Output height; 1 for a head."""
-        return 1 if self.kind == "head" else (self.in_height + 2 * self.padding - self.kernel) // self.stride + 1
+        return 1 if self.kind == "head" else (self.in_height + 2 * self.padding - self.window) // self.stride + 1
 
     @property
     def out_width(self) -> int:
         """Output width; 1 for a head."""
-        return 1 if self.kind == "head" else (self.in_width + 2 * self.padding - self.kernel) // self.stride + 1
+        return 1 if self.kind == "head" else (self.in_width + 2 * self.padding - self.window) // self.stride + 1
 
     @property
     def sums_input(self) -> bool:
@@ -193,6 +162,8 @@ class OpSpec:
                 Layer("depthwise", "dw", m, m, h, w, k, k, s, p, y, x),
                 Layer("project", "conv", m, o, y, x, 1, 1, 1, 0, y, x),
             )
+        if self.kind in CELL_KINDS:
+            return cell_layers(self)
         n = c * h * w
         relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()
         return (

@@ -133,8 +133,10 @@ def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -
         more = f"{op.key}|x{CHAIN}"
         builders[more] = lambda: _block(op, CHAIN, seed)
         return RowPlan(op, "chain", more, once, CHAIN - 1)
-    plain = "plain" if op.kind == "head" and op.activation == "relu" else "relu"
-    base = f"base-{op.in_channels}x{op.in_height}x{op.in_width}-{plain}-{op.dtype}-b{op.batch}"
+    starts_with_relu = op.kind in ("reluconv", "sepconv") or (op.kind in ("head", "act") and op.activation == "relu")
+    plain = "plain" if starts_with_relu else "relu"
+    several = f"{op.inputs}of" if op.inputs > 1 else ""
+    base = f"base-{several}{op.in_channels}x{op.in_height}x{op.in_width}-{plain}-{op.dtype}-b{op.batch}"
     builders.setdefault(base, lambda: _block(op, 0, seed))
     return RowPlan(op, "head" if op.kind == "head" else "tail", once, base, 1)
 

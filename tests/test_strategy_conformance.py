@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from graph_space import graph_space
 from small_space import small_space
 
 import cosearch.strategies
@@ -29,6 +30,13 @@ def of_kind(kind):
 @of_kind("gradient")
 def test_every_gradient_strategy_conforms(info):
     check_gradient_strategy(info, SPACE, TABLE)
+
+
+@of_kind("gradient")
+def test_every_gradient_strategy_conforms_on_a_graph(info):
+    space = graph_space()
+    table = [[0.4, -1.0, 0.5], [0.5, 0.9, -0.8, 0.6], [-0.2, 0.8, 0.9, 0.7], [0.4, -1.2, 0.6, 0.5]]  # keeps b0 and b2
+    check_gradient_strategy(info, space, table)
 
 
 @of_kind("proposal")

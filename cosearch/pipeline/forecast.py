@@ -42,7 +42,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
         supernet,
         strategy,
         [(plan.costs[0], DualPenalty(plan.targets[0], dual_lr=0.0, quadratic=0.0))],
-        paths=config.strategy.paths_per_rollout,
+        paths=plan.strategy.paths(config.strategy),
         fresh=config.strategy.update_path == "fresh",
         lr=config.rl.lr,
         bf16=config.rl.bf16,

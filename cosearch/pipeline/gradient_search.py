@@ -27,13 +27,13 @@ def gradient_search(session: Session) -> None:
         supernet,
         strategy,
         penalties,
-        paths=config.strategy.paths_per_rollout,
+        paths=plan.strategy.paths(config.strategy),
         fresh=config.strategy.update_path == "fresh",
         lr=config.rl.lr,
         bf16=config.rl.bf16,
         device=session.device,
         warmup=config.strategy.warmup_fraction,
-        warmup_factor=config.strategy.warmup_factor if config.strategy.target_form == "multiplier" else None,
+        warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
     )
     training = Training(
         config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(config.rl.lr, config.rl.lr)

@@ -120,7 +120,7 @@ def make_plan(config: Config) -> Plan:
                 f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
                 f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
             )
-    groups = config.strategy.paths_per_rollout if strategy.kind == "gradient" else 1
+    groups = strategy.paths(config.strategy)
     if config.env.num_envs % groups:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
     control_of(config)

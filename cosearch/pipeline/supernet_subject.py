@@ -1,4 +1,4 @@
-"""The supernet with its strategy and its cost, as the thing that is trained: one level, one loss, two optimisers."""
+"""The supernet with its strategy and its cost, as the thing that is trained: one or two levels, two optimisers."""
 from __future__ import annotations
 
 import copy
@@ -13,7 +13,7 @@ from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision
 from cosearch.space.derive import discretise
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import GradientStrategy
+from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import multiplier
 
 
@@ -41,7 +41,9 @@ class SuperNetSubject:
         self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
         self._drawn: Any = None  # the path of this minibatch, None until its first forward pass
         self.optimiser = torch.optim.Adam(supernet.parameters(), lr=lr, eps=1e-5)
-        self._run = mixed_precision(self.supernet, device, bf16)
+        self.held_out = isinstance(strategy, BilevelStrategy)
+        self._run = self._fast = mixed_precision(self.supernet, device, bf16)
+        self._precise = mixed_precision(self.supernet, device, False)
         self._learns_architecture = warmup == 0.0
         self.warmup_factor, self.beta = warmup_factor, 0.0
 
@@ -60,7 +62,8 @@ class SuperNetSubject:
     def _hold_target(self, factor: float) -> None:
         cost, penalty = self.penalties[0]
         rows = cost.candidate_costs()
-        self.beta = multiplier(self.strategy.scores(), rows, cost.base, factor * penalty.target.bound)
+        space = self.supernet.space
+        self.beta = multiplier(self.strategy.scores(), rows, cost.base, factor * penalty.target.bound, space.groups, space.zeros)
         self.strategy.set_tilt([[self.beta * value for value in row] for row in rows])
 
     @property
@@ -80,11 +83,39 @@ class SuperNetSubject:
         return [actor(self.strategy.sample()) for _ in range(self.paths)]
 
     def extra_loss(self) -> Tensor | None:
-        """See ``Subject``: the penalties of the expected costs."""
+        """See ``Subject``: the penalties of the expected costs, unless they stand on the held-out loss."""
+        return None if self.held_out else self._penalty()
+
+    def _penalty(self) -> Tensor | None:
         if not self._in_loss or not self._learns_architecture:
             return None
         probabilities = self.strategy.probabilities()
         return torch.stack([penalty.loss(cost.expected(probabilities)) for cost, penalty in self._in_loss]).sum()
+
+    def step_architecture(self, train: Backward, held_out: Backward) -> None:
+        """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables."""
+        if not self._learns_architecture:
+            return
+
+        def penalised() -> float:
+            loss, penalty = held_out(), self._penalty()
+            if penalty is not None:
+                penalty.backward()
+                loss += float(penalty.detach())
+            return loss
+        self._run, self._drawn = self._precise, None
+        try:
+            lr = self.optimiser.param_groups[0]["lr"]
+            self.strategy.step_architecture(train, penalised, list(self.supernet.parameters()), lr)
+        finally:
+            self._run = self._fast
+        self._raise_duals()
+
+    def _raise_duals(self) -> None:
+        with torch.no_grad():
+            probabilities = self.strategy.probabilities()
+            for cost, penalty in self._in_loss:
+                penalty.update(float(cost.expected(probabilities)))
 
     def zero_grad(self) -> None:
         """See ``Subject``."""
@@ -96,12 +127,9 @@ class SuperNetSubject:
         """See ``Subject``: both optimisers, then the dual variables."""
         norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
         self.optimiser.step()
-        if self._learns_architecture:
+        if self._learns_architecture and not self.held_out:
             self.strategy.step(self._drawn, loss)
-            with torch.no_grad():
-                probabilities = self.strategy.probabilities()
-                for cost, penalty in self._in_loss:
-                    penalty.update(float(cost.expected(probabilities)))
+            self._raise_duals()
         return norm
 
     def metrics(self) -> dict[str, Any]:

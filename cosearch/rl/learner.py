@@ -6,7 +6,7 @@ frames stay in the processor's cache (measured: 1.5 to 2 times faster than 2,048
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +60,12 @@ class Subject(Protocol):
     def extra_loss(self) -> Tensor | None:
         """A loss that does not depend on frames (the hardware cost), once a minibatch."""
 
+    held_out: bool
+    """Whether half of a rollout's frames are kept from the weights, for :meth:`step_architecture` before each step."""
+
+    def step_architecture(self, train: Callable[[], float], held_out: Callable[[], float]) -> None:
+        """Called where ``held_out``: each function adds the gradients of the loss on a minibatch of its half; returns it."""
+
     def zero_grad(self) -> None:
         """Clear all gradients."""
 
@@ -108,14 +114,24 @@ class Learner:
         sums: dict[str, float] = {}
         count = 0
         flat = _flatten(rollout)
+        frames = torch.arange(steps * n).view(steps, n)
+        groups = [frames[:, group * share:(group + 1) * share].reshape(-1) for group in range(len(actors))]
+        halves = None
+        if getattr(subject, "held_out", False):
+            halves = [self._shuffled(index).chunk(2) for index in groups]
+            size = min(size, *(len(half) for pair in halves for half in pair))
         for _ in range(self.options.epochs):
             batches = []
             for group in range(len(actors)):
-                index = torch.arange(steps * n).view(steps, n)[:, group * share:(group + 1) * share].reshape(-1)
-                order = index[torch.randperm(len(index), generator=self.generator)]
-                batches += [(group, part) for part in order.split(size) if len(part) == size]
+                order = self._shuffled(groups[group] if halves is None else halves[group][0])
+                parts = [part for part in order.split(size) if len(part) == size]
+                others = [None] * len(parts) if halves is None else self._shuffled(halves[group][1]).split(size)
+                batches += [(group, part, other) for part, other in zip(parts, others)]
             for b in torch.randperm(len(batches), generator=self.generator).tolist():
-                group, index = batches[b]
+                group, index, other = batches[b]
+                if other is not None:
+                    train, held = (self._closure(actors[group], flat, half, distillation) for half in (index, other))
+                    subject.step_architecture(train, held)
                 terms = self._minibatch(subject, actors[group], flat, index, distillation)
                 count += 1
                 for key, value in terms.items():
@@ -126,9 +142,28 @@ class Learner:
             means["explained_variance"] = 1.0 - float((rollout.target - rollout.value).var()) / variance
         return means
 
+    def _shuffled(self, index: Tensor) -> Tensor:
+        return index[torch.randperm(len(index), generator=self.generator)]
+
+    def _closure(self, forward: Forward, flat: dict[str, Tensor], index: Tensor,
+                 distillation: Distillation | None) -> Callable[[], float]:
+        return lambda: _checked(self._gradients(forward, flat, index, distillation))["loss"]
+
     def _minibatch(self, subject: Subject, forward: Forward, flat: dict[str, Tensor], index: Tensor,
                    distillation: Distillation | None) -> dict[str, float]:
         subject.zero_grad()
+        sums = self._gradients(forward, flat, index, distillation)
+        extra = subject.extra_loss()
+        if extra is not None:
+            extra.backward()
+            sums["loss_cost"] = extra.detach()
+        report = _checked(sums)
+        report["grad_norm"] = subject.step(self.options.max_grad_norm, report.pop("loss"))
+        return report
+
+    def _gradients(self, forward: Forward, flat: dict[str, Tensor], index: Tensor,
+                   distillation: Distillation | None) -> dict[str, Tensor]:
+        """Add the gradients of the loss on these frames; returns the loss and its terms, each ``[]``."""
         advantage = losses.normalise_advantage(flat["advantage"][index])
         sums: dict[str, Tensor] = {}
         for start in range(0, len(index), self.options.micro_batch):
@@ -140,15 +175,7 @@ class Learner:
             terms["loss"] = loss
             for key, value in terms.items():
                 sums[key] = sums.get(key, 0.0) + weight * value.detach()
-        extra = subject.extra_loss()
-        if extra is not None:
-            extra.backward()
-            sums["loss_cost"] = extra.detach()
-        report = {key: float(value) for key, value in sums.items()}
-        if not all(math.isfinite(value) for value in report.values()):
-            raise NonFiniteError(f"a loss is not finite: {report}. The last checkpoint is intact; try a smaller rl.lr")
-        report["grad_norm"] = subject.step(self.options.max_grad_norm, report.pop("loss"))
-        return report
+        return sums
 
     def _loss(self, forward: Forward, data: dict[str, Tensor], advantage: Tensor,
               distillation: Distillation | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -175,6 +202,13 @@ class Learner:
             agree = (log_probs.argmax(-1) == data["teacher_log_probs"].argmax(-1)).float().mean()
             terms |= {"distill_actor": actor, "distill_critic": teacher_critic, "teacher_agreement": agree}
         return loss, terms
+
+
+def _checked(terms: dict[str, Tensor]) -> dict[str, float]:
+    report = {key: float(value) for key, value in terms.items()}
+    if not all(math.isfinite(value) for value in report.values()):
+        raise NonFiniteError(f"a loss is not finite: {report}. The last checkpoint is intact; try a smaller rl.lr")
+    return report
 
 
 def _flatten(rollout: Rollout) -> dict[str, Tensor]:

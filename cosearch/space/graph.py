@@ -13,8 +13,6 @@ from typing import NamedTuple
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
 
-JOINS = ("add", "merge")  # kinds of blocks that read several others
-
 
 @dataclass(frozen=True)
 class Node:
@@ -23,7 +21,7 @@ class Node:
     Attributes:
         name: unique in its space.
         inputs: places of the earlier nodes that it reads: 0 is the stem, ``i`` the ``i``-th node of the body (from 1). A slot
-            reads one; a block of the kinds ``JOINS`` reads several, less those that are absent.
+            reads one; a sum or merge reads several, less those that are absent.
         specs: the block of each candidate; one block where ``point`` is None. None is an identity.
         point: index of the choice point that decides; None for a fixed block.
     """
@@ -83,7 +81,7 @@ def place_blocks(nodes: Sequence[Node], choices: Sequence[int], zeros: Sequence[
             value.append(None)
             continue
         spec = node.specs[candidate]
-        wanted = 0 if index == 0 else spec.groups if spec is not None and spec.kind in JOINS else 1
+        wanted = 0 if index == 0 else 1 if spec is None else spec.inputs
         if len(sources) != wanted:
             raise ShapeError(f"{node.name} reads {wanted} blocks, the choices leave {len(sources)}")
         if spec is None:
@@ -125,9 +123,8 @@ def check_wiring(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]]) -> None
             continue
         if any(type(i) is not int or not 0 <= i < index for i in inputs):
             raise ShapeError(f"block {index} ({op.key}) must read earlier blocks, got {list(inputs)}")
-        wanted = op.groups if op.kind in JOINS else 1
-        if len(inputs) != wanted:
-            raise ShapeError(f"{op.key} reads {wanted} blocks, got {len(inputs)}")
+        if len(inputs) != op.inputs:
+            raise ShapeError(f"{op.key} reads {op.inputs} blocks, got {len(inputs)}")
         share = op.in_channels // op.groups if op.kind == "merge" else op.in_channels
         for i in inputs:
             before = ops[i]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.registry import Registry
+from cosearch.space.cell_blocks import CELL_BUILDERS, Merge
 from cosearch.space.depthwise import DepthwiseConv
 from latency_tables.opspec import OpSpec
 
@@ -102,7 +103,7 @@ class Head(nn.Module):
 
 _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "stem": Stem, "conv": Conv, "mbconv": InvertedResidual, "residual": Residual, "head": Head,
-    "maxpool": lambda spec: nn.MaxPool2d(spec.kernel, spec.stride, spec.padding),
+    "maxpool": lambda spec: nn.MaxPool2d(spec.kernel, spec.stride, spec.padding), **CELL_BUILDERS,
 }
 
 
@@ -140,6 +141,9 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     if isinstance(block, InvertedResidual) and block.sums:
         with torch.no_grad():
             block.project.weight.mul_(0.3)
+    if isinstance(block, Merge):
+        with torch.no_grad():
+            block.conv.weight.mul_(0.5 ** 0.5)  # no ReLU follows that would halve the variance
     if isinstance(block, Residual):
         with torch.no_grad():
             block.conv2.weight.mul_(0.5)  # without normalisation six residual sums would double the scale each time
@@ -154,11 +158,15 @@ class CandidateOp:
         name: registry name.
         description: one line for ``cosearch list ops``.
         make_spec: (in_channels, height, width, out_channels, stride) -> the block, or None for the identity.
+        keeps_channels: it cannot change the number of channels.
+        zero: it stands for no connection at all; its block is None.
     """
 
     name: str
     description: str
     make_spec: Callable[[int, int, int, int, int], OpSpec | None]
+    keeps_channels: bool = False
+    zero: bool = False
 
 
 OPERATIONS: Registry[CandidateOp] = Registry("operation", entry_point_group="cosearch.operations")

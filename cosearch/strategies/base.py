@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosearch.config_search import StrategyConfig
 from cosearch.registry import Registry, unknown_name
@@ -20,6 +20,7 @@ from cosearch.space.supernet import Path
 from latency_tables.errors import ConfigError
 
 Options = TypeVar("Options")
+Backward = Callable[[], float]  # a backward pass; returns the loss
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class StrategyInfo:
         make: (space, options, generator) -> the strategy; of a proposal strategy (space, options, generator, is_feasible),
             where is_feasible tells whether an architecture meets the targets: only such may be proposed.
         options: (section ``strategy`` of the configuration) -> the options; see :func:`own_options`.
-        ignores: keys of the configuration's section ``strategy`` that have no effect with it; setting one is refused.
+        ignores: keys of the configuration's section ``strategy`` that have no effect with it; setting one is refused. Without
+            ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties.
     """
 
     name: str
@@ -47,6 +49,14 @@ class StrategyInfo:
     make: Callable[..., Any]
     options: Callable[[StrategyConfig], Any]
     ignores: tuple[str, ...] = ()
+
+    def paths(self, config: StrategyConfig) -> int:
+        """How many paths share the environments of one rollout."""
+        return 1 if self.kind != "gradient" or "paths_per_rollout" in self.ignores else config.paths_per_rollout
+
+    def holds_target(self, config: StrategyConfig) -> bool:
+        """Whether the first target bounds the sampled distribution exactly; else it is a penalty in the loss."""
+        return "target_form" not in self.ignores and config.target_form == "multiplier"
 
 
 STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cosearch.strategies")
@@ -84,7 +94,7 @@ class GradientStrategy(Protocol):
         """Subtract this from the logits wherever paths are drawn and weighted: one value a candidate of each point."""
 
     def sample(self) -> Path:
-        """Draw a path without weights; the noise is kept with it."""
+        """Draw a path without weights, or a soft one with constant weights; the noise is kept with it."""
 
     def weighted(self, path: Path) -> Path:
         """The same path with weights that are differentiable in the logits."""
@@ -112,6 +122,24 @@ class GradientStrategy(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
+
+
+@runtime_checkable
+class BilevelStrategy(GradientStrategy, Protocol):
+    """Gradient strategies whose logits learn from held-out experience, between the steps of the weights.
+
+    Half of a rollout's frames train the weights, the other half the logits; :meth:`step` is not called.
+    """
+
+    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> None:
+        """One optimiser step on the logits. Weights are as before afterwards; their gradients may be anything.
+
+        Args:
+            train: adds the gradients of the loss on a minibatch of the training half to those of weights and logits.
+            held_out: the same on a minibatch of the other half, with the penalties of the targets.
+            weights: of the supernet.
+            lr: learning rate of the weights.
+        """
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.optimize import brentq
 from scipy.special import softmax
 
+from cosearch.space.graph import Group
+from cosearch.space.groups import best, marginals
 from latency_tables.errors import InfeasibleTargetError
 
 Rows = Sequence[Sequence[float]]
 
 
-def expected_cost(utilities: Rows, costs: Rows, base: float, beta: float) -> float:
-    """base + sum over points of softmax(u - beta c) . c, in the unit of ``costs``; ``beta`` in one over that unit."""
+def expected_cost(utilities: Rows, costs: Rows, base: float, beta: float, groups: Sequence[Group] = (),
+                  zeros: Sequence[int | None] = ()) -> float:
+    """base + sum over points of softmax(u - beta c) . c, in the unit of ``costs``; ``beta`` in one over that unit.
+
+    With ``groups`` the softmax is on condition that exactly so many of their points are not zero.
+    """
+    if groups:
+        rows = [torch.tensor(cost, dtype=torch.float64) for cost in costs]
+        logits = [torch.tensor(row, dtype=torch.float64) - beta * cost for row, cost in zip(utilities, rows)]
+        return base + sum(float(p @ cost) for p, cost in zip(marginals(logits, groups, zeros), rows))
     total = base
     for row, cost in zip(utilities, costs):
         values = np.asarray(cost, dtype=np.float64)
@@ -29,7 +40,8 @@ def expected_cost(utilities: Rows, costs: Rows, base: float, beta: float) -> flo
     return total
 
 
-def multiplier(utilities: Rows, costs: Rows, base: float, target: float) -> float:
+def multiplier(utilities: Rows, costs: Rows, base: float, target: float, groups: Sequence[Group] = (),
+               zeros: Sequence[int | None] = ()) -> float:
     """The smallest beta >= 0 whose expected cost is at most ``target``.
 
     Args:
@@ -37,6 +49,7 @@ def multiplier(utilities: Rows, costs: Rows, base: float, target: float) -> floa
         costs: for each point one cost a candidate, any unit.
         base: cost of what is not chosen, same unit.
         target: bound of the expected cost, same unit.
+        groups, zeros: of the space, see ``cosearch.space.groups``.
 
     Returns:
         beta, in one over the unit of ``costs``; finite. Where even a distribution on the cheapest candidates alone meets the
@@ -45,15 +58,18 @@ def multiplier(utilities: Rows, costs: Rows, base: float, target: float) -> floa
     Raises:
         InfeasibleTargetError: even the cheapest architecture costs more.
     """
-    if expected_cost(utilities, costs, base, 0.0) <= target:
+    def at(beta: float) -> float:
+        return expected_cost(utilities, costs, base, beta, groups, zeros)
+    if at(0.0) <= target:
         return 0.0
-    cheapest = base + sum(min(row) for row in costs)
+    least = best([[-cost for cost in row] for row in costs], groups, zeros)
+    cheapest = base + sum(row[c] for row, c in zip(costs, least))
     if cheapest > target:
         raise InfeasibleTargetError(f"the cheapest architecture costs {cheapest:.6g}, the target is {target:.6g}")
     spread = max(max(row) - min(row) for row in costs)
     high = 1.0 / spread
-    while expected_cost(utilities, costs, base, high) > target and high * spread < 1e4:
+    while at(high) > target and high * spread < 1e4:
         high *= 2.0
-    if expected_cost(utilities, costs, base, high) > target:
+    if at(high) > target:
         return high
-    return float(brentq(lambda beta: expected_cost(utilities, costs, base, beta) - target, 0.0, high))
+    return float(brentq(lambda beta: at(beta) - target, 0.0, high))

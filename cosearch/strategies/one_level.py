@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from cosearch.config_search import StrategyConfig
+from cosearch.space.groups import marginals
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options
@@ -79,14 +80,21 @@ class OneLevelStrategy:
         return [logits - tilt for logits, tilt in zip(self.logits, self.tilt)]
 
     def sample(self) -> SampledPath:
-        """Draw Gumbel noise for each point and keep the K most likely candidates, best first."""
-        noise, active = [], []
+        """Draw Gumbel noise for each point and keep the K most likely candidates, best first.
+
+        Where the space has groups, the first ones are the legal architecture with the highest sum of perturbed logits.
+        """
+        noise, active, perturbed = [], [], []
         for logits in self._tilted():
             uniform = torch.rand(logits.shape, generator=self.generator).clamp_(1e-20, 1.0 - 1e-7)
             gumbel = -torch.log(-torch.log(uniform))
-            ranked = (torch.log_softmax(logits.detach(), 0) + gumbel).argsort(descending=True).tolist()
             noise.append(gumbel)
-            active.append(tuple(ranked[: self.options.active_paths or len(ranked)]))
+            perturbed.append(torch.log_softmax(logits.detach(), 0) + gumbel)
+            active.append(perturbed[-1].argsort(descending=True).tolist())
+        if self.space.groups:
+            chosen = self.space.best([row.tolist() for row in perturbed]).choices
+            active = [[c, *(k for k in ranked if k != c)] for c, ranked in zip(chosen, active)]
+        active = [tuple(ranked[: self.options.active_paths or len(ranked)]) for ranked in active]
         return SampledPath(tuple(active), noise=tuple(noise))
 
     def weighted(self, path: SampledPath) -> Path:
@@ -98,8 +106,8 @@ class OneLevelStrategy:
         return Path(path.active, tuple(weights))
 
     def probabilities(self) -> list[Tensor]:
-        """softmax(alpha - tilt) of each point."""
-        return [torch.softmax(logits, 0) for logits in self._tilted()]
+        """softmax(alpha - tilt) of each point, on condition of the space's groups where it has any."""
+        return marginals(self._tilted(), self.space.groups, self.space.zeros)
 
     def zero_grad(self) -> None:
         """See ``GradientStrategy``."""

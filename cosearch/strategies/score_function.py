@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from cosearch.space.groups import draw, log_probability
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
@@ -45,6 +46,13 @@ class ScoreFunctionStrategy(OneLevelStrategy):
         super().__init__(space, replace(options, active_paths=1), generator)
         self.count, self.mean, self.variance = 0, 0.0, 0.0
 
+    def sample(self) -> SampledPath:
+        """One architecture of the distribution; exactly on condition of the space's groups where it has any."""
+        if not self.space.groups:
+            return super().sample()
+        chosen = draw([logits.detach() for logits in self._tilted()], self.space.groups, self.space.zeros, self.generator)
+        return SampledPath(tuple((c,) for c in chosen))
+
     def weighted(self, path: SampledPath) -> Path:
         """The path as it is: no gradient flows through gates."""
         return path
@@ -61,8 +69,8 @@ class ScoreFunctionStrategy(OneLevelStrategy):
 
     def step(self, path: Path, loss: float) -> None:
         """Add the score-function gradient of the minibatch to the logits' gradients (of the penalties, if any), and step."""
-        log_probs = [torch.log_softmax(logits, 0)[choice] for logits, choice in zip(self._tilted(), path.choices)]
-        (self.advantage(loss) * torch.stack(log_probs).sum()).backward()
+        log_p = log_probability(path.choices, self._tilted(), self.space.groups, self.space.zeros)
+        (self.advantage(loss) * log_p).backward()
         super().step(path, loss)
 
     def metrics(self) -> dict[str, Any]:

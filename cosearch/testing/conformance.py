@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,12 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def count_macs(block: nn.Module, example: Tensor) -> int:
+def count_macs(block: nn.Module, *examples: Tensor) -> int:
     """Multiply-accumulates of one call, counted by hooks on every convolution and linear layer from its real outputs.
 
     Args:
         block: any module.
-        example: its input, ``[batch, ...]``.
+        *examples: its inputs, ``[batch, ...]``.
     """
     total = 0
 
@@ -51,7 +52,7 @@ def count_macs(block: nn.Module, example: Tensor) -> int:
     handles = [m.register_forward_hook(hook) for m in block.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     try:
         with torch.no_grad():
-            block(example)
+            block(*examples)
     finally:
         for handle in handles:
             handle.remove()
@@ -66,6 +67,12 @@ def example_input(spec: OpSpec, batch: int, seed: int = 0) -> Tensor:
     return torch.randn(batch, spec.in_channels, spec.in_height, spec.in_width, generator=seeded(seed))
 
 
+def example_inputs(spec: OpSpec, batch: int) -> list[Tensor]:
+    """What a block reads: one :func:`example_input`, several for a sum or a merge."""
+    share = replace(spec, kind="conv", groups=1, in_channels=spec.in_channels // spec.inputs) if spec.kind == "merge" else spec
+    return [example_input(share, batch, seed) for seed in range(spec.inputs)]
+
+
 def check_block(spec: OpSpec) -> None:
     """The torch module of a block has the spec's output shape, parameters and multiply-accumulates, and the seed's weights.
 
@@ -76,12 +83,12 @@ def check_block(spec: OpSpec) -> None:
     block = build_block(spec, seeded(1))
     require(torch.equal(before, torch.get_rng_state()), f"{spec.key}: building it moved torch's global generator")
     with torch.no_grad():
-        out = block(example_input(spec, 2))
+        out = block(*example_inputs(spec, 2))
     wanted = (2, spec.out_channels) if spec.kind == "head" else (2, spec.out_channels, spec.out_height, spec.out_width)
     require(tuple(out.shape) == wanted, f"{spec.key}: output {tuple(out.shape)}, the spec says {wanted}")
     params = sum(p.numel() for p in block.parameters())
     require(params == spec.params, f"{spec.key}: {params} parameters, the spec says {spec.params}")
-    macs = count_macs(block, example_input(spec, 1))
+    macs = count_macs(block, *example_inputs(spec, 1))
     require(macs == spec.macs, f"{spec.key}: {macs} multiply-accumulates, the spec says {spec.macs}")
     again, other = build_block(spec, seeded(1)).state_dict(), build_block(spec, seeded(2)).state_dict()
     mine = block.state_dict()
@@ -96,10 +103,11 @@ def check_operation(entry: CandidateOp) -> None:
         AssertionError: it does not.
     """
     for c, h, w, out, stride in OPERATION_SHAPES:
+        out = c if entry.keeps_channels else out
         spec = entry.make_spec(c, h, w, out, stride)
         where = f"{entry.name} on {c}x{h}x{w} -> {out}, stride {stride}"
         if spec is None:
-            require(c == out and stride == 1, f"{where}: an identity cannot change the shape")
+            require(entry.zero or (c == out and stride == 1), f"{where}: an identity cannot change the shape")
             continue
         wanted = (out, (h - 1) // stride + 1, (w - 1) // stride + 1)
         made = (spec.out_channels, spec.out_height, spec.out_width)

@@ -8,14 +8,13 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cosearch.config_search import StrategyConfig
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import Evaluation, StrategyInfo
+from cosearch.strategies.base import BilevelStrategy, Evaluation, StrategyInfo
 from cosearch.testing.conformance import require, seeded
 
 
@@ -52,18 +51,24 @@ def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> 
     for n in range(steps):
         strategy.anneal(n / steps)
         path = strategy.sample()
-        strategy.zero_grad()
-        value = loss(strategy, strategy.weighted(path))
-        if value.requires_grad:
-            value.backward()
-        strategy.step(path, float(value.detach()))
+
+        def backward(path: Path = path) -> float:
+            value = loss(strategy, strategy.weighted(path))
+            if value.requires_grad:
+                value.backward()
+            return float(value.detach())
+        if isinstance(strategy, BilevelStrategy):
+            strategy.step_architecture(backward, backward, [], 0.1)
+        else:
+            strategy.zero_grad()
+            strategy.step(path, backward())
         taken.append(list(path.active))
     return taken
 
 
-def argmax_choices(strategy: Any) -> tuple[int, ...]:
-    """The most likely candidate of each point."""
-    return tuple(int(np.argmax(row)) for row in strategy.scores())
+def best_choices(strategy: Any, space: SearchSpace) -> tuple[int, ...]:
+    """The choices of the legal architecture with the highest score."""
+    return space.best(strategy.scores()).choices
 
 
 def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Sequence[Sequence[float]], *,
@@ -89,6 +94,8 @@ def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Seque
     for active in optimise(strategy, loss, steps // 2):
         require(all(len(set(a)) == len(a) and max(a) < len(p.candidates) for a, p in zip(active, space.points)),
                 f"{info.name}: not a path: {active}")
+    path = strategy.sample()
+    require(path.soft or space.architecture(path.choices).choices == path.choices, f"{info.name}: not an architecture: {path}")
     state, noise = copy.deepcopy(strategy.state()), generator.get_state()
     went_on = optimise(strategy, loss, steps - steps // 2), strategy.scores()
     fresh = seeded(0)
@@ -97,8 +104,9 @@ def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Seque
     fresh.set_state(noise)
     again = optimise(resumed, loss, steps - steps // 2), resumed.scores()
     require(again == went_on, f"{info.name}: resumed, it goes another way")
-    best = tuple(int(np.argmin(row)) for row in table)
-    require(argmax_choices(strategy) == best, f"{info.name}: found {argmax_choices(strategy)}, the best is {best}")
+    best = space.best([[-value for value in row] for row in table]).choices
+    found = best_choices(strategy, space)
+    require(found == best, f"{info.name}: found {found}, the best is {best}")
 
 
 def check_proposal_strategy(info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *,

@@ -1,0 +1,114 @@
+"""DARTS: the softmax mixture with two levels, weights on one half of the experience and logits on the held-out other half.
+
+Paper: Liu et al., DARTS (ICLR 2019, arXiv 1806.09055); code: quark0/darts.
+Equations, with alpha the architecture logits, w the weights and xi the weights' learning rate:
+  MixedOp(x) = sum_o softmax(alpha)_o O_o(x)
+  min_alpha L_val(w*(alpha), alpha)   s.t.   w*(alpha) = argmin_w L_train(w, alpha)
+  w'         = w - xi grad_w L_train(w, alpha)
+  gradient   = grad_alpha L_val(w', alpha) - xi [grad_alpha L_train(w+, alpha) - grad_alpha L_train(w-, alpha)] / (2 eps)
+  w+-        = w +- eps grad_w' L_val(w', alpha),   eps = 0.01 / ||grad_w' L_val||_2
+  order 1    : xi = 0, so w' = w and the second term is absent
+Each step of the weights follows one of the logits. Order 2 costs four backward passes instead of one, in float32: finite
+differences of a bfloat16 network would be rounding noise.
+Differs from the paper in:
+1. L is the reinforcement-learning loss (with distillation, where a teacher is given). The two halves are frames of the same
+   rollout, drawn anew for each rollout and kept apart over all its epochs; the policy makes its own data, so there is no fixed
+   split. A rollout's halves share episodes, so the held-out half is less independent than images are.
+2. w' is a plain gradient step, although the weights are trained by Adam; the paper unrolls its SGD with momentum and decay.
+3. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
+4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cosearch.config_search import StrategyConfig
+from cosearch.space.space import SearchSpace
+from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, own_options
+from cosearch.strategies.rl_darts import IGNORES, RlDartsStrategy
+
+RADIUS = 0.01  # of the finite difference, in the norm of the weights
+
+
+@dataclass(frozen=True)
+class DartsOptions:
+    """Options of DARTS.
+
+    Attributes:
+        lr: Adam learning rate of the logits.
+        order: 1, or 2 with the second-order term.
+        weight_decay: of the logits, L2.
+    """
+
+    lr: float = 0.02
+    order: Literal[1, 2] = 1
+    weight_decay: float = 1e-3
+
+
+class DartsStrategy(RlDartsStrategy):
+    """Architecture logits that learn from held-out experience.
+
+    Args:
+        space: the search space.
+        options: see :class:`DartsOptions`.
+        generator: not used; nothing is drawn.
+    """
+
+    def __init__(self, space: SearchSpace, options: DartsOptions, generator: torch.Generator) -> None:
+        super().__init__(space, options, generator)
+        self.order = options.order
+        self.optimiser = torch.optim.Adam(self.logits, lr=options.lr, betas=(0.5, 0.999), weight_decay=options.weight_decay)
+
+    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> None:
+        """See ``BilevelStrategy``."""
+        parameters = [*weights, *self.logits]
+        if self.order == 1:
+            _gradients(held_out, parameters)
+        else:
+            for logits, gradient in zip(self.logits, self._second_order(train, held_out, weights, lr)):
+                logits.grad = gradient
+        self.optimiser.step()
+
+    def _second_order(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> list[Tensor]:
+        parameters, before, count = [*weights, *self.logits], [w.detach().clone() for w in weights], len(weights)
+
+        def move(directions: Sequence[Tensor], by: float) -> None:
+            with torch.no_grad():
+                for weight, start, direction in zip(weights, before, directions):
+                    weight.copy_(start + by * direction)
+        try:
+            move(_gradients(train, parameters)[:count], -lr)
+            found = _gradients(held_out, parameters)
+            at_step, total = found[:count], found[count:]
+            norm = float(torch.stack([d.square().sum() for d in at_step]).sum().sqrt()) if count else 0.0
+            if norm == 0.0:  # the held-out loss does not depend on the weights: there is no second term
+                return total
+            radius, sides = RADIUS / norm, []
+            for sign in (1.0, -1.0):
+                move(at_step, sign * radius)
+                sides.append(_gradients(train, parameters)[count:])
+            return [value - lr * (plus - minus) / (2.0 * radius) for value, plus, minus in zip(total, *sides)]
+        finally:
+            move(before, 0.0)
+
+
+def _gradients(backward: Backward, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of one backward pass, zeros where there is none; they also stay in ``grad``."""
+    for parameter in parameters:
+        parameter.grad = None
+    backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in parameters]
+
+
+def _options(config: StrategyConfig) -> DartsOptions:
+    return own_options(DartsOptions, config, lr=config.lr)
+
+
+STRATEGIES.register(StrategyInfo("darts", "two levels: the mixture's weights on half of each rollout, its logits on the other",
+                                 "Liu et al., ICLR 2019, arXiv 1806.09055", "gradient", True, True, DartsStrategy, _options,
+                                 IGNORES))

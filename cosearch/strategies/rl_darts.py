@@ -1,0 +1,92 @@
+"""RL-DARTS: the softmax mixture of all candidates acts, and learns its weights and logits from the same loss.
+
+Paper: Miao et al., RL-DARTS (AutoML-Conf 2022, arXiv 2106.02229); code: google/brain_autorl, ``rl_darts/``.
+Equations, with alpha the architecture logits of a point (an edge of a cell), started at zero, and O_o its candidates:
+  p         = softmax(alpha),   MixedOp(x) = sum_o p_o O_o(x)      the network that acts, and that the RL loss trains
+  one level : weights and alpha step on the same loss of the same rollout, without a held-out part
+  discrete  : p(zero) := 0; each edge takes argmax_o p_o; a node keeps the two edges with the largest max_o p_o
+Time and memory grow with the number of candidates, all of which are computed for every frame that is acted on or learned from.
+Differs from the paper in:
+1. The forward pass uses softmax(alpha); the released one uses softmax(T alpha), which is the same at its T = 1.
+2. A target on the device's cost: a penalty on the expected cost of the legal architectures (``groups.marginals``) with a dual
+   variable, and a discretisation that maximises the sum of the kept edges' max_o p_o under it (an exact integer program).
+   Without a target in the way that is the rule above. The paper has no cost.
+3. Which edges a node keeps is a constraint of the space (``Group``), so the same rule serves any space, chains included.
+4. The logits' learning rate is an option of its own; the released code uses that of the weights.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cosearch.config_search import StrategyConfig
+from cosearch.space.space import SearchSpace
+from cosearch.space.supernet import Path
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+
+IGNORES = ("paths_per_rollout", "update_path", "active_paths", "temperature_start", "temperature_end", "target_form",
+           "warmup_factor")
+
+
+@dataclass(frozen=True)
+class RlDartsOptions:
+    """Options of RL-DARTS.
+
+    Attributes:
+        lr: Adam learning rate of the logits.
+    """
+
+    lr: float = 0.02
+
+
+class RlDartsStrategy(OneLevelStrategy):
+    """Architecture logits whose softmax weighs all candidates.
+
+    Args:
+        space: the search space.
+        options: see :class:`RlDartsOptions`.
+        generator: not used; nothing is drawn.
+    """
+
+    def __init__(self, space: SearchSpace, options: Any, generator: torch.Generator) -> None:
+        super().__init__(space, OneLevelOptions(active_paths=0, lr=options.lr), generator)
+        self._all = tuple(tuple(range(len(point.candidates))) for point in space.points)
+
+    def mixture(self) -> tuple[Tensor, ...]:
+        """softmax(alpha) of each point."""
+        return tuple(torch.softmax(logits, 0) for logits in self._tilted())
+
+    def sample(self) -> Path:
+        """The mixture as it is now, its weights constant."""
+        return Path(self._all, tuple(p.detach() for p in self.mixture()), soft=True)
+
+    def weighted(self, path: Path) -> Path:
+        """The mixture, its weights differentiable."""
+        return Path(self._all, self.mixture(), soft=True)
+
+    def anneal(self, progress: float) -> None:
+        """Nothing: there is no temperature."""
+
+    def scores(self) -> list[list[float]]:
+        """softmax(alpha) with 0 for the zero: the worth of an edge is the probability of its best operation."""
+        rows = [p.detach().double().tolist() for p in self.mixture()]
+        return [[0.0 if c == zero else value for c, value in enumerate(row)] for row, zero in zip(rows, self.space.zeros)]
+
+    def metrics(self) -> dict[str, Any]:
+        """Entropy and probabilities of the distribution over legal architectures."""
+        values = super().metrics()
+        del values["temperature"]
+        return values
+
+
+def _options(config: StrategyConfig) -> RlDartsOptions:
+    return own_options(RlDartsOptions, config, lr=config.lr)
+
+
+STRATEGIES.register(StrategyInfo("rl-darts", "one level, the softmax mixture of all candidates acts and learns",
+                                 "Miao et al., AutoML-Conf 2022, arXiv 2106.02229", "gradient", True, True, RlDartsStrategy,
+                                 _options, IGNORES))

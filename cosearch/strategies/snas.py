@@ -1,0 +1,91 @@
+"""SNAS: each forward pass draws mixtures from concrete distributions, whose temperature falls towards single operations.
+
+Paper: Xie et al., SNAS (ICLR 2019, arXiv 1812.09926); code: SNAS-Series.
+Equations, with alpha the architecture logits of a point (an edge), G Gumbel(0, 1) noise and lambda the temperature:
+  Z         = softmax((log softmax(alpha) + G) / lambda),   out = sum_k Z_k O_k(x)      forward value and gradient alike
+  one level : weights and alpha step on  L + resource cost  of the same data; by reparametrisation through Z
+  credit    : dL/dalpha flows through each edge's own <dL/dout, O_k(x)>: the paper's policy gradient with that reward
+  lambda    : linear from 1 to 0.03 over the search
+  resource  : the gradient of the expected cost, E = base + sum_l p_l . cost_l, credits every operation with its own cost
+At small lambda the mixtures are nearly networks of the space, so the gap to the discrete network is small; that is the claim.
+Every candidate is computed in each pass: time and memory grow with their number.
+Differs from the paper in:
+1. L is the reinforcement-learning loss, and mixtures act, several a rollout and a new one for each minibatch of the update.
+2. The resource cost is the device's (seconds or joules), as a one-sided penalty with a dual variable on E, instead of
+   eta (ln size + ln FLOPs + ln MAC) / 3 with a hand-set eta; p is the distribution over the legal architectures.
+3. Discretisation: the most likely legal architecture within the target, an exact integer program. The paper takes the most
+   likely operation of each edge, its zero included; here the space says how many edges a node keeps.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cosearch.config_search import StrategyConfig
+from cosearch.space.space import SearchSpace
+from cosearch.space.supernet import Path
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy, SampledPath
+from latency_tables.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SnasOptions:
+    """Options of SNAS.
+
+    Attributes:
+        lr: Adam learning rate of the logits.
+        hottest, coldest: lambda at the start and at the end of the search, above 0, linear in between.
+
+    Raises:
+        ConfigError: a temperature is not above 0.
+    """
+
+    lr: float = 0.02
+    hottest: float = 1.0
+    coldest: float = 0.03
+
+    def __post_init__(self) -> None:
+        if min(self.hottest, self.coldest) <= 0.0:
+            raise ConfigError(f"strategy.values.hottest and coldest must be above 0, got {self.hottest} and {self.coldest}")
+
+
+class SnasStrategy(OneLevelStrategy):
+    """Architecture logits with concrete samples as mixture weights.
+
+    Args:
+        space: the search space.
+        options: see :class:`SnasOptions`.
+        generator: CPU generator of the Gumbel noise.
+    """
+
+    def __init__(self, space: SearchSpace, options: SnasOptions, generator: torch.Generator) -> None:
+        start = OneLevelOptions(active_paths=0, temperature_start=options.hottest, temperature_end=options.coldest, lr=options.lr)
+        super().__init__(space, start, generator)
+
+    def sample(self) -> SampledPath:
+        """Draw Gumbel noise; the weights of its mixture are constant."""
+        drawn = super().sample()
+        with torch.no_grad():
+            weights = super().weighted(drawn).weights
+        return SampledPath(drawn.active, weights, True, drawn.noise)
+
+    def weighted(self, path: SampledPath) -> Path:
+        """``Z`` with the noise of the path, differentiable."""
+        return Path(path.active, super().weighted(path).weights, soft=True)
+
+    def anneal(self, progress: float) -> None:
+        """lambda = hottest + (coldest - hottest) progress."""
+        o = self.options
+        share = min(max(progress, 0.0), 1.0)
+        self.temperature = o.temperature_start + (o.temperature_end - o.temperature_start) * share
+
+
+def _options(config: StrategyConfig) -> SnasOptions:
+    return own_options(SnasOptions, config, lr=config.lr)
+
+
+STRATEGIES.register(StrategyInfo("snas", "one level, mixtures drawn from concrete distributions with a falling temperature",
+                                 "Xie et al., ICLR 2019, arXiv 1812.09926", "gradient", True, True, SnasStrategy, _options,
+                                 ("active_paths", "temperature_start", "temperature_end", "target_form", "warmup_factor")))
