@@ -53,7 +53,7 @@ class RlDartsStrategy(OneLevelStrategy):
     """
 
     def __init__(self, space: SearchSpace, options: Any, generator: torch.Generator) -> None:
-        super().__init__(space, OneLevelOptions(active_paths=0, lr=options.lr), generator)
+        super().__init__(space, OneLevelOptions(0, 1.0, 1.0, options.lr), generator)
         self._all = tuple(tuple(range(len(point.candidates))) for point in space.points)
 
     def mixture(self) -> tuple[Tensor, ...]:
@@ -67,9 +67,6 @@ class RlDartsStrategy(OneLevelStrategy):
     def weighted(self, path: Path) -> Path:
         """The mixture, its weights differentiable."""
         return Path(self._all, self.mixture(), soft=True)
-
-    def anneal(self, progress: float) -> None:
-        """Nothing: there is no temperature."""
 
     def scores(self) -> list[list[float]]:
         """softmax(alpha) with 0 for the zero: the worth of an edge is the probability of its best operation."""
