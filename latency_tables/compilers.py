@@ -91,8 +91,11 @@ class TorchRunner:
     def _function(self, op_type: str, a: dict[str, Any]) -> Callable[..., Any]:
         f = self._torch.nn.functional
         functions = {
-            "Conv": lambda x, w, b: f.conv2d(x, w, b, a["strides"], a["pads"][:2], groups=a["group"]),
+            "Conv": lambda x, w, b: f.conv2d(x, w, b, a["strides"], a["pads"][:2], a.get("dilations", 1), a["group"]),
             "Relu": f.relu,
+            "Tanh": self._torch.tanh,
+            "Concat": lambda *parts: self._torch.cat(parts, a["axis"]),
+            "AveragePool": lambda x: f.avg_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][:2], count_include_pad=False),
             "Add": self._torch.add,
             "Mul": self._torch.mul,
             "MaxPool": lambda x: f.max_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][:2] if "pads" in a else 0),

@@ -26,7 +26,7 @@ from latency_tables.graphs import (
 )
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.quantise import quantise_model
-from latency_tables.worklists import WorkList
+from latency_tables.worklists import Network, WorkList
 
 CHAIN = 5
 EMPTY = "empty"
@@ -76,7 +76,9 @@ class MeasurePlan:
 
 def network_id(ops: Sequence[OpSpec]) -> str:
     """Model id of a whole network."""
-    return "net-" + hashlib.sha256("\n".join(op.key for op in ops).encode()).hexdigest()[:16]
+    wiring = getattr(ops, "wiring", None)
+    text = "\n".join([*(op.key for op in ops), *([] if wiring is None else [str(wiring)])])
+    return "net-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> MeasurePlan:
@@ -94,7 +96,7 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
         rows.append(_plan_row(op, builders, seed))
     networks = {}
     for ops in (*work.networks, *work.uniform):
-        check_chain(ops)
+        check_chain(ops, ops.wiring)
         networks[network_id(ops)] = ops
         builders[network_id(ops)] = lambda ops=ops: _network(ops, seed)
     spread = list(dict.fromkeys(map(network_id, work.networks)))
@@ -141,9 +143,9 @@ def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -
     return RowPlan(op, "head" if op.kind == "head" else "tail", once, base, 1)
 
 
-def _network(ops: Sequence[OpSpec], seed: int) -> bytes:
+def _network(ops: Network, seed: int) -> bytes:
     floats = [dataclasses.replace(op, dtype="float32") for op in ops]
-    return _in_dtype(build_network_model(floats, seed=seed), ops[0].dtype)
+    return _in_dtype(build_network_model(floats, seed=seed, wiring=ops.wiring), ops[0].dtype)
 
 
 def _block(op: OpSpec, repeats: int, seed: int) -> bytes:

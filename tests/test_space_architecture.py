@@ -30,7 +30,8 @@ TINY = ChainConfig(
     candidates=("conv_k3", "mbconv_k3_e3", "skip"),
     hidden=8,
 )
-SMALL = {"chain": json.loads(json.dumps(TINY.__dict__))}
+SMALL = {"chain": json.loads(json.dumps(TINY.__dict__)),
+         "cell": {"depths": [4, 6], "normal_cells": 1, "operations": "darts", "scaffold": "standard", "hidden": 8}}
 
 
 def tiny():

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("cosearch.space.chain", "cosearch.rl.procgen_env", "cosearch.rl.gym_env", "cosearch.strategies.one_level",
-           "cosearch.strategies.score_function", "cosearch.strategies.rl_darts",
+MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.rl.procgen_env", "cosearch.rl.gym_env",
+           "cosearch.strategies.one_level", "cosearch.strategies.score_function", "cosearch.strategies.rl_darts",
            "cosearch.strategies.darts", "cosearch.strategies.snas", "cosearch.strategies.random_search")
 
 

@@ -37,7 +37,7 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
     references = reference_agents(space.frame_shape, space.num_actions)
     ops = list(dict.fromkeys([*space.all_ops(), *(op for blocks in references.values() for op in blocks)]))
     generator = Streams(0).torch("arch")
-    networks = [[op.to_dict() for op in a.ops()] for a in spread_networks(space, min(NETWORKS, space.size), generator)]
+    networks = [a.network().to_json() for a in spread_networks(space, min(NETWORKS, space.size), generator)]
     work = json.dumps({"space": space.name, "ops": [op.to_dict() for op in ops], "networks": networks}).encode()
     stem = f"this-{hashlib.sha256(work).hexdigest()[:12]}"
     out = Path(runs) / "tables" / f"{stem}.jsonl"

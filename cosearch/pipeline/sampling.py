@@ -23,6 +23,7 @@ from cosearch.space.space import Architecture, SearchSpace, load_architecture
 from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.table import Table
+from latency_tables.worklists import Network
 
 GATE_FRAMES = 4
 POOL, TILT = 40, 6.0  # draws for each network asked for; how far a draw may prefer cheap or dear blocks
@@ -192,7 +193,7 @@ def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int
         architecture = space.sample(generator)
         if architecture.choices not in chosen:
             drawn.setdefault(architecture.choices, architecture)
-    lists = {name: "[\n" + ",\n".join(_line_list(a.ops()) for a in group.values()) + "\n]"
+    lists = {name: "[\n" + ",\n".join(_network_text(a.network()) for a in group.values()) + "\n]"
              for name, group in (("networks", chosen), ("uniform", drawn)) if group or name == "networks"}
     write_bytes_atomic(path, _worklist_text(space.name, space.all_ops(), **lists))
 
@@ -228,6 +229,11 @@ def _names(architecture: Architecture) -> list[str]:
     nodes, points = architecture.space.nodes, architecture.space.points
     return [node.name if node.point is None else f"{node.name} {points[node.point].candidates[placed.candidate]}"
             for placed in architecture.placed() for node in [nodes[placed.node]]]
+
+
+def _network_text(network: Network) -> str:
+    blocks = _line_list(network)
+    return blocks if network.wiring is None else f'{{"ops": {blocks},\n "wiring": {json.dumps(network.wiring)}}}'
 
 
 def _line_list(ops: Sequence[OpSpec]) -> str:

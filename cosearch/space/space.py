@@ -20,6 +20,7 @@ from cosearch.space import groups as group_of_points
 from cosearch.space.graph import Group, Node, Placed, check_body, is_chain, place_blocks
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
+from latency_tables.worklists import Network
 
 FORMAT = "cosearch-architecture-1"
 
@@ -178,6 +179,12 @@ class Architecture:
         """For each block of :meth:`ops` the indices of the blocks that it reads."""
         return tuple(block.inputs for block in self.placed())
 
+    def network(self) -> Network:
+        """Blocks and wiring as the tables know them; no wiring for a chain."""
+        placed = self.placed()
+        wiring = tuple(block.inputs for block in placed)
+        return Network((block.spec for block in placed), None if is_chain(wiring) else wiring)
+
     def one_hot(self) -> list[torch.Tensor]:
         """For each point ``[num_candidates]``, float64, 1 at the choice."""
         return [torch.eye(len(p.candidates), dtype=torch.float64)[c] for p, c in zip(self.space.points, self.choices)]
@@ -201,13 +208,13 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object, readable without the space's code; :func:`architecture_from_dict` reads it back."""
-        wiring = self.wiring()
+        network = self.network()
         return {
             "format": FORMAT, "space": self.space.name, "space_config": self.space.config,
             "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions,
             "choices": list(self.choices), "choice_names": list(self.choice_names),
-            "operations": [op.to_dict() for op in self.ops()],
-            **({} if is_chain(wiring) else {"wiring": [list(inputs) for inputs in wiring]}),
+            "operations": [op.to_dict() for op in network],
+            **({} if network.wiring is None else {"wiring": [list(inputs) for inputs in network.wiring]}),
         }
 
 

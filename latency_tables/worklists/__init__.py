@@ -1,16 +1,16 @@
 """Work lists: which operations a table must hold, and which whole networks prove it.
 
 A work list is a JSON object ``{"space", "ops", "networks"}``: the distinct operations of a search space and sampled
-whole networks, each a list of operations, from the whole range of work that the space has. ``uniform`` may hold further
-networks, drawn uniformly, that only certify. The shipped ones were written by ``cosearch``; a file of your own has the
-same form.
+whole networks, each a list of operations (with branches: an object of ``ops`` and ``wiring``), from the whole range of
+work that the space has. ``uniform`` may hold further networks, drawn uniformly, that only certify. The shipped ones were
+written by ``cosearch``; a file of your own has the same form.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,33 @@ from latency_tables.errors import ShapeError, TableError, UnknownNameError
 from latency_tables.opspec import OpSpec
 
 FOLDER = Path(__file__).parent
+
+
+class Network(tuple):
+    """The blocks of a whole network in order of execution, and what each reads.
+
+    Args:
+        ops: the blocks.
+        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
+    """
+
+    wiring: tuple[tuple[int, ...], ...] | None
+
+    def __new__(cls, ops: Iterable[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> Network:
+        made = super().__new__(cls, ops)
+        made.wiring = None if wiring is None else tuple(tuple(inputs) for inputs in wiring)
+        return made
+
+    def to_json(self) -> Any:
+        """Plain JSON: a list of blocks, or an object with blocks and wiring; :meth:`from_json` reads it back."""
+        ops = [op.to_dict() for op in self]
+        return ops if self.wiring is None else {"ops": ops, "wiring": [list(inputs) for inputs in self.wiring]}
+
+    @classmethod
+    def from_json(cls, values: Any) -> Network:
+        """The network that :meth:`to_json` wrote."""
+        ops, wiring = (values["ops"], values["wiring"]) if isinstance(values, dict) else (values, None)
+        return cls([OpSpec.from_dict(op) for op in ops], wiring)
 
 
 @dataclass(frozen=True)
@@ -34,8 +61,8 @@ class WorkList:
 
     space: str
     ops: tuple[OpSpec, ...]
-    networks: tuple[tuple[OpSpec, ...], ...]
-    uniform: tuple[tuple[OpSpec, ...], ...] = ()
+    networks: tuple[Network, ...]
+    uniform: tuple[Network, ...] = ()
 
     def cast(self, *, dtype: str, batch: int = 1) -> WorkList:
         """The same list in another dtype or batch size."""
@@ -43,7 +70,7 @@ class WorkList:
         def convert(op: OpSpec) -> OpSpec:
             return dataclasses.replace(op, dtype=dtype, batch=batch)
 
-        groups = (tuple(tuple(map(convert, n)) for n in group) for group in (self.networks, self.uniform))
+        groups = (tuple(Network(map(convert, n), n.wiring) for n in group) for group in (self.networks, self.uniform))
         return WorkList(self.space, tuple(convert(op) for op in self.ops), *groups)
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,17 +78,17 @@ class WorkList:
         return {
             "space": self.space,
             "ops": [op.to_dict() for op in self.ops],
-            "networks": [[op.to_dict() for op in network] for network in self.networks],
-            "uniform": [[op.to_dict() for op in network] for network in self.uniform],
+            "networks": [network.to_json() for network in self.networks],
+            "uniform": [network.to_json() for network in self.uniform],
         }
 
 
 def make_worklist(
-    space: str, ops: list[OpSpec], networks: list[list[OpSpec]], uniform: Sequence[Sequence[OpSpec]] = ()
+    space: str, ops: list[OpSpec], networks: Sequence[Sequence[OpSpec]], uniform: Sequence[Sequence[OpSpec]] = ()
 ) -> WorkList:
-    """A work list whose operations also cover its networks, without doubles."""
+    """A work list whose operations also cover its networks, without doubles; a plain sequence of blocks is a chain."""
     distinct = {op.key: op for op in [*ops, *(op for network in (*networks, *uniform) for op in network)]}
-    groups = (tuple(tuple(n) for n in group) for group in (networks, uniform))
+    groups = (tuple(n if isinstance(n, Network) else Network(n) for n in group) for group in (networks, uniform))
     return WorkList(space, tuple(distinct[key] for key in sorted(distinct)), *groups)
 
 
@@ -69,8 +96,7 @@ def join_worklists(lists: Sequence[WorkList]) -> WorkList:
     """All operations of several lists; the networks, and so calibration and certificate, are the first one's."""
     first, *others = lists
     ops = [*first.ops, *(op for other in others for op in other.ops)]
-    networks = [list(network) for network in first.networks]
-    return make_worklist("+".join(work.space for work in lists), ops, networks, first.uniform)
+    return make_worklist("+".join(work.space for work in lists), ops, first.networks, first.uniform)
 
 
 def load_worklist(name: str | Path) -> WorkList:
@@ -90,7 +116,7 @@ def load_worklist(name: str | Path) -> WorkList:
         networks = values["networks"].values() if isinstance(values["networks"], dict) else values["networks"]
         ops = [OpSpec.from_dict(op) for op in values.get("ops", [])]
         listed = (networks, values.get("uniform", []))
-        groups = [[[OpSpec.from_dict(op) for op in network] for network in group] for group in listed]
+        groups = [[Network.from_json(network) for network in group] for group in listed]
         return make_worklist(str(values["space"]), ops, *groups)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapeError) as error:
         raise TableError(f"{path} is not a work list (expected an object with space, ops, networks): {error}") from error
