@@ -1,14 +1,20 @@
-"""Registers the strategies, spaces and environments that ship with the package, by importing their modules."""
+"""Registers the strategies, spaces and environments that ship with the package, by importing their modules.
+
+Every module of ``cosearch.strategies`` is imported, so that a new strategy is one new file.
+"""
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
-MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.rl.procgen_env", "cosearch.rl.gym_env",
-           "cosearch.strategies.one_level", "cosearch.strategies.score_function", "cosearch.strategies.rl_darts",
-           "cosearch.strategies.darts", "cosearch.strategies.snas", "cosearch.strategies.random_search")
+import cosearch.strategies
+
+MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.rl.procgen_env", "cosearch.rl.gym_env")
 
 
 def load_builtins() -> None:
     """Import every module that registers something; harmless when called again."""
     for name in MODULES:
         importlib.import_module(name)
+    for module in pkgutil.iter_modules(cosearch.strategies.__path__):
+        importlib.import_module(f"cosearch.strategies.{module.name}")

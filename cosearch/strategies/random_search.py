@@ -47,6 +47,14 @@ class RandomSearch:
         """A uniformly drawn architecture that meets the target.
 
         Raises:
+            InfeasibleTargetError: see :meth:`draw`.
+        """
+        return self.draw()
+
+    def draw(self) -> Architecture:
+        """The same, for the first proposals of other strategies.
+
+        Raises:
             InfeasibleTargetError: none was found in ``options.draws`` attempts.
         """
         for _ in range(self.options.draws):
@@ -67,9 +75,8 @@ class RandomSearch:
             RequestError: nothing was told.
         """
         if not self.results:
-            raise RequestError("random search was told no result yet, so it has no best one")
-        scores = [float("-inf") if score is None else score for _, score, _ in self.results]
-        return max(range(len(scores)), key=scores.__getitem__)
+            raise RequestError("the search was told no result yet, so it has no best one")
+        return max(range(len(self.results)), key=lambda index: worth(self.results[index][1]))
 
     def state(self) -> dict[str, Any]:
         """All results."""
@@ -78,6 +85,11 @@ class RandomSearch:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
         self.results = [(tuple(choices), score, cost) for choices, score, cost in state["results"]]
+
+
+def worth(score: float | None) -> float:
+    """A score for comparisons: none is worse than any."""
+    return float("-inf") if score is None else score
 
 
 STRATEGIES.register(StrategyInfo("random", "uniform architectures that meet the target, equal shares of the budget: the control",

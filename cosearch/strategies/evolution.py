@@ -1,0 +1,112 @@
+"""Regularised (aging) evolution: the best of a small random sample has a mutated child, and the oldest member dies.
+
+Paper: Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI 2019, arXiv 1802.01548, algorithm 1.
+Equations, with P the size of the population, S that of the tournament and f the score of a trained candidate:
+  population = the last P candidates that were told; the first P are drawn uniformly
+  parent     = argmax f over S members, drawn uniformly with replacement
+  child      = parent with one choice changed;  trained, it is added, and the oldest member dies whatever its score
+  result     = argmax f over all candidates that were ever told
+A member must be found again to stay: a score that was only lucky dies of age, which matters in RL, whose scores are noisy.
+Differs from the paper in:
+1. A mutation is drawn uniformly among the neighbours (one other choice at one point) that meet the target, where the paper draws
+   a kind of mutation, then a place. It has no target; here also the first P are drawn among what meets it.
+2. A parent none of whose neighbours meets the target has no child; a random architecture that meets it is taken instead.
+3. The budget is a number of environment steps in equal shares (``strategy.candidates`` of them), not a number of epochs each.
+4. P and S suit tens of candidates, not 20,000 (P = 100, S = 25): P is half of the candidates and at most 8, S a quarter of P
+   and at least 2, unless ``strategy.values.population`` and ``strategy.values.tournament`` say otherwise.
+5. Candidates that are trained at once (``strategy.workers``) are asked for together, of the same population, and told in
+   order, so that a seed gives one result; the paper's workers take a parent as soon as they are free.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from cosearch.config_search import StrategyConfig
+from cosearch.space.space import Architecture, SearchSpace
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, anything, own_options
+from cosearch.strategies.random_search import RandomOptions, RandomSearch, worth
+
+POPULATION_MAX = 8
+Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class EvolutionOptions(RandomOptions):
+    """Options of the evolution.
+
+    Attributes:
+        population: P, members; 0: see :func:`default_population`.
+        tournament: S, members that compete to be the parent; 0: a quarter of P, at least 2.
+    """
+
+    population: Count = 0
+    tournament: Count = 0
+
+
+def default_population(candidates: int) -> int:
+    """Half of the candidates, rounded up, at most :data:`POPULATION_MAX`."""
+    return min(POPULATION_MAX, -(-candidates // 2))
+
+
+def evolution_options(config: StrategyConfig) -> EvolutionOptions:
+    """The options from the section ``strategy`` of the configuration; sizes of 0 become what they stand for."""
+    options = own_options(EvolutionOptions, config)
+    population = options.population or default_population(config.candidates)
+    return replace(options, population=population, tournament=options.tournament or max(2, population // 4))
+
+
+class Evolution(RandomSearch):
+    """Aging evolution; first proposals, results and the best are random search's.
+
+    Args:
+        space: the search space.
+        options: see :class:`EvolutionOptions`, with both sizes above 0.
+        generator: CPU generator of all draws.
+        is_feasible: whether an architecture meets the targets.
+    """
+
+    def __init__(self, space: SearchSpace, options: EvolutionOptions, generator: torch.Generator,
+                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+        super().__init__(space, options, generator, is_feasible)
+        self.asked = 0
+
+    def ask(self) -> Architecture:
+        """One of the first P, or a child of the tournament's winner.
+
+        Raises:
+            InfeasibleTargetError: no architecture was found that meets the target.
+        """
+        self.asked += 1
+        if self.asked <= self.options.population or not self.results:
+            return self.draw()
+        return self.child_of(self.space.architecture(self.results[self.parent()][0]))
+
+    def parent(self) -> int:
+        """Index of the result that wins a tournament; the first drawn of equal ones."""
+        oldest = max(0, len(self.results) - self.options.population)
+        drawn = torch.randint(oldest, len(self.results), (self.options.tournament,), generator=self.generator)
+        return max(drawn.tolist(), key=lambda index: worth(self.results[index][1]))
+
+    def child_of(self, parent: Architecture) -> Architecture:
+        """A neighbour that meets the target, drawn uniformly; a random architecture where there is none."""
+        near = [neighbour for neighbour in parent.neighbours() if self.is_feasible(neighbour)]
+        return near[int(torch.randint(len(near), (), generator=self.generator))] if near else self.draw()
+
+    def state(self) -> dict[str, Any]:
+        """All results, and how many were asked for."""
+        return {**super().state(), "asked": self.asked}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        super().restore(state)
+        self.asked = state["asked"]
+
+
+STRATEGIES.register(StrategyInfo("evolution", "aging evolution: tournament winners have mutated children, the oldest die",
+                                 "Real et al., AAAI 2019, arXiv 1802.01548", "proposal", False, True, Evolution,
+                                 evolution_options))
