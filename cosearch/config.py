@@ -173,7 +173,6 @@ def resolve(*, preset: str = "quick", file: Path | None = None, overrides: Seque
         raise ConfigError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}."
                           + (f" Did you mean {near[0]!r}?" if near else ""))
     values: dict[str, Any] = {}
-    _merge(values, PRESETS[preset].values)
     if file is not None:
         try:
             _merge(values, tomllib.loads(Path(file).read_text(encoding="utf-8")))
@@ -191,7 +190,17 @@ def resolve(*, preset: str = "quick", file: Path | None = None, overrides: Seque
     for key, value in (options or {}).items():
         if value is not None:
             _put(values, key, value)
-    return config_from_dict(values, "configuration")
+    return config_from_dict(_below(PRESETS[preset].values, values), "configuration")
+
+
+def _below(preset: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's values under what was asked for; those of the strategy that it names are left out beside another one."""
+    named, section = preset.get("strategy", {}).get("name"), asked.get("strategy", {})
+    other = named is not None and isinstance(section, Mapping) and section.get("name", named) != named
+    values: dict[str, Any] = {}
+    _merge(values, {key: value for key, value in preset.items() if not (other and key == "strategy")})
+    _merge(values, asked)
+    return values
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -38,8 +38,8 @@ class StrategyConfig:
         warmup_fraction: first share of the search in which only weights are trained.
         warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
         candidates: architectures that share the budget in whole rollouts (proposal strategies).
-        candidate_init: weights that a candidate starts from: ``scratch``, or those of the ``nearest`` architecture trained
-            before it, where the shapes fit (proposal strategies).
+        candidate_init: ``scratch``: a candidate is trained from weights of its own; ``shared``: from those of a supernet along
+            its path, which keeps what the candidate learned (proposal strategies).
         workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
         values: the strategy's own options, e.g. ``strategy.values.population=8``.
     """
@@ -55,6 +55,6 @@ class StrategyConfig:
     warmup_fraction: Fraction = 0.3
     warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
     candidates: Positive = 4
-    candidate_init: Literal["scratch", "nearest"] = "scratch"
+    candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1
     values: dict[str, Any] = dataclasses.field(default_factory=dict)

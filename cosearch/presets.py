@@ -22,6 +22,7 @@ class Preset:
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
     Preset("smoke", "the whole pipe in one or two minutes, for tests; its agent is not good yet", {
         "budget": {"search_steps": 8_192, "retrain_steps": 8_192, "eval_episodes": 64, "measure_s": 2.0},
+        "strategy": {"candidates": 2},
     }),
     Preset("quick", "the default: about ten minutes on two CPU cores", {}),
     Preset("standard", "hours on a CPU: ten times the quick budget", {

@@ -56,7 +56,8 @@ def forecast(plan: Plan) -> dict[str, Any]:
         training.advance()
         rates.append(training.advance()["steps_per_s"])
         training.close()
-    expected = config.budget.search_steps / rates[0] + config.budget.retrain_steps / rates[1] + FINISH_S
+    searching_rate = rates[0] if plan.strategy.kind == "gradient" else rates[1] * config.strategy.workers
+    expected = config.budget.search_steps / searching_rate + config.budget.retrain_steps / rates[1] + FINISH_S
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "config": config_to_dict(config),
@@ -65,7 +66,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
         "teacher": plan.teacher.name if plan.teacher else None,
         "latency_target_s": plan.targets[0].value,
         "references": plan.references,
-        "search_steps_per_s": rates[0],
+        "search_steps_per_s": searching_rate,
         "retrain_steps_per_s": rates[1],
         "expected_s": expected,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,

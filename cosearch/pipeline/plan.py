@@ -17,6 +17,7 @@ from cosearch.config_search import StrategyConfig
 from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
 from cosearch.cost.table_cost import TableCost
+from cosearch.pipeline.budget import candidate_shares
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.co_design import table_or_design, widen
 from cosearch.rl.envs import EnvOptions, make_env, split_name
@@ -123,6 +124,8 @@ def make_plan(config: Config) -> Plan:
     groups = strategy.paths(config.strategy)
     if config.env.num_envs % groups:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
+    if strategy.kind == "proposal":
+        candidate_shares(config)
     control_of(config)
     space = make_space(config)
     accelerator = None

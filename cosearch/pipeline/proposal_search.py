@@ -1,4 +1,8 @@
-"""The search of a proposal strategy: candidates are trained one after the other, each for its share of the budget."""
+"""The search of a proposal strategy: candidates are trained, each for its share of the budget, and told in the order asked.
+
+As many are asked for at once as there are worker processes, and told when the last of them is trained: with one they are trained
+here, one after the other. A run that is killed loses at most the evaluations in flight, and with one process not even those.
+"""
 
 from __future__ import annotations
 
@@ -6,95 +10,177 @@ from typing import Any
 
 import torch
 
+from cosearch.pipeline.budget import candidate_shares
+from cosearch.pipeline.candidates import (
+    WeightBank,
+    candidate_job,
+    candidate_streams,
+    candidate_training,
+    packed,
+    train_candidate,
+    unpacked,
+)
 from cosearch.pipeline.co_design import progress_of
 from cosearch.pipeline.derivation import hand_on, meets_targets
-from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.session import Session
-from cosearch.pipeline.training import Training
-from cosearch.rl.subject import NetworkSubject
+from cosearch.pipeline.workers import Workers
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
+from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, ProposalStrategy
+
+Item = dict[str, Any]  # a candidate that was asked for: index, choices, latency_s, accelerator; then training, then outcome
 
 
 def proposal_search(session: Session) -> None:
     """Search to the end of its budget, or go on where the checkpoint stands."""
-    plan, config, streams = session.plan, session.plan.config, session.streams
-    strategy: ProposalStrategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"),
-                                                    lambda architecture: meets_targets(plan, architecture))
-    count = config.strategy.candidates
-    share = max(1, config.budget.search_steps // count)
-    state: dict[str, Any] = session.checkpoint["stage_state"] or {
-        "step": 0,
-        "index": 0,
-        "strategy": strategy.state(),
-        "best": None,
-    }
-    strategy.restore(state["strategy"])
-    done, best = state["step"], state["best"]
-    session.progress.stage("search", config.budget.search_steps, done)
-    for index in range(state["index"], count):
-        resumed = state.get("training") if index == state["index"] else None
-        architecture = plan.space.architecture(resumed["choices"]) if resumed else _next_candidate(plan, strategy)
-        # a resumed candidate is built with its own fresh generator state and then overwritten, so streams are restored last
+    ProposalSearch(session).run()
+
+
+class ProposalSearch:
+    """The search stage of one run.
+
+    Args:
+        session: of the run.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.plan, self.config = session, session.plan, session.plan.config
+        plan, streams, section = self.plan, session.streams, self.config.strategy
+        self.shares = candidate_shares(self.config)
+        self.strategy: ProposalStrategy = plan.strategy.make(plan.space, plan.strategy.options(section), streams.torch("arch"),
+                                                             lambda architecture: meets_targets(plan, architecture))
+        self.bank = WeightBank(SuperNet(plan.space, streams.torch("weights"))) if section.candidate_init == "shared" else None
+        self.told: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.waiting: list[Item] = []
+        self.workers = Workers(train_candidate, section.workers)
+        saved = session.checkpoint["stage_state"]
+        if saved is not None:
+            self.strategy.restore(saved["strategy"])
+            self.told, self.best, self.waiting = saved["told"], saved["best"], saved["waiting"]
+            if self.bank is not None:
+                self.bank.supernet.load_state_dict(saved["bank"])
+            streams.load_state_dict(session.checkpoint["streams"])
+
+    @property
+    def done(self) -> int:
+        """Environment steps of the candidates that were told."""
+        return sum(candidate["env_steps"] for candidate in self.told)
+
+    def state(self, **changes: Any) -> dict[str, Any]:
+        """The stage's state for a checkpoint; ``changes`` take the place of its entries."""
+        bank = None if self.bank is None else {key: value.clone() for key, value in self.bank.supernet.state_dict().items()}
+        return {"step": self.done, "strategy": self.strategy.state(), "told": list(self.told), "best": self.best,
+                "waiting": list(self.waiting), "bank": bank, **changes}
+
+    def run(self) -> None:
+        """All candidates, then the best one is handed on."""
+        self.session.progress.stage("search", sum(self.shares), self.done)
+        with self.workers:
+            while len(self.told) < len(self.shares):
+                if not self.waiting:
+                    self._ask()
+                if self.config.strategy.workers == 1:
+                    self._train_here(self.waiting[0])
+                else:
+                    self._train_beside()
+                for item in self.waiting:
+                    self._tell(item)
+                self.waiting = []
+                self.session.save(self.state())
+        self._finish()
+
+    def _ask(self) -> None:
+        accelerator = self.plan.accelerator
+        for index in range(len(self.told), min(len(self.told) + self.config.strategy.workers, len(self.shares))):
+            if accelerator is not None:
+                accelerator.start_over()
+            architecture = self.strategy.ask()
+            if accelerator is not None:
+                accelerator.optimise(architecture, accelerator.options.evaluations)
+            self.waiting.append({
+                "index": index,
+                "choices": list(architecture.choices),
+                "latency_s": self.plan.costs[0].exact(architecture),
+                "accelerator": None if accelerator is None else accelerator.state(),
+                "searches": progress_of(accelerator),
+            })
+        if len(self.waiting) > 1:
+            self.session.save(self.state())
+
+    def _facts(self, item: Item) -> dict[str, Any]:
+        return {"candidate": self._name(item), "latency_argmax_s": item["latency_s"], **item["searches"]}
+
+    def _name(self, item: Item) -> str:
+        return "/".join(self._architecture(item).choice_names)
+
+    def _architecture(self, item: Item) -> Architecture:
+        return self.plan.space.architecture(item["choices"])
+
+    def _train_here(self, item: Item) -> None:
+        """Train a candidate in this process; the checkpoint may fall between any two of its updates."""
+        if "outcome" in item:
+            return
+        architecture, streams = self._architecture(item), candidate_streams(self.config.seed, item["index"])
         network = derive(architecture, streams.torch("weights"))
-        training = Training(
-            config,
-            NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=session.device),
-            streams,
-            session.teacher,
-            total_steps=share,
-            env_index=100 + index,
-            lr=(config.rl.lr, config.rl.lr),
-        )
-        offset = resumed["offset"] if resumed else done
+        if self.bank is not None:
+            network.load_state_dict(self.bank.weights(architecture))
+        training = candidate_training(self.config, network, streams, self.session.teacher, self.shares[item["index"]])
+
+        def state() -> dict[str, Any]:
+            under_way = {**item, "training": training.state(), "streams": streams.state_dict()}
+            return self.state(step=self.done + training.step, waiting=[under_way])
+
         try:
-            if resumed:
-                training.restore(resumed["training"])
-                session.streams.load_state_dict(session.checkpoint["streams"])
-            label = "/".join(architecture.choice_names)
-
-            def candidate_state() -> dict[str, Any]:
-                return {
-                    "step": offset + training.step,
-                    "index": index,
-                    "strategy": strategy.state(),
-                    "best": best,
-                    "training": {"choices": list(architecture.choices), "offset": offset, "training": training.state()},
-                }
-
-            session.train(
-                training,
-                stage="search",
-                offset=offset,
-                state=candidate_state,
-                extra=lambda: {"candidate": label, "latency_argmax_s": plan.costs[0].exact(architecture),
-                               **progress_of(plan.accelerator)},
-            )
+            if "training" in item:
+                training.restore(item["training"])
+                streams.load_state_dict(item["streams"])
+            self.session.train(training, stage="search", offset=self.done, state=state, extra=lambda: self._facts(item))
         finally:
             training.close()
-        strategy.tell(Evaluation(architecture, training.collector.score, plan.costs[0].exact(architecture)))
-        done = offset + training.step
-        if strategy.best() == index:
-            best = {"choices": list(architecture.choices), "weights": network.cpu().state_dict(),
-                    "accelerator": None if plan.accelerator is None else plan.accelerator.state()}
-        session.save({"step": done, "index": index + 1, "strategy": strategy.state(), "best": best})
-    architecture = plan.space.architecture(best["choices"])
-    network = derive(architecture, torch.Generator().manual_seed(0))
-    network.load_state_dict(best["weights"])
-    if plan.accelerator is not None:
-        plan.accelerator.restore({**best["accelerator"], "searches": plan.accelerator.searches})
-    candidates = [{"choices": choices, "score": score, "latency_s": cost} for choices, score, cost in strategy.state()["results"]]
-    hand_on(
-        session, architecture, network, {"method": "best training score among the candidates", "candidates": candidates}, done
-    )
+        item["outcome"] = {"score": training.collector.score, "env_steps": training.step,
+                           "weights": packed(network.cpu().state_dict()), "lines": []}
 
+    def _train_beside(self) -> None:
+        """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends."""
+        left = [item for item in self.waiting if "outcome" not in item]
+        lines: list[list[dict[str, Any]]] = [[] for _ in left]
+        weights = [None if self.bank is None else self.bank.weights(self._architecture(item)) for item in left]
+        jobs = [candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], start)
+                for item, start in zip(left, weights)]
 
-def _next_candidate(plan: Plan, strategy: ProposalStrategy) -> Architecture:
-    """A proposal; where the device is an accelerator, with one that is searched for it."""
-    if plan.accelerator is None:
-        return strategy.ask()
-    plan.accelerator.start_over()
-    architecture = strategy.ask()
-    plan.accelerator.optimise(architecture, plan.accelerator.options.evaluations)
-    return architecture
+        def sent(index: int, line: dict[str, Any]) -> None:
+            if lines[index] and line["step"] <= lines[index][-1]["step"]:
+                lines[index] = []  # its process had died: this is the second one
+            lines[index].append(line)
+
+        def done(index: int, outcome: dict[str, Any]) -> None:
+            left[index]["outcome"] = {**outcome, "lines": lines[index]}
+            self.session.save(self.state())
+
+        self.workers.run(jobs, sent=sent, done=done,
+                         name=lambda index: f"candidate {left[index]['index']} ({self._name(left[index])})")
+
+    def _tell(self, item: Item) -> None:
+        architecture, outcome = self._architecture(item), item["outcome"]
+        for line in outcome["lines"]:
+            self.session.log({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
+        self.strategy.tell(Evaluation(architecture, outcome["score"], item["latency_s"]))
+        weights = unpacked(outcome["weights"])
+        if self.bank is not None:
+            self.bank.keep(architecture, weights)
+        self.told.append({"choices": item["choices"], "score": outcome["score"], "latency_s": item["latency_s"],
+                          "env_steps": outcome["env_steps"]})
+        if self.strategy.best() == item["index"]:
+            self.best = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
+
+    def _finish(self) -> None:
+        plan = self.plan
+        architecture = plan.space.architecture(self.best["choices"])
+        network = derive(architecture, torch.Generator().manual_seed(0))
+        network.load_state_dict(self.best["weights"])
+        if plan.accelerator is not None:
+            plan.accelerator.restore({**self.best["accelerator"], "searches": plan.accelerator.searches})
+        derived_by = {"method": "best training score among the candidates", "candidates": self.told}
+        hand_on(self.session, architecture, network, derived_by, self.done)

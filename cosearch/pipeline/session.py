@@ -132,13 +132,23 @@ class Session:
                 before()
             values = training.advance()
             values["step"] += offset
-            line = {"stage": stage, "wall_s": round(self.wall_s, 3), **values, **(extra() if extra else {})}
-            self.run.append_metrics(line)
-            self.events.add(line)
-            self.events.flush()
-            self.progress.update(line)
+            self.log({**values, **(extra() if extra else {})}, stage)
             if time.perf_counter() - self._saved >= interval and not training.finished:
                 self.save(state() if state else training.state())
+
+
+    def log(self, values: dict[str, Any], stage: str) -> None:
+        """Write one line to the log and to the event file, and show it.
+
+        Args:
+            values: declared metrics of an update.
+            stage: name in the log.
+        """
+        line = {"stage": stage, "wall_s": round(self.wall_s, 3), **values}
+        self.run.append_metrics(line)
+        self.events.add(line)
+        self.events.flush()
+        self.progress.update(line)
 
 
 def set_threads(count: int) -> None:
