@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     import typer
 
+    from cosearch.cli import compare_command  # noqa: F401  it adds its verb
     from cosearch.cli.commands import app, command_line, go_on_with
     from latency_tables.errors import CosearchError
 

@@ -1,0 +1,103 @@
+"""The verb ``compare``: strategies x seeds x tasks from one command, and their table and plots from the run folders."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from cosearch.cli.commands import Json, Overrides, Quiet, _emit, app, command_line, go_on_with
+
+
+@app.command(
+    epilog="`cosearch compare --strategies a3cs,reinforce,random --seeds 5 --env minatar:breakout --name mine "
+    "objective.latency_ratio=0.3` | `cosearch compare --from runs/mine`"
+)
+def compare(
+    overrides: Overrides = None,
+    strategies: Annotated[
+        str, typer.Option(help="Names with commas; random search, the control, is always added.")
+    ] = "reinforce,a3cs,random",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
+    env: Annotated[Optional[list[str]], typer.Option(help="Task; may be given several times.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="Target device; `cosearch list devices`.")] = None,
+    preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
+    config: Annotated[Optional[Path], typer.Option(help="TOML file with configuration values.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the comparison's folder.")] = "comparison",
+    runs: Annotated[Path, typer.Option(help="Folder that gets it.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
+    from_: Annotated[
+        Optional[Path], typer.Option("--from", metavar="DIR", help="Write table and plots of this comparison again; run nothing.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the expected time; do nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare strategies: equal environment steps, several seeds, intervals, random search as the control.
+
+    Values for one strategy alone are written STRATEGY:KEY=VALUE. The same command goes on with an interrupted comparison.
+    """
+    from cosearch.pipeline.compare import begin, make_runs, planned_runs
+
+    if from_ is not None:
+        _show(from_, as_json)
+        return
+    folder = (runs / name).resolve()
+    options = {"device": device}
+    planned = planned_runs(folder, strategies.split(","), range(seeds), env or ["procgen:starpilot"], preset=preset, file=config,
+                           words=overrides or (), options=options)
+    if dry_run:
+        _dry_run(planned, jobs, as_json)
+        return
+    begin(folder, planned, command_line.get())
+    go_on_with.set(("the same command", folder))
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            print(f"{time.monotonic() - started:7.0f} s  {text}", file=sys.stderr, flush=True)
+
+    failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell)
+    _show(runs / name, as_json)
+    if failed:
+        for run, reason in failed.items():
+            print(f"error: {run}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    from rich import print as rich_print
+
+    from cosearch.pipeline.compare_page import terminal_tables, write_comparison
+
+    result = write_comparison(folder)
+    if as_json:
+        _emit(result, True)
+        return
+    for table in terminal_tables(result):
+        rich_print(table)
+    if result["unfinished"]:
+        print(f"not finished, so not in the figures: {', '.join(result['unfinished'])}")
+    print(folder / "compare.html")
+
+
+def _dry_run(planned: Any, jobs: int, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from cosearch.pipeline.budget import run_steps
+    from cosearch.pipeline.forecast import forecast
+    from cosearch.pipeline.plan import make_plan
+
+    each: dict[tuple[str, str], float] = {}
+    for run in planned:
+        if (run.env, run.strategy) not in each:
+            each[run.env, run.strategy] = forecast(make_plan(replace(run.config, control="")))["expected_s"]
+    expected_s = sum(each[run.env, run.strategy] for run in planned) / jobs
+    rows = [{"name": run.name, "env": run.env, "strategy": run.strategy, "seed": run.seed, "env_steps": run_steps(run.config),
+             "expected_s": each[run.env, run.strategy]} for run in planned]
+    text = "\n".join([*(f"{row['name']}: {row['env_steps']:,} steps, {row['expected_s'] / 60:.1f} min" for row in rows),
+                      f"expected time with {jobs} at once: {expected_s / 60:.1f} min"])
+    _emit({"runs": rows, "expected_s": expected_s}, as_json, text)
