@@ -60,8 +60,8 @@ def test_a_broken_example_does_not_pass_its_check(package):
 
 def names(folder):
     """Names in each of the lists, as a process in ``folder`` sees them."""
-    code = ("import json\nfrom cosearch.cli.listing import listing\nprint(json.dumps({what: [row['name'] for row in listing(what)]"
-            " for what in ('strategies', 'ops', 'spaces', 'envs', 'devices')}))")
+    code = ("import json\nfrom cosearch.cli.listing import listing\nprint(json.dumps({what: [row['name'] for row in "
+            "listing(what)] for what in ('strategies', 'ops', 'spaces', 'envs', 'devices')}))")
     done = run(folder, "-c", code)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
