@@ -45,12 +45,16 @@ class DistillConfig:
     """Distillation from the teacher (A2D).
 
     Attributes:
-        teacher: name of a shipped teacher, path of a teacher file, ``auto`` (the shipped one of the game) or ``none``.
+        teacher: name of a shipped teacher, path of a teacher file or of an ONNX file, ``auto`` (the game's) or ``none``.
+        gamma, reward_std: what the values of an ONNX teacher mean: its discount, and the divisor of its rewards (1: none);
+            null: unknown, which needs ``distill.critic=0``.
         actor, critic: weights of the actor's KL divergence and of the critic's squared error.
         end_fraction: share of the weights that is left at the end of the retraining; linear in between.
     """
 
     teacher: str = "auto"
+    gamma: Fraction | None = None
+    reward_std: PositiveFloat | None = None
     actor: NonNegative = 30.0
     critic: NonNegative = 0.5
     end_fraction: Fraction = 1.0

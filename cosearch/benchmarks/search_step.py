@@ -36,7 +36,6 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.pipeline.supernet_subject import SuperNetSubject
     from cosearch.pipeline.training import Training
     from cosearch.rl.subject import NetworkSubject
-    from cosearch.rl.teacher import Teacher
     from cosearch.seeding import Streams
     from cosearch.space.derive import derive
     from cosearch.space.supernet import SuperNet
@@ -48,7 +47,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     plan = make_plan(resolve(overrides=["strategy.paths_per_rollout=1", *words]))
     config, device = plan.config, torch.device("cpu")
     streams = Streams(0)
-    teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
+    teacher = plan.load_teacher(device)
     rows = plan.costs[0].candidate_costs()
     beta = multiplier([[0.0] * len(row) for row in rows], rows, plan.costs[0].base, plan.targets[0].bound)
     start = [[-beta * value for value in row] for row in rows]

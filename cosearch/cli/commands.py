@@ -193,6 +193,12 @@ def teacher(
     *,
     env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
     out: Annotated[Path, typer.Option(help="Teacher file to write (.json; the weights go beside it).")],
+    from_sb3: Annotated[
+        Optional[Path], typer.Option(help="Train nothing: make this stable-baselines3 policy (.zip) an ONNX teacher.")
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="With --from-sb3: its pickles may run any code; you trust them.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 2_000_000,
     network: Annotated[
         str, typer.Option(help="impala-cnn, nature-cnn or minatar-cnn; default: the one of the task's family.")
@@ -209,6 +215,12 @@ def teacher(
     quiet: Quiet = False,
 ) -> None:
     """Train a teacher with PPO; started again with the same values it goes on where it stopped."""
+    if from_sb3 is not None:
+        from cosearch.pipeline.sb3_teacher import convert_sb3
+
+        converted = convert_sb3(from_sb3, env, out, allow_pickle=allow_pickle)
+        _emit(converted, as_json, f"{out}: use it with {converted['use']}")
+        return
     from cosearch.pipeline.teacher_training import TeacherRequest, train_teacher
 
     progress = _progress(quiet)

@@ -14,7 +14,6 @@ from cosearch.pipeline.run import set_threads
 from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.pipeline.training import Training, compute_device
 from cosearch.rl.subject import NetworkSubject
-from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
@@ -32,7 +31,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
     config = plan.config
     set_threads(config.threads)
     device, streams = compute_device(config.compute), Streams(config.seed)
-    teacher = Teacher(plan.teacher, device=device, bf16=config.rl.bf16) if plan.teacher else None
+    teacher = plan.load_teacher(device)
     supernet = SuperNet(plan.space, streams.torch("weights"))
     if plan.strategy.kind == "gradient":
         strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))

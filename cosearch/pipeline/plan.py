@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from cosearch.config import Config, config_to_dict
-from cosearch.config_rl import RlConfig
 from cosearch.config_search import StrategyConfig
 from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
@@ -20,8 +19,9 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.pipeline.budget import candidate_shares
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.co_design import table_or_design, widen
+from cosearch.pipeline.teaching import check_fits, teacher_of
 from cosearch.rl.envs import EnvOptions, make_env, split_name
-from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
+from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import Limit, discretise
@@ -60,6 +60,18 @@ class Plan:
     def accelerator(self) -> Accelerator | None:
         """The accelerator that is searched with the agent; None for a device with a table."""
         return self.table if isinstance(self.table, Accelerator) else None
+
+    def load_teacher(self, device: torch.device) -> Teacher | None:
+        """The teacher with its weights; None without one.
+
+        Args:
+            device: where it runs.
+        """
+        if self.teacher is None:
+            return None
+        space = self.space
+        return Teacher(self.teacher, device=device, bf16=self.config.rl.bf16, frame_shape=space.frame_shape,
+                       num_actions=space.num_actions)
 
     def record(self, command: str) -> dict[str, Any]:
         """Content of ``run.json``.
@@ -111,16 +123,7 @@ def make_plan(config: Config) -> Plan:
     _refuse_ignored(config, strategy)
     split_name(config.env.name)
     table = table_or_design(config.device, config.table)
-    teacher = find_teacher(config.distill.teacher, config.env.name)
-    if teacher is not None:
-        if config.rl.gamma == RlConfig().gamma:  # not chosen by the user: the teacher's values give it
-            config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
-        load_network(teacher)  # a damaged file must show now, not after the search
-        if config.distill.critic and abs(teacher.gamma - config.rl.gamma) > 1e-9:
-            raise ConfigError(
-                f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
-                f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
-            )
+    config, teacher = teacher_of(config)
     groups = strategy.paths(config.strategy)
     if config.env.num_envs % groups:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({groups})")
@@ -128,6 +131,7 @@ def make_plan(config: Config) -> Plan:
         candidate_shares(config)
     control_of(config)
     space = make_space(config)
+    check_fits(teacher, space.frame_shape, space.num_actions)
     accelerator = None
     if not isinstance(table, Table):
         streams = Streams(config.seed)
@@ -197,7 +201,7 @@ def make_space(config: Config) -> SearchSpace:
 def with_absolute_paths(config: Config) -> Config:
     """The configuration with the paths it names made absolute, so that a run can be resumed from any folder."""
     teacher = config.distill.teacher
-    if teacher.endswith(".json"):
+    if teacher.endswith((".json", ".onnx")):
         teacher = str(Path(teacher).resolve())
     table, control = (str(Path(path).resolve()) if path else "" for path in (config.table, config.control))
     return dataclasses.replace(

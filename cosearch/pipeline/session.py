@@ -15,7 +15,6 @@ import torch
 from cosearch.pipeline.events import EventWriter
 from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.training import Training, compute_device
-from cosearch.rl.teacher import Teacher
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
 
@@ -49,7 +48,7 @@ class Session:
         config = plan.config
         self.device = compute_device(config.compute)
         self.streams = Streams(config.seed)
-        self.teacher = Teacher(plan.teacher, device=self.device, bf16=config.rl.bf16) if plan.teacher else None
+        self.teacher = plan.load_teacher(self.device)
         self.checkpoint: dict[str, Any] = run.load_checkpoint() or {
             "stage": "search",
             "stage_state": None,

@@ -1,7 +1,7 @@
 """Teachers: frozen actor-critics that label what the student sees; small safe files with their provenance.
 
 A teacher is ``NAME.json`` (what it is, how it was made, how well it plays) beside ``NAME.safetensors`` (float16 or float32
-weights). Its forward pass runs once a rollout, never once an epoch.
+weights), or a user's own ONNX file. Its forward pass runs once a rollout, never once an epoch.
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cosearch.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
+from cosearch.rl.onnx_teacher import OnnxNetwork
 from cosearch.rl.rollout import Rollout
 from cosearch.rl.subject import mixed_precision
 from cosearch.space.network import AgentNetwork
@@ -37,21 +38,31 @@ class TeacherRecord:
         name: of the file, without ending.
         env: environment that it plays.
         description: network and origin in words.
-        ops: its blocks.
-        gamma: discount that its values mean.
-        reward_std: divisor of the rewards that its values mean, in units of reward.
+        ops: its blocks; none for an ONNX file.
+        gamma: discount that its values mean; None: unknown, so its critic is not distilled.
+        reward_std: divisor of the rewards that its values mean, in units of reward; None as for ``gamma``.
         provenance: command, seed, steps, levels, scores with intervals and episodes.
-        path: of the JSON file.
+        path: of the JSON file, or of the ONNX file.
     """
 
     name: str
     env: str
     description: str
     ops: tuple[OpSpec, ...]
-    gamma: float
-    reward_std: float
+    gamma: float | None
+    reward_std: float | None
     provenance: dict[str, Any]
     path: Path
+
+    @property
+    def weights_path(self) -> Path:
+        """The file that holds the weights."""
+        return self.path if self.is_onnx else self.path.with_suffix(".safetensors")
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it is a user's own ONNX file."""
+        return self.path.suffix == ".onnx"
 
     def weights_sha256(self) -> str:
         """SHA-256 of the weights' file, so that a run can tell later whether its teacher is still the same.
@@ -59,7 +70,7 @@ class TeacherRecord:
         Raises:
             ConfigError: the file cannot be read.
         """
-        path = self.path.with_suffix(".safetensors")
+        path = self.weights_path
         try:
             return hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
@@ -71,12 +82,13 @@ def list_teachers() -> list[TeacherRecord]:
     return [read_record(path) for path in sorted(TEACHERS.glob("*.json"))]
 
 
-def find_teacher(name: str, env: str) -> TeacherRecord | None:
+def find_teacher(name: str, env: str, gamma: float | None = None, reward_std: float | None = None) -> TeacherRecord | None:
     """The teacher that a configuration names.
 
     Args:
-        name: ``none``, ``auto`` (the shipped teacher of ``env``, if any), a shipped name, or the path of a JSON file.
+        name: ``none``, ``auto`` (the shipped teacher of ``env``, if any), a shipped name, or the path of a JSON or ONNX file.
         env: the environment of the run.
+        gamma, reward_std: what the values of an ONNX file mean; None: unknown.
 
     Raises:
         UnknownNameError: no such teacher.
@@ -88,6 +100,10 @@ def find_teacher(name: str, env: str) -> TeacherRecord | None:
     if name == "auto":
         return next((record for record in shipped if record.env == env), None)
     path = Path(name)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; distill.teacher expects a shipped name or the path of a teacher")
+        return TeacherRecord(path.stem, env, "a user's own ONNX file", (), gamma, reward_std, {}, path)
     if path.suffix == ".json":
         record = read_record(path)
     else:
@@ -146,17 +162,23 @@ class Teacher:
 
     Args:
         record: which one.
-        device: where it runs.
-        bf16: bfloat16 autocast.
+        device: where it runs; an ONNX file always runs on the CPU.
+        bf16: bfloat16 autocast; an ONNX file has its own precision.
+        frame_shape, num_actions: of the run's environment; needed for an ONNX file.
 
     Raises:
         ConfigError: the weights are missing, damaged or of another network.
+        ShapeError: an ONNX file has other inputs or outputs than such an agent's.
     """
 
-    def __init__(self, record: TeacherRecord, *, device: torch.device, bf16: bool) -> None:
+    def __init__(self, record: TeacherRecord, *, device: torch.device, bf16: bool, frame_shape: tuple[int, ...] = (),
+                 num_actions: int = 0) -> None:
         self.record = record
-        self.network = load_network(record).to(device=device, memory_format=torch.channels_last)
-        self.forward = mixed_precision(self.network, device, bf16)
+        if record.is_onnx:
+            self.network = self.forward = OnnxNetwork(record.path, frame_shape, num_actions)
+        else:
+            self.network = load_network(record).to(device=device, memory_format=torch.channels_last)
+            self.forward = mixed_precision(self.network, device, bf16)
 
     def label(self, rollout: Rollout) -> None:
         """Fill ``rollout.teacher_log_probs`` ``[time, envs, actions]`` and ``teacher_value`` ``[time, envs]``.

@@ -1,0 +1,66 @@
+"""Which teacher a run has, and whether the two fit: game, discount, frames, actions."""
+from __future__ import annotations
+
+import dataclasses
+
+from cosearch.config import Config
+from cosearch.config_rl import RlConfig
+from cosearch.rl.onnx_teacher import OnnxNetwork
+from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
+from latency_tables.errors import ConfigError, ShapeError
+
+
+def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
+    """The teacher that a configuration names, and the configuration with the teacher's discount where it had the default.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        ConfigError: it is damaged, plays another game, or its values mean something else than the run's.
+    """
+    distill = config.distill
+    teacher = find_teacher(distill.teacher, config.env.name, distill.gamma, distill.reward_std)
+    if teacher is None or not teacher.is_onnx:
+        given = [f"distill.{key}" for key in ("gamma", "reward_std") if getattr(distill, key) is not None]
+        if given:
+            raise ConfigError(f"{' and '.join(given)} would have no effect: an ONNX teacher needs them, "
+                              f"{'there is none' if teacher is None else f'{teacher.name!r} knows its own'}")
+    if teacher is None:
+        return config, None
+    if not teacher.is_onnx:
+        load_network(teacher)  # a damaged file must show now, not after the search
+    if teacher.gamma is not None and config.rl.gamma == RlConfig().gamma:  # not chosen by the user
+        config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
+    if distill.critic and (teacher.gamma is None or teacher.reward_std is None):
+        raise ConfigError(f"teacher {teacher.path}: no ONNX file says what its values mean. Give its discount and the divisor of "
+                          "its rewards, e.g. distill.gamma=0.99 distill.reward_std=1 (rewards as they are), or distill.critic=0 "
+                          "to learn its actions alone")
+    if distill.critic and abs(teacher.gamma - config.rl.gamma) > 1e-9:
+        raise ConfigError(
+            f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
+            f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
+        )
+    return config, teacher
+
+
+def check_fits(teacher: TeacherRecord | None, frame_shape: tuple[int, ...], num_actions: int) -> None:
+    """Raise unless the teacher takes these frames and has these actions.
+
+    Args:
+        teacher: None fits everything.
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+
+    Raises:
+        ShapeError: it does not.
+        ConfigError: an ONNX file cannot be loaded.
+    """
+    if teacher is None:
+        return
+    if teacher.is_onnx:
+        OnnxNetwork(teacher.path, frame_shape, num_actions)
+        return
+    stem, head = teacher.ops[0], teacher.ops[-1]
+    taken = (stem.in_height, stem.in_width, stem.in_channels)
+    if taken != tuple(frame_shape) or head.out_channels - 1 != num_actions:
+        raise ShapeError(f"teacher {teacher.name!r} takes frames {taken} and has {head.out_channels - 1} actions, the run's "
+                         f"environment has frames {tuple(frame_shape)} and {num_actions} actions")
