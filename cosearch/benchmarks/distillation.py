@@ -34,8 +34,8 @@ ARMS = {
     "actor and critic": (),
 }
 WORDS = {
-    "minatar:breakout": ("objective.latency_ratio=0.9", "rl.gamma=0.99", "budget.search_steps=32768",
-                         "budget.retrain_steps=98304", "budget.checkpoint_interval_s=20"),
+    "minatar:breakout": ("objective.latency_ratio=0.4", "rl.gamma=0.99", "rl.minibatch=256", "rl.micro_batch=256",
+                         "budget.search_steps=16384", "budget.retrain_steps=131072", "budget.checkpoint_interval_s=20"),
     "procgen:starpilot": (),
 }
 SHARE = 0.9  # of the teacher's score
