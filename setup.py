@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 REQUIRES = [
     "torch>=2.6",  # supernet, training, export
     "numpy>=1.26",  # arrays; 1.26 as well as 2.x
+    # rliable (inter-quartile means) pins arch==5.3, which has no wheel for Python 3.11: its figures are made with scipy here
     "scipy>=1.11",  # constrained discretisation (exact integer program), rank statistics, bootstrap intervals
     "gymnasium>=1.0",  # the environment standard of the field
     'procgen-mirror==0.10.7; python_version < "3.13" and platform_system == "Linux"',  # Procgen for Python 3.11 and 3.12

@@ -63,19 +63,7 @@ class WeightBank:
         """Take over a derived network's weights along its path."""
         network = derive(architecture, torch.Generator().manual_seed(0))
         network.load_state_dict(weights)
-        self.supernet.copy_into(architecture, [_Giver(block) for block in network.blocks])
-
-
-class _Giver(nn.Module):
-    """Stands for a derived network's block where the supernet hands out weights, and writes the block's into them instead."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], *_: Any, **__: Any) -> None:  # its tensors are the supernet's
-        for name, tensor in self.block.state_dict().items():
-            state_dict[name].copy_(tensor)
+        self.supernet.copy_from(architecture, network.blocks)
 
 
 def candidate_job(config: Config, index: int, choices: list[int], steps: int,

@@ -104,12 +104,25 @@ class SuperNet(nn.Module):
             architecture: of this net's space.
             blocks: modules in the order of ``architecture.ops()``.
         """
+        for mine, theirs in self._pairs(architecture, blocks):
+            theirs.load_state_dict(mine.state_dict())
+
+    def copy_from(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> None:
+        """Copy the weights of a derived network's blocks into the shared weights of its path.
+
+        Args:
+            architecture: of this net's space.
+            blocks: modules in the order of ``architecture.ops()``.
+        """
+        for mine, theirs in self._pairs(architecture, blocks):
+            mine.load_state_dict(theirs.state_dict())
+
+    def _pairs(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
         all_blocks = [[self.stem], *self.body, [self.head]]
         mine = [all_blocks[placed.node][placed.candidate] for placed in architecture.placed()]
         if len(mine) != len(blocks):
             raise ShapeError(f"the architecture has {len(mine)} blocks, the network {len(blocks)}")
-        for source, target in zip(mine, blocks):
-            target.load_state_dict(source.state_dict())
+        return list(zip(mine, blocks))
 
 
 def _gated(blocks: nn.ModuleList, active: Sequence[int], weights: Tensor | None, x: Tensor, zero: int | None,
