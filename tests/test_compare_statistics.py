@@ -61,13 +61,13 @@ def test_resampling_stays_within_the_tasks():
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
-def test_the_interval_covers_the_known_median_about_as_often_as_it_says():
-    """Normal scores: the inter-quartile mean estimates 0. Percentile intervals of 30 runs hold it in about 93 % of the cases,
-    those of 5 runs in about 83 %: too narrow, as the documentation says."""
-    held = {n: np.mean([e.low <= 0.0 <= e.high for e in (iqm_estimate([RNG.normal(size=n)]) for _ in range(300))])
-            for n in (5, 30)}
-    assert 0.90 <= held[30] <= 0.985, held
-    assert 0.72 <= held[5] <= held[30], held
+def test_the_interval_covers_the_known_centre_about_as_often_as_it_says():
+    """Normal scores: the inter-quartile mean estimates 0. With 4,000 samples of each size, by direct computation: the intervals
+    of 3 runs hold it in 75 % of the cases, those of 5 in 90 %, those of 30 in 94 %: too narrow for few runs, as documented."""
+    draws = np.random.default_rng(11)
+    held = {n: np.mean([e.low <= 0.0 <= e.high for e in (iqm_estimate([draws.normal(size=n)]) for _ in range(300))])
+            for n in (3, 5, 30)}
+    assert 0.68 <= held[3] <= 0.82 and 0.84 <= held[5] <= 0.95 and 0.91 <= held[30] <= 0.98, held
 
 
 def test_one_run_has_no_interval():
@@ -78,7 +78,7 @@ def test_one_run_has_no_interval():
 
 
 def test_the_same_runs_give_the_same_interval():
-    scores = [RNG.normal(size=5)]
+    scores = [RNG.normal(size=9), RNG.normal(size=8)]
     assert iqm_estimate(scores) == iqm_estimate(scores) != iqm_estimate(scores, seed=1)
 
 
