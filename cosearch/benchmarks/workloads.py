@@ -1,0 +1,129 @@
+"""What the throughput benchmark and the learning curves train: three networks on two kinds of games, published hyper-parameters.
+
+Every contestant gets the same network, environment, rollout, epochs, minibatches and losses. Sources: Procgen, Cobbe et al. 2020
+(arXiv 1912.01588); MinAtar's network, Young & Tian 2019 (arXiv 1903.03176), its widths; 64 x 128 with 4 epochs of 8 minibatches
+is the field's usual PPO on MinAtar.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cosearch.space.network import impala_cnn, nature_cnn
+from latency_tables.opspec import OpSpec
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One task with its network and hyper-parameters.
+
+    Attributes:
+        name: for lists.
+        env: ``FAMILY:GAME``.
+        network: ``impala``, ``nature`` or ``small``.
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+        rollout_steps, epochs, minibatches: of one update, with ``num_envs`` environments.
+        lr, gamma: Adam learning rate, discount.
+        num_envs, lam, clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
+    """
+
+    name: str
+    env: str
+    network: str
+    frame_shape: tuple[int, int, int]
+    num_actions: int
+    rollout_steps: int
+    epochs: int
+    minibatches: int
+    lr: float
+    gamma: float
+    num_envs: int = 64
+    lam: float = 0.95
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    max_grad_norm: float = 0.5
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one rollout."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def minibatch(self) -> int:
+        """Frames of one optimiser step."""
+        return self.steps_per_update // self.minibatches
+
+    def ops(self) -> list[OpSpec]:
+        """The network as blocks."""
+        return {"impala": impala_cnn, "nature": nature_cnn, "small": small_cnn}[self.network](self.frame_shape, self.num_actions)
+
+    def flops_per_step(self) -> float:
+        """Floating-point operations of one environment step: one forward pass to act, and for each epoch one forward and a backward
+        pass of twice its work."""
+        return 2.0 * sum(op.macs for op in self.ops()) * (1 + 3 * self.epochs)
+
+
+def small_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
+    """MinAtar's network: one 3x3 convolution of 16 channels, a hidden layer of 128.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+    """
+    h, w, c = frame_shape
+    stem = OpSpec("stem", c, h, w, 16, kernel=3)
+    return [stem, OpSpec("head", 16, stem.out_height, stem.out_width, num_actions + 1, hidden=128, activation="none")]
+
+
+class Contestant(Protocol):
+    """An implementation of PPO on a workload."""
+
+    def advance(self) -> None:
+        """One rollout and its update."""
+
+    def score(self) -> float | None:
+        """Mean unscaled return of the last 100 training episodes; None before the first has ended."""
+
+    def shares(self) -> dict[str, float] | None:
+        """Where the time went, as fractions that sum to 1; None where it is not known."""
+
+    def parameters(self) -> int:
+        """Trained numbers of the network."""
+
+    def close(self) -> None:
+        """Release the environments."""
+
+
+CONTESTANTS = ("cosearch", "stable-baselines3", "cleanrl-style")
+
+
+def make_contestant(name: str, workload: Workload, seed: int, threads: int) -> Contestant:
+    """One of :data:`CONTESTANTS`, ready to advance.
+
+    Args:
+        name: which.
+        workload: what to train.
+        seed: of weights, environments and actions.
+        threads: CPU threads of the networks, and of the engine that steps the environments where it has threads.
+
+    Raises:
+        MissingExtraError: stable-baselines3 is not installed.
+    """
+    import torch
+
+    from cosearch.benchmarks.own_ppo import OwnPpo
+    from cosearch.benchmarks.plain_ppo import PlainPpo
+    from cosearch.benchmarks.sb3_ppo import Sb3Ppo
+
+    torch.set_num_threads(threads)
+    makers: dict[str, Any] = dict(zip(CONTESTANTS, (OwnPpo, Sb3Ppo, PlainPpo)))
+    return makers[name](workload, seed, threads)
+
+
+WORKLOADS = {workload.name: workload for workload in (
+    Workload("impala-procgen", "procgen:starpilot", "impala", (64, 64, 3), 15, 256, 3, 8, 5e-4, 0.999),
+    Workload("nature-procgen", "procgen:starpilot", "nature", (64, 64, 3), 15, 256, 3, 8, 5e-4, 0.999),
+    Workload("small-minatar", "minatar:breakout", "small", (10, 10, 4), 3, 128, 4, 8, 1e-3, 0.99),
+)}
