@@ -23,7 +23,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cosearch.benchmarks.workloads import CONTESTANTS, WORKLOADS, Workload, make_contestant
+from cosearch.benchmarks.contestants import CONTESTANTS, make_contestant
+from cosearch.benchmarks.workloads import WORKLOADS, Workload
 from cosearch.cli.environment import prepare_process
 from latency_tables.errors import RequestError, RunFailedError
 

@@ -7,7 +7,6 @@ is the field's usual PPO on MinAtar.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from cosearch.space.network import impala_cnn, nature_cnn
 from latency_tables.opspec import OpSpec
@@ -75,51 +74,6 @@ def small_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpe
     h, w, c = frame_shape
     stem = OpSpec("stem", c, h, w, 16, kernel=3)
     return [stem, OpSpec("head", 16, stem.out_height, stem.out_width, num_actions + 1, hidden=128, activation="none")]
-
-
-class Contestant(Protocol):
-    """An implementation of PPO on a workload."""
-
-    def advance(self) -> None:
-        """One rollout and its update."""
-
-    def score(self) -> float | None:
-        """Mean unscaled return of the last 100 training episodes; None before the first has ended."""
-
-    def shares(self) -> dict[str, float] | None:
-        """Where the time went, as fractions that sum to 1; None where it is not known."""
-
-    def parameters(self) -> int:
-        """Trained numbers of the network."""
-
-    def close(self) -> None:
-        """Release the environments."""
-
-
-CONTESTANTS = ("cosearch", "stable-baselines3", "cleanrl-style")
-
-
-def make_contestant(name: str, workload: Workload, seed: int, threads: int) -> Contestant:
-    """One of :data:`CONTESTANTS`, ready to advance.
-
-    Args:
-        name: which.
-        workload: what to train.
-        seed: of weights, environments and actions.
-        threads: CPU threads of the networks, and of the engine that steps the environments where it has threads.
-
-    Raises:
-        MissingExtraError: stable-baselines3 is not installed.
-    """
-    import torch
-
-    from cosearch.benchmarks.own_ppo import OwnPpo
-    from cosearch.benchmarks.plain_ppo import PlainPpo
-    from cosearch.benchmarks.sb3_ppo import Sb3Ppo
-
-    torch.set_num_threads(threads)
-    makers: dict[str, Any] = dict(zip(CONTESTANTS, (OwnPpo, Sb3Ppo, PlainPpo)))
-    return makers[name](workload, seed, threads)
 
 
 WORKLOADS = {workload.name: workload for workload in (

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class SuperNetSubject:
                  warmup_factor: float | None = None) -> None:
         self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
         self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
+        self._drawing = threading.Lock()
         self._drawn: Any = None  # the path of this minibatch, None until its first forward pass
         self.optimiser = torch.optim.Adam(supernet.parameters(), lr=lr, eps=1e-5)
         self.held_out = isinstance(strategy, BilevelStrategy)
@@ -76,8 +78,9 @@ class SuperNetSubject:
             def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
                 if not torch.is_grad_enabled():
                     return self._run(frames, path)
-                if self._drawn is None:
-                    self._drawn = self.strategy.sample() if self.fresh else path
+                with self._drawing:  # whichever lane comes first draws for all
+                    if self._drawn is None:
+                        self._drawn = self.strategy.sample() if self.fresh else path
                 return self._run(frames, self.strategy.weighted(self._drawn) if self._learns_architecture else self._drawn)
             return forward
         return [actor(self.strategy.sample()) for _ in range(self.paths)]

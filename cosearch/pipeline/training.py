@@ -6,6 +6,7 @@ are this loop with another subject.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import torch
 
 from cosearch.config import Config
 from cosearch.rl.envs import EnvOptions, VectorEnv, make_env
+from cosearch.rl.lanes import Lanes, lanes_for
 from cosearch.rl.learner import Distillation, Learner, LearnerOptions, Subject
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.rl.teacher import Teacher
@@ -67,6 +69,7 @@ class Training:
         self.config, self.subject, self.teacher, self.total_steps = config, subject, teacher, total_steps
         self.distill = (distill_from, distill_to)
         self.lr = lr if lr is not None else (rl.lr, rl.lr * rl.lr_end_fraction)
+        self.lanes = self._lanes()
         options = EnvOptions(config.env.num_envs, streams.derive("env", env_index), train_levels=config.env.train_levels)
         self.env: VectorEnv = make_env(config.env.name, options)
         scale = RewardScale(config.env.num_envs, rl.gamma, teacher.record.reward_std if teacher else None)
@@ -86,8 +89,16 @@ class Training:
                 rl.max_grad_norm,
             ),
             streams.torch("minibatch"),
+            self.lanes,
         )
         self.step = 0
+
+    def _lanes(self) -> Lanes:
+        """The run's threads, first as lanes, then within the operations of each lane."""
+        threads = self.config.threads or os.cpu_count() or 1
+        count = lanes_for(threads, self.config.rl.minibatch) if compute_device(self.config.compute).type == "cpu" else 1
+        torch.set_num_threads(max(1, threads // count))
+        return Lanes(count)
 
     @property
     def steps_per_update(self) -> int:
@@ -118,12 +129,13 @@ class Training:
         lr = self.lr[0] + (self.lr[1] - self.lr[0]) * self.progress
         self.subject.set_lr(lr)
         actors = self.subject.actors()
-        rollout = self.collector.collect(actors)
+        labelling = self.teacher.labelling(self.lanes) if self.teacher is not None and self.lanes.count > 1 else None
+        rollout = self.collector.collect(actors, labelling.frames if labelling else None)
         distillation, weight = None, None
         if self.teacher is not None:
             weight = self.distill[0] + (self.distill[1] - self.distill[0]) * self.progress
             distillation = Distillation(weight * self.config.distill.actor, weight * self.config.distill.critic)
-            self.teacher.label(rollout)
+            self.teacher.label(rollout, labelling)
         terms = self.learner.update(self.subject, actors, rollout, distillation)
         self.step += self.steps_per_update
         terms.pop("loss_cost", None)
@@ -154,8 +166,9 @@ class Training:
         self.collector.restore(state["collector"])
 
     def close(self) -> None:
-        """Release the environments."""
+        """Release the environments and the threads."""
         self.env.close()
+        self.lanes.close()
 
 
 def compute_device(name: str) -> torch.device:

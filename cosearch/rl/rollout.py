@@ -104,11 +104,12 @@ class Collector:
         self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.episodes = 0
 
-    def collect(self, actors: Sequence[Forward]) -> Rollout:
+    def collect(self, actors: Sequence[Forward], watch: Callable[[Tensor, int], None] | None = None) -> Rollout:
         """One rollout; the environments are shared evenly among the actors, in order.
 
         Args:
             actors: frames ``[batch, height, width, channels]`` -> logits ``[batch, actions]``, values ``[batch]``.
+            watch: told at each step all frames of the rollout ``[time * envs, height, width, channels]`` and how many are known.
 
         Raises:
             ShapeError: the number of environments is no multiple of the number of actors.
@@ -124,18 +125,21 @@ class Collector:
         actions, log_prob = torch.empty(steps, n, dtype=torch.int64), torch.empty(steps, n)
         value = np.empty((steps + 1, n), dtype=np.float32)
         reward, done = np.empty((steps, n), dtype=np.float32), np.empty((steps, n), dtype=np.bool_)
+        flat = torch.from_numpy(frames).flatten(0, 1)
         now = env.observe()
         with torch.inference_mode():
             for t in range(steps):
                 frames[t] = now
+                if watch is not None:
+                    watch(flat, (t + 1) * n)
                 parts = [actor(torch.from_numpy(frames[t, i * share:(i + 1) * share])) for i, actor in enumerate(actors)]
                 log_probs = F.log_softmax(torch.cat([logits for logits, _ in parts]).float(), dim=-1)
                 if not torch.isfinite(log_probs).all():
                     raise NonFiniteError(f"the policy returned NaN or infinite action probabilities at step {t} of a rollout")
                 chosen = torch.multinomial(log_probs.exp(), 1, generator=self.generator)
-                actions[t], log_prob[t] = chosen[:, 0], log_probs.gather(1, chosen)[:, 0]
+                env.send(chosen[:, 0].numpy())
+                actions[t], log_prob[t] = chosen[:, 0], log_probs.gather(1, chosen)[:, 0]  # while the environments step
                 value[t] = torch.cat([v for _, v in parts]).float().numpy()
-                env.send(actions[t].numpy())
                 step = env.receive()
                 now, done[t] = step.frames, step.terminated | step.truncated
                 reward[t] = self.scale(step.reward, done[t])

@@ -22,7 +22,7 @@ def mixed_precision(forward: Callable[..., tuple[Tensor, Tensor]], device: torch
         bf16: autocast on or off (off: float32).
     """
     def run(frames: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             logits, value = forward(frames.to(device, non_blocking=True), *rest)
         return logits.cpu(), value.cpu()
     return run

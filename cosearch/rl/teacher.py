@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cosearch.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
+from cosearch.rl.lanes import Labelling, Lanes
 from cosearch.rl.onnx_teacher import OnnxNetwork
 from cosearch.rl.rollout import Rollout
 from cosearch.rl.subject import mixed_precision
@@ -180,15 +181,24 @@ class Teacher:
             self.network = load_network(record).to(device=device, memory_format=torch.channels_last)
             self.forward = mixed_precision(self.network, device, bf16)
 
-    def label(self, rollout: Rollout) -> None:
+    def labelling(self, lanes: Lanes) -> Labelling:
+        """The labels of a rollout in the making, computed in ``lanes``."""
+        return Labelling(self.forward, lanes, CHUNK)
+
+    def label(self, rollout: Rollout, labelling: Labelling | None = None) -> None:
         """Fill ``rollout.teacher_log_probs`` ``[time, envs, actions]`` and ``teacher_value`` ``[time, envs]``.
+
+        Args:
+            rollout: the experience.
+            labelling: this teacher's, which has seen the rollout's frames already; None: they are seen now.
 
         Raises:
             ShapeError: the student has another number of actions.
         """
-        frames = rollout.frames.flatten(0, 1)
-        with torch.inference_mode():
-            parts = [self.forward(part) for part in frames.split(CHUNK)]
+        if labelling is None:
+            labelling = self.labelling(Lanes())
+            labelling.frames(rollout.frames.flatten(0, 1), rollout.actions.numel())
+        parts = labelling.result()
         logits = torch.cat([part[0] for part in parts]).float()
         if rollout.actions.max() >= logits.shape[-1]:
             raise ShapeError(f"the teacher has {logits.shape[-1]} actions, the student took action {int(rollout.actions.max())}")
