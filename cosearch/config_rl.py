@@ -1,8 +1,9 @@
 """The sections ``rl`` and ``distill`` of the configuration: how agents are trained."""
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from cosearch.config_accel import STRICT, Fraction, NonNegative, Positive, PositiveFloat
@@ -15,7 +16,8 @@ class RlConfig:
     Attributes:
         algorithm: ``ppo`` or ``a2c``.
         rollout_steps: steps of each environment in one rollout.
-        epochs, minibatch, micro_batch: see ``LearnerOptions``.
+        epochs, minibatch: see ``LearnerOptions``.
+        micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
         lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
         lr_end_fraction: 0..1.
         gamma, lam: discount and GAE trace decay. Left at its default, the discount becomes the teacher's.
@@ -27,7 +29,7 @@ class RlConfig:
     rollout_steps: Positive = 64
     epochs: Positive = 3
     minibatch: Positive = 128
-    micro_batch: Positive = 128
+    micro_batch: Annotated[int, Field(ge=0)] = 0
     lr: PositiveFloat = 2e-3
     lr_end_fraction: Fraction = 0.02
     gamma: Fraction = 0.999

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosearch.space.network import impala_cnn, nature_cnn
+from cosearch.space.network import impala_cnn, minatar_cnn, nature_cnn
 from latency_tables.opspec import OpSpec
 
 
@@ -56,24 +56,12 @@ class Workload:
 
     def ops(self) -> list[OpSpec]:
         """The network as blocks."""
-        return {"impala": impala_cnn, "nature": nature_cnn, "small": small_cnn}[self.network](self.frame_shape, self.num_actions)
+        return {"impala": impala_cnn, "nature": nature_cnn, "small": minatar_cnn}[self.network](self.frame_shape, self.num_actions)
 
     def flops_per_step(self) -> float:
         """Floating-point operations of one environment step: one forward pass to act, and for each epoch one forward and a backward
         pass of twice its work."""
         return 2.0 * sum(op.macs for op in self.ops()) * (1 + 3 * self.epochs)
-
-
-def small_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
-    """MinAtar's network: one 3x3 convolution of 16 channels, a hidden layer of 128.
-
-    Args:
-        frame_shape: ``(height, width, channels)``.
-        num_actions: discrete actions.
-    """
-    h, w, c = frame_shape
-    stem = OpSpec("stem", c, h, w, 16, kernel=3)
-    return [stem, OpSpec("head", 16, stem.out_height, stem.out_width, num_actions + 1, hidden=128, activation="none")]
 
 
 WORKLOADS = {workload.name: workload for workload in (

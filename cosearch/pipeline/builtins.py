@@ -9,7 +9,8 @@ import pkgutil
 
 import cosearch.strategies
 
-MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.rl.procgen_env", "cosearch.rl.gym_env")
+MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.rl.procgen_env", "cosearch.rl.gym_env",
+           "cosearch.rl.minatar_env")
 
 
 def load_builtins() -> None:

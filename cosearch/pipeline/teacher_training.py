@@ -36,7 +36,6 @@ PUBLISHED = {
     "rl.rollout_steps": 256,
     "rl.epochs": 3,
     "rl.minibatch": 2048,
-    "rl.micro_batch": 128,
     "rl.lr": 5e-4,
     "rl.lr_end_fraction": 0.2,
     "rl.gamma": 0.999,

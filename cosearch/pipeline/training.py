@@ -16,7 +16,7 @@ import torch
 from cosearch.config import Config
 from cosearch.rl.envs import EnvOptions, VectorEnv, make_env
 from cosearch.rl.lanes import Lanes, lanes_for
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions, Subject
+from cosearch.rl.learner import Distillation, Learner, LearnerOptions, Subject, micro_batch_for
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
@@ -81,7 +81,7 @@ class Training:
                 rl.algorithm,
                 1 if rl.algorithm == "a2c" else rl.epochs,
                 rl.minibatch,
-                rl.micro_batch,
+                rl.micro_batch or micro_batch_for(self.env.frame_shape),
                 rl.clip,
                 rl.value_clip,
                 rl.value_weight,

@@ -1,4 +1,4 @@
-"""MinAtar, ALE and any Gymnasium id with image observations and discrete actions.
+"""ALE and any Gymnasium id with image observations and discrete actions.
 
 Resume: such environments cannot save their state, but they are deterministic after ``reset(seed)``. Each episode has a seed of
 its own; the actions of the running episode are recorded, and a restore plays them again.
@@ -15,7 +15,6 @@ import torch
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
 
-MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 ALE_EXAMPLES = ("Breakout", "Pong", "SpaceInvaders", "Qbert", "Seaquest", "BeamRider")
 
 
@@ -150,25 +149,6 @@ def _image(observation: Any) -> np.ndarray:
     return array
 
 
-def _make_minatar(game: str, options: EnvOptions) -> ReplayedEnvs:
-    try:
-        import minatar.gym
-    except ImportError as error:
-        raise MissingExtraError(f"MinAtar cannot be imported ({error}): pip install 'cosearch[minatar]'") from error
-    import gymnasium
-
-    name = f"MinAtar/{game.title().replace('_', '')}-v1"
-    if name not in gymnasium.registry:
-        minatar.gym.register_envs()
-
-    def forget_last_action(env: Any) -> None:
-        env.unwrapped.game.last_action = 0  # sticky actions repeat it, across episodes too
-
-    return ReplayedEnvs(
-        _gymnasium_maker(name), lambda o: np.asarray(o, dtype=np.uint8) * np.uint8(255), options, on_reset=forget_last_action
-    )
-
-
 def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
     try:
         import ale_py
@@ -200,14 +180,6 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     return ReplayedEnvs(make, _image, options)
 
 
-MINATAR_TEACHER = {  # tiny frames, dense rewards: shorter rollouts, more epochs, a higher learning rate that falls
-    "network": "minatar-cnn", "rl.rollout_steps": 128, "rl.epochs": 4, "rl.minibatch": 1024, "rl.micro_batch": 1024,
-    "rl.lr": 2.5e-3, "rl.lr_end_fraction": 0.02, "rl.gamma": 0.99,
-}
-ENVIRONMENTS.register(
-    EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES, _make_minatar,
-              teacher=MINATAR_TEACHER)
-)
 ENVIRONMENTS.register(
     EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True)
 )

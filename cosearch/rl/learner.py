@@ -53,6 +53,15 @@ class LearnerOptions:
             raise ConfigError(f"unknown algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
 
 
+def micro_batch_for(frame_shape: Sequence[int]) -> int:
+    """Frames of one backward pass, measured: 128 of Procgen's, more of smaller ones, whose operations are too short otherwise.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+    """
+    return max(128, min(1024, 128 * 64 * 64 // math.prod(frame_shape[:2])))
+
+
 class Subject(Protocol):
     """What is trained: a plain network, or a supernet with its strategy."""
 
@@ -176,7 +185,7 @@ class Learner:
             for start in starts:
                 part = index[start:start + size]
                 weight = len(part) / len(index)
-                data = {key: value[part] for key, value in flat.items()}
+                data = {key: value.index_select(0, part) for key, value in flat.items()}
                 loss, terms = self._loss(forward, data, advantage[start:start + size], distillation)
                 if self.lanes.count == 1:
                     (loss * weight).backward()

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cosearch.registry import Registry
 from cosearch.space.cell_blocks import CELL_BUILDERS, Merge
 from cosearch.space.depthwise import DepthwiseConv
+from cosearch.space.layout import MaxPool, flatten
 from latency_tables.opspec import OpSpec
 
 
@@ -98,12 +99,12 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two."""
         x = F.relu(x) if self.relu else x
-        return self.outputs(F.relu(self.hidden(x.flatten(1))))
+        return self.outputs(F.relu(self.hidden(flatten(x))))
 
 
 _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "stem": Stem, "conv": Conv, "mbconv": InvertedResidual, "residual": Residual, "head": Head,
-    "maxpool": lambda spec: nn.MaxPool2d(spec.kernel, spec.stride, spec.padding), **CELL_BUILDERS,
+    "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding), **CELL_BUILDERS,
 }
 
 

@@ -1,0 +1,51 @@
+"""Two operations whose library versions are slow on a CPU for tensors in channels-last memory; the numbers are the same, bit for bit.
+
+1. The gradient of a flattened tensor comes back in another memory order than the tensor's, and every operation before it then
+   walks through two orders at once. Here it is brought into the tensor's order once.
+2. Maximum pooling of a few channels writes the index of each maximum, as 64-bit numbers, also where no gradient is wanted (measured:
+   twice the time of the maxima alone).
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Flatten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        return x.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.view(ctx.shape).contiguous(memory_format=torch.channels_last)
+
+
+def flatten(x: Tensor) -> Tensor:
+    """``[batch, channels, height, width]`` -> ``[batch, channels * height * width]``."""
+    if x.requires_grad and torch.is_grad_enabled() and x.is_contiguous(memory_format=torch.channels_last):
+        return _Flatten.apply(x)
+    return x.flatten(1)
+
+
+class MaxPool(nn.MaxPool2d):
+    """A maximum pooling with square window, stride and padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, channels, height, width]`` -> ``[batch, channels, height', width']``."""
+        halves = (self.kernel_size, self.stride, self.padding) == (3, 2, 1) and x.shape[2] % 2 == x.shape[3] % 2 == 0
+        if not halves or x.device.type != "cpu" or torch.is_grad_enabled() or torch.jit.is_tracing():
+            return super().forward(x)
+        return _maxima(_maxima(x, 2), 3)
+
+
+def _maxima(x: Tensor, dim: int) -> Tensor:
+    """Maxima of windows of 3 with stride 2 and padding 1 along ``dim``, whose size is even."""
+    even, odd = (x[:, :, start::2] if dim == 2 else x[:, :, :, start::2] for start in (0, 1))
+    found = torch.maximum(even, odd)
+    inner = found.narrow(dim, 1, found.shape[dim] - 1)
+    torch.maximum(inner, odd.narrow(dim, 0, odd.shape[dim] - 1), out=inner)
+    return found
