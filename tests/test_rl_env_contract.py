@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cosearch.rl.gym_env
+import cosearch.rl.minatar_env
 import cosearch.rl.procgen_env  # noqa: F401  registers its family
 from cosearch.rl.envs import ENVIRONMENTS, CheckedEnv, EnvFamily, EnvOptions, Step, make_env, split_name
 from cosearch.rl.gym_env import ReplayedEnvs

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import cosearch.rl.gym_env
+import cosearch.rl.minatar_env
 import cosearch.rl.procgen_env  # noqa: F401  registers its family
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, make_env
 from cosearch.testing.conformance import check_environment, play, same_steps

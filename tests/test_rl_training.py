@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import cosearch.rl.gym_env
+import cosearch.rl.minatar_env
 import cosearch.rl.procgen_env  # noqa: F401  registers its family
 from cosearch.config import config_from_dict
 from cosearch.cost.objective import DualPenalty, Target

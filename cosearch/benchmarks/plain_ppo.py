@@ -217,6 +217,7 @@ class PlainPpo:
 
     def shares(self) -> None:
         """See ``Contestant``: not known."""
+        return None
 
     def parameters(self) -> int:
         """See ``Contestant``."""

@@ -1,7 +1,7 @@
 """The PPO of stable-baselines3 on the benchmark's workloads, used as its documentation says: its own environments and wrappers.
 
-Its value loss has no factor 1/2, so its weight is half of the workload's; its clipped value loss takes the held value alone, where
-the field's other implementations take the larger of two errors. Everything else is the same.
+Its value loss has no factor 1/2, so its weight is half of the workload's; its clipped value loss takes the held value alone,
+where the field's other implementations take the larger of two errors. Everything else is the same.
 """
 from __future__ import annotations
 
@@ -143,6 +143,7 @@ class Sb3Ppo:
 
     def shares(self) -> None:
         """See ``Contestant``: not known."""
+        return None
 
     def parameters(self) -> int:
         """See ``Contestant``."""

@@ -203,8 +203,9 @@ def main(
             typer.echo(f"{name} done", err=True)
     import torch
 
-    result = {"machine": {"processor": processor(), "cores": os.cpu_count(), "load_before": load, "python": platform.python_version(),
-                          "torch": torch.__version__}, "threads": threads, "matmul_flops": peak, "workloads": found}
+    machine = {"processor": processor(), "cores": os.cpu_count(), "load_before": load, "python": platform.python_version(),
+               "torch": torch.__version__}
+    result = {"machine": machine, "threads": threads, "matmul_flops": peak, "workloads": found}
     typer.echo(json.dumps(result, indent=1) if as_json else markdown(result))
 
 

@@ -56,10 +56,11 @@ class Workload:
 
     def ops(self) -> list[OpSpec]:
         """The network as blocks."""
-        return {"impala": impala_cnn, "nature": nature_cnn, "small": minatar_cnn}[self.network](self.frame_shape, self.num_actions)
+        make = {"impala": impala_cnn, "nature": nature_cnn, "small": minatar_cnn}[self.network]
+        return make(self.frame_shape, self.num_actions)
 
     def flops_per_step(self) -> float:
-        """Floating-point operations of one environment step: one forward pass to act, and for each epoch one forward and a backward
+        """Floating-point operations of one environment step: a forward pass to act, and for each epoch one more and a backward
         pass of twice its work."""
         return 2.0 * sum(op.macs for op in self.ops()) * (1 + 3 * self.epochs)
 

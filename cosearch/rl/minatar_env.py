@@ -1,7 +1,7 @@
 """MinAtar (Young & Tian 2019, arXiv 1903.03176), its games stepped directly, without a stack of wrappers around each.
 
-The games are used as the ``minatar`` package's Gymnasium entries ``-v1`` use them: the minimal set of actions, sticky actions with
-probability 0.1, the difficulty ramp on. Trajectories equal those entries' (a test plays both).
+The games are used as the ``minatar`` package's Gymnasium entries ``-v1`` use them: the minimal set of actions, sticky actions
+with probability 0.1, the difficulty ramp on. Trajectories equal those entries' (a test plays both).
 """
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Two operations whose library versions are slow on a CPU for tensors in channels-last memory; the numbers are the same, bit for bit.
+"""Two operations whose library versions are slow on a CPU for channels-last tensors; the numbers are the same, bit for bit.
 
 1. The gradient of a flattened tensor comes back in another memory order than the tensor's, and every operation before it then
    walks through two orders at once. Here it is brought into the tensor's order once.
-2. Maximum pooling of a few channels writes the index of each maximum, as 64-bit numbers, also where no gradient is wanted (measured:
-   twice the time of the maxima alone).
+2. Maximum pooling writes the index of each maximum, as a 64-bit number, also where no gradient is wanted (measured on 16
+   channels: 1.4 times the time of the maxima alone).
 """
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ class MaxPool(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` -> ``[batch, channels, height', width']``."""
-        halves = (self.kernel_size, self.stride, self.padding) == (3, 2, 1) and x.shape[2] % 2 == x.shape[3] % 2 == 0
-        if not halves or x.device.type != "cpu" or torch.is_grad_enabled() or torch.jit.is_tracing():
+        if torch.jit.is_tracing() or torch.is_grad_enabled() or x.device.type != "cpu" or not self._halves(x):
             return super().forward(x)
         return _maxima(_maxima(x, 2), 3)
+
+    def _halves(self, x: Tensor) -> bool:
+        return (self.kernel_size, self.stride, self.padding) == (3, 2, 1) and x.shape[2] % 2 == x.shape[3] % 2 == 0
 
 
 def _maxima(x: Tensor, dim: int) -> Tensor:
