@@ -10,6 +10,7 @@ import signal
 from typing import Any
 
 import torch._dynamo  # noqa: F401  the first optimiser of a process imports it: 1.8 s
+from pipeline_faults import register
 
 import cosearch.cli.app  # noqa: F401
 import cosearch.cli.commands  # noqa: F401
@@ -38,6 +39,7 @@ def arm(moment: Any) -> None:
     Args:
         moment: a ``Moment`` of ``pipeline_runs``, or None to count only.
     """
+    register()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with it ignored
     stage, counts = ["plan"], {}
     log = open("events", "w", buffering=1, encoding="ascii")  # noqa: SIM115  open as long as the process lives

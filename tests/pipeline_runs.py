@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from pipeline_faults import FAULTS
 
 from cosearch.rundir import RunDir
 
@@ -58,7 +59,7 @@ class Moment:
     Attributes:
         stage: search, retrain, finish or teacher.
         count: from 1.
-        act: ``kill``, ``interrupt``, or ``fill`` (the disk that ``place`` lies on).
+        act: ``kill``, ``interrupt``, ``fill`` (the disk that ``place`` lies on), or one of ``pipeline_faults.FAULTS``.
         place: folder of the disk.
     """
 
@@ -141,7 +142,9 @@ def _child(words: Sequence[str], folder: str, moment: Moment | None, environment
 
 def act(moment: Moment) -> None:
     """Do what the moment says, in the calling process."""
-    if moment.act == "fill":
+    if moment.act in FAULTS:
+        FAULTS[moment.act]()
+    elif moment.act == "fill":
         fill(Path(moment.place))
     else:
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "interrupt": signal.SIGINT}[moment.act])
