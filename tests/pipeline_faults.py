@@ -1,4 +1,4 @@
-"""What can go wrong inside a run, done to a child process of ``pipeline_runs`` at a chosen moment; a game in a process of its own."""
+"""What can go wrong inside a run, done to a child of ``pipeline_runs`` at a chosen moment; a game in a process of its own."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ OF_A_CHILD = (*TINY, "--env", f"gym:{GAME}", "env.num_envs=2", "rl.rollout_steps
 CASES = {
     "nan_loss": (TINY, "retrain", ("a loss is not finite", "'loss_value': nan", "try a smaller rl.lr")),
     "env_raises": (TINY, "search", ("procgen:starpilot failed: RuntimeError: the engine died",)),
-    "wrong_shape": (TINY, "search", ("procgen:starpilot returned frames as uint8 (4, 63, 64, 3), expected uint8 (4, 64, 64, 3)",)),
+    "wrong_shape": (TINY, "search", ("starpilot returned frames as uint8 (4, 63, 64, 3), expected uint8 (4, 64, 64, 3)",)),
     "wrong_dtype": (TINY, "retrain", ("procgen:starpilot returned frames as float32",)),
     "nan_reward": (TINY, "search", ("procgen:starpilot returned a reward that is not finite",)),
     "killed_games": (OF_A_CHILD, "search", (f"gym:{GAME} failed: ", "Error")),

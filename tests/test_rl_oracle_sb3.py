@@ -1,7 +1,7 @@
 """PPO and A2C beside stable-baselines3: on one batch the same gradients, to float tolerance, from its own training step.
 
-Its value loss has no factor 1/2 (so it gets half our weight), and where it clips values it takes the held value alone, while ours,
-as the field's other implementations, takes the larger error: on the batch of the clipped test the held error is the larger one.
+Its value loss has no factor 1/2 (so it gets half our weight), and where it clips values it takes the held value alone, while
+ours, as the field's other implementations, takes the larger error: on the batch of the clipped test the held one is the larger.
 """
 
 import dataclasses
@@ -49,8 +49,9 @@ def peer(options, **changes):
     common = {"n_steps": TIME, "gamma": 0.97, "gae_lambda": 0.9, "ent_coef": options.entropy_weight, "seed": 0, "device": "cpu",
               "vf_coef": options.value_weight / 2, "max_grad_norm": options.max_grad_norm, "policy_kwargs": {"net_arch": [8]},
               "normalize_advantage": True}
-    own = {"batch_size": TIME * ENVS, "n_epochs": 1, "clip_range": options.clip,
-           "clip_range_vf": options.clip if options.value_clip else None} if options.algorithm == "ppo" else {"use_rms_prop": False}
+    own = {"use_rms_prop": False} if options.algorithm == "a2c" else {
+        "batch_size": TIME * ENVS, "n_epochs": 1, "clip_range": options.clip,
+        "clip_range_vf": options.clip if options.value_clip else None}
     env = sb3.common.vec_env.DummyVecEnv([Points] * ENVS)
     model = kind("MlpPolicy", env, **common, **own, **changes)
     model._logger = sb3.common.logger.Logger(None, [])
@@ -149,7 +150,8 @@ def test_clipped_values_equal_where_the_held_error_is_the_larger_one_and_ours_is
     for a, b in zip(kept.gradients, theirs[0], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     held = data.value + (value - data.value).clamp(-options.clip, options.clip)
-    assert float(losses.value_loss(value, data.target, data.value, options.clip)) >= 0.5 * float((held - data.target).square().mean())
+    ours = float(losses.value_loss(value, data.target, data.value, options.clip))
+    assert ours >= 0.5 * float((held - data.target).square().mean())
 
 
 def test_normalised_advantages_and_truncated_targets_are_its_own():
@@ -223,6 +225,7 @@ def test_a_time_limit_is_bootstrapped_as_there():
     def forward(frames):
         shared = Shared(model.policy)
         return shared(frames.float())
-    rollout = Collector(Same(), steps, gamma=gamma, lam=0.8, scale=RewardScale(2, gamma, 1.0), generator=seeded(0)).collect([forward])
+    collector = Collector(Same(), steps, gamma=gamma, lam=0.8, scale=RewardScale(2, gamma, 1.0), generator=seeded(0))
+    rollout = collector.collect([forward])
     np.testing.assert_allclose(rollout.target.numpy(), model.rollout_buffer.returns, atol=1e-5)
     np.testing.assert_allclose(rollout.advantage.numpy(), model.rollout_buffer.advantages, atol=1e-5)

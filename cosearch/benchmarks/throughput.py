@@ -18,6 +18,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from cosearch.cli.environment import prepare_process
 from latency_tables.errors import RequestError, RunFailedError
 
 OURS = CONTESTANTS[0]
+SAVED = Path(__file__).with_name("throughput.json")
+DOCUMENT = Path(__file__).parents[1] / "rl" / "README.md"
+MARKS = ("<!-- throughput: begin -->\n", "<!-- throughput: end -->\n")
 SIDE = 2048  # of the multiplied matrices
 
 
@@ -185,6 +189,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each contestant.")] = os.cpu_count() or 1,
     rollout_steps: Annotated[int, typer.Option(min=0, help="Shorter rollouts, the minibatch kept; 0: as published.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result for a machine.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Keep the result beside this file and in the documentation.")] = False,
 ) -> None:
     """Measure and print."""
     prepare_process()
@@ -206,7 +211,16 @@ def main(
     machine = {"processor": processor(), "cores": os.cpu_count(), "load_before": load, "python": platform.python_version(),
                "torch": torch.__version__}
     result = {"machine": machine, "threads": threads, "matmul_flops": peak, "workloads": found}
+    if save:
+        SAVED.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        DOCUMENT.write_text(documented(DOCUMENT.read_text(encoding="utf-8"), result), encoding="utf-8")
     typer.echo(json.dumps(result, indent=1) if as_json else markdown(result))
+
+
+def documented(text: str, result: dict[str, Any]) -> str:
+    """The document with this result between its two marks."""
+    before, rest = text.split(MARKS[0])
+    return f"{before}{MARKS[0]}{markdown(result)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
 
 
 def shortened(workload: Workload, steps: int) -> Workload:
