@@ -12,7 +12,8 @@ import cosearch.pipeline.clip as clip
 from cosearch.cli.app import main
 from cosearch.config import config_from_dict
 from cosearch.pipeline.builtins import load_builtins
-from cosearch.pipeline.clip import MAX_BYTES, PLANES, SIDE, animate, coloured, play
+from cosearch.pipeline.clip import MAX_BYTES, PLANES, SIDE, animate, can_be_shown, coloured, play
+from latency_tables.errors import RequestError
 
 
 def pictures(content):
@@ -60,6 +61,15 @@ def test_colours_of_pictures_planes_grey_and_stacks():
     stack = np.zeros((84, 84, 4), np.uint8)
     stack[..., 3] = 7
     assert (coloured(stack) == 7).all() and (coloured(stack[..., 3:]) == 7).all()
+
+
+def test_vectors_are_no_pictures(monkeypatch):
+    assert can_be_shown((10, 10, 4)) and can_be_shown((64, 64, 3))
+    assert not any(can_be_shown(shape) for shape in ((4,), (1, 1, 4), (4, 1, 1)))
+    load_builtins()
+    monkeypatch.setattr(clip, "can_be_shown", lambda shape: False)
+    with pytest.raises(RequestError, match="only images can be shown"):
+        play(uniform, config_from_dict({"env": {"name": "procgen:starpilot"}}), 3, 0)
 
 
 def test_the_recording_is_the_game_and_follows_the_seed():

@@ -27,6 +27,11 @@ PLANES = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 10
           (188, 189, 34), (23, 190, 207), (174, 199, 232), (255, 187, 120), (152, 223, 138))
 
 
+def can_be_shown(frame_shape: tuple[int, ...]) -> bool:
+    """Whether observations of this shape are pictures: height, width and channels, not a vector."""
+    return len(frame_shape) == 3 and min(frame_shape[:2]) > 1
+
+
 def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
     """What the agent sees while it plays one environment of held-out levels, actions sampled.
 
@@ -48,7 +53,7 @@ def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
     env = make_env(config.env.name, EnvOptions(1, streams.derive("eval", 4), train_levels=config.env.train_levels, test=True))
     shown = []
     try:
-        if len(env.frame_shape) != 3:
+        if not can_be_shown(env.frame_shape):
             raise RequestError(f"{config.env.name} has observations of shape {env.frame_shape}: only images can be shown")
         with torch.inference_mode():
             for _ in range(frames):

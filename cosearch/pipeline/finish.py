@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cosearch.durable import write_bytes_atomic
-from cosearch.pipeline.clip import animate, play
+from cosearch.pipeline.clip import animate, can_be_shown, play
 from cosearch.pipeline.co_design import in_short
 from cosearch.pipeline.export import export_agent, to_onnx
 from cosearch.pipeline.measure_agent import measure_side_by_side
@@ -69,7 +69,7 @@ def run_finish(session: Session) -> None:
     )
     run.write_json("summary.json", _summary(session, architecture, score, measured))
     (run.path / "clip.gif").unlink(missing_ok=True)
-    if config.budget.clip_frames:
+    if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
         shown = play(OnnxAgent(run.path / "agent.onnx"), config, config.budget.clip_frames, config.seed)
         write_bytes_atomic(run.path / "clip.gif", animate(shown))
     write_report(run.path)
