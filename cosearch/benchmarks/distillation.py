@@ -35,7 +35,7 @@ ARMS = {
 }
 WORDS = {
     "minatar:breakout": ("objective.latency_ratio=0.4", "rl.gamma=0.99", "rl.minibatch=256", "rl.micro_batch=256",
-                         "budget.search_steps=16384", "budget.retrain_steps=131072", "budget.checkpoint_interval_s=20"),
+                         "budget.search_steps=16384", "budget.retrain_steps=196608", "budget.checkpoint_interval_s=20"),
     "procgen:starpilot": (),
 }
 SHARE = 0.9  # of the teacher's score
