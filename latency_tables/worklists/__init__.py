@@ -22,14 +22,10 @@ FOLDER = Path(__file__).parent
 
 
 class Network(tuple):
-    """The blocks of a whole network in order of execution, and what each reads.
+    """The blocks of a whole network in order of execution; ``wiring`` says what each reads.
 
-    Args:
-        ops: the blocks.
-        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
+    ``wiring`` holds for each block the indices of the blocks that it reads; None: each reads the one before.
     """
-
-    wiring: tuple[tuple[int, ...], ...] | None
 
     def __new__(cls, ops: Iterable[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> Network:
         made = super().__new__(cls, ops)
