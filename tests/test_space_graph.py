@@ -128,6 +128,14 @@ def test_neighbours_are_legal_mutual_and_reach_everything():
     assert reached == set(EVERY)
 
 
+def test_units_may_be_exchanged_between_architectures():
+    assert SPACE.units == ((0,), (1, 2, 3))
+    for one, other in itertools.product(EVERY[::7], EVERY[::11]):
+        for unit in SPACE.units:
+            mixed = tuple(other[p] if p in unit else one[p] for p in range(4))
+            assert mixed in EVERY and SPACE.architecture(mixed).choices == mixed
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_discretisation_with_groups_equals_brute_force(seed):
     stream = np.random.default_rng(seed)

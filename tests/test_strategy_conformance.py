@@ -44,6 +44,12 @@ def test_every_proposal_strategy_conforms(info):
     check_proposal_strategy(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)))
 
 
+@of_kind("proposal")
+def test_every_proposal_strategy_conforms_on_a_graph(info):
+    space = graph_space()
+    check_proposal_strategy(info, space, lambda a: -sum((i + 1) * c for i, c in enumerate(a.choices)))
+
+
 def test_every_strategy_is_of_a_known_kind_and_has_a_source():
     assert {info.kind for info in STRATEGIES.entries()} <= {"gradient", "proposal"} and {"a3cs", "a2d", "random"} <= set(
         STRATEGIES.names()

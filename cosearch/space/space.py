@@ -95,6 +95,12 @@ class SearchSpace:
         return tuple(point.zero for point in self.points)
 
     @functools.cached_property
+    def units(self) -> tuple[tuple[int, ...], ...]:
+        """Sets of points that may be exchanged between architectures: each group whole, every other point alone."""
+        inside = group_of_points.grouped(self.groups)
+        return (*((p,) for p in range(len(self.points)) if p not in inside), *(group.points for group in self.groups))
+
+    @functools.cached_property
     def nodes(self) -> tuple[Node, ...]:
         """Stem, body and head; the inputs of a node are indices in this."""
         return (Node("stem", (), (self.stem,)), *self.body, Node("head", (len(self.body),), (self.head,)))

@@ -185,8 +185,10 @@ class Nsga2(RandomSearch):
     def _crossed(self, one: Architecture, other: Architecture) -> Architecture:
         if float(torch.rand((), generator=self.generator)) >= self.options.crossover:
             return one
-        from_other = torch.rand(len(one.choices), generator=self.generator) < 0.5
-        return self.space.architecture([b if swap else a for a, b, swap in zip(one.choices, other.choices, from_other)])
+        units = self.space.units
+        from_other = torch.rand(len(units), generator=self.generator) < 0.5
+        swapped = {p for unit, swap in zip(units, from_other) if swap for p in unit}
+        return self.space.architecture([b if p in swapped else a for p, (a, b) in enumerate(zip(one.choices, other.choices))])
 
     def _mutated(self, child: Architecture) -> Architecture:
         points = len(child.choices)

@@ -124,7 +124,7 @@ def check_proposal_strategy(info: StrategyInfo, space: SearchSpace, value: Calla
     Raises:
         AssertionError: something does not hold.
     """
-    banned = space.architecture([0] * len(space.points)).choices
+    banned = space.best([[float(-k) for k in range(len(point.candidates))] for point in space.points]).choices
 
     def turn(strategy: Any, together: int) -> list[tuple[int, ...]]:
         found = []
