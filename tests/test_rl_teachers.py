@@ -83,7 +83,7 @@ def test_published_values_then_the_familys_then_the_users():
     procgen, minatar = config("procgen:starpilot"), config("minatar:breakout")
     assert (procgen.rl.rollout_steps, procgen.rl.minibatch, procgen.rl.gamma) == (256, 2048, 0.999)
     assert (minatar.rl.rollout_steps, minatar.rl.minibatch, minatar.rl.gamma) == (128, 1024, 0.99)
-    assert procgen.seed == 5 and procgen.env.train_levels == 200
+    assert procgen.seed == 5 and procgen.env.train_levels == 200 and procgen.threads == 1
     other = config("minatar:breakout", "rl.gamma=0.9", "rl.lr_end_fraction=1")
     assert other.rl.gamma == 0.9 and other.rl.lr_end_fraction == 1.0 and other.rl.minibatch == 1024
     with pytest.raises(ConfigError, match="rl.gama"):

@@ -147,7 +147,7 @@ def teacher_config(request: TeacherRequest) -> Config:
     family, _ = split_name(request.env)
     values = {**PUBLISHED, **{key: value for key, value in family.teacher.items() if "." in key}}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels}
+    fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels, "threads": request.threads}
     return resolve(overrides=[*words, *request.values], options=fixed)
 
 
