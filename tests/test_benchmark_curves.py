@@ -95,7 +95,7 @@ def test_steps_to_the_wanted_score_count_search_and_retraining(tmp_path):
 
 
 def test_an_arm_that_never_gets_there_counts_with_its_length_and_says_so(tmp_path):
-    wanted = 0.9 * find_teacher("auto", "minatar:breakout").provenance["score_mean"]
+    wanted = 0.9 * find_teacher("auto", "minatar:breakout").provenance["score_train_mean"]
     for arm, final in (("none", 3.0), ("actor", wanted + 1), ("actor and critic", wanted + 1)):
         for seed in (0, 1):
             at_once = [wanted + 1 if arm == "actor and critic" else 1.0, final if seed == 0 or arm != "actor" else 1.0]

@@ -100,14 +100,15 @@ def collect(env: str, seeds: int, runs: Path) -> dict[str, Any]:
         runs: folder of the run folders.
 
     Returns:
-        The teacher, its score, the score wanted, and for each arm its seeds' steps and last scores with intervals.
+        The teacher, its score on training levels, the score wanted, and for each arm its seeds' steps and last scores with intervals.
     """
     teacher = make_plan(resolve(overrides=list(WORDS.get(env, ())), options={"env.name": env})).teacher
     if teacher is None:
         raise RequestError(f"there is no teacher for {env}: `cosearch list teachers` shows all")
-    wanted = SHARE * teacher.provenance["score_mean"]
-    result: dict[str, Any] = {"env": env, "teacher": teacher.name, "teacher_score_mean": teacher.provenance["score_mean"],
-                              "share": SHARE, "wanted": wanted, "arms": {}}
+    score = teacher.provenance["score_train_mean"]  # on training levels, as the curves are
+    wanted = SHARE * score
+    result: dict[str, Any] = {"env": env, "teacher": teacher.name, "teacher_score_mean": score, "share": SHARE,
+                              "wanted": wanted, "arms": {}}
     for arm in ARMS:
         curves = [curve(_folder(env, arm, seed, runs)) for seed in range(seeds)]
         reached = [steps_to(*c, wanted) for c in curves]
