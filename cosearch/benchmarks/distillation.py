@@ -100,7 +100,8 @@ def collect(env: str, seeds: int, runs: Path) -> dict[str, Any]:
         runs: folder of the run folders.
 
     Returns:
-        The teacher, its score on training levels, the score wanted, and for each arm its seeds' steps and last scores with intervals.
+        The teacher, its score on training levels, the score wanted, and for each arm its seeds' steps and last scores with
+        intervals.
     """
     teacher = make_plan(resolve(overrides=list(WORDS.get(env, ())), options={"env.name": env})).teacher
     if teacher is None:
