@@ -1,6 +1,8 @@
 """A comparison that is killed goes on by the same command, and ends as one that nothing disturbed."""
 
 import json
+import os
+import signal
 import time
 
 from pipeline_runs import TINY, assert_equal, command, results, started
@@ -16,14 +18,17 @@ def test_a_killed_comparison_goes_on_to_the_same_result(tmp_path):
     (tmp_path / "killed").mkdir()
     straight = command(*WORDS, "--json", folder=tmp_path / "straight")
     assert straight.code == 0, straight.err
-    for awaited, more in (("random-s0/metrics.jsonl", ()), ("evolution-s0/metrics.jsonl", ("--jobs", "2"))):
+    for awaited, more, code in (("random-s0/metrics.jsonl", (), -signal.SIGKILL),
+                                ("evolution-s0/metrics.jsonl", ("--jobs", "2"), 130)):
         process = started(*WORDS, *more, folder=tmp_path / "killed")
         while not (tmp_path / "killed" / "runs" / "small" / awaited).exists():
             assert process.is_alive(), (tmp_path / "killed" / "stderr").read_text()
             time.sleep(0.02)
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL if code < 0 else signal.SIGINT)
         process.join()
+        assert process.exitcode == code
         time.sleep(1.0)  # its worker notices
+    assert "interrupted; the same command goes on" in (tmp_path / "killed" / "stderr").read_text()
     done = command(*WORDS, "--json", folder=tmp_path / "killed")
     assert done.code == 0, done.err
     for name in RUNS:

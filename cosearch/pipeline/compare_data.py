@@ -125,11 +125,12 @@ def _run(item: Found) -> dict[str, Any]:
 
 
 def _reference(found: Sequence[Found]) -> dict[str, float] | None:
-    """Slowest latency and lowest score that count in the hypervolume, and the highest score there is."""
+    """Slowest latency (the target) and lowest score that count in the hypervolume, and the fastest and highest there are."""
     if not found:
         return None
     scores = [item.score for item in found]
-    return {"latency_s": float(found[0].run.summary["latency_target_s"]), "score_low": min(scores), "score_high": max(scores)}
+    return {"latency_s": float(found[0].run.summary["latency_target_s"]), "fastest_s": min(item.latency_s for item in found),
+            "score_low": min(scores), "score_high": max(scores)}
 
 
 def _scores(found: Sequence[Found], name: str) -> list[float]:
@@ -138,7 +139,7 @@ def _scores(found: Sequence[Found], name: str) -> list[float]:
 
 def _row(env: str, name: str, here: Sequence[Found], reference: dict[str, float]) -> dict[str, Any]:
     mine, scores, control = [item for item in here if item.planned.strategy == name], _scores(here, name), _scores(here, CONTROL)
-    box = reference["latency_s"] * (reference["score_high"] - reference["score_low"])
+    box = (reference["latency_s"] - reference["fastest_s"]) * (reference["score_high"] - reference["score_low"])
     area = hypervolume([(item.latency_s, item.score) for item in mine], (reference["latency_s"], reference["score_low"]))
     return {
         "env": env,

@@ -31,8 +31,8 @@ CAPTIONS = {
 }
 NOTE = ("IQM: inter-quartile mean over the runs (with three or fewer: the mean). Better than random: probability that a run "
         "scores more than one of random search. Brackets: 95 % percentile bootstrap over the runs, too narrow for few of them. "
-        "Latency: predicted, median of the runs. Hypervolume: share of the box between the target and the lowest score on "
-        "one side, and no latency and the highest score on the other.")
+        "Latency: predicted, median of the runs. Hypervolume: share that a strategy's runs dominate of the box from the target "
+        "and the lowest score to the fastest and the highest that any run of the comparison has.")
 
 
 def write_comparison(folder: Path) -> dict[str, Any]:

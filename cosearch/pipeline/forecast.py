@@ -7,8 +7,11 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from cosearch.config import config_to_dict
 from cosearch.cost.objective import DualPenalty
+from cosearch.pipeline.derivation import most_likely_feasible
 from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.run import set_threads
 from cosearch.pipeline.supernet_subject import SuperNetSubject
@@ -48,7 +51,8 @@ def forecast(plan: Plan) -> dict[str, Any]:
         device=device,
         warmup=0.0,
     )
-    network = derive(plan.space.sample(streams.torch("arch")), streams.torch("weights"))
+    scores = [torch.rand(len(point.candidates), generator=streams.torch("arch")).tolist() for point in plan.space.points]
+    network = derive(most_likely_feasible(plan, scores), streams.torch("weights"))
     rates = []
     for subject in (searching, NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=device)):
         training = Training(replace(config), subject, streams, teacher, total_steps=1)
