@@ -6,6 +6,8 @@ import pytest
 from pipeline_runs import TINY, Moment, assert_equal, command, results
 
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.report_architecture import cells
+from cosearch.pipeline.report_data import read_run
 from cosearch.space.space import load_architecture
 
 CELL = {"depths": [4, 4], "normal_cells": 1, "nodes": 2, "keep": 1, "hidden": 8}
@@ -32,6 +34,11 @@ def test_a_killed_run_equals_the_undisturbed_one_and_derives_a_legal_cell(strate
     architecture = load_architecture(tmp_path / "a" / "runs" / "one" / "architecture.json")
     kept = [p for group in architecture.space.groups for p in group.points if architecture.choice_names[p] != "none"]
     assert len(kept) == sum(group.keep for group in architecture.space.groups) == 2
+    boxes, note = cells(read_run(tmp_path / "a" / "runs" / "one"))
+    assert "branches" in note and len([box for box in boxes if box.key]) == len(architecture.ops())
+    named = {(box.point, box.operation) for box in boxes if box.point}
+    chosen = zip(architecture.space.points, architecture.choice_names)
+    assert named <= {(point.name, name) for point, name in chosen}
     killed = run(tmp_path / "b", *words, moment=Moment("search", done.events["search"] // 2))
     assert killed.code < 0, killed.err
     resumed = command("resume", "runs/one", folder=tmp_path / "b")

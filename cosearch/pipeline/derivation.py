@@ -49,6 +49,9 @@ def hand_on(
         {"key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
         for op, (key, latency, energy) in zip(architecture.ops(), prediction.operations)
     ]
+    if architecture.network().wiring is not None:  # the order of the blocks does not tell their choices
+        for operation, placed in zip(operations, architecture.placed()):
+            operation["choice"] = plan.space.nodes[placed.node].point
     session.run.write_json(
         "architecture.json",
         {

@@ -79,7 +79,7 @@ def choices(run: Run) -> list[Choice]:
 
 
 def cells(run: Run) -> tuple[list[Cell], str | None]:
-    """The boxes in order of execution, and a sentence where operations and choices could not be matched.
+    """The boxes in order of execution, and a sentence where something needs saying: branches, or what could not be matched.
 
     An operation may name its choice point itself (``"choice": index``, null for stem and head). Without it, the space
     that the file describes says which skips are identities; without that, only an order that fits in one way counts.
@@ -91,6 +91,8 @@ def cells(run: Run) -> tuple[list[Cell], str | None]:
     if owners is None:
         reason = f"{len(operations)} operations could not be matched with {len(chosen)} choices; they are drawn unnamed."
         return [_cell(item, None, total) for item in operations], reason if chosen and operations else None
+    wired = bool(part(run.architecture).get("wiring"))
+    branches = "The network has branches; its blocks stand in order of execution." if wired else None
     boxes: list[Cell] = []
     upcoming = 0  # the next choice point to draw
     for item, owner in zip(operations, owners, strict=True):
@@ -98,7 +100,7 @@ def cells(run: Run) -> tuple[list[Cell], str | None]:
         boxes += [_identity(choice) for choice in chosen[upcoming:until]]
         upcoming = max(upcoming, until if owner is None else owner + 1)
         boxes.append(_cell(item, None if owner is None else chosen[owner], total))
-    return boxes + [_identity(choice) for choice in chosen[upcoming:]], None
+    return boxes + [_identity(choice) for choice in chosen[upcoming:]], branches
 
 
 def _operations(run: Run) -> list[dict[str, Any]]:
