@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from cosearch.config_accel import STRICT, AccelConfig, NonNegative, Positive, PositiveFloat
-from cosearch.config_rl import DistillConfig, RlConfig
+from cosearch.config_rl import DistillConfig, DqnConfig, RlConfig
 from cosearch.config_search import SpaceConfig, StrategyConfig
 from cosearch.presets import PRESETS
 from latency_tables.errors import ConfigError
@@ -106,6 +106,7 @@ class Config:
     space: SpaceConfig = SpaceConfig()
     strategy: StrategyConfig = StrategyConfig()
     rl: RlConfig = RlConfig()
+    dqn: DqnConfig = DqnConfig()
     distill: DistillConfig = DistillConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig = BudgetConfig()

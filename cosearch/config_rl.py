@@ -1,4 +1,4 @@
-"""The sections ``rl`` and ``distill`` of the configuration: how agents are trained."""
+"""The sections ``rl``, ``dqn`` and ``distill`` of the configuration: how agents are trained."""
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -14,8 +14,9 @@ class RlConfig:
     """The reinforcement-learning update.
 
     Attributes:
-        algorithm: ``ppo`` or ``a2c``.
-        rollout_steps: steps of each environment in one rollout.
+        algorithm: ``ppo``, ``a2c``, or ``dqn``: off-policy, with the options of the section ``dqn``; of this section only
+            ``rollout_steps``, ``max_grad_norm`` and ``bf16`` hold for it, another one that is set is refused.
+        rollout_steps: steps of each environment in one rollout; with ``dqn`` those between two lines of the log.
         epochs, minibatch: see ``LearnerOptions``.
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
         lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
@@ -25,7 +26,7 @@ class RlConfig:
         bf16: bfloat16 autocast of the networks.
     """
 
-    algorithm: Literal["ppo", "a2c"] = "ppo"
+    algorithm: Literal["ppo", "a2c", "dqn"] = "ppo"
     rollout_steps: Positive = 64
     epochs: Positive = 3
     minibatch: Positive = 128
@@ -40,6 +41,52 @@ class RlConfig:
     entropy_weight: NonNegative = 0.01
     max_grad_norm: PositiveFloat = 10.0
     bf16: bool = True
+
+
+@dataclass(frozen=True, config=STRICT)
+class DqnConfig:
+    """Off-policy learning, used with ``rl.algorithm=dqn``; setting an option with another algorithm is refused.
+
+    Attributes:
+        replay: frames that the replay memory holds; a frame of 64 x 64 x 3 takes 12 kB, of memory and of each checkpoint.
+        learning_starts: environment steps of a stage before its first update.
+        replay_ratio: transitions learned from for each environment step.
+        minibatch, micro_batch: transitions of one optimiser step and of one backward pass.
+        lr, lr_end_fraction: as in ``rl``.
+        gamma: discount.
+        n_step: steps of the returns.
+        quantiles: of each action's return; 1 is DQN with the Huber loss.
+        double, dueling: double Q-learning; value and advantages apart.
+        priority_exponent: 0 draws all transitions alike.
+        beta_start: exponent of the importance weights at the start of a stage; 1 at its end.
+        target_interval: optimiser steps between two copies to the target network.
+        epsilon_start, epsilon_end, epsilon_fraction: probability of a random action: linear over that share of a stage.
+        epsilon_inherited: its start where a stage goes on with weights that have learned already.
+        reward_clip: rewards are held within plus and minus this; null: taken as they are.
+        temperature: of softmax(Q / temperature), which the teacher's policy is distilled into; in units of clipped reward.
+    """
+
+    replay: Positive = 100_000
+    learning_starts: Positive = 2_000
+    replay_ratio: PositiveFloat = 4.0
+    minibatch: Positive = 256
+    micro_batch: Positive = 256
+    lr: PositiveFloat = 1e-3
+    lr_end_fraction: Fraction = 0.1
+    gamma: Fraction = 0.99
+    n_step: Positive = 3
+    quantiles: Positive = 16
+    double: bool = True
+    dueling: bool = True
+    priority_exponent: Fraction = 0.5
+    beta_start: Fraction = 0.4
+    target_interval: Positive = 50
+    epsilon_start: Fraction = 1.0
+    epsilon_end: Fraction = 0.02
+    epsilon_fraction: Fraction = 0.2
+    epsilon_inherited: Fraction = 0.1
+    reward_clip: PositiveFloat | None = 1.0
+    temperature: PositiveFloat = 0.1
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.config import Config, config_from_dict, config_to_dict
+from cosearch.pipeline.algorithms import as_trained, learning_rate, make_training
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.plan import make_space
 from cosearch.pipeline.training import Training, compute_device
@@ -41,8 +42,9 @@ def candidate_training(config: Config, network: nn.Module, streams: Streams, tea
         steps: the candidate's environment steps.
     """
     device = compute_device(config.compute)
-    subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=device)
-    return Training(config, subject, streams, teacher, total_steps=steps, lr=(config.rl.lr, config.rl.lr))
+    lr = learning_rate(config)
+    subject = NetworkSubject(network, lr=lr, bf16=config.rl.bf16, device=device)
+    return make_training(config, subject, streams, teacher, total_steps=steps, lr=(lr, lr))
 
 
 class WeightBank:
@@ -61,7 +63,7 @@ class WeightBank:
 
     def keep(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
         """Take over a derived network's weights along its path."""
-        network = derive(architecture, torch.Generator().manual_seed(0))
+        network = derive(architecture, torch.Generator().manual_seed(0), self.supernet)
         network.load_state_dict(weights)
         self.supernet.copy_from(architecture, network.blocks)
 
@@ -95,7 +97,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     record = find_teacher(config.distill.teacher, config.env.name)
     teacher = None if record is None else Teacher(record, device=compute_device(config.compute), bf16=config.rl.bf16)
     streams = candidate_streams(config.seed, job["index"])
-    network = derive(architecture, streams.torch("weights"))
+    network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:
         network.load_state_dict(unpacked(job["weights"]))
     training = candidate_training(config, network, streams, teacher, job["steps"])

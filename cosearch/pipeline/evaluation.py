@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cosearch.durable import write_bytes_atomic
+from cosearch.pipeline.algorithms import acting, as_policy
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.clip import animate, play
 from cosearch.pipeline.onnx_agent import OnnxAgent
@@ -37,11 +38,11 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
     env = make_env(config.env.name, EnvOptions(min(64, episodes), streams.derive("eval"), train_levels=config.env.train_levels,
                                                test=levels == "test"))
     try:
-        score = evaluate(OnnxAgent(agent), env, episodes, streams.torch("eval"), greedy=greedy)
+        score = evaluate(as_policy(OnnxAgent(agent), config), env, episodes, streams.torch("eval"), greedy=greedy)
     finally:
         env.close()
     return {"score_mean": score.mean, "score_ci95": list(score.ci95), "episodes": len(score.returns), "levels": levels,
-            "greedy": greedy, "seed": seed}
+            "greedy": greedy or acting(config)["rule"] == "argmax", "seed": seed}
 
 
 def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | None = None) -> Path:
@@ -66,7 +67,7 @@ def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | 
     if target.suffix != ".gif":
         raise RequestError(f"--out must be a .gif file, got {target}")
     config = config_of(run)
-    write_bytes_atomic(target, animate(play(OnnxAgent(agent), config, frames, config.seed if seed is None else seed)))
+    write_bytes_atomic(target, animate(play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)))
     return target
 
 

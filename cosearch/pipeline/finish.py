@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cosearch.durable import write_bytes_atomic
+from cosearch.pipeline.algorithms import acting, as_policy
 from cosearch.pipeline.clip import animate, can_be_shown, play
 from cosearch.pipeline.co_design import in_short
 from cosearch.pipeline.export import export_agent, to_onnx
@@ -23,6 +24,7 @@ from cosearch.pipeline.report import write_report
 from cosearch.pipeline.session import Session
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
+from cosearch.rl.rollout import Forward
 from cosearch.rundir import RunDir
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
@@ -43,10 +45,10 @@ def run_finish(session: Session) -> None:
     session.progress.note(
         f"exported agent.onnx: max difference {parity['max_abs_difference']:.1e} over {len(frames)} observations"
     )
-    score = _evaluate(session, OnnxAgent(run.path / "agent.onnx"))
+    score = _evaluate(session, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
     low, high = score.ci95
     session.progress.note(f"score on held-out levels {score.mean:.2f} [{low:.2f}, {high:.2f}] over {len(score.returns)} episodes")
-    run.write_json("evaluation.json", {"levels": "test", "actions": "sampled", "returns": list(score.returns)})
+    run.write_json("evaluation.json", {"levels": "test", "actions": {"sample": "sampled"}.get(acting(config)["rule"], "argmax"), "returns": list(score.returns)})
     measured = _measure(session, run)
     prediction = plan.table.predict(architecture.ops())
     latency = {
@@ -63,6 +65,7 @@ def run_finish(session: Session) -> None:
             "parity": {k: v for k, v in parity.items() if k not in ("inputs", "outputs")},
             "inputs": parity["inputs"],
             "outputs": parity["outputs"],
+            "acting": acting(config),
             "latency": latency,
             "architecture": list(architecture.choice_names),
         },
@@ -70,7 +73,8 @@ def run_finish(session: Session) -> None:
     run.write_json("summary.json", _summary(session, architecture, score, measured))
     (run.path / "clip.gif").unlink(missing_ok=True)
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
-        shown = play(OnnxAgent(run.path / "agent.onnx"), config, config.budget.clip_frames, config.seed)
+        player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)
+        shown = play(player, config, config.budget.clip_frames, config.seed)
         write_bytes_atomic(run.path / "clip.gif", animate(shown))
     write_report(run.path)
     session.finish_stage("done")
@@ -135,6 +139,7 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
         ),
     )
     generator = torch.Generator().manual_seed(streams.derive("eval", 2))
+    policy = as_policy(network, session.plan.config)
     seen: list[np.ndarray] = []
     try:
         with torch.inference_mode():
@@ -142,7 +147,7 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
                 frames = env.observe().copy()
                 seen.append(frames)
                 for _ in range(8):  # observations that are some steps apart differ more
-                    logits = network(torch.from_numpy(frames))[0]
+                    logits = policy(torch.from_numpy(frames))[0]
                     env.send(torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0].numpy())
                     frames = env.receive().frames
     finally:
@@ -150,7 +155,7 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
     return np.concatenate(seen)[:count]
 
 
-def _evaluate(session: Session, agent: OnnxAgent) -> Score:
+def _evaluate(session: Session, agent: Forward) -> Score:
     config, streams = session.plan.config, session.streams
     env = make_env(
         config.env.name,

@@ -11,11 +11,12 @@ import torch
 
 from cosearch.config import config_to_dict
 from cosearch.cost.objective import DualPenalty
+from cosearch.pipeline.algorithms import as_trained, learning_rate, make_training
 from cosearch.pipeline.derivation import most_likely_feasible
 from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.run import set_threads
 from cosearch.pipeline.supernet_subject import SuperNetSubject
-from cosearch.pipeline.training import Training, compute_device
+from cosearch.pipeline.training import compute_device
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
@@ -35,7 +36,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
     set_threads(config.threads)
     device, streams = compute_device(config.compute), Streams(config.seed)
     teacher = plan.load_teacher(device)
-    supernet = SuperNet(plan.space, streams.torch("weights"))
+    supernet = as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams)
     if plan.strategy.kind == "gradient":
         strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
     else:
@@ -46,16 +47,16 @@ def forecast(plan: Plan) -> dict[str, Any]:
         [(plan.costs[0], DualPenalty(plan.targets[0], dual_lr=0.0, quadratic=0.0))],
         paths=plan.strategy.paths(config.strategy),
         fresh=config.strategy.update_path == "fresh",
-        lr=config.rl.lr,
+        lr=learning_rate(config),
         bf16=config.rl.bf16,
         device=device,
         warmup=0.0,
     )
     scores = [torch.rand(len(point.candidates), generator=streams.torch("arch")).tolist() for point in plan.space.points]
-    network = derive(most_likely_feasible(plan, scores), streams.torch("weights"))
+    network = as_trained(derive(most_likely_feasible(plan, scores), streams.torch("weights")), config, streams)
     rates = []
-    for subject in (searching, NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=device)):
-        training = Training(replace(config), subject, streams, teacher, total_steps=1)
+    for subject in (searching, NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=device)):
+        training = make_training(replace(config), subject, streams, teacher, total_steps=1)
         training.advance()
         rates.append(training.advance()["steps_per_s"])
         training.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from cosearch.cost.objective import DualPenalty
+from cosearch.pipeline.algorithms import as_trained, learning_rate, make_training
 from cosearch.pipeline.co_design import progress_of, search_again
 from cosearch.pipeline.derivation import hand_on, most_likely_feasible
 from cosearch.pipeline.session import Session
 from cosearch.pipeline.supernet_subject import SuperNetSubject
-from cosearch.pipeline.training import Training
 from cosearch.space.derive import derive, discretise
 from cosearch.space.supernet import SuperNet
 
@@ -22,21 +22,22 @@ def gradient_search(session: Session) -> None:
         (cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
         for cost, target in zip(plan.costs, plan.targets)
     ]
-    supernet = SuperNet(plan.space, streams.torch("weights"))
+    supernet = as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams)
+    lr = learning_rate(config)
     subject = SuperNetSubject(
         supernet,
         strategy,
         penalties,
         paths=plan.strategy.paths(config.strategy),
         fresh=config.strategy.update_path == "fresh",
-        lr=config.rl.lr,
+        lr=lr,
         bf16=config.rl.bf16,
         device=session.device,
         warmup=config.strategy.warmup_fraction,
         warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
     )
-    training = Training(
-        config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(config.rl.lr, config.rl.lr)
+    training = make_training(
+        config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(lr, lr)
     )
     try:
         saved = session.checkpoint["stage_state"]

@@ -16,6 +16,7 @@ from cosearch.config_search import StrategyConfig
 from cosearch.cost.accel_cost import AccelCost, Accelerator
 from cosearch.cost.objective import Target
 from cosearch.cost.table_cost import TableCost
+from cosearch.pipeline.algorithms import refuse_ignored
 from cosearch.pipeline.budget import candidate_shares
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.co_design import table_or_design, widen
@@ -121,6 +122,7 @@ def make_plan(config: Config) -> Plan:
     config = with_absolute_paths(config)
     strategy = STRATEGIES.get(config.strategy.name)
     _refuse_ignored(config, strategy)
+    refuse_ignored(config)
     split_name(config.env.name)
     table = table_or_design(config.device, config.table)
     config, teacher = teacher_of(config)

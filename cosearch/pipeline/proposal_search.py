@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cosearch.pipeline.algorithms import as_trained
 from cosearch.pipeline.budget import candidate_shares
 from cosearch.pipeline.candidates import (
     WeightBank,
@@ -50,7 +51,9 @@ class ProposalSearch:
         self.shares = candidate_shares(self.config)
         self.strategy: ProposalStrategy = plan.strategy.make(plan.space, plan.strategy.options(section), streams.torch("arch"),
                                                              lambda architecture: meets_targets(plan, architecture))
-        self.bank = WeightBank(SuperNet(plan.space, streams.torch("weights"))) if section.candidate_init == "shared" else None
+        self.bank: WeightBank | None = None
+        if section.candidate_init == "shared":
+            self.bank = WeightBank(as_trained(SuperNet(plan.space, streams.torch("weights")), self.config, streams))
         self.told: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.waiting: list[Item] = []
@@ -123,7 +126,7 @@ class ProposalSearch:
         if "outcome" in item:
             return
         architecture, streams = self._architecture(item), candidate_streams(self.config.seed, item["index"])
-        network = derive(architecture, streams.torch("weights"))
+        network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
         if self.bank is not None:
             network.load_state_dict(self.bank.weights(architecture))
         training = candidate_training(self.config, network, streams, self.session.teacher, self.shares[item["index"]])
@@ -178,7 +181,7 @@ class ProposalSearch:
     def _finish(self) -> None:
         plan = self.plan
         architecture = plan.space.architecture(self.best["choices"])
-        network = derive(architecture, torch.Generator().manual_seed(0))
+        network = as_trained(derive(architecture, torch.Generator().manual_seed(0)), self.config, self.session.streams)
         network.load_state_dict(self.best["weights"])
         if plan.accelerator is not None:
             plan.accelerator.restore({**self.best["accelerator"], "searches": plan.accelerator.searches})

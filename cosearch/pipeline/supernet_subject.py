@@ -49,6 +49,11 @@ class SuperNetSubject:
         self._learns_architecture = warmup == 0.0
         self.warmup_factor, self.beta = warmup_factor, 0.0
 
+    @property
+    def network(self) -> SuperNet:
+        """The module whose weights learn."""
+        return self.supernet
+
     def set_lr(self, lr: float) -> None:
         """Learning rate of the weights."""
         for group in self.optimiser.param_groups:

@@ -72,7 +72,14 @@ class Training:
         self.lanes = self._lanes()
         options = EnvOptions(config.env.num_envs, streams.derive("env", env_index), train_levels=config.env.train_levels)
         self.env: VectorEnv = make_env(config.env.name, options)
-        scale = RewardScale(config.env.num_envs, rl.gamma, teacher.record.reward_std if teacher else None)
+        self._prepare(streams)
+        self.step = 0
+
+    def _prepare(self, streams: Streams) -> None:
+        """What collects and what learns."""
+        config, rl = self.config, self.config.rl
+        record = self.teacher.record if self.teacher else None
+        scale = RewardScale(config.env.num_envs, rl.gamma, record.reward_std if record else None)
         self.collector = Collector(
             self.env, rl.rollout_steps, gamma=rl.gamma, lam=rl.lam, scale=scale, generator=streams.torch("actions")
         )
@@ -91,7 +98,6 @@ class Training:
             streams.torch("minibatch"),
             self.lanes,
         )
-        self.step = 0
 
     def _lanes(self) -> Lanes:
         """The run's threads, first as lanes, then within the operations of each lane."""

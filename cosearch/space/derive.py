@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from cosearch.space.network import AgentNetwork
+from cosearch.space.quantile_head import head_like
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
@@ -132,6 +133,7 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
     """
     network = AgentNetwork(architecture.ops(), generator, architecture.wiring())
     if supernet is not None:
+        head_like(network, supernet)
         supernet.copy_into(architecture, network.blocks)
     return network
 
