@@ -22,6 +22,7 @@ import cosearch.pipeline.local_table  # noqa: F401
 import cosearch.pipeline.sampling  # noqa: F401
 from cosearch.pipeline import finish, run, teacher_training
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.rl.dqn import EpsilonGreedy, QLearner
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.learner import Learner
 from cosearch.rl.rollout import Collector
@@ -63,7 +64,8 @@ def arm(moment: Any) -> None:
 
         setattr(owner, name, replacement)
 
-    for owner, name in ((os, "fsync"), (os, "replace"), (Collector, "collect"), (Learner, "_minibatch")):
+    for owner, name in ((os, "fsync"), (os, "replace"), (Collector, "collect"), (Learner, "_minibatch"),
+                        (EpsilonGreedy, "play"), (QLearner, "update")):
         watched(owner, name)
     watched(finish, "_evaluate")
     watched(finish, "_measure")

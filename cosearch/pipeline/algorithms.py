@@ -1,7 +1,7 @@
 """What differs between the learning algorithms at the level of stages: the training, the head, the learning rate, how to act.
 
-On-policy (``ppo``, ``a2c``): ``Training``, the plain head, actions sampled from the logits. Off-policy (``dqn``): ``QTraining``, a
-head for quantiles that is folded into the plain one before the export, and the best action.
+On-policy (``ppo``, ``a2c``): ``Training``, the plain head, actions sampled from the logits. Off-policy (``dqn``): ``QTraining``,
+a head for quantiles that is folded into the plain one before the export, and the best action.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def refuse_ignored(config: Config) -> None:
     algorithm = config.rl.algorithm
     if algorithm != "dqn":
         for key, value in _set(config.dqn, DqnConfig()):
-            raise ConfigError(f"dqn.{key}={value} has no effect with rl.algorithm={algorithm}; leave it out, or set rl.algorithm=dqn")
+            raise ConfigError(f"dqn.{key}={value} has no effect with rl.algorithm={algorithm}; leave it out, or set "
+                              "rl.algorithm=dqn")
         return
     for key, value in _set(config.rl, RlConfig()):
         if key not in SHARED:
@@ -44,12 +45,13 @@ def refuse_ignored(config: Config) -> None:
             raise ConfigError(f"rl.{key}={value} has no effect with rl.algorithm=dqn; leave it out (it is "
                               f"{getattr(RlConfig(), key)}){also}")
     if config.distill.critic not in (0.0, DistillConfig().critic):
-        raise ConfigError(f"distill.critic={config.distill.critic} has no effect with rl.algorithm=dqn, whose teacher gives actions "
-                          "only: values of another reward scale and discount mean something else. Leave it out")
+        raise ConfigError(f"distill.critic={config.distill.critic} has no effect with rl.algorithm=dqn: its values have another "
+                          "reward scale and discount than the teacher's. Leave it out")
 
 
 def _set(section: Any, default: Any) -> list[tuple[str, Any]]:
-    return [(key, getattr(section, key)) for key in default.__dataclass_fields__ if getattr(section, key) != getattr(default, key)]
+    values = [(key, getattr(section, key)) for key in default.__dataclass_fields__]
+    return [(key, value) for key, value in values if value != getattr(default, key)]
 
 
 def learning_rate(config: Config) -> float:
@@ -69,7 +71,7 @@ def as_deployed(network: AgentNetwork, config: Config) -> AgentNetwork:
     network = copy.deepcopy(network).cpu()
     if config.rl.algorithm != "dqn":
         return network
-    return fold(network, AgentNetwork(network.ops, torch.Generator().manual_seed(0)))
+    return fold(network, AgentNetwork(network.ops, torch.Generator().manual_seed(0), network.wiring))
 
 
 def make_training(config: Config, subject: Trainable, streams: Streams, teacher: Teacher | None, *, inherited: bool = False,
@@ -83,11 +85,12 @@ def make_training(config: Config, subject: Trainable, streams: Streams, teacher:
     """
     if config.rl.algorithm != "dqn":
         return Training(config, subject, streams, teacher, **options)
-    return QTraining(config, subject, streams, teacher, epsilon_start=config.dqn.epsilon_inherited if inherited else None, **options)
+    epsilon = config.dqn.epsilon_inherited if inherited else None
+    return QTraining(config, subject, streams, teacher, epsilon_start=epsilon, **options)
 
 
 def acting(config: Config) -> dict[str, Any]:
-    """How the exported agent acts, for ``agent.json``: ``rule`` ``sample`` (softmax of the logits) or ``argmax``, and ``logits``."""
+    """How the exported agent acts, for ``agent.json``: ``rule`` (``sample`` from the softmax, or ``argmax``) and outputs."""
     if config.rl.algorithm == "dqn":
         return {"rule": "argmax", "logits": "action values", "value": "mean of the action values",
                 "evaluation_epsilon": EVALUATION_EPSILON}

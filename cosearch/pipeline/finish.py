@@ -48,7 +48,8 @@ def run_finish(session: Session) -> None:
     score = _evaluate(session, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
     low, high = score.ci95
     session.progress.note(f"score on held-out levels {score.mean:.2f} [{low:.2f}, {high:.2f}] over {len(score.returns)} episodes")
-    run.write_json("evaluation.json", {"levels": "test", "actions": {"sample": "sampled"}.get(acting(config)["rule"], "argmax"), "returns": list(score.returns)})
+    actions = {"sample": "sampled", "argmax": "greedy"}[acting(config)["rule"]]
+    run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
     measured = _measure(session, run)
     prediction = plan.table.predict(architecture.ops())
     latency = {

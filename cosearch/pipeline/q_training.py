@@ -1,4 +1,4 @@
-"""A stage that learns off-policy: play, remember, learn from the replay; the same subjects and the same interface as ``Training``."""
+"""A stage that learns off-policy: play, remember, learn from the replay; subjects and interface are those of ``Training``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from cosearch.pipeline.training import Training
+from cosearch.config import Config
+from cosearch.pipeline.training import Trainable, Training
 from cosearch.rl.dqn import EpsilonGreedy, QLearner, QOptions
 from cosearch.rl.replay import Replay
+from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 
 
@@ -22,13 +24,16 @@ class QTraining(Training):
     ``dqn.replay_ratio`` has a minibatch due. The subject's network has a head for quantiles.
 
     Args:
-        config, subject, streams, teacher, total_steps, distill_from, distill_to, env_index, lr: see ``Training``.
+        config, subject, streams, teacher: see ``Training``.
+        lr: (begin, end) of the learning rate; None for the configuration's.
         epsilon_start: probability of a random action at the stage's begin; None for the configuration's.
+        **options: further arguments of ``Training``.
     """
 
-    def __init__(self, *args: Any, lr: tuple[float, float] | None = None, epsilon_start: float | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, lr=lr, **kwargs)
-        dqn = self.config.dqn
+    def __init__(self, config: Config, subject: Trainable, streams: Streams, teacher: Teacher | None, *,
+                 lr: tuple[float, float] | None = None, epsilon_start: float | None = None, **options: Any) -> None:
+        super().__init__(config, subject, streams, teacher, lr=lr, **options)
+        dqn = config.dqn
         self.lr = lr if lr is not None else (dqn.lr, dqn.lr * dqn.lr_end_fraction)
         self.epsilon_start = dqn.epsilon_start if epsilon_start is None else epsilon_start
 

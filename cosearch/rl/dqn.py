@@ -2,9 +2,9 @@
 
 Parts (Hessel et al. 2018, arXiv 1710.02298): double Q-learning, dueling (in the head), n-step returns and prioritised replay,
 and QR-DQN as the distribution (see ``quantiles`` for why not C51). Noisy networks are left out, as in RL-DARTS: exploration is
-epsilon-greedy. A supernet learns along sampled paths exactly as with PPO; the targets of a minibatch come from one of the paths that
-act at present, with the target network's weights: so the losses of different paths are errors against the same targets, and a
-strategy may compare them.
+epsilon-greedy. A supernet learns along sampled paths exactly as with PPO; the targets of a minibatch come from one of the paths
+that act at present, with the target network's weights: so the losses of different paths are errors against the same targets,
+and a strategy may compare them.
 """
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ class EpsilonGreedy(Collector):
     """
 
     def __init__(self, env: VectorEnv, num_steps: int, rng: np.random.Generator) -> None:
-        super().__init__(env, num_steps, gamma=1.0, lam=1.0, scale=RewardScale(env.num_envs, 1.0, 1.0), generator=torch.Generator())
+        scale = RewardScale(env.num_envs, 1.0, 1.0)  # rewards stay as they are
+        super().__init__(env, num_steps, gamma=1.0, lam=1.0, scale=scale, generator=torch.Generator())
         self.rng = rng
 
     def play(self, actors: Sequence[Forward], frames: np.ndarray, epsilon: float) -> tuple[np.ndarray, Step]:
@@ -119,8 +120,9 @@ class EpsilonGreedy(Collector):
             EnvironmentFailedError: an environment failed.
         """
         n, share = self.env.num_envs, self.env.num_envs // len(actors)
+        shares = [torch.from_numpy(frames[i * share:(i + 1) * share]) for i in range(len(actors))]
         with torch.no_grad():
-            q = torch.cat([actor(torch.from_numpy(frames[i * share:(i + 1) * share]))[0].mean(2) for i, actor in enumerate(actors)])
+            q = torch.cat([actor(part)[0].mean(2) for actor, part in zip(actors, shares)])
         if not torch.isfinite(q).all():
             raise NonFiniteError("the action values are NaN or infinite while playing")
         explore, other = self.rng.random(n) < epsilon, self.rng.integers(0, self.env.num_actions, n)

@@ -1,8 +1,9 @@
 """The distributional loss of QR-DQN, and the target of its double, n-step form.
 
-Dabney et al. 2018, arXiv 1710.10044, equations 9 and 10: with N quantiles theta_i at the midpoints tau_i = (i + 1/2) / N and samples
-y_j of the target distribution, u_ij = y_j - theta_i,
-    L = sum_i mean_j |tau_i - 1{u_ij < 0}| H_kappa(u_ij) / kappa,   H_kappa(u) = u^2 / 2 within kappa, else kappa (|u| - kappa / 2).
+Dabney et al. 2018, arXiv 1710.10044, equations 9 and 10: with N quantiles theta_i at the midpoints tau_i = (i + 1/2) / N and
+samples y_j of the target distribution, u_ij = y_j - theta_i,
+    L = sum_i mean_j |tau_i - 1{u_ij < 0}| H_kappa(u_ij) / kappa,
+    H_kappa(u) = u^2 / 2 within kappa, else kappa (|u| - kappa / 2).
 Its minimiser is the quantile function of the target (for small kappa). With N = 1 it is half of DQN's Huber loss.
 C51 was not chosen: it needs bounds of the return in advance, and its softmax cannot be folded into the last layer.
 """
@@ -39,8 +40,8 @@ def quantile_huber(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Ten
 def bellman_target(returns: Tensor, discounts: Tensor, next_quantiles: Tensor, choosing: Tensor) -> Tensor:
     """Samples of the target distribution: R + discount * theta(s', a*), a* = argmax_a mean_i of ``choosing``.
 
-    Double Q-learning (van Hasselt et al. 2016, arXiv 1509.06461) chooses with the learning network and takes the target network's
-    quantiles; plain Q-learning chooses with the target network, too.
+    Double Q-learning (van Hasselt et al. 2016, arXiv 1509.06461) chooses with the learning network and takes the target
+    network's quantiles; plain Q-learning chooses with the target network, too.
 
     Args:
         returns, discounts: ``[batch]``, see ``Batch``.
@@ -56,7 +57,7 @@ def bellman_target(returns: Tensor, discounts: Tensor, next_quantiles: Tensor, c
 
 
 def q_distillation(q: Tensor, teacher_log_probs: Tensor, temperature: float) -> Tensor:
-    """E[KL(teacher || softmax(Q / temperature))] in nats: policy distillation (Rusu et al. 2016, arXiv 1511.06295) on action values.
+    """E[KL(teacher || softmax(Q / temperature))] in nats: policy distillation (Rusu et al. 2016, arXiv 1511.06295).
 
     Args:
         q: ``[batch, actions]``.

@@ -65,8 +65,8 @@ class Replay:
                  exponent: float, labels: int = 0) -> None:
         times = capacity // num_envs
         if times < n_step + 2:
-            raise ConfigError(f"a replay of {capacity} frames holds {times} steps of {num_envs} environments, too few for returns "
-                              f"of {n_step} steps: set dqn.replay to at least {(n_step + 2) * num_envs}")
+            raise ConfigError(f"a replay of {capacity} frames holds {times} steps of {num_envs} environments, too few for "
+                              f"returns of {n_step} steps: set dqn.replay to at least {(n_step + 2) * num_envs}")
         self.times, self.num_envs, self.n_step, self.gamma, self.exponent = times, num_envs, n_step, gamma, exponent
         self.frames = np.zeros((times, num_envs, *frame_shape), dtype=np.uint8)
         self.actions = np.zeros((times, num_envs), dtype=np.int16)
@@ -128,7 +128,7 @@ class Replay:
                      None if self.labels is None else tensor(self.labels[rows, envs]))
 
     def outcome(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What followed transitions: n-step returns ``[batch]``, discounts ``[batch]``, frames ``[batch, height, width, channels]``.
+        """What followed transitions: n-step returns and discounts ``[batch]``, frames ``[batch, height, width, channels]``.
 
         Args:
             positions: ``[batch]``, of transitions that can be drawn.

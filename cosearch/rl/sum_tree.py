@@ -1,8 +1,8 @@
 """A sum tree in numpy: draw positions in proportion to their priorities, in batches.
 
-Prioritised experience replay (Schaul et al. 2016, arXiv 1511.05952). Node ``k`` holds the sum of its children ``2k`` and ``2k + 1``;
-the leaves are the priorities. A parent is always computed anew from its children, so no rounding piles up and the whole tree
-follows from its leaves: they are all that a checkpoint needs.
+Prioritised experience replay (Schaul et al. 2016, arXiv 1511.05952). Node ``k`` holds the sum of its children ``2k`` and
+``2k + 1``; the leaves are the priorities. A parent is always computed anew from its children, so no rounding piles up and the
+whole tree follows from its leaves: they are all that a checkpoint needs.
 """
 from __future__ import annotations
 
