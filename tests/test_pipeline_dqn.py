@@ -9,9 +9,11 @@ from pipeline_runs import TARGET_S, TINY, Moment, assert_equal, changed, command
 from test_rl_training import CPU, SHAPES, SMALL, flat, teacher_for, toys  # noqa: F401  the fixture puts the toys in
 
 from cosearch.config import config_from_dict, resolve
+from cosearch.config_search import StrategyConfig
 from cosearch.cost.objective import DualPenalty, Target
 from cosearch.cost.table_cost import TableCost
 from cosearch.pipeline.algorithms import acting, as_deployed, as_policy, as_trained, make_training, refuse_ignored
+from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.pipeline.training import Training
 from cosearch.rl.envs import EnvOptions, make_env
@@ -23,12 +25,12 @@ from cosearch.space.chain import chain_space
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
-from cosearch.strategies.score_function import ScoreFunctionStrategy
+from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError
 
+load_builtins()
 OFF_POLICY = {"replay": 128, "learning_starts": 16, "minibatch": 16, "micro_batch": 16, "quantiles": 4, "target_interval": 2}
 WORDS = (
     *(word for word in TINY if not word.startswith(("rl.minibatch", "rl.epochs"))),
@@ -44,7 +46,7 @@ def config_of(env="toy:limit", rl=None, **dqn):
     })
 
 
-def make(kind="network", config=None, teacher=None, total=320, strategy=ScoreFunctionStrategy, inherited=False):
+def make(kind="network", config=None, teacher=None, total=320, strategy="reinforce", inherited=False):
     """A stage with streams of its own, as a new process would make it. Returns (training, streams)."""
     streams, config = Streams(3), config or config_of()
     space = chain_space(SMALL, *SHAPES[config.env.name.replace("signal", "limit")])
@@ -56,10 +58,10 @@ def make(kind="network", config=None, teacher=None, total=320, strategy=ScoreFun
         cost = TableCost(space, find_table("jetson"))
         penalty = DualPenalty(Target("latency_s", cost.base * 1.5), dual_lr=0.1, quadratic=1.0)
         supernet = as_trained(SuperNet(space, streams.torch("weights")), config, streams)
-        subject = SuperNetSubject(
-            supernet, strategy(space, OneLevelOptions(active_paths=2, lr=0.05), streams.torch("arch")), [(cost, penalty)],
-            paths=2, fresh=True, lr=lr, bf16=bf16, device=CPU, warmup=0.0,
-        )
+        info, section = STRATEGIES.get(strategy), StrategyConfig(name=strategy, active_paths=2, lr=0.05, paths_per_rollout=2)
+        made = info.make(space, info.options(section), streams.torch("arch"))
+        subject = SuperNetSubject(supernet, made, [(cost, penalty)], paths=info.paths(section), fresh=True, lr=lr, bf16=bf16,
+                                  device=CPU, warmup=0.0)
     return make_training(config, subject, streams, teacher, total_steps=total, inherited=inherited), streams
 
 
@@ -160,10 +162,21 @@ def test_half_precision_learns():
     assert log[-1]["loss_value"] > 0 and log[-1]["grad_norm"] > 0
 
 
-LEARNERS = [("network", None), ("supernet", ScoreFunctionStrategy), ("supernet", OneLevelStrategy)]
+def test_a_two_level_strategy_learns_its_architecture_from_another_minibatch():
+    training, _ = make("supernet", strategy="darts")
+    draws, draw = [], training.replay.draw
+    training.replay.draw = lambda *args: draws.append(draw(*args)) or draws[-1]
+    before = [row.clone() for row in training.subject.strategy.state()["logits"]]
+    log = go(training, 2)
+    assert training.subject.held_out and len(draws) == 2 * log[-1]["updates"] > 0
+    assert not (draws[-1].positions == draws[-2].positions).all()
+    assert any(not torch.equal(a, b) for a, b in zip(before, training.subject.strategy.state()["logits"]))
 
 
-@pytest.mark.parametrize("kind, strategy", LEARNERS, ids=["network", "reinforce", "a3cs"])
+LEARNERS = [("network", None), ("supernet", "reinforce"), ("supernet", "a3cs"), ("supernet", "rl-darts")]
+
+
+@pytest.mark.parametrize("kind, strategy", LEARNERS, ids=["network", "reinforce", "a3cs", "rl-darts"])
 def test_it_learns_a_game_that_a_blind_policy_loses(kind, strategy):
     """toy:signal pays 8 to a perfect policy and 2.7 to a blind one."""
     config = config_of("toy:signal", replay=4000, minibatch=32, micro_batch=32, lr=5e-3, gamma=0.9, target_interval=20, n_step=1,

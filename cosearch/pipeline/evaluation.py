@@ -67,7 +67,8 @@ def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | 
     if target.suffix != ".gif":
         raise RequestError(f"--out must be a .gif file, got {target}")
     config = config_of(run)
-    write_bytes_atomic(target, animate(play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)))
+    shown = play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)
+    write_bytes_atomic(target, animate(shown))
     return target
 
 

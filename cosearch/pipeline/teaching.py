@@ -28,6 +28,8 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
         return config, None
     if not teacher.is_onnx:
         load_network(teacher)  # a damaged file must show now, not after the search
+    if config.rl.algorithm == "dqn":
+        return config, teacher  # which learns its actions alone, with a discount of its own
     if teacher.gamma is not None and config.rl.gamma == RlConfig().gamma:  # not chosen by the user
         config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
     if distill.critic and (teacher.gamma is None or teacher.reward_std is None):

@@ -4,12 +4,13 @@ Parts (Hessel et al. 2018, arXiv 1710.02298): double Q-learning, dueling (in the
 and QR-DQN as the distribution (see ``quantiles`` for why not C51). Noisy networks are left out, as in RL-DARTS: exploration is
 epsilon-greedy. A supernet learns along sampled paths exactly as with PPO; the targets of a minibatch come from one of the paths
 that act at present, with the target network's weights: so the losses of different paths are errors against the same targets,
-and a strategy may compare them.
+and a strategy may compare them. A two-level strategy gets a second minibatch as its held-out one: drawn on its own, so that
+unlike the halves of a rollout the two may share a transition.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +169,27 @@ class QLearner:
         beta = o.beta_start + (1.0 - o.beta_start) * progress
         batch = replay.draw(o.minibatch, beta, self.rng)
         actor = actors[self.updates % len(actors)]
+        if getattr(subject, "held_out", False):
+            other = replay.draw(o.minibatch, beta, self.rng)
+            subject.step_architecture(*(self._closure(actor, drawn, distillation) for drawn in (batch, other)))
         subject.zero_grad()
+        sums, errors = self._gradients(actor, batch, distillation)
+        extra = subject.extra_loss()
+        if extra is not None:
+            extra.backward()
+            sums["loss_cost"] = extra.detach()
+        report = _checked(sums)
+        report["grad_norm"] = subject.step(o.max_grad_norm, report.pop("loss"))
+        replay.learned(batch.positions, errors)
+        self.updates += 1
+        return report
+
+    def _closure(self, actor: Forward, batch: Batch, distillation: float) -> Callable[[], float]:
+        return lambda: _checked(self._gradients(actor, batch, distillation)[0])["loss"]
+
+    def _gradients(self, actor: Forward, batch: Batch, distillation: float) -> tuple[dict[str, Tensor], np.ndarray]:
+        """Add the gradients of the loss on a minibatch; the loss and its terms, each ``[]``, and the errors ``[batch]``."""
+        o = self.options
         sums: dict[str, Tensor] = {}
         errors = []
         for start in range(0, o.minibatch, o.micro_batch):
@@ -179,17 +200,7 @@ class QLearner:
             errors.append(error)
             for key, value in {**terms, "loss": loss}.items():
                 sums[key] = sums.get(key, 0.0) + weight * value.detach()
-        extra = subject.extra_loss()
-        if extra is not None:
-            extra.backward()
-            sums["loss_cost"] = extra.detach()
-        report = {key: float(value) for key, value in sums.items()}
-        if not all(math.isfinite(value) for value in report.values()):
-            raise NonFiniteError(f"a loss is not finite: {report}. The last checkpoint is intact; try a smaller dqn.lr")
-        report["grad_norm"] = subject.step(o.max_grad_norm, report.pop("loss"))
-        replay.learned(batch.positions, torch.cat(errors).numpy())
-        self.updates += 1
-        return report
+        return sums, torch.cat(errors).numpy()
 
     def targets(self, actor: Forward, batch: Batch, part: slice) -> Tensor:
         """Samples of the target distribution ``[part, quantiles]``, see ``bellman_target``."""
@@ -222,3 +233,10 @@ class QLearner:
         """Go back to a :meth:`state`."""
         self.target.restore(state["target"])
         self.updates = state["updates"]
+
+
+def _checked(sums: dict[str, Tensor]) -> dict[str, float]:
+    report = {key: float(value) for key, value in sums.items()}
+    if not all(math.isfinite(value) for value in report.values()):
+        raise NonFiniteError(f"a loss is not finite: {report}. The last checkpoint is intact; try a smaller dqn.lr")
+    return report
