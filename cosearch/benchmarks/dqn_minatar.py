@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,8 @@ def main() -> None:
             key = [row[name] for name in ("game", "seed", "steps", "overrides")]
             rows = [old for old in rows if [old[name] for name in ("game", "seed", "steps", "overrides")] != key] + [row]
             write_bytes_atomic(asked.out, (json.dumps(rows, indent=1) + "\n").encode())
-            print(json.dumps({name: value for name, value in row.items() if name != "curve"}), flush=True)
+            sys.stdout.write(json.dumps({name: value for name, value in row.items() if name != "curve"}) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
