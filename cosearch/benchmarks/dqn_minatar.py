@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +31,7 @@ from latency_tables.opspec import OpSpec
 
 OUT = Path(__file__).with_suffix(".json")
 EPISODES = 256
+_log = logging.getLogger(__name__)
 
 
 def network_of(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     load_builtins()
     for game in asked.games:
         for seed in asked.seeds:
@@ -95,8 +97,7 @@ def main() -> None:
             key = [row[name] for name in ("game", "seed", "steps", "overrides")]
             rows = [old for old in rows if [old[name] for name in ("game", "seed", "steps", "overrides")] != key] + [row]
             write_bytes_atomic(asked.out, (json.dumps(rows, indent=1) + "\n").encode())
-            sys.stdout.write(json.dumps({name: value for name, value in row.items() if name != "curve"}) + "\n")
-            sys.stdout.flush()
+            _log.info("%s seed %d: %.2f %s, %.0f CPU seconds", game, seed, row["score_mean"], row["score_ci95"], row["cpu_s"])
 
 
 if __name__ == "__main__":
