@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from cosearch.config import Config
 from cosearch.pipeline.training import Trainable, Training
 from cosearch.rl.dqn import EpsilonGreedy, QLearner, QOptions
+from cosearch.rl.lanes import Lanes
 from cosearch.rl.replay import Replay
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
@@ -49,6 +51,11 @@ class QTraining(Training):
             dqn.temperature, config.rl.max_grad_norm,
         )
         self.learner = QLearner(options, self.subject.network, streams.numpy("minibatch"))
+
+    def _lanes(self) -> Lanes:
+        """One: the minibatches of a replay come one after the other, each with fresh priorities."""
+        torch.set_num_threads(self.config.threads or os.cpu_count() or 1)
+        return Lanes()
 
     @property
     def epsilon(self) -> float:
