@@ -10,7 +10,9 @@ from small_space import small_space
 
 from cosearch.config import resolve
 from cosearch.pipeline.budget import candidate_shares, run_steps
-from cosearch.pipeline.candidates import WeightBank, candidate_streams
+from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.candidates import WeightBank, candidate_job, candidate_streams, train_candidate, unpacked
+from cosearch.pipeline.plan import make_space
 from cosearch.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
@@ -119,6 +121,24 @@ def test_the_bank_hands_out_what_it_was_given_along_the_path_and_keeps_the_rest(
     for name, tensor in bank.supernet.state_dict().items():  # a path of other candidates shares stem and head alone
         if any(torch.equal(tensor, value) and tensor.numel() > 1 for value in trained.state_dict().values()):
             assert not torch.equal(tensor, before[name]) or float(tensor.abs().sum()) == 0.0
+
+
+def test_a_worker_trains_with_one_thread_from_the_weights_that_it_is_given():
+    config = resolve(overrides=[*WORDS, "threads=2"])
+    load_builtins()
+    space = make_space(config)
+    weights = derive(space.architecture([0, 1, 2]), torch.Generator().manual_seed(4)).state_dict()
+    before, lines = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        own, given = (train_candidate(candidate_job(config, 0, [0, 1, 2], 32, start), lines.append) for start in (None, weights))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert own["env_steps"] == given["env_steps"] == 32 and [line["step"] for line in lines] == [32, 32]
+    moved = {key: float((tensor - weights[key]).abs().max()) for key, tensor in unpacked(given["weights"]).items()}
+    assert 0.0 < max(moved.values()) < 0.05  # a few small steps away from where it began
+    assert any(float((tensor - weights[key]).abs().max()) > 0.05 for key, tensor in unpacked(own["weights"]).items())
 
 
 def test_each_candidate_has_streams_of_its_own():

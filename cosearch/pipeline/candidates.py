@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def candidate_job(config: Config, index: int, choices: list[int], steps: int,
 
 
 def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
-    """Train one candidate in a worker process.
+    """Train one candidate in a worker process, with one thread.
 
     Args:
         job: see :func:`candidate_job`.
@@ -92,7 +93,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
         ``score``, ``env_steps`` and ``weights``, packed.
     """
     load_builtins()
-    config = config_from_dict(job["config"], "the candidate's configuration")
+    config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
     architecture = make_space(config).architecture(job["choices"])
     record = find_teacher(config.distill.teacher, config.env.name)
     teacher = None if record is None else Teacher(record, device=compute_device(config.compute), bf16=config.rl.bf16)
