@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cosearch.pipeline.compare import RECORD, begin, planned_runs, read_comparis
 from cosearch.pipeline.compare_data import ALL, comparison
 from cosearch.pipeline.compare_page import write_comparison
 from cosearch.pipeline.compare_plots import colours
+from cosearch.pipeline.plan import make_plan
 from cosearch.rundir import RunDir
 from latency_tables.errors import ConfigError, RunFolderError, UnknownNameError
 
@@ -35,6 +37,15 @@ def test_several_tasks_are_in_the_names(tmp_path):
     assert [run.name for run in runs] == ["minatar-breakout-random-s3", "minatar-asterix-random-s3", "minatar-breakout-a3cs-s3",
                                           "minatar-asterix-a3cs-s3"]
     assert runs[3].config.control.endswith("minatar-asterix-random-s3")
+
+
+def test_runs_on_an_accelerator_have_the_target_of_the_first(tmp_path):
+    words = (*WORDS, "space.values.hidden=64", "objective.latency_ratio=0.5", "accel.final_evaluations=560")
+    runs = plan(tmp_path, seeds=[1, 2], words=words, options={"device": "zc706"})
+    assert {run.config.objective.latency_target_s for run in runs} == {make_plan(runs[0].config).targets[0].value}
+    own = make_plan(replace(runs[1].config, objective=replace(runs[1].config.objective, latency_target_s=None)))
+    assert own.targets[0].value != runs[1].config.objective.latency_target_s  # what it would have had by itself
+    assert all(run.config.objective.latency_target_s is None for run in plan(tmp_path))  # a table gives one to all
 
 
 def test_words_reach_the_strategies_that_use_them(tmp_path):

@@ -17,12 +17,14 @@ from cosearch.config_search import StrategyConfig
 from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.budget import run_steps
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.co_design import table_or_design
 from cosearch.pipeline.plan import PROPOSALS_ONLY, make_plan, with_absolute_paths
 from cosearch.pipeline.run import config_of, is_finished, resume_run, start_run
 from cosearch.pipeline.workers import Send, Workers
 from cosearch.rundir import RunDir
 from cosearch.strategies.base import STRATEGIES
 from latency_tables.errors import ConfigError, CosearchError, RunFolderError, UnknownNameError
+from latency_tables.table import Table
 
 RECORD = "compare.json"
 CONTROL = "random"
@@ -85,7 +87,20 @@ def planned_runs(folder: Path, strategies: Sequence[str], seeds: Sequence[int], 
     if len(set(steps.values())) > 1:
         raise ConfigError("the runs of a comparison must have equal environment steps, got "
                           + ", ".join(f"{name}: {count:,}" for name, count in steps.items()))
-    return runs
+    return _with_one_target(runs)
+
+
+def _with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The same; on an accelerator, where each seed searches the reference agent's design anew, all have the first's target."""
+    targets: dict[str, float | None] = {}
+    for run in runs:
+        if run.env not in targets:
+            config, targets[run.env] = run.config, None
+            if config.objective.latency_target_s is None and not isinstance(table_or_design(config.device, config.table), Table):
+                targets[run.env] = make_plan(config).targets[0].value
+    return [run if targets[run.env] is None else
+            replace(run, config=replace(run.config, objective=replace(run.config.objective, latency_target_s=targets[run.env])))
+            for run in runs]
 
 
 def _run_name(env: str, strategy: str, seed: int, envs: Sequence[str]) -> str:
