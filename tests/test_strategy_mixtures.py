@@ -42,13 +42,11 @@ def test_rl_darts_acts_and_learns_with_the_softmax_of_all_candidates_and_starts_
 
 def test_rl_darts_keeps_the_edges_with_the_largest_probability_of_an_operation_as_the_paper_does():
     strategy = RlDartsStrategy(CELL, RlDartsOptions(), seeded(0))
-    rows = [[0.0, 1.0, 0.0], [9.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.5, 0.0, 2.0]]  # b0's zero is by far likeliest
-    set_logits(strategy, rows)
-    chances = [torch.softmax(torch.tensor(row), 0) for row in rows]
-    worth = [float(p[1:].max()) for p in chances[1:]]
-    kept = sorted(range(3), key=lambda i: -worth[i])[:2]
-    wanted = (1, *(1 + int(chances[i + 1][1:].argmax()) if i in kept else 0 for i in range(3)))
-    assert discretise(CELL, strategy.scores()).choices == wanted == (1, 0, 2, 3)
+    chances = [[0.2, 0.5, 0.3], [0.5, 0.4, 0.05, 0.05], [0.1, 0.3, 0.28, 0.32], [0.05, 0.05, 0.05, 0.85]]
+    set_logits(strategy, [torch.tensor(row).log().tolist() for row in chances])
+    # by hand: b0 is worth 0.4 although its zero is likelier, b1 0.32, b2 0.85: b1 goes
+    assert discretise(CELL, strategy.scores()).choices == (1, 1, 0, 3)
+    assert [row[zero] for row, zero in zip(strategy.scores()[1:], CELL.zeros[1:])] == [0.0] * 3
 
 
 class Quadratics:
