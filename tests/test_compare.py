@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosearch.cli.app import main
+from cosearch.pipeline.budget import run_steps
 from cosearch.pipeline.compare import RECORD, begin, planned_runs, read_comparison
 from cosearch.pipeline.compare_data import ALL, comparison
 from cosearch.pipeline.compare_page import write_comparison
@@ -182,6 +185,18 @@ def test_the_verb_regenerates_from_the_folders_alone(tmp_path, capsys):
     assert "a3cs" in out and "not finished" in out and max(map(len, out.splitlines())) <= 120
     assert main(["compare", "--from", str(tmp_path)]) == 2
     assert RECORD in capsys.readouterr().err
+
+
+def test_the_documented_command_is_a_comparison_that_can_be_made(tmp_path):
+    text = (Path(__file__).resolve().parents[1] / "cosearch" / "strategies" / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("python -m cosearch compare --strategies"))
+    words = shlex.split(line)[4:]
+    options = {words[i]: words[i + 1] for i in range(len(words)) if words[i].startswith("--")}
+    values = [word for word in words if "=" in word]
+    assert len(words) == 2 * len(options) + len(values)
+    runs = plan(tmp_path / "c", options["--strategies"].split(","), range(int(options["--seeds"])), [options["--env"]], values)
+    begin(tmp_path / "c", runs, "")
+    assert len(runs) == 12 and {run_steps(run.config) for run in runs} == {122_880}
 
 
 def test_each_strategy_has_a_colour_of_its_own():
