@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cosearch.space.layout import MaxPool, flatten
+from cosearch.space.layout import IN_CACHE, MaxPool, flatten, scaled
 from cosearch.testing.conformance import seeded
 
 
@@ -48,6 +48,18 @@ def test_a_flattened_gradient_has_the_tensors_own_order():
         results.append((function(inner).detach(), at.grad, seen[0].is_contiguous(memory_format=torch.channels_last)))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
     assert [result[2] for result in results] == [True, False]
+
+
+@pytest.mark.parametrize("shape", [(3, 10, 10, 4), (40, 64, 64, 3), (0, 4, 4, 1), (1, 512, 300, 1)])
+def test_scaled_bytes_are_what_autocast_makes_of_them(shape):
+    frames = torch.randint(0, 256, shape, generator=seeded(0)).to(torch.uint8)
+    plain = frames.to(torch.float32) * (1.0 / 255.0)
+    assert torch.equal(scaled(frames, torch.float32), plain)
+    assert torch.equal(scaled(frames, torch.float64), frames.to(torch.float64) * (1.0 / 255.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = scaled(frames, torch.float32)
+    assert found.dtype == torch.bfloat16 and torch.equal(found, plain.to(torch.bfloat16))
+    assert (frames.numel() > IN_CACHE) == (shape[1] >= 64)
 
 
 def test_the_exporter_sees_the_librarys_pooling(tmp_path):

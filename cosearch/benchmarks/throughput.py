@@ -170,7 +170,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines = ["| workload | cosearch | " + " | ".join(f"{name} | ratio [95 %]" for name in CONTESTANTS[1:]) + " |",
              "|---|---|" + "---|---|" * (len(CONTESTANTS) - 1)]
     for w in result["workloads"]:
-        cells = [f"{w['name']} ({w['environment']}, {w['parameters']:,} parameters)", f"{w['steps_per_s'][OURS]:,.0f}"]
+        update = f"{w['num_envs']} x {w['rollout_steps']} steps, {w['minibatches']} x {w['epochs']} minibatches"
+        cells = [f"{w['name']} ({w['parameters']:,} parameters; {update}; {w['rounds']} rounds)", f"{w['steps_per_s'][OURS]:,.0f}"]
         for name, r in w["ratios"].items():
             interval = "" if r["ci95"] is None else f" [{r['ci95'][0]:.2f}, {r['ci95'][1]:.2f}]"
             cells += [f"{w['steps_per_s'][name]:,.0f}", f"**{r['ratio']:.2f}**{interval}"]
@@ -212,6 +213,10 @@ def main(
                "torch": torch.__version__}
     result = {"machine": machine, "threads": threads, "matmul_flops": peak, "workloads": found}
     if save:
+        if SAVED.exists():  # what was measured before and is not measured now is kept
+            before = json.loads(SAVED.read_text(encoding="utf-8"))["workloads"]
+            result["workloads"] = sorted(found + [w for w in before if w["name"] not in {new["name"] for new in found}],
+                                         key=lambda w: list(WORKLOADS).index(w["name"]))
         SAVED.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         DOCUMENT.write_text(documented(DOCUMENT.read_text(encoding="utf-8"), result), encoding="utf-8")
     typer.echo(json.dumps(result, indent=1) if as_json else markdown(result))

@@ -5,7 +5,7 @@ import ctypes
 import os
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def prepare_process() -> None:
@@ -34,4 +34,4 @@ def keep_memory() -> bool:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:
         return False
-    return all([set_option(M_MMAP_THRESHOLD, 1 << 30), set_option(M_TRIM_THRESHOLD, (1 << 31) - 1), set_option(M_ARENA_MAX, 1)])
+    return all([set_option(M_MMAP_THRESHOLD, 1 << 30), set_option(M_TRIM_THRESHOLD, (1 << 31) - 1)])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cosearch.registry import Registry
 from cosearch.space.cell_blocks import CELL_BUILDERS, Merge
 from cosearch.space.depthwise import DepthwiseConv
-from cosearch.space.layout import MaxPool, flatten
+from cosearch.space.layout import MaxPool, flatten, scaled
 from latency_tables.opspec import OpSpec
 
 
@@ -36,7 +36,7 @@ class Stem(nn.Module):
 
         NHWC memory *is* channels-last after the permutation: nothing is copied twice.
         """
-        x = self.conv(frames.permute(0, 3, 1, 2).to(self.conv.weight.dtype) * (1.0 / 255.0))
+        x = self.conv(scaled(frames, self.conv.weight.dtype).permute(0, 3, 1, 2))
         return F.relu(x) if self.relu else x
 
 

@@ -1,0 +1,67 @@
+"""The tables of the RL documentation: every metric in one line, and the speeds as the benchmark kept them."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from cosearch.benchmarks import throughput
+from cosearch.benchmarks.contestants import CONTESTANTS
+from cosearch.benchmarks.workloads import WORKLOADS
+from cosearch.metrics import METRICS
+from latency_tables.errors import RequestError
+
+TEXT = throughput.DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_every_metric_is_documented_in_one_line_as_it_is_declared():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", TEXT.split("## Metrics")[1], re.MULTILINE)
+    assert {name: (unit, meaning) for name, unit, meaning in rows} == {n: (m.unit, m.meaning) for n, m in METRICS.items()}
+    assert len(rows) == len(METRICS)
+
+
+def test_the_table_of_speeds_is_the_one_that_the_benchmark_kept():
+    result = json.loads(throughput.SAVED.read_text(encoding="utf-8"))
+    assert throughput.documented(TEXT, result) == TEXT
+    assert {w["name"] for w in result["workloads"]} == set(WORKLOADS)
+    for w in result["workloads"]:
+        assert set(w["steps_per_s"]) == set(CONTESTANTS) and set(w["ratios"]) == set(CONTESTANTS[1:])
+        assert sum(w["time_shares"].values()) == pytest.approx(1.0)
+
+
+def test_a_ratio_is_the_geometric_mean_of_the_rounds_with_its_t_interval():
+    assert throughput.ratio([2.0, 8.0], [1.0, 1.0])["ratio"] == pytest.approx(4.0)
+    even = throughput.ratio([3.0, 6.0, 1.5], [1.0, 2.0, 0.5])
+    assert even["ratio"] == pytest.approx(3.0) and even["ci95"] == pytest.approx([3.0, 3.0])
+    low, high = throughput.ratio([2.0, 8.0], [1.0, 1.0])["ci95"]
+    assert low == pytest.approx(4.0 * 2 ** -12.706, rel=1e-3) and high == pytest.approx(4.0 * 2**12.706, rel=1e-3)
+    assert throughput.ratio([2.0], [1.0])["ci95"] is None
+
+
+def test_shortened_workloads_keep_their_minibatch():
+    whole = WORKLOADS["impala-procgen"]
+    short = throughput.shortened(whole, 64)
+    assert (whole.minibatch, short.minibatch, short.minibatches, short.steps_per_update) == (2048, 2048, 2, 4096)
+    with pytest.raises(RequestError, match="multiple"):
+        throughput.shortened(whole, 33)
+
+
+def test_work_of_a_step_counts_acting_and_each_epoch_three_times():
+    # the IMPALA-CNN's 30.6 million multiply-adds, once to act and thrice in each of three epochs
+    assert WORKLOADS["impala-procgen"].flops_per_step() == pytest.approx(2 * 30.6e6 * 10, rel=0.01)
+
+
+def test_contestants_train_networks_of_the_same_size():
+    pytest.importorskip("minatar", reason="MinAtar is not installed")
+    from cosearch.benchmarks.own_ppo import OwnPpo
+    from cosearch.benchmarks.plain_ppo import PlainPpo
+
+    small = dataclasses.replace(WORKLOADS["small-minatar"], num_envs=4, rollout_steps=8, minibatches=2)
+    own, plain = OwnPpo(small, 0, 1), PlainPpo(small, 0, 1)
+    assert own.parameters() == plain.parameters() == 132_308
+    own.advance()
+    plain.advance()
+    assert own.shares()["environment"] > 0 and sum(own.shares().values()) == pytest.approx(1.0) and plain.shares() is None
+    own.close()
+    plain.close()
