@@ -171,7 +171,8 @@ def markdown(result: dict[str, Any]) -> str:
              "|---|---|" + "---|---|" * (len(CONTESTANTS) - 1)]
     for w in result["workloads"]:
         update = f"{w['num_envs']} x {w['rollout_steps']} steps, {w['minibatches']} x {w['epochs']} minibatches"
-        cells = [f"{w['name']} ({w['parameters']:,} parameters; {update}; {w['rounds']} rounds)", f"{w['steps_per_s'][OURS]:,.0f}"]
+        what = f"{w['name']} ({w['parameters']:,} parameters; {update}; {w['rounds']} rounds)"
+        cells = [what, f"{w['steps_per_s'][OURS]:,.0f}"]
         for name, r in w["ratios"].items():
             interval = "" if r["ci95"] is None else f" [{r['ci95'][0]:.2f}, {r['ci95'][1]:.2f}]"
             cells += [f"{w['steps_per_s'][name]:,.0f}", f"**{r['ratio']:.2f}**{interval}"]
