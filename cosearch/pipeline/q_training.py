@@ -45,6 +45,7 @@ class QTraining(Training):
         self.replay = Replay(
             dqn.replay, self.env.num_envs, self.env.frame_shape, n_step=dqn.n_step, gamma=dqn.gamma,
             exponent=dqn.priority_exponent, labels=self.env.num_actions if self.teacher else 0,
+            dtype=self.env.observe().dtype,
         )
         options = QOptions(
             dqn.minibatch, min(dqn.micro_batch, dqn.minibatch), dqn.double, dqn.target_interval, dqn.beta_start,

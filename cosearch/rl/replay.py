@@ -51,24 +51,25 @@ class Replay:
     Args:
         capacity: frames it holds, rounded down to whole steps of all environments.
         num_envs: environments.
-        frame_shape: ``(height, width, channels)`` of the uint8 frames.
+        frame_shape: ``(height, width, channels)`` of the frames, or any other shape.
         n_step: steps of the returns.
         gamma: discount of one step.
         exponent: priorities are taken to this power; 0: all transitions alike.
         labels: actions of the teacher whose log-probabilities are kept with each frame; 0: no teacher.
+        dtype: of the frames.
 
     Raises:
         ConfigError: it has no room for n steps of all environments.
     """
 
     def __init__(self, capacity: int, num_envs: int, frame_shape: tuple[int, ...], *, n_step: int, gamma: float,
-                 exponent: float, labels: int = 0) -> None:
+                 exponent: float, labels: int = 0, dtype: np.dtype | type = np.uint8) -> None:
         times = capacity // num_envs
         if times < n_step + 2:
             raise ConfigError(f"a replay of {capacity} frames holds {times} steps of {num_envs} environments, too few for "
                               f"returns of {n_step} steps: set dqn.replay to at least {(n_step + 2) * num_envs}")
         self.times, self.num_envs, self.n_step, self.gamma, self.exponent = times, num_envs, n_step, gamma, exponent
-        self.frames = np.zeros((times, num_envs, *frame_shape), dtype=np.uint8)
+        self.frames = np.zeros((times, num_envs, *frame_shape), dtype=dtype)
         self.actions = np.zeros((times, num_envs), dtype=np.int16)
         self.rewards = np.zeros((times, num_envs), dtype=np.float32)
         self.ends = np.zeros((times, num_envs), dtype=np.uint8)
