@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cosearch.benchmarks import throughput
+from cosearch.benchmarks import equal_curves, throughput
 from cosearch.benchmarks.contestants import CONTESTANTS
 from cosearch.benchmarks.workloads import WORKLOADS
 from cosearch.metrics import METRICS
@@ -28,6 +28,21 @@ def test_the_table_of_speeds_is_the_one_that_the_benchmark_kept():
     for w in result["workloads"]:
         assert set(w["steps_per_s"]) == set(CONTESTANTS) and set(w["ratios"]) == set(CONTESTANTS[1:])
         assert sum(w["time_shares"].values()) == pytest.approx(1.0)
+
+
+def test_the_learning_curves_are_the_ones_that_were_kept_and_overlap():
+    result = json.loads(equal_curves.SAVED.read_text(encoding="utf-8"))
+    assert f"begin -->\n{equal_curves.markdown(result)}\n<!-- equal curves: end" in TEXT
+    last = {name: [found[-1][1] for found in curves] for name, curves in result["curves"].items()}
+    finals = {name: equal_curves.mean_and_interval(values) for name, values in last.items()}
+    mean = finals["cosearch"][0]
+    assert all(low <= mean <= high for _, low, high in finals.values())
+
+
+def test_the_interval_of_a_mean_is_students():
+    mean, low, high = equal_curves.mean_and_interval([1.0, 2.0, 3.0])
+    assert (mean, high - mean) == pytest.approx((2.0, 4.303 / 3**0.5), rel=1e-3) and high - mean == pytest.approx(mean - low)
+    assert equal_curves.mean_and_interval([1.5]) == (1.5, 1.5, 1.5)
 
 
 def test_a_ratio_is_the_geometric_mean_of_the_rounds_with_its_t_interval():
