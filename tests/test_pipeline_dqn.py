@@ -176,6 +176,7 @@ def test_a_two_level_strategy_learns_its_architecture_from_another_minibatch():
 LEARNERS = [("network", None), ("supernet", "reinforce"), ("supernet", "a3cs"), ("supernet", "rl-darts")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, strategy", LEARNERS, ids=["network", "reinforce", "a3cs", "rl-darts"])
 def test_it_learns_a_game_that_a_blind_policy_loses(kind, strategy):
     """toy:signal pays 8 to a perfect policy and 2.7 to a blind one."""

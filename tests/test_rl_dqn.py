@@ -172,6 +172,7 @@ def frame(state):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [False, True])
 def test_a_small_problem_gets_the_values_of_value_iteration(limit):
     """Uniformly random behaviour; with ``limit`` every episode is cut after 3 steps, which must not change the values."""
