@@ -1,5 +1,7 @@
 """A user's own agent as a teacher: an ONNX file, and a stable-baselines3 policy that becomes one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -7,10 +9,12 @@ import torch
 
 from cosearch.cli.app import main
 from cosearch.config import resolve
+from cosearch.pipeline import finish
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.export import to_onnx
 from cosearch.pipeline.plan import make_plan
 from cosearch.pipeline.training import Training
+from cosearch.rl.evaluate import Score
 from cosearch.rl.onnx_teacher import OnnxNetwork
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, find_teacher, save_teacher
@@ -145,6 +149,18 @@ def test_our_own_exported_agent_is_a_teacher(tmp_path):
     teacher = Teacher(find_teacher(str(path), "minatar:breakout"), device=CPU, bf16=True, frame_shape=SHAPE, num_actions=ACTIONS)
     torch.testing.assert_close(teacher.forward(frames())[0], network(frames())[0], atol=1e-5, rtol=1e-5)
     onnx.checker.check_model(str(path))
+
+
+def test_the_score_of_an_onnx_teacher_is_measured_and_that_of_a_teacher_file_read(monkeypatch):
+    monkeypatch.setattr(finish, "_evaluate", lambda session, agent: Score((1.0, 3.0)) if agent == "agent" else None)
+
+    def session(record):
+        return SimpleNamespace(plan=SimpleNamespace(teacher=record), teacher=SimpleNamespace(forward="agent"))
+
+    measured = finish._teacher_scores(session(SimpleNamespace(is_onnx=True, provenance={})))
+    assert measured["score_mean"] == 2.0 and measured["score_ci95"][0] < 2.0 < measured["score_ci95"][1]
+    assert finish._teacher_scores(session(SimpleNamespace(is_onnx=False, provenance={"score_mean": 7}))) == {"score_mean": 7}
+    assert finish._teacher_scores(session(None)) == {}
 
 
 def test_pickles_are_refused_unless_the_user_trusts_them(tmp_path, capsys):

@@ -86,7 +86,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
     ops = architecture.ops()
     predicted = plan.costs[0].exact(architecture)
     target = plan.targets[0].value
-    teacher = plan.teacher.provenance if plan.teacher else {}
+    teacher = _teacher_scores(session)
     references = [
         {
             "name": name,
@@ -124,6 +124,17 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
         "control": control_of(plan.config),
         **({} if plan.accelerator is None else {"accelerator": in_short(plan.accelerator, architecture)}),
     }
+
+
+def _teacher_scores(session: Session) -> dict[str, Any]:
+    """What the teacher's file says of its score; a user's ONNX file says nothing, so it plays the agent's own evaluation."""
+    record = session.plan.teacher
+    if record is None or session.teacher is None:
+        return {}
+    if not record.is_onnx:
+        return record.provenance
+    score = _evaluate(session, session.teacher.forward)
+    return {"score_mean": score.mean, "score_ci95": list(score.ci95)}
 
 
 def observations(network: AgentNetwork, env_name: str, count: int, session: Session) -> np.ndarray:
