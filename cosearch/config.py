@@ -44,15 +44,16 @@ class ObjectiveConfig:
     """What the device must hold.
 
     Attributes:
-        latency_target_s: upper bound, seconds; null: ``latency_ratio`` of the IMPALA-CNN on the same device.
-        latency_ratio: share of the IMPALA-CNN's predicted latency, above 0.
+        latency_target_s: upper bound, seconds; null: ``latency_ratio`` of the reference agent on the same device.
+        latency_ratio: share of the predicted latency of the reference agent, above 0; null: 0.2 of the IMPALA-CNN for images,
+            all of the 64-64 MLP for vectors (which is bound by the number of its kernels on most boards).
         energy_target_j: upper bound, joules an inference; null: none.
         margin: fraction of each bound that is kept free, 0..1.
         dual_lr, quadratic: step of the dual variable and weight of the quadratic term.
     """
 
     latency_target_s: PositiveFloat | None = None
-    latency_ratio: PositiveFloat = 0.2
+    latency_ratio: PositiveFloat | None = None
     energy_target_j: PositiveFloat | None = None
     margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     dual_lr: NonNegative = 0.05
@@ -157,14 +158,15 @@ def _known_keys(section: type = Config, prefix: str = "") -> list[str]:
 
 
 def resolve(*, preset: str = "quick", file: Path | None = None, overrides: Sequence[str] = (),
-            options: Mapping[str, Any] | None = None) -> Config:
-    """Defaults, then preset, then file, then ``key=value`` words, then command-line options.
+            options: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None) -> Config:
+    """Defaults, then base, preset, file, ``key=value`` words, and command-line options.
 
     Args:
         preset: name of a preset.
         file: TOML file with the same sections.
         overrides: words such as ``rl.lr=3e-4``; the value is read as JSON where it is JSON, else as text.
         options: dotted key -> value; None values are passed over.
+        base: dotted key -> value, what suits the task better than the defaults.
 
     Raises:
         ConfigError: any fault of any layer.
@@ -191,7 +193,11 @@ def resolve(*, preset: str = "quick", file: Path | None = None, overrides: Seque
     for key, value in (options or {}).items():
         if value is not None:
             _put(values, key, value)
-    return config_from_dict(_below(PRESETS[preset].values, values), "configuration")
+    below: dict[str, Any] = {}
+    for key, value in (base or {}).items():
+        _put(below, key, value)
+    _merge(below, _below(PRESETS[preset].values, values))
+    return config_from_dict(below, "configuration")
 
 
 def _below(preset: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ class SpaceConfig:
     """The search space.
 
     Attributes:
-        name: registry name of the kind of space.
+        name: registry name of the kind of space; ``auto``: the one for the task's observations (images: chain, vectors: mlp).
         values: fields of that space's own configuration that differ from its defaults, e.g. ``space.values.hidden=64``.
     """
 
-    name: str = "chain"
+    name: str = "auto"
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

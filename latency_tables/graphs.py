@@ -16,7 +16,8 @@ import numpy as np
 from latency_tables.cell_graphs import cell_block
 from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError
-from latency_tables.opspec import Layer, OpSpec
+from latency_tables.opspec import OpSpec
+from latency_tables.vector_kinds import VECTOR_KINDS
 
 OPSET = 17
 IR_VERSION = 8
@@ -37,6 +38,7 @@ class GraphBuilder:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self.value = ""
+        self.flat = False  # the value is a vector [batch, features] and no feature map
         self._rng = np.random.default_rng(seed)
         self._count = 0
         self.sides: list[str] = []  # further tensors that a block in its context reads
@@ -81,6 +83,10 @@ class GraphBuilder:
         """ReLU of ``value``, or nothing."""
         return self.node("Relu", [self.value]) if active else self.value
 
+    def activate(self, activation: str) -> str:
+        """``none``, ``relu`` or ``tanh`` of ``value``."""
+        return self.node("Tanh", [self.value]) if activation == "tanh" else self.relu(activation == "relu")
+
     def scale_frames(self) -> str:
         """uint8 NHWC frames to float NCHW in [0, 1]."""
         self.node("Transpose", [self.value], perm=[0, 3, 1, 2])
@@ -121,17 +127,31 @@ class GraphBuilder:
             self.relu()
             self.conv(c, c, kernel=k, pad=p)
             return self.node("Add", [before, self.value])
+        if op.kind == "linear":
+            self.linear(c, o)
+            return self.activate(op.activation)
+        if op.kind == "mlp":
+            self.linear(c, op.hidden)
+            self.activate(op.activation)
+            self.linear(op.hidden, o)
+            return self.node("Add", [before, self.value]) if op.sums_input else self.value
         self.relu(op.activation == "relu")
-        self.node("Flatten", [self.value], axis=1)
+        if not self.flat:
+            self.node("Flatten", [self.value], axis=1)
+        if not op.hidden:
+            return self.linear(c, o)
         self.linear(c * op.in_height * op.in_width, op.hidden)
         self.relu()
         return self.linear(op.hidden, o)
 
     def pre(self, op: OpSpec) -> str:
-        """Context before a block: a 1x1 convolution, with ReLU unless the block starts with its own; a row for several inputs."""
+        """Context before a block: a 1x1 convolution (linear for vectors), with ReLU unless the block starts with its own.
+
+        A row of them for several inputs.
+        """
         channels, starts_with_relu = input_channels(op), op.kind in ("residual", "reluconv", "sepconv")
         for _ in range(op.inputs):
-            self.conv(channels, channels)
+            (self.linear if self.flat else self.conv)(channels, channels)
             self.relu(not (starts_with_relu or (op.kind in ("head", "act") and op.activation == "relu")))
             self.sides.append(self.value)
         self.sides.pop()
@@ -163,7 +183,7 @@ class GraphBuilder:
 
 
 def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequence[Sequence[int]] | None = None) -> bytes:
-    """ONNX model of a whole network: ``frames`` (uint8 NHWC after a stem, else float NCHW) to ``outputs``.
+    """ONNX model of a whole network: ``frames`` to ``outputs``; frames are uint8 NHWC for a stem, else float NCHW or vectors.
 
     Args:
         ops: the blocks in order of execution.
@@ -213,6 +233,11 @@ def input_channels(op: OpSpec) -> int:
     return op.in_channels // op.inputs if op.kind == "merge" else op.in_channels
 
 
+def is_flat(op: OpSpec) -> bool:
+    """Whether a block that comes first reads a vector ``[batch, features]``."""
+    return op.kind in VECTOR_KINDS or (op.kind == "head" and op.reads_vector)
+
+
 def check_chain(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> None:
     """Check that each operation reads what the ones that it is wired to (the one before it) write.
 
@@ -244,52 +269,21 @@ def _build(ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None,
         raise ShapeError(f"models are built in float32, got {first.key}; quantise.quantise_model makes the int8 form")
     graph.value = FRAMES
     is_stem = first.kind == "stem"
+    graph.flat = is_flat(first)
     channels, size = input_channels(first), (first.in_height, first.in_width)
-    shape = (first.batch, *size, channels) if is_stem else (first.batch, channels, *size)
+    shape: tuple[int, ...] = (first.batch, *size, channels) if is_stem else (first.batch, channels, *size)
+    shape = shape[:2] if graph.flat else shape
     if context is not None and not is_stem:
         graph.pre(context)
     made: list[str] = []
     for number, op in enumerate(ops):
         made.append(graph.block(op, () if wiring is None or not number else [made[i] for i in wiring[number]]))
     last = ops[-1] if ops else None
-    out = (
-        shape
-        if last is None
-        else (last.batch, last.out_channels, last.out_height, last.out_width)
-    )
-    if last is not None and last.kind == "head":
+    out = shape if last is None else (last.batch, last.out_channels, last.out_height, last.out_width)
+    if graph.flat or last is not None and last.kind == "head":
         out = out[:2]
     elif context is not None:
         side = max(out[2:])
         graph.sink(side)
         out = (*out[:2], *((size - 1) // side + 1 for size in out[2:]))
     return graph.finish(FRAMES, shape, TensorProto.UINT8 if is_stem else TensorProto.FLOAT, out)
-
-
-def build_layer_model(layer: Layer, *, batch: int = 1, seed: int = 0) -> bytes:
-    """ONNX model of one isolated primitive, plain layout in and out: how naive tables are made, for comparison only."""
-    from onnx import TensorProto
-
-    graph = GraphBuilder(seed)
-    graph.value = FRAMES
-    shape: tuple[int, ...] = (batch, layer.C, layer.H, layer.W)
-    out: tuple[int, ...] = (batch, layer.K, layer.P, layer.Q)
-    kind = TensorProto.FLOAT
-    if layer.kind == "cast":
-        shape, kind = (batch, layer.H, layer.W, layer.C), TensorProto.UINT8
-        graph.scale_frames()
-    elif layer.kind == "fc":
-        shape, out = (batch, layer.C), (batch, layer.K)
-        graph.linear(layer.C, layer.K)
-        graph.relu()
-    elif layer.kind == "pool":
-        graph.node("MaxPool", [graph.value], kernel_shape=[layer.R, layer.S], strides=[layer.stride] * 2, pads=[layer.pad] * 4)
-    elif layer.kind == "relu":
-        graph.relu()
-    elif layer.kind == "add":
-        graph.node("Add", [graph.value, graph.value])
-    else:
-        groups = layer.K if layer.kind == "dw" else 1
-        graph.conv(layer.C, layer.K, kernel=layer.R, stride=layer.stride, pad=layer.pad, groups=groups)
-        graph.relu()
-    return graph.finish(FRAMES, shape, kind, out)

@@ -15,6 +15,7 @@ from typing import Any
 from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
 from latency_tables.layer import Layer as Layer
+from latency_tables.vector_kinds import VECTOR_KINDS, vector_faults, vector_layers
 
 KINDS = {
     "stem": "uint8 NHWC frames scaled to float, convolution, activation",
@@ -22,8 +23,9 @@ KINDS = {
     "mbconv": "inverted residual: 1x1 expand, kxk depthwise, 1x1 project, sum where the shape is kept, activation",
     "maxpool": "max pooling",
     "residual": "IMPALA residual block: x + conv(relu(conv(relu(x))))",
-    "head": "optional ReLU, flatten, linear, ReLU, linear to action logits and value",
+    "head": "optional ReLU, flatten, linear, ReLU (both only with a hidden layer), linear to action logits and value",
     **CELL_KINDS,
+    **VECTOR_KINDS,
 }
 DTYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 ACTIVATIONS = ("none", "relu", "tanh")
@@ -40,8 +42,8 @@ class OpSpec:
         kernel, stride, padding: window, square and symmetric.
         groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``.
         expansion: widening factor of ``mbconv``.
-        hidden: width of the hidden linear layer of ``head``.
-        activation: ``relu``, ``tanh`` (``act`` only) or ``none``; for ``head`` the activation *before* flattening.
+        hidden: width of the hidden linear layer of ``mlp`` and ``head``; 0 in a head that reads a vector: none.
+        activation: ``relu``, ``none``, or ``tanh`` (``act``, ``linear``, ``mlp``); for ``head`` the one *before* flattening.
         dtype: ``float32``, ``float16`` or ``int8``.
         batch: frames per inference.
     """
@@ -77,8 +79,6 @@ class OpSpec:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 faults.append(f"{name} must be an integer of at least 0, got {value!r}")
-        if not faults and self.kind == "head" and self.hidden < 1:
-            faults.append(f"hidden of a head must be at least 1, got {self.hidden}")
         if not faults and self.kind in ("maxpool", "residual") and self.in_channels != self.out_channels:
             faults.append(f"{self.kind} keeps the channels, got {self.in_channels} -> {self.out_channels}")
         if not faults and self.kind != "head" and min(self.out_height, self.out_width) < 1:
@@ -86,7 +86,7 @@ class OpSpec:
                 f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}"
             )
         if not faults:
-            faults = cell_faults(self)
+            faults = cell_faults(self) + vector_faults(self)
         if faults:
             raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
 
@@ -136,8 +136,13 @@ class OpSpec:
 
     @property
     def sums_input(self) -> bool:
-        """Whether an ``mbconv`` adds its input to its output (same shape)."""
-        return self.kind == "mbconv" and self.stride == 1 and self.in_channels == self.out_channels
+        """Whether an ``mbconv`` or ``mlp`` adds its input to its output (same shape)."""
+        return self.kind in ("mbconv", "mlp") and self.stride == 1 and self.in_channels == self.out_channels
+
+    @property
+    def reads_vector(self) -> bool:
+        """Whether the input is a vector: 1 x 1."""
+        return self.in_height == self.in_width == 1
 
     def layers(self) -> tuple[Layer, ...]:
         """The primitives of this block in order of execution, one kernel each, activations fused."""
@@ -164,6 +169,8 @@ class OpSpec:
             )
         if self.kind in CELL_KINDS:
             return cell_layers(self)
+        if self.kind in VECTOR_KINDS or not self.hidden:
+            return vector_layers(self)
         n = c * h * w
         relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()
         return (

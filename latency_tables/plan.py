@@ -19,11 +19,12 @@ from latency_tables.errors import ShapeError
 from latency_tables.graphs import (
     build_block_model,
     build_empty_model,
-    build_layer_model,
     build_network_model,
     check_chain,
+    is_flat,
     keeps_shape,
 )
+from latency_tables.layer_graphs import build_layer_model
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.quantise import quantise_model
 from latency_tables.worklists import Network, WorkList
@@ -138,7 +139,8 @@ def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -
     starts_with_relu = op.kind in ("reluconv", "sepconv") or (op.kind in ("head", "act") and op.activation == "relu")
     plain = "plain" if starts_with_relu else "relu"
     several = f"{op.inputs}of" if op.inputs > 1 else ""
-    base = f"base-{several}{op.in_channels}x{op.in_height}x{op.in_width}-{plain}-{op.dtype}-b{op.batch}"
+    shape = f"vector{op.in_channels}" if is_flat(op) else f"{op.in_channels}x{op.in_height}x{op.in_width}"
+    base = f"base-{several}{shape}-{plain}-{op.dtype}-b{op.batch}"
     builders.setdefault(base, lambda: _block(op, 0, seed))
     return RowPlan(op, "head" if op.kind == "head" else "tail", once, base, 1)
 

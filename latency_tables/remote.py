@@ -24,7 +24,8 @@ from typing import Any
 
 from latency_tables.errors import MeasurementError, RequestError
 
-CORE = ("__init__", "errors", "layer", "cell_kinds", "opspec", "cell_graphs", "graphs", "timing", "sensors", "runners", "agent")
+CORE = ("__init__", "errors", "layer", "cell_kinds", "vector_kinds", "opspec", "cell_graphs", "graphs", "timing", "sensors",
+        "runners", "agent")
 SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 
 

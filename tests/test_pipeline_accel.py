@@ -14,7 +14,7 @@ from cosearch.pipeline.report import render_page
 from cosearch.pipeline.report_accelerator import NO_ENERGY, NOT_VALIDATED, accelerator_section
 from cosearch.pipeline.report_data import read_run
 from cosearch.rundir import RunDir
-from cosearch.space.space import load_architecture
+from cosearch.space.files import load_architecture
 
 SMALL = (*TINY, "objective.latency_target_s=null", "accel.every_steps=64", "accel.evaluations=560", "accel.final_evaluations=600",
          "objective.latency_ratio=0.5")

@@ -8,7 +8,7 @@ from pipeline_runs import TINY, Moment, assert_equal, command, results
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.report_architecture import cells
 from cosearch.pipeline.report_data import read_run
-from cosearch.space.space import load_architecture
+from cosearch.space.files import load_architecture
 
 CELL = {"depths": [4, 4], "normal_cells": 1, "nodes": 2, "keep": 1, "hidden": 8}
 OWN = ("space.values", "objective", "strategy.paths")

@@ -76,7 +76,7 @@ def straightforward_loss(net, data, options, distillation=None):
         total = total + options.value_weight * 0.5 * critic
     total = total / len(actions) - options.entropy_weight * new.entropy().mean()
     if distillation is not None:
-        teacher = Categorical(logits=data.teacher_log_probs.flatten(0, 1))
+        teacher = Categorical(logits=data.teacher_policy.flatten(0, 1))
         total = total + distillation.actor * kl_divergence(teacher, new).mean()
         total = total + distillation.critic * 0.5 * ((value - data.teacher_value.flatten()) ** 2).mean()
     return total
@@ -123,7 +123,7 @@ def test_reported_terms_are_those_of_the_rollout():
     _, report = gradients(BASE, Distillation(0.0, 0.0))
     with torch.no_grad():
         logits, _ = net(data.frames.flatten(0, 1))
-    new, teacher = Categorical(logits=logits), Categorical(logits=data.teacher_log_probs.flatten(0, 1))
+    new, teacher = Categorical(logits=logits), Categorical(logits=data.teacher_policy.flatten(0, 1))
     ratio = (new.log_prob(data.actions.flatten()) - data.log_prob.flatten()).exp()
     assert report["entropy"] == pytest.approx(float(new.entropy().mean()), rel=1e-5)
     assert report["clip_fraction"] == pytest.approx(float(((ratio < 0.8) | (ratio > 1.2)).float().mean()), abs=1e-6)

@@ -198,9 +198,9 @@ def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(
     rollout = training.collector.collect([teacher.forward])
     teacher.label(rollout)
     logits, value = teacher.network(rollout.frames.flatten(0, 1))
-    torch.testing.assert_close(rollout.teacher_log_probs.flatten(0, 1), torch.log_softmax(logits, -1))
+    torch.testing.assert_close(rollout.teacher_policy.flatten(0, 1), torch.log_softmax(logits, -1))
     torch.testing.assert_close(rollout.teacher_value, value.view(8, 4))
-    torch.testing.assert_close(rollout.teacher_log_probs.gather(-1, rollout.actions[..., None])[..., 0], rollout.log_prob)
+    torch.testing.assert_close(rollout.teacher_policy.gather(-1, rollout.actions[..., None])[..., 0], rollout.log_prob)
     torch.testing.assert_close(rollout.teacher_value, rollout.value)
 
 

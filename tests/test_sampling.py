@@ -20,8 +20,8 @@ from cosearch.pipeline.sampling import (
 )
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import derive
+from cosearch.space.files import load_architecture
 from cosearch.space.network import impala_cnn, nature_cnn
-from cosearch.space.space import load_architecture
 from latency_tables.errors import ConfigError, MissingOpError, ParityError, RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile

@@ -173,7 +173,8 @@ def test_wrong_paths_and_networks_are_refused():
     with pytest.raises(ShapeError, match="3 points, the path 2"):
         supernet(FRAMES, Path(((0,), (1,))))
     with pytest.raises(ShapeError, match="blocks"):
-        supernet.copy_into(SPACE.architecture([0, 0, 0]), AgentNetwork(SPACE.architecture([3, 0, 0]).ops(), seeded(0)).blocks)
+        other = AgentNetwork(SPACE.architecture([3, 0, 0]).ops(), seeded(0))
+        supernet.copy_into(SPACE.architecture([0, 0, 0]), other.blocks, other.ends)
 
 
 def test_the_seed_fixes_the_weights():

@@ -10,7 +10,8 @@ from onnx import numpy_helper
 from torch.nn import functional as f
 
 from latency_tables.errors import MeasurementError, ShapeError
-from latency_tables.graphs import build_block_model, build_empty_model, build_layer_model, keeps_shape
+from latency_tables.graphs import build_block_model, build_empty_model, keeps_shape
+from latency_tables.layer_graphs import build_layer_model
 from latency_tables.opspec import OpSpec
 from latency_tables.quantise import quantise_model
 from latency_tables.runners import OnnxRunner, build_network_model, measure_network, op_histogram

@@ -26,7 +26,7 @@ from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.plan import make_plan
 from cosearch.seeding import Streams
-from cosearch.space.space import load_architecture
+from cosearch.space.files import load_architecture
 from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent

@@ -55,7 +55,7 @@ def search(
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
     seed: Annotated[Optional[int], typer.Option(help="The one seed of the run.")] = None,
     latency_target_ms: Annotated[
-        Optional[float], typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's.")
+        Optional[float], typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's (vectors: the 64-64 MLP's).")
     ] = None,
     table: Annotated[
         Optional[Path], typer.Option(help="Latency table, or accelerator design, to use instead of the device's own.")
@@ -73,10 +73,10 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
-    from cosearch.config import resolve
     from cosearch.pipeline.local_table import table_of_this_machine
     from cosearch.pipeline.plan import make_plan
     from cosearch.pipeline.run import free_name, start_run
+    from cosearch.pipeline.task import resolve_task
 
     options = {
         "device": device,
@@ -87,7 +87,7 @@ def search(
         "accel.fixed": fixed_accelerator or None,
         "objective.latency_target_s": latency_target_ms / 1e3 if latency_target_ms is not None else None,
     }
-    resolved = resolve(preset=preset, file=config, overrides=overrides or (), options=options)
+    resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     progress = _progress(quiet)
     if resolved.device == "this" and not resolved.table:
         resolved = table_of_this_machine(resolved, runs, progress, dry_run=dry_run)
@@ -201,7 +201,7 @@ def teacher(
     ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 2_000_000,
     network: Annotated[
-        str, typer.Option(help="impala-cnn, nature-cnn or minatar-cnn; default: the one of the task's family.")
+        str, typer.Option(help="impala-cnn, nature-cnn, minatar-cnn or mlp-64x64; default: the one of the task's family.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="The one seed.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all cores.")] = 0,
@@ -238,7 +238,7 @@ def teacher(
 @app.command(epilog="`cosearch sample --space chain --n 30 --seed 0 --out samples`")
 def sample(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    space: Annotated[str, typer.Option(help="Kind of space.")] = "chain",
+    space: Annotated[str, typer.Option(help="Kind of space; auto: by the task's observations.")] = "auto",
     n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of choices and weights.")] = 0,
     env: Annotated[str, typer.Option(help="Task that gives frame shape and actions.")] = "procgen:starpilot",

@@ -9,7 +9,7 @@ import pkgutil
 
 import cosearch.strategies
 
-MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.rl.procgen_env", "cosearch.rl.gym_env",
+MODULES = ("cosearch.space.chain", "cosearch.space.cell", "cosearch.space.mlp", "cosearch.rl.procgen_env", "cosearch.rl.gym_env",
            "cosearch.rl.minatar_env")
 
 

@@ -66,7 +66,7 @@ class WeightBank:
         """Take over a derived network's weights along its path."""
         network = derive(architecture, torch.Generator().manual_seed(0), self.supernet)
         network.load_state_dict(weights)
-        self.supernet.copy_from(architecture, network.blocks)
+        self.supernet.copy_from(architecture, network.blocks, network.ends)
 
 
 def candidate_job(config: Config, index: int, choices: list[int], steps: int,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cosearch.config import Config
 from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.seeding import Streams
 from latency_tables.errors import RequestError
@@ -55,12 +56,11 @@ def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
     try:
         if not can_be_shown(env.frame_shape):
             raise RequestError(f"{config.env.name} has observations of shape {env.frame_shape}: only images can be shown")
-        with torch.inference_mode():
-            for _ in range(frames):
-                seen = np.ascontiguousarray(env.observe())
-                shown.append(coloured(seen[0]))
-                env.send(torch.multinomial(agent(torch.from_numpy(seen))[0].softmax(-1), 1, generator=generator)[:, 0].numpy())
-                env.receive()
+        for _ in range(frames):
+            seen = env.observe()
+            shown.append(coloured(seen[0]))
+            env.send(act(agent, seen, policy_of(env), generator))
+            env.receive()
     finally:
         env.close()
     return np.stack(shown)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cosearch.config import Config, config_from_dict, config_to_dict, resolve
+from cosearch.config import Config, config_from_dict, config_to_dict
 from cosearch.config_search import StrategyConfig
 from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.budget import run_steps
@@ -20,6 +20,7 @@ from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.co_design import table_or_design
 from cosearch.pipeline.plan import PROPOSALS_ONLY, make_plan, with_absolute_paths
 from cosearch.pipeline.run import config_of, is_finished, resume_run, start_run
+from cosearch.pipeline.task import resolve_task
 from cosearch.pipeline.workers import Send, Workers
 from cosearch.rundir import RunDir
 from cosearch.strategies.base import STRATEGIES
@@ -80,7 +81,7 @@ def planned_runs(folder: Path, strategies: Sequence[str], seeds: Sequence[int], 
             for seed in dict.fromkeys(seeds):
                 control = "" if name == CONTROL else str(folder / _run_name(env, CONTROL, seed, envs))
                 asked = {**(options or {}), "strategy.name": name, "env.name": env, "seed": seed, "control": control}
-                config = with_absolute_paths(resolve(preset=preset, file=file, overrides=chosen[name], options=asked))
+                config = with_absolute_paths(resolve_task(preset=preset, file=file, overrides=chosen[name], options=asked))
                 config = replace(config, threads=config.threads or 1)
                 runs.append(PlannedRun(_run_name(env, name, seed, envs), env, name, seed, config))
     steps = {run.name: run_steps(run.config) for run in runs}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cosearch.durable import write_bytes_atomic
+from cosearch.config import Config
 from cosearch.pipeline.algorithms import acting, as_policy
 from cosearch.pipeline.clip import animate, can_be_shown, play
 from cosearch.pipeline.co_design import in_short
@@ -24,6 +25,7 @@ from cosearch.pipeline.report import write_report
 from cosearch.pipeline.session import Session
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
+from cosearch.rl.policy import act, describe, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.rundir import RunDir
 from cosearch.space.derive import derive, within
@@ -63,10 +65,11 @@ def run_finish(session: Session) -> None:
     run.write_json(
         "agent.json",
         {
-            "parity": {k: v for k, v in parity.items() if k not in ("inputs", "outputs")},
+            "parity": {k: v for k, v in parity.items() if k not in ("inputs", "outputs", "preprocessing")},
             "inputs": parity["inputs"],
             "outputs": parity["outputs"],
-            "acting": acting(config),
+            "preprocessing": parity["preprocessing"],
+            "acting": _acting(config),
             "latency": latency,
             "architecture": list(architecture.choice_names),
         },
@@ -141,7 +144,7 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
     """Real observations that the agent meets on held-out levels.
 
     Returns:
-        ``[count, height, width, channels]``, uint8.
+        ``[count, *frame_shape]``, uint8 images or float32 vectors.
     """
     streams = session.streams
     env = make_env(
@@ -154,17 +157,26 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
     policy = as_policy(network, session.plan.config)
     seen: list[np.ndarray] = []
     try:
-        with torch.inference_mode():
-            while sum(len(part) for part in seen) < count:
-                frames = env.observe().copy()
-                seen.append(frames)
-                for _ in range(8):  # observations that are some steps apart differ more
-                    logits = policy(torch.from_numpy(frames))[0]
-                    env.send(torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0].numpy())
-                    frames = env.receive().frames
+        while sum(len(part) for part in seen) < count:
+            frames = env.observe().copy()
+            seen.append(frames)
+            for _ in range(8):  # observations that are some steps apart differ more
+                env.send(act(policy, frames, policy_of(env), generator))
+                frames = env.receive().frames
     finally:
         env.close()
     return np.concatenate(seen)[:count]
+
+
+def _acting(config: Config) -> dict[str, Any]:
+    if config.rl.algorithm == "dqn":
+        return acting(config)
+    env = make_env(config.env.name, EnvOptions(1, 0))
+    try:
+        how = describe(env)
+    finally:
+        env.close()
+    return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}
 
 
 def _evaluate(session: Session, agent: Forward) -> Score:

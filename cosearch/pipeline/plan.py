@@ -22,15 +22,19 @@ from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.co_design import table_or_design, widen
 from cosearch.pipeline.teaching import check_fits, teacher_of
 from cosearch.rl.envs import EnvOptions, make_env, split_name
+from cosearch.rl.policy import policy_of
 from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import Limit, discretise
+from cosearch.space.ends import observations_of
 from cosearch.space.network import reference_agents
-from cosearch.space.space import SPACES, SearchSpace
+from cosearch.space.space import SPACES, SearchSpace, SpaceEntry
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError
 from latency_tables.table import Table
+
+LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Plan:
                 "size": self.space.size,
                 "frame_shape": list(self.space.frame_shape),
                 "num_actions": self.space.num_actions,
+                "policy": self.space.policy,
             },
         }
 
@@ -133,7 +138,9 @@ def make_plan(config: Config) -> Plan:
         candidate_shares(config)
     control_of(config)
     space = make_space(config)
-    check_fits(teacher, space.frame_shape, space.num_actions)
+    check_fits(teacher, space.frame_shape, space.num_actions, space.policy)
+    if config.rl.algorithm == "dqn" and space.policy != "categorical":
+        raise ConfigError(f"rl.algorithm=dqn chooses among discrete actions, {config.env.name} has action vectors: use ppo or a2c")
     accelerator = None
     if not isinstance(table, Table):
         streams = Streams(config.seed)
@@ -147,11 +154,9 @@ def make_plan(config: Config) -> Plan:
             "macs": sum(op.macs for op in ops),
         }
     o = config.objective
-    latency = (
-        o.latency_target_s
-        if o.latency_target_s is not None
-        else o.latency_ratio * references["impala-cnn"]["latency_predicted_s"]
-    )
+    ratio = o.latency_ratio if o.latency_ratio is not None else LATENCY_RATIOS[observations_of(space.frame_shape)]
+    reference = next(iter(references.values()))
+    latency = o.latency_target_s if o.latency_target_s is not None else ratio * reference["latency_predicted_s"]
     targets = [Target("latency_s", latency, o.margin)]
     if o.energy_target_j is not None:
         targets.append(Target("energy_j", o.energy_target_j, o.margin))
@@ -190,14 +195,19 @@ def make_space(config: Config) -> SearchSpace:
         ConfigError: the space's values do not fit it.
     """
     load_builtins()
-    kind = SPACES.get(config.space.name)
+    named = None if config.space.name == "auto" else SPACES.get(config.space.name)
     probe = make_env(config.env.name, EnvOptions(1, 0))
-    frame_shape, num_actions = probe.frame_shape, probe.num_actions
+    frame_shape, num_actions, policy = probe.frame_shape, probe.num_actions, policy_of(probe).name
     probe.close()
+    kind = named or _default_space(observations_of(frame_shape))
     try:
-        return kind.make(_space_values(config, frame_shape), frame_shape, num_actions)
+        return kind.build({**kind.suited(frame_shape), **config.space.values}, frame_shape, num_actions, policy)
     except TypeError as error:
-        raise ConfigError(f"space.values do not fit space {config.space.name!r}: {error}") from error
+        raise ConfigError(f"space.values do not fit space {kind.name!r}: {error}") from error
+
+
+def _default_space(observations: str) -> SpaceEntry:
+    return next(entry for entry in SPACES.entries() if entry.is_default and entry.takes == observations)
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -234,23 +244,6 @@ def control_of(config: Config) -> dict[str, Any] | None:
         return {**figures, "candidates": architecture["derived_by"]["candidates"]}
     except (KeyError, TypeError) as error:
         raise ConfigError(f"control: the results in {run.path} are damaged: {error} is missing") from error
-
-
-SMALL_FRAMES = {
-    "stem_channels": 16,
-    "stem_kernel": 3,
-    "stem_stride": 1,
-    "stage_channels": [16, 32],
-    "stage_repeats": [2, 3],
-    "stage_strides": [1, 2],
-    "hidden": 128,
-}
-
-
-def _space_values(config: Config, frame_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The space's own values; frames below 32 pixels start from a stem without stride."""
-    small = SMALL_FRAMES if config.space.name == "chain" and min(frame_shape[:2]) < 32 else {}
-    return {**small, **config.space.values}
 
 
 def versions() -> dict[str, str]:

@@ -88,6 +88,7 @@ class QTraining(Training):
         for _ in range(self.config.rl.rollout_steps):
             actions, step = self.collector.play(actors, frames, self.epsilon)
             self.replay.add(frames, actions, step, self._clipped(step.reward), self._labels(frames))
+            self.subject.see(torch.from_numpy(frames))
             frames = step.frames.copy()
             self.step += self.env.num_envs
             while self._due():

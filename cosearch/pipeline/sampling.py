@@ -17,9 +17,10 @@ from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.export import check_parity, to_onnx
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
+from cosearch.space.files import load_architecture
 from cosearch.space.groups import draw
 from cosearch.space.network import AgentNetwork, reference_agents
-from cosearch.space.space import Architecture, SearchSpace, load_architecture
+from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.table import Table
@@ -64,10 +65,15 @@ def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path
         architecture = space.sample(streams.torch("arch"))
         network = derive(architecture, torch.Generator().manual_seed(streams.derive("weights", i)))
         model = to_onnx(network, space.frame_shape)
-        check_parity(network, model, np.random.default_rng(i).integers(0, 256, (GATE_FRAMES, *space.frame_shape), np.uint8))
+        check_parity(network, model, _random_frames(space.frame_shape, i))
         write_bytes_atomic(name.with_suffix(".onnx"), model)
         write_bytes_atomic(name, json.dumps(architecture.to_dict(), indent=2).encode() + b"\n")
     return names
+
+
+def _random_frames(frame_shape: tuple[int, ...], seed: int) -> np.ndarray:
+    rng, shape = np.random.default_rng(seed), (GATE_FRAMES, *frame_shape)
+    return rng.integers(0, 256, shape, np.uint8) if len(frame_shape) == 3 else rng.normal(0, 1, shape).astype(np.float32)
 
 
 def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
@@ -170,7 +176,8 @@ def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> l
     return found
 
 
-def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int = 0, uniform: int = 0) -> None:
+def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int = 0, uniform: int = 0,
+                   further: Sequence[OpSpec] = ()) -> None:
     """Write the work list of a space: every distinct operation, and random whole networks, all different.
 
     Args:
@@ -179,6 +186,7 @@ def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int
         networks: how many whole networks from the whole range of work, see :func:`spread_networks`.
         seed: of the networks.
         uniform: how many more, drawn uniformly, for the certificate alone.
+        further: operations besides the space's own: of the same space on other tasks, of reference agents.
 
     Raises:
         RequestError: the space has fewer architectures than networks are asked for.
@@ -195,7 +203,7 @@ def write_worklist(space: SearchSpace, path: Path, networks: int = 60, seed: int
             drawn.setdefault(architecture.choices, architecture)
     lists = {name: "[\n" + ",\n".join(_network_text(a.network()) for a in group.values()) + "\n]"
              for name, group in (("networks", chosen), ("uniform", drawn)) if group or name == "networks"}
-    write_bytes_atomic(path, _worklist_text(space.name, space.all_ops(), **lists))
+    write_bytes_atomic(path, _worklist_text(space.name, list(dict.fromkeys([*space.all_ops(), *further])), **lists))
 
 
 def write_references(frame_shape: tuple[int, int, int], num_actions: int, path: Path) -> None:

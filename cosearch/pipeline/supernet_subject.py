@@ -140,6 +140,10 @@ class SuperNetSubject:
             self._raise_duals()
         return norm
 
+    def see(self, frames: Tensor) -> None:
+        """See ``Trainable``: the statistics of vectors ``[time, envs, features]``, shared by all paths."""
+        self.supernet.ends.see(frames)
+
     def metrics(self) -> dict[str, Any]:
         """The strategy's, and expected and most-likely cost."""
         values = self.strategy.metrics()

@@ -25,6 +25,7 @@ from cosearch.pipeline.training import Training, compute_device
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.heldout import HeldOut
+from cosearch.rl.policy import policy_of
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import save_teacher
 from cosearch.rundir import RunDir
@@ -55,7 +56,7 @@ class TeacherRequest:
     """What is asked for.
 
     Attributes:
-        env, network: names; no network: the family's own.
+        env, network: names; no network: the family's own, or the first reference agent.
         steps: environment steps.
         seed: the one seed.
         threads: CPU threads; 0 for all cores.
@@ -101,16 +102,18 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         out.parent.mkdir(parents=True, exist_ok=True)
     set_threads(request.threads)
     family, _ = split_name(request.env)
-    request = replace(request, network=request.network or family.teacher.get("network", "impala-cnn"))
+    request = replace(request, network=request.network or family.teacher.get("network", ""))
     config = teacher_config(request)
     probe = make_env(request.env, EnvOptions(1, 0))
-    networks = fixed_agents(probe.frame_shape, probe.num_actions)
+    networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
     probe.close()
+    if not request.network:
+        request = replace(request, network=next(iter(networks)))
     if request.network not in networks:
         raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
     run = _open(request, Path(runs), command)
     streams = Streams(request.seed)
-    network = AgentNetwork(networks[request.network], streams.torch("weights"))
+    network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy)
     with run.lock():
         training = _train(run, config, request, network, streams, progress)
     scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}

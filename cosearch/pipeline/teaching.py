@@ -44,25 +44,31 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
     return config, teacher
 
 
-def check_fits(teacher: TeacherRecord | None, frame_shape: tuple[int, ...], num_actions: int) -> None:
-    """Raise unless the teacher takes these frames and has these actions.
+def check_fits(teacher: TeacherRecord | None, frame_shape: tuple[int, ...], num_actions: int,
+               policy: str = "categorical") -> None:
+    """Raise unless the teacher takes these observations and has these actions.
 
     Args:
         teacher: None fits everything.
-        frame_shape: ``(height, width, channels)``.
-        num_actions: discrete actions.
+        frame_shape: ``(height, width, channels)``, or ``(features,)``.
+        num_actions: discrete actions, or length of an action vector.
+        policy: ``categorical`` or ``gaussian``.
 
     Raises:
         ShapeError: it does not.
-        ConfigError: an ONNX file cannot be loaded.
+        ConfigError: an ONNX file cannot be loaded, its task has vectors or action vectors, or the policies are of two kinds.
     """
     if teacher is None:
         return
+    if teacher.is_onnx and (len(frame_shape) != 3 or policy != "categorical"):
+        raise ConfigError(f"teacher {teacher.path}: ONNX teachers are read for images and discrete actions only")
+    if teacher.policy != policy:
+        raise ConfigError(f"teacher {teacher.name!r} has a {teacher.policy} policy, the run's environment needs a {policy} one")
     if teacher.is_onnx:
         OnnxNetwork(teacher.path, frame_shape, num_actions)
         return
     stem, head = teacher.ops[0], teacher.ops[-1]
-    taken = (stem.in_height, stem.in_width, stem.in_channels)
+    taken = (stem.in_height, stem.in_width, stem.in_channels) if stem.kind == "stem" else (stem.in_channels,)
     if taken != tuple(frame_shape) or head.out_channels - 1 != num_actions:
         raise ShapeError(f"teacher {teacher.name!r} takes frames {taken} and has {head.out_channels - 1} actions, the run's "
                          f"environment has frames {tuple(frame_shape)} and {num_actions} actions")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from cosearch.config import Config
 from cosearch.rl.envs import EnvOptions, VectorEnv, make_env
@@ -27,6 +28,9 @@ class Trainable(Subject, Protocol):
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the next steps."""
+
+    def see(self, frames: Tensor) -> None:
+        """Learn what does not come from gradients from observations ``[time, envs, *frame_shape]``; after each update."""
 
     def metrics(self) -> dict[str, Any]:
         """Declared metrics beyond the learner's."""
@@ -143,6 +147,7 @@ class Training:
             distillation = Distillation(weight * self.config.distill.actor, weight * self.config.distill.critic)
             self.teacher.label(rollout, labelling)
         terms = self.learner.update(self.subject, actors, rollout, distillation)
+        self.subject.see(rollout.frames)
         self.step += self.steps_per_update
         terms.pop("loss_cost", None)
         return {

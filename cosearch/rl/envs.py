@@ -1,8 +1,9 @@
 """Vector environments behind one interface: Procgen, MinAtar, ALE and any Gymnasium id.
 
-Frames stay uint8 ``[num_envs, height, width, channels]``. An episode that ends resets in the same step; a time limit is
-reported apart from a termination, with the last frame, so that the learner can bootstrap (never for Procgen, whose engine
-does not tell the two apart: there every end counts as a termination).
+An observation is an image or a vector, called a frame in both cases: uint8 ``[num_envs, height, width, channels]`` or float32
+``[num_envs, features]``; the number of dimensions of ``frame_shape`` tells which. An episode that ends resets in the same step;
+a time limit is reported apart from a termination, with the last frame, so that the learner can bootstrap (never for Procgen,
+whose engine does not tell the two apart: there every end counts as a termination).
 """
 from __future__ import annotations
 
@@ -13,7 +14,35 @@ from typing import Any, Protocol
 import numpy as np
 
 from cosearch.registry import Registry
-from latency_tables.errors import CosearchError, EnvironmentFailedError, UnknownNameError
+from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Box:
+    """Bounds of continuous actions, one entry for each component of the action vector; infinite where there is none."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high) or not self.low or not all(a < b for a, b in zip(self.low, self.high)):
+            raise ShapeError("the bounds of actions need low < high for each of at least one component, "
+                             f"got {self.low} and {self.high}")
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """``[num_envs, size]`` -> the nearest actions within the bounds, float32."""
+        return np.clip(actions, np.float32(self.low), np.float32(self.high)).astype(np.float32)
+
+
+def frame_dtype(frame_shape: tuple[int, ...]) -> np.dtype:
+    """uint8 for images ``(height, width, channels)``, float32 for vectors ``(features,)``.
+
+    Raises:
+        ShapeError: neither.
+    """
+    if len(frame_shape) not in (1, 3):
+        raise ShapeError(f"observations must be images (height, width, channels) or vectors (features,), got shape {frame_shape}")
+    return np.dtype(np.uint8 if len(frame_shape) == 3 else np.float32)
 
 
 @dataclass(frozen=True)
@@ -21,7 +50,7 @@ class Step:
     """What one step of all environments returned.
 
     Attributes:
-        frames: ``[num_envs, height, width, channels]``, uint8; of the next episode where one ended.
+        frames: ``[num_envs, *frame_shape]``, uint8 images or float32 vectors; of the next episode where one ended.
         reward: ``[num_envs]``, float32.
         terminated: ``[num_envs]``, bool: the episode ended, nothing follows.
         truncated: ``[num_envs]``, bool: a time limit cut the episode; its value must be bootstrapped.
@@ -36,18 +65,31 @@ class Step:
 
 
 class VectorEnv(Protocol):
-    """What the collector needs of an environment."""
+    """What the collector needs of an environment.
+
+    Attributes:
+        num_envs: environments stepped together.
+        frame_shape: ``(height, width, channels)`` of images, or ``(features,)`` of vectors.
+        num_actions: how many discrete actions, or how long an action vector.
+        action_box: bounds of action vectors; None for discrete actions, and then it may be left out.
+        exact_resume: a restored state goes on exactly as the original would have.
+    """
 
     num_envs: int
-    frame_shape: tuple[int, int, int]
+    frame_shape: tuple[int, ...]
     num_actions: int
+    action_box: Box | None
     exact_resume: bool
 
     def observe(self) -> np.ndarray:
-        """The current frames ``[num_envs, height, width, channels]``, uint8."""
+        """The current frames ``[num_envs, *frame_shape]``, uint8 images or float32 vectors."""
 
     def send(self, actions: np.ndarray) -> None:
-        """Start a step with ``actions`` ``[num_envs]``, int; the caller may compute meanwhile."""
+        """Start a step; the caller may compute meanwhile.
+
+        Args:
+            actions: ``[num_envs]``, int, or ``[num_envs, num_actions]``, float32, in the box (``make_env`` clips them).
+        """
 
     def receive(self) -> Step:
         """The result of the step that :meth:`send` started."""
@@ -91,6 +133,7 @@ class EnvFamily:
         make: (game, options) -> vector environment.
         is_open: other names than ``games`` are passed on to the family.
         teacher: what `cosearch teacher` does otherwise than on Procgen: configuration values by dotted key, and ``network``.
+        run: what suits a search on its games better than the defaults: configuration values by dotted key.
     """
 
     name: str
@@ -99,6 +142,7 @@ class EnvFamily:
     make: Callable[[str, EnvOptions], VectorEnv]
     is_open: bool = False
     teacher: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    run: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments")
@@ -160,8 +204,13 @@ class CheckedEnv:
 
     def __init__(self, env: VectorEnv, name: str) -> None:
         self.env, self.name = env, name
-        self.num_envs, self.frame_shape, self.num_actions = env.num_envs, env.frame_shape, env.num_actions
+        self.num_envs, self.frame_shape, self.num_actions = env.num_envs, tuple(env.frame_shape), env.num_actions
+        self.action_box: Box | None = getattr(env, "action_box", None)
+        if self.action_box is not None and len(self.action_box.low) != self.num_actions:
+            raise EnvironmentFailedError(f"{name} has {self.num_actions} action components, but bounds for "
+                                         f"{len(self.action_box.low)}")
         self.exact_resume = env.exact_resume
+        self._dtype = frame_dtype(self.frame_shape)
 
     def _check(self, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
@@ -169,12 +218,20 @@ class CheckedEnv:
             raise EnvironmentFailedError(f"{self.name} returned {what} as {got}, expected {np.dtype(dtype)} {shape}")
         return array
 
+    def _check_frames(self, what: str, array: np.ndarray, *leading: int) -> np.ndarray:
+        self._check(what, array, (*leading, *self.frame_shape), self._dtype)
+        if self._dtype == np.float32 and not np.isfinite(array).all():
+            raise EnvironmentFailedError(f"{self.name} returned {what} that are not finite: {array}")
+        return array
+
     def observe(self) -> np.ndarray:
         """See :class:`VectorEnv`."""
-        return self._check("frames", self._call(self.env.observe), (self.num_envs, *self.frame_shape), np.uint8)
+        return self._check_frames("frames", self._call(self.env.observe), self.num_envs)
 
     def send(self, actions: np.ndarray) -> None:
-        """See :class:`VectorEnv`."""
+        """See :class:`VectorEnv`; action vectors are clipped to the box."""
+        if self.action_box is not None:
+            actions = self.action_box.clip(actions)
         self._call(lambda: self.env.send(actions))
 
     def receive(self) -> Step:
@@ -185,7 +242,7 @@ class CheckedEnv:
         """
         step = self._call(self.env.receive)
         n = (self.num_envs,)
-        self._check("frames", step.frames, (*n, *self.frame_shape), np.uint8)
+        self._check_frames("frames", step.frames, *n)
         self._check("reward", step.reward, n, np.float32)
         self._check("terminated", step.terminated, n, np.bool_)
         self._check("truncated", step.truncated, n, np.bool_)
@@ -194,7 +251,7 @@ class CheckedEnv:
             raise EnvironmentFailedError(f"{self.name} truncated the episodes of {sorted(cut)} but handed over last frames of "
                                          f"{sorted(step.last_frames)}: a truncated episode needs its last frame")
         for frame in step.last_frames.values():
-            self._check("a last frame", frame, self.frame_shape, np.uint8)
+            self._check_frames("a last frame", frame)
         if not np.isfinite(step.reward).all():
             raise EnvironmentFailedError(f"{self.name} returned a reward that is not finite: {step.reward}")
         return step

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import bootstrap
-from torch.nn import functional as F
 
 from cosearch.rl.envs import VectorEnv
+from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
-from latency_tables.errors import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.G
     """Play ``episodes`` whole episodes, an equal number in each environment (rounded up).
 
     Args:
-        forward: frames ``[batch, height, width, channels]`` -> logits ``[batch, actions]``, values ``[batch]``.
+        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
         env: fresh environment.
         episodes: at least this many.
         generator: CPU generator of the actions.
-        greedy: take the most likely action instead of sampling (Procgen's protocol samples).
+        greedy: take the most likely action (the mean of a Gaussian) instead of sampling (Procgen's protocol samples).
 
     Raises:
         NonFiniteError: the network returned NaN or infinity.
@@ -58,22 +57,14 @@ def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.G
     quota = -(-episodes // env.num_envs)
     finished: list[list[float]] = [[] for _ in range(env.num_envs)]
     running = np.zeros(env.num_envs)
-    frames = env.observe()
-    with torch.inference_mode():
-        while min(len(f) for f in finished) < quota:
-            logits = forward(torch.from_numpy(np.ascontiguousarray(frames)))[0].float()
-            if not torch.isfinite(logits).all():
-                raise NonFiniteError("the policy returned NaN or infinite logits during an evaluation")
-            if greedy:
-                actions = logits.argmax(-1)
-            else:
-                actions = torch.multinomial(F.softmax(logits, dim=-1), 1, generator=generator)[:, 0]
-            env.send(actions.numpy())
-            step = env.receive()
-            frames = step.frames
-            running += step.reward
-            for i in np.flatnonzero(step.terminated | step.truncated):
-                if len(finished[i]) < quota:
-                    finished[i].append(float(running[i]))
-                running[i] = 0.0
+    frames, policy = env.observe(), policy_of(env)
+    while min(len(f) for f in finished) < quota:
+        env.send(act(forward, frames, policy, generator, greedy=greedy))
+        step = env.receive()
+        frames = step.frames
+        running += step.reward
+        for i in np.flatnonzero(step.terminated | step.truncated):
+            if len(finished[i]) < quota:
+                finished[i].append(float(running[i]))
+            running[i] = 0.0
     return Score(tuple(r for part in finished for r in part))

@@ -1,4 +1,4 @@
-"""ALE and any Gymnasium id with image observations and discrete actions.
+"""ALE and any Gymnasium id with images or vectors as observations, and discrete actions or vectors in a box.
 
 Resume: such environments cannot save their state, but they are deterministic after ``reset(seed)``. Each episode has a seed of
 its own; the actions of the running episode are recorded, and a restore plays them again.
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
+from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
 
+GYM_EXAMPLES = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "MountainCarContinuous-v0", "LunarLander-v3",
+                "CarRacing-v3")
 ALE_EXAMPLES = ("Breakout", "Pong", "SpaceInvaders", "Qbert", "Seaquest", "BeamRider")
 
 
@@ -23,12 +25,12 @@ class ReplayedEnvs:
 
     Args:
         make: () -> one Gymnasium environment.
-        to_frame: observation -> uint8 ``[height, width, channels]``.
+        to_frame: observation -> uint8 ``[height, width, channels]`` or float32 ``[features]``.
         options: number and seed.
         on_reset: (one environment) -> None, called before each reset, for what a reset with a seed leaves as it was.
 
     Raises:
-        EnvironmentFailedError: actions that are not discrete.
+        EnvironmentFailedError: actions that are neither discrete nor vectors.
     """
 
     exact_resume = True
@@ -42,14 +44,12 @@ class ReplayedEnvs:
         on_reset: Callable[[Any], None] = lambda env: None,
     ) -> None:
         self._envs = [make() for _ in range(options.num_envs)]
-        space = self._envs[0].action_space
-        if type(space).__name__ != "Discrete":
-            raise EnvironmentFailedError(f"expected discrete actions, got {space}")
-        self.num_envs, self.num_actions = options.num_envs, int(space.n)
+        self.num_envs, self.num_actions, self.action_box = options.num_envs, *_actions_of(self._envs[0].action_space)
+        self._action_dtype = np.int64 if self.action_box is None else np.float32
         self._on_reset = on_reset
         self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
-        self._actions: list[list[int]] = [[] for _ in self._envs]
+        self._actions: list[list[Any]] = [[] for _ in self._envs]
         frames = [self._reset(i) for i in range(self.num_envs)]
         self.frame_shape = tuple(frames[0].shape)
         self._frames = np.stack(frames)
@@ -74,7 +74,7 @@ class ReplayedEnvs:
         reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         last: dict[int, np.ndarray] = {}
         for i, env in enumerate(self._envs):
-            action = int(self._pending[i])
+            action = int(self._pending[i]) if self.action_box is None else self._pending[i].copy()
             observation, reward[i], terminated[i], cut, _ = env.step(action)
             truncated[i] = cut and not terminated[i]
             self._actions[i].append(action)
@@ -94,7 +94,7 @@ class ReplayedEnvs:
             "episodes": torch.from_numpy(self._episodes.copy()),
             "seed": self._seed,
             "frames": torch.from_numpy(self._frames.copy()),
-            "actions": [torch.tensor(actions, dtype=torch.int32) for actions in self._actions],
+            "actions": [torch.from_numpy(np.array(actions, dtype=self._action_dtype)) for actions in self._actions],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -105,7 +105,8 @@ class ReplayedEnvs:
         """
         self._seed = state["seed"]
         self._episodes = state["episodes"].numpy().copy()
-        self._actions = [part.tolist() for part in state["actions"]]
+        recorded = [part.numpy().astype(self._action_dtype) for part in state["actions"]]
+        self._actions = [part.tolist() if self.action_box is None else list(part) for part in recorded]
         for i, env in enumerate(self._envs):
             self._frames[i] = self._reset(i)
             for action in self._actions[i]:
@@ -121,6 +122,15 @@ class ReplayedEnvs:
         """See ``VectorEnv``."""
         for env in self._envs:
             env.close()
+
+
+def _actions_of(space: Any) -> tuple[int, Box | None]:
+    """How many actions, and their box where they are vectors."""
+    if type(space).__name__ == "Discrete":
+        return int(space.n), None
+    if type(space).__name__ == "Box" and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+        return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
+    raise EnvironmentFailedError(f"expected discrete actions or vectors of floats, got {space}")
 
 
 def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
@@ -142,11 +152,12 @@ def _image(observation: Any) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.dtype != np.uint8:
-        raise EnvironmentFailedError(
-            f"expected uint8 images [height, width, channels], got {array.dtype} {array.shape}: "
-            "vector observations need a space for vectors, which this version does not have"
-        )
+        raise EnvironmentFailedError(f"expected uint8 images [height, width, channels], got {array.dtype} {array.shape}")
     return array
+
+
+def _vector(observation: Any) -> np.ndarray:
+    return np.array(observation, dtype=np.float32)
 
 
 def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
@@ -172,17 +183,27 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     probe = make()
     frames, actions = probe.observation_space, probe.action_space
     probe.close()
-    if type(actions).__name__ != "Discrete":
-        raise ConfigError(f"gym:{game} has actions {actions}, expected discrete ones: continuous actions are not supported")
-    if frames.dtype != np.uint8 or len(frames.shape or ()) not in (2, 3):
-        raise ConfigError(f"gym:{game} has observations {frames}, expected uint8 images [height, width, channels]: "
-                          "vector observations need a space for vectors, which this version does not have")
-    return ReplayedEnvs(make, _image, options)
+    try:
+        _actions_of(actions)
+    except EnvironmentFailedError as error:
+        raise ConfigError(f"gym:{game}: {error}") from error
+    dimensions = len(getattr(frames, "shape", None) or ())
+    if getattr(frames, "dtype", None) == np.uint8 and dimensions in (2, 3):
+        return ReplayedEnvs(make, _image, options)
+    if type(frames).__name__ == "Box" and dimensions == 1:
+        return ReplayedEnvs(make, _vector, options)
+    raise ConfigError(f"gym:{game} has observations {frames}, expected uint8 images [height, width, channels] or a Box of one "
+                      "dimension; a wrapper of yours, registered under an id of its own, can make it such")
 
 
 ENVIRONMENTS.register(
     EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True)
 )
+GYM_RUN = {  # small networks on vectors, dense rewards: few environments, many epochs, float32; close to PPO's own settings
+    "env.num_envs": 16, "rl.rollout_steps": 128, "rl.epochs": 10, "rl.minibatch": 128, "rl.micro_batch": 128, "rl.lr": 1e-3,
+    "rl.gamma": 0.98, "rl.value_weight": 0.5, "rl.entropy_weight": 0.0, "rl.max_grad_norm": 0.5, "rl.bf16": False,
+}
 ENVIRONMENTS.register(
-    EnvFamily("gym", "any Gymnasium id with image observations and discrete actions", ("CarRacing-v3",), _make_gym, True)
+    EnvFamily("gym", "any Gymnasium id: images or vectors, discrete or continuous actions", GYM_EXAMPLES, _make_gym, True,
+              teacher=GYM_RUN, run=GYM_RUN)
 )

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from cosearch.rl.envs import VectorEnv
+from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import RECENT_EPISODES, Forward
-from latency_tables.errors import NonFiniteError
 
 
 class HeldOut:
@@ -26,7 +25,7 @@ class HeldOut:
     """
 
     def __init__(self, env: VectorEnv, generator: torch.Generator) -> None:
-        self.env, self.generator = env, generator
+        self.env, self.generator, self._policy = env, generator, policy_of(env)
         self._returns = np.zeros(env.num_envs)
         self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
 
@@ -34,7 +33,7 @@ class HeldOut:
         """Step each environment ``steps`` times, actions sampled.
 
         Args:
-            forward: frames ``[envs, height, width, channels]`` -> logits ``[envs, actions]``, values ``[envs]``.
+            forward: frames ``[envs, *frame_shape]`` -> policy outputs ``[envs, outputs]``, values ``[envs]``.
             steps: steps of each environment.
 
         Raises:
@@ -42,18 +41,14 @@ class HeldOut:
             EnvironmentFailedError: an environment failed.
         """
         frames = self.env.observe()
-        with torch.inference_mode():
-            for _ in range(steps):
-                logits = forward(torch.from_numpy(np.ascontiguousarray(frames)))[0].float()
-                if not torch.isfinite(logits).all():
-                    raise NonFiniteError("the policy returned NaN or infinite logits on held-out levels")
-                self.env.send(torch.multinomial(F.softmax(logits, dim=-1), 1, generator=self.generator)[:, 0].numpy())
-                step = self.env.receive()
-                frames = step.frames
-                self._returns += step.reward
-                for i in np.flatnonzero(step.terminated | step.truncated):
-                    self._recent.append(float(self._returns[i]))
-                    self._returns[i] = 0.0
+        for _ in range(steps):
+            self.env.send(act(forward, frames, self._policy, self.generator))
+            step = self.env.receive()
+            frames = step.frames
+            self._returns += step.reward
+            for i in np.flatnonzero(step.terminated | step.truncated):
+                self._recent.append(float(self._returns[i]))
+                self._returns[i] = 0.0
 
     @property
     def score(self) -> float | None:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cosearch.rl import losses
 from cosearch.rl.lanes import Lanes
+from cosearch.rl.policy import Categorical, Policy
 from cosearch.rl.rollout import Forward, Rollout
 from latency_tables.errors import ConfigError, NonFiniteError
 
@@ -103,6 +103,7 @@ class Learner:
 
     def __init__(self, options: LearnerOptions, generator: torch.Generator, lanes: Lanes | None = None) -> None:
         self.options, self.generator, self.lanes = options, generator, lanes or Lanes()
+        self._policy: Policy = Categorical()  # of the rollout that is learned from
 
     def update(self, subject: Subject, actors: Sequence[Forward], rollout: Rollout,
                distillation: Distillation | None) -> dict[str, float]:
@@ -120,7 +121,8 @@ class Learner:
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite; no weight has been changed by that minibatch.
         """
-        steps, n = rollout.actions.shape
+        steps, n = rollout.value.shape
+        self._policy = rollout.policy
         share = n // len(actors)
         size = min(self.options.minibatch, steps * share)
         sums: dict[str, float] = {}
@@ -206,28 +208,28 @@ class Learner:
 
     def _loss(self, forward: Forward, data: dict[str, Tensor], advantage: Tensor,
               distillation: Distillation | None) -> tuple[Tensor, dict[str, Tensor]]:
-        o = self.options
-        logits, value = forward(data["frames"])
-        log_probs = F.log_softmax(logits.float(), dim=-1)
-        value = value.float()
-        log_prob = log_probs.gather(1, data["actions"][:, None])[:, 0]
+        o, policy = self.options, self._policy
+        outputs, value = forward(data["frames"])
+        parameters, value = policy.read(outputs), value.float()
+        log_prob = policy.log_prob(parameters, data["actions"])
         log_ratio = log_prob - data["log_prob"]
         if o.algorithm == "ppo":
-            policy = losses.ppo_policy_loss(log_prob, data["log_prob"], advantage, o.clip)
+            actor = losses.ppo_policy_loss(log_prob, data["log_prob"], advantage, o.clip)
         else:
-            policy = losses.a2c_policy_loss(log_prob, advantage)
+            actor = losses.a2c_policy_loss(log_prob, advantage)
         critic = losses.value_loss(value, data["target"], data["value"], o.clip if o.value_clip else None)
-        entropy = losses.entropy(log_probs)
-        loss = policy + o.value_weight * critic - o.entropy_weight * entropy
-        terms = {"loss_policy": policy, "loss_value": critic, "entropy": entropy,
+        entropy = policy.entropy(parameters)
+        loss = actor + o.value_weight * critic - o.entropy_weight * entropy
+        terms = {"loss_policy": actor, "loss_value": critic, "entropy": entropy,
                  "kl_policy": (log_ratio.exp() - 1.0 - log_ratio).mean(),
                  "clip_fraction": ((log_ratio.exp() - 1.0).abs() > o.clip).float().mean()}
         if distillation is not None:
-            actor = losses.actor_distillation(log_probs, data["teacher_log_probs"])
+            teacher_actor = policy.divergence(parameters, data["teacher_policy"])
             teacher_critic = losses.critic_distillation(value, data["teacher_value"])
-            loss = loss + distillation.actor * actor + distillation.critic * teacher_critic
-            agree = (log_probs.argmax(-1) == data["teacher_log_probs"].argmax(-1)).float().mean()
-            terms |= {"distill_actor": actor, "distill_critic": teacher_critic, "teacher_agreement": agree}
+            loss = loss + distillation.actor * teacher_actor + distillation.critic * teacher_critic
+            agree = policy.agreement(parameters, data["teacher_policy"])
+            terms |= {"distill_actor": teacher_actor, "distill_critic": teacher_critic}
+            terms |= {} if agree is None else {"teacher_agreement": agree}
         return loss, terms
 
 
@@ -254,4 +256,4 @@ def _leaves(loss: Tensor) -> list[Tensor]:
 
 def _flatten(rollout: Rollout) -> dict[str, Tensor]:
     values: dict[str, Any] = {key: getattr(rollout, key) for key in Rollout.__dataclass_fields__}
-    return {key: value.flatten(0, 1) for key, value in values.items() if value is not None}
+    return {key: value.flatten(0, 1) for key, value in values.items() if isinstance(value, Tensor)}

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from cosearch.rl.envs import VectorEnv
+from cosearch.rl.envs import VectorEnv, frame_dtype
 from cosearch.rl.losses import gae
+from cosearch.rl.policy import Categorical, Policy, policy_of
 from latency_tables.errors import NonFiniteError, ShapeError
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -27,11 +27,12 @@ class Rollout:
     """Experience of ``time`` steps in ``envs`` environments; all tensors on the CPU.
 
     Attributes:
-        frames: ``[time, envs, height, width, channels]``, uint8.
-        actions: ``[time, envs]``, int64.
+        frames: ``[time, envs, *frame_shape]``, uint8 images or float32 vectors.
+        actions: ``[time, envs]``, int64, or ``[time, envs, size]``, float32, not clipped.
         log_prob, value, advantage, target: ``[time, envs]``, float32; value and target in normalised reward units.
-        teacher_log_probs: ``[time, envs, actions]`` or None.
+        teacher_policy: ``[time, envs, outputs]`` or None: parameters of the teacher's policy, log-probabilities if discrete.
         teacher_value: ``[time, envs]`` or None.
+        policy: the distribution that drew the actions.
     """
 
     frames: Tensor
@@ -40,8 +41,9 @@ class Rollout:
     value: Tensor
     advantage: Tensor
     target: Tensor
-    teacher_log_probs: Tensor | None = None
+    teacher_policy: Tensor | None = None
     teacher_value: Tensor | None = None
+    policy: Policy = Categorical()
 
 
 class RewardScale:
@@ -100,6 +102,7 @@ class Collector:
     def __init__(self, env: VectorEnv, num_steps: int, *, gamma: float, lam: float, scale: RewardScale,
                  generator: torch.Generator) -> None:
         self.env, self.num_steps, self.gamma, self.lam, self.scale, self.generator = env, num_steps, gamma, lam, scale, generator
+        self.policy = policy_of(env)
         self.returns = np.zeros(env.num_envs, dtype=np.float64)
         self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.episodes = 0
@@ -108,8 +111,8 @@ class Collector:
         """One rollout; the environments are shared evenly among the actors, in order.
 
         Args:
-            actors: frames ``[batch, height, width, channels]`` -> logits ``[batch, actions]``, values ``[batch]``.
-            watch: told at each step all frames of the rollout ``[time * envs, height, width, channels]`` and how many are known.
+            actors: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+            watch: told at each step all frames of the rollout ``[time * envs, *frame_shape]`` and how many are known.
 
         Raises:
             ShapeError: the number of environments is no multiple of the number of actors.
@@ -121,8 +124,8 @@ class Collector:
             raise ShapeError(f"{n} environments cannot be shared evenly by {len(actors)} paths: "
                              "set env.num_envs to a multiple of strategy.paths_per_rollout")
         share = n // len(actors)
-        frames = np.empty((steps, n, *env.frame_shape), dtype=np.uint8)
-        actions, log_prob = torch.empty(steps, n, dtype=torch.int64), torch.empty(steps, n)
+        frames = np.empty((steps, n, *env.frame_shape), dtype=frame_dtype(env.frame_shape))
+        actions, log_prob = self.policy.room(steps, n), torch.empty(steps, n)
         value = np.empty((steps + 1, n), dtype=np.float32)
         reward, done = np.empty((steps, n), dtype=np.float32), np.empty((steps, n), dtype=np.bool_)
         flat = torch.from_numpy(frames).flatten(0, 1)
@@ -133,12 +136,12 @@ class Collector:
                 if watch is not None:
                     watch(flat, (t + 1) * n)
                 parts = [actor(torch.from_numpy(frames[t, i * share:(i + 1) * share])) for i, actor in enumerate(actors)]
-                log_probs = F.log_softmax(torch.cat([logits for logits, _ in parts]).float(), dim=-1)
-                if not torch.isfinite(log_probs).all():
+                parameters = self.policy.read(torch.cat([outputs for outputs, _ in parts]))
+                if not torch.isfinite(parameters).all():
                     raise NonFiniteError(f"the policy returned NaN or infinite action probabilities at step {t} of a rollout")
-                chosen = torch.multinomial(log_probs.exp(), 1, generator=self.generator)
-                env.send(chosen[:, 0].numpy())
-                actions[t], log_prob[t] = chosen[:, 0], log_probs.gather(1, chosen)[:, 0]  # while the environments step
+                actions[t] = self.policy.sample(parameters, self.generator)
+                env.send(actions[t].numpy())
+                log_prob[t] = self.policy.log_prob(parameters, actions[t])  # while the environments step
                 value[t] = torch.cat([v for _, v in parts]).float().numpy()
                 step = env.receive()
                 now, done[t] = step.frames, step.terminated | step.truncated
@@ -150,7 +153,7 @@ class Collector:
                                       for i, actor in enumerate(actors)]).float().numpy()
         advantage = gae(reward, value, done, gamma=self.gamma, lam=self.lam)
         return Rollout(torch.from_numpy(frames), actions, log_prob, torch.from_numpy(value[:-1].copy()),
-                       torch.from_numpy(advantage), torch.from_numpy(advantage + value[:-1]))
+                       torch.from_numpy(advantage), torch.from_numpy(advantage + value[:-1]), policy=self.policy)
 
     def _count(self, reward: np.ndarray, done: np.ndarray) -> None:
         self.returns += reward

@@ -85,6 +85,10 @@ class NetworkSubject:
         self.optimiser.step()
         return norm
 
+    def see(self, frames: Tensor) -> None:
+        """See ``Trainable``: statistics of vectors ``[time, envs, features]``; after the update, which uses those that acted."""
+        self.network.ends.see(frames)
+
     def metrics(self) -> dict[str, Any]:
         """Nothing beyond the learner's."""
         return {}

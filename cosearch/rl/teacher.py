@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch.nn import functional as F
 
 from cosearch.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
@@ -44,6 +43,7 @@ class TeacherRecord:
         reward_std: divisor of the rewards that its values mean, in units of reward; None as for ``gamma``.
         provenance: command, seed, steps, levels, scores with intervals and episodes.
         path: of the JSON file, or of the ONNX file.
+        policy: what its outputs mean, ``categorical`` or ``gaussian``.
     """
 
     name: str
@@ -54,6 +54,7 @@ class TeacherRecord:
     reward_std: float | None
     provenance: dict[str, Any]
     path: Path
+    policy: str = "categorical"
 
     @property
     def weights_path(self) -> Path:
@@ -133,14 +134,15 @@ def read_record(path: Path) -> TeacherRecord:
             raise ConfigError(f"{path}: expected format {FORMAT!r}, got {values['format']!r}")
         return TeacherRecord(Path(path).stem, values["env"], values["description"],
                              tuple(OpSpec.from_dict(op) for op in values["operations"]), float(values["gamma"]),
-                             float(values["reward_std"]), values["provenance"], Path(path))
+                             float(values["reward_std"]), values["provenance"], Path(path),
+                             values.get("policy", "categorical"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {error}") from error
 
 
 def save_teacher(path: Path, network: AgentNetwork, *, env: str, description: str, gamma: float, reward_std: float,
                  provenance: dict[str, Any]) -> TeacherRecord:
-    """Write ``path`` (.json) and the weights beside it in float16.
+    """Write ``path`` (.json) and the weights beside it in float16 (the statistics of vector observations in float32).
 
     Args:
         path: of the JSON file.
@@ -150,10 +152,12 @@ def save_teacher(path: Path, network: AgentNetwork, *, env: str, description: st
     Raises:
         RunFailedError: the disk is full or refuses the write; what was there is intact.
     """
-    weights = {key: value.detach().cpu().contiguous().half() for key, value in network.state_dict().items()}
+    statistics = {name for name, _ in network.named_buffers()}
+    weights = {key: value.detach().cpu().contiguous().to(torch.float32 if key in statistics else torch.float16)
+               for key, value in network.state_dict().items()}
     write_bytes_atomic(path.with_suffix(".safetensors"), save(weights))
     values = {"format": FORMAT, "env": env, "description": description, "gamma": gamma, "reward_std": reward_std,
-              "provenance": provenance, "operations": [op.to_dict() for op in network.ops]}
+              "policy": network.ends.policy, "provenance": provenance, "operations": [op.to_dict() for op in network.ops]}
     write_bytes_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
     return read_record(path)
 
@@ -186,7 +190,7 @@ class Teacher:
         return Labelling(self.forward, lanes, CHUNK)
 
     def label(self, rollout: Rollout, labelling: Labelling | None = None) -> None:
-        """Fill ``rollout.teacher_log_probs`` ``[time, envs, actions]`` and ``teacher_value`` ``[time, envs]``.
+        """Fill ``rollout.teacher_policy`` ``[time, envs, outputs]`` and ``teacher_value`` ``[time, envs]``.
 
         Args:
             rollout: the experience.
@@ -197,13 +201,13 @@ class Teacher:
         """
         if labelling is None:
             labelling = self.labelling(Lanes())
-            labelling.frames(rollout.frames.flatten(0, 1), rollout.actions.numel())
+            labelling.frames(rollout.frames.flatten(0, 1), rollout.value.numel())
         parts = labelling.result()
-        logits = torch.cat([part[0] for part in parts]).float()
-        if rollout.actions.max() >= logits.shape[-1]:
-            raise ShapeError(f"the teacher has {logits.shape[-1]} actions, the student took action {int(rollout.actions.max())}")
-        shape = rollout.actions.shape
-        rollout.teacher_log_probs = F.log_softmax(logits, -1).clone().view(*shape, -1)
+        outputs = torch.cat([part[0] for part in parts]).float()
+        if rollout.policy.name == "categorical" and rollout.actions.max() >= outputs.shape[-1]:
+            raise ShapeError(f"the teacher has {outputs.shape[-1]} actions, the student took action {int(rollout.actions.max())}")
+        shape = rollout.value.shape
+        rollout.teacher_policy = rollout.policy.read(outputs).clone().view(*shape, -1)
         rollout.teacher_value = torch.cat([part[1] for part in parts]).float().clone().view(shape)
 
 
@@ -215,7 +219,7 @@ def load_network(record: TeacherRecord) -> AgentNetwork:
     """
     path = record.path.with_suffix(".safetensors")
     try:
-        network = AgentNetwork(record.ops, torch.Generator().manual_seed(0))
+        network = AgentNetwork(record.ops, torch.Generator().manual_seed(0), policy=record.policy)
         network.load_state_dict({key: value.float() for key, value in load_file(str(path)).items()})
     except (OSError, SafetensorError, RuntimeError, CosearchError) as error:
         raise ConfigError(f"{path}: cannot be read as the weights of teacher {record.name!r}: {error}") from error

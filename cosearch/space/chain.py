@@ -6,14 +6,12 @@ Fu et al., A3C-S (DAC 2021, arXiv 2106.06577) and A2D (arXiv 2012.13091). Differ
 """
 from __future__ import annotations
 
-import difflib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
+from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 
@@ -37,6 +35,10 @@ class ChainConfig:
     stage_strides: tuple[int, ...] = (1, 2, 2)
     candidates: tuple[str, ...] = CHAIN_CANDIDATES
     hidden: int = 128
+
+
+SMALL_FRAMES = {"stem_channels": 16, "stem_kernel": 3, "stem_stride": 1, "stage_channels": [16, 32], "stage_repeats": [2, 3],
+                "stage_strides": [1, 2], "hidden": 128}
 
 
 def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
@@ -67,24 +69,16 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_acti
             points.append(ChoicePoint(f"stage{stage}.cell{cell + 1}", tuple(config.candidates), specs))
             c, h, w = out, (h - 1) // step + 1, (w - 1) // step + 1
     head = OpSpec("head", c, h, w, num_actions + 1, hidden=config.hidden, activation="none")
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    return SearchSpace("chain", plain, tuple(frame_shape), num_actions, stem, tuple(points), head)
+    return SearchSpace("chain", plain_values(config), tuple(frame_shape), num_actions, stem, tuple(points), head)
 
 
-def _make(values: dict[str, Any], frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
-    known = [field.name for field in fields(ChainConfig)]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            raise ConfigError(f"space.values.{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-                              + f" The chain space has {', '.join(known)}")
-    try:
-        config = TypeAdapter(ChainConfig).validate_python(values)
-    except ValidationError as error:
-        lines = [f"space.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
-                 for item in error.errors()]
-        raise ConfigError("; ".join(lines)) from error
-    return chain_space(config, frame_shape, num_actions)
+def _suited(frame_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Frames below 32 pixels start from a stem without stride and have two stages."""
+    return dict(SMALL_FRAMES) if min(frame_shape[:2]) < 32 else {}
 
 
-SPACES.register(SpaceEntry("chain", "a chain of cells in stages, nine candidates each (A3C-S, A2D)", _make))
+SPACES.register(SpaceEntry(
+    "chain", "a chain of cells in stages, nine candidates each (A3C-S, A2D)",
+    lambda values, frame_shape, num_actions: chain_space(read_values("chain", ChainConfig, values), frame_shape, num_actions),
+    is_default=True, suited=_suited,
+))

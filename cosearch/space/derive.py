@@ -131,10 +131,10 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
     Returns:
         A network whose output equals the supernet's along the same path.
     """
-    network = AgentNetwork(architecture.ops(), generator, architecture.wiring())
+    network = AgentNetwork(architecture.ops(), generator, architecture.wiring(), architecture.space.policy)
     if supernet is not None:
         head_like(network, supernet)
-        supernet.copy_into(architecture, network.blocks)
+        supernet.copy_into(architecture, network.blocks, network.ends)
     return network
 
 

@@ -114,8 +114,9 @@ def check_wiring(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]]) -> None
     Raises:
         ShapeError: no stem, no head, a block that reads a later one, or two that do not fit.
     """
-    if len(ops) < 2 or ops[0].kind != "stem" or ops[-1].kind != "head":
-        raise ShapeError(f"a network starts with a stem and ends with a head, got {[op.kind for op in ops]}")
+    if len(ops) < 2 or ops[0].kind not in ("stem", "linear") or ops[-1].kind != "head":
+        raise ShapeError("a network starts with a stem (or with a linear block, for vectors) and ends with a head, "
+                         f"got {[op.kind for op in ops]}")
     if len(wiring) != len(ops) or len(wiring[0]):
         raise ShapeError(f"a network of {len(ops)} blocks needs the inputs of each, none for the stem; got {list(wiring)}")
     for index, (op, inputs) in enumerate(zip(ops, wiring)):

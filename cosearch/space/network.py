@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.ends import AgentEnds
 from cosearch.space.graph import chain_wiring, check_wiring
 from cosearch.space.operations import build_block
 from latency_tables.errors import ShapeError
@@ -19,19 +20,22 @@ class AgentNetwork(nn.Module):
     """Actor and critic over a graph of blocks.
 
     Args:
-        ops: stem first, head last, in order of execution.
+        ops: stem first (a ``linear`` block where observations are vectors), head last, in order of execution.
         generator: CPU generator of the first weights.
         wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
+        policy: ``categorical`` or ``gaussian``, see :class:`AgentEnds`.
 
     Raises:
         ShapeError: two blocks do not fit.
     """
 
-    def __init__(self, ops: Sequence[OpSpec], generator: torch.Generator, wiring: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, ops: Sequence[OpSpec], generator: torch.Generator, wiring: Sequence[Sequence[int]] | None = None,
+                 policy: str = "categorical") -> None:
         super().__init__()
         self.wiring = chain_wiring(len(ops)) if wiring is None else tuple(tuple(inputs) for inputs in wiring)
         check_wiring(ops, self.wiring)
         self.ops = tuple(ops)
+        self.ends = AgentEnds(ops[0], ops[-1], policy)
         self.blocks = nn.ModuleList(build_block(op, generator) for op in ops)
         reads = [i for inputs in self.wiring for i in inputs]
         self._last = {i: index for index, inputs in enumerate(self.wiring) for i in inputs}  # the last block that reads each
@@ -39,22 +43,30 @@ class AgentNetwork(nn.Module):
             raise ShapeError(f"blocks {sorted(set(range(len(ops) - 1)) - set(reads))} are read by none")
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Action logits and value.
+        """Policy outputs and value.
 
         Args:
-            frames: ``[batch, height, width, channels]``, uint8.
+            frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
 
         Returns:
-            Logits ``[batch, actions]`` and value ``[batch]``.
+            Logits ``[batch, actions]``, or means and log standard deviations ``[batch, 2 size]``; and value ``[batch]``.
         """
-        values = {0: self.blocks[0](frames)}
+        return self.ends.leave(self.raw(frames))
+
+    def raw(self, frames: Tensor) -> Tensor:
+        """Outputs of the head: ``[batch, actions + 1]``."""
+        values = {0: self.blocks[0](self.ends.enter(frames))}
         for index, inputs in enumerate(self.wiring[1:], 1):
             values[index] = self.blocks[index](*(values[i] for i in inputs))
             for i in inputs:
                 if self._last[i] == index:
                     values.pop(i, None)  # read for the last time: its memory is free
-        x = values[len(self.blocks) - 1]
-        return x[:, :-1], x[:, -1]
+        return values[len(self.blocks) - 1]
+
+    def fold(self) -> None:
+        """Put the normalisation of vectors into the first layer, for the export; images need none."""
+        if self.ends.takes_vectors:
+            self.ends.fold_into(self.blocks[0].linear)
 
 
 def check_chain(ops: Sequence[OpSpec]) -> None:
@@ -104,6 +116,19 @@ def nature_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSp
                          activation="none")]
 
 
+def mlp(frame_shape: tuple[int], num_actions: int, widths: Sequence[int] = (64, 64)) -> list[OpSpec]:
+    """Blocks of the fixed agent for vectors: tanh layers, actor and critic on one trunk (Schulman et al. 2017, section 6.1).
+
+    Args:
+        frame_shape: ``(features,)``.
+        num_actions: discrete actions, or length of an action vector.
+        widths: of the layers.
+    """
+    sizes = [*frame_shape, *widths]
+    layers = [OpSpec("linear", a, 1, 1, b, activation="tanh") for a, b in zip(sizes, sizes[1:])]
+    return [*layers, OpSpec("head", sizes[-1], 1, 1, num_actions + 1, activation="none")]
+
+
 def minatar_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
     """Blocks of MinAtar's own network (Young & Tian 2019): one convolution 3x3 of 16 channels, one layer of 128.
 
@@ -116,16 +141,23 @@ def minatar_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpS
     return [stem, OpSpec("head", 16, stem.out_height, stem.out_width, num_actions + 1, hidden=128, activation="none")]
 
 
-def fixed_agents(frame_shape: tuple[int, int, int], num_actions: int) -> dict[str, list[OpSpec]]:
+def fixed_agents(frame_shape: tuple[int, ...], num_actions: int) -> dict[str, list[OpSpec]]:
     """All fixed agents that fit these frames, by name: the reference agents, and networks that only serve as teachers."""
     agents = reference_agents(frame_shape, num_actions)
-    if min(frame_shape[:2]) < 32:
+    if len(frame_shape) == 3 and min(frame_shape[:2]) < 32:
         agents["minatar-cnn"] = minatar_cnn(frame_shape, num_actions)
     return agents
 
 
-def reference_agents(frame_shape: tuple[int, int, int], num_actions: int) -> dict[str, list[OpSpec]]:
-    """The fixed agents that fit these frames, by name."""
+def reference_agents(frame_shape: tuple[int, ...], num_actions: int) -> dict[str, list[OpSpec]]:
+    """The fixed agents that fit these observations, by name; the first one is what latency targets are shares of.
+
+    Args:
+        frame_shape: ``(height, width, channels)`` of images, or ``(features,)`` of vectors.
+        num_actions: discrete actions, or length of an action vector.
+    """
+    if len(frame_shape) == 1:
+        return {"mlp-64x64": mlp(frame_shape, num_actions)}
     agents = {"impala-cnn": impala_cnn(frame_shape, num_actions)}
     if min(frame_shape[:2]) >= 36:
         agents["nature-cnn"] = nature_cnn(frame_shape, num_actions)

@@ -88,22 +88,55 @@ class Residual(nn.Module):
 
 
 class Head(nn.Module):
-    """``head``: features ``[batch, channels, height, width]`` -> action logits and value ``[batch, actions + 1]``."""
+    """``head``: features ``[batch, channels, height, width]`` or ``[batch, channels]`` -> actions and value."""
 
     def __init__(self, spec: OpSpec) -> None:
         super().__init__()
         self.relu = spec.activation == "relu"
-        self.hidden = nn.Linear(spec.in_channels * spec.in_height * spec.in_width, spec.hidden)
-        self.outputs = nn.Linear(spec.hidden, spec.out_channels)
+        features = spec.in_channels * spec.in_height * spec.in_width
+        self.hidden = nn.Linear(features, spec.hidden) if spec.hidden else None
+        self.outputs = nn.Linear(spec.hidden or features, spec.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[batch, channels, height, width]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two."""
+        """``[batch, channels, ...]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two."""
         x = F.relu(x) if self.relu else x
-        return self.outputs(F.relu(self.hidden(flatten(x))))
+        x = flatten(x) if x.dim() > 2 else x
+        return self.outputs(x if self.hidden is None else F.relu(self.hidden(x)))
+
+
+class Linear(nn.Module):
+    """``linear``: linear layer, bias, activation, on vectors."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.linear = nn.Linear(spec.in_channels, spec.out_channels)
+        self.activation = spec.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, in]`` -> ``[batch, out]``."""
+        return _ACTIVATIONS[self.activation](self.linear(x))
+
+
+class Mlp(nn.Module):
+    """``mlp``: linear, activation, linear; added to the input where the width is kept."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(spec.in_channels, spec.hidden)
+        self.outputs = nn.Linear(spec.hidden, spec.out_channels)
+        self.activation, self.sums = spec.activation, spec.sums_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, in]`` -> ``[batch, out]``."""
+        y = self.outputs(_ACTIVATIONS[self.activation](self.hidden(x)))
+        return x + y if self.sums else y
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "tanh": torch.tanh}
 
 
 _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
-    "stem": Stem, "conv": Conv, "mbconv": InvertedResidual, "residual": Residual, "head": Head,
+    "stem": Stem, "conv": Conv, "mbconv": InvertedResidual, "residual": Residual, "head": Head, "linear": Linear, "mlp": Mlp,
     "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding), **CELL_BUILDERS,
 }
 
@@ -139,6 +172,12 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
         with torch.no_grad():  # features are never negative behind a ReLU, so a centre tap of 1 passes them on as they are
             block.conv.weight.mul_(0.3)
             block.conv.weight[range(spec.out_channels), range(spec.out_channels), spec.kernel // 2, spec.kernel // 2] += 1.0
+    if isinstance(block, Linear) and spec.in_channels == spec.out_channels:
+        with torch.no_grad():
+            block.linear.weight.mul_(0.3).add_(torch.eye(spec.out_channels))
+    if isinstance(block, Mlp) and block.sums:
+        with torch.no_grad():
+            block.outputs.weight.mul_(0.3)
     if isinstance(block, InvertedResidual) and block.sums:
         with torch.no_grad():
             block.project.weight.mul_(0.3)
@@ -161,6 +200,7 @@ class CandidateOp:
         make_spec: (in_channels, height, width, out_channels, stride) -> the block, or None for the identity.
         keeps_channels: it cannot change the number of channels.
         zero: it stands for no connection at all; its block is None.
+        takes: ``frames``: feature maps of any size; ``vectors``: height and width are 1, the stride too.
     """
 
     name: str
@@ -168,6 +208,7 @@ class CandidateOp:
     make_spec: Callable[[int, int, int, int, int], OpSpec | None]
     keeps_channels: bool = False
     zero: bool = False
+    takes: str = "frames"
 
 
 OPERATIONS: Registry[CandidateOp] = Registry("operation", entry_point_group="cosearch.operations")
@@ -193,6 +234,28 @@ def _register_chain_candidates() -> None:
     OPERATIONS.register(CandidateOp("skip", "identity; a 1x1 convolution with stride where the shape changes", skip))
 
 
+def _register_mlp_candidates() -> None:
+    def linear(activation: str) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: OpSpec("linear", c, h, w, o, activation=activation)
+
+    def mlp(hidden: int, activation: str) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: OpSpec("mlp", c, h, w, o, hidden=hidden, activation=activation)
+
+    def skip(c: int, h: int, w: int, o: int, s: int) -> OpSpec | None:
+        return None if c == o else OpSpec("linear", c, h, w, o, activation="none")
+
+    for name in ("relu", "tanh"):
+        OPERATIONS.register(CandidateOp(f"linear_{name}", f"linear layer + {name}", linear(name), takes="vectors"))
+    for hidden in (32, 64, 128):
+        for name in ("relu", "tanh"):
+            text = f"residual block: linear to {hidden}, {name}, linear back"
+            OPERATIONS.register(CandidateOp(f"mlp_w{hidden}_{name}", text, mlp(hidden, name), takes="vectors"))
+    OPERATIONS.register(CandidateOp("skip_layer", "identity; a linear layer where the width changes", skip, takes="vectors"))
+
+
 _register_chain_candidates()
+_register_mlp_candidates()
 CHAIN_CANDIDATES = ("conv_k3", "conv_k5", "mbconv_k3_e1", "mbconv_k3_e3", "mbconv_k3_e5",
                     "mbconv_k5_e1", "mbconv_k5_e3", "mbconv_k5_e5", "skip")
+MLP_CANDIDATES = ("linear_relu", "linear_tanh", "mlp_w32_relu", "mlp_w32_tanh", "mlp_w64_relu", "mlp_w64_tanh",
+                  "mlp_w128_relu", "mlp_w128_tanh", "skip_layer")

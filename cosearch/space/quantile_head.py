@@ -32,14 +32,16 @@ class QuantileHead(nn.Module):
         super().__init__()
         self.relu, self.hidden = head.relu, head.hidden
         self.actions, self.quantiles, self.dueling = head.outputs.out_features - 1, quantiles, dueling
-        self.outputs = nn.utils.skip_init(nn.Linear, head.hidden.out_features, (self.actions + 1) * quantiles)
+        features = head.outputs.in_features
+        self.outputs = nn.utils.skip_init(nn.Linear, features, (self.actions + 1) * quantiles)
         with torch.no_grad():
-            self.outputs.weight.normal_(0.0, 0.01 / head.hidden.out_features**0.5, generator=generator)
+            self.outputs.weight.normal_(0.0, 0.01 / features**0.5, generator=generator)
             self.outputs.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[batch, channels, height, width]`` -> ``[batch, actions + 1, quantiles]``, float32."""
-        x = F.relu(self.hidden((F.relu(x) if self.relu else x).flatten(1)))
+        """``[batch, channels, height, width]`` or ``[batch, channels]`` -> ``[batch, actions + 1, quantiles]``, float32."""
+        x = (F.relu(x) if self.relu else x).flatten(1)
+        x = x if self.hidden is None else F.relu(self.hidden(x))
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self._combined()
             return F.linear(x.to(weight.dtype), weight, bias).view(-1, self.actions + 1, self.quantiles)
@@ -61,7 +63,8 @@ class QuantileHead(nn.Module):
         """Give a plain head the layers that make it output the means of the quantiles: action values, and their mean."""
         weight, bias = self._combined()
         with torch.no_grad():
-            head.hidden.load_state_dict(self.hidden.state_dict())
+            if self.hidden is not None:
+                head.hidden.load_state_dict(self.hidden.state_dict())
             head.outputs.weight.copy_(weight.view(self.actions + 1, self.quantiles, -1).mean(1))
             head.outputs.bias.copy_(bias.view(self.actions + 1, self.quantiles).mean(1))
 

@@ -6,17 +6,16 @@ is one choice for each point. Neither knows how it is trained or costed.
 from __future__ import annotations
 
 import functools
-import json
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from cosearch.registry import Registry
 from cosearch.space import groups as group_of_points
+from cosearch.space.ends import observations_of
 from cosearch.space.graph import Group, Node, Placed, check_body, is_chain, place_blocks
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -58,23 +57,25 @@ class SearchSpace:
     Attributes:
         name: registry name of the kind of space.
         config: the values that made it, as plain JSON: enough to build it again.
-        frame_shape: ``(height, width, channels)`` of the uint8 frames.
-        num_actions: discrete actions.
-        stem, head: first and last block; the head reads the last node of the body.
+        frame_shape: ``(height, width, channels)`` of uint8 images, or ``(features,)`` of float32 vectors.
+        num_actions: discrete actions, or length of an action vector.
+        stem, head: first and last block (first a ``linear`` one for vectors); the head reads the last node of the body.
         points: the choices.
         body: the nodes between stem and head in order of execution; left out, the points in a row.
         groups: sets of points of which exactly so many are not zero.
+        policy: what the head's outputs mean, ``categorical`` or ``gaussian``.
     """
 
     name: str
     config: dict[str, Any] = field(hash=False)
-    frame_shape: tuple[int, int, int]
+    frame_shape: tuple[int, ...]
     num_actions: int
     stem: OpSpec
     points: tuple[ChoicePoint, ...]
     head: OpSpec
     body: tuple[Node, ...] = ()
     groups: tuple[Group, ...] = ()
+    policy: str = "categorical"
 
     def __post_init__(self) -> None:
         if not self.body:
@@ -217,7 +218,7 @@ class Architecture:
         network = self.network()
         return {
             "format": FORMAT, "space": self.space.name, "space_config": self.space.config,
-            "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions,
+            "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions, "policy": self.space.policy,
             "choices": list(self.choices), "choice_names": list(self.choice_names),
             "operations": [op.to_dict() for op in network],
             **({} if network.wiring is None else {"wiring": [list(inputs) for inputs in network.wiring]}),
@@ -230,12 +231,34 @@ class SpaceEntry:
 
     Attributes:
         name, description: for lists.
-        make: (config as plain JSON, frame_shape, num_actions) -> the space.
+        make: (config as plain JSON, frame_shape, num_actions) -> the space; it need not know of policies.
+        takes: observations it is made for, ``frames`` (images) or ``vectors``.
+        is_default: the one that is chosen for such observations where none is named.
+        suited: frame_shape -> configuration values that suit such observations better than the defaults do.
     """
 
     name: str
     description: str
-    make: Callable[[dict[str, Any], tuple[int, int, int], int], SearchSpace]
+    make: Callable[[dict[str, Any], tuple[int, ...], int], SearchSpace]
+    takes: str = "frames"
+    is_default: bool = False
+    suited: Callable[[tuple[int, ...]], dict[str, Any]] = lambda frame_shape: {}
+
+    def build(self, values: dict[str, Any], frame_shape: tuple[int, ...], num_actions: int, policy: str) -> SearchSpace:
+        """The space for a task.
+
+        Args:
+            values: configuration values, plain JSON.
+            frame_shape, num_actions, policy: as in :class:`SearchSpace`.
+
+        Raises:
+            ConfigError: it takes other observations, or the values do not fit.
+        """
+        if observations_of(frame_shape) != self.takes:
+            others = [entry.name for entry in SPACES.entries() if entry.takes != self.takes]
+            raise ConfigError(f"space {self.name!r} takes {self.takes}, the task gives {observations_of(frame_shape)} of shape "
+                              f"{tuple(frame_shape)}; leave space.name out, or choose {' or '.join(others)}")
+        return replace(self.make(values, frame_shape, num_actions), policy=policy)
 
 
 SPACES: Registry[SpaceEntry] = Registry("space", entry_point_group="cosearch.spaces")
@@ -256,7 +279,8 @@ def architecture_from_dict(values: Any, source: str = "architecture") -> Archite
         raise ConfigError(f"{source}: expected an architecture written by cosearch (format {FORMAT!r} with the keys "
                           f"{', '.join(sorted(needed))}). `cosearch sample --n 1 --out DIR` writes an example")
     try:
-        space = SPACES.get(values["space"]).make(values["space_config"], tuple(values["frame_shape"]), values["num_actions"])
+        space = SPACES.get(values["space"]).build(values["space_config"], tuple(values["frame_shape"]), values["num_actions"],
+                                                  values.get("policy", "categorical"))
         found = space.architecture(values["choices"])
     except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
         raise ConfigError(f"{source}: not a valid architecture: {error}") from error
@@ -265,16 +289,3 @@ def architecture_from_dict(values: Any, source: str = "architecture") -> Archite
         raise ConfigError(f"{source}: its list of operations is not the one that its choices make; "
                           "the file was edited or damaged")
     return found
-
-
-def load_architecture(path: Path) -> Architecture:
-    """Read an architecture file.
-
-    Raises:
-        ConfigError: missing, not JSON, or not an architecture.
-    """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as an architecture: {error}") from error
-    return architecture_from_dict(values, str(path))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.ends import AgentEnds
 from cosearch.space.operations import build_block
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import ShapeError
@@ -53,6 +54,7 @@ class SuperNet(nn.Module):
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:
         super().__init__()
         self.space = space
+        self.ends = AgentEnds(space.stem, space.head, space.policy)
         self.stem = build_block(space.stem, generator)
         self.body = nn.ModuleList(
             nn.ModuleList(nn.Identity() if spec is None else build_block(spec, generator) for spec in node.specs)
@@ -61,21 +63,21 @@ class SuperNet(nn.Module):
         self.head = build_block(space.head, generator)
 
     def forward(self, frames: Tensor, path: Path) -> tuple[Tensor, Tensor]:
-        """Action logits and value along a path.
+        """Policy outputs and value along a path.
 
         Args:
-            frames: ``[batch, height, width, channels]``, uint8.
+            frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
             path: which candidates are computed.
 
         Returns:
-            Logits ``[batch, actions]`` and value ``[batch]``, equal to the derived network's.
+            Policy outputs ``[batch, outputs]`` and value ``[batch]``, equal to the derived network's.
 
         Raises:
             ShapeError: the path has another number of points than the space, or leads nowhere.
         """
         if len(path.active) != len(self.space.points):
             raise ShapeError(f"the space has {len(self.space.points)} points, the path {len(path.active)}")
-        values: list[Tensor | None] = [self.stem(frames)]
+        values: list[Tensor | None] = [self.stem(self.ends.enter(frames))]
         for node, blocks in zip(self.space.body, self.body):
             sources = [values[i] for i in node.inputs if values[i] is not None]
             if not sources:
@@ -88,34 +90,37 @@ class SuperNet(nn.Module):
                 values.append(_gated(blocks, path.active[node.point], weights, sources[0], zero, path.soft))
         if values[-1] is None:
             raise ShapeError("the path leaves no way from the stem to the head")
-        x = self.head(values[-1])
-        return x[:, :-1], x[:, -1]
+        return self.ends.leave(self.head(values[-1]))
 
     def used_parameters(self, path: Path) -> list[nn.Parameter]:
         """The parameters that a path touches, in a stable order."""
         active = [(0,) if node.point is None else path.active[node.point] for node in self.space.body]
-        parts = [self.stem, self.head, *(blocks[k] for blocks, indices in zip(self.body, active) for k in indices)]
+        parts = [self.ends, self.stem, self.head, *(blocks[k] for blocks, indices in zip(self.body, active) for k in indices)]
         return [p for part in parts for p in part.parameters()]
 
-    def copy_into(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> None:
-        """Copy the shared weights of an architecture's path into the blocks of its derived network.
+    def copy_into(self, architecture: Architecture, blocks: Sequence[nn.Module], ends: AgentEnds) -> None:
+        """Copy the shared weights of an architecture's path into its derived network.
 
         Args:
             architecture: of this net's space.
             blocks: modules in the order of ``architecture.ops()``.
+            ends: what surrounds them.
         """
         for mine, theirs in self._pairs(architecture, blocks):
             theirs.load_state_dict(mine.state_dict())
+        ends.load_state_dict(self.ends.state_dict())
 
-    def copy_from(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> None:
-        """Copy the weights of a derived network's blocks into the shared weights of its path.
+    def copy_from(self, architecture: Architecture, blocks: Sequence[nn.Module], ends: AgentEnds) -> None:
+        """Copy the weights of a derived network into the shared weights of its path.
 
         Args:
             architecture: of this net's space.
             blocks: modules in the order of ``architecture.ops()``.
+            ends: what surrounds them.
         """
         for mine, theirs in self._pairs(architecture, blocks):
             mine.load_state_dict(theirs.state_dict())
+        self.ends.load_state_dict(ends.state_dict())
 
     def _pairs(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
         all_blocks = [[self.stem], *self.body, [self.head]]

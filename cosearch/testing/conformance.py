@@ -21,9 +21,11 @@ from cosearch.space.operations import CandidateOp, build_block
 from cosearch.space.space import Architecture, SearchSpace, SpaceEntry, architecture_from_dict
 from cosearch.space.supernet import Path, SuperNet
 from latency_tables.opspec import OpSpec
+from latency_tables.vector_kinds import VECTOR_KINDS
 
 OPERATION_SHAPES = (  # in_channels, height, width, out_channels, stride
     (4, 8, 8, 4, 1), (4, 8, 8, 6, 1), (4, 8, 8, 6, 2), (3, 7, 5, 6, 2), (4, 9, 11, 4, 1), (5, 1, 1, 5, 1), (2, 2, 3, 7, 2))
+VECTOR_SHAPES = ((4, 1, 1, 4, 1), (5, 1, 1, 3, 1), (1, 1, 1, 1, 1), (1, 1, 1, 7, 1))
 
 
 def require(holds: bool, text: str) -> None:
@@ -60,10 +62,12 @@ def count_macs(block: nn.Module, *examples: Tensor) -> int:
 
 
 def example_input(spec: OpSpec, batch: int, seed: int = 0) -> Tensor:
-    """A random input of a block: uint8 frames ``[batch, height, width, channels]`` for a stem, else float features."""
+    """A random input of a block: uint8 images for a stem, float vectors for a block that reads them, else float features."""
     if spec.kind == "stem":
         shape = (batch, spec.in_height, spec.in_width, spec.in_channels)
         return torch.randint(0, 256, shape, generator=seeded(seed)).to(torch.uint8)
+    if spec.kind in VECTOR_KINDS:
+        return torch.randn(batch, spec.in_channels, generator=seeded(seed))
     return torch.randn(batch, spec.in_channels, spec.in_height, spec.in_width, generator=seeded(seed))
 
 
@@ -84,7 +88,8 @@ def check_block(spec: OpSpec) -> None:
     require(torch.equal(before, torch.get_rng_state()), f"{spec.key}: building it moved torch's global generator")
     with torch.no_grad():
         out = block(*example_inputs(spec, 2))
-    wanted = (2, spec.out_channels) if spec.kind == "head" else (2, spec.out_channels, spec.out_height, spec.out_width)
+    is_flat = spec.kind in ("head", *VECTOR_KINDS)
+    wanted = (2, spec.out_channels) if is_flat else (2, spec.out_channels, spec.out_height, spec.out_width)
     require(tuple(out.shape) == wanted, f"{spec.key}: output {tuple(out.shape)}, the spec says {wanted}")
     params = sum(p.numel() for p in block.parameters())
     require(params == spec.params, f"{spec.key}: {params} parameters, the spec says {spec.params}")
@@ -102,7 +107,7 @@ def check_operation(entry: CandidateOp) -> None:
     Raises:
         AssertionError: it does not.
     """
-    for c, h, w, out, stride in OPERATION_SHAPES:
+    for c, h, w, out, stride in VECTOR_SHAPES if entry.takes == "vectors" else OPERATION_SHAPES:
         out = c if entry.keeps_channels else out
         spec = entry.make_spec(c, h, w, out, stride)
         where = f"{entry.name} on {c}x{h}x{w} -> {out}, stride {stride}"
@@ -116,16 +121,17 @@ def check_operation(entry: CandidateOp) -> None:
         check_block(spec)
 
 
-def check_space(entry: SpaceEntry, config: dict[str, Any], frame_shape: tuple[int, int, int], num_actions: int,
-                samples: int = 5) -> SearchSpace:
+def check_space(entry: SpaceEntry, config: dict[str, Any], frame_shape: tuple[int, ...], num_actions: int,
+                samples: int = 5, policy: str = "categorical") -> SearchSpace:
     """A kind of space builds again from its own record, and its networks are its architectures.
 
     Args:
         entry: the registry record.
         config: values for it, as plain JSON.
-        frame_shape: ``(height, width, channels)``.
-        num_actions: discrete actions.
+        frame_shape: ``(height, width, channels)``, or ``(features,)`` for a space that takes vectors.
+        num_actions: discrete actions, or length of an action vector.
         samples: random architectures that are built.
+        policy: ``categorical`` or ``gaussian``.
 
     Returns:
         The space.
@@ -133,12 +139,16 @@ def check_space(entry: SpaceEntry, config: dict[str, Any], frame_shape: tuple[in
     Raises:
         AssertionError: something does not hold.
     """
-    space = entry.make(config, frame_shape, num_actions)
+    space = entry.build(config, frame_shape, num_actions, policy)
     require(space.name == entry.name, f"space {entry.name} makes spaces named {space.name!r}")
-    rebuilt = entry.make(json.loads(json.dumps(space.config)), frame_shape, num_actions)
+    rebuilt = entry.build(json.loads(json.dumps(space.config)), frame_shape, num_actions, policy)
     require(rebuilt == space, f"{entry.name}: its own config makes another space")
     require(len({point.name for point in space.points}) == len(space.points), f"{entry.name}: two points share a name")
     supernet, frames, known = SuperNet(space, seeded(0)), example_input(space.stem, 2), set(space.all_ops())
+    supernet.ends.see(example_input(space.stem, 9, seed=1) * 3)  # trained ends, which the derived network must inherit
+    if policy == "gaussian":
+        with torch.no_grad():
+            supernet.ends.log_std.normal_(generator=seeded(2))
     for n in range(samples):
         architecture = space.sample(seeded(n))
         require(set(architecture.ops()) <= known, f"{entry.name}: {architecture.choices} uses blocks that all_ops() lacks")
@@ -154,7 +164,7 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
     Args:
         supernet: shared weights.
         architecture: of its space.
-        frames: ``[batch, height, width, channels]``, uint8.
+        frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
 
     Raises:
         AssertionError: it is not, or the network's blocks are not the architecture's.
@@ -165,12 +175,26 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
         mine, theirs = network(frames), supernet(frames, Path(tuple((c,) for c in architecture.choices)))
     for a, b in zip(mine, theirs):
         require(torch.equal(a, b), f"{architecture.choices}: derived and shared differ by {float((a - b).abs().max())}")
-    require(mine[0].shape == (len(frames), architecture.space.num_actions) and mine[1].shape == (len(frames),),
+    outputs = architecture.space.num_actions * (2 if architecture.space.policy == "gaussian" else 1)
+    require(mine[0].shape == (len(frames), outputs) and mine[1].shape == (len(frames),),
             f"{architecture.choices}: outputs {tuple(mine[0].shape)} and {tuple(mine[1].shape)}")
 
 
+def random_actions(env: Any, stream: np.random.Generator, steps: int) -> np.ndarray:
+    """Actions for ``steps`` steps: ``[time, envs]`` integers, or ``[time, envs, size]`` vectors, some outside their box.
+
+    Args:
+        env: the vector environment.
+        stream: where they are drawn from.
+        steps: how many.
+    """
+    if env.action_box is None:
+        return stream.integers(0, env.num_actions, (steps, env.num_envs))
+    return stream.normal(0.0, 2.0, (steps, env.num_envs, env.num_actions)).astype(np.float32)
+
+
 def play(env: Any, actions: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-    """The steps that ``actions`` ``[time, envs]`` give: frames, reward, terminated, truncated of each."""
+    """The steps that ``actions`` ``[time, envs, ...]`` give: frames, reward, terminated, truncated of each."""
     steps = []
     for row in actions:
         env.send(row)
@@ -200,7 +224,7 @@ def check_environment(family: EnvFamily, game: str, *, steps: int = 60, num_envs
     env, twin, other = (make_env(name, EnvOptions(num_envs, seed)) for seed in (5, 5, 6))
     try:
         stream = np.random.default_rng(0)
-        before, after = (stream.integers(0, env.num_actions, (steps, num_envs)) for _ in range(2))
+        before, after = (random_actions(env, stream, steps) for _ in range(2))
         first = env.observe()
         require(first.shape == (num_envs, *env.frame_shape), f"{name}: frames {first.shape}")
         require(same_steps(play(env, before), play(twin, before)), f"{name}: the same seed gives another game")

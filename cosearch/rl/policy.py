@@ -1,0 +1,186 @@
+"""Distributions over actions: what a network's policy outputs mean, for acting, learning, distillation and evaluation.
+
+``Categorical`` for discrete actions: one logit an action. ``Gaussian`` for continuous ones: a diagonal normal distribution with
+means from the network and a log standard deviation that does not depend on the state; its actions are not bounded here, the
+environment clips them to its box, and the log-probability is that of the unclipped action (Schulman et al. 2017, section 6.1).
+``read`` turns raw outputs into the policy's parameters, and all other functions take these.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cosearch.rl import losses
+from cosearch.rl.envs import VectorEnv
+from latency_tables.errors import NonFiniteError
+
+HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
+
+
+class Policy(Protocol):
+    """A family of distributions over the actions of one environment."""
+
+    name: str
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Policy outputs ``[batch, outputs]`` of a network -> parameters of the same shape, float32."""
+
+    def room(self, *shape: int) -> Tensor:
+        """An empty tensor for so many actions: ``shape`` for discrete ones, ``[*shape, size]`` for vectors."""
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """One action for each row of ``[batch, outputs]``, drawn with ``generator``."""
+
+    def greedy(self, parameters: Tensor) -> Tensor:
+        """The most likely action of each row of ``[batch, outputs]``."""
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """``[batch]``: log-probability, or log-density, of ``actions`` under ``[batch, outputs]``."""
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """``[]``: mean entropy in nats of ``[batch, outputs]``."""
+
+    def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
+        """``[]``: mean KL(teacher || student) in nats; no gradient reaches the teacher."""
+
+    def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
+        """``[]``: share of the rows with the same most likely action; None where actions are continuous."""
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Discrete actions. Parameters: log-probabilities ``[batch, actions]``; actions ``[batch]``, int64."""
+
+    name: str = "categorical"
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """See :class:`Policy`: logits ``[batch, actions]`` to log-probabilities."""
+        return F.log_softmax(outputs.float(), dim=-1)
+
+    def room(self, *shape: int) -> Tensor:
+        """See :class:`Policy`."""
+        return torch.empty(shape, dtype=torch.int64)
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return torch.multinomial(parameters.exp(), 1, generator=generator)[:, 0]
+
+    def greedy(self, parameters: Tensor) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return parameters.argmax(-1)
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return parameters.gather(-1, actions[..., None])[..., 0]
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return losses.entropy(parameters)
+
+    def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return losses.actor_distillation(parameters, teacher)
+
+    def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return (parameters.argmax(-1) == teacher.argmax(-1)).float().mean()
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Action vectors. Parameters: means, then log standard deviations ``[batch, 2 size]``; actions ``[batch, size]``, float32.
+
+    Attributes:
+        size: length of an action vector.
+    """
+
+    size: int
+    name: str = "gaussian"
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[batch, 2 size]`` as they are."""
+        return outputs.float()
+
+    def room(self, *shape: int) -> Tensor:
+        """See :class:`Policy`."""
+        return torch.empty(*shape, self.size)
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, 2 size]``."""
+        mean, log_std = parameters.chunk(2, -1)
+        return mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+
+    def greedy(self, parameters: Tensor) -> Tensor:
+        """See :class:`Policy`: the mean ``[batch, size]``."""
+        return parameters[..., : self.size]
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[batch]``, sum over the vector of -(a - mean)^2 / (2 std^2) - log std - log(2 pi) / 2."""
+        mean, log_std = parameters.chunk(2, -1)
+        return -(0.5 * ((actions - mean) * (-log_std).exp()).square() + log_std + HALF_LOG_TAU).sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[]``, sum over the vector of log std + (1 + log(2 pi)) / 2; negative where the std is small."""
+        return (parameters[..., self.size:] + 0.5 + HALF_LOG_TAU).sum(-1).mean()
+
+    def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[]``, sum over the vector of log(s / t) + (t^2 + (m_t - m_s)^2) / (2 s^2) - 1/2."""
+        mean, log_std = parameters.chunk(2, -1)
+        their_mean, their_log_std = teacher.detach().chunk(2, -1)
+        ratio = (2.0 * (their_log_std - log_std)).exp()
+        moved = ((their_mean - mean) * (-log_std).exp()).square()
+        return (0.5 * (ratio + moved - 1.0) - (their_log_std - log_std)).sum(-1).mean()
+
+    def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
+        """See :class:`Policy`: not defined for ``[batch, 2 size]``."""
+        return None
+
+
+def act(forward: Callable[[Tensor], tuple[Tensor, Tensor]], frames: np.ndarray, policy: Policy, generator: torch.Generator, *,
+        greedy: bool = False) -> np.ndarray:
+    """The actions of an agent that only plays.
+
+    Args:
+        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+        frames: ``[batch, *frame_shape]``.
+        policy: what the outputs mean.
+        generator: CPU generator of the actions.
+        greedy: the most likely action instead of a sampled one.
+
+    Returns:
+        What ``VectorEnv.send`` takes.
+
+    Raises:
+        NonFiniteError: the network returned NaN or infinity.
+    """
+    with torch.inference_mode():
+        parameters = policy.read(forward(torch.from_numpy(np.ascontiguousarray(frames)))[0])
+        if not torch.isfinite(parameters).all():
+            raise NonFiniteError("the policy returned NaN or infinite outputs while it was played")
+        return (policy.greedy(parameters) if greedy else policy.sample(parameters, generator)).numpy()
+
+
+def describe(env: VectorEnv) -> dict[str, Any]:
+    """How to act on the outputs of an exported agent, as plain JSON; a bound that does not exist is None.
+
+    Args:
+        env: the task.
+    """
+    if policy_of(env).name == "categorical":
+        return {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
+    box = env.action_box
+    low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
+    return {"policy": "gaussian", "greedy": "clip(mean)", "sampled": "clip(mean + exp(log_std) * standard normal)",
+            "clip_low": low, "clip_high": high}
+
+
+def policy_of(env: VectorEnv) -> Policy:
+    """The policy for an environment's actions: Gaussian where they are vectors in a box."""
+    return Categorical() if getattr(env, "action_box", None) is None else Gaussian(env.num_actions)

@@ -1,0 +1,45 @@
+"""Kinds of blocks that read vectors: layers and residual blocks of a multilayer perceptron. Standard library only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latency_tables.layer import Layer
+
+VECTOR_KINDS = {
+    "linear": "linear, bias, activation, of a vector; first in a network: of the observations",
+    "mlp": "linear, activation, linear, sum with the input where the width is kept",
+}
+TANH_KINDS = ("act", *VECTOR_KINDS)
+
+
+def vector_faults(op: Any) -> list[str]:
+    """What is wrong with a block of these kinds, or with a head as far as it may be one of a vector; empty for a valid one.
+
+    Args:
+        op: an ``OpSpec`` whose fields are in their ranges.
+    """
+    faults = []
+    if op.activation == "tanh" and op.kind not in TANH_KINDS:
+        faults.append(f"only {', '.join(TANH_KINDS)} have the activation tanh, got a {op.kind}")
+    if op.hidden < 1 and (op.kind == "mlp" or op.kind == "head" and not op.reads_vector):
+        faults.append(f"hidden of a {op.kind} must be at least 1, got {op.hidden}")
+    if op.kind in VECTOR_KINDS and not op.reads_vector:
+        faults.append(f"{op.kind} reads a vector, 1x1, got {op.in_height}x{op.in_width}")
+    if op.kind in VECTOR_KINDS and (op.kernel, op.stride, op.padding, op.groups, op.expansion) != (1, 1, 0, 1, 1):
+        faults.append(f"{op.kind} has no window, groups or expansion")
+    return faults
+
+
+def vector_layers(op: Any) -> tuple[Layer, ...]:
+    """The primitives of a block of these kinds, and of a head without a hidden layer, in order of execution."""
+    if op.kind == "mlp":
+        return (_linear("hidden", op.in_channels, op.hidden), _linear("outputs", op.hidden, op.out_channels))
+    linear = (_linear("linear" if op.kind == "linear" else "outputs", op.in_channels, op.out_channels),)
+    if op.kind == "head" and op.activation == "relu":
+        return (Layer("relu", "relu", op.in_channels, op.in_channels, 1, 1, 1, 1, 1, 0, 1, 1), *linear)
+    return linear
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Layer:
+    return Layer(name, "fc", inputs, outputs, 1, 1, 1, 1, 1, 0, 1, 1)
