@@ -167,7 +167,11 @@ def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> l
             chosen = [int(torch.multinomial(torch.softmax(tilt * r, 0), 1, generator=generator)) for r in ranks]
         pool.setdefault(tuple(chosen), space.architecture(chosen))
         draws += 1
-    rest = sorted(((float(np.log(sum(op.macs for op in a.ops()))), a) for a in pool.values()), key=lambda pair: pair[0])
+    different: dict[tuple[OpSpec, ...], Architecture] = {}  # a skip here or there may make the same network
+    for architecture in pool.values():
+        different.setdefault(tuple(architecture.ops()), architecture)
+    kept = different.values() if len(different) >= n else pool.values()
+    rest = sorted(((float(np.log(sum(op.macs for op in a.ops()))), a) for a in kept), key=lambda pair: pair[0])
     low, high = rest[0][0], rest[-1][0]
     found = []
     for step in torch.rand(n, generator=generator).add(torch.arange(n)).div(n).tolist():
