@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosearch.durable import write_bytes_atomic
 from cosearch.config import Config
+from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.algorithms import acting, as_policy
 from cosearch.pipeline.clip import animate, can_be_shown, play
 from cosearch.pipeline.co_design import in_short

@@ -140,7 +140,7 @@ def make_plan(config: Config) -> Plan:
     space = make_space(config)
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy)
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
-        raise ConfigError(f"rl.algorithm=dqn chooses among discrete actions, {config.env.name} has action vectors: use ppo or a2c")
+        raise ConfigError(f"rl.algorithm=dqn chooses discrete actions, {config.env.name} has action vectors: use ppo or a2c")
     accelerator = None
     if not isinstance(table, Table):
         streams = Streams(config.seed)
