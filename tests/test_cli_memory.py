@@ -26,7 +26,8 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(word, **environment):
     env = {**{key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", CODE, word], env={**env, **environment}, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", CODE, word]
+    done = subprocess.run(command, env={**env, **environment}, capture_output=True, text=True, check=True)
     kept, count = done.stdout.split()
     return kept, int(count)
 
