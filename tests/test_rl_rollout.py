@@ -181,7 +181,7 @@ def test_a_policy_that_is_not_finite_stops_the_rollout(bad):
 
     with pytest.raises(NonFiniteError, match="step 0"):
         collector(toy()).collect([broken])
-    with pytest.raises(NonFiniteError, match="evaluation"):
+    with pytest.raises(NonFiniteError, match="while it was played"):
         evaluate(broken, toy(), 4, seeded(0))
 
 

@@ -18,7 +18,8 @@ from cosearch.testing.conformance import seeded
 from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.compilers import TorchRunner
 from latency_tables.errors import ShapeError, TableError
-from latency_tables.graphs import build_block_model, build_layer_model, build_network_model, check_chain, keeps_shape
+from latency_tables.graphs import build_block_model, build_network_model, check_chain, keeps_shape
+from latency_tables.layer_graphs import build_layer_model
 from latency_tables.opspec import OpSpec
 from latency_tables.plan import make_plan, network_id
 from latency_tables.runners import OnnxRunner

@@ -13,8 +13,7 @@ from math import prod
 from pathlib import Path
 
 from accel_models.layers import LayerShape, load_layers
-from accel_models.loopnest import (DIMENSIONS, Loops, factors, fills, multicast_elements, output_traffic, tile_elements,
-                                   visits)
+from accel_models.loopnest import DIMENSIONS, Loops, factors, fills, multicast_elements, output_traffic, tile_elements, visits
 from accel_models.references.rows import ComparedRow, read_rows
 from latency_tables.errors import DesignError
 
