@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from pipeline_runs import TARGET_S, TINY, Moment, assert_equal, changed, command, results, steps
-from test_rl_training import CPU, SHAPES, SMALL, flat, teacher_for, toys  # noqa: F401  the fixture puts the toys in
+from test_rl_training import CPU, SHAPES, SMALL, flat, go, teacher_for, toys  # noqa: F401  the fixture puts the toys in
 
 from cosearch.config import config_from_dict, resolve
 from cosearch.config_search import StrategyConfig
@@ -63,18 +63,6 @@ def make(kind="network", config=None, teacher=None, total=320, strategy="reinfor
         subject = SuperNetSubject(supernet, made, [(cost, penalty)], paths=info.paths(section), fresh=True, lr=lr, bf16=bf16,
                                   device=CPU, warmup=0.0)
     return make_training(config, subject, streams, teacher, total_steps=total, inherited=inherited), streams
-
-
-def go(training, updates):
-    """Advance; the log without its clock."""
-    log = []
-    for _ in range(updates):
-        if isinstance(training.subject, SuperNetSubject):
-            training.subject.set_progress(training.progress)
-        line = training.advance()
-        assert line.pop("steps_per_s") > 0
-        log.append(line)
-    return log
 
 
 @pytest.mark.parametrize("kind, taught, size", [("network", True, 128), ("supernet", False, 128), ("supernet", True, 4000)])
