@@ -21,6 +21,7 @@ REQUIRES = [
     "matplotlib>=3.8",  # plots of the report
     "pillow>=10",  # the clip of the agent playing; matplotlib needs it, too
     "jinja2>=3.1",  # template of the report
+    "networkx>=3.1",  # levels of a network with branches, for its drawing; torch needs it, too
 ]
 EXTRAS = {
     "minatar": ["minatar>=1.0.15"],  # GPL-3.0: never a hard dependency

@@ -48,6 +48,7 @@ TINY = (
     f"objective.latency_target_s={TARGET_S}",
     "distill.teacher=none",
 )
+TINY_PROPOSALS = tuple(word for word in TINY if not word.startswith("strategy."))  # which use none of these options
 PATIENCE_S = 280
 CLOCKS = {"wall_s", "steps_per_s", "latency_measured_s", "measured_ratio"}  # what may differ between two equal runs
 

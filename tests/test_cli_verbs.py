@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 import typer
-from pipeline_runs import CLOCKS, TARGET_S, TINY, Moment, changed, checkpointed, command, results, without_clocks
+from pipeline_runs import CLOCKS, TARGET_S, TINY, TINY_PROPOSALS, Moment, changed, checkpointed, command, results, without_clocks
 
 from cosearch.cli.app import main
 from cosearch.cli.commands import app
@@ -38,8 +38,9 @@ SMALL_TEACHER = shlex.split(
 def finished(tmp_path_factory):
     """Folder that holds ``runs/one``, a finished run, and ``runs/control``, a finished random search."""
     folder = tmp_path_factory.mktemp("finished")
-    for name, more in (("control", ("--strategy", "random", "strategy.candidates=2")), ("one", ("control=runs/control",))):
-        done = command("search", "--run", name, *TINY, *more, "--json", folder=folder)
+    for name, words in (("control", (*TINY_PROPOSALS, "--strategy", "random", "strategy.candidates=2")),
+                        ("one", (*TINY, "control=runs/control"))):
+        done = command("search", "--run", name, *words, "--json", folder=folder)
         assert done.code == 0, done.err
         assert done.json["run"] == f"runs/{name}"
     return folder

@@ -11,9 +11,10 @@ import pytest
 
 from cosearch.cli.app import main
 from cosearch.pipeline.budget import run_steps
-from cosearch.pipeline.compare import RECORD, begin, planned_runs, read_comparison
+from cosearch.pipeline.compare import RECORD, begin, read_comparison
 from cosearch.pipeline.compare_data import ALL, comparison
 from cosearch.pipeline.compare_page import write_comparison
+from cosearch.pipeline.compare_plan import planned_runs
 from cosearch.pipeline.compare_plots import colours
 from cosearch.pipeline.plan import make_plan
 from cosearch.rundir import RunDir
@@ -21,6 +22,11 @@ from latency_tables.errors import ConfigError, RunFolderError, UnknownNameError
 
 WORDS = ("distill.teacher=none", "objective.latency_ratio=0.3", "budget.search_steps=20000", "budget.retrain_steps=0")
 TARGET_S = 2e-4
+
+
+SUMMARY = {"score_mean": 1.0, "score_ci95": [1.0, 1.0], "latency_predicted_s": 1e-4, "latency_measured_s": 1e-4,
+           "latency_target_s": TARGET_S, "target_met": True, "table_provenance": "estimated", "wall_s": 60.0, "params": 1,
+           "macs": 1, "env_steps": 20480}
 
 
 def plan(folder, strategies=("a3cs",), seeds=range(2), envs=("minatar:breakout",), words=WORDS, **more):
@@ -63,7 +69,26 @@ def test_words_reach_the_strategies_that_use_them(tmp_path):
     assert all(config.rl.lr == 1e-4 and config.threads == 2 for config in runs.values())
 
 
+def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
+    words = (*WORDS, "strategy.lr=0.5", "second:strategy.values.order=2", "alone:distill.actor=0")
+    runs = {run.strategy: run for run in plan(tmp_path, ("darts", "second=darts", "alone=a3cs"), [0], words=words)}
+    assert {label: run.config.strategy.name for label, run in runs.items()} == {
+        "random": "random", "darts": "darts", "second": "darts", "alone": "a3cs"}
+    assert runs["second"].name == "second-s0" and runs["second"].config.control.endswith("random-s0")
+    assert runs["second"].config.strategy.values == {"order": 2} and runs["darts"].config.strategy.values == {}
+    assert runs["alone"].config.distill.actor == 0 != runs["darts"].config.distill.actor
+    assert runs["second"].config.strategy.lr == runs["alone"].config.strategy.lr == 0.5 != runs["random"].config.strategy.lr
+    assert runs["second"].own == ("strategy.values.order",) and runs["alone"].own == ("distill.actor",)
+    begin(tmp_path / "c", list(runs.values()), "variants")
+    assert {run.strategy: run.own for run in read_comparison(tmp_path / "c")} == {name: run.own for name, run in runs.items()}
+
+
 @pytest.mark.parametrize("strategies, words, error, text", [
+    (["a3cs=reinforce"], [], ConfigError, "the label 'a3cs' is taken"),
+    (["mine=reinforce", "mine=a3cs"], [], ConfigError, "the label 'mine' is taken"),
+    (["random=a3cs"], [], ConfigError, "the label 'random' is taken"),
+    (["a/b=a3cs"], [], ConfigError, "letters, digits"),
+    (["mine=a3sc"], [], UnknownNameError, "Did you mean 'a3cs'"),
     (["a3cs"], ["strategy.values.population=3"], ConfigError, "population=3 has no effect with any of random, a3cs"),
     (["a3sc"], [], UnknownNameError, "Did you mean 'a3cs'"),
     (["a3cs"], ["evolution:rl.lr=1"], ConfigError, "evolution:rl"),
@@ -108,9 +133,8 @@ def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=Non
             made_run.append_metrics({"stage": "search", "step": step, "wall_s": 1.0, "score_train": value * step / 4096})
         latency_s = (latency or {}).get(run.strategy, 1e-4)
         made_run.write_json("summary.json", {
-            "score_mean": value, "score_ci95": [value, value], "latency_predicted_s": latency_s, "latency_measured_s": latency_s,
-            "latency_target_s": TARGET_S, "target_met": True, "table_provenance": "estimated", "wall_s": 60.0, "params": 1,
-            "macs": 1, "env_steps": steps if not isinstance(steps, dict) else steps[run.strategy]})
+            **SUMMARY, "score_mean": value, "score_ci95": [value, value], "latency_predicted_s": latency_s,
+            "latency_measured_s": latency_s, "env_steps": steps if not isinstance(steps, dict) else steps[run.strategy]})
     return folder
 
 
@@ -142,6 +166,21 @@ def test_without_a_single_finished_run_there_is_an_empty_table(tmp_path):
     every = [f"{name}-s{seed}" for name in SCORES for seed in range(5)]
     result = write_comparison(made(tmp_path / "c", SCORES, left_out=every))
     assert result["strategies"] == [] and len(result["unfinished"]) == 10
+
+
+def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(tmp_path):
+    for words, refused in ((WORDS, True), ((*WORDS, "alone:distill.critic=0"), False)):
+        folder = tmp_path / str(refused)
+        runs = plan(folder, ("alone=a3cs",), [0], words=words)
+        begin(folder, runs, "made up")
+        for run, teacher in zip(runs, ("one", "other")):
+            one = RunDir.create(folder, run.name, {"table": {"table_id": "t"}, "space": {}, "teacher": teacher, "config": {}})
+            one.write_json("summary.json", SUMMARY)
+        if refused:
+            with pytest.raises(ConfigError, match="their teacher differs, random-s0 has one, alone-s0 has other"):
+                comparison(folder)
+        else:
+            assert [row["strategy"] for row in comparison(folder)["strategies"]] == ["random", "alone"]
 
 
 def test_unequal_steps_cannot_be_compared(tmp_path):

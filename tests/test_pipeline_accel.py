@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pipeline_runs import TINY, Moment, assert_equal, command, results
+from pipeline_runs import TINY, TINY_PROPOSALS, Moment, assert_equal, command, results
 
 from accel_models import evaluate, load_design, save_design
 from accel_models.resources import resources
@@ -16,8 +16,9 @@ from cosearch.pipeline.report_data import read_run
 from cosearch.rundir import RunDir
 from cosearch.space.files import load_architecture
 
-SMALL = (*TINY, "objective.latency_target_s=null", "accel.every_steps=64", "accel.evaluations=560", "accel.final_evaluations=600",
-         "objective.latency_ratio=0.5")
+OWN = ("objective.latency_target_s=null", "accel.every_steps=64", "accel.evaluations=560", "accel.final_evaluations=600",
+       "objective.latency_ratio=0.5")
+SMALL, SMALL_PROPOSALS = (*TINY, *OWN), (*TINY_PROPOSALS, *OWN)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def runs(tmp_path_factory):
         "npu": ("--device", "edge-npu", "--fixed-accelerator"),
     }
     for name, more in words.items():
-        done = command("search", "--run", name, *SMALL, *more, folder=folder)
+        done = command("search", "--run", name, *more, *(SMALL_PROPOSALS if name == "random" else SMALL), folder=folder)
         assert done.code == 0, done.err
         assert "modelled on" in done.err
     return folder / "runs"

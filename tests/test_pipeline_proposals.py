@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import TINY, Moment, assert_equal, command, results
+from pipeline_runs import TINY_PROPOSALS, Moment, assert_equal, command, results
 from small_space import small_space
 
 from cosearch.config import resolve
@@ -18,7 +18,7 @@ from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import ConfigError
 
-WORDS = (*(word for word in TINY if not word.startswith("strategy.")), "env.name=minatar:breakout", "strategy.candidates=3",
+WORDS = (*TINY_PROPOSALS, "env.name=minatar:breakout", "strategy.candidates=3",
          "budget.search_steps=120", "budget.retrain_steps=0", "rl.minibatch=16")
 EVOLUTION = (*WORDS, "strategy.name=evolution", "strategy.candidates=4", "strategy.values.population=2")
 
@@ -152,6 +152,8 @@ def test_each_candidate_has_streams_of_its_own():
     (("--strategy", "reinforce", "strategy.workers=2"), "strategy.workers=2 has no effect with strategy 'reinforce'.*evolution"),
     (("--strategy", "a3cs", "strategy.candidate_init=shared"), "strategy.candidate_init=shared has no effect.*nsga2"),
     (("--strategy", "random", "strategy.candidate_init=shared"), "no effect with strategy 'random'"),
+    (("--strategy", "evolution", "strategy.lr=0.5"), "strategy.lr=0.5 has no effect with strategy 'evolution'.*a3cs"),
+    (("--strategy", "random", "strategy.warmup_fraction=0.5"), "warmup_fraction=0.5 has no effect with strategy 'random'"),
     (("--strategy", "evolution", "strategy.values.tournamnt=2"), "Did you mean 'strategy.values.tournament'"),
     (("--strategy", "a3cs", "strategy.values.population=2"), "Strategy 'a3cs' has no options of its own"),
 ])

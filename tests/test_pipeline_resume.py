@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from pipeline_runs import CLOCKS, TINY, Moment, assert_equal, command, results, steps
+from pipeline_runs import CLOCKS, TINY, TINY_PROPOSALS, Moment, assert_equal, command, results, steps
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cosearch.rl.teacher import find_teacher
@@ -23,8 +23,8 @@ MINATAR = ("--env", "minatar:breakout")
 CASES = {
     "reinforce-procgen": (LONG, ("search",) * 4 + ("retrain",) * 3 + ("finish",) * 3),
     "a2d-minatar": ((*TINY, *MINATAR, "--strategy", "a2d"), ("search", "search", "retrain", "finish")),
-    "random-minatar": ((*TINY, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
-    "random-procgen": ((*TINY, *RANDOM), ("search", "search", "finish")),
+    "random-minatar": ((*TINY_PROPOSALS, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
+    "random-procgen": ((*TINY_PROPOSALS, *RANDOM), ("search", "search", "finish")),
 }
 
 

@@ -19,7 +19,7 @@ from cosearch.cli.commands import Json, Overrides, Quiet, _emit, app, command_li
 def compare(
     overrides: Overrides = None,
     strategies: Annotated[
-        str, typer.Option(help="Names with commas; random search, the control, is always added.")
+        str, typer.Option(help="Names with commas, or LABEL=NAME for a variant; random search, the control, is always added.")
     ] = "reinforce,a3cs,random",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
     env: Annotated[Optional[list[str]], typer.Option(help="Task; may be given several times.")] = None,
@@ -38,9 +38,11 @@ def compare(
 ) -> None:
     """Compare strategies: equal environment steps, several seeds, intervals, random search as the control.
 
-    Values for one strategy alone are written STRATEGY:KEY=VALUE. The same command goes on with an interrupted comparison.
+    Values for one strategy or variant alone are written STRATEGY:KEY=VALUE or LABEL:KEY=VALUE. The same command goes on with
+    an interrupted comparison.
     """
-    from cosearch.pipeline.compare import begin, make_runs, planned_runs
+    from cosearch.pipeline.compare import begin, make_runs
+    from cosearch.pipeline.compare_plan import planned_runs
 
     if from_ is not None:
         _show(from_, as_json)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cosearch.pipeline.compare import CONTROL, PlannedRun, read_comparison
+from cosearch.pipeline.compare import read_comparison
+from cosearch.pipeline.compare_plan import CONTROL, PlannedRun
 from cosearch.pipeline.compare_statistics import hypervolume, improvement_estimate, iqm_estimate
 from cosearch.pipeline.report_data import Run, read_run
 from latency_tables.errors import ConfigError
@@ -77,7 +78,8 @@ def _require_equal(found: Sequence[Found]) -> None:
         "latency target": {item.planned.name: item.run.summary["latency_target_s"] for item in found},
         "table": {item.planned.name: item.run.record["table"]["table_id"] for item in found},
         "search space": {item.planned.name: str(item.run.record["space"]) for item in found},
-        "teacher": {item.planned.name: str(item.run.record["teacher"]) for item in found},
+        "teacher": {item.planned.name: str(item.run.record["teacher"]) for item in found
+                    if not any(key.startswith("distill.") for key in item.planned.own)},
     }.items():
         if len(set(values.values())) > 1:
             first, *others = values.items()

@@ -10,8 +10,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cosearch.pipeline.compare import CONTROL
 from cosearch.pipeline.compare_data import Found, strategies, tasks
+from cosearch.pipeline.compare_plan import CONTROL
 from cosearch.pipeline.compare_statistics import band
 from cosearch.pipeline.report_format import time_unit
 from cosearch.pipeline.report_svg import step_axis

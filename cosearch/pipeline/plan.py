@@ -172,16 +172,12 @@ def make_plan(config: Config) -> Plan:
     return Plan(config, space, table, strategy, teacher, tuple(targets), costs, references)
 
 
-PROPOSALS_ONLY = ("candidate_init", "workers")
-
-
 def _refuse_ignored(config: Config, strategy: StrategyInfo) -> None:
     strategy.options(config.strategy)  # raises where an option of its own is wrong
-    for key in (*strategy.ignores, *(PROPOSALS_ONLY if strategy.kind == "gradient" else ())):
+    for key in strategy.unused:
         value, default = getattr(config.strategy, key), getattr(StrategyConfig(), key)
         if value != default:
-            kind = "proposal" if key in PROPOSALS_ONLY else strategy.kind
-            users = [info.name for info in STRATEGIES.entries() if info.kind == kind and key not in info.ignores]
+            users = [info.name for info in STRATEGIES.entries() if key not in info.unused]
             raise ConfigError(f"strategy.{key}={value} has no effect with strategy {strategy.name!r}; leave it out (it is "
                               f"{default}), or choose a strategy that uses it: {', '.join(users)}")
 

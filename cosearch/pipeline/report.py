@@ -19,6 +19,7 @@ from cosearch.pipeline.report_accelerator import accelerator_section
 from cosearch.pipeline.report_architecture import Cell, cells
 from cosearch.pipeline.report_data import Run, flatten, number, part, read_run
 from cosearch.pipeline.report_facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
+from cosearch.pipeline.report_graph import graph_plot
 from cosearch.pipeline.report_pareto import agent_latency_s, compared_agents, pareto_plot, predicted_measured_plot
 from cosearch.pipeline.report_plots import (
     STAGE_TITLES,
@@ -81,7 +82,7 @@ def _context(run: Run) -> dict[str, Any]:
         "subject": " · ".join(str(word) for word in subject if word),
         "curves": _present(*(score_plot(run, stage) for stage in STAGE_TITLES), latency_plot(run), agreement_plot(run),
                            *(distillation_plot(run, stage) for stage in STAGE_TITLES)),
-        "others": other_curves(run, _DRAWN), "cells": boxes, "cells_note": boxes_note,
+        "others": other_curves(run, _DRAWN), "cells": boxes, "cells_note": boxes_note, "graph": graph_plot(run, boxes),
         "widest": max((box.share for box in boxes if box.share is not None), default=None),
         "probabilities": probability_plots(run), "pareto": pareto_plot(run), "agents": compared_agents(run),
         "predicted_measured": predicted_measured_plot(run), "has_energy": any(box.energy_j is not None for box in boxes),

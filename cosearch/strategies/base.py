@@ -19,6 +19,9 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
 from latency_tables.errors import ConfigError
 
+GRADIENT_ONLY = ("paths_per_rollout", "update_path", "active_paths", "temperature_start", "temperature_end", "lr", "target_form",
+                 "warmup_fraction", "warmup_factor")
+PROPOSAL_ONLY = ("candidate_init", "workers")  # ``candidates`` is not here: presets set it whatever the strategy
 Options = TypeVar("Options")
 Backward = Callable[[], float]  # a backward pass; returns the loss
 
@@ -36,8 +39,8 @@ class StrategyInfo:
         make: (space, options, generator) -> the strategy; of a proposal strategy (space, options, generator, is_feasible),
             where is_feasible tells whether an architecture meets the targets: only such may be proposed.
         options: (section ``strategy`` of the configuration) -> the options; see :func:`own_options`.
-        ignores: keys of the configuration's section ``strategy`` that have no effect with it; setting one is refused. Without
-            ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties.
+        ignores: keys of the configuration's section ``strategy``, beside those of the other kind, that have no effect with it;
+            setting one is refused. Without ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties.
     """
 
     name: str
@@ -50,13 +53,18 @@ class StrategyInfo:
     options: Callable[[StrategyConfig], Any]
     ignores: tuple[str, ...] = ()
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys of the section ``strategy`` without effect: those it ignores and those of the other kind of strategy."""
+        return (*self.ignores, *(PROPOSAL_ONLY if self.kind == "gradient" else GRADIENT_ONLY))
+
     def paths(self, config: StrategyConfig) -> int:
         """How many paths share the environments of one rollout."""
-        return 1 if self.kind != "gradient" or "paths_per_rollout" in self.ignores else config.paths_per_rollout
+        return 1 if "paths_per_rollout" in self.unused else config.paths_per_rollout
 
     def holds_target(self, config: StrategyConfig) -> bool:
         """Whether the first target bounds the sampled distribution exactly; else it is a penalty in the loss."""
-        return "target_form" not in self.ignores and config.target_form == "multiplier"
+        return "target_form" not in self.unused and config.target_form == "multiplier"
 
 
 STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cosearch.strategies")
