@@ -40,8 +40,8 @@ def graph_plot(run: Run, boxes: Sequence[Cell]) -> Plot | None:
             for source in inputs:
                 (x0, y0), (x1, y1) = places[source], places[index]
                 bend = 0.0 if y0 - y1 == 1 else 0.35 if x0 >= x1 else -0.35
-                axes.add_patch(FancyArrowPatch((x0, y0 - 0.27), (x1, y1 + 0.27), connectionstyle=f"arc3,rad={bend}",
-                                               arrowstyle="-|>", mutation_scale=7, color=MUTED, linewidth=0.9, shrinkA=0, shrinkB=0))
+                axes.add_patch(FancyArrowPatch((x0, y0 - 0.27), (x1, y1 + 0.27), connectionstyle=f"arc3,rad={bend}", color=MUTED,
+                                               arrowstyle="-|>", mutation_scale=7, linewidth=0.9, shrinkA=0, shrinkB=0))
         for (x, y), block in zip(places, blocks):
             cost = "" if block.latency_s is None else f" · {time_text(block.latency_s)}"
             edge = AGENT if block.point else LINE
