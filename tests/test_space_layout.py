@@ -1,11 +1,11 @@
-"""Operations made fast for channels-last memory: equal to the library's, bit for bit, and used where they should be."""
+"""Operations made fast for channels-last memory: equal to the library's, bit for bit or to rounding, and used where they should be."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cosearch.space.layout import IN_CACHE, MaxPool, flatten, scaled
+from cosearch.space.layout import IN_CACHE, MaxPool, flat_linear, flatten, scaled
 from cosearch.testing.conformance import seeded
 
 
@@ -48,6 +48,25 @@ def test_a_flattened_gradient_has_the_tensors_own_order():
         results.append((function(inner).detach(), at.grad, seen[0].is_contiguous(memory_format=torch.channels_last)))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
     assert [result[2] for result in results] == [True, False]
+
+
+@pytest.mark.parametrize("batch, moved", [(9, "weights"), (8, "features")])
+def test_a_layer_on_features_is_the_librarys_whichever_of_the_two_is_moved(batch, moved, monkeypatch):
+    layer = nn.Linear(30, 8)
+    x, calls = frames((batch, 3, 5, 2), torch.float32), []
+    monkeypatch.setattr("cosearch.space.layout.flatten", lambda t: calls.append("features") or flatten(t))
+    results = []
+    for function in (lambda t: flat_linear(t, layer), lambda t: layer(t.flatten(1))):
+        at = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        layer.zero_grad()
+        found = function(at)
+        found.square().sum().backward()
+        results.append((found.detach(), at.grad, layer.weight.grad.clone(), layer.bias.grad.clone()))
+    for mine, theirs in zip(*results):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    assert (calls or ["weights"]) == [moved]
+    with torch.no_grad():
+        assert torch.equal(flat_linear(x, layer), layer(x.flatten(1)))
 
 
 @pytest.mark.parametrize("shape", [(3, 10, 10, 4), (40, 64, 64, 3), (0, 4, 4, 1), (1, 512, 300, 1)])

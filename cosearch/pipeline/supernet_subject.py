@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
+from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision
 from cosearch.space.derive import discretise
@@ -42,7 +43,7 @@ class SuperNetSubject:
         self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
         self._drawing = threading.Lock()
         self._drawn: Any = None  # the path of this minibatch, None until its first forward pass
-        self.optimiser = torch.optim.Adam(supernet.parameters(), lr=lr, eps=1e-5)
+        self.optimiser = WeightAdam(supernet.parameters(), lr)
         self.held_out = isinstance(strategy, BilevelStrategy)
         self._run = self._fast = mixed_precision(self.supernet, device, bf16)
         self._precise = mixed_precision(self.supernet, device, False)

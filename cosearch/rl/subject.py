@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from latency_tables.errors import NonFiniteError
 
@@ -59,7 +60,7 @@ class NetworkSubject:
 
     def __init__(self, network: nn.Module, *, lr: float, bf16: bool, device: torch.device) -> None:
         self.network = network.to(device=device, memory_format=torch.channels_last)
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, eps=1e-5)
+        self.optimiser = WeightAdam(network.parameters(), lr)
         self._forward = mixed_precision(self.network, device, bf16)
 
     def set_lr(self, lr: float) -> None:

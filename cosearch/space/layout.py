@@ -1,4 +1,4 @@
-"""Three operations whose library versions are slow on a CPU for channels-last tensors; the numbers are the same, bit for bit.
+"""Operations whose library versions are slow on a CPU for channels-last tensors; 1 to 3 give the same numbers, bit for bit.
 
 1. The gradient of a flattened tensor comes back in another memory order than the tensor's, and every operation before it then
    walks through two orders at once. Here it is brought into the tensor's order once.
@@ -6,6 +6,8 @@
    channels: 1.4 times the time of the maxima alone).
 3. Bytes become floating-point numbers, are scaled and become bfloat16 in three passes through memory. Here a few frames at a
    time make all three while they lie in the cache (measured on 128 of Procgen's: 0.7 ms instead of 2.0 ms).
+4. A linear layer on features flattens them into its weights' order, which moves all of a large batch. Here a layer with fewer
+   outputs than the batch has rows moves its weights instead (512 x 1,024 features, 128 outputs: a fifth less time with gradients).
 """
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 IN_CACHE = 1 << 16  # numbers that are scaled at once: a quarter of a megabyte of float32
 
@@ -49,6 +52,19 @@ def scaled(frames: Tensor, dtype: torch.dtype) -> Tensor:
     for part, target in zip(frames.split(several), found.split(several)):
         target.copy_(part.to(dtype).mul_(1.0 / 255.0))
     return found
+
+
+def flat_linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """``layer`` on flattened features: ``[batch, channels, height, width]`` -> ``[batch, outputs]``.
+
+    Where a gradient is wanted and the batch has more rows than the layer, its weights are brought into the features' memory
+    order instead of the features into that of the weights, which is less to move; the sums are the same in another order.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last) and torch.is_grad_enabled() and not torch.jit.is_tracing()
+    if not last or len(x) <= layer.out_features:
+        return layer(flatten(x))
+    weight = layer.weight.unflatten(1, x.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+    return F.linear(x.permute(0, 2, 3, 1).flatten(1), weight, layer.bias)
 
 
 class MaxPool(nn.MaxPool2d):

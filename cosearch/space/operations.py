@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cosearch.registry import Registry
 from cosearch.space.cell_blocks import CELL_BUILDERS, Merge
 from cosearch.space.depthwise import DepthwiseConv
-from cosearch.space.layout import MaxPool, flatten, scaled
+from cosearch.space.layout import MaxPool, flat_linear, scaled
 from latency_tables.opspec import OpSpec
 
 
@@ -100,8 +100,9 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, ...]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two."""
         x = F.relu(x) if self.relu else x
-        x = flatten(x) if x.dim() > 2 else x
-        return self.outputs(x if self.hidden is None else F.relu(self.hidden(x)))
+        first = self.outputs if self.hidden is None else self.hidden
+        x = flat_linear(x, first) if x.dim() > 2 else first(x)
+        return x if self.hidden is None else self.outputs(F.relu(x))
 
 
 class Linear(nn.Module):
