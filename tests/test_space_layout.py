@@ -1,4 +1,4 @@
-"""Operations made fast for channels-last memory: equal to the library's, bit for bit or to rounding, and used where they should be."""
+"""Operations fast for channels-last memory: equal to the library's, bit for bit or to rounding, used where they should be."""
 
 import pytest
 import torch
