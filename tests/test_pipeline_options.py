@@ -50,7 +50,7 @@ SEARCH_DIFFERS = (
     "objective.latency_target_s=0.00022",
     "objective.margin=0.1",
 )
-ALL_PATHS = ("strategy.name=a3cs", "strategy.active_paths=0", "strategy.lr=0.05", "strategy.warmup_fraction=0.0")
+ALL_PATHS = ("strategy.name=a3cs", "strategy.active_paths=0", "strategy.lr=0.3", "strategy.warmup_fraction=0.0")
 SHOWS_WITH = {  # what an option needs on both sides to show in so few steps
     "strategy.temperature_start=5.0": ALL_PATHS,
     "strategy.temperature_end=0.1": ALL_PATHS,

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -190,6 +191,17 @@ def test_the_teachers_reward_scale_is_used_and_its_weights_stay(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.network.parameters()))
     assert not any(p.requires_grad for p in teacher.network.parameters())
     assert go(alone, 2)[1]["entropy"] != log[1]["entropy"] and "distill_actor" not in go(alone, 1)[0]
+
+
+def test_rewards_are_scaled_by_returns_of_their_own_discount_where_it_is_given():
+    config = config_of("toy:limit")
+    short = replace(config, rl=replace(config.rl, reward_gamma=0.1))
+    runs = {name: make("toy:limit", "network", config=values)[0] for name, values in (("own", config), ("short", short))}
+    logs = {name: go(training, 2) for name, training in runs.items()}
+    assert runs["own"].collector.scale.gamma == config.rl.gamma and runs["short"].collector.scale.gamma == 0.1
+    assert runs["own"].collector.gamma == runs["short"].collector.gamma == config.rl.gamma  # the learner's stays
+    assert runs["short"].collector.scale.std < runs["own"].collector.scale.std  # returns of fewer rewards vary less
+    assert logs["own"][0]["loss_value"] != logs["short"][0]["loss_value"]
 
 
 def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(tmp_path):

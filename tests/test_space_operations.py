@@ -126,6 +126,29 @@ def test_first_policy_is_nearly_uniform_and_the_value_is_not_flat():
     assert float(weight[-1].norm()) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_weights_of_the_impala_cnn_are_glorots_and_those_of_others_he():
+    for name, weight in AgentNetwork(impala_cnn((64, 64, 3), 15), seeded(0)).state_dict().items():
+        if weight.dim() > 1 and "outputs" not in name:
+            fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
+            bound = (6.0 / (fan_in + fan_out)) ** 0.5
+            assert 0.9 * bound < float(weight.abs().max()) <= bound
+            assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+    stem = build_block(OpSpec("stem", 3, 64, 64, 32, kernel=8, stride=4, padding=2), seeded(0)).conv.weight.detach()
+    assert float(stem.std()) == pytest.approx((2.0 / (3 * 64)) ** 0.5, rel=0.05)
+
+
+def test_the_output_layer_computes_in_float32_under_autocast():
+    head = OpSpec("head", 3, 5, 4, 3, hidden=8)
+    block, x = build_block(head, seeded(1)), example_input(head, 2).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = block(x)
+        features = F.relu(block.hidden(F.relu(x).flatten(1)))
+    assert features.dtype == torch.bfloat16 and found.dtype == torch.float32
+    exact = features.double() @ block.outputs.weight.double().T + block.outputs.bias.double()
+    torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(found, found.bfloat16().float())  # what it would be without
+
+
 def test_reference_agents_have_the_published_parameter_counts():
     # counted by hand from the papers' layer lists: 64x64x3 frames, 15 actions, one value
     widths, channels, side, params = (16, 32, 32), 3, 64, 0

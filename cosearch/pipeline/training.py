@@ -83,7 +83,8 @@ class Training:
         """What collects and what learns."""
         config, rl = self.config, self.config.rl
         record = self.teacher.record if self.teacher else None
-        scale = RewardScale(config.env.num_envs, rl.gamma, record.reward_std if record else None)
+        reward_gamma = rl.gamma if rl.reward_gamma is None else rl.reward_gamma
+        scale = RewardScale(config.env.num_envs, reward_gamma, record.reward_std if record else None)
         self.collector = Collector(
             self.env, rl.rollout_steps, gamma=rl.gamma, lam=rl.lam, scale=scale, generator=streams.torch("actions")
         )

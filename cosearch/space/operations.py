@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cosearch.registry import Registry
 from cosearch.space.cell_blocks import CELL_BUILDERS, Merge
 from cosearch.space.depthwise import DepthwiseConv
-from cosearch.space.layout import MaxPool, flat_linear, scaled
+from cosearch.space.layout import MaxPool, flat_linear, flatten, scaled
 from latency_tables.opspec import OpSpec
 
 
@@ -98,11 +98,19 @@ class Head(nn.Module):
         self.outputs = nn.Linear(spec.hidden or features, spec.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[batch, channels, ...]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two."""
+        """``[batch, channels, ...]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two.
+
+        Its output layer computes in float32 also under autocast: bfloat16 would round log-probabilities and values.
+        """
         x = F.relu(x) if self.relu else x
-        first = self.outputs if self.hidden is None else self.hidden
-        x = flat_linear(x, first) if x.dim() > 2 else first(x)
-        return x if self.hidden is None else self.outputs(F.relu(x))
+        if self.hidden is not None:
+            x = F.relu(flat_linear(x, self.hidden) if x.dim() > 2 else self.hidden(x))
+        elif x.dim() > 2:
+            x = flatten(x)
+        if not torch.is_autocast_enabled(x.device.type):
+            return self.outputs(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.outputs(x.to(self.outputs.weight.dtype))
 
 
 class Linear(nn.Module):
@@ -145,10 +153,10 @@ _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
 def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     """The torch module of a block, its weights drawn from ``generator`` alone.
 
-    He initialisation for layers before a ReLU; the output layer is orthogonal with gain 0.01 for the action logits
-    (a nearly uniform first policy) and 1 for the value, as in PPO implementations since Schulman et al. 2017. Blocks that keep
-    their shape begin near the identity: then all candidates of a cell begin as nearly the same function, and the cells behind
-    them learn the same features whichever path is drawn.
+    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN; the output layer is orthogonal with
+    gain 0.01 for the action logits (a nearly uniform first policy) and 1 for the value, as in PPO since Schulman et al. 2017.
+    Blocks that keep their shape begin near the identity: then all candidates of a cell begin as nearly the same function, and the
+    cells behind them learn the same features whichever path is drawn.
 
     Args:
         spec: the block.
@@ -185,10 +193,16 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     if isinstance(block, Merge):
         with torch.no_grad():
             block.conv.weight.mul_(0.5 ** 0.5)  # no ReLU follows that would halve the variance
-    if isinstance(block, Residual):
-        with torch.no_grad():
-            block.conv2.weight.mul_(0.5)  # without normalisation six residual sums would double the scale each time
+    if _of_impala(spec):
+        for layer in (layer for name, layer in block.named_modules() if name != "outputs" and hasattr(layer, "weight")):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
     return block
+
+
+def _of_impala(spec: OpSpec) -> bool:
+    """Whether it is a block of the IMPALA-CNN, whose authors and those of Procgen's PPO draw weights as Glorot & Bengio 2010."""
+    convolution = spec.kind in ("stem", "conv") and spec.activation == "none" and spec.kernel > 1
+    return convolution or spec.kind == "residual" or (spec.kind == "head" and spec.activation == "relu")
 
 
 @dataclass(frozen=True)
