@@ -1,0 +1,84 @@
+"""Local search: neighbours of the best architecture so far, one after the other; where none is better, a new start.
+
+Paper: White et al., Exploring the Loss Landscape in NAS, UAI 2021, arXiv 2005.02960; den Ottelander et al.,
+Local Search is a Remarkably Strong Baseline for Neural Architecture Search, EMO 2021, arXiv 2004.08996.
+Equations, with N(a) the architectures that differ from a in one choice and f the score of a trained candidate:
+  centre = argmax f over the candidates of this climb;  the first candidate of a climb is drawn uniformly
+  next   = uniform over N(centre) without those that were ever proposed;  where that is empty, a new climb begins
+  result = argmax f over all candidates that were ever told
+It has no parameters, and a benchmark whose landscape is smooth falls to it: whatever is to count as a search should beat it.
+Differs from the papers in:
+1. The first better neighbour becomes the centre at once; White et al. also look at all of them and take the best.
+2. Only neighbours that meet the target count. There the papers have no target.
+3. A score is trusted although it is noisy: no candidate is trained twice.
+4. Candidates that are trained at once (``strategy.workers``) are asked for together: those that are asked for before the first
+   one of a climb is told are all drawn uniformly, and the best of them is its centre.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from cosearch.space.space import Architecture, SearchSpace
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, anything, own_options
+from cosearch.strategies.random_search import RandomOptions, RandomSearch, worth
+
+
+class LocalSearch(RandomSearch):
+    """Hill climbing with restarts; starts, results and the best are random search's.
+
+    Args:
+        space: the search space.
+        options: see :class:`RandomOptions`.
+        generator: CPU generator of all draws.
+        is_feasible: whether an architecture meets the targets.
+    """
+
+    def __init__(self, space: SearchSpace, options: RandomOptions, generator: torch.Generator,
+                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+        super().__init__(space, options, generator, is_feasible)
+        self.asked: list[tuple[int, ...]] = []
+        self.begun = 0  # the first proposal of this climb
+
+    def ask(self) -> Architecture:
+        """A neighbour of the climb's centre, or a new start.
+
+        Raises:
+            InfeasibleTargetError: no architecture was found that meets the target.
+        """
+        near = self.open_neighbours()
+        if near:
+            found = near[int(torch.randint(len(near), (), generator=self.generator))]
+        else:
+            if self.results[self.begun:]:
+                self.begun = len(self.asked)
+            found = self.draw()
+        self.asked.append(found.choices)
+        return found
+
+    def open_neighbours(self) -> list[Architecture]:
+        """Those of the centre that meet the target and were never proposed; none before a climb's first result."""
+        climb = self.results[self.begun:]
+        if not climb:
+            return []
+        centre = max(climb, key=lambda result: worth(result[1]))
+        known = set(self.asked)
+        return [near for near in self.space.architecture(centre[0]).neighbours()
+                if near.choices not in known and self.is_feasible(near)]
+
+    def state(self) -> dict[str, Any]:
+        """All results, all proposals, and where the climb began."""
+        return {**super().state(), "asked": [list(choices) for choices in self.asked], "begun": self.begun}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        super().restore(state)
+        self.asked, self.begun = [tuple(choices) for choices in state["asked"]], state["begun"]
+
+
+STRATEGIES.register(StrategyInfo("local-search", "hill climbing: neighbours of the best so far, a new start where none is better",
+                                 "White et al., UAI 2021, arXiv 2005.02960", "proposal", False, True, LocalSearch,
+                                 partial(own_options, RandomOptions)))
