@@ -26,6 +26,7 @@ REQUIRES = [
 EXTRAS = {
     "minatar": ["minatar>=1.0.15"],  # GPL-3.0: never a hard dependency
     "atari": ["ale-py>=0.11"],
+    "box2d": ["Box2D==2.3.10", "pygame>=2.5"],  # LunarLander; gymnasium[box2d] would need a compiler
     "tvm": ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post1", "tornado", "psutil", "cloudpickle"],  # a pair that works
     "ray": ["ray[default]>=2.40"],
     "bench": ["stable-baselines3>=2.3"],

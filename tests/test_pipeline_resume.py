@@ -20,9 +20,11 @@ from cosearch.rundir import RunDir
 LONG = (*TINY, "budget.search_steps=256", "budget.retrain_steps=160")  # eight and five updates, each with a checkpoint
 RANDOM = ("--strategy", "random", "strategy.candidates=3", "budget.search_steps=120", "rl.minibatch=16")
 MINATAR = ("--env", "minatar:breakout")
+VECTORS = (*(word for word in TINY if not word.startswith(("space.", "objective."))), "--env", "gym:Pendulum-v1")
 CASES = {
     "reinforce-procgen": (LONG, ("search",) * 4 + ("retrain",) * 3 + ("finish",) * 3),
     "a2d-minatar": ((*TINY, *MINATAR, "--strategy", "a2d"), ("search", "search", "retrain", "finish")),
+    "reinforce-pendulum": (VECTORS, ("search", "retrain", "finish")),  # vectors in and out, running statistics
     "random-minatar": ((*TINY_PROPOSALS, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
     "random-procgen": ((*TINY_PROPOSALS, *RANDOM), ("search", "search", "finish")),
 }

@@ -22,7 +22,8 @@ def test_classic_control_conforms(game):
 
 
 def test_lunar_lander_conforms_where_box2d_is_installed():
-    pytest.importorskip("Box2D", reason="Box2D is not installed")
+    for package in ("Box2D", "pygame"):
+        pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[box2d]')")
     check_environment(ENVIRONMENTS.get("gym"), "LunarLander-v3", steps=150)
 
 

@@ -140,7 +140,8 @@ def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
         try:
             return gymnasium.make(name, **kwargs)
         except gymnasium.error.DependencyNotInstalled as error:
-            raise MissingExtraError(f"environment {name!r} needs a package that is not installed: {error}") from error
+            raise MissingExtraError(f"environment {name!r} needs a package that is not installed: {error}. LunarLander and its "
+                                    "kind: pip install '.[box2d]' (needs no compiler)") from error
         except gymnasium.error.Error as error:
             raise UnknownNameError(f"Gymnasium has no environment {name!r}: {error}") from error
 
