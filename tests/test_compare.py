@@ -226,16 +226,21 @@ def test_the_verb_regenerates_from_the_folders_alone(tmp_path, capsys):
     assert RECORD in capsys.readouterr().err
 
 
-def test_the_documented_command_is_a_comparison_that_can_be_made(tmp_path):
+def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
     text = (Path(__file__).resolve().parents[1] / "cosearch" / "strategies" / "README.md").read_text(encoding="utf-8")
-    line = next(line for line in text.splitlines() if line.startswith("python -m cosearch compare --strategies"))
-    words = shlex.split(line)[4:]
-    options = {words[i]: words[i + 1] for i in range(len(words)) if words[i].startswith("--")}
-    values = [word for word in words if "=" in word]
-    assert len(words) == 2 * len(options) + len(values)
-    runs = plan(tmp_path / "c", options["--strategies"].split(","), range(int(options["--seeds"])), [options["--env"]], values)
-    begin(tmp_path / "c", runs, "")
-    assert len(runs) == 12 and {run_steps(run.config) for run in runs} == {122_880}
+    lines = [line for line in text.splitlines() if line.startswith("python -m cosearch compare --strategies")]
+    for line, count in zip(lines, (30, 20, 20), strict=True):
+        words = iter(shlex.split(line)[4:])
+        options, values = {}, []
+        for word in words:
+            if word.startswith("--"):
+                options[word] = next(words)
+            else:
+                values.append(word)
+        folder = tmp_path / options["--name"]
+        runs = plan(folder, options["--strategies"].split(","), range(int(options["--seeds"])), [options["--env"]], values)
+        begin(folder, runs, "")
+        assert len(runs) == count and {run_steps(run.config) for run in runs} == {122_880}
 
 
 def test_each_strategy_has_a_colour_of_its_own():

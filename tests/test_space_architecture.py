@@ -1,10 +1,12 @@
 """Spaces and architectures: JSON, tampering, neighbours, distance, size; every registered kind of space conforms."""
 
+import ast
 import copy
 import importlib
 import itertools
 import json
 import pkgutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,3 +199,17 @@ def test_a_choice_point_needs_a_block_for_each_name():
         with pytest.raises(ShapeError):
             ChoicePoint("p", names, specs)
     assert set(CHAIN_CANDIDATES) <= set(OPERATIONS.names()) and len(CHAIN_CANDIDATES) == 9
+
+
+def names_of_spaces_in(source):
+    """Lines with a string that is a registered space's name."""
+    names = {entry.name for entry in SPACES.entries()}
+    return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and node.value in names]
+
+
+def test_no_file_outside_its_folder_knows_a_space_by_name():
+    package = Path(cosearch.__file__).parent
+    assert names_of_spaces_in('if space.name == "cell":\n    pass') == [1]
+    for path in package.rglob("*.py"):
+        if path.parent != package / "space":
+            assert not names_of_spaces_in(path.read_text(encoding="utf-8")), path
