@@ -22,8 +22,8 @@ class RlConfig:
         lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
         lr_end_fraction: 0..1.
         gamma, lam: discount and GAE trace decay. Left at its default, the discount becomes the teacher's.
-        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: ``gamma``. Without effect where
-            a teacher's divisor is taken over.
+        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: ``gamma``. Refused beside a
+            teacher whose divisor is taken over.
         clip, value_clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
         bf16: bfloat16 autocast of the networks.
     """

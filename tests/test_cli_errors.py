@@ -72,6 +72,7 @@ def refused(capsys, here):
         (("env.num_envs=6",), ("env.num_envs (6) must be a multiple of strategy.paths_per_rollout (4)",)),
         (("strategy.active_paths=2",), ("strategy.active_paths=2 has no effect with strategy 'reinforce'", "a3cs")),
         (("--strategy", "a2d", "strategy.active_paths=2"), ("no effect with strategy 'a2d'", "that uses it: a3cs")),
+        (("rl.reward_gamma=0.99",), ("rl.reward_gamma=0.99 has no effect", "teacher 'starpilot'", "distill.teacher=none")),
         (("distill.teacher=starpilo",), ("starpilo", "list teachers")),
         (("distill.teacher=none", "space.values.stem_chanels=3"), ("stem_chanels", "stem_channels")),
         (("--run", "../x", "distill.teacher=none"), ("the name of a run must be of letters", "'../x'")),

@@ -30,6 +30,9 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
         load_network(teacher)  # a damaged file must show now, not after the search
     if config.rl.algorithm == "dqn":
         return config, teacher  # which learns its actions alone, with a discount of its own
+    if teacher.reward_std is not None and config.rl.reward_gamma is not None:
+        raise ConfigError(f"rl.reward_gamma={config.rl.reward_gamma} has no effect: rewards are divided by what teacher "
+                          f"{teacher.name!r} divided its own by. Leave it out, or set distill.teacher=none")
     if teacher.gamma is not None and config.rl.gamma == RlConfig().gamma:  # not chosen by the user
         config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
     if distill.critic and (teacher.gamma is None or teacher.reward_std is None):
