@@ -21,8 +21,9 @@ class RlConfig:
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
         lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
         lr_end_fraction: 0..1.
-        gamma, lam: discount and GAE trace decay. Left at its default, the discount becomes the teacher's.
-        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: ``gamma``. Refused beside a
+        gamma: discount; null: the teacher's, 0.999 without a teacher whose discount is known (``discount``).
+        lam: GAE trace decay.
+        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: the discount. Refused beside a
             teacher whose divisor is taken over.
         clip, value_clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
         bf16: bfloat16 autocast of the networks.
@@ -35,7 +36,7 @@ class RlConfig:
     micro_batch: Annotated[int, Field(ge=0)] = 0
     lr: PositiveFloat = 2e-3
     lr_end_fraction: Fraction = 0.02
-    gamma: Fraction = 0.999
+    gamma: Fraction | None = None
     lam: Fraction = 0.95
     reward_gamma: Fraction | None = None
     clip: PositiveFloat = 0.2
@@ -44,6 +45,11 @@ class RlConfig:
     entropy_weight: NonNegative = 0.01
     max_grad_norm: PositiveFloat = 10.0
     bf16: bool = True
+
+    @property
+    def discount(self) -> float:
+        """``gamma``, or its default."""
+        return 0.999 if self.gamma is None else self.gamma
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -218,6 +218,10 @@ def test_a_teacher_that_learned_with_another_discount_is_refused(teacher, refuse
     assert "Set rl.gamma=0.999" in refused("distill.teacher=mine.json", "rl.gamma=0.9")
 
 
+def test_a_discount_that_is_set_to_the_default_is_not_the_teachers(refused):
+    assert "Set rl.gamma=0.99," in refused("--env", "minatar:breakout", "objective.latency_ratio=0.9", "rl.gamma=0.999")
+
+
 TEACHER_DAMAGES = ("weights cut", "weights gone", "weights of another network", "record cut", "record of another kind")
 
 

@@ -135,7 +135,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         network,
         env=request.env,
         description=f"{request.network}, PPO",
-        gamma=config.rl.gamma,
+        gamma=config.rl.discount,
         reward_std=training.collector.scale.std,
         provenance=provenance,
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 import dataclasses
 
 from cosearch.config import Config
-from cosearch.config_rl import RlConfig
 from cosearch.rl.onnx_teacher import OnnxNetwork
 from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
 from latency_tables.errors import ConfigError, ShapeError
 
 
 def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
-    """The teacher that a configuration names, and the configuration with the teacher's discount where it had the default.
+    """The teacher that a configuration names, and the configuration with the teacher's discount where it had none.
 
     Raises:
         UnknownNameError: no such teacher.
@@ -33,15 +32,15 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
     if teacher.reward_std is not None and config.rl.reward_gamma is not None:
         raise ConfigError(f"rl.reward_gamma={config.rl.reward_gamma} has no effect: rewards are divided by what teacher "
                           f"{teacher.name!r} divided its own by. Leave it out, or set distill.teacher=none")
-    if teacher.gamma is not None and config.rl.gamma == RlConfig().gamma:  # not chosen by the user
+    if config.rl.gamma is None:
         config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
     if distill.critic and (teacher.gamma is None or teacher.reward_std is None):
         raise ConfigError(f"teacher {teacher.path}: no ONNX file says what its values mean. Give its discount and the divisor of "
                           "its rewards, e.g. distill.gamma=0.99 distill.reward_std=1 (rewards as they are), or distill.critic=0 "
                           "to learn its actions alone")
-    if distill.critic and abs(teacher.gamma - config.rl.gamma) > 1e-9:
+    if distill.critic and abs(teacher.gamma - config.rl.discount) > 1e-9:
         raise ConfigError(
-            f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.gamma}: "
+            f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.discount}: "
             f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
         )
     return config, teacher

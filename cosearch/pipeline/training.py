@@ -83,10 +83,10 @@ class Training:
         """What collects and what learns."""
         config, rl = self.config, self.config.rl
         record = self.teacher.record if self.teacher else None
-        reward_gamma = rl.gamma if rl.reward_gamma is None else rl.reward_gamma
+        reward_gamma = rl.discount if rl.reward_gamma is None else rl.reward_gamma
         scale = RewardScale(config.env.num_envs, reward_gamma, record.reward_std if record else None)
         self.collector = Collector(
-            self.env, rl.rollout_steps, gamma=rl.gamma, lam=rl.lam, scale=scale, generator=streams.torch("actions")
+            self.env, rl.rollout_steps, gamma=rl.discount, lam=rl.lam, scale=scale, generator=streams.torch("actions")
         )
         self.learner = Learner(
             LearnerOptions(
