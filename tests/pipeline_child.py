@@ -22,6 +22,7 @@ import cosearch.pipeline.local_table  # noqa: F401
 import cosearch.pipeline.sampling  # noqa: F401
 from cosearch.pipeline import finish, run, teacher_training
 from cosearch.pipeline.builtins import load_builtins
+from cosearch.rl import procgen_env
 from cosearch.rl.dqn import EpsilonGreedy, QLearner
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.learner import Learner
@@ -72,7 +73,7 @@ def arm(moment: Any) -> None:
     watched(teacher_training, "_train", "teacher")
     for name, function in run.STAGES.items():
         run.STAGES[name] = _entering(stage, name, function)
-    teacher_training.PUBLISHED.update(TEACHER)
+    procgen_env.TEACHER.update(TEACHER)
 
 
 def _entering(stage: list[str], name: str, function: Any) -> Any:

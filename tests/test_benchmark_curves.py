@@ -6,9 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosearch.benchmarks import distillation
-from cosearch.benchmarks.learning_curves import PUBLISHED, at, compare_minatar, compare_procgen, curve, markdown
+from cosearch.benchmarks import distillation, learning_curves
+from cosearch.benchmarks.learning_curves import (
+    PUBLISHED,
+    PUBLISHED_SETTINGS,
+    at,
+    compare_minatar,
+    compare_procgen,
+    curve,
+    markdown,
+    train,
+)
 from cosearch.metrics import append_metrics
+from cosearch.pipeline.builtins import load_builtins
+from cosearch.pipeline.teacher_training import TeacherRequest, teacher_config
 from cosearch.rl.teacher import find_teacher
 from latency_tables.errors import RequestError
 
@@ -27,6 +38,9 @@ def test_a_point_is_the_mean_of_five_updates_and_unknown_beyond_the_end():
     assert at(c["train"], c["step"], 10 * 16384) == 10 * 16384
     assert at(c["train"] ** 2, c["step"], 10 * 16384) == pytest.approx(16384**2 * (64 + 81 + 100 + 121 + 144) / 5)
     assert at(c["train"], c["step"], 21 * 16384) is None
+    half = {"step": np.arange(8192, 20 * 16384 + 1, 8192, dtype=float)}  # twice as many updates: the same steps are averaged
+    assert at(half["step"], half["step"], 10 * 16384 + 4096) == pytest.approx(10 * 16384 + 4096)
+    assert at(half["step"] ** 2, half["step"], 10 * 16384) == pytest.approx(8192**2 * sum(i * i for i in range(16, 25)) / 9)
 
 
 def published_line(game, kind):
@@ -78,6 +92,19 @@ def test_a_log_is_read_back_as_a_curve(tmp_path):
     assert np.isnan(found["train"][0]) and found["train"][1] == 1.5 and np.isnan(found["test"]).all()
     with pytest.raises(RequestError, match="--only-table"):
         curve("minatar", "breakout", 4, tmp_path)
+
+
+def test_the_published_settings_are_words_of_the_training_command(monkeypatch, tmp_path):
+    load_builtins()
+    asked = []
+    monkeypatch.setattr(learning_curves.subprocess, "run", lambda words, **_: asked.append(words))
+    for settings in ((), PUBLISHED_SETTINGS):
+        train("procgen", "starpilot", 1, 1000, tmp_path, 1, settings)
+    assert asked[1] == [*asked[0], *PUBLISHED_SETTINGS] and "--train-levels" in asked[0]
+    ours, theirs = (teacher_config(TeacherRequest("procgen:starpilot", "", 1000, 1, 1, 4, 200, 0, words)).rl
+                    for words in ((), PUBLISHED_SETTINGS))
+    assert (theirs.rollout_steps, theirs.minibatch, theirs.epochs, theirs.lr, theirs.lr_end_fraction) == (256, 2048, 3, 5e-4, 1.0)
+    assert ours.rollout_steps * 64 // ours.minibatch * 3 / ours.rollout_steps > 24 / 256  # more optimiser steps a frame
 
 
 def write_run(folder, search, retrain):

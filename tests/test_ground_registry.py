@@ -157,3 +157,17 @@ def test_importing_the_ground_floor_loads_no_heavy_library():
     code = "import sys, cosearch.registry; print([m for m in ('torch', 'numpy', 'gymnasium', 'onnxruntime') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_list_that_a_message_names_exists():
+    from cosearch.cli.listing import listing
+    from cosearch.pipeline.builtins import load_builtins
+    from cosearch.rl.envs import ENVIRONMENTS
+    from cosearch.space.operations import OPERATIONS
+    from cosearch.space.space import SPACES
+    from cosearch.strategies.base import STRATEGIES
+
+    load_builtins()
+    for registry in (STRATEGIES, OPERATIONS, SPACES, ENVIRONMENTS):
+        names = {str(row["name"]).partition(":")[0] for row in listing(registry.plural)}
+        assert set(registry.names()) <= names

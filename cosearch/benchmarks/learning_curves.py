@@ -1,10 +1,10 @@
 """Learning curves of this project's PPO beside published ones at equal environment steps; resumable.
 
-``python -m cosearch.benchmarks.learning_curves`` trains the IMPALA-CNN on 200 Procgen levels at the published settings
-(`cosearch teacher ... --train-levels 200 --test-envs 32 rl.lr_end_fraction=1`) and compares it with the curves of
-openai/train-procgen; ``--minatar`` trains `cosearch teacher --env minatar:breakout` over several seeds beside Young & Tian 2019.
-Each writes a table, a JSON file and a plot beside this file. A run that has not reached its steps yet is compared as far as
-it is; the same command goes on with it.
+``python -m cosearch.benchmarks.learning_curves`` trains the IMPALA-CNN on 200 Procgen levels as `cosearch teacher` does
+(``--train-levels 200 --test-envs 32``) and compares it with the curves of openai/train-procgen; ``--published-settings`` does so
+with the very settings of those curves; ``--minatar`` trains `cosearch teacher --env minatar:breakout` over several seeds beside
+Young & Tian 2019. Each writes a table, a JSON file and a plot beside this file. A run that has not reached its steps yet is
+compared as far as it is; the same command goes on with it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ HERE = Path(__file__).parent
 PUBLISHED = HERE / "published_curves.json"
 PROCGEN = ("starpilot:2", "fruitbot:1")
 MINATAR = ("breakout:5",)
-WINDOW = 2  # updates on either side of a point that are averaged with it, in ours as in the published curves
+PUBLISHED_SETTINGS = ("rl.rollout_steps=256", "rl.minibatch=2048", "rl.lr_end_fraction=1")
+SPAN = 32_768  # steps on either side of a point that are averaged with it: two updates of the published runs, as in their curves
 
 
-def train(family: str, game: str, seed: int, steps: int, runs: Path, threads: int) -> None:
+def train(family: str, game: str, seed: int, steps: int, runs: Path, threads: int, settings: tuple[str, ...] = ()) -> None:
     """One training, or the rest of it.
 
     Args:
@@ -38,8 +39,9 @@ def train(family: str, game: str, seed: int, steps: int, runs: Path, threads: in
         steps: environment steps.
         runs: folder of the run folders.
         threads: CPU threads; 0: all cores.
+        settings: KEY=VALUE words.
     """
-    words = ["--train-levels", "200", "--test-envs", "32", "--network", "impala-cnn", "rl.lr_end_fraction=1"]
+    words = ["--train-levels", "200", "--test-envs", "32", "--network", "impala-cnn", *settings]
     command = [sys.executable, "-m", "cosearch", "teacher", "--env", f"{family}:{game}", "--steps", str(steps),
                "--seed", str(seed), "--threads", str(threads), "--episodes", "64", "--out", str(runs / f"{game}-s{seed}.json"),
                "--runs", str(runs), *(words if family == "procgen" else [])]
@@ -74,8 +76,7 @@ def at(values: np.ndarray, step: np.ndarray, point: int) -> float | None:
     """
     if point > step[-1]:
         return None
-    near = int(np.argmin(np.abs(step - point)))
-    return float(np.nanmean(values[max(0, near - WINDOW):near + WINDOW + 1]))
+    return float(np.nanmean(values[np.abs(step - point) <= SPAN]))
 
 
 def compare_procgen(game: str, curves: list[dict[str, np.ndarray]], published: dict[str, Any]) -> list[dict[str, Any]]:
@@ -172,6 +173,9 @@ def plot(result: dict[str, Any], curves: dict[str, list[dict[str, np.ndarray]]],
 
 def main(
     minatar: Annotated[bool, typer.Option("--minatar", help="MinAtar instead of Procgen.")] = False,
+    published_settings: Annotated[
+        bool, typer.Option("--published-settings", help="Procgen with the settings of the published runs; needs other --runs.")
+    ] = False,
     games: Annotated[
         list[str] | None, typer.Argument(metavar="[GAME:SEEDS]...", help="Games and how many seeds of each.")
     ] = None,
@@ -181,7 +185,10 @@ def main(
     only_table: Annotated[bool, typer.Option("--only-table", help="Train nothing; read the runs as far as they are.")] = False,
 ) -> None:
     """Train, compare, print, save."""
+    if minatar and published_settings:
+        raise typer.BadParameter("--published-settings is for Procgen; Young & Tian trained other methods than PPO")
     family = "minatar" if minatar else "procgen"
+    settings = PUBLISHED_SETTINGS if published_settings else ()
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))["minatar" if minatar else "procgen_ppo_200_levels"]
     wanted = dict(word.partition(":")[::2] for word in games or (MINATAR if minatar else PROCGEN))
     curves: dict[str, list[dict[str, np.ndarray]]] = {}
@@ -190,14 +197,14 @@ def main(
             raise typer.BadParameter(f"expected GAME:SEEDS with a game of {', '.join(published['games'])}, got {game}:{seeds}")
         for seed in range(int(seeds)):
             if not only_table:
-                train(family, game, seed, steps, runs, threads)
+                train(family, game, seed, steps, runs, threads, settings)
         curves[game] = [curve(family, game, seed, runs) for seed in range(int(seeds))]
     compare = compare_minatar if minatar else compare_procgen
     result: dict[str, Any] = {"family": family, "published": {k: published[k] for k in ("source", "how")}, "games": {}}
     for game, seeds in curves.items():
         ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(seeds)]
         result["games"][game] = {"runs": ends, "rows": compare(game, seeds, published)}
-    name = "learning_curves_minatar" if minatar else "learning_curves"
+    name = "learning_curves" + ("_minatar" if minatar else "_published_settings" if published_settings else "")
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(result, curves, published, HERE / f"{name}.png")
     typer.echo(markdown(result))

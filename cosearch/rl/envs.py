@@ -145,7 +145,7 @@ class EnvFamily:
     run: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments")
+ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments", plural="envs")
 
 
 def split_name(name: str) -> tuple[EnvFamily, str]:

@@ -226,7 +226,7 @@ class CandidateOp:
     takes: str = "frames"
 
 
-OPERATIONS: Registry[CandidateOp] = Registry("operation", entry_point_group="cosearch.operations")
+OPERATIONS: Registry[CandidateOp] = Registry("operation", entry_point_group="cosearch.operations", plural="ops")
 
 
 def _register_chain_candidates() -> None:
