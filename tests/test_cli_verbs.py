@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import signal
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -16,6 +17,7 @@ from pipeline_runs import CLOCKS, TARGET_S, TINY, TINY_PROPOSALS, Moment, change
 from cosearch.cli.app import main
 from cosearch.cli.commands import app
 from cosearch.config import config_from_dict, resolve
+from cosearch.pipeline import evaluation
 from cosearch.pipeline.sampling import predict_architecture
 from cosearch.rl.teacher import load_network, read_record
 from cosearch.rundir import RunDir
@@ -156,6 +158,26 @@ def test_evaluate_follows_its_seed_its_levels_and_greedy(out):
     assert score("--seed", "2") != base and score("--levels", "train")["levels"] == "train"
     assert score("--greedy")["greedy"] is True
     assert "test levels:" in out("evaluate", "runs/one", "--episodes", "4")
+
+
+def test_several_runs_are_evaluated_one_by_one_and_their_middle_half_is_averaged(out, capsys, monkeypatch):
+    words = ("--episodes", "4", "--seed", "2")
+    one, control = (json.loads(out("evaluate", run, *words, "--json")) for run in ("runs/one", "runs/control"))
+    both = json.loads(out("evaluate", "runs/one", "runs/control", *words, "--json"))
+    assert both["runs"] == [{"run": "runs/one", **one}, {"run": "runs/control", **control}]
+    scores = sorted((one["score_mean"], control["score_mean"]))
+    assert scores[0] < scores[1] and both["iqm"] == {"value": pytest.approx(sum(scores) / 2), "ci95": pytest.approx(scores)}
+    lines = out("evaluate", "runs/one", "runs/control", *words).splitlines()
+    assert len(lines) == 3 and lines[0].startswith("runs/one, test levels: ") and "over 2 runs" in lines[2]
+    assert main(["evaluate", "runs/one", "runs/../runs/one"]) == 2 and "named twice" in capsys.readouterr().err
+    config = evaluation.config_of
+    other = {"control": "procgen:fruitbot"}
+    monkeypatch.setattr(evaluation, "config_of", lambda run: changed_env(config(run), other.get(run.path.name)))
+    assert main(["evaluate", "runs/one", "runs/control"]) == 2 and "different environments" in capsys.readouterr().err
+
+
+def changed_env(config, name):
+    return config if name is None else replace(config, env=replace(config.env, name=name))
 
 
 def test_export_gives_the_same_agent_again(finished, out):

@@ -130,23 +130,27 @@ def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     _finish(finished, as_json)
 
 
-@app.command(epilog="`cosearch evaluate runs/first --episodes 500`")
+@app.command(epilog="`cosearch evaluate runs/first --episodes 500` | `cosearch evaluate runs/s0 runs/s1 runs/s2`")
 def evaluate(
-    run: RunPath,
-    episodes: Annotated[int, typer.Option(min=1, help="At least this many episodes.")] = 256,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/NAME; several: seeds of a method.")],
+    episodes: Annotated[int, typer.Option(min=1, help="At least this many episodes of each.")] = 256,
     levels: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
     greedy: Annotated[bool, typer.Option("--greedy", help="Most likely action instead of sampling.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of levels and actions.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Play an exported agent and print its score with a 95 % interval."""
-    from cosearch.pipeline.evaluation import evaluate_run
+    """Play exported agents: each one's score with its 95 % interval, and the inter-quartile mean over several runs."""
+    from cosearch.pipeline.evaluation import evaluate_run, evaluate_runs
 
-    result = evaluate_run(run, episodes=episodes, levels=levels, greedy=greedy, seed=seed)
-    low, high = result["score_ci95"]
-    _emit(
-        result, as_json, f"{levels} levels: {result['score_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes"
-    )
+    how = {"episodes": episodes, "levels": levels, "greedy": greedy, "seed": seed}
+    result = evaluate_runs(runs, **how) if len(runs) > 1 else evaluate_run(runs[0], **how)
+    text = [f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: {row['score_mean']:.2f} "
+            f"[{row['score_ci95'][0]:.2f}, {row['score_ci95'][1]:.2f}] over {row['episodes']} episodes"
+            for row in result.get("runs", [result])]
+    if "iqm" in result:
+        low, high = result["iqm"]["ci95"]
+        text.append(f"inter-quartile mean over {len(runs)} runs: {result['iqm']['value']:.2f} [{low:.2f}, {high:.2f}]")
+    _emit(result, as_json, "\n".join(text))
 
 
 @app.command(epilog="`cosearch export runs/first`")

@@ -1,6 +1,7 @@
-"""Playing an exported agent: its score on held-out or training levels, sampled or greedy; a clip of it."""
+"""Playing exported agents: their scores on held-out or training levels, sampled or greedy; a clip of one."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from cosearch.durable import write_bytes_atomic
 from cosearch.pipeline.algorithms import acting, as_policy
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.clip import animate, play
+from cosearch.pipeline.compare_statistics import iqm_estimate
 from cosearch.pipeline.onnx_agent import OnnxAgent
 from cosearch.pipeline.run import config_of
 from cosearch.rl.envs import EnvOptions, make_env
@@ -43,6 +45,31 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         env.close()
     return {"score_mean": score.mean, "score_ci95": list(score.ci95), "episodes": len(score.returns), "levels": levels,
             "greedy": greedy or acting(config)["rule"] == "argmax", "seed": seed}
+
+
+def evaluate_runs(paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int) -> dict[str, Any]:
+    """Scores of several runs of one environment, such as the seeds of a method.
+
+    Args:
+        paths: run folders, at least two.
+        episodes, levels, greedy, seed: see :func:`evaluate_run`; each run plays the same levels.
+
+    Returns:
+        ``runs``: what :func:`evaluate_run` returns of each, with its ``run``; ``iqm``: the inter-quartile mean over the runs and
+        its 95 % bootstrap interval over runs (Agarwal et al. 2021).
+
+    Raises:
+        RequestError: a run is named twice, or the runs have different environments.
+    """
+    names = [str(path) for path in paths]
+    if len({Path(name).resolve() for name in names}) < len(names):
+        raise RequestError(f"a run is named twice: {' '.join(names)}. An interval over runs needs different ones")
+    played = {name: config_of(_agent_of(path)[0]).env.name for name, path in zip(names, paths)}
+    if len(set(played.values())) > 1:
+        raise RequestError(f"the runs have different environments, whose scores cannot be averaged: {played}")
+    rows = [{"run": name, **evaluate_run(path, episodes=episodes, levels=levels, greedy=greedy, seed=seed)}
+            for name, path in zip(names, paths)]
+    return {"runs": rows, "iqm": iqm_estimate([[row["score_mean"] for row in rows]]).to_dict()}
 
 
 def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | None = None) -> Path:
