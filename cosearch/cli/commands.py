@@ -132,7 +132,7 @@ def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command(epilog="`cosearch evaluate runs/first --episodes 500` | `cosearch evaluate runs/s0 runs/s1 runs/s2`")
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/NAME; several: seeds of a method.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/NAME; several: seeds")],
     episodes: Annotated[int, typer.Option(min=1, help="At least this many episodes of each.")] = 256,
     levels: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
     greedy: Annotated[bool, typer.Option("--greedy", help="Most likely action instead of sampling.")] = False,
