@@ -10,10 +10,12 @@ from cosearch.config import resolve
 from cosearch.config_rl import RlConfig
 from cosearch.pipeline.builtins import load_builtins
 from cosearch.pipeline.plan import make_plan
+from cosearch.pipeline.task import resolve_task
 from cosearch.pipeline.teacher_facts import teacher_rows
 from cosearch.pipeline.teacher_training import TeacherRequest, teacher_config
 from cosearch.rl.envs import EnvOptions
 from cosearch.rl.heldout import HeldOut
+from cosearch.rl.minatar_env import MINATAR_GAMES
 from cosearch.rl.teacher import TEACHERS, list_teachers, save_teacher
 from cosearch.space.network import AgentNetwork, fixed_agents, minatar_cnn, reference_agents
 from cosearch.testing.toys import EPISODE_STEPS, NUM_ACTIONS, SIDE, SignalEnv
@@ -93,6 +95,17 @@ def test_published_values_then_the_familys_then_the_users():
 def plan(path, *words):
     fixed = ("env.name=minatar:breakout", "objective.latency_ratio=0.9", f"distill.teacher={path}")
     return make_plan(resolve(overrides=[*fixed, *words]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("game", MINATAR_GAMES)
+def test_minatar_has_a_target_of_its_own_that_can_be_met(game):
+    pytest.importorskip("minatar", reason="MinAtar is not installed")
+
+    def target(*words):
+        return make_plan(resolve_task(overrides=[f"env.name=minatar:{game}", "distill.teacher=none", *words])).targets[0].value
+
+    assert target() == pytest.approx(target("objective.latency_ratio=0.5") * 0.3 / 0.5)  # and no error: a network meets it
 
 
 def test_a_run_takes_the_teachers_discount_unless_it_has_its_own(tmp_path):

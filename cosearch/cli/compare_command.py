@@ -13,8 +13,8 @@ from cosearch.cli.commands import Json, Overrides, Quiet, _emit, app, command_li
 
 
 @app.command(
-    epilog="`cosearch compare --strategies a3cs,reinforce,random --seeds 5 --env minatar:breakout --name mine "
-    "objective.latency_ratio=0.3` | `cosearch compare --from runs/mine`"
+    epilog="`cosearch compare --strategies a3cs,reinforce,random --seeds 5 --env minatar:breakout --name mine` | "
+    "`cosearch compare --from runs/mine`"
 )
 def compare(
     overrides: Overrides = None,
