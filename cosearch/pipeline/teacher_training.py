@@ -1,10 +1,10 @@
-"""`cosearch teacher`: PPO on a fixed network with the hyper-parameters that Procgen's authors published, resumable.
+"""`cosearch teacher`: PPO on a fixed network, resumable; at first with the hyper-parameters that Procgen's authors published.
 
 64 environments x 256 steps, 8 minibatches of 2,048, 3 epochs, Adam 5e-4 eps 1e-5, gamma 0.999, lambda 0.95, clip 0.2 also on
 the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020), rewards scaled by returns of discount 0.99 (the default
 of the wrapper that they used). Differs in: the learning rate is constant for the first half and then falls linearly to a fifth
-(``rl.lr_end_fraction=1`` keeps it constant, as published). A family of environments may have values of its own
-(``EnvFamily.teacher``); KEY=VALUE words come last.
+(``rl.lr_end_fraction=1`` keeps it constant, as published). A family of environments may have values of its own in their place
+(``EnvFamily.teacher``; Procgen has other rollouts and minibatches); KEY=VALUE words come last.
 """
 
 from __future__ import annotations
