@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from cosearch.benchmarks import equal_curves, throughput
+from cosearch.benchmarks import equal_curves, learning_curves, throughput
 from cosearch.benchmarks.contestants import CONTESTANTS
 from cosearch.benchmarks.workloads import WORKLOADS
 from cosearch.metrics import METRICS
+from cosearch.pipeline.teacher_facts import teacher_rows
 from latency_tables.errors import RequestError
 
 TEXT = throughput.DOCUMENT.read_text(encoding="utf-8")
@@ -37,6 +38,25 @@ def test_the_learning_curves_are_the_ones_that_were_kept_and_overlap():
     finals = {name: equal_curves.mean_and_interval(values) for name, values in last.items()}
     mean = finals["cosearch"][0]
     assert all(low <= mean <= high for _, low, high in finals.values())
+
+
+@pytest.mark.parametrize("name", ["learning_curves", "learning_curves_minatar"])
+def test_the_curves_beside_published_ones_are_those_that_were_kept(name):
+    result = json.loads((learning_curves.HERE / f"{name}.json").read_text(encoding="utf-8"))
+    assert learning_curves.markdown(result).strip() in TEXT and f"](../benchmarks/{name}.png)" in TEXT
+
+
+def test_the_table_of_teachers_is_what_the_list_says():
+    table = TEXT.split("<!-- teachers:begin -->")[1].split("<!-- teachers:end -->")[0].strip().splitlines()[2:]
+    rows = teacher_rows()
+    assert len(table) == len(rows)
+    for line, row in zip(table, rows):
+        latency = {entry["device"]: entry for entry in row["latency"]}["jetson"]
+        low, high = row["score_ci95"]
+        for cell in (row["name"], f"{row['score_mean']:.1f} [{low:.1f}, {high:.1f}], {row['episodes']}", f"{row['steps']:,}",
+                     f"{row['params']:,}, {row['bytes'] / 1000:,.0f} kB",
+                     f"{latency['latency_s'] * 1e3:.3g} ms, {latency['provenance']}"):
+            assert f"| {cell} |" in line
 
 
 def test_the_interval_of_a_mean_is_students():

@@ -128,17 +128,27 @@ def markdown(result: dict[str, Any]) -> str:
         last = ", ".join(f"{run['steps']:,} in {run['wall_s'] / 60:.0f} min" for run in part["runs"])
         lines += ["", f"{game}, {len(part['runs'])} seed(s), steps so far: {last}", ""]
         if result["family"] == "procgen":
-            lines += ["| levels | steps | published PPO (3 runs) | ours | difference in their standard deviations |",
-                      "| --- | --- | --- | --- | --- |"]
-            lines += [f"| {r['levels']} | {r['steps']:,} | {r['published_mean']:.2f} ± {r['published_std']:.2f} | "
-                      f"{r['ours_mean']:.2f} ({', '.join(f'{v:.2f}' for v in r['ours'])}) | {r['deviations']:+.1f} |"
-                      for r in part["rows"]]
+            lines += _beside(part["rows"])
         else:
             names = [name for name in part["rows"][0] if name not in ("steps", "ours", "ours_mean")] if part["rows"] else []
             lines += [f"| steps | {' | '.join(names)} | ours, mean (each seed) |", "| --- |" + " --- |" * (len(names) + 1)]
             lines += [f"| {r['steps']:,} | {' | '.join(str(r[name]) for name in names)} | "
                       f"{r['ours_mean']:.1f} ({', '.join(f'{v:.1f}' for v in r['ours'])}) |" for r in part["rows"]]
     return "\n".join(lines)
+
+
+def _beside(rows: list[dict[str, Any]]) -> list[str]:
+    """One line a point: training levels, then held-out ones."""
+    below = sum(not row["not_below"] for row in rows)
+    lines = [f"Points that are below the published mean by more than its standard deviation: {below} of {len(rows)}.", "",
+             "| steps | training levels, published (3 runs) | ours (each seed), difference in deviations | "
+             "held-out levels, published | ours |", "| --- |" + " --- |" * 4]
+    for point in dict.fromkeys(row["steps"] for row in rows):
+        cells = [f"{r['published_mean']:.2f} ± {r['published_std']:.2f} | "
+                 f"{r['ours_mean']:.2f} ({', '.join(f'{v:.2f}' for v in r['ours'])}), {r['deviations']:+.1f}"
+                 for kind in ("train", "test") for r in rows if (r["levels"], r["steps"]) == (kind, point)]
+        lines.append(f"| {point:,} | {' | '.join(cells)} |")
+    return lines
 
 
 def plot(result: dict[str, Any], curves: dict[str, list[dict[str, np.ndarray]]], published: dict[str, Any], path: Path) -> None:
