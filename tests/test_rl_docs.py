@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import typer
 
 from cosearch.benchmarks import equal_curves, learning_curves, throughput
 from cosearch.benchmarks.contestants import CONTESTANTS
@@ -31,13 +32,39 @@ def test_the_table_of_speeds_is_the_one_that_the_benchmark_kept():
         assert sum(w["time_shares"].values()) == pytest.approx(1.0)
 
 
-def test_the_learning_curves_are_the_ones_that_were_kept_and_overlap():
-    result = json.loads(equal_curves.SAVED.read_text(encoding="utf-8"))
-    assert f"begin -->\n{equal_curves.markdown(result)}\n<!-- equal curves: end" in TEXT
+KEPT = sorted(path.stem.removeprefix("equal_curves-") for path in equal_curves.HERE.glob("equal_curves-*.json"))
+
+
+@pytest.mark.parametrize("workload", KEPT)
+def test_the_learning_curves_are_the_ones_that_were_kept_and_overlap(workload):
+    result = json.loads(equal_curves.saved(workload).read_text(encoding="utf-8"))
+    assert result["workload"] == workload and f"begin -->\n{equal_curves.markdown(result)}\n<!-- equal curves: end" in TEXT
     last = {name: [found[-1][1] for found in curves] for name, curves in result["curves"].items()}
     finals = {name: equal_curves.mean_and_interval(values) for name, values in last.items()}
     mean = finals["cosearch"][0]
     assert all(low <= mean <= high for _, low, high in finals.values())
+
+
+def test_equal_curves_train_the_chosen_workload_and_keep_each_seed(monkeypatch, tmp_path):
+    asked = []
+
+    def curve(name, workload, seed, steps):
+        asked.append((name, workload, seed, steps))
+        return [(steps * quarter // 4, float(seed)) for quarter in range(1, 5)]
+
+    monkeypatch.setattr(equal_curves, "curve", curve)
+    monkeypatch.setattr(equal_curves, "HERE", tmp_path)
+    monkeypatch.setattr(equal_curves, "prepare_process", lambda: None)
+    equal_curves.main("nature-procgen", steps=8192, seeds=2, rollout_steps=64, save=True)
+    whole = WORKLOADS["nature-procgen"]
+    assert {(name, seed) for name, _, seed, _ in asked} == {(name, seed) for name in CONTESTANTS for seed in range(2)}
+    assert all((w.rollout_steps, w.minibatch, w.epochs) == (64, whole.minibatch, whole.epochs) for _, w, _, _ in asked)
+    kept = json.loads(equal_curves.saved("nature-procgen").read_text(encoding="utf-8"))
+    assert kept["rollout_steps"] == 64 and [found[-1] for found in kept["curves"]["cosearch"]] == [[8192, 0.0], [8192, 1.0]]
+    equal_curves.main("small-minatar", steps=8192, seeds=1)
+    assert asked[-1][1] == WORKLOADS["small-minatar"] and not equal_curves.saved("small-minatar").exists()
+    with pytest.raises(typer.BadParameter, match="nature-procgen, small-minatar, got atari"):
+        equal_curves.main("atari")
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "learning_curves_minatar"])

@@ -1,8 +1,9 @@
-"""Speed is worth nothing if less is learned: score against steps, this package's PPO beside its peers, on MinAtar breakout.
+"""Speed is worth nothing if less is learned: score against steps, this package's PPO beside its peers, on a workload of theirs.
 
 ``python -m cosearch.benchmarks.equal_curves`` trains each contestant of the throughput benchmark from several seeds with the same
 hyper-parameters, and prints the mean return of the last 100 training episodes at a few steps: mean over the seeds, 95 % t
-interval.
+interval. ``--workload`` chooses which (MinAtar's breakout by default), ``--rollout-steps`` shortens its rollouts at the same
+minibatches.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 import typer
 
 from cosearch.benchmarks.contestants import CONTESTANTS, make_contestant
+from cosearch.benchmarks.throughput import shortened
 from cosearch.benchmarks.workloads import WORKLOADS, Workload
 from cosearch.cli.environment import prepare_process
+from cosearch.durable import write_bytes_atomic
 
-SAVED = Path(__file__).with_suffix(".json")
+HERE = Path(__file__).parent
 POINTS = (0.25, 0.5, 0.75, 1.0)  # of the steps
 
 
@@ -40,6 +43,11 @@ def curve(name: str, workload: Workload, seed: int, steps: int) -> list[tuple[in
             found.append((done, score))
     contestant.close()
     return found
+
+
+def saved(workload: str) -> Path:
+    """Where the curves of a workload are kept."""
+    return HERE / f"equal_curves-{workload}.json"
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float, float]:
@@ -66,21 +74,27 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main(
+    workload_name: Annotated[str, typer.Option("--workload", help=f"One of {', '.join(WORKLOADS)}.")] = "small-minatar",
     steps: Annotated[int, typer.Option(min=1, help="Environment steps of each training.")] = 204_800,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. n - 1.")] = 3,
+    rollout_steps: Annotated[int, typer.Option(min=0, help="Shorter rollouts; 0: the workload's.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Keep the curves beside this file.")] = False,
 ) -> None:
     """Train, print, keep."""
     prepare_process()
-    workload = WORKLOADS["small-minatar"]
-    curves: dict[str, list[Any]] = {name: [] for name in CONTESTANTS}
+    if workload_name not in WORKLOADS:
+        raise typer.BadParameter(f"expected a workload of {', '.join(WORKLOADS)}, got {workload_name}")
+    workload = WORKLOADS[workload_name]
+    if rollout_steps:
+        workload = shortened(workload, rollout_steps)
+    result: dict[str, Any] = {"workload": workload.name, "rollout_steps": workload.rollout_steps, "steps": steps,
+                              "curves": {name: [] for name in CONTESTANTS}}
     for seed in range(seeds):
-        for name in CONTESTANTS:
-            curves[name].append(curve(name, workload, seed, steps))
-            typer.echo(f"{name}, seed {seed}: {curves[name][-1][-1][1]:.2f}", err=True)
-    result = {"workload": workload.name, "steps": steps, "curves": curves}
-    if save:
-        SAVED.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        for name, curves in result["curves"].items():
+            curves.append(curve(name, workload, seed, steps))
+            typer.echo(f"{name}, seed {seed}: {curves[-1][-1][1]:.2f}", err=True)
+        if save:  # the seeds so far
+            write_bytes_atomic(saved(workload.name), (json.dumps(result) + "\n").encode())
     typer.echo(markdown(result))
 
 
