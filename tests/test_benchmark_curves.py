@@ -5,21 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from cosearch.benchmarks import distillation, learning_curves
 from cosearch.benchmarks.learning_curves import (
     PUBLISHED,
-    PUBLISHED_SETTINGS,
     at,
     compare_minatar,
     compare_procgen,
     curve,
+    main,
     markdown,
     train,
 )
 from cosearch.metrics import append_metrics
-from cosearch.pipeline.builtins import load_builtins
-from cosearch.pipeline.teacher_training import TeacherRequest, teacher_config
 from cosearch.rl.teacher import find_teacher
 from latency_tables.errors import RequestError
 
@@ -96,17 +95,26 @@ def test_a_log_is_read_back_as_a_curve(tmp_path):
         curve("minatar", "breakout", 4, tmp_path)
 
 
-def test_the_published_settings_are_words_of_the_training_command(monkeypatch, tmp_path):
-    load_builtins()
+def test_other_settings_are_words_of_the_training_command(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(learning_curves.subprocess, "run", lambda words, **_: asked.append(words))
-    for settings in ((), PUBLISHED_SETTINGS):
+    for settings in ((), ("rl.minibatch=2048", "rl.lr_end_fraction=1")):
         train("procgen", "starpilot", 1, 1000, tmp_path, 1, settings)
-    assert asked[1] == [*asked[0], *PUBLISHED_SETTINGS] and "--train-levels" in asked[0]
-    ours, theirs = (teacher_config(TeacherRequest("procgen:starpilot", "", 1000, 1, 1, 4, 200, 0, words)).rl
-                    for words in ((), PUBLISHED_SETTINGS))
-    assert (theirs.rollout_steps, theirs.minibatch, theirs.epochs, theirs.lr, theirs.lr_end_fraction) == (256, 2048, 3, 5e-4, 1.0)
-    assert ours.rollout_steps * 64 // ours.minibatch * 3 / ours.rollout_steps > 24 / 256  # more optimiser steps a frame
+        train("minatar", "breakout", 1, 1000, tmp_path, 1, settings)
+    assert asked[2:] == [[*words, "rl.minibatch=2048", "rl.lr_end_fraction=1"] for words in asked[:2]]
+    assert "--train-levels" in asked[0] and "--train-levels" not in asked[1]
+
+
+def test_curves_with_other_settings_go_into_files_of_another_name(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(learning_curves, "train", lambda *words: trained.append(words))
+    monkeypatch.setattr(learning_curves, "curve", lambda *_: line(300_000, lambda step: step / 1e5))
+    monkeypatch.setattr(learning_curves, "HERE", tmp_path)
+    main(games=["starpilot:1"], settings=["rl.minibatch=512"], label="small", runs=tmp_path, steps=7, threads=1)
+    assert trained == [("procgen", "starpilot", 0, 7, tmp_path, 1, ("rl.minibatch=512",))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["learning_curves_small.json", "learning_curves_small.png"]
+    with pytest.raises(typer.BadParameter, match="--set needs --label"):
+        main(settings=["rl.minibatch=512"])
 
 
 def write_run(folder, search, retrain):

@@ -1,10 +1,10 @@
 """Learning curves of this project's PPO beside published ones at equal environment steps; resumable.
 
 ``python -m cosearch.benchmarks.learning_curves`` trains the IMPALA-CNN on 200 Procgen levels as `cosearch teacher` does
-(``--train-levels 200 --test-envs 32``) and compares it with the curves of openai/train-procgen; ``--published-settings`` does so
-with the very settings of those curves; ``--minatar`` trains `cosearch teacher --env minatar:breakout` over several seeds beside
-Young & Tian 2019. Each writes a table, a JSON file and a plot beside this file. A run that has not reached its steps yet is
-compared as far as it is; the same command goes on with it.
+(``--train-levels 200 --test-envs 32``) and compares it with the curves of openai/train-procgen; ``--minatar`` trains
+`cosearch teacher --env minatar:breakout` over several seeds beside Young & Tian 2019. Each writes a table, a JSON file and a plot
+beside this file. ``--set KEY=VALUE --label NAME`` does so with other settings, into files of another name (and needs other
+``--runs``). A run that has not reached its steps yet is compared as far as it is; the same command goes on with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ HERE = Path(__file__).parent
 PUBLISHED = HERE / "published_curves.json"
 PROCGEN = ("starpilot:2", "fruitbot:1")
 MINATAR = ("breakout:5",)
-PUBLISHED_SETTINGS = ("rl.rollout_steps=256", "rl.minibatch=2048", "rl.lr_end_fraction=1")
 SPAN = 32_768  # steps on either side of a point that are averaged with it: two updates of the published runs, as in their curves
 
 
@@ -44,7 +43,7 @@ def train(family: str, game: str, seed: int, steps: int, runs: Path, threads: in
     words = ["--train-levels", "200", "--test-envs", "32", "--network", "impala-cnn", *settings]
     command = [sys.executable, "-m", "cosearch", "teacher", "--env", f"{family}:{game}", "--steps", str(steps),
                "--seed", str(seed), "--threads", str(threads), "--episodes", "64", "--out", str(runs / f"{game}-s{seed}.json"),
-               "--runs", str(runs), *(words if family == "procgen" else [])]
+               "--runs", str(runs), *(words if family == "procgen" else settings)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -183,22 +182,20 @@ def plot(result: dict[str, Any], curves: dict[str, list[dict[str, np.ndarray]]],
 
 def main(
     minatar: Annotated[bool, typer.Option("--minatar", help="MinAtar instead of Procgen.")] = False,
-    published_settings: Annotated[
-        bool, typer.Option("--published-settings", help="Procgen with the settings of the published runs; needs other --runs.")
-    ] = False,
     games: Annotated[
         list[str] | None, typer.Argument(metavar="[GAME:SEEDS]...", help="Games and how many seeds of each.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Environment steps of each run.")] = 1_000_000,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs/curves"),
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting.")] = None,
+    label: Annotated[str, typer.Option(help="Ending of the files' names; needed with --set.")] = "",
     only_table: Annotated[bool, typer.Option("--only-table", help="Train nothing; read the runs as far as they are.")] = False,
 ) -> None:
     """Train, compare, print, save."""
-    if minatar and published_settings:
-        raise typer.BadParameter("--published-settings is for Procgen; Young & Tian trained other methods than PPO")
+    if settings and not label:
+        raise typer.BadParameter("--set needs --label: curves with other settings go into files of another name")
     family = "minatar" if minatar else "procgen"
-    settings = PUBLISHED_SETTINGS if published_settings else ()
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))["minatar" if minatar else "procgen_ppo_200_levels"]
     wanted = dict(word.partition(":")[::2] for word in games or (MINATAR if minatar else PROCGEN))
     curves: dict[str, list[dict[str, np.ndarray]]] = {}
@@ -207,14 +204,14 @@ def main(
             raise typer.BadParameter(f"expected GAME:SEEDS with a game of {', '.join(published['games'])}, got {game}:{seeds}")
         for seed in range(int(seeds)):
             if not only_table:
-                train(family, game, seed, steps, runs, threads, settings)
+                train(family, game, seed, steps, runs, threads, tuple(settings or ()))
         curves[game] = [curve(family, game, seed, runs) for seed in range(int(seeds))]
     compare = compare_minatar if minatar else compare_procgen
     result: dict[str, Any] = {"family": family, "published": {k: published[k] for k in ("source", "how")}, "games": {}}
     for game, seeds in curves.items():
         ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(seeds)]
         result["games"][game] = {"runs": ends, "rows": compare(game, seeds, published)}
-    name = "learning_curves" + ("_minatar" if minatar else "_published_settings" if published_settings else "")
+    name = "_".join(["learning_curves", *(["minatar"] if minatar else []), *([label] if label else [])])
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(result, curves, published, HERE / f"{name}.png")
     typer.echo(markdown(result))
