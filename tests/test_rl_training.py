@@ -198,8 +198,8 @@ def test_rewards_are_scaled_by_returns_of_their_own_discount_where_it_is_given()
     short = replace(config, rl=replace(config.rl, reward_gamma=0.1))
     runs = {name: make("toy:limit", "network", config=values)[0] for name, values in (("own", config), ("short", short))}
     logs = {name: go(training, 2) for name, training in runs.items()}
-    assert runs["own"].collector.scale.gamma == config.rl.gamma and runs["short"].collector.scale.gamma == 0.1
-    assert runs["own"].collector.gamma == runs["short"].collector.gamma == config.rl.gamma  # the learner's stays
+    assert runs["own"].collector.scale.gamma == config.rl.discount and runs["short"].collector.scale.gamma == 0.1
+    assert runs["own"].collector.gamma == runs["short"].collector.gamma == config.rl.discount  # the learner's stays
     assert runs["short"].collector.scale.std < runs["own"].collector.scale.std  # returns of fewer rewards vary less
     assert logs["own"][0]["loss_value"] != logs["short"][0]["loss_value"]
 
