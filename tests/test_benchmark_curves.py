@@ -113,6 +113,8 @@ def test_curves_with_other_settings_go_into_files_of_another_name(monkeypatch, t
     main(games=["starpilot:1"], settings=["rl.minibatch=512"], label="small", runs=tmp_path, steps=7, threads=1)
     assert trained == [("procgen", "starpilot", 0, 7, tmp_path, 1, ("rl.minibatch=512",))]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["learning_curves_small.json", "learning_curves_small.png"]
+    kept = json.loads((tmp_path / "learning_curves_small.json").read_text(encoding="utf-8"))
+    assert kept["settings"] == ["rl.minibatch=512"]
     with pytest.raises(typer.BadParameter, match="--set needs --label"):
         main(settings=["rl.minibatch=512"])
 

@@ -106,6 +106,6 @@ TEACHER = {  # tiny frames, dense rewards: shorter rollouts, more epochs, a high
     "network": "minatar-cnn", "rl.rollout_steps": 128, "rl.epochs": 4, "rl.minibatch": 1024,
     "rl.lr": 2.5e-3, "rl.lr_end_fraction": 0.02, "rl.gamma": 0.99,
 }
-RUN = {"objective.latency_ratio": 0.3}  # of the IMPALA-CNN: with so small frames no network needs but a fifth of its time
+RUN = {"objective.latency_ratio": 0.3}  # of the IMPALA-CNN's: on the Jetson no network of so small frames is down to a fifth
 ENVIRONMENTS.register(EnvFamily("minatar", "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)", MINATAR_GAMES,
                                 MinAtarEnvs, teacher=TEACHER, run=RUN))
