@@ -188,7 +188,9 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Environment steps of each run.")] = 1_000_000,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs/curves"),
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the runs; kept in the JSON file.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another setting of the runs; kept in the JSON file.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Ending of the files' names; needed with --set.")] = "",
     only_table: Annotated[bool, typer.Option("--only-table", help="Train nothing; read the runs as far as they are.")] = False,
 ) -> None:
@@ -207,7 +209,8 @@ def main(
                 train(family, game, seed, steps, runs, threads, tuple(settings or ()))
         curves[game] = [curve(family, game, seed, runs) for seed in range(int(seeds))]
     compare = compare_minatar if minatar else compare_procgen
-    result: dict[str, Any] = {"family": family, "settings": settings or [], "published": {k: published[k] for k in ("source", "how")}, "games": {}}
+    result: dict[str, Any] = {"family": family, "settings": settings or [],
+                              "published": {k: published[k] for k in ("source", "how")}, "games": {}}
     for game, seeds in curves.items():
         ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(seeds)]
         result["games"][game] = {"runs": ends, "rows": compare(game, seeds, published)}
