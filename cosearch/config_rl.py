@@ -21,6 +21,7 @@ class RlConfig:
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
         lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
         lr_end_fraction: 0..1.
+        lr_hold_fraction: share of the stage before it begins to fall, 0..1.
         gamma: discount; null: the teacher's, 0.999 without a teacher whose discount is known (``discount``).
         lam: GAE trace decay.
         reward_gamma: discount of the returns whose standard deviation divides the rewards; null: the discount. Refused beside a
@@ -36,6 +37,7 @@ class RlConfig:
     micro_batch: Annotated[int, Field(ge=0)] = 0
     lr: PositiveFloat = 2e-3
     lr_end_fraction: Fraction = 0.02
+    lr_hold_fraction: Fraction = 0.0
     gamma: Fraction | None = None
     lam: Fraction = 0.95
     reward_gamma: Fraction | None = None

@@ -56,7 +56,7 @@ SHOWS_WITH = {  # what an option needs on both sides to show in so few steps
     "strategy.temperature_end=0.1": ALL_PATHS,
     "strategy.active_paths=2": ("strategy.name=a3cs",),
 }
-RETRAIN_DIFFERS = ("budget.retrain_init=scratch", "rl.lr_end_fraction=0.9", "budget.retrain_steps=32")
+RETRAIN_DIFFERS = ("budget.retrain_init=scratch", "rl.lr_end_fraction=0.9", "rl.lr_hold_fraction=0.9", "budget.retrain_steps=32")
 
 
 class Silent:

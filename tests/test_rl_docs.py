@@ -73,6 +73,20 @@ def test_the_curves_beside_published_ones_are_those_that_were_kept(name):
     assert learning_curves.markdown(result).strip() in TEXT and f"](../benchmarks/{name}.png)" in TEXT
 
 
+@pytest.mark.parametrize("label", ["published_settings", "minibatch_1024", "minibatch_512"])
+def test_what_other_settings_missed_is_what_was_kept(label):
+    result = json.loads((learning_curves.HERE / f"learning_curves_{label}.json").read_text(encoding="utf-8"))
+    (row,) = [line for line in TEXT.splitlines() if line.startswith("| ") and f"learning_curves_{label}.json" in line]
+    for part in result["games"].values():
+        assert f"{sum(not point['not_below'] for point in part['rows'])} of {len(part['rows'])}" in row
+        for kind in ("train", "test"):
+            last = [point["ours_mean"] for point in part["rows"] if point["levels"] == kind][-1]
+            assert f"{last:.1f}" in row
+    passes, minibatch, rollout = (next(word.split("=")[1] for word in result["settings"] if word.startswith(f"rl.{key}="))
+                                  for key in ("epochs", "minibatch", "rollout_steps"))
+    assert row.startswith(f"| {passes} x {int(minibatch):,}, {rollout}, ")
+
+
 def test_the_table_of_teachers_is_what_the_list_says():
     table = TEXT.split("<!-- teachers:begin -->")[1].split("<!-- teachers:end -->")[0].strip().splitlines()[2:]
     rows = teacher_rows()

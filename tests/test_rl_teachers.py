@@ -83,7 +83,8 @@ def test_published_values_then_the_familys_then_the_users():
         return teacher_config(TeacherRequest(env, "", 1000, 5, 1, 4, 200, 0, values))
 
     procgen, minatar = config("procgen:starpilot"), config("minatar:breakout")
-    assert (procgen.rl.rollout_steps, procgen.rl.minibatch, procgen.rl.gamma, procgen.rl.lr) == (128, 1024, 0.999, 5e-4)
+    assert (procgen.rl.rollout_steps, procgen.rl.minibatch, procgen.rl.gamma, procgen.rl.lr) == (128, 256, 0.999, 5e-4)
+    assert (procgen.rl.epochs, procgen.rl.lr_hold_fraction, minatar.rl.epochs, minatar.rl.lr_hold_fraction) == (1, 0.25, 4, 0.5)
     assert (minatar.rl.rollout_steps, minatar.rl.minibatch, minatar.rl.gamma) == (128, 1024, 0.99)
     assert procgen.seed == 5 and procgen.env.train_levels == 200 and procgen.threads == 1
     other = config("minatar:breakout", "rl.gamma=0.9", "rl.lr_end_fraction=1")

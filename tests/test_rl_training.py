@@ -181,6 +181,13 @@ def test_steps_learning_rate_and_distillation_follow_the_progress(tmp_path):
     assert {"distill_actor", "distill_critic", "teacher_agreement"} <= set(log[0])
 
 
+@pytest.mark.parametrize("hold, wanted", [(0.25, [1.0, 0.9, 0.5]), (1.0, [1.0, 1.0, 1.0])])
+def test_the_learning_rate_is_held_before_it_falls(hold, wanted):
+    config = config_of("toy:limit", lr_hold_fraction=hold, lr_end_fraction=0.1)
+    training, _ = make("toy:limit", "network", config=config, steps=96)
+    assert [line["lr"] / training.config.rl.lr for line in go(training, 3)] == pytest.approx(wanted)
+
+
 def test_the_teachers_reward_scale_is_used_and_its_weights_stay(tmp_path):
     teacher = teacher_for("toy:limit", tmp_path)
     before = [p.clone() for p in teacher.network.parameters()]

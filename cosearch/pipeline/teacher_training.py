@@ -4,7 +4,7 @@
 the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020), rewards scaled by returns of discount 0.99 (the default
 of the wrapper that they used). Differs in: the learning rate is constant for the first half and then falls linearly to a fifth
 (``rl.lr_end_fraction=1`` keeps it constant, as published). A family of environments may have values of its own in their place
-(``EnvFamily.teacher``; Procgen has other rollouts and minibatches); KEY=VALUE words come last.
+(``EnvFamily.teacher``; Procgen has shorter rollouts, learned from once in smaller minibatches); KEY=VALUE words come last.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ PUBLISHED = {
     "rl.minibatch": 2048,
     "rl.lr": 5e-4,
     "rl.lr_end_fraction": 0.2,
+    "rl.lr_hold_fraction": 0.5,
     "rl.gamma": 0.999,
     "rl.reward_gamma": 0.99,
     "rl.value_weight": 0.5,
@@ -188,8 +189,6 @@ def _train(
     progress.stage("teacher", request.steps, training.step)
     try:
         while not training.finished:
-            falling = (1.0 - config.rl.lr_end_fraction) * max(0.0, 2.0 * training.progress - 1.0)
-            training.lr = (config.rl.lr * (1.0 - falling),) * 2
             values = training.advance()
             if held_out is not None:
                 held_out.play(subject.actors()[0], config.rl.rollout_steps)

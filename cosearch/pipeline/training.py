@@ -137,7 +137,9 @@ class Training:
             EnvironmentFailedError: an environment failed.
         """
         started = time.perf_counter()
-        lr = self.lr[0] + (self.lr[1] - self.lr[0]) * self.progress
+        hold = self.config.rl.lr_hold_fraction
+        falling = max(0.0, self.progress - hold) / (1.0 - hold) if hold < 1.0 else 0.0
+        lr = self.lr[0] + (self.lr[1] - self.lr[0]) * falling
         self.subject.set_lr(lr)
         actors = self.subject.actors()
         labelling = self.teacher.labelling(self.lanes) if self.teacher is not None and self.lanes.count > 1 else None
