@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 
 from cosearch.cost.accel_table import design_records
@@ -86,11 +87,16 @@ def listing(what: str) -> Rows:
     return LISTS[what]()
 
 
-def listing_table(what: str, rows: Rows) -> RichTable:
-    """The rows for people."""
-    table = RichTable(title=what)
+def listing_table(what: str, rows: Rows) -> RenderableType:
+    """The rows for people: a table; of teachers two, their scores and their latencies by device (``--json`` has the rest)."""
     if what == "teachers":
-        rows = [_teacher_in_short(row) for row in rows]
+        latencies = _table("predicted latency, float32, 1 thread", _latencies(rows))
+        return Group(_table(what, [_scores(row) for row in rows]), latencies)
+    return _table(what, rows)
+
+
+def _table(title: str, rows: Rows) -> RichTable:
+    table = RichTable(title=title)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -107,14 +113,26 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _teacher_in_short(row: dict[str, Any]) -> dict[str, str]:
-    """What fits a terminal; ``--json`` has the rest."""
+def _scores(row: dict[str, Any]) -> dict[str, str]:
     low, high = row["score_ci95"] or (None, None)
-    latencies = [f"{item['device']} {item['latency_s'] * 1e3:.3g} ms {item['provenance']}" for item in row["latency"]
-                 if item["latency_s"] is not None and (item["dtype"], item["threads"]) == ("float32", 1)]
     return {
-        "name": row["name"], "plays": row["env"], "what": row["description"],
-        "score [95 %]": f"{_text(row['score_mean'])} [{_text(low)}, {_text(high)}] after {row['steps']:,} steps",
-        "size": f"{row['params']:,} parameters, {row['bytes'] / 1e3:,.0f} kB",
-        "predicted latency": "\n".join(latencies),
+        "name": row["name"],
+        "score [95 %]": f"{_text(row['score_mean'])} [{_text(low)}, {_text(high)}]",
+        "steps": f"{row['steps']:,}", "parameters": f"{row['params']:,}", "file": f"{row['bytes'] / 1e3:,.0f} kB",
     }
+
+
+def _latencies(rows: Rows) -> Rows:
+    """One row a device; teachers that no device tells apart share a column."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        for item in row["latency"]:
+            if (item["dtype"], item["threads"]) == ("float32", 1):
+                latency_s = item["latency_s"]
+                cell = "no rows" if latency_s is None else f"{latency_s * 1e3:.3g} ms"
+                found.setdefault((item["device"], f"{item['provenance']}, {item['runtime']}"), {})[row["name"]] = cell
+    columns: dict[tuple[str | None, ...], list[str]] = {}
+    for row in rows:
+        columns.setdefault(tuple(cells.get(row["name"]) for cells in found.values()), []).append(row["name"])
+    return [{"device": device, "provenance": how, **{"\n".join(names): cells.get(names[0]) for names in columns.values()}}
+            for (device, how), cells in found.items()]
