@@ -72,23 +72,6 @@ def test_every_list_has_names_and_descriptions(what, out):
     assert all(row["name"][:8] in text for row in rows[:3])
 
 
-def test_teachers_are_shown_with_scores_and_with_latencies_by_device(out, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    rows, text = json.loads(out("list", "teachers", "--json")), out("list", "teachers")
-    scores, latencies = text.split("predicted latency")
-    devices = {line.split()[1]: line for line in latencies.splitlines() if " ms " in line and "roofline" in line}
-    for row in rows:
-        low, high = row["score_ci95"]
-        (line,) = [line for line in scores.splitlines() if f" {row['name']} " in line]
-        assert f"{row['score_mean']:.2f} [{low:.2f}, {high:.2f}]" in line and f"{row['steps']:,}" in line
-        assert row["name"] in latencies
-        for item in row["latency"]:
-            if item["runtime"] == "roofline":
-                shown = devices[item["device"]]
-                assert f" {item['latency_s'] * 1e3:.3g} ms " in shown and item["provenance"] in shown
-    assert sum("x86-server" in line for line in latencies.splitlines()) == 2  # measured with two runtimes
-
-
 def test_the_lists_hold_what_scripts_rely_on(out):
     names = {what: {row["name"] for row in json.loads(out("list", what, "--json"))} for what in LISTS}
     assert {"jetson", "this"} <= names["devices"] and {"a3cs", "a2d", "random"} <= names["strategies"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cosearch.cli.app import main
 from cosearch.config import resolve
 from cosearch.config_rl import RlConfig
 from cosearch.pipeline.builtins import load_builtins
@@ -146,6 +147,24 @@ def test_a_listed_latency_is_the_tables():
     table = load_table(estimated.path)
     assert entry["latency_s"] == pytest.approx(table.overhead_s + sum(table.predict([op]).latency_s - table.overhead_s
                                                                       for op in record.ops))
+
+
+def test_teachers_are_shown_with_scores_and_with_latencies_by_device(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = teacher_rows()
+    assert main(["list", "teachers"]) == 0
+    scores, latencies = capsys.readouterr().out.split("predicted latency")
+    devices = {line.split()[1]: line for line in latencies.splitlines() if " ms " in line and "roofline" in line}
+    for row in rows:
+        low, high = row["score_ci95"]
+        (line,) = [line for line in scores.splitlines() if f" {row['name']} " in line]
+        assert f"{row['score_mean']:.2f} [{low:.2f}, {high:.2f}]" in line and f"{row['steps']:,}" in line
+        assert row["name"] in latencies
+        for item in row["latency"]:
+            if item["runtime"] == "roofline":
+                shown = devices[item["device"]]
+                assert f" {item['latency_s'] * 1e3:.3g} ms " in shown and item["provenance"] in shown
+    assert sum("x86-server" in line for line in latencies.splitlines()) == 2  # measured with two runtimes
 
 
 def test_a_table_without_rows_gives_null(monkeypatch, tmp_path):
