@@ -23,7 +23,7 @@ from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published_curves.json"
-PROCGEN = ("starpilot:2", "fruitbot:1")
+PROCGEN = ("starpilot:2", "fruitbot:2")
 MINATAR = ("breakout:5",)
 SPAN = 32_768  # steps on either side of a point that are averaged with it: two updates of the published runs, as in their curves
 
