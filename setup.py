@@ -1,4 +1,5 @@
 """Package metadata. Each dependency carries the reason why it was chosen."""
+
 from pathlib import Path
 
 from setuptools import find_packages, setup

@@ -1,4 +1,5 @@
 """Check the equations against reference rows of SCALE-Sim, ZigZag or Timeloop."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Verbs of ``python -m accel_models``: evaluate, search, list, check. Results on stdout, progress on stderr."""
+
 from __future__ import annotations
 
 import json
@@ -10,18 +11,23 @@ from typing import Annotated
 import typer
 
 from accel_models import printing
-from accel_models.benchmark import ALL_METHODS, as_markdown, run_benchmark
 from accel_models.check import EXACT_MEANS, compare
 from accel_models.design import design_names, load_design, save_design
 from accel_models.evaluate import evaluate
 from accel_models.layers import load_layers, network_names
-from accel_models.methods import compare_methods, plan
 from accel_models.references.rows import summary, write_rows
-from accel_models.search import search_design
+from accel_models.searching.benchmark import ALL_METHODS, as_markdown, run_benchmark
+from accel_models.searching.methods import compare_methods, plan
+from accel_models.searching.search import search_design
 from latency_tables.errors import ConfigError, CosearchError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Evaluate and search accelerators for a fixed network; everything here is modelled, not measured.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Evaluate and search accelerators for a fixed network; everything here is modelled, not measured.",
+)
 
 
 class Objective(str, Enum):
@@ -33,8 +39,13 @@ class Objective(str, Enum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Goal = Annotated[Objective, typer.Option(help="latency: one frame in flight, as for an agent in one environment; interval: a "
-                                              "full pipeline (frames per second); energy: joules a frame.")]
+Goal = Annotated[
+    Objective,
+    typer.Option(
+        help="latency: one frame in flight, as for an agent in one environment; interval: a "
+        "full pipeline (frames per second); energy: joules a frame."
+    ),
+]
 
 
 @app.command("evaluate", epilog="Example: python -m accel_models evaluate edge-npu impala")
@@ -56,8 +67,11 @@ def evaluate_command(
         print(f"over the limits of {accelerator.platform.name}: {fault}")
 
 
-@app.command("search", epilog="Examples: python -m accel_models search impala --platform zc706   |   "
-                              "python -m accel_models search --benchmark --seeds 6")
+@app.command(
+    "search",
+    epilog="Examples: python -m accel_models search impala --platform zc706   |   "
+    "python -m accel_models search --benchmark --seeds 6",
+)
 def search_command(
     network: Annotated[str, typer.Argument(help="Name of a shipped network, or a JSON or CSV file of layers.")] = "impala",
     platform: Annotated[str, typer.Option(help="Design (name or JSON file) whose platform sets limits and formats.")] = "zc706",
@@ -85,8 +99,9 @@ def search_command(
         print(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
         return
     with printing.progress_bar("search", evaluations) as update:
-        found = search_design(layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations,
-                              progress=update)
+        found = search_design(
+            layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations, progress=update
+        )
     rows = []
     if beside:
         with printing.progress_bar("other methods", len(ALL_METHODS) - 2) as update:
@@ -94,8 +109,19 @@ def search_command(
     if out is not None:
         save_design(found.design, out)
     if as_json:
-        print(json.dumps({"design": found.design.to_dict(), "chunk_of": list(found.chunk_of), "evaluations": found.evaluations,
-                          "objective": objective.value, "seed": seed, **found.result.to_dict(), "methods": rows}))
+        print(
+            json.dumps(
+                {
+                    "design": found.design.to_dict(),
+                    "chunk_of": list(found.chunk_of),
+                    "evaluations": found.evaluations,
+                    "objective": objective.value,
+                    "seed": seed,
+                    **found.result.to_dict(),
+                    "methods": rows,
+                }
+            )
+        )
         return
     printing.network_report(found.design, found.result)
     printing.method_table(rows, objective.value)

@@ -4,6 +4,7 @@ The same function serves results (``rounding="exact"``) and searches (``smooth``
 larger of computing and moving (roofline), or their sum where buffers are single. Layers without weights stream: one output and
 kernel position a cycle and column for ``pool`` and ``add``.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from accel_models.design import AccelDesign
 from accel_models.energy import ENERGY_TABLES, EnergyTable, energy_parts, sram_j
+from accel_models.engines.systolic import SystolicCounts, product_view, systolic_counts
+from accel_models.engines.traffic import Tiles, buffer_elements, dram_traffic, tiles
 from accel_models.layers import LayerTensors
-from accel_models.systolic import SystolicCounts, product_view, systolic_counts
-from accel_models.traffic import Tiles, buffer_elements, dram_traffic, tiles
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,16 @@ def machine_of(design: AccelDesign) -> Machine:
     if table is not None and design.multiplier_bits not in table.multiply_j:
         table = None
     return Machine(
-        dram_bytes_per_cycle=design.platform.dram_bytes_per_cycle, weight_bytes=design.weight_bits / 8,
-        activation_bytes=design.activation_bits / 8, partial_bytes=design.partial_bits / 8,
-        multiplier_bits=design.multiplier_bits, depthwise_mode=design.depthwise_mode, overlap_fill=design.overlap_fill,
-        double_buffered=design.double_buffered, energy=table)
+        dram_bytes_per_cycle=design.platform.dram_bytes_per_cycle,
+        weight_bytes=design.weight_bits / 8,
+        activation_bytes=design.activation_bits / 8,
+        partial_bytes=design.partial_bits / 8,
+        multiplier_bits=design.multiplier_bits,
+        depthwise_mode=design.depthwise_mode,
+        overlap_fill=design.overlap_fill,
+        double_buffered=design.double_buffered,
+        energy=table,
+    )
 
 
 def compute_counts(layers: LayerTensors, machine: Machine, rows: Tensor, cols: Tensor, rounding: str = "exact") -> SystolicCounts:
@@ -100,8 +107,15 @@ def compute_cycles(layers: LayerTensors, counts: SystolicCounts, cols: Tensor) -
     return torch.where(column.busy, counts.cycles, streaming)
 
 
-def layer_costs(layers: LayerTensors, machine: Machine, counts: SystolicCounts, rows: Tensor, cols: Tensor, tile: Tiles,
-                capacity_bytes: tuple[Tensor, Tensor, Tensor] | None = None) -> LayerCosts:
+def layer_costs(
+    layers: LayerTensors,
+    machine: Machine,
+    counts: SystolicCounts,
+    rows: Tensor,
+    cols: Tensor,
+    tile: Tiles,
+    capacity_bytes: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> LayerCosts:
     """Full costs of layers on chunks with given buffer tiles.
 
     Args:
@@ -135,8 +149,14 @@ def layer_costs(layers: LayerTensors, machine: Machine, counts: SystolicCounts, 
     return LayerCosts(cycles, latency, dram, parts, held)
 
 
-def _energy(layers: LayerTensors, machine: Machine, counts: SystolicCounts, sides: tuple[Tensor, Tensor], dram: Tensor,
-            room: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+def _energy(
+    layers: LayerTensors,
+    machine: Machine,
+    counts: SystolicCounts,
+    sides: tuple[Tensor, Tensor],
+    dram: Tensor,
+    room: tuple[Tensor, Tensor, Tensor],
+) -> dict[str, Tensor]:
     """Joules by part. A port is one array side wide, so one access carries a word for each row or column."""
     table, (rows, cols) = machine.energy, sides
     sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)

@@ -4,6 +4,7 @@ A design is one or more chunks, each an array with its own buffers, that work as
 (A3C-S; Multi-CLP, Shen et al., ISCA 2017). Units are SI. ``sources`` says where each figure of a platform comes from. The file
 format is :meth:`AccelDesign.to_dict` as JSON; ``designs`` holds the shipped ones.
 """
+
 from __future__ import annotations
 
 import difflib
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_models.energy import ENERGY_TABLES
-from accel_models.systolic import DATAFLOWS, DEPTHWISE_MODES
+from accel_models.engines.systolic import DATAFLOWS, DEPTHWISE_MODES
 from latency_tables.errors import DesignError
 
 ENGINES = ("systolic", "tile")
@@ -51,8 +52,11 @@ class Platform:
     sources: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        faults = [f"{n} must be above 0, got {getattr(self, n)!r}" for n in ("clock_hz", "dram_bytes_per_s")
-                  if not _number(getattr(self, n)) or not getattr(self, n) > 0]
+        faults = [
+            f"{n} must be above 0, got {getattr(self, n)!r}"
+            for n in ("clock_hz", "dram_bytes_per_s")
+            if not _number(getattr(self, n)) or not getattr(self, n) > 0
+        ]
         needed = {"fpga": ("dsp_limit", "bram18_limit"), "asic": ("pe_limit", "sram_limit_bytes")}
         if self.kind not in needed:
             faults.append(f"kind must be fpga or asic, got {self.kind!r}")
@@ -96,8 +100,9 @@ class Chunk:
 
     def __post_init__(self) -> None:
         names = ("rows", "cols", "weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes")
-        faults = [f"{n} must be an integer of at least 1, got {getattr(self, n)!r}" for n in names
-                  if not _whole(getattr(self, n))]
+        faults = [
+            f"{n} must be an integer of at least 1, got {getattr(self, n)!r}" for n in names if not _whole(getattr(self, n))
+        ]
         if self.dataflow not in DATAFLOWS:
             faults.append(f"dataflow must be one of {', '.join(DATAFLOWS)}, got {self.dataflow!r}")
         if self.engine not in ENGINES:
@@ -109,8 +114,9 @@ class Chunk:
         elif self.unroll is not None:
             good = len(self.unroll) == 5 and all(_whole(u) for u in self.unroll)
             if not good or self.rows != self.unroll[2] or self.rows * self.cols != _product(self.unroll):
-                faults.append("unroll must be five integers (g, k, c, p, q) with rows = c and cols = g k p q, "
-                              f"got {self.unroll!r}")
+                faults.append(
+                    f"unroll must be five integers (g, k, c, p, q) with rows = c and cols = g k p q, got {self.unroll!r}"
+                )
         _refuse("chunk", faults)
 
     @property
@@ -144,8 +150,11 @@ class AccelDesign:
     double_buffered: bool = True
 
     def __post_init__(self) -> None:
-        faults = [f"{n} must be one of 8, 16, got {getattr(self, n)!r}" for n in ("weight_bits", "activation_bits")
-                  if getattr(self, n) not in BITS]
+        faults = [
+            f"{n} must be one of 8, 16, got {getattr(self, n)!r}"
+            for n in ("weight_bits", "activation_bits")
+            if getattr(self, n) not in BITS
+        ]
         if self.partial_bits not in (16, 24, 32, 48):
             faults.append(f"partial_bits must be one of 16, 24, 32, 48, got {self.partial_bits!r}")
         if not self.chunks:
@@ -193,8 +202,10 @@ def load_design(source: str | Path) -> AccelDesign:
     if not path.exists() and (DESIGNS / f"{source}.json").exists():
         path = DESIGNS / f"{source}.json"
     if not path.is_file():
-        raise DesignError(f"no design {str(source)!r}: give a JSON file, or one of {', '.join(design_names())}"
-                          f"{_nearest(str(source), design_names())}")
+        raise DesignError(
+            f"no design {str(source)!r}: give a JSON file, or one of {', '.join(design_names())}"
+            f"{_nearest(str(source), design_names())}"
+        )
     try:
         return AccelDesign.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 Energy is linear in every constant. Static power is not modelled: no source for it here, so it is left out and said so.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -44,8 +45,13 @@ def _asic(node: int, mac8: float, mac16: float, register: float, sram: float, ar
     return EnergyTable(
         description=f"{node} nm ASIC, LPDDR4",
         source="HWComponents (int8 and int16 MAC, register), CACTI 64-bit SRAM reads fitted over 1-1024 kB, LPDDR4 64 pJ/byte",
-        multiply_j={8: mac8 * PICO, 16: mac16 * PICO}, register_j_per_byte=register * PICO, dram_j_per_byte=64 * PICO,
-        sram_scale=sram, multiply_mm2={8: area8 * 1e-6}, sram_mm2_per_kb=sram_area)
+        multiply_j={8: mac8 * PICO, 16: mac16 * PICO},
+        register_j_per_byte=register * PICO,
+        dram_j_per_byte=64 * PICO,
+        sram_scale=sram,
+        multiply_mm2={8: area8 * 1e-6},
+        sram_mm2_per_kb=sram_area,
+    )
 
 
 ENERGY_TABLES = {
@@ -55,7 +61,11 @@ ENERGY_TABLES = {
     "eyeriss65": EnergyTable(
         description="65 nm, Eyeriss ratios: MAC 1, register 1, buffer 6, DRAM 200 per 16-bit word, MAC taken as 1 pJ",
         source="ratios: Chen et al., ISCA 2016; scale: presets of DNN-Chip-Predictor (ICASSP 2020)",
-        multiply_j={16: 1 * PICO}, register_j_per_byte=0.5 * PICO, buffer_j_per_byte=3 * PICO, dram_j_per_byte=100 * PICO),
+        multiply_j={16: 1 * PICO},
+        register_j_per_byte=0.5 * PICO,
+        buffer_j_per_byte=3 * PICO,
+        dram_j_per_byte=100 * PICO,
+    ),
 }
 
 
@@ -73,7 +83,7 @@ def sram_j(table: EnergyTable, capacity_bytes: Tensor, width_bits: Tensor, write
     if table.buffer_j_per_byte is not None:
         return table.buffer_j_per_byte * width_bits / 8 + torch.zeros_like(capacity_bytes)
     scale, size, width = (0.476, 0.459, 0.500) if write else (0.638, 0.569, 0.312)
-    return table.sram_scale * PICO * scale * (capacity_bytes / 1024) ** size * width_bits ** width
+    return table.sram_scale * PICO * scale * (capacity_bytes / 1024) ** size * width_bits**width
 
 
 def energy_parts(table: EnergyTable, counts: Mapping[str, Tensor], multiplier_bits: int) -> dict[str, Tensor]:

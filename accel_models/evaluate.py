@@ -2,6 +2,7 @@
 
 ``block_costs`` is what a co-search needs: the cost of each block of a network, or of candidates, on a given design.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from accel_models.assignment import best_assignment, chunk_times
 from accel_models.cost import LayerCosts, Machine, clipped_tiles, compute_counts, layer_costs, machine_of
 from accel_models.design import AccelDesign, Chunk
+from accel_models.engines.mapper import best_tile, tile_limits
+from accel_models.engines.systolic import DATAFLOWS, SystolicCounts
+from accel_models.engines.tile_engine import tile_engine_cycles
 from accel_models.layers import LayerShape, LayerTensors, from_blocks, stack
-from accel_models.mapper import best_tile, tile_limits
-from accel_models.pipeline import best_assignment, chunk_times
 from accel_models.resources import Resources, resources
-from accel_models.systolic import DATAFLOWS, SystolicCounts
-from accel_models.tile_engine import tile_engine_cycles
 from latency_tables.errors import InfeasibleCandidateError, ShapeError
 from latency_tables.opspec import OpSpec
 
@@ -73,9 +74,15 @@ class NetworkResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object; SI units."""
         return {
-            "latency_s": self.latency_s, "interval_s": self.interval_s, "frames_per_s": self.frames_per_s,
-            "single_frame_per_s": 1.0 / self.latency_s, "energy_j": self.energy_j, "dram_bytes": self.dram_bytes,
-            "chunk_s": list(self.chunk_s), "resources": self.resources.to_dict(), "provenance": "modelled",
+            "latency_s": self.latency_s,
+            "interval_s": self.interval_s,
+            "frames_per_s": self.frames_per_s,
+            "single_frame_per_s": 1.0 / self.latency_s,
+            "energy_j": self.energy_j,
+            "dram_bytes": self.dram_bytes,
+            "chunk_s": list(self.chunk_s),
+            "resources": self.resources.to_dict(),
+            "provenance": "modelled",
             "layers": [vars(layer) for layer in self.layers],
         }
 
@@ -89,8 +96,9 @@ class BlockCost:
     energy_j: float | None
 
 
-def evaluate(layers: Sequence[LayerShape], design: AccelDesign, objective: str = "latency",
-             chunk_of: Sequence[int] | None = None) -> NetworkResult:
+def evaluate(
+    layers: Sequence[LayerShape], design: AccelDesign, objective: str = "latency", chunk_of: Sequence[int] | None = None
+) -> NetworkResult:
     """Cost of a network, with the best contiguous cuts unless they are given.
 
     Args:
@@ -117,19 +125,37 @@ def evaluate(layers: Sequence[LayerShape], design: AccelDesign, objective: str =
         parts = None if table.parts is None else {name: float(v[j, index]) for name, v in table.parts.items()}
         cycles, late = float(table.cycles[j, index]), float(table.latency[j, index])
         busy = layer.macs / (cycles * design.chunks[j].elements) if cycles else 0.0
-        rows.append(LayerResult(layer.name, layer.kind, j, layer.macs, cycles, late / clock, float(table.dram[j, index]),
-                                None if parts is None else sum(parts.values()), parts, busy))
+        rows.append(
+            LayerResult(
+                layer.name,
+                layer.kind,
+                j,
+                layer.macs,
+                cycles,
+                late / clock,
+                float(table.dram[j, index]),
+                None if parts is None else sum(parts.values()),
+                parts,
+                busy,
+            )
+        )
     own = np.array([[row.latency_s for row in rows]])
     per_chunk = chunk_times(own, chunk[None, :], len(design.chunks))[0]
     dram = sum(row.dram_bytes for row in rows)
     return NetworkResult(
-        layers=tuple(rows), latency_s=float(own.sum()), chunk_s=tuple(float(t) for t in per_chunk),
+        layers=tuple(rows),
+        latency_s=float(own.sum()),
+        chunk_s=tuple(float(t) for t in per_chunk),
         interval_s=max(float(per_chunk.max()), dram / design.platform.dram_bytes_per_s),
-        energy_j=None if table.parts is None else sum(row.energy_j for row in rows), dram_bytes=dram, resources=resources(design))
+        energy_j=None if table.parts is None else sum(row.energy_j for row in rows),
+        dram_bytes=dram,
+        resources=resources(design),
+    )
 
 
-def block_costs(blocks: Sequence[OpSpec], design: AccelDesign, objective: str = "latency",
-                chunk_of: Sequence[int] | None = None) -> list[BlockCost]:
+def block_costs(
+    blocks: Sequence[OpSpec], design: AccelDesign, objective: str = "latency", chunk_of: Sequence[int] | None = None
+) -> list[BlockCost]:
     """Latency and energy of each block on a design; a block is never cut. A batch runs frame after frame.
 
     Args:
@@ -187,8 +213,10 @@ class _Table:
 def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
     machine, shapes = machine_of(design), stack(layers)
     tilings = [_tiling(layers, shapes, machine, chunk) for chunk in design.chunks]
-    costs = [(_on_chunk(shapes, machine, chunk, tiling.columns), DATAFLOWS.index(chunk.dataflow))
-             for chunk, tiling in zip(design.chunks, tilings, strict=True)]
+    costs = [
+        (_on_chunk(shapes, machine, chunk, tiling.columns), DATAFLOWS.index(chunk.dataflow))
+        for chunk, tiling in zip(design.chunks, tilings, strict=True)
+    ]
 
     def gather(values: list[torch.Tensor]) -> np.ndarray:
         return np.stack([value[..., option].numpy() for value, (_, option) in zip(values, costs, strict=True)])
@@ -196,9 +224,14 @@ def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
     parts = None
     if machine.energy is not None:
         parts = {name: gather([cost.energy_parts[name] for cost, _ in costs]) for name in costs[0][0].energy_parts}
-    return _Table(gather([c.compute_cycles for c, _ in costs]), gather([c.latency_cycles for c, _ in costs]),
-                  gather([c.dram_bytes for c, _ in costs]), parts, np.stack([tiling.fits for tiling in tilings]),
-                  tuple(reason for tiling in tilings for reason in tiling.reasons))
+    return _Table(
+        gather([c.compute_cycles for c, _ in costs]),
+        gather([c.latency_cycles for c, _ in costs]),
+        gather([c.dram_bytes for c, _ in costs]),
+        parts,
+        np.stack([tiling.fits for tiling in tilings]),
+        tuple(reason for tiling in tilings for reason in tiling.reasons),
+    )
 
 
 @dataclass(frozen=True)
@@ -224,8 +257,11 @@ def _tiling(layers: Sequence[LayerShape], shapes: LayerTensors, machine: Machine
     columns = tuple(torch.tensor([float(t[i]) for t in chosen], dtype=torch.float64) for i in range(4))
     for what, held, size, limit in zip(("weight", "input", "output"), tile_limits(shapes, columns), sizes, room, strict=True):
         over = ((held * size > limit) & shapes.busy).numpy() & fits
-        reasons += [f"tile {chunk.tile} of layer {layers[i].name!r} exceeds the {what} buffer of {limit} bytes; "
-                    "leave tile out to choose one for each layer" for i in np.flatnonzero(over)]
+        reasons += [
+            f"tile {chunk.tile} of layer {layers[i].name!r} exceeds the {what} buffer of {limit} bytes; "
+            "leave tile out to choose one for each layer"
+            for i in np.flatnonzero(over)
+        ]
         fits &= ~over
     return _Tiling(columns, fits, tuple(reasons))
 
@@ -264,8 +300,10 @@ def _cuts(table: _Table, objective: str, owner: np.ndarray, dram_bytes_per_cycle
     moved = _by_owner(table.dram, owner) / dram_bytes_per_cycle
     ends = np.array(list(combinations_with_replacement(range(count + 1), chunks - 1)))
     ends = np.concatenate([np.zeros((len(ends), 1), int), ends, np.full((len(ends), 1), count)], 1)
-    busy, port = (np.stack([np.diff(np.concatenate([[0.0], row.cumsum()])[ends[:, j:j + 2]], axis=1)[:, 0]
-                            for j, row in enumerate(rows)]) for rows in (places, moved))
+    busy, port = (
+        np.stack([np.diff(np.concatenate([[0.0], row.cumsum()])[ends[:, j : j + 2]], axis=1)[:, 0] for j, row in enumerate(rows)])
+        for rows in (places, moved)
+    )
     slowest, shared = busy.max(0), port.sum(0)
     best = ends[np.lexsort((slowest, np.maximum(slowest, shared)))[0]]  # where the port decides, still the most even cuts
     return np.searchsorted(best[1:-1], np.arange(count), side="right")

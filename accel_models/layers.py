@@ -4,6 +4,7 @@ A layer file is JSON (``{"name": ..., "layers": [{"name", "kind", "C", "K", ...}
 ``conv``, ``dw`` (depthwise) and ``fc`` keep the array busy; ``pool`` and ``add`` stream through it; ``relu`` and ``cast`` are
 applied while a tile leaves or enters a buffer and cost nothing.
 """
+
 from __future__ import annotations
 
 import csv
@@ -51,8 +52,11 @@ class LayerShape:
         if self.kind not in ARRAY_KINDS + STREAM_KINDS + FREE_KINDS:
             known = ", ".join(ARRAY_KINDS + STREAM_KINDS + FREE_KINDS)
             raise DesignError(f"layer {self.name!r}: kind must be one of {known}, got {self.kind!r}")
-        wrong = [f"{n}={getattr(self, n)!r}" for n in ("G", "K", "C", "P", "Q", "R", "S", "stride")
-                 if type(getattr(self, n)) is not int or getattr(self, n) < 1]
+        wrong = [
+            f"{n}={getattr(self, n)!r}"
+            for n in ("G", "K", "C", "P", "Q", "R", "S", "stride")
+            if type(getattr(self, n)) is not int or getattr(self, n) < 1
+        ]
         if wrong:
             raise DesignError(f"layer {self.name!r}: sizes must be integers of at least 1, got {', '.join(wrong)}")
 

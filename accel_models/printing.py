@@ -1,4 +1,5 @@
 """Results and progress for people: milliseconds and microjoules exist only here."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from accel_models.benchmark import BenchmarkRow
 from accel_models.design import AccelDesign
 from accel_models.evaluate import NetworkResult
+from accel_models.searching.benchmark import BenchmarkRow
 
 METHOD_WORDS = {
     "gradient+polish": "continuous log2 knobs and mixed option costs, projected on the way, then a discrete polish",
@@ -22,8 +23,10 @@ METHOD_WORDS = {
     "gumbel": "hard Gumbel samples, log cost minus running mean, rate 3e-2",
     "das": "hard Gumbel samples as released with Auto-NBA: no baseline, rate 1e-7",
 }
-NOT_VALIDATED = ("modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per "
-                 "second of an FPGA, timing closure, power. Static power is not included.")
+NOT_VALIDATED = (
+    "modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per "
+    "second of an FPGA, timing closure, power. Static power is not included."
+)
 
 
 def _console(stderr: bool = False) -> Console:
@@ -33,8 +36,13 @@ def _console(stderr: bool = False) -> Console:
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int, float], None]]:
     """A bar on stderr; the callable takes the number done and the best value."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("best {task.fields[best]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("best {task.fields[best]}"),
+    )
     console = _console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, best="-")
@@ -55,24 +63,42 @@ def network_report(design: AccelDesign, result: NetworkResult) -> None:
     console = _console()
     table = Table("layer", "chunk", "cycles", "latency us", "DRAM kB", "energy uJ", "array busy %", box=None)
     for layer in result.layers:
-        table.add_row(layer.name, str(layer.chunk), f"{layer.cycles:.0f}", _value(layer.latency_s, 1e6, 2),
-                      f"{layer.dram_bytes / 1e3:.1f}", _value(layer.energy_j, 1e6, 2), f"{100 * layer.utilisation:.1f}")
+        table.add_row(
+            layer.name,
+            str(layer.chunk),
+            f"{layer.cycles:.0f}",
+            _value(layer.latency_s, 1e6, 2),
+            f"{layer.dram_bytes / 1e3:.1f}",
+            _value(layer.energy_j, 1e6, 2),
+            f"{100 * layer.utilisation:.1f}",
+        )
     console.print(table)
     for index, (chunk, seconds) in enumerate(zip(design.chunks, result.chunk_s, strict=True)):
         sizes = f"{chunk.weight_buffer_bytes}, {chunk.input_buffer_bytes}, {chunk.output_buffer_bytes}"
-        console.print(f"chunk {index}: {chunk.rows} x {chunk.cols} {chunk.engine} {chunk.dataflow}, "
-                      f"buffers (weights, inputs, outputs) {sizes} bytes; {seconds * 1e3:.3f} ms")
+        console.print(
+            f"chunk {index}: {chunk.rows} x {chunk.cols} {chunk.engine} {chunk.dataflow}, "
+            f"buffers (weights, inputs, outputs) {sizes} bytes; {seconds * 1e3:.3f} ms"
+        )
     r, platform = result.resources, design.platform
-    used = {"DSP": (r.dsp, platform.dsp_limit), "BRAM18": (r.bram18, platform.bram18_limit),
-            "elements": (r.elements, platform.pe_limit), "SRAM bytes": (r.sram_bytes, platform.sram_limit_bytes)}
+    used = {
+        "DSP": (r.dsp, platform.dsp_limit),
+        "BRAM18": (r.bram18, platform.bram18_limit),
+        "elements": (r.elements, platform.pe_limit),
+        "SRAM bytes": (r.sram_bytes, platform.sram_limit_bytes),
+    }
     shown = [f"{name} {value:g} of {limit}" for name, (value, limit) in used.items() if value is not None and limit is not None]
     console.print(f"{design.name} on {platform.name}: {', '.join(shown)}; area {_value(r.area_mm2, 1)} mm2")
-    console.print(f"one frame in flight (an agent in one environment): {_value(result.latency_s, 1e3)} ms, "
-                  f"{1 / result.latency_s:.1f} /s")
-    console.print(f"full pipeline ({len(design.chunks)} in flight): a frame each {_value(result.interval_s, 1e3)} ms, "
-                  f"{result.frames_per_s:.1f} /s")
-    console.print(f"energy {_value(result.energy_j, 1e6, 2)} uJ a frame (constants: "
-                  f"{platform.energy or 'none known for this platform'}), DRAM {result.dram_bytes / 1e3:.1f} kB a frame")
+    console.print(
+        f"one frame in flight (an agent in one environment): {_value(result.latency_s, 1e3)} ms, {1 / result.latency_s:.1f} /s"
+    )
+    console.print(
+        f"full pipeline ({len(design.chunks)} in flight): a frame each {_value(result.interval_s, 1e3)} ms, "
+        f"{result.frames_per_s:.1f} /s"
+    )
+    console.print(
+        f"energy {_value(result.energy_j, 1e6, 2)} uJ a frame (constants: "
+        f"{platform.energy or 'none known for this platform'}), DRAM {result.dram_bytes / 1e3:.1f} kB a frame"
+    )
     console.print(NOT_VALIDATED)
 
 
@@ -83,22 +109,29 @@ def method_table(rows: Sequence[dict[str, Any]], objective: str) -> None:
     table = Table("method", f"{objective} ({'joules' if objective == 'energy' else 'cycles'})", "ratio", "evaluations", box=None)
     for row in rows:
         found = row["value"] is not None
-        table.add_row(row["method"], f"{row['value']:.6g}" if found else "none within limits",
-                      f"{row['ratio']:.3f}" if found else "-", str(row["evaluations"]))
+        table.add_row(
+            row["method"],
+            f"{row['value']:.6g}" if found else "none within limits",
+            f"{row['ratio']:.3f}" if found else "-",
+            str(row["evaluations"]),
+        )
     _console().print(table)
 
 
 def check_report(result: dict[str, Any]) -> None:
     """Statistics of a comparison."""
+
     def percent(value: float | None) -> str:
         return "not in this reference" if value is None else f"{100 * value:.4g} %"
 
     rank = result["latency_spearman"]
-    lines = (f"{result['rows']} rows of {result['reference']}",
-             f"exact rows            {percent(result['exact_share'])}   ({result['exact_means']})",
-             f"cycles, mean error    {percent(result['cycles_mape'])}   95 % of rows below {percent(result['cycles_p95'])}",
-             f"cycles, median error  {percent(result['latency_median_error'])}",
-             f"cycles, Spearman      {'not defined' if rank is None else f'{rank:.5f}'}",
-             f"energy, mean error    {percent(result['energy_mape'])}   95 % of rows below {percent(result['energy_p95'])}",
-             f"worst row             {percent(result['worst_row'])}   {result['worst_row_name']}")
+    lines = (
+        f"{result['rows']} rows of {result['reference']}",
+        f"exact rows            {percent(result['exact_share'])}   ({result['exact_means']})",
+        f"cycles, mean error    {percent(result['cycles_mape'])}   95 % of rows below {percent(result['cycles_p95'])}",
+        f"cycles, median error  {percent(result['latency_median_error'])}",
+        f"cycles, Spearman      {'not defined' if rank is None else f'{rank:.5f}'}",
+        f"energy, mean error    {percent(result['energy_mape'])}   95 % of rows below {percent(result['energy_p95'])}",
+        f"worst row             {percent(result['worst_row'])}   {result['worst_row_name']}",
+    )
     _console().print("\n".join(lines), markup=False, highlight=False)

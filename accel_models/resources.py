@@ -3,6 +3,7 @@
 A DSP48E2 computes two 8-bit products that share an operand, a DSP48E1 is too narrow for that (Xilinx WP486); both do one 16-bit
 product. A buffer has one bank for each word that the array takes at once; a bank is at least one block of 18,432 bits.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -29,16 +30,27 @@ class Resources:
 
     def over(self, platform: Platform) -> list[str]:
         """What exceeds the platform, in words; empty if the design fits."""
-        pairs = (("DSP", self.dsp, platform.dsp_limit), ("BRAM18", self.bram18, platform.bram18_limit),
-                 ("SRAM bytes", self.sram_bytes, platform.sram_limit_bytes),
-                 ("processing elements", self.elements, platform.pe_limit))
-        return [f"{used:g} {name}, the limit is {limit}" for name, used, limit in pairs
-                if used is not None and limit is not None and used > limit]
+        pairs = (
+            ("DSP", self.dsp, platform.dsp_limit),
+            ("BRAM18", self.bram18, platform.bram18_limit),
+            ("SRAM bytes", self.sram_bytes, platform.sram_limit_bytes),
+            ("processing elements", self.elements, platform.pe_limit),
+        )
+        return [
+            f"{used:g} {name}, the limit is {limit}"
+            for name, used, limit in pairs
+            if used is not None and limit is not None and used > limit
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON object."""
-        return {"elements": self.elements, "dsp": self.dsp, "bram18": self.bram18, "sram_bytes": self.sram_bytes,
-                "area_mm2": self.area_mm2}
+        return {
+            "elements": self.elements,
+            "dsp": self.dsp,
+            "bram18": self.bram18,
+            "sram_bytes": self.sram_bytes,
+            "area_mm2": self.area_mm2,
+        }
 
 
 def dsp_per_multiplier(bits: int, dsp_kind: str) -> float:

@@ -1,4 +1,5 @@
 """``python -m cosearch``."""
+
 import sys
 
 from cosearch.cli.app import main

@@ -4,6 +4,7 @@ A registry holds frozen records, so that ``cosearch list`` can print what there 
 entry of one name is an error, an unknown name is answered with the nearest one, and other packages add entries through
 an entry point group (``cosearch.strategies``, ``cosearch.devices``, ...), which is read on first use and never at import.
 """
+
 from __future__ import annotations
 
 import difflib

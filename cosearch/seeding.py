@@ -5,6 +5,7 @@ SHA-256 digest of the run's seed and the stream's name. So drawing more numbers 
 and a stream that is added later leaves the old ones as they were. The global generators of torch, numpy and ``random``
 are never used; :meth:`Streams.as_global` lends a stream to library code that knows only the global one.
 """
+
 from __future__ import annotations
 
 import hashlib

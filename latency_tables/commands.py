@@ -15,19 +15,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from latency_tables import job
 from latency_tables.checks import check_table
 from latency_tables.compare import compare_tables
 from latency_tables.devices import list_devices, load_any
 from latency_tables.draw import caption, draw_table, terminal_comparison, terminal_table
 from latency_tables.errors import CosearchError, TableError
-from latency_tables.estimate import build_estimate, list_specs, load_spec
-from latency_tables.evidence import left_out, load_sets, markdown
-from latency_tables.measure import Settings
+from latency_tables.estimating.estimate import build_estimate, list_specs, load_spec
+from latency_tables.estimating.evidence import left_out, load_sets, markdown
+from latency_tables.estimating.published import refit_spec
+from latency_tables.measuring import job
+from latency_tables.measuring.loop import Settings
+from latency_tables.measuring.remote import Target
+from latency_tables.measuring.rpc import read_tvm_target
 from latency_tables.output import certificate_markdown, certificate_rows, command_line, summary
-from latency_tables.published import refit_spec
-from latency_tables.remote import Target
-from latency_tables.rpc import read_tvm_target
 from latency_tables.schema import write_table
 from latency_tables.table import load_table
 from latency_tables.worklists import load_worklist

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.errors import MissingOpError, TableError
+from latency_tables.estimating.roofline import Roofline
 from latency_tables.opspec import Device, OpSpec
-from latency_tables.roofline import Roofline
 from latency_tables.schema import TableFile, read_table
 
 

@@ -1,4 +1,5 @@
 """One compared row, and the statistics over all of them."""
+
 from __future__ import annotations
 
 import csv
@@ -100,8 +101,16 @@ def write_rows(rows: list[ComparedRow], path: str | Path) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         for row in rows:
-            values = [row.name, int(row.exact), row.cycles, row.reference_cycles, row.cycles_error,
-                      row.energy, row.reference_energy, row.energy_error]
+            values = [
+                row.name,
+                int(row.exact),
+                row.cycles,
+                row.reference_cycles,
+                row.cycles_error,
+                row.energy,
+                row.reference_energy,
+                row.energy_error,
+            ]
             for key in extra:
                 values += list((row.details or {}).get(key, (None, None)))
             writer.writerow(["" if value is None else value for value in values])

@@ -3,19 +3,32 @@
 Cycles are counted from 1 (the tool prints the index of the last cycle). In output-stationary mode the tool adds the array's
 sides to the output writes of every fold; that term is added here, for the comparison only.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
 
+from accel_models.engines.systolic import DATAFLOWS, Product, product_view, systolic_counts
 from accel_models.layers import load_layers, stack
 from accel_models.references.rows import ComparedRow, read_rows
-from accel_models.systolic import DATAFLOWS, Product, product_view, systolic_counts
 from latency_tables.errors import DesignError
 
-NEEDED = ("layer", "array_h", "array_w", "dataflow", "n_sub", "Sr", "Sc", "T", "cycles", "sram_ifmap_reads",
-          "sram_filter_reads", "sram_ofmap_writes")
+NEEDED = (
+    "layer",
+    "array_h",
+    "array_w",
+    "dataflow",
+    "n_sub",
+    "Sr",
+    "Sc",
+    "T",
+    "cycles",
+    "sram_ifmap_reads",
+    "sram_filter_reads",
+    "sram_ofmap_writes",
+)
 
 
 def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
@@ -49,13 +62,21 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
             if derived != stated:
                 raise DesignError(f"{where}: Sr, Sc, T, n_sub are {stated}, but the shapes of {row['layer']} give {derived}")
         counts = systolic_counts(product, torch.tensor(float(height)), torch.tensor(float(width)))
-        cycles, inputs, weights, outputs, folds = (float(part[0, option]) for part in (
-            counts.cycles, counts.input_reads, counts.weight_reads, counts.output_writes, counts.folds))
+        cycles, inputs, weights, outputs, folds = (
+            float(part[0, option])
+            for part in (counts.cycles, counts.input_reads, counts.weight_reads, counts.output_writes, counts.folds)
+        )
         if row["dataflow"] == "os":
             outputs += folds * (height + width) * stated[3]
         ours = [cycles, inputs, weights, outputs]
         names = ("cycles_counted", "input_reads", "weight_reads", "output_writes")
-        out.append(ComparedRow(
-            name=f"{row['layer']} {height}x{width} {row['dataflow']}", exact=ours == reference, cycles=cycles,
-            reference_cycles=reference[0], details=dict(zip(names, zip(ours, reference, strict=True), strict=True))))
+        out.append(
+            ComparedRow(
+                name=f"{row['layer']} {height}x{width} {row['dataflow']}",
+                exact=ours == reference,
+                cycles=cycles,
+                reference_cycles=reference[0],
+                details=dict(zip(names, zip(ours, reference, strict=True), strict=True)),
+            )
+        )
     return out

@@ -4,6 +4,7 @@ Registers hold weights, accumulators (one per column, 32 bit) outputs, the scrat
 input channels unroll over rows, output channels over columns. Ports: two words a cycle and column for accumulators and
 scratchpad, eight words for DRAM. Energy per 8-bit word in pJ at 40 nm, from DOSA's released tables.
 """
+
 from __future__ import annotations
 
 import re
@@ -11,12 +12,21 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from accel_models.loopnest import DIMENSIONS, Loops, factors, fills, output_traffic
+from accel_models.engines.loopnest import DIMENSIONS, Loops, factors, fills, output_traffic
 from accel_models.references.rows import ComparedRow, read_rows
 from latency_tables.errors import DesignError
 
-NEEDED = ("target.cycle", "target.energy", "mapping.mapping", "arch.meshX", "arch.mem1_entries", "arch.mem2_entries",
-          "prob.Wstride", "prob.Hstride", *(f"prob.{d}" for d in "CKPQRSN"))
+NEEDED = (
+    "target.cycle",
+    "target.energy",
+    "mapping.mapping",
+    "arch.meshX",
+    "arch.mem1_entries",
+    "arch.mem2_entries",
+    "prob.Wstride",
+    "prob.Hstride",
+    *(f"prob.{d}" for d in "CKPQRSN"),
+)
 MAC_PJ, REGISTER_PJ, DRAM_PJ = 0.5608, 0.48746, 100.0
 ACCUMULATOR_PJ, ACCUMULATOR_PJ_PER_KB = 1.94, 0.1005  # per kB of one column
 SCRATCHPAD_PJ, SCRATCHPAD_PJ_PER_KB = 0.49, 0.02513
@@ -81,7 +91,10 @@ def accesses(mapping: Mapping, stride: tuple[int, int]) -> Accesses:
     written = output_traffic(factors([*t[0], *t[1], *s[0], *s[1]]), [*t[2], *t[3]]).written * cols
     updates = macs / rows
     return Accesses(
-        macs=macs, rows=rows, cols=cols, register=macs + register_fills,
+        macs=macs,
+        rows=rows,
+        cols=cols,
+        register=macs + register_fills,
         accumulator=written + updates + (updates - outputs),
         scratchpad=weight_fills + input_fills + register_fills + macs / cols,
         dram=weight_fills + input_fills + written + (written - outputs),
@@ -109,14 +122,31 @@ def compare(path: str | Path) -> list[ComparedRow]:
         mapping = parse_mapping(row["mapping.mapping"])
         count = accesses(mapping, stride)
         if count.macs != prod(sizes.values()):
-            raise DesignError(f"{path}, line {number}: the mapping covers {count.macs} operations, the layer has "
-                              f"{prod(sizes.values())}")
-        cycles = max(count.macs / (count.rows * count.cols), count.accumulator / (PORT_WORDS_PER_CYCLE * count.cols),
-                     count.scratchpad / (PORT_WORDS_PER_CYCLE * sides), count.dram / DRAM_WORDS_PER_CYCLE)
+            raise DesignError(
+                f"{path}, line {number}: the mapping covers {count.macs} operations, the layer has {prod(sizes.values())}"
+            )
+        cycles = max(
+            count.macs / (count.rows * count.cols),
+            count.accumulator / (PORT_WORDS_PER_CYCLE * count.cols),
+            count.scratchpad / (PORT_WORDS_PER_CYCLE * sides),
+            count.dram / DRAM_WORDS_PER_CYCLE,
+        )
         accumulator_kb, scratchpad_kb = entries1 * sides * 4 / 1024, entries2 / 1024
-        energy = (MAC_PJ * count.macs + REGISTER_PJ * count.register + DRAM_PJ * count.dram
-                  + (ACCUMULATOR_PJ + ACCUMULATOR_PJ_PER_KB * accumulator_kb / sides) * count.accumulator
-                  + (SCRATCHPAD_PJ + SCRATCHPAD_PJ_PER_KB * scratchpad_kb) * count.scratchpad)
-        out.append(ComparedRow(f"line {number}: {row['mapping.mapping']} on {sides}x{sides}", round(cycles) == round(cycles_ref),
-                               cycles, cycles_ref, energy * 1e-6, energy_ref))
+        energy = (
+            MAC_PJ * count.macs
+            + REGISTER_PJ * count.register
+            + DRAM_PJ * count.dram
+            + (ACCUMULATOR_PJ + ACCUMULATOR_PJ_PER_KB * accumulator_kb / sides) * count.accumulator
+            + (SCRATCHPAD_PJ + SCRATCHPAD_PJ_PER_KB * scratchpad_kb) * count.scratchpad
+        )
+        out.append(
+            ComparedRow(
+                f"line {number}: {row['mapping.mapping']} on {sides}x{sides}",
+                round(cycles) == round(cycles_ref),
+                cycles,
+                cycles_ref,
+                energy * 1e-6,
+                energy_ref,
+            )
+        )
     return out

@@ -5,6 +5,7 @@ outputs take one byte, partial sums three. Registers are not double-buffered: a 
 loading time less the one cycle that overlaps. Conventions of the tool that this comparison follows: no sliding window in the
 buffers, all writes of spilled partial sums at partial-sum width, the first read of a partial sum is not elided.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,13 +13,33 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from accel_models.engines.loopnest import (
+    DIMENSIONS,
+    Loops,
+    factors,
+    fills,
+    multicast_elements,
+    output_traffic,
+    tile_elements,
+    visits,
+)
 from accel_models.layers import LayerShape, load_layers
-from accel_models.loopnest import DIMENSIONS, Loops, factors, fills, multicast_elements, output_traffic, tile_elements, visits
 from accel_models.references.rows import ComparedRow, read_rows
 from latency_tables.errors import DesignError
 
-NEEDED = ("layer", "array", "dataflow", "mode", "latency", "energy", "temporal_mapping", "W_dram_rd_out_to_low_B",
-          "I_dram_rd_out_to_low_B", "O_dram_wr_in_by_low_B", "O_dram_rd_out_to_low_B")
+NEEDED = (
+    "layer",
+    "array",
+    "dataflow",
+    "mode",
+    "latency",
+    "energy",
+    "temporal_mapping",
+    "W_dram_rd_out_to_low_B",
+    "I_dram_rd_out_to_low_B",
+    "O_dram_wr_in_by_low_B",
+    "O_dram_rd_out_to_low_B",
+)
 NAMES = {"OX": "Q", "OY": "P", "FX": "S", "FY": "R", "K": "K", "C": "C", "G": "G"}
 AXES = {"ws": ("K", "C"), "os": ("K", "Q"), "is": ("Q", "C")}
 DEPTHWISE_AXES = {"ws": ("G",), "os": ("G", "Q"), "is": ("Q", "G")}
@@ -94,8 +115,9 @@ def evaluate(nest: Nest) -> tuple[float, float, dict[str, float]]:
     inner = output_traffic(nest.inside("O", 1), nest.outside("O", 1))
     outer = output_traffic(nest.inside("O", 2), nest.outside("O", 2))
     inner_bytes, outer_bytes = (PARTIAL_BYTES if t.spills else 1 for t in (inner, outer))
-    energy += REGISTER * (2 * PARTIAL_BYTES * macs
-                          + (2 * PARTIAL_BYTES if inner.spills else 1) * visits("O", nest.outside("O", 1)) * used)
+    energy += REGISTER * (
+        2 * PARTIAL_BYTES * macs + (2 * PARTIAL_BYTES if inner.spills else 1) * visits("O", nest.outside("O", 1)) * used
+    )
     energy += BUFFER * (inner_bytes + (PARTIAL_BYTES if inner.spills else 0)) * inner.written
     energy += (BUFFER + DRAM) * (outer_bytes + (PARTIAL_BYTES if outer.spills else 0)) * outer.written
     dram["O_written"] = outer_bytes * outer.written
@@ -121,14 +143,28 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
         if row["layer"] not in shapes:
             raise DesignError(f"layer {row['layer']!r} is not in {layers_file}: name a list that has it with --layers")
         cycles, energy, dram = evaluate(parse_nest(row, shapes[row["layer"]]))
-        columns = dict(zip(dram, ("W_dram_rd_out_to_low_B", "I_dram_rd_out_to_low_B", "O_dram_wr_in_by_low_B",
-                                  "O_dram_rd_out_to_low_B"), strict=True))
+        columns = dict(
+            zip(
+                dram,
+                ("W_dram_rd_out_to_low_B", "I_dram_rd_out_to_low_B", "O_dram_wr_in_by_low_B", "O_dram_rd_out_to_low_B"),
+                strict=True,
+            )
+        )
         try:
             details = {f"dram_{key}_bytes": (value, float(row[columns[key]])) for key, value in dram.items()}
             latency, reference_energy = float(row["latency"]), float(row["energy"])
         except ValueError as error:
             raise DesignError(f"row {row['layer']!r} of {path}: {error}") from error
         exact = all(abs(ours - theirs) <= WORD_BYTES for ours, theirs in details.values())
-        out.append(ComparedRow(f"{row['layer']} {row['array']}x{row['array']} {row['dataflow']} {row['mode']}", exact, cycles,
-                               latency, energy, reference_energy, details))
+        out.append(
+            ComparedRow(
+                f"{row['layer']} {row['array']}x{row['array']} {row['dataflow']} {row['mode']}",
+                exact,
+                cycles,
+                latency,
+                energy,
+                reference_energy,
+                details,
+            )
+        )
     return out

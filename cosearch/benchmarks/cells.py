@@ -9,6 +9,7 @@ all of 2 to 4 with the same number of environment steps, updates and settings, a
 Each finished part is saved at once; the same command goes on with those that are missing. Printed are means over the seeds with
 Student's 95 % intervals, and the paired differences to the derived cells.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -23,29 +24,38 @@ import torch
 import typer
 from scipy import stats
 
-from cosearch.config import Config, resolve
-from cosearch.durable import write_bytes_atomic
-from cosearch.pipeline.builtins import load_builtins
-from cosearch.pipeline.run import set_threads
-from cosearch.pipeline.supernet_subject import SuperNetSubject
-from cosearch.pipeline.training import Training
+from cosearch.config.run import Config, resolve
+from cosearch.planning.builtins import load_builtins
+from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
-from cosearch.space.cell import CellConfig, cell_space
+from cosearch.space.cells.cell import CellConfig, cell_space
 from cosearch.space.derive import discretise
 from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
+from cosearch.training.on_policy import Training
+from cosearch.training.supernet_subject import SuperNetSubject
+from cosearch.training.threads import set_threads
 from latency_tables.worklists import Network
 
 OUT = Path(__file__).with_suffix(".json")
 CPU = torch.device("cpu")
 RANDOM = 2
-SETTINGS = ("env.num_envs=64", "rl.rollout_steps=32", "rl.gamma=0.99", "rl.lr=1e-3", "rl.value_weight=0.5", "rl.minibatch=256",
-            "rl.micro_batch=256", "rl.max_grad_norm=0.5", "distill.teacher=none")
+SETTINGS = (
+    "env.num_envs=64",
+    "rl.rollout_steps=32",
+    "rl.gamma=0.99",
+    "rl.lr=1e-3",
+    "rl.value_weight=0.5",
+    "rl.minibatch=256",
+    "rl.micro_batch=256",
+    "rl.max_grad_norm=0.5",
+    "distill.teacher=none",
+)
 
 
 def search(config: Config, space: SearchSpace, name: str, steps: int, seed: int) -> dict[str, Any]:
@@ -57,12 +67,25 @@ def search(config: Config, space: SearchSpace, name: str, steps: int, seed: int)
     """
     streams, info = Streams(seed), STRATEGIES.get(name)
     strategy = info.make(space, info.options(config.strategy), streams.torch("arch"))
-    subject = SuperNetSubject(SuperNet(space, streams.torch("weights")), strategy, [], paths=info.paths(config.strategy),
-                              fresh=True, lr=config.rl.lr, bf16=config.rl.bf16, device=CPU, warmup=0.0)
+    subject = SuperNetSubject(
+        SuperNet(space, streams.torch("weights")),
+        strategy,
+        [],
+        paths=info.paths(config.strategy),
+        fresh=True,
+        lr=config.rl.lr,
+        bf16=config.rl.bf16,
+        device=CPU,
+        warmup=0.0,
+    )
     trained = _train(config, subject, streams, steps)
     found = discretise(space, strategy.scores())
-    return {**trained, "choices": list(found.choices), "names": list(found.choice_names),
-            "entropy": strategy.metrics()["arch_entropy"]}
+    return {
+        **trained,
+        "choices": list(found.choices),
+        "names": list(found.choice_names),
+        "entropy": strategy.metrics()["arch_entropy"],
+    }
 
 
 def train_alone(config: Config, network: Network, steps: int, seed: int, episodes: int) -> dict[str, Any]:
@@ -95,13 +118,13 @@ def _train(config: Config, subject: Any, streams: Streams, steps: int) -> dict[s
     finally:
         training.close()
     every = max(1, len(curve) // 20)
-    return {"curve": curve[every - 1::every], "wall_s": time.perf_counter() - started}
+    return {"curve": curve[every - 1 :: every], "wall_s": time.perf_counter() - started}
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and Student's 95 % interval; an infinite one for a single value."""
     mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n ** 0.5) if n > 1 else float("inf")
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("inf")
     return mean, mean - half, mean + half
 
 
@@ -112,9 +135,13 @@ def markdown(result: dict[str, Any]) -> str:
         return "no seed is finished yet"
     groups = {"derived": ["derived"], "random": [f"random-{i}" for i in range(RANDOM)], "impala": ["impala"]}
     scores = {kind: [float(np.mean([rows[k]["score"] for k in keys])) for rows in seeds] for kind, keys in groups.items()}
-    lines = [f"{result['env']}, {len(seeds)} seeds, {result['search_steps']:,} steps of search, {result['train_steps']:,} of "
-             "each training from scratch", "",
-             "| | score, mean [95 %] | derived minus this, paired [95 %] | MACs |", "|---|---|---|---|"]
+    lines = [
+        f"{result['env']}, {len(seeds)} seeds, {result['search_steps']:,} steps of search, {result['train_steps']:,} of "
+        "each training from scratch",
+        "",
+        "| | score, mean [95 %] | derived minus this, paired [95 %] | MACs |",
+        "|---|---|---|---|",
+    ]
     for kind, keys in groups.items():
         mean, low, high = interval(scores[kind])
         gap = interval([a - b for a, b in zip(scores["derived"], scores[kind])])
@@ -122,8 +149,11 @@ def markdown(result: dict[str, Any]) -> str:
         versus = "" if kind == "derived" else f"{gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}]"
         lines.append(f"| {kind} | {mean:.2f} [{low:.2f}, {high:.2f}] | {versus} | {macs:,.0f} |")
     first, last = ([rows["search"]["curve"][i][1] for rows in seeds] for i in (0, -1))
-    lines += ["", f"supernet's training score, first and last twentieth: {np.mean(first):.2f} -> {np.mean(last):.2f} "
-                  f"({', '.join(format(v, '.2f') for v in last)})"]
+    lines += [
+        "",
+        f"supernet's training score, first and last twentieth: {np.mean(first):.2f} -> {np.mean(last):.2f} "
+        f"({', '.join(format(v, '.2f') for v in last)})",
+    ]
     return "\n".join(lines)
 
 
@@ -148,8 +178,15 @@ def main(
     frame_shape, actions = probe.frame_shape, probe.num_actions
     probe.close()
     space = cell_space(CellConfig(depths=widths, normal_cells=normal_cells), frame_shape, actions)
-    facts = {"env": env, "strategy": strategy, "search_steps": search_steps, "train_steps": train_steps, "episodes": episodes,
-             "space": space.config, "settings": list(SETTINGS)}
+    facts = {
+        "env": env,
+        "strategy": strategy,
+        "search_steps": search_steps,
+        "train_steps": train_steps,
+        "episodes": episodes,
+        "space": space.config,
+        "settings": list(SETTINGS),
+    }
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     result = {"identity": identity, **facts, "seeds": {}}
     if out.is_file():
@@ -161,12 +198,15 @@ def main(
         def keep(key: str, made: dict[str, Any], rows: dict[str, Any] = rows) -> None:
             rows[key] = made
             write_bytes_atomic(out, json.dumps(result, indent=1).encode() + b"\n")
+
         if "search" not in rows:
             keep("search", search(config, space, strategy, search_steps, seed))
         drawn = [space.sample(torch.Generator().manual_seed(Streams(seed).derive("arch", 1 + i))) for i in range(RANDOM)]
-        networks = {"derived": space.architecture(rows["search"]["choices"]).network(),
-                    **{f"random-{i}": architecture.network() for i, architecture in enumerate(drawn)},
-                    "impala": Network(impala_cnn(frame_shape, actions, widths))}
+        networks = {
+            "derived": space.architecture(rows["search"]["choices"]).network(),
+            **{f"random-{i}": architecture.network() for i, architecture in enumerate(drawn)},
+            "impala": Network(impala_cnn(frame_shape, actions, widths)),
+        }
         for key, network in networks.items():
             if key not in rows:
                 keep(key, train_alone(config, network, train_steps, seed, episodes))

@@ -19,12 +19,12 @@ import numpy as np
 import typer
 
 from accel_models.design import DESIGNS, load_design
-from accel_models.search import search_design
+from accel_models.searching.search import search_design
 from cosearch.benchmarks.default_run import difference, statistics
-from cosearch.config import config_from_dict, resolve
+from cosearch.config.run import config_from_dict, resolve
 from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded
-from cosearch.pipeline.builtins import load_builtins
-from cosearch.pipeline.plan import make_plan
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
 from cosearch.seeding import Streams
 from cosearch.space.files import load_architecture
 from latency_tables.errors import RequestError
@@ -101,19 +101,36 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
         }
         for arm, (run, latency_s, dsp) in arms.items():
             returns[arm].append(run["returns"])
-            rows[arm].append({
-                "seed": seed, "score_mean": float(run["returns"].mean()), "latency_s": latency_s, "frames_per_s": 1.0 / latency_s,
-                "dsp": dsp, "macs": run["macs"], "env_steps": run["env_steps"], "wall_s": run["wall_s"],
-                "latency_target_s": run["latency_target_s"], "choices": run["choices"], "provenance": "modelled"})
+            rows[arm].append(
+                {
+                    "seed": seed,
+                    "score_mean": float(run["returns"].mean()),
+                    "latency_s": latency_s,
+                    "frames_per_s": 1.0 / latency_s,
+                    "dsp": dsp,
+                    "macs": run["macs"],
+                    "env_steps": run["env_steps"],
+                    "wall_s": run["wall_s"],
+                    "latency_target_s": run["latency_target_s"],
+                    "choices": run["choices"],
+                    "provenance": "modelled",
+                }
+            )
     limit = load_design(DESIGNS / f"{DEVICE}.json").platform.dsp_limit
     result: dict[str, Any] = {"device": DEVICE, "dsp_limit": limit, "arms": {}}
     for arm, words in ARMS.items():
         rates = np.array([row["frames_per_s"] for row in rows[arm]])
         ratios = np.array([row["frames_per_s"] for row in rows["co-search"]]) / rates
         result["arms"][arm] = {
-            "description": words, "seeds": rows[arm], **statistics(returns[arm]), "frames_per_s": float(rates.mean()),
-            "frames_per_s_ci95": bootstrap(rates), "co_search_minus_this": difference(returns["co-search"], returns[arm]),
-            "co_search_times_faster": float(ratios.mean()), "co_search_times_faster_ci95": bootstrap(ratios)}
+            "description": words,
+            "seeds": rows[arm],
+            **statistics(returns[arm]),
+            "frames_per_s": float(rates.mean()),
+            "frames_per_s_ci95": bootstrap(rates),
+            "co_search_minus_this": difference(returns["co-search"], returns[arm]),
+            "co_search_times_faster": float(ratios.mean()),
+            "co_search_times_faster_ci95": bootstrap(ratios),
+        }
     return result
 
 
@@ -134,8 +151,12 @@ def _read(folder: Path) -> dict[str, Any]:
     architecture = load_architecture(folder / "architecture.json")
     keys = ("macs", "env_steps", "wall_s", "latency_target_s")
     return {
-        **{key: summary[key] for key in keys}, "returns": np.asarray(returns), "latency_s": summary["latency_predicted_s"],
-        "dsp": summary["accelerator"]["dsp"], "choices": list(architecture.choice_names), "ops": architecture.ops(),
+        **{key: summary[key] for key in keys},
+        "returns": np.asarray(returns),
+        "latency_s": summary["latency_predicted_s"],
+        "dsp": summary["accelerator"]["dsp"],
+        "choices": list(architecture.choice_names),
+        "ops": architecture.ops(),
         "config": config,
     }
 
@@ -165,13 +186,19 @@ def markdown(result: dict[str, Any]) -> str:
     for arm, part in result["arms"].items():
         dsp = ", ".join(f"{row['dsp']:g}" for row in part["seeds"])
         gap, times = part["co_search_minus_this"], part["co_search_times_faster_ci95"]
-        beside = "| | |" if arm == "co-search" else (
-            f"| {gap['mean']:+.2f} [{gap['ci95'][0]:+.2f}, {gap['ci95'][1]:+.2f}] "
-            f"| {part['co_search_times_faster']:.3f} [{times[0]:.3f}, {times[1]:.3f}] |")
+        beside = (
+            "| | |"
+            if arm == "co-search"
+            else (
+                f"| {gap['mean']:+.2f} [{gap['ci95'][0]:+.2f}, {gap['ci95'][1]:+.2f}] "
+                f"| {part['co_search_times_faster']:.3f} [{times[0]:.3f}, {times[1]:.3f}] |"
+            )
+        )
         lines.append(
             f"| {arm}: {part['description']} | {part['mean']:.2f} [{part['mean_ci95'][0]:.2f}, {part['mean_ci95'][1]:.2f}] "
             f"| {part['frames_per_s']:,.0f} [{part['frames_per_s_ci95'][0]:,.0f}, {part['frames_per_s_ci95'][1]:,.0f}] | {dsp} "
-            f"{beside}")
+            f"{beside}"
+        )
     return "\n".join(lines)
 
 

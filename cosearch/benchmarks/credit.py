@@ -22,9 +22,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from cosearch.config import resolve
-from cosearch.pipeline.plan import Plan, make_plan
-from cosearch.pipeline.run import set_threads
+from cosearch.config.run import resolve
+from cosearch.planning.plan import Plan, make_plan
 from cosearch.rl import losses
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.rollout import Forward
@@ -36,6 +35,7 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import multiplier
+from cosearch.training.threads import set_threads
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -74,8 +74,8 @@ class Frames:
     def held_out(self, forward: Forward) -> float:
         """Divergence from the teacher in nats on the held-out frames."""
         with torch.inference_mode():
-            parts = [F.log_softmax(forward(part)[0].float(), -1) for part in self.frames[self.train:].split(512)]
-        return float(losses.actor_distillation(torch.cat(parts), self.labels[self.train:]))
+            parts = [F.log_softmax(forward(part)[0].float(), -1) for part in self.frames[self.train :].split(512)]
+        return float(losses.actor_distillation(torch.cat(parts), self.labels[self.train :]))
 
 
 def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: int) -> float:
@@ -156,23 +156,30 @@ def measure(architectures: int, samples: int, strategies: list[str], seeds: int)
             scores = search(plan, data, name, 2 * samples, seed)
             summed = [sum(row[c] for row, c in zip(scores, found.choices)) for found in drawn]
             derived = discretise(plan.space, scores, limit)
-            result[name].append({"spearman": float(spearmanr(summed, [-t for t in truth]).statistic),
-                                 "choices": list(derived.choice_names),
-                                 "divergence": train_alone(plan, data, derived, samples)})
+            result[name].append(
+                {
+                    "spearman": float(spearmanr(summed, [-t for t in truth]).statistic),
+                    "choices": list(derived.choice_names),
+                    "divergence": train_alone(plan, data, derived, samples),
+                }
+            )
     return result
 
 
 def markdown(result: dict[str, Any], strategies: list[str]) -> str:
     """The table of the docs."""
     truth = result["random"]["divergence"]
-    lines = ["| | correlation with training alone, each seed | derived architecture's divergence, trained alone (nats) |",
-             "|---|---|---|",
-             f"| {len(truth)} random architectures | | best {min(truth):.3f}, median {np.median(truth):.3f}, "
-             f"worst {max(truth):.3f} |"]
+    lines = [
+        "| | correlation with training alone, each seed | derived architecture's divergence, trained alone (nats) |",
+        "|---|---|---|",
+        f"| {len(truth)} random architectures | | best {min(truth):.3f}, median {np.median(truth):.3f}, worst {max(truth):.3f} |",
+    ]
     for name in strategies:
         rows = result[name]
-        lines.append(f"| {name} | {', '.join(format(r['spearman'], '+.2f') for r in rows)} | "
-                     f"{', '.join(format(r['divergence'], '.3f') for r in rows)} |")
+        lines.append(
+            f"| {name} | {', '.join(format(r['spearman'], '+.2f') for r in rows)} | "
+            f"{', '.join(format(r['divergence'], '.3f') for r in rows)} |"
+        )
     return "\n".join(lines)
 
 

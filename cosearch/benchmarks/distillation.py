@@ -18,13 +18,14 @@ import typer
 
 from cosearch.benchmarks.co_search import bootstrap
 from cosearch.cli.progress import TerminalProgress
-from cosearch.config import resolve
-from cosearch.metrics import read_metrics
-from cosearch.pipeline.plan import make_plan
+from cosearch.config.run import resolve
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
-from cosearch.pipeline.session import Session, set_threads
-from cosearch.rundir import RunDir
+from cosearch.pipeline.session import Session
+from cosearch.planning.plan import make_plan
+from cosearch.record.metrics import read_metrics
+from cosearch.record.rundir import RunDir
+from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
@@ -34,8 +35,15 @@ ARMS = {
     "actor and critic": (),
 }
 WORDS = {
-    "minatar:breakout": ("objective.latency_ratio=0.4", "rl.gamma=0.99", "rl.minibatch=256", "rl.micro_batch=256",
-                         "budget.search_steps=16384", "budget.retrain_steps=196608", "budget.checkpoint_interval_s=20"),
+    "minatar:breakout": (
+        "objective.latency_ratio=0.4",
+        "rl.gamma=0.99",
+        "rl.minibatch=256",
+        "rl.micro_batch=256",
+        "budget.search_steps=16384",
+        "budget.retrain_steps=196608",
+        "budget.checkpoint_interval_s=20",
+    ),
     "procgen:starpilot": (),
 }
 SHARE = 0.9  # of the teacher's score
@@ -80,8 +88,11 @@ def curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         raise RequestError(f"{folder} is no run: run this without --only-table first")
     lines = read_metrics(folder / "metrics.jsonl")
     searched = max(line["step"] for line in lines if line["stage"] == "search")
-    rows = [(line["step"] + (searched if line["stage"] == "retrain" else 0), line["score_train"]) for line in lines
-            if line["score_train"] is not None]
+    rows = [
+        (line["step"] + (searched if line["stage"] == "retrain" else 0), line["score_train"])
+        for line in lines
+        if line["score_train"] is not None
+    ]
     return np.array([step for step, _ in rows]), np.array([score for _, score in rows])
 
 
@@ -108,31 +119,49 @@ def collect(env: str, seeds: int, runs: Path) -> dict[str, Any]:
         raise RequestError(f"there is no teacher for {env}: `cosearch list teachers` shows all")
     score = teacher.provenance["score_train_mean"]  # on training levels, as the curves are
     wanted = SHARE * score
-    result: dict[str, Any] = {"env": env, "teacher": teacher.name, "teacher_score_mean": score, "share": SHARE,
-                              "wanted": wanted, "arms": {}}
+    result: dict[str, Any] = {
+        "env": env,
+        "teacher": teacher.name,
+        "teacher_score_mean": score,
+        "share": SHARE,
+        "wanted": wanted,
+        "arms": {},
+    }
     for arm in ARMS:
         curves = [curve(_folder(env, arm, seed, runs)) for seed in range(seeds)]
         reached = [steps_to(*c, wanted) for c in curves]
         counted = np.array([c[0][-1] if r is None else r for c, r in zip(curves, reached)], dtype=float)
         last = np.array([c[1][-1] for c in curves])
         result["arms"][arm] = {
-            "steps_to_wanted": reached, "not_reached": reached.count(None), "env_steps": int(curves[0][0][-1]),
-            "steps_mean": float(counted.mean()), "steps_ci95": bootstrap(counted),
-            "last_scores": last.tolist(), "last_mean": float(last.mean()), "last_ci95": bootstrap(last)}
+            "steps_to_wanted": reached,
+            "not_reached": reached.count(None),
+            "env_steps": int(curves[0][0][-1]),
+            "steps_mean": float(counted.mean()),
+            "steps_ci95": bootstrap(counted),
+            "last_scores": last.tolist(),
+            "last_mean": float(last.mean()),
+            "last_ci95": bootstrap(last),
+        }
     return result
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The table of the documentation."""
-    lines = [f"{result['env']}, teacher {result['teacher']} ({result['teacher_score_mean']:.1f}), "
-             f"{result['share']:.0%} of its score is {result['wanted']:.1f}", "",
-             "| distilled | steps to it [95 %] | seeds that never get there | last score [95 %] |", "| --- | --- | --- | --- |"]
+    lines = [
+        f"{result['env']}, teacher {result['teacher']} ({result['teacher_score_mean']:.1f}), "
+        f"{result['share']:.0%} of its score is {result['wanted']:.1f}",
+        "",
+        "| distilled | steps to it [95 %] | seeds that never get there | last score [95 %] |",
+        "| --- | --- | --- | --- |",
+    ]
     for arm, part in result["arms"].items():
         low, high = part["steps_ci95"]
         bottom, top = part["last_ci95"]
         sign = "≥ " if part["not_reached"] else ""
-        lines.append(f"| {arm} | {sign}{part['steps_mean']:,.0f} [{low:,.0f}, {high:,.0f}] | {part['not_reached']} of "
-                     f"{len(part['steps_to_wanted'])} | {part['last_mean']:.1f} [{bottom:.1f}, {top:.1f}] |")
+        lines.append(
+            f"| {arm} | {sign}{part['steps_mean']:,.0f} [{low:,.0f}, {high:,.0f}] | {part['not_reached']} of "
+            f"{len(part['steps_to_wanted'])} | {part['last_mean']:.1f} [{bottom:.1f}, {top:.1f}] |"
+        )
     return "\n".join(lines)
 
 
@@ -148,7 +177,7 @@ def plot(env: str, seeds: int, runs: Path, result: dict[str, Any], path: Path) -
         curves = [curve(_folder(env, arm, seed, runs)) for seed in range(seeds)]
         steps = np.linspace(max(c[0][0] for c in curves), min(c[0][-1] for c in curves), 120)
         scores = np.array([np.interp(steps, *c) for c in curves])
-        line, = axes.plot(steps, scores.mean(0), label=arm)
+        (line,) = axes.plot(steps, scores.mean(0), label=arm)
         axes.fill_between(steps, scores.min(0), scores.max(0), color=line.get_color(), alpha=0.2, linewidth=0)
     axes.axhline(result["teacher_score_mean"], color="0.4", linestyle="--", label="teacher")
     axes.axhline(result["wanted"], color="0.7", linestyle=":", label=f"{result['share']:.0%} of it")

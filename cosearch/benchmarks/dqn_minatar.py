@@ -5,6 +5,7 @@
 CPU seconds of the training. Further words are configuration values, e.g. ``dqn.n_step=1``. The network is one convolution of 16
 3 x 3 filters and 128 hidden units (Young & Tian 2019, arXiv 1903.03176, whose DQN learned for 5,000,000 steps).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -17,16 +18,17 @@ from typing import Any
 
 import torch
 
-from cosearch.config import resolve
-from cosearch.durable import write_bytes_atomic
-from cosearch.pipeline.algorithms import as_deployed, as_policy, as_trained, learning_rate, make_training, refuse_ignored
-from cosearch.pipeline.builtins import load_builtins
-from cosearch.pipeline.run import set_threads
+from cosearch.config.run import resolve
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.unused import refuse_ignored
+from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
+from cosearch.training.algorithms import as_deployed, as_policy, as_trained, learning_rate, make_training
+from cosearch.training.threads import set_threads
 from latency_tables.opspec import OpSpec
 
 OUT = Path(__file__).with_suffix(".json")
@@ -53,8 +55,16 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
     Returns:
         The row of the result.
     """
-    config = resolve(overrides=["rl.algorithm=dqn", f"env.name=minatar:{game}", f"seed={seed}", "distill.teacher=none",
-                                "threads=1", *overrides])
+    config = resolve(
+        overrides=[
+            "rl.algorithm=dqn",
+            f"env.name=minatar:{game}",
+            f"seed={seed}",
+            "distill.teacher=none",
+            "threads=1",
+            *overrides,
+        ]
+    )
     refuse_ignored(config)
     set_threads(config.threads)
     streams = Streams(config.seed)
@@ -73,10 +83,20 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
     policy = as_policy(as_deployed(network, config).eval(), config)
     score = evaluate(policy, env, EPISODES, torch.Generator().manual_seed(streams.derive("eval", 1)))
     env.close()
-    return {"game": game, "seed": seed, "steps": training.step, "overrides": list(overrides), "score_mean": score.mean,
-            "score_ci95": list(score.ci95), "episodes": len(score.returns), "score_train": training.collector.score,
-            "cpu_s": round(cpu_s, 1), "steps_per_cpu_s": round(training.step / cpu_s), "updates": training.learner.updates,
-            "curve": curve[::8]}
+    return {
+        "game": game,
+        "seed": seed,
+        "steps": training.step,
+        "overrides": list(overrides),
+        "score_mean": score.mean,
+        "score_ci95": list(score.ci95),
+        "episodes": len(score.returns),
+        "score_train": training.collector.score,
+        "cpu_s": round(cpu_s, 1),
+        "steps_per_cpu_s": round(training.step / cpu_s),
+        "updates": training.learner.updates,
+        "curve": curve[::8],
+    }
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cosearch.benchmarks.contestants import CONTESTANTS, make_contestant
+from cosearch.benchmarks.peers.contestants import CONTESTANTS, make_contestant
+from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
 from cosearch.benchmarks.throughput import shortened
-from cosearch.benchmarks.workloads import WORKLOADS, Workload
 from cosearch.cli.environment import prepare_process
-from cosearch.durable import write_bytes_atomic
+from cosearch.record.durable import write_bytes_atomic
 
 HERE = Path(__file__).parent
 POINTS = (0.25, 0.5, 0.75, 1.0)  # of the steps
@@ -87,8 +87,12 @@ def main(
     workload = WORKLOADS[workload_name]
     if rollout_steps:
         workload = shortened(workload, rollout_steps)
-    result: dict[str, Any] = {"workload": workload.name, "rollout_steps": workload.rollout_steps, "steps": steps,
-                              "curves": {name: [] for name in CONTESTANTS}}
+    result: dict[str, Any] = {
+        "workload": workload.name,
+        "rollout_steps": workload.rollout_steps,
+        "steps": steps,
+        "curves": {name: [] for name in CONTESTANTS},
+    }
     for seed in range(seeds):
         for name, curves in result["curves"].items():
             curves.append(curve(name, workload, seed, steps))

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cosearch.metrics import read_metrics
+from cosearch.record.metrics import read_metrics
 from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
@@ -41,9 +41,27 @@ def train(family: str, game: str, seed: int, steps: int, runs: Path, threads: in
         settings: KEY=VALUE words.
     """
     words = ["--train-levels", "200", "--test-envs", "32", "--network", "impala-cnn", *settings]
-    command = [sys.executable, "-m", "cosearch", "teacher", "--env", f"{family}:{game}", "--steps", str(steps),
-               "--seed", str(seed), "--threads", str(threads), "--episodes", "64", "--out", str(runs / f"{game}-s{seed}.json"),
-               "--runs", str(runs), *(words if family == "procgen" else settings)]
+    command = [
+        sys.executable,
+        "-m",
+        "cosearch",
+        "teacher",
+        "--env",
+        f"{family}:{game}",
+        "--steps",
+        str(steps),
+        "--seed",
+        str(seed),
+        "--threads",
+        str(threads),
+        "--episodes",
+        "64",
+        "--out",
+        str(runs / f"{game}-s{seed}.json"),
+        "--runs",
+        str(runs),
+        *(words if family == "procgen" else settings),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -98,8 +116,18 @@ def compare_procgen(game: str, curves: list[dict[str, np.ndarray]], published: d
             ours = [value for c in curves if (value := at(c[kind], c["step"], point)) is not None]
             if ours:
                 found = float(np.mean(ours))
-                rows.append({"levels": kind, "steps": point, "published_mean": mean, "published_std": std, "ours": ours,
-                             "ours_mean": found, "deviations": (found - mean) / std, "not_below": found >= mean - std})
+                rows.append(
+                    {
+                        "levels": kind,
+                        "steps": point,
+                        "published_mean": mean,
+                        "published_std": std,
+                        "ours": ours,
+                        "ours_mean": found,
+                        "deviations": (found - mean) / std,
+                        "not_below": found >= mean - std,
+                    }
+                )
     return rows
 
 
@@ -115,8 +143,14 @@ def compare_minatar(game: str, curves: list[dict[str, np.ndarray]], published: d
     for i, point in enumerate(published["steps"]):
         ours = [at(c["train"], c["step"], point) for c in curves]
         if None not in ours:
-            rows.append({"steps": point, "ours": ours, "ours_mean": float(np.mean(ours)),
-                         **{name: values[i] for name, values in published["games"][game].items()}})
+            rows.append(
+                {
+                    "steps": point,
+                    "ours": ours,
+                    "ours_mean": float(np.mean(ours)),
+                    **{name: values[i] for name, values in published["games"][game].items()},
+                }
+            )
     return rows
 
 
@@ -131,21 +165,32 @@ def markdown(result: dict[str, Any]) -> str:
         else:
             names = [name for name in part["rows"][0] if name not in ("steps", "ours", "ours_mean")] if part["rows"] else []
             lines += [f"| steps | {' | '.join(names)} | ours, mean (each seed) |", "| --- |" + " --- |" * (len(names) + 1)]
-            lines += [f"| {r['steps']:,} | {' | '.join(str(r[name]) for name in names)} | "
-                      f"{r['ours_mean']:.1f} ({', '.join(f'{v:.1f}' for v in r['ours'])}) |" for r in part["rows"]]
+            lines += [
+                f"| {r['steps']:,} | {' | '.join(str(r[name]) for name in names)} | "
+                f"{r['ours_mean']:.1f} ({', '.join(f'{v:.1f}' for v in r['ours'])}) |"
+                for r in part["rows"]
+            ]
     return "\n".join(lines)
 
 
 def _beside(rows: list[dict[str, Any]]) -> list[str]:
     """One line a point: training levels, then held-out ones."""
     below = sum(not row["not_below"] for row in rows)
-    lines = [f"Points that are below the published mean by more than its standard deviation: {below} of {len(rows)}.", "",
-             "| steps | training levels, published (3 runs) | ours (each seed), difference in deviations | "
-             "held-out levels, published | ours |", "| --- |" + " --- |" * 4]
+    lines = [
+        f"Points that are below the published mean by more than its standard deviation: {below} of {len(rows)}.",
+        "",
+        "| steps | training levels, published (3 runs) | ours (each seed), difference in deviations | "
+        "held-out levels, published | ours |",
+        "| --- |" + " --- |" * 4,
+    ]
     for point in dict.fromkeys(row["steps"] for row in rows):
-        cells = [f"{r['published_mean']:.2f} ± {r['published_std']:.2f} | "
-                 f"{r['ours_mean']:.2f} ({', '.join(f'{v:.2f}' for v in r['ours'])}), {r['deviations']:+.1f}"
-                 for kind in ("train", "test") for r in rows if (r["levels"], r["steps"]) == (kind, point)]
+        cells = [
+            f"{r['published_mean']:.2f} ± {r['published_std']:.2f} | "
+            f"{r['ours_mean']:.2f} ({', '.join(f'{v:.2f}' for v in r['ours'])}), {r['deviations']:+.1f}"
+            for kind in ("train", "test")
+            for r in rows
+            if (r["levels"], r["steps"]) == (kind, point)
+        ]
         lines.append(f"| {point:,} | {' | '.join(cells)} |")
     return lines
 
@@ -209,8 +254,12 @@ def main(
                 train(family, game, seed, steps, runs, threads, tuple(settings or ()))
         curves[game] = [curve(family, game, seed, runs) for seed in range(int(seeds))]
     compare = compare_minatar if minatar else compare_procgen
-    result: dict[str, Any] = {"family": family, "settings": settings or [],
-                              "published": {k: published[k] for k in ("source", "how")}, "games": {}}
+    result: dict[str, Any] = {
+        "family": family,
+        "settings": settings or [],
+        "published": {k: published[k] for k in ("source", "how")},
+        "games": {},
+    }
     for game, seeds in curves.items():
         ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(seeds)]
         result["games"][game] = {"runs": ends, "rows": compare(game, seeds, published)}

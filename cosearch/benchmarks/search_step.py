@@ -29,12 +29,9 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     """
     import torch
 
-    from cosearch.config import resolve
+    from cosearch.config.run import resolve
     from cosearch.pipeline.derivation import most_likely_feasible
-    from cosearch.pipeline.plan import make_plan
-    from cosearch.pipeline.run import set_threads
-    from cosearch.pipeline.supernet_subject import SuperNetSubject
-    from cosearch.pipeline.training import Training
+    from cosearch.planning.plan import make_plan
     from cosearch.rl.subject import NetworkSubject
     from cosearch.seeding import Streams
     from cosearch.space.derive import derive
@@ -42,6 +39,9 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.strategies.budgeted import multiplier
     from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
     from cosearch.strategies.score_function import ScoreFunctionStrategy
+    from cosearch.training.on_policy import Training
+    from cosearch.training.supernet_subject import SuperNetSubject
+    from cosearch.training.threads import set_threads
 
     set_threads(threads)
     plan = make_plan(resolve(overrides=["strategy.paths_per_rollout=1", *words]))
@@ -57,8 +57,12 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     subjects: dict[str, Any] = {
         "alone": NetworkSubject(derive(architecture, streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16, device=device)
     }
-    variants = (("reinforce", ScoreFunctionStrategy, 1, True), ("K=1", OneLevelStrategy, 1, True),
-                ("K=2", OneLevelStrategy, 2, True), ("K=1, sampled paths", OneLevelStrategy, 1, False))
+    variants = (
+        ("reinforce", ScoreFunctionStrategy, 1, True),
+        ("K=1", OneLevelStrategy, 1, True),
+        ("K=2", OneLevelStrategy, 2, True),
+        ("K=1, sampled paths", OneLevelStrategy, 1, False),
+    )
     for name, make, active, pinned in variants:
         strategy = make(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
         strategy.set_tilt(

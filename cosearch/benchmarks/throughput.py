@@ -24,8 +24,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cosearch.benchmarks.contestants import CONTESTANTS, make_contestant
-from cosearch.benchmarks.workloads import WORKLOADS, Workload
+from cosearch.benchmarks.peers.contestants import CONTESTANTS, make_contestant
+from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
 from cosearch.cli.environment import prepare_process
 from latency_tables.errors import RequestError, RunFailedError
 
@@ -110,19 +110,27 @@ def compete(workload: Workload, rounds: int, threads: int, names: Sequence[str] 
         process.ask("advance")
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        for process in processes[number % len(processes):] + processes[:number % len(processes)]:
+        for process in processes[number % len(processes) :] + processes[: number % len(processes)]:
             speeds[process.name].append(workload.steps_per_update / process.ask("advance"))
     shares = processes[0].ask("shares")
     for process in processes:
         process.close()
     flops = workload.flops_per_step()
     return {
-        "name": workload.name, "environment": workload.env, "network": workload.network, "parameters": processes[0].parameters,
-        "num_envs": workload.num_envs, "rollout_steps": workload.rollout_steps, "epochs": workload.epochs,
-        "minibatches": workload.minibatches, "rounds": rounds,
+        "name": workload.name,
+        "environment": workload.env,
+        "network": workload.network,
+        "parameters": processes[0].parameters,
+        "num_envs": workload.num_envs,
+        "rollout_steps": workload.rollout_steps,
+        "epochs": workload.epochs,
+        "minibatches": workload.minibatches,
+        "rounds": rounds,
         "steps_per_s": {name: float(np.median(values)) for name, values in speeds.items()},
         "ratios": {name: ratio(speeds[names[0]], values) for name, values in speeds.items() if name != names[0]},
-        "steps_per_s_by_round": speeds, "time_shares": shares, "flops_per_step": flops,
+        "steps_per_s_by_round": speeds,
+        "time_shares": shares,
+        "flops_per_step": flops,
     }
 
 
@@ -167,8 +175,10 @@ def matmul_peak(threads: int, seconds: float = 1.0) -> dict[str, float]:
 
 def markdown(result: dict[str, Any]) -> str:
     """The tables of the documentation."""
-    lines = ["| workload | cosearch | " + " | ".join(f"{name} | ratio [95 %]" for name in CONTESTANTS[1:]) + " |",
-             "|---|---|" + "---|---|" * (len(CONTESTANTS) - 1)]
+    lines = [
+        "| workload | cosearch | " + " | ".join(f"{name} | ratio [95 %]" for name in CONTESTANTS[1:]) + " |",
+        "|---|---|" + "---|---|" * (len(CONTESTANTS) - 1),
+    ]
     for w in result["workloads"]:
         update = f"{w['num_envs']} x {w['rollout_steps']} steps, {w['minibatches']} x {w['epochs']} minibatches"
         what = f"{w['name']} ({w['parameters']:,} parameters; {update}; {w['rounds']} rounds)"
@@ -210,14 +220,21 @@ def main(
             typer.echo(f"{name} done", err=True)
     import torch
 
-    machine = {"processor": processor(), "cores": os.cpu_count(), "load_before": load, "python": platform.python_version(),
-               "torch": torch.__version__}
+    machine = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     result = {"machine": machine, "threads": threads, "matmul_flops": peak, "workloads": found}
     if save:
         if SAVED.exists():  # what was measured before and is not measured now is kept
             before = json.loads(SAVED.read_text(encoding="utf-8"))["workloads"]
-            result["workloads"] = sorted(found + [w for w in before if w["name"] not in {new["name"] for new in found}],
-                                         key=lambda w: list(WORKLOADS).index(w["name"]))
+            result["workloads"] = sorted(
+                found + [w for w in before if w["name"] not in {new["name"] for new in found}],
+                key=lambda w: list(WORKLOADS).index(w["name"]),
+            )
         SAVED.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         DOCUMENT.write_text(documented(DOCUMENT.read_text(encoding="utf-8"), result), encoding="utf-8")
     typer.echo(json.dumps(result, indent=1) if as_json else markdown(result))

@@ -1,4 +1,5 @@
 """The command line: verbs that call the pipeline, errors as one message, exit codes 0, 1, 2, 130. No logic of its own."""
+
 from __future__ import annotations
 
 import sys

@@ -74,9 +74,9 @@ def search(
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
     from cosearch.pipeline.local_table import table_of_this_machine
-    from cosearch.pipeline.plan import make_plan
     from cosearch.pipeline.run import free_name, start_run
-    from cosearch.pipeline.task import resolve_task
+    from cosearch.planning.plan import make_plan
+    from cosearch.planning.task import resolve_task
 
     options = {
         "device": device,
@@ -110,7 +110,7 @@ def search(
 
 
 def _finish(run: Any, as_json: bool) -> None:
-    from cosearch.pipeline.report import render_summary
+    from cosearch.report.page import render_summary
 
     summary = run.read_json("summary.json")
     _emit({"run": str(run.path), **summary}, as_json, render_summary(run.path))
@@ -140,13 +140,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Play exported agents: each one's score with its 95 % interval, and the inter-quartile mean over several runs."""
-    from cosearch.pipeline.evaluation import evaluate_run, evaluate_runs
+    from cosearch.deploy.evaluation import evaluate_run, evaluate_runs
 
     how = {"episodes": episodes, "levels": levels, "greedy": greedy, "seed": seed}
     result = evaluate_runs(runs, **how) if len(runs) > 1 else evaluate_run(runs[0], **how)
-    text = [f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: {row['score_mean']:.2f} "
-            f"[{row['score_ci95'][0]:.2f}, {row['score_ci95'][1]:.2f}] over {row['episodes']} episodes"
-            for row in result.get("runs", [result])]
+    text = [
+        f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: {row['score_mean']:.2f} "
+        f"[{row['score_ci95'][0]:.2f}, {row['score_ci95'][1]:.2f}] over {row['episodes']} episodes"
+        for row in result.get("runs", [result])
+    ]
     if "iqm" in result:
         low, high = result["iqm"]["ci95"]
         text.append(f"inter-quartile mean over {len(runs)} runs: {result['iqm']['value']:.2f} [{low:.2f}, {high:.2f}]")
@@ -170,7 +172,7 @@ def export(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
 @app.command(epilog="`cosearch report runs/first`")
 def report(run: RunPath, as_json: Json = False) -> None:
     """Write report.html again, also of an unfinished run."""
-    from cosearch.pipeline.report import write_report
+    from cosearch.report.page import write_report
 
     path = write_report(run)
     _emit({"report": str(path)}, as_json, str(path))
@@ -185,7 +187,7 @@ def video(
     as_json: Json = False,
 ) -> None:
     """Write an animated image of an exported agent playing; `cosearch report` embeds the run's own."""
-    from cosearch.pipeline.evaluation import write_clip
+    from cosearch.deploy.evaluation import write_clip
 
     path = write_clip(run, frames=frames, seed=seed, out=out)
     _emit({"video": str(path), "bytes": path.stat().st_size}, as_json, str(path))
@@ -220,19 +222,22 @@ def teacher(
 ) -> None:
     """Train a teacher with PPO; started again with the same values it goes on where it stopped."""
     if from_sb3 is not None:
-        from cosearch.pipeline.sb3_teacher import convert_sb3
+        from cosearch.teachers.from_sb3 import convert_sb3
 
         converted = convert_sb3(from_sb3, env, out, allow_pickle=allow_pickle)
         _emit(converted, as_json, f"{out}: use it with {converted['use']}")
         return
-    from cosearch.pipeline.teacher_training import TeacherRequest, train_teacher
+    from cosearch.teachers.train import TeacherRequest, train_teacher
 
     progress = _progress(quiet)
     go_on_with.set(("the same command", None))
     try:
         result = train_teacher(
             TeacherRequest(env, network, steps, seed, threads, episodes, train_levels, test_envs, tuple(overrides or ())),
-            out, runs, command_line.get(), progress,
+            out,
+            runs,
+            command_line.get(),
+            progress,
         )
     finally:
         progress.close()
@@ -249,9 +254,9 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Write random architectures and their ONNX files."""
-    from cosearch.config import resolve
-    from cosearch.pipeline.plan import make_space
-    from cosearch.pipeline.sampling import write_samples
+    from cosearch.config.run import resolve
+    from cosearch.deploy.sampling import write_samples
+    from cosearch.planning.space import make_space
 
     made = make_space(resolve(options={"env.name": env, "space.name": space}))
     files = [str(path) for path in write_samples(made, n, seed, out)]
@@ -266,9 +271,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """What an architecture costs on a device, by operation."""
-    from cosearch.pipeline.builtins import load_builtins
-    from cosearch.pipeline.co_design import table_to_predict
-    from cosearch.pipeline.sampling import predict_architecture, prediction_text
+    from cosearch.deploy.sampling import predict_architecture, prediction_text
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.planning.hardware import table_to_predict
     from latency_tables.errors import RequestError
 
     load_builtins()

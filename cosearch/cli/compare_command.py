@@ -41,16 +41,24 @@ def compare(
     Values for one strategy or variant alone are written STRATEGY:KEY=VALUE or LABEL:KEY=VALUE. The same command goes on with
     an interrupted comparison.
     """
-    from cosearch.pipeline.compare import begin, make_runs
-    from cosearch.pipeline.compare_plan import planned_runs
+    from cosearch.compare.plan import planned_runs
+    from cosearch.compare.runs import begin, make_runs
 
     if from_ is not None:
         _show(from_, as_json)
         return
     folder = (runs / name).resolve()
     options = {"device": device}
-    planned = planned_runs(folder, strategies.split(","), range(seeds), env or ["procgen:starpilot"], preset=preset, file=config,
-                           words=overrides or (), options=options)
+    planned = planned_runs(
+        folder,
+        strategies.split(","),
+        range(seeds),
+        env or ["procgen:starpilot"],
+        preset=preset,
+        file=config,
+        words=overrides or (),
+        options=options,
+    )
     if dry_run:
         _dry_run(planned, jobs, as_json)
         return
@@ -73,7 +81,7 @@ def compare(
 def _show(folder: Path, as_json: bool) -> None:
     from rich import print as rich_print
 
-    from cosearch.pipeline.compare_page import terminal_tables, write_comparison
+    from cosearch.compare.page import terminal_tables, write_comparison
 
     result = write_comparison(folder)
     if as_json:
@@ -89,17 +97,30 @@ def _show(folder: Path, as_json: bool) -> None:
 def _dry_run(planned: Any, jobs: int, as_json: bool) -> None:
     from dataclasses import replace
 
-    from cosearch.pipeline.budget import run_steps
     from cosearch.pipeline.forecast import forecast
-    from cosearch.pipeline.plan import make_plan
+    from cosearch.planning.budget import run_steps
+    from cosearch.planning.plan import make_plan
 
     each: dict[tuple[str, str], float] = {}
     for run in planned:
         if (run.env, run.strategy) not in each:
             each[run.env, run.strategy] = forecast(make_plan(replace(run.config, control="")))["expected_s"]
     expected_s = sum(each[run.env, run.strategy] for run in planned) / jobs
-    rows = [{"name": run.name, "env": run.env, "strategy": run.strategy, "seed": run.seed, "env_steps": run_steps(run.config),
-             "expected_s": each[run.env, run.strategy]} for run in planned]
-    text = "\n".join([*(f"{row['name']}: {row['env_steps']:,} steps, {row['expected_s'] / 60:.1f} min" for row in rows),
-                      f"expected time with {jobs} at once: {expected_s / 60:.1f} min"])
+    rows = [
+        {
+            "name": run.name,
+            "env": run.env,
+            "strategy": run.strategy,
+            "seed": run.seed,
+            "env_steps": run_steps(run.config),
+            "expected_s": each[run.env, run.strategy],
+        }
+        for run in planned
+    ]
+    text = "\n".join(
+        [
+            *(f"{row['name']}: {row['env_steps']:,} steps, {row['expected_s'] / 60:.1f} min" for row in rows),
+            f"expected time with {jobs} at once: {expected_s / 60:.1f} min",
+        ]
+    )
     _emit({"runs": rows, "expected_s": expected_s}, as_json, text)

@@ -1,4 +1,5 @@
 """Process settings that must be in place before torch or onnxruntime are imported."""
+
 from __future__ import annotations
 
 import ctypes

@@ -7,15 +7,15 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 
+from cosearch.config.presets import PRESETS
 from cosearch.cost.accel_table import design_records
-from cosearch.pipeline.builtins import load_builtins
-from cosearch.pipeline.teacher_facts import teacher_rows
-from cosearch.presets import PRESETS
+from cosearch.planning.builtins import load_builtins
 from cosearch.registry import unknown_name
 from cosearch.rl.envs import ENVIRONMENTS
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import SPACES
 from cosearch.strategies.base import STRATEGIES
+from cosearch.teachers.listing import teacher_rows
 from latency_tables.devices import list_devices
 
 Rows = list[dict[str, Any]]
@@ -118,7 +118,9 @@ def _scores(row: dict[str, Any]) -> dict[str, str]:
     return {
         "name": row["name"],
         "score [95 %]": f"{_text(row['score_mean'])} [{_text(low)}, {_text(high)}]",
-        "steps": f"{row['steps']:,}", "parameters": f"{row['params']:,}", "file": f"{row['bytes'] / 1e3:,.0f} kB",
+        "steps": f"{row['steps']:,}",
+        "parameters": f"{row['params']:,}",
+        "file": f"{row['bytes'] / 1e3:,.0f} kB",
     }
 
 
@@ -134,5 +136,7 @@ def _latencies(rows: Rows) -> Rows:
     columns: dict[tuple[str | None, ...], list[str]] = {}
     for row in rows:
         columns.setdefault(tuple(cells.get(row["name"]) for cells in found.values()), []).append(row["name"])
-    return [{"device": device, "provenance": how, **{"\n".join(names): cells.get(names[0]) for names in columns.values()}}
-            for (device, how), cells in found.items()]
+    return [
+        {"device": device, "provenance": how, **{"\n".join(names): cells.get(names[0]) for names in columns.values()}}
+        for (device, how), cells in found.items()
+    ]

@@ -1,4 +1,5 @@
 """Progress on stderr: a live bar in a terminal, a line every few seconds elsewhere."""
+
 from __future__ import annotations
 
 import sys
@@ -28,8 +29,14 @@ class TerminalProgress:
         self.close()
         self._total = total_steps
         if self._live:
-            self._bar = Progress(TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                                 TextColumn("{task.fields[facts]}"), console=self._console)
+            self._bar = Progress(
+                TextColumn("{task.description:>8}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[facts]}"),
+                console=self._console,
+            )
             self._bar.start()
             self._task = self._bar.add_task(name, total=total_steps, completed=done_steps, facts="")
         elif not self._quiet:

@@ -10,6 +10,7 @@ Differs from the paper in:
 2. Every candidate fits every design: buffers hold at least one kernel of each, so no candidate has an unknown cost.
 3. In a pipeline each node of the space lies in one chunk, that of the network the design was made for.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -24,8 +25,8 @@ from torch import Tensor
 from accel_models.cost import machine_of
 from accel_models.design import AccelDesign
 from accel_models.evaluate import block_costs
-from accel_models.search import search_design
-from cosearch.config_accel import AccelConfig
+from accel_models.searching.search import search_design
+from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded, network_on
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import DesignError, InfeasibleCandidateError, RequestError, ShapeError
@@ -85,9 +86,11 @@ class Accelerator(AccelTable):
         self._own = self.base if self._usable(self.base) else None
         found = self._searched(smallest.ops(), self.options.evaluations)
         if found is None:
-            raise DesignError(f"no design within the limits of {self.base.platform.name} holds the smallest network of space "
-                              f"{self.space.name!r} in {self.options.evaluations} evaluations; raise accel.evaluations, lower "
-                              "accel.chunks, or name a larger platform")
+            raise DesignError(
+                f"no design within the limits of {self.base.platform.name} holds the smallest network of space "
+                f"{self.space.name!r} in {self.options.evaluations} evaluations; raise accel.evaluations, lower "
+                "accel.chunks, or name a larger platform"
+            )
         self._place(smallest, [self._placed(smallest, found)])
 
     def optimise(self, architecture: Architecture, evaluations: int) -> bool:
@@ -129,8 +132,10 @@ class Accelerator(AccelTable):
             except DesignError:
                 continue  # the platform's own buffers may be too small for it
         if not known:
-            raise DesignError(f"no design within the limits of {self.base.platform.name} holds the reference agent of "
-                              f"{len(ops)} blocks; name a larger platform")
+            raise DesignError(
+                f"no design within the limits of {self.base.platform.name} holds the reference agent of "
+                f"{len(ops)} blocks; name a larger platform"
+            )
         return min(known, key=lambda prediction: prediction.latency_s)
 
     def due(self, step: int) -> bool:
@@ -170,8 +175,13 @@ class Accelerator(AccelTable):
     def state(self) -> dict[str, Any]:
         """Everything that changes, as plain values."""
         design = json.loads(json.dumps(self.design.to_dict()))  # lists for tuples
-        return {"design": design, "chunk_of": list(self.chunk_of), "searches": self.searches,
-                "next_step": self.next_step, "made_for": None if self.made_for is None else list(self.made_for)}
+        return {
+            "design": design,
+            "chunk_of": list(self.chunk_of),
+            "searches": self.searches,
+            "next_step": self.next_step,
+            "made_for": None if self.made_for is None else list(self.made_for),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
@@ -186,8 +196,9 @@ class Accelerator(AccelTable):
             try:
                 block_costs(flat, design, chunk_of=[chunk] * len(flat))
             except InfeasibleCandidateError as error:
-                raise DesignError(f"chunk {chunk} of design {design.name!r} does not hold every candidate of space "
-                                  f"{self.space.name!r}: {error}") from error
+                raise DesignError(
+                    f"chunk {chunk} of design {design.name!r} does not hold every candidate of space {self.space.name!r}: {error}"
+                ) from error
 
     def _usable(self, design: AccelDesign) -> bool:
         try:
@@ -209,13 +220,22 @@ class Accelerator(AccelTable):
             number, self.searches = self.searches, self.searches + 1
         layers = layers_of(ops)
         try:
-            found = search_design(layers, self.base, self.seed_of(number), chunks=min(self.options.chunks, len(layers)),
-                                  objective=self.objective, evaluations=evaluations).design
+            found = search_design(
+                layers,
+                self.base,
+                self.seed_of(number),
+                chunks=min(self.options.chunks, len(layers)),
+                objective=self.objective,
+                evaluations=evaluations,
+            ).design
         except InfeasibleCandidateError:
             return None
         window = max(layer.R * layer.S for blocks in self._blocks for layer in layers_of(blocks) if layer.macs)
-        least = {"weight_buffer_bytes": window * self.base.weight_bits // 8, "output_buffer_bytes": self.base.partial_bits // 8,
-                 "input_buffer_bytes": window * self.base.activation_bits // 8}
+        least = {
+            "weight_buffer_bytes": window * self.base.weight_bits // 8,
+            "output_buffer_bytes": self.base.partial_bits // 8,
+            "input_buffer_bytes": window * self.base.activation_bits // 8,
+        }
         chunks = tuple(replace(c, **{name: max(size, getattr(c, name)) for name, size in least.items()}) for c in found.chunks)
         roomy = replace(found, chunks=chunks)
         return None if limits_exceeded(roomy) else roomy
@@ -255,8 +275,10 @@ class AccelCost:
         if metric not in METRICS:
             raise RequestError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
         if metric == "energy_j" and machine_of(accelerator.base).energy is None:
-            raise RequestError(f"the energy on {accelerator.device.name} is not known: no constants with a source for this "
-                               "platform. Search without an energy target, or on a platform that has them, e.g. edge-npu")
+            raise RequestError(
+                f"the energy on {accelerator.device.name} is not known: no constants with a source for this "
+                "platform. Search without an energy target, or on a platform that has them, e.g. edge-npu"
+            )
         self.accelerator, self.space, self.metric = accelerator, accelerator.space, metric
 
     @property

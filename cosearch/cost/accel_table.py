@@ -3,6 +3,7 @@
 Differs from a measured table in that nothing is looked up: every block is computed from its layers by ``accel_models``, in the
 design's number formats whatever the block's dtype. There is no fixed cost of an inference, and no certificate.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -27,8 +28,16 @@ def design_records() -> list[dict[str, Any]]:
     found = []
     for name in design_names():
         device = device_of(load_design(DESIGNS / f"{name}.json"))
-        found.append({"name": name, "description": device.description, "provenance": PROVENANCE, "runtime": device.runtime,
-                      "dtype": device.dtype, "threads": None})
+        found.append(
+            {
+                "name": name,
+                "description": device.description,
+                "provenance": PROVENANCE,
+                "runtime": device.runtime,
+                "dtype": device.dtype,
+                "threads": None,
+            }
+        )
     return found
 
 
@@ -71,8 +80,10 @@ class AccelTable:
         """
         over = limits_exceeded(self.design)
         if over:
-            raise DesignError(f"design {self.design.name!r} does not fit its own platform {self.design.platform.name}: "
-                              f"{'; '.join(over)}. Make its chunks smaller, or raise the platform's limits")
+            raise DesignError(
+                f"design {self.design.name!r} does not fit its own platform {self.design.platform.name}: "
+                f"{'; '.join(over)}. Make its chunks smaller, or raise the platform's limits"
+            )
 
     def cast(self, ops: Sequence[OpSpec]) -> list[OpSpec]:
         """The same blocks: the number format is the design's, whatever a block's dtype."""
@@ -93,7 +104,10 @@ class AccelTable:
             latency_s=sum(cost.latency_s for cost in found),
             energy_j=sum(cost.energy_j for cost in found) if known else None,
             operations=tuple((op.key, cost.latency_s, cost.energy_j) for op, cost in zip(ops, found)),
-            overhead_s=0.0, provenance=PROVENANCE, interval=None)
+            overhead_s=0.0,
+            provenance=PROVENANCE,
+            interval=None,
+        )
 
     def chunks_of(self, ops: Sequence[OpSpec]) -> list[int]:
         """Chunk of each block of a network: the best cuts between blocks."""
@@ -110,9 +124,17 @@ class AccelTable:
     def record(self, ops: Sequence[OpSpec]) -> dict[str, Any]:
         """Plain JSON of design, limits and the network on it, for results and reports."""
         platform = self.design.platform
-        return {"design": self.design.to_dict(), "objective": self.objective, "network": self.network(ops).to_dict(),
-                "limits": {"dsp": platform.dsp_limit, "bram18": platform.bram18_limit, "elements": platform.pe_limit,
-                           "sram_bytes": platform.sram_limit_bytes}}
+        return {
+            "design": self.design.to_dict(),
+            "objective": self.objective,
+            "network": self.network(ops).to_dict(),
+            "limits": {
+                "dsp": platform.dsp_limit,
+                "bram18": platform.bram18_limit,
+                "elements": platform.pe_limit,
+                "sram_bytes": platform.sram_limit_bytes,
+            },
+        }
 
 
 def layers_of(ops: Sequence[OpSpec]) -> list[LayerShape]:

@@ -3,6 +3,7 @@
 L = lambda relu(E/T' - 1) + (mu/2) relu(E/T' - 1)^2,   lambda <- max(0, lambda + eta (E/T' - 1)),   T' = T (1 - margin)
 (augmented Lagrangian; `LightNAS`' dual ascent made one-sided). Free of units, finite for any latency, zero under the target.
 """
+
 from __future__ import annotations
 
 import math

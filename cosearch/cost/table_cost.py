@@ -5,6 +5,7 @@ equal to the exact cost at one-hot weights. fixed holds stem, head and the sums 
 the same in every architecture; row_lo is the sum over all blocks that candidate o adds: the branches run one after another.
 A row that the table lacks raises; it never counts as zero. Identity costs zero.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -40,8 +41,10 @@ class TableCost:
         row = _row(table, metric)
         self._overhead, self._scale = _overhead(table, metric), table.scale
         self._fixed = row(space.stem) + row(space.head) + sum(row(spec) for spec in space.fixed()[1:-1])
-        self._rows = [[float(sum(row(spec) for spec in space.blocks(i, c))) for c in range(len(point.candidates))]
-                      for i, point in enumerate(space.points)]
+        self._rows = [
+            [float(sum(row(spec) for spec in space.blocks(i, c))) for c in range(len(point.candidates))]
+            for i, point in enumerate(space.points)
+        ]
 
     @property
     def base(self) -> float:
@@ -65,9 +68,7 @@ class TableCost:
             ShapeError: the weights do not match the points.
         """
         if [w.shape[-1] for w in weights] != [len(rows) for rows in self._rows]:
-            raise ShapeError(
-                f"expected weights of lengths {[len(r) for r in self._rows]}, got {[w.shape[-1] for w in weights]}"
-            )
+            raise ShapeError(f"expected weights of lengths {[len(r) for r in self._rows]}, got {[w.shape[-1] for w in weights]}")
         chosen = torch.stack([(w * torch.tensor(rows, dtype=w.dtype)).sum(-1) for w, rows in zip(weights, self._rows)]).sum(0)
         return self._overhead + self._scale * (self._fixed + chosen)
 
@@ -84,8 +85,10 @@ def _overhead(table: Table, metric: str) -> float:
 
 def _known(table: Table, metric: str, value: float | None) -> float:
     if value is None:
-        raise RequestError(f"table {table.device.name!r} has no {metric}: its device could not measure energy. "
-                           "Search without an energy target, or measure on a board with a power sensor")
+        raise RequestError(
+            f"table {table.device.name!r} has no {metric}: its device could not measure energy. "
+            "Search without an energy target, or measure on a board with a power sensor"
+        )
     return float(value)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from cosearch.pipeline.co_design import settle
-from cosearch.pipeline.plan import Plan
 from cosearch.pipeline.session import Session
+from cosearch.planning.plan import Plan
 from cosearch.space.derive import Limit, discretise, within
 from cosearch.space.space import Architecture
 

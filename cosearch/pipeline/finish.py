@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosearch.config import Config
-from cosearch.durable import write_bytes_atomic
-from cosearch.pipeline.algorithms import acting, as_policy
-from cosearch.pipeline.clip import animate, can_be_shown, play
+from cosearch.config.run import Config
+from cosearch.deploy.clip import animate, can_be_shown, play
+from cosearch.deploy.export import export_agent, to_onnx
+from cosearch.deploy.measure import measure_side_by_side
+from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.co_design import in_short
-from cosearch.pipeline.export import export_agent, to_onnx
-from cosearch.pipeline.measure_agent import measure_side_by_side
-from cosearch.pipeline.onnx_agent import OnnxAgent
-from cosearch.pipeline.plan import control_of
-from cosearch.pipeline.report import write_report
 from cosearch.pipeline.session import Session
+from cosearch.planning.control import control_of
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.rundir import RunDir
+from cosearch.report.page import write_report
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.policy import act, describe, policy_of
 from cosearch.rl.rollout import Forward
-from cosearch.rundir import RunDir
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.training.algorithms import acting, as_policy
 
 EVAL_ENVS = 64
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from cosearch.config import config_to_dict
+from cosearch.config.run import config_to_dict
 from cosearch.cost.objective import DualPenalty
-from cosearch.pipeline.algorithms import as_trained, learning_rate, make_training
 from cosearch.pipeline.derivation import most_likely_feasible
-from cosearch.pipeline.plan import Plan
-from cosearch.pipeline.run import set_threads
-from cosearch.pipeline.supernet_subject import SuperNetSubject
-from cosearch.pipeline.training import compute_device
+from cosearch.planning.plan import Plan
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.training.algorithms import as_trained, learning_rate, make_training
+from cosearch.training.on_policy import compute_device
+from cosearch.training.supernet_subject import SuperNetSubject
+from cosearch.training.threads import set_threads
 
 FINISH_S = 45.0  # evaluation, export, measurement and report of the quick preset on two cores
 

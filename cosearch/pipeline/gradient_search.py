@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from cosearch.cost.objective import DualPenalty
-from cosearch.pipeline.algorithms import as_trained, learning_rate, make_training
 from cosearch.pipeline.co_design import progress_of, search_again
 from cosearch.pipeline.derivation import hand_on, most_likely_feasible
 from cosearch.pipeline.session import Session
-from cosearch.pipeline.supernet_subject import SuperNetSubject
 from cosearch.space.derive import derive, discretise
 from cosearch.space.supernet import SuperNet
+from cosearch.training.algorithms import as_trained, learning_rate, make_training
+from cosearch.training.supernet_subject import SuperNetSubject
 
 
 def gradient_search(session: Session) -> None:
@@ -36,9 +36,7 @@ def gradient_search(session: Session) -> None:
         warmup=config.strategy.warmup_fraction,
         warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
     )
-    training = make_training(
-        config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(lr, lr)
-    )
+    training = make_training(config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(lr, lr))
     try:
         saved = session.checkpoint["stage_state"]
         if saved is not None:

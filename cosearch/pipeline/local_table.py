@@ -7,15 +7,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from cosearch.config import Config
-from cosearch.durable import write_bytes_atomic
-from cosearch.pipeline.plan import make_space
-from cosearch.pipeline.sampling import spread_networks
-from cosearch.pipeline.session import Progress
+from cosearch.config.run import Config
+from cosearch.deploy.sampling import spread_networks
+from cosearch.planning.space import make_space
+from cosearch.record.durable import write_bytes_atomic
 from cosearch.seeding import Streams
 from cosearch.space.network import reference_agents
+from cosearch.training.progress import Progress
 from latency_tables.errors import RequestError
-from latency_tables.job import Request, run
+from latency_tables.measuring.job import Request, run
 
 NETWORKS = 60  # whole networks: half calibrate the table, half are its certificate
 

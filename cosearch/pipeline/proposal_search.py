@@ -10,9 +10,16 @@ from typing import Any
 
 import torch
 
-from cosearch.pipeline.algorithms import as_trained
-from cosearch.pipeline.budget import candidate_shares
-from cosearch.pipeline.candidates import (
+from cosearch.pipeline.co_design import progress_of
+from cosearch.pipeline.derivation import hand_on, meets_targets
+from cosearch.pipeline.session import Session
+from cosearch.planning.budget import candidate_shares
+from cosearch.space.derive import derive
+from cosearch.space.space import Architecture
+from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import Evaluation, ProposalStrategy
+from cosearch.training.algorithms import as_trained
+from cosearch.training.candidates import (
     WeightBank,
     candidate_job,
     candidate_streams,
@@ -21,14 +28,7 @@ from cosearch.pipeline.candidates import (
     train_candidate,
     unpacked,
 )
-from cosearch.pipeline.co_design import progress_of
-from cosearch.pipeline.derivation import hand_on, meets_targets
-from cosearch.pipeline.session import Session
-from cosearch.pipeline.workers import Workers
-from cosearch.space.derive import derive
-from cosearch.space.space import Architecture
-from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import Evaluation, ProposalStrategy
+from cosearch.training.workers import Workers
 
 Item = dict[str, Any]  # a candidate that was asked for: index, choices, latency_s, accelerator; then training, then outcome
 
@@ -49,8 +49,12 @@ class ProposalSearch:
         self.session, self.plan, self.config = session, session.plan, session.plan.config
         plan, streams, section = self.plan, session.streams, self.config.strategy
         self.shares = candidate_shares(self.config)
-        self.strategy: ProposalStrategy = plan.strategy.make(plan.space, plan.strategy.options(section), streams.torch("arch"),
-                                                             lambda architecture: meets_targets(plan, architecture))
+        self.strategy: ProposalStrategy = plan.strategy.make(
+            plan.space,
+            plan.strategy.options(section),
+            streams.torch("arch"),
+            lambda architecture: meets_targets(plan, architecture),
+        )
         self.bank: WeightBank | None = None
         if section.candidate_init == "shared":
             self.bank = WeightBank(as_trained(SuperNet(plan.space, streams.torch("weights")), self.config, streams))
@@ -74,8 +78,15 @@ class ProposalSearch:
     def state(self, **changes: Any) -> dict[str, Any]:
         """The stage's state for a checkpoint; ``changes`` take the place of its entries."""
         bank = None if self.bank is None else {key: value.clone() for key, value in self.bank.supernet.state_dict().items()}
-        return {"step": self.done, "strategy": self.strategy.state(), "told": list(self.told), "best": self.best,
-                "waiting": list(self.waiting), "bank": bank, **changes}
+        return {
+            "step": self.done,
+            "strategy": self.strategy.state(),
+            "told": list(self.told),
+            "best": self.best,
+            "waiting": list(self.waiting),
+            "bank": bank,
+            **changes,
+        }
 
     def run(self) -> None:
         """All candidates, then the best one is handed on."""
@@ -102,13 +113,15 @@ class ProposalSearch:
             architecture = self.strategy.ask()
             if accelerator is not None:
                 accelerator.optimise(architecture, accelerator.options.evaluations)
-            self.waiting.append({
-                "index": index,
-                "choices": list(architecture.choices),
-                "latency_s": self.plan.costs[0].exact(architecture),
-                "accelerator": None if accelerator is None else accelerator.state(),
-                "searches": progress_of(accelerator),
-            })
+            self.waiting.append(
+                {
+                    "index": index,
+                    "choices": list(architecture.choices),
+                    "latency_s": self.plan.costs[0].exact(architecture),
+                    "accelerator": None if accelerator is None else accelerator.state(),
+                    "searches": progress_of(accelerator),
+                }
+            )
         if len(self.waiting) > 1:
             self.session.save(self.state())
 
@@ -142,16 +155,22 @@ class ProposalSearch:
             self.session.train(training, stage="search", offset=self.done, state=state, extra=lambda: self._facts(item))
         finally:
             training.close()
-        item["outcome"] = {"score": training.collector.score, "env_steps": training.step,
-                           "weights": packed(network.cpu().state_dict()), "lines": []}
+        item["outcome"] = {
+            "score": training.collector.score,
+            "env_steps": training.step,
+            "weights": packed(network.cpu().state_dict()),
+            "lines": [],
+        }
 
     def _train_beside(self) -> None:
         """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends."""
         left = [item for item in self.waiting if "outcome" not in item]
         lines: list[list[dict[str, Any]]] = [[] for _ in left]
         weights = [None if self.bank is None else self.bank.weights(self._architecture(item)) for item in left]
-        jobs = [candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], start)
-                for item, start in zip(left, weights)]
+        jobs = [
+            candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], start)
+            for item, start in zip(left, weights)
+        ]
 
         def sent(index: int, line: dict[str, Any]) -> None:
             if lines[index] and line["step"] <= lines[index][-1]["step"]:
@@ -162,8 +181,9 @@ class ProposalSearch:
             left[index]["outcome"] = {**outcome, "lines": lines[index]}
             self.session.save(self.state())
 
-        self.workers.run(jobs, sent=sent, done=done,
-                         name=lambda index: f"candidate {left[index]['index']} ({self._name(left[index])})")
+        self.workers.run(
+            jobs, sent=sent, done=done, name=lambda index: f"candidate {left[index]['index']} ({self._name(left[index])})"
+        )
 
     def _tell(self, item: Item) -> None:
         architecture, outcome = self._architecture(item), item["outcome"]
@@ -173,8 +193,14 @@ class ProposalSearch:
         weights = unpacked(outcome["weights"])
         if self.bank is not None:
             self.bank.keep(architecture, weights)
-        self.told.append({"choices": item["choices"], "score": outcome["score"], "latency_s": item["latency_s"],
-                          "env_steps": outcome["env_steps"]})
+        self.told.append(
+            {
+                "choices": item["choices"],
+                "score": outcome["score"],
+                "latency_s": item["latency_s"],
+                "env_steps": outcome["env_steps"],
+            }
+        )
         if self.strategy.best() == item["index"]:
             self.best = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
 

@@ -1,10 +1,11 @@
 """The retraining stage: the derived network alone, with the teacher's labels, from the searched weights or from scratch."""
+
 from __future__ import annotations
 
-from cosearch.pipeline.algorithms import as_deployed, as_trained, learning_rate, make_training
 from cosearch.pipeline.session import Session
 from cosearch.rl.subject import NetworkSubject
 from cosearch.space.derive import derive
+from cosearch.training.algorithms import as_deployed, as_trained, learning_rate, make_training
 
 
 def run_retrain(session: Session) -> None:
@@ -19,8 +20,16 @@ def run_retrain(session: Session) -> None:
     done = 0
     if steps:
         subject = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=session.device)
-        training = make_training(config, subject, streams, session.teacher, inherited=inherited, total_steps=steps,
-                                 distill_to=config.distill.end_fraction, env_index=1)
+        training = make_training(
+            config,
+            subject,
+            streams,
+            session.teacher,
+            inherited=inherited,
+            total_steps=steps,
+            distill_to=config.distill.end_fraction,
+            env_index=1,
+        )
         try:
             saved = session.checkpoint["stage_state"]
             if saved is not None:

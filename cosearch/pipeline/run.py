@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from cosearch.config import Config, config_from_dict
 from cosearch.pipeline.finish import run_finish
-from cosearch.pipeline.plan import Plan, make_plan
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
-from cosearch.pipeline.session import Progress, Session, set_threads
-from cosearch.rundir import RunDir
+from cosearch.pipeline.session import Session
+from cosearch.planning.plan import Plan, make_plan
+from cosearch.planning.recorded import config_of
+from cosearch.record.rundir import RunDir
+from cosearch.training.progress import Progress
+from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, RunFolderError, TableError
 
 STAGES = {"search": run_search, "retrain": run_retrain, "finish": run_finish}
@@ -70,18 +71,6 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
         )
     _work(run, plan, progress)
     return run
-
-
-def config_of(run: RunDir) -> Config:
-    """The configuration of a run folder.
-
-    Raises:
-        RunFolderError: its record holds none.
-    """
-    values: Any = run.record.get("config")
-    if not isinstance(values, dict):
-        raise RunFolderError(f"{run.path / 'run.json'} holds no configuration")
-    return config_from_dict(values, str(run.path / "run.json"))
 
 
 def is_finished(run: RunDir) -> bool:

@@ -8,30 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-
-from cosearch.pipeline.events import EventWriter
-from cosearch.pipeline.plan import Plan
-from cosearch.pipeline.training import Training, compute_device
-from cosearch.rundir import RunDir
+from cosearch.planning.plan import Plan
+from cosearch.record.events import EventWriter
+from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
+from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.progress import Progress
 
 TRAINING_STAGES = ("search", "retrain")
-
-
-class Progress(Protocol):
-    """What shows the user how far a run is."""
-
-    def stage(self, name: str, total_steps: int, done_steps: int) -> None:
-        """A stage begins, or goes on after a resume."""
-
-    def update(self, metrics: dict[str, Any]) -> None:
-        """An update has been made."""
-
-    def note(self, text: str) -> None:
-        """A line worth reading."""
 
 
 class Session:
@@ -135,7 +121,6 @@ class Session:
             if time.perf_counter() - self._saved >= interval and not training.finished:
                 self.save(state() if state else training.state())
 
-
     def log(self, values: dict[str, Any], stage: str) -> None:
         """Write one line to the log and to the event file, and show it.
 
@@ -148,10 +133,3 @@ class Session:
         self.events.add(line)
         self.events.flush()
         self.progress.update(line)
-
-
-def set_threads(count: int) -> None:
-    """Threads of torch's kernels; 0: all cores."""
-    import os
-
-    torch.set_num_threads(count or os.cpu_count() or 1)

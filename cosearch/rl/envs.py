@@ -5,6 +5,7 @@ An observation is an image or a vector, called a frame in both cases: uint8 ``[n
 a time limit is reported apart from a termination, with the last frame, so that the learner can bootstrap (never for Procgen,
 whose engine does not tell the two apart: there every end counts as a termination).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -26,8 +27,9 @@ class Box:
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low or not all(a < b for a, b in zip(self.low, self.high)):
-            raise ShapeError("the bounds of actions need low < high for each of at least one component, "
-                             f"got {self.low} and {self.high}")
+            raise ShapeError(
+                f"the bounds of actions need low < high for each of at least one component, got {self.low} and {self.high}"
+            )
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
         """``[num_envs, size]`` -> the nearest actions within the bounds, float32."""
@@ -156,16 +158,18 @@ def split_name(name: str) -> tuple[EnvFamily, str]:
     """
     family_name, colon, game = name.partition(":")
     if not colon:
-        raise UnknownNameError(f"unknown environment {name!r}: expected FAMILY:GAME such as 'procgen:starpilot'. "
-                               "`cosearch list envs` shows all")
+        raise UnknownNameError(
+            f"unknown environment {name!r}: expected FAMILY:GAME such as 'procgen:starpilot'. `cosearch list envs` shows all"
+        )
     family = ENVIRONMENTS.get(family_name)
     if game not in family.games and not family.is_open:
         import difflib
 
         near = difflib.get_close_matches(game, family.games, n=1)
         hint = f" Did you mean '{family_name}:{near[0]}'?" if near else ""
-        raise UnknownNameError(f"unknown environment {name!r}: {family_name} has no game {game!r}.{hint} "
-                               "`cosearch list envs` shows all")
+        raise UnknownNameError(
+            f"unknown environment {name!r}: {family_name} has no game {game!r}.{hint} `cosearch list envs` shows all"
+        )
     return family, game
 
 
@@ -207,8 +211,9 @@ class CheckedEnv:
         self.num_envs, self.frame_shape, self.num_actions = env.num_envs, tuple(env.frame_shape), env.num_actions
         self.action_box: Box | None = getattr(env, "action_box", None)
         if self.action_box is not None and len(self.action_box.low) != self.num_actions:
-            raise EnvironmentFailedError(f"{name} has {self.num_actions} action components, but bounds for "
-                                         f"{len(self.action_box.low)}")
+            raise EnvironmentFailedError(
+                f"{name} has {self.num_actions} action components, but bounds for {len(self.action_box.low)}"
+            )
         self.exact_resume = env.exact_resume
         self._dtype = frame_dtype(self.frame_shape)
 
@@ -248,8 +253,10 @@ class CheckedEnv:
         self._check("truncated", step.truncated, n, np.bool_)
         cut = set(np.flatnonzero(step.truncated).tolist())
         if set(step.last_frames) != cut:
-            raise EnvironmentFailedError(f"{self.name} truncated the episodes of {sorted(cut)} but handed over last frames of "
-                                         f"{sorted(step.last_frames)}: a truncated episode needs its last frame")
+            raise EnvironmentFailedError(
+                f"{self.name} truncated the episodes of {sorted(cut)} but handed over last frames of "
+                f"{sorted(step.last_frames)}: a truncated episode needs its last frame"
+            )
         for frame in step.last_frames.values():
             self._check_frames("a last frame", frame)
         if not np.isfinite(step.reward).all():

@@ -2,6 +2,7 @@
 
 A fixed quota for each environment avoids the bias towards short episodes that "the first n episodes to end" has.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class Score:
         """Percentile bootstrap interval of the mean over episodes, 95 %, from a fixed seed."""
         if len(set(self.returns)) < 2:
             return self.mean, self.mean
-        found = bootstrap((np.asarray(self.returns),), np.mean, n_resamples=2000, method="percentile",
-                          random_state=np.random.default_rng(0)).confidence_interval
+        found = bootstrap(
+            (np.asarray(self.returns),), np.mean, n_resamples=2000, method="percentile", random_state=np.random.default_rng(0)
+        ).confidence_interval
         return float(found.low), float(found.high)
 
 

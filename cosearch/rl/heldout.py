@@ -3,6 +3,7 @@
 The spectator steps environments of its own with the policy of the moment, as many steps as the training makes, and learns
 nothing. Its score has the same meaning and the same delay as the training score that it is compared with.
 """
+
 from __future__ import annotations
 
 from collections import deque

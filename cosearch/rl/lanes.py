@@ -3,6 +3,7 @@
 The operations of a small network take tens of microseconds, too short to be shared by cores; two halves of a batch are not. What
 lanes compute is dealt out and put together in a fixed order, so a run repeats bit for bit on the same number of lanes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -43,9 +44,10 @@ class Lanes:
 
         def several(part: Sequence[Item]) -> list[Result]:
             return [function(item) for item in part]
-        others = [self._pool.submit(several, items[lane::self.count]) for lane in range(1, min(self.count, len(items)))]
+
+        others = [self._pool.submit(several, items[lane :: self.count]) for lane in range(1, min(self.count, len(items)))]
         try:
-            parts = [several(items[::self.count])]
+            parts = [several(items[:: self.count])]
         finally:
             wait(others)
         parts += [future.result() for future in others]
@@ -75,7 +77,6 @@ def lanes_for(threads: int, minibatch: int) -> int:
     return max(1, min(threads, minibatch // SHARE))
 
 
-
 class Labelling:
     """A teacher's outputs for a rollout in the making: other lanes compute them while the first one plays.
 
@@ -97,7 +98,7 @@ class Labelling:
             known: how many of them are.
         """
         while len(self._given) < known // self._chunk or (known == len(flat) and len(self._given) * self._chunk < known):
-            part = flat[len(self._given) * self._chunk:][:self._chunk]
+            part = flat[len(self._given) * self._chunk :][: self._chunk]
             self._given.append((part, self._lanes.submit(self._label, part)))
 
     def _label(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,7 @@
 PPO: Schulman et al. 2017 (arXiv 1707.06347), eq. 7 and 9. A2C: Mnih et al. 2016 (arXiv 1602.01783), section 4.
 GAE: Schulman et al. 2016 (arXiv 1506.02438), eq. 16.
 """
+
 from __future__ import annotations
 
 import numpy as np

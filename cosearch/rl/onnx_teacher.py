@@ -4,6 +4,7 @@ The file is probed, nothing is guessed: one input of uint8 frames, channels last
 of action logits and one of values. Scaling belongs into the graph. What the values mean (discount, divisor of the rewards) no
 file says: the user gives it, or the critic is not distilled.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latency_tables.board.runners import import_onnxruntime
 from latency_tables.errors import ConfigError, ShapeError
-from latency_tables.runners import import_onnxruntime
 
 PROBE_FRAMES = 3
 
@@ -65,15 +66,22 @@ class OnnxNetwork:
             raise ShapeError(f"{self._path}: an ONNX teacher has one input, the frames; got {[i.name for i in inputs]}")
         found = inputs[0]
         if found.type != "tensor(uint8)":
-            raise ConfigError(f"{self._path}: its input {found.name!r} is {found.type}, expected tensor(uint8): the frames as "
-                              "they are; put the scaling (x / 255) into the graph")
+            raise ConfigError(
+                f"{self._path}: its input {found.name!r} is {found.type}, expected tensor(uint8): the frames as "
+                "they are; put the scaling (x / 255) into the graph"
+            )
         h, w, c = self._frame_shape
         shape = list(found.shape)
-        orders = [first for first, wanted in ((False, [h, w, c]), (True, [c, h, w]))
-                  if len(shape) == 4 and all(isinstance(a, str) or a is None or a == b for a, b in zip(shape[1:], wanted))]
+        orders = [
+            first
+            for first, wanted in ((False, [h, w, c]), (True, [c, h, w]))
+            if len(shape) == 4 and all(isinstance(a, str) or a is None or a == b for a, b in zip(shape[1:], wanted))
+        ]
         if not orders:
-            raise ShapeError(f"{self._path}: its input {found.name!r} has the shape {shape}, expected [batch, {h}, {w}, {c}] or "
-                             f"[batch, {c}, {h}, {w}]: the frames of this environment")
+            raise ShapeError(
+                f"{self._path}: its input {found.name!r} has the shape {shape}, expected [batch, {h}, {w}, {c}] or "
+                f"[batch, {c}, {h}, {w}]: the frames of this environment"
+            )
         if isinstance(shape[0], int) and shape[0] > 0:
             raise ShapeError(f"{self._path}: its batch dimension is fixed to {shape[0]}; export it with a free one")
         return found.name, orders[0]
@@ -87,9 +95,11 @@ class OnnxNetwork:
         values = [i for i, part in enumerate(outputs) if part.size == PROBE_FRAMES and part.shape[0] == PROBE_FRAMES]
         values = [i for i in values if i not in logits or len(logits) > 1]
         if len(logits) != 1 or len(values) != 1:
-            raise ShapeError(f"{self._path}: for {PROBE_FRAMES} frames its outputs have the shapes {shapes}, expected one of "
-                             f"[{PROBE_FRAMES}, {self._actions}], the logits of this environment's {self._actions} actions, and "
-                             f"one of [{PROBE_FRAMES}] or [{PROBE_FRAMES}, 1], the value")
+            raise ShapeError(
+                f"{self._path}: for {PROBE_FRAMES} frames its outputs have the shapes {shapes}, expected one of "
+                f"[{PROBE_FRAMES}, {self._actions}], the logits of this environment's {self._actions} actions, and "
+                f"one of [{PROBE_FRAMES}] or [{PROBE_FRAMES}, 1], the value"
+            )
         if not all(np.isfinite(outputs[i]).all() for i in (*logits, *values)):
             raise ConfigError(f"{self._path}: its outputs are NaN or infinite on black frames")
         return logits[0], values[0]

@@ -5,6 +5,7 @@ MinAtar takes 390 us a step with it and 170 us fused (one core, torch 2.13). The
 gradient in memory order and does not look whether that is the same: a gradient in another layout would reach other weights,
 without an error. So it is brought into its weight's layout first.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable

@@ -5,6 +5,7 @@ means from the network and a log standard deviation that does not depend on the 
 environment clips them to its box, and the log-probability is that of the unclipped action (Schulman et al. 2017, section 6.1).
 ``read`` turns raw outputs into the policy's parameters, and all other functions take these.
 """
+
 from __future__ import annotations
 
 import math
@@ -128,7 +129,7 @@ class Gaussian:
 
     def entropy(self, parameters: Tensor) -> Tensor:
         """See :class:`Policy`: ``[]``, sum over the vector of log std + (1 + log(2 pi)) / 2; negative where the std is small."""
-        return (parameters[..., self.size:] + 0.5 + HALF_LOG_TAU).sum(-1).mean()
+        return (parameters[..., self.size :] + 0.5 + HALF_LOG_TAU).sum(-1).mean()
 
     def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`Policy`: ``[]``, sum over the vector of log(s / t) + (t^2 + (m_t - m_s)^2) / (2 s^2) - 1/2."""
@@ -143,8 +144,14 @@ class Gaussian:
         return None
 
 
-def act(forward: Callable[[Tensor], tuple[Tensor, Tensor]], frames: np.ndarray, policy: Policy, generator: torch.Generator, *,
-        greedy: bool = False) -> np.ndarray:
+def act(
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+    frames: np.ndarray,
+    policy: Policy,
+    generator: torch.Generator,
+    *,
+    greedy: bool = False,
+) -> np.ndarray:
     """The actions of an agent that only plays.
 
     Args:
@@ -177,8 +184,13 @@ def describe(env: VectorEnv) -> dict[str, Any]:
         return {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
     box = env.action_box
     low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
-    return {"policy": "gaussian", "greedy": "clip(mean)", "sampled": "clip(mean + exp(log_std) * standard normal)",
-            "clip_low": low, "clip_high": high}
+    return {
+        "policy": "gaussian",
+        "greedy": "clip(mean)",
+        "sampled": "clip(mean + exp(log_std) * standard normal)",
+        "clip_low": low,
+        "clip_high": high,
+    }
 
 
 def policy_of(env: VectorEnv) -> Policy:

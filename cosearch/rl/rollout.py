@@ -2,6 +2,7 @@
 
 The environments are split evenly over the given actors: one for a plain network, several sampled paths for a supernet.
 """
+
 from __future__ import annotations
 
 from collections import deque
@@ -79,8 +80,12 @@ class RewardScale:
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors."""
-        return {"return": torch.from_numpy(self._return.copy()),
-                "mean": float(self._mean), "var": float(self._var), "count": float(self._count)}
+        return {
+            "return": torch.from_numpy(self._return.copy()),
+            "mean": float(self._mean),
+            "var": float(self._var),
+            "count": float(self._count),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
@@ -99,8 +104,9 @@ class Collector:
         generator: CPU generator of the actions.
     """
 
-    def __init__(self, env: VectorEnv, num_steps: int, *, gamma: float, lam: float, scale: RewardScale,
-                 generator: torch.Generator) -> None:
+    def __init__(
+        self, env: VectorEnv, num_steps: int, *, gamma: float, lam: float, scale: RewardScale, generator: torch.Generator
+    ) -> None:
         self.env, self.num_steps, self.gamma, self.lam, self.scale, self.generator = env, num_steps, gamma, lam, scale, generator
         self.policy = policy_of(env)
         self.returns = np.zeros(env.num_envs, dtype=np.float64)
@@ -121,8 +127,10 @@ class Collector:
         """
         steps, n, env = self.num_steps, self.env.num_envs, self.env
         if n % len(actors):
-            raise ShapeError(f"{n} environments cannot be shared evenly by {len(actors)} paths: "
-                             "set env.num_envs to a multiple of strategy.paths_per_rollout")
+            raise ShapeError(
+                f"{n} environments cannot be shared evenly by {len(actors)} paths: "
+                "set env.num_envs to a multiple of strategy.paths_per_rollout"
+            )
         share = n // len(actors)
         frames = np.empty((steps, n, *env.frame_shape), dtype=frame_dtype(env.frame_shape))
         actions, log_prob = self.policy.room(steps, n), torch.empty(steps, n)
@@ -135,7 +143,7 @@ class Collector:
                 frames[t] = now
                 if watch is not None:
                     watch(flat, (t + 1) * n)
-                parts = [actor(torch.from_numpy(frames[t, i * share:(i + 1) * share])) for i, actor in enumerate(actors)]
+                parts = [actor(torch.from_numpy(frames[t, i * share : (i + 1) * share])) for i, actor in enumerate(actors)]
                 parameters = self.policy.read(torch.cat([outputs for outputs, _ in parts]))
                 if not torch.isfinite(parameters).all():
                     raise NonFiniteError(f"the policy returned NaN or infinite action probabilities at step {t} of a rollout")
@@ -149,11 +157,21 @@ class Collector:
                 for i, last in step.last_frames.items():
                     reward[t, i] += self.gamma * float(actors[i // share](torch.from_numpy(last[None]))[1])
                 self._count(step.reward, done[t])
-            value[steps] = torch.cat([actor(torch.from_numpy(now[i * share:(i + 1) * share]))[1]
-                                      for i, actor in enumerate(actors)]).float().numpy()
+            value[steps] = (
+                torch.cat([actor(torch.from_numpy(now[i * share : (i + 1) * share]))[1] for i, actor in enumerate(actors)])
+                .float()
+                .numpy()
+            )
         advantage = gae(reward, value, done, gamma=self.gamma, lam=self.lam)
-        return Rollout(torch.from_numpy(frames), actions, log_prob, torch.from_numpy(value[:-1].copy()),
-                       torch.from_numpy(advantage), torch.from_numpy(advantage + value[:-1]), policy=self.policy)
+        return Rollout(
+            torch.from_numpy(frames),
+            actions,
+            log_prob,
+            torch.from_numpy(value[:-1].copy()),
+            torch.from_numpy(advantage),
+            torch.from_numpy(advantage + value[:-1]),
+            policy=self.policy,
+        )
 
     def _count(self, reward: np.ndarray, done: np.ndarray) -> None:
         self.returns += reward
@@ -169,8 +187,13 @@ class Collector:
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors, the environment's state included."""
-        return {"env": self.env.state(), "scale": self.scale.state(), "returns": torch.from_numpy(self.returns.copy()),
-                "recent": list(self.recent), "episodes": self.episodes}
+        return {
+            "env": self.env.state(),
+            "scale": self.scale.state(),
+            "returns": torch.from_numpy(self.returns.copy()),
+            "recent": list(self.recent),
+            "episodes": self.episodes,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""

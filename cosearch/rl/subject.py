@@ -1,4 +1,5 @@
 """A plain network as the thing that is trained: mixed precision, channels-last, Adam."""
+
 from __future__ import annotations
 
 import copy
@@ -13,8 +14,9 @@ from cosearch.rl.rollout import Forward
 from latency_tables.errors import NonFiniteError
 
 
-def mixed_precision(forward: Callable[..., tuple[Tensor, Tensor]], device: torch.device,
-                    bf16: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+def mixed_precision(
+    forward: Callable[..., tuple[Tensor, Tensor]], device: torch.device, bf16: bool
+) -> Callable[..., tuple[Tensor, Tensor]]:
     """Run a network under bfloat16 autocast on its device; the outputs come back on the CPU side as they are.
 
     Args:
@@ -22,10 +24,12 @@ def mixed_precision(forward: Callable[..., tuple[Tensor, Tensor]], device: torch
         device: where the weights are.
         bf16: autocast on or off (off: float32).
     """
+
     def run(frames: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             logits, value = forward(frames.to(device, non_blocking=True), *rest)
         return logits.cpu(), value.cpu()
+
     return run
 
 

@@ -3,6 +3,7 @@
 A teacher is ``NAME.json`` (what it is, how it was made, how well it plays) beside ``NAME.safetensors`` (float16 or float32
 weights), or a user's own ONNX file. Its forward pass runs once a rollout, never once an epoch.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -15,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from cosearch.durable import write_bytes_atomic
+from cosearch.record.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
 from cosearch.rl.lanes import Labelling, Lanes
 from cosearch.rl.onnx_teacher import OnnxNetwork
@@ -113,8 +114,10 @@ def find_teacher(name: str, env: str, gamma: float | None = None, reward_std: fl
         if record is None:
             raise _unknown(name, [r.name for r in shipped])
     if record.env != env:
-        raise ConfigError(f"teacher {record.name!r} plays {record.env}, the run plays {env}; "
-                          "`cosearch list teachers` shows all, `cosearch teacher --env ENV` trains one")
+        raise ConfigError(
+            f"teacher {record.name!r} plays {record.env}, the run plays {env}; "
+            "`cosearch list teachers` shows all, `cosearch teacher --env ENV` trains one"
+        )
     return record
 
 
@@ -132,16 +135,24 @@ def read_record(path: Path) -> TeacherRecord:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise ConfigError(f"{path}: expected format {FORMAT!r}, got {values['format']!r}")
-        return TeacherRecord(Path(path).stem, values["env"], values["description"],
-                             tuple(OpSpec.from_dict(op) for op in values["operations"]), float(values["gamma"]),
-                             float(values["reward_std"]), values["provenance"], Path(path),
-                             values.get("policy", "categorical"))
+        return TeacherRecord(
+            Path(path).stem,
+            values["env"],
+            values["description"],
+            tuple(OpSpec.from_dict(op) for op in values["operations"]),
+            float(values["gamma"]),
+            float(values["reward_std"]),
+            values["provenance"],
+            Path(path),
+            values.get("policy", "categorical"),
+        )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {error}") from error
 
 
-def save_teacher(path: Path, network: AgentNetwork, *, env: str, description: str, gamma: float, reward_std: float,
-                 provenance: dict[str, Any]) -> TeacherRecord:
+def save_teacher(
+    path: Path, network: AgentNetwork, *, env: str, description: str, gamma: float, reward_std: float, provenance: dict[str, Any]
+) -> TeacherRecord:
     """Write ``path`` (.json) and the weights beside it in float16 (the statistics of vector observations in float32).
 
     Args:
@@ -153,11 +164,21 @@ def save_teacher(path: Path, network: AgentNetwork, *, env: str, description: st
         RunFailedError: the disk is full or refuses the write; what was there is intact.
     """
     statistics = {name for name, _ in network.named_buffers()}
-    weights = {key: value.detach().cpu().contiguous().to(torch.float32 if key in statistics else torch.float16)
-               for key, value in network.state_dict().items()}
+    weights = {
+        key: value.detach().cpu().contiguous().to(torch.float32 if key in statistics else torch.float16)
+        for key, value in network.state_dict().items()
+    }
     write_bytes_atomic(path.with_suffix(".safetensors"), save(weights))
-    values = {"format": FORMAT, "env": env, "description": description, "gamma": gamma, "reward_std": reward_std,
-              "policy": network.ends.policy, "provenance": provenance, "operations": [op.to_dict() for op in network.ops]}
+    values = {
+        "format": FORMAT,
+        "env": env,
+        "description": description,
+        "gamma": gamma,
+        "reward_std": reward_std,
+        "policy": network.ends.policy,
+        "provenance": provenance,
+        "operations": [op.to_dict() for op in network.ops],
+    }
     write_bytes_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
     return read_record(path)
 
@@ -176,8 +197,9 @@ class Teacher:
         ShapeError: an ONNX file has other inputs or outputs than such an agent's.
     """
 
-    def __init__(self, record: TeacherRecord, *, device: torch.device, bf16: bool, frame_shape: tuple[int, ...] = (),
-                 num_actions: int = 0) -> None:
+    def __init__(
+        self, record: TeacherRecord, *, device: torch.device, bf16: bool, frame_shape: tuple[int, ...] = (), num_actions: int = 0
+    ) -> None:
         self.record = record
         if record.is_onnx:
             self.network = self.forward = OnnxNetwork(record.path, frame_shape, num_actions)

@@ -4,6 +4,7 @@ Fu et al., A3C-S (DAC 2021, arXiv 2106.06577) and A2D (arXiv 2012.13091). Differ
 1. Widths, repeats, strides and the stem are configuration; the papers' exact stage table is not public.
 2. No batch normalisation (see ``operations``); skip in a cell that changes shape is a strided 1x1 convolution + ReLU.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -37,8 +38,15 @@ class ChainConfig:
     hidden: int = 128
 
 
-SMALL_FRAMES = {"stem_channels": 16, "stem_kernel": 3, "stem_stride": 1, "stage_channels": [16, 32], "stage_repeats": [2, 3],
-                "stage_strides": [1, 2], "hidden": 128}
+SMALL_FRAMES = {
+    "stem_channels": 16,
+    "stem_kernel": 3,
+    "stem_stride": 1,
+    "stage_channels": [16, 32],
+    "stage_repeats": [2, 3],
+    "stage_strides": [1, 2],
+    "hidden": 128,
+}
 
 
 def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
@@ -55,8 +63,10 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_acti
     """
     lengths = {len(config.stage_channels), len(config.stage_repeats), len(config.stage_strides)}
     if len(lengths) != 1 or min(config.stage_repeats, default=0) < 1:
-        raise ConfigError("space.stage_channels, stage_repeats (each at least 1) and stage_strides need one entry a stage, got "
-                          f"{config.stage_channels}, {config.stage_repeats}, {config.stage_strides}")
+        raise ConfigError(
+            "space.stage_channels, stage_repeats (each at least 1) and stage_strides need one entry a stage, got "
+            f"{config.stage_channels}, {config.stage_repeats}, {config.stage_strides}"
+        )
     height, width, channels = frame_shape
     padding = (config.stem_kernel - config.stem_stride + 1) // 2
     stem = OpSpec("stem", channels, height, width, config.stem_channels, config.stem_kernel, config.stem_stride, padding)
@@ -77,8 +87,12 @@ def _suited(frame_shape: tuple[int, ...]) -> dict[str, Any]:
     return dict(SMALL_FRAMES) if min(frame_shape[:2]) < 32 else {}
 
 
-SPACES.register(SpaceEntry(
-    "chain", "a chain of cells in stages, nine candidates each (A3C-S, A2D)",
-    lambda values, frame_shape, num_actions: chain_space(read_values("chain", ChainConfig, values), frame_shape, num_actions),
-    is_default=True, suited=_suited,
-))
+SPACES.register(
+    SpaceEntry(
+        "chain",
+        "a chain of cells in stages, nine candidates each (A3C-S, A2D)",
+        lambda values, frame_shape, num_actions: chain_space(read_values("chain", ChainConfig, values), frame_shape, num_actions),
+        is_default=True,
+        suited=_suited,
+    )
+)

@@ -7,6 +7,7 @@ here as other convolutions, which the library has fast kernels for, with the sam
 2. the input gradient is the forward convolution of the gradient, with zeros between its pixels, by the turned window.
 On a GPU, and without gradients, it is the library's own convolution.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def input_gradient(grad: Tensor, size: Sequence[int], weight: Tensor, stride: in
     if stride > 1:
         spread = [side + 2 * padding - kernel + 1 for side in size]  # rows that no window began at stay zero
         wide = grad.new_zeros((*grad.shape[:2], *spread)).contiguous(memory_format=torch.channels_last)
-        wide[:, :, ::stride, ::stride][:, :, :grad.shape[2], :grad.shape[3]] = grad
+        wide[:, :, ::stride, ::stride][:, :, : grad.shape[2], : grad.shape[3]] = grad
         grad = wide
     return F.conv2d(grad, weight.flip(2, 3), padding=kernel - 1 - padding, groups=grad.shape[1])
 
@@ -78,14 +79,15 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddin
     starts = sorted({min(start, kernel - WINDOW) for start in range(0, kernel, WINDOW)})
     for row in starts:
         for column in starts:
-            part = padded[:, :, row:row + spans[0], column:column + spans[1]]
-            total[:, :, row:row + WINDOW, column:column + WINDOW] = _window_gradient(grad, part, window, stride, 0)
+            part = padded[:, :, row : row + spans[0], column : column + spans[1]]
+            total[:, :, row : row + WINDOW, column : column + WINDOW] = _window_gradient(grad, part, window, stride, 0)
     return total
 
 
 def _window_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    return torch.ops.aten.convolution_backward(grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
-                                               x.shape[1], [False, True, False])[1]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], x.shape[1], [False, True, False]
+    )[1]
 
 
 class DepthwiseConv(nn.Conv2d):

@@ -4,6 +4,7 @@ max_a sum_l score[l, a_l]  subject to  base + sum_l cost[l, a_l] <= target for e
 is solved exactly as an integer program (HiGHS through scipy), so targets are met whenever any architecture meets them together.
 A group of the space, exactly k of whose points are not zero, is one more row: the sum of their zeros is the rest.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -75,8 +76,9 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
         constraints.append(LinearConstraint(zeros[None], dropped, dropped))
     goal = _scaled(scores)
     for _ in range(MAX_CUTS):
-        found = milp(-goal, constraints=constraints, integrality=np.ones(goal.size), bounds=Bounds(0, 1),
-                     options={"mip_rel_gap": 0.0})
+        found = milp(
+            -goal, constraints=constraints, integrality=np.ones(goal.size), bounds=Bounds(0, 1), options={"mip_rel_gap": 0.0}
+        )
         if found.x is None:
             break
         best = space.architecture([int(np.argmax(part)) for part in np.split(found.x, starts[1:-1])])
@@ -87,12 +89,14 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
     if len(limits) > 1:
         raise InfeasibleTargetError(
             f"each of the {len(limits)} targets is met by some architecture of space {space.name!r}, but none was found that "
-            "meets them together; ask for a higher objective.energy_target_j or objective.latency_target_s")
+            "meets them together; ask for a higher objective.energy_target_j or objective.latency_target_s"
+        )
     cheapest = _cheapest(space, limits[0])
     raise InfeasibleTargetError(
         f"the solver found no architecture of space {space.name!r} within the target {limits[0].target:.6g} in {MAX_CUTS} "
         f"attempts, although {'/'.join(cheapest.choice_names)} meets it with {limits[0].total(cheapest.choices):.6g}: too many "
-        "lie a rounding above it. Ask for a slightly other target")
+        "lie a rounding above it. Ask for a slightly other target"
+    )
 
 
 def _cheapest(space: SearchSpace, limit: Limit) -> Architecture:
@@ -108,7 +112,8 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
         raise InfeasibleTargetError(
             f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the fastest, "
             f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
-            "or more, or for a smaller space")
+            "or more, or for a smaller space"
+        )
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
     room = limit.target - (limit.base + sum(min(row) for row in limit.costs))
     unit = max(room, float(extra.max()) * 1e-6) or 1.0
@@ -146,8 +151,9 @@ def _scaled(scores: Sequence[Sequence[float]]) -> np.ndarray:
 
 def _flat(space: SearchSpace, rows: Sequence[Sequence[float]], name: str) -> np.ndarray:
     if [len(row) for row in rows] != [len(point.candidates) for point in space.points]:
-        raise ShapeError(f"{name} need one entry a candidate of each of the {len(space.points)} points, "
-                         f"got {[len(row) for row in rows]}")
+        raise ShapeError(
+            f"{name} need one entry a candidate of each of the {len(space.points)} points, got {[len(row) for row in rows]}"
+        )
     flat = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
     if not np.isfinite(flat).all():
         raise NonFiniteError(f"{name} of the architecture hold NaN or infinity")

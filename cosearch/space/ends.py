@@ -5,6 +5,7 @@ so that they travel with the weights through checkpoints, derivation and teacher
 the export folds them into the first layer. No clipping follows: it could not be folded. After the last block: the head's
 outputs become policy outputs and value; a Gaussian policy has a log standard deviation here that does not depend on the state.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
 """Architectures from files."""
+
 from __future__ import annotations
 
 import json

@@ -5,6 +5,7 @@ not zero. Its sets S of kept points have the weights  log w(S) = sum_{p in S} lo
 so marginals, samples and probabilities are exact sums over the sets (a node of a cell has a handful). Without groups it is the
 softmax of each point.
 """
+
 from __future__ import annotations
 
 import functools
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cosearch.space.graph import Group
+from cosearch.space.cells.graph import Group
 from latency_tables.errors import ShapeError
 
 MAX_SETS = 10_000
@@ -59,8 +60,9 @@ def count(groups: Sequence[Group], sizes: Sequence[int]) -> int:
 def set_log_weights(group: Group, logits: Sequence[Tensor], zeros: Sequence[int | None]) -> Tensor:
     """log w(S) of each of :func:`kept_sets`, ``[sets]``, differentiable."""
     inside = {p: torch.logsumexp(_others(logits[p], zeros[p]), 0) for p in group.points}
-    return torch.stack([torch.stack([inside[p] if p in kept else logits[p][zeros[p]] for p in group.points]).sum()
-                        for kept in kept_sets(group)])
+    return torch.stack(
+        [torch.stack([inside[p] if p in kept else logits[p][zeros[p]] for p in group.points]).sum() for kept in kept_sets(group)]
+    )
 
 
 def marginals(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence[int | None]) -> list[Tensor]:
@@ -84,19 +86,21 @@ def marginals(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence
     return found
 
 
-def log_probability(choices: Sequence[int], logits: Sequence[Tensor], groups: Sequence[Group],
-                    zeros: Sequence[int | None]) -> Tensor:
+def log_probability(
+    choices: Sequence[int], logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence[int | None]
+) -> Tensor:
     """log p of a legal architecture, ``[]``, differentiable; see :func:`marginals`."""
     inside = grouped(groups)
     terms = [torch.log_softmax(row, 0)[c] for p, (row, c) in enumerate(zip(logits, choices)) if p not in inside]
     for group in groups:
-        terms.append(torch.stack([logits[p][choices[p]] for p in group.points]).sum()
-                     - torch.logsumexp(set_log_weights(group, logits, zeros), 0))
+        terms.append(
+            torch.stack([logits[p][choices[p]] for p in group.points]).sum()
+            - torch.logsumexp(set_log_weights(group, logits, zeros), 0)
+        )
     return torch.stack(terms).sum()
 
 
-def draw(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence[int | None],
-         generator: torch.Generator) -> list[int]:
+def draw(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence[int | None], generator: torch.Generator) -> list[int]:
     """A legal architecture with the probabilities of :func:`marginals`.
 
     Args:
@@ -132,7 +136,7 @@ def best(scores: Sequence[Sequence[float]], groups: Sequence[Group], zeros: Sequ
 
 
 def _others(row: Tensor, zero: int) -> Tensor:
-    return torch.cat([row[:zero], row[zero + 1:]])
+    return torch.cat([row[:zero], row[zero + 1 :]])
 
 
 def _pick(log_weights: Tensor, generator: torch.Generator) -> int:

@@ -5,6 +5,7 @@ input), each with its activation, or nothing. Widths are searched inside the blo
 architecture is exactly the sum over its points and shared weights need no masks. Where a stage changes the trunk's width, its
 first layer carries the change: then nothing is added to the input, and ``skip_layer`` is a linear layer without activation.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -49,8 +50,10 @@ def mlp_space(config: MlpConfig, frame_shape: tuple[int, ...], num_actions: int)
         ShapeError: a width below 1.
     """
     if len(config.stage_widths) != len(config.stage_repeats) or min(config.stage_repeats, default=0) < 1:
-        raise ConfigError("space.values.stage_widths and stage_repeats (each at least 1) need one entry a stage, got "
-                          f"{config.stage_widths}, {config.stage_repeats}")
+        raise ConfigError(
+            "space.values.stage_widths and stage_repeats (each at least 1) need one entry a stage, got "
+            f"{config.stage_widths}, {config.stage_repeats}"
+        )
     candidates = [OPERATIONS.get(name) for name in config.candidates]
     for entry in candidates:
         if entry.takes != "vectors":
@@ -68,8 +71,12 @@ def mlp_space(config: MlpConfig, frame_shape: tuple[int, ...], num_actions: int)
     return SearchSpace("mlp", plain_values(config), tuple(frame_shape), num_actions, stem, tuple(points), head)
 
 
-SPACES.register(SpaceEntry(
-    "mlp", "layers of a multilayer perceptron for vector observations: widths, activations, residual blocks, skips",
-    lambda values, frame_shape, num_actions: mlp_space(read_values("mlp", MlpConfig, values), frame_shape, num_actions),
-    takes="vectors", is_default=True,
-))
+SPACES.register(
+    SpaceEntry(
+        "mlp",
+        "layers of a multilayer perceptron for vector observations: widths, activations, residual blocks, skips",
+        lambda values, frame_shape, num_actions: mlp_space(read_values("mlp", MlpConfig, values), frame_shape, num_actions),
+        takes="vectors",
+        is_default=True,
+    )
+)

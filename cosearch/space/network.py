@@ -2,6 +2,7 @@
 
 The same class is the derived agent, the teacher and the reference: they differ in their list of blocks only.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.cells.graph import chain_wiring, check_wiring
 from cosearch.space.ends import AgentEnds
-from cosearch.space.graph import chain_wiring, check_wiring
 from cosearch.space.operations import build_block
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
@@ -29,8 +30,13 @@ class AgentNetwork(nn.Module):
         ShapeError: two blocks do not fit.
     """
 
-    def __init__(self, ops: Sequence[OpSpec], generator: torch.Generator, wiring: Sequence[Sequence[int]] | None = None,
-                 policy: str = "categorical") -> None:
+    def __init__(
+        self,
+        ops: Sequence[OpSpec],
+        generator: torch.Generator,
+        wiring: Sequence[Sequence[int]] | None = None,
+        policy: str = "categorical",
+    ) -> None:
         super().__init__()
         self.wiring = chain_wiring(len(ops)) if wiring is None else tuple(tuple(inputs) for inputs in wiring)
         check_wiring(ops, self.wiring)
@@ -73,7 +79,7 @@ def check_chain(ops: Sequence[OpSpec]) -> None:
     """Raise unless the blocks, each reading the one before, form a network.
 
     Raises:
-        ShapeError: see :func:`cosearch.space.graph.check_wiring`.
+        ShapeError: see :func:`cosearch.space.cells.graph.check_wiring`.
     """
     check_wiring(ops, chain_wiring(len(ops)))
 
@@ -112,8 +118,10 @@ def nature_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSp
         last = ops[-1]
         ops.append(OpSpec("conv", last.out_channels, last.out_height, last.out_width, width, kernel=kernel, stride=stride))
     last = ops[-1]
-    return [*ops, OpSpec("head", last.out_channels, last.out_height, last.out_width, num_actions + 1, hidden=512,
-                         activation="none")]
+    return [
+        *ops,
+        OpSpec("head", last.out_channels, last.out_height, last.out_width, num_actions + 1, hidden=512, activation="none"),
+    ]
 
 
 def mlp(frame_shape: tuple[int], num_actions: int, widths: Sequence[int] = (64, 64)) -> list[OpSpec]:

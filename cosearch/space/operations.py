@@ -3,6 +3,7 @@
 The blocks carry no batch normalisation: in reinforcement learning its statistics follow the policy and differ between
 acting and deploying (RL-DARTS switched it off too). Every block ends with a ReLU, so that any chain of them is non-linear.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.registry import Registry
-from cosearch.space.cell_blocks import CELL_BUILDERS, Merge
+from cosearch.space.cells.blocks import CELL_BUILDERS, Merge
+from cosearch.space.cells.layout import MaxPool, flat_linear, flatten, scaled
 from cosearch.space.depthwise import DepthwiseConv
-from cosearch.space.layout import MaxPool, flat_linear, flatten, scaled
 from latency_tables.opspec import OpSpec
 
 
@@ -145,8 +146,15 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "rel
 
 
 _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
-    "stem": Stem, "conv": Conv, "mbconv": InvertedResidual, "residual": Residual, "head": Head, "linear": Linear, "mlp": Mlp,
-    "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding), **CELL_BUILDERS,
+    "stem": Stem,
+    "conv": Conv,
+    "mbconv": InvertedResidual,
+    "residual": Residual,
+    "head": Head,
+    "linear": Linear,
+    "mlp": Mlp,
+    "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding),
+    **CELL_BUILDERS,
 }
 
 
@@ -192,7 +200,7 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
             block.project.weight.mul_(0.3)
     if isinstance(block, Merge):
         with torch.no_grad():
-            block.conv.weight.mul_(0.5 ** 0.5)  # no ReLU follows that would halve the variance
+            block.conv.weight.mul_(0.5**0.5)  # no ReLU follows that would halve the variance
     if _of_impala(spec):
         for layer in (layer for name, layer in block.named_modules() if name != "outputs" and hasattr(layer, "weight")):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
@@ -234,8 +242,9 @@ def _register_chain_candidates() -> None:
         return lambda c, h, w, o, s: OpSpec("conv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2)
 
     def mbconv(kernel: int, expansion: int) -> Callable[..., OpSpec]:
-        return lambda c, h, w, o, s: OpSpec("mbconv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2,
-                                            expansion=expansion)
+        return lambda c, h, w, o, s: OpSpec(
+            "mbconv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2, expansion=expansion
+        )
 
     def skip(c: int, h: int, w: int, o: int, s: int) -> OpSpec | None:
         return None if c == o and s == 1 else OpSpec("conv", c, h, w, o, kernel=1, stride=s)
@@ -270,7 +279,25 @@ def _register_mlp_candidates() -> None:
 
 _register_chain_candidates()
 _register_mlp_candidates()
-CHAIN_CANDIDATES = ("conv_k3", "conv_k5", "mbconv_k3_e1", "mbconv_k3_e3", "mbconv_k3_e5",
-                    "mbconv_k5_e1", "mbconv_k5_e3", "mbconv_k5_e5", "skip")
-MLP_CANDIDATES = ("linear_relu", "linear_tanh", "mlp_w32_relu", "mlp_w32_tanh", "mlp_w64_relu", "mlp_w64_tanh",
-                  "mlp_w128_relu", "mlp_w128_tanh", "skip_layer")
+CHAIN_CANDIDATES = (
+    "conv_k3",
+    "conv_k5",
+    "mbconv_k3_e1",
+    "mbconv_k3_e3",
+    "mbconv_k3_e5",
+    "mbconv_k5_e1",
+    "mbconv_k5_e3",
+    "mbconv_k5_e5",
+    "skip",
+)
+MLP_CANDIDATES = (
+    "linear_relu",
+    "linear_tanh",
+    "mlp_w32_relu",
+    "mlp_w32_tanh",
+    "mlp_w64_relu",
+    "mlp_w64_tanh",
+    "mlp_w128_relu",
+    "mlp_w128_tanh",
+    "skip_layer",
+)

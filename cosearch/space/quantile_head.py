@@ -5,6 +5,7 @@ QR-DQN (Dabney et al. 2018, arXiv 1710.10044) estimates N quantiles of the retur
 over i, and mean, dueling and the last linear layer are all linear: one matrix with actions + 1 rows does the same. So the device
 runs the ordinary head and the tables hold its cost; the N times wider head exists only where the agent learns.
 """
+
 from __future__ import annotations
 
 import torch

@@ -3,6 +3,7 @@
 A space is a stem, a graph of nodes whose blocks its choice points decide (by default their chain), and a head. An architecture
 is one choice for each point. Neither knows how it is trained or costed.
 """
+
 from __future__ import annotations
 
 import functools
@@ -15,8 +16,8 @@ import torch
 
 from cosearch.registry import Registry
 from cosearch.space import groups as group_of_points
+from cosearch.space.cells.graph import Group, Node, Placed, check_body, is_chain, place_blocks
 from cosearch.space.ends import observations_of
-from cosearch.space.graph import Group, Node, Placed, check_body, is_chain, place_blocks
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
 from latency_tables.worklists import Network
@@ -44,8 +45,10 @@ class ChoicePoint:
     def __post_init__(self) -> None:
         count = len(self.candidates)
         if not count or len(self.specs) not in (0, count) or len(set(self.candidates)) != count:
-            raise ShapeError(f"choice point {self.name!r} needs one block for each of its differently named candidates, "
-                             f"got {self.candidates!r} and {len(self.specs)} blocks")
+            raise ShapeError(
+                f"choice point {self.name!r} needs one block for each of its differently named candidates, "
+                f"got {self.candidates!r} and {len(self.specs)} blocks"
+            )
         if self.zero is not None and not 0 <= self.zero < count:
             raise ShapeError(f"the zero of choice point {self.name!r} must be one of its {count} candidates, got {self.zero}")
 
@@ -112,8 +115,10 @@ class SearchSpace:
 
     def macs(self) -> list[list[float]]:
         """For each point the multiply-accumulates that each candidate adds."""
-        return [[float(sum(op.macs for op in self.blocks(i, c))) for c in range(len(point.candidates))]
-                for i, point in enumerate(self.points)]
+        return [
+            [float(sum(op.macs for op in self.blocks(i, c))) for c in range(len(point.candidates))]
+            for i, point in enumerate(self.points)
+        ]
 
     def fixed(self) -> list[OpSpec]:
         """The blocks that every network of the space has, in order."""
@@ -199,12 +204,22 @@ class Architecture:
     def neighbours(self) -> list[Architecture]:
         """All architectures that differ in exactly one choice; in a group also those that keep one other point instead."""
         inside, zeros = group_of_points.grouped(self.space.groups), self.space.zeros
-        found = [{i: other} for i, point in enumerate(self.space.points) for other in range(len(point.candidates))
-                 if other != self.choices[i] and not (i in inside and zeros[i] in (other, self.choices[i]))]
+        found = [
+            {i: other}
+            for i, point in enumerate(self.space.points)
+            for other in range(len(point.candidates))
+            if other != self.choices[i] and not (i in inside and zeros[i] in (other, self.choices[i]))
+        ]
         for group in self.space.groups:
             kept = [p for p in group.points if self.choices[p] != zeros[p]]
-            found += [{old: zeros[old], new: other} for old in kept for new in group.points if new not in kept
-                      for other in range(len(self.space.points[new].candidates)) if other != zeros[new]]
+            found += [
+                {old: zeros[old], new: other}
+                for old in kept
+                for new in group.points
+                if new not in kept
+                for other in range(len(self.space.points[new].candidates))
+                if other != zeros[new]
+            ]
         return [self.space.architecture([change.get(i, c) for i, c in enumerate(self.choices)]) for change in found]
 
     def distance(self, other: Architecture) -> int:
@@ -217,9 +232,14 @@ class Architecture:
         """Plain JSON object, readable without the space's code; :func:`architecture_from_dict` reads it back."""
         network = self.network()
         return {
-            "format": FORMAT, "space": self.space.name, "space_config": self.space.config,
-            "frame_shape": list(self.space.frame_shape), "num_actions": self.space.num_actions, "policy": self.space.policy,
-            "choices": list(self.choices), "choice_names": list(self.choice_names),
+            "format": FORMAT,
+            "space": self.space.name,
+            "space_config": self.space.config,
+            "frame_shape": list(self.space.frame_shape),
+            "num_actions": self.space.num_actions,
+            "policy": self.space.policy,
+            "choices": list(self.choices),
+            "choice_names": list(self.choice_names),
             "operations": [op.to_dict() for op in network],
             **({} if network.wiring is None else {"wiring": [list(inputs) for inputs in network.wiring]}),
         }
@@ -256,8 +276,10 @@ class SpaceEntry:
         """
         if observations_of(frame_shape) != self.takes:
             others = [entry.name for entry in SPACES.entries() if entry.takes != self.takes]
-            raise ConfigError(f"space {self.name!r} takes {self.takes}, the task gives {observations_of(frame_shape)} of shape "
-                              f"{tuple(frame_shape)}; leave space.name out, or choose {' or '.join(others)}")
+            raise ConfigError(
+                f"space {self.name!r} takes {self.takes}, the task gives {observations_of(frame_shape)} of shape "
+                f"{tuple(frame_shape)}; leave space.name out, or choose {' or '.join(others)}"
+            )
         return replace(self.make(values, frame_shape, num_actions), policy=policy)
 
 
@@ -276,16 +298,20 @@ def architecture_from_dict(values: Any, source: str = "architecture") -> Archite
     """
     needed = {"format", "space", "space_config", "frame_shape", "num_actions", "choices"}
     if not isinstance(values, dict) or values.get("format") != FORMAT or not needed <= set(values):
-        raise ConfigError(f"{source}: expected an architecture written by cosearch (format {FORMAT!r} with the keys "
-                          f"{', '.join(sorted(needed))}). `cosearch sample --n 1 --out DIR` writes an example")
+        raise ConfigError(
+            f"{source}: expected an architecture written by cosearch (format {FORMAT!r} with the keys "
+            f"{', '.join(sorted(needed))}). `cosearch sample --n 1 --out DIR` writes an example"
+        )
     try:
-        space = SPACES.get(values["space"]).build(values["space_config"], tuple(values["frame_shape"]), values["num_actions"],
-                                                  values.get("policy", "categorical"))
+        space = SPACES.get(values["space"]).build(
+            values["space_config"], tuple(values["frame_shape"]), values["num_actions"], values.get("policy", "categorical")
+        )
         found = space.architecture(values["choices"])
     except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
         raise ConfigError(f"{source}: not a valid architecture: {error}") from error
     again = found.to_dict()
     if any(key in values and values[key] != again.get(key) for key in ("operations", "wiring")):
-        raise ConfigError(f"{source}: its list of operations is not the one that its choices make; "
-                          "the file was edited or damaged")
+        raise ConfigError(
+            f"{source}: its list of operations is not the one that its choices make; the file was edited or damaged"
+        )
     return found

@@ -9,6 +9,7 @@ The other form is the continuous mixture of DARTS (arXiv 1806.09055): out = sum_
 network of the space. Then every candidate is computed and kept for the backward pass: time and memory grow with the number of
 candidates, five- to ninefold.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -130,8 +131,9 @@ class SuperNet(nn.Module):
         return list(zip(mine, blocks))
 
 
-def _gated(blocks: nn.ModuleList, active: Sequence[int], weights: Tensor | None, x: Tensor, zero: int | None,
-           soft: bool) -> Tensor | None:
+def _gated(
+    blocks: nn.ModuleList, active: Sequence[int], weights: Tensor | None, x: Tensor, zero: int | None, soft: bool
+) -> Tensor | None:
     """The value of a slot that reads ``x``; None where nothing but its zero is active."""
     present = [(k, index) for k, index in enumerate(active) if index != zero]
     if soft:

@@ -1,4 +1,5 @@
 """Values of a space's own configuration, from plain JSON to its dataclass and back, with faults that name the key."""
+
 from __future__ import annotations
 
 import difflib
@@ -27,13 +28,17 @@ def read_values(space: str, config: type[T], values: dict[str, Any]) -> T:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            raise ConfigError(f"space.values.{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-                              + f" The {space} space has {', '.join(known)}")
+            raise ConfigError(
+                f"space.values.{key}: unknown key"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+                + f" The {space} space has {', '.join(known)}"
+            )
     try:
         return TypeAdapter(config).validate_python(values)
     except ValidationError as error:
-        lines = [f"space.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
-                 for item in error.errors()]
+        lines = [
+            f"space.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}" for item in error.errors()
+        ]
         raise ConfigError("; ".join(lines)) from error
 
 

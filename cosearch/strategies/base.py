@@ -3,6 +3,7 @@
 ``gradient``: holds architecture logits, samples paths, takes a step when gradients have reached its logits.
 ``proposal``: proposes architectures and is told how each one did.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -13,14 +14,23 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.registry import Registry, unknown_name
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
 from latency_tables.errors import ConfigError
 
-GRADIENT_ONLY = ("paths_per_rollout", "update_path", "active_paths", "temperature_start", "temperature_end", "lr", "target_form",
-                 "warmup_fraction", "warmup_factor")
+GRADIENT_ONLY = (
+    "paths_per_rollout",
+    "update_path",
+    "active_paths",
+    "temperature_start",
+    "temperature_end",
+    "lr",
+    "target_form",
+    "warmup_fraction",
+    "warmup_factor",
+)
 PROPOSAL_ONLY = ("candidate_init", "workers")  # ``candidates`` is not here: presets set it whatever the strategy
 Options = TypeVar("Options")
 Backward = Callable[[], float]  # a backward pass; returns the loss
@@ -85,13 +95,18 @@ def own_options(kind: type[Options], config: StrategyConfig, **shared: Any) -> O
     own = [field.name for field in fields(kind) if field.name not in shared]
     for key in config.values:
         if key not in own:
-            raise unknown_name("option", f"strategy.values.{key}", [f"strategy.values.{name}" for name in own],
-                               f"Strategy {config.name!r} has {', '.join(own) or 'no options'} of its own")
+            raise unknown_name(
+                "option",
+                f"strategy.values.{key}",
+                [f"strategy.values.{name}" for name in own],
+                f"Strategy {config.name!r} has {', '.join(own) or 'no options'} of its own",
+            )
     try:
         return TypeAdapter(kind).validate_python({**shared, **config.values})
     except ValidationError as error:
-        lines = [f"strategy.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
-                 for item in error.errors()]
+        lines = [
+            f"strategy.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}" for item in error.errors()
+        ]
         raise ConfigError("\n".join(lines)) from error
 
 

@@ -7,6 +7,7 @@ are about as fast as the agent that is wanted, so a step of the search costs abo
 The utilities u are left to the task: an architecture that maximises sum_l u_l under the budget is then a fair knapsack, where
 the mode of p would count the cost twice and collapse to the cheapest candidates.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,15 +17,16 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from cosearch.space.graph import Group
+from cosearch.space.cells.graph import Group
 from cosearch.space.groups import best, marginals
 from latency_tables.errors import InfeasibleTargetError
 
 Rows = Sequence[Sequence[float]]
 
 
-def expected_cost(utilities: Rows, costs: Rows, base: float, beta: float, groups: Sequence[Group] = (),
-                  zeros: Sequence[int | None] = ()) -> float:
+def expected_cost(
+    utilities: Rows, costs: Rows, base: float, beta: float, groups: Sequence[Group] = (), zeros: Sequence[int | None] = ()
+) -> float:
     """base + sum over points of softmax(u - beta c) . c, in the unit of ``costs``; ``beta`` in one over that unit.
 
     With ``groups`` the softmax is on condition that exactly so many of their points are not zero.
@@ -40,8 +42,9 @@ def expected_cost(utilities: Rows, costs: Rows, base: float, beta: float, groups
     return total
 
 
-def multiplier(utilities: Rows, costs: Rows, base: float, target: float, groups: Sequence[Group] = (),
-               zeros: Sequence[int | None] = ()) -> float:
+def multiplier(
+    utilities: Rows, costs: Rows, base: float, target: float, groups: Sequence[Group] = (), zeros: Sequence[int | None] = ()
+) -> float:
     """The smallest beta >= 0 whose expected cost is at most ``target``.
 
     Args:
@@ -58,8 +61,10 @@ def multiplier(utilities: Rows, costs: Rows, base: float, target: float, groups:
     Raises:
         InfeasibleTargetError: even the cheapest architecture costs more.
     """
+
     def at(beta: float) -> float:
         return expected_cost(utilities, costs, base, beta, groups, zeros)
+
     if at(0.0) <= target:
         return 0.0
     least = best([[-cost for cost in row] for row in costs], groups, zeros)

@@ -18,6 +18,7 @@ Differs from the paper in:
 3. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
 4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, own_options
 from cosearch.strategies.rl_darts import IGNORES, RlDartsStrategy
@@ -81,6 +82,7 @@ class DartsStrategy(RlDartsStrategy):
             with torch.no_grad():
                 for weight, start, direction in zip(weights, before, directions):
                     weight.copy_(start + by * direction)
+
         try:
             move(_gradients(train, parameters)[:count], -lr)
             found = _gradients(held_out, parameters)
@@ -109,6 +111,16 @@ def _options(config: StrategyConfig) -> DartsOptions:
     return own_options(DartsOptions, config, lr=config.lr)
 
 
-STRATEGIES.register(StrategyInfo("darts", "two levels: the mixture's weights on half of each rollout, its logits on the other",
-                                 "Liu et al., ICLR 2019, arXiv 1806.09055", "gradient", True, True, DartsStrategy, _options,
-                                 IGNORES))
+STRATEGIES.register(
+    StrategyInfo(
+        "darts",
+        "two levels: the mixture's weights on half of each rollout, its logits on the other",
+        "Liu et al., ICLR 2019, arXiv 1806.09055",
+        "gradient",
+        True,
+        True,
+        DartsStrategy,
+        _options,
+        IGNORES,
+    )
+)

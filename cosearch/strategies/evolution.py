@@ -17,6 +17,7 @@ Differs from the paper in:
 5. Candidates that are trained at once (``strategy.workers``) are asked for together, of the same population, and told in
    order, so that a seed gives one result; the paper's workers take a parent as soon as they are free.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, anything, own_options
 from cosearch.strategies.random_search import RandomOptions, RandomSearch, worth
@@ -70,8 +71,13 @@ class Evolution(RandomSearch):
         is_feasible: whether an architecture meets the targets.
     """
 
-    def __init__(self, space: SearchSpace, options: EvolutionOptions, generator: torch.Generator,
-                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: EvolutionOptions,
+        generator: torch.Generator,
+        is_feasible: Callable[[Architecture], bool] = anything,
+    ) -> None:
         super().__init__(space, options, generator, is_feasible)
         self.asked = 0
 
@@ -107,6 +113,15 @@ class Evolution(RandomSearch):
         self.asked = state["asked"]
 
 
-STRATEGIES.register(StrategyInfo("evolution", "aging evolution: tournament winners have mutated children, the oldest die",
-                                 "Real et al., AAAI 2019, arXiv 1802.01548", "proposal", False, True, Evolution,
-                                 evolution_options))
+STRATEGIES.register(
+    StrategyInfo(
+        "evolution",
+        "aging evolution: tournament winners have mutated children, the oldest die",
+        "Real et al., AAAI 2019, arXiv 1802.01548",
+        "proposal",
+        False,
+        True,
+        Evolution,
+        evolution_options,
+    )
+)

@@ -14,6 +14,7 @@ Differs from the papers in:
 4. Candidates that are trained at once (``strategy.workers``) are asked for together: those that are asked for before the first
    one of a climb is told are all drawn uniformly, and the best of them is its centre.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -37,8 +38,13 @@ class LocalSearch(RandomSearch):
         is_feasible: whether an architecture meets the targets.
     """
 
-    def __init__(self, space: SearchSpace, options: RandomOptions, generator: torch.Generator,
-                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: RandomOptions,
+        generator: torch.Generator,
+        is_feasible: Callable[[Architecture], bool] = anything,
+    ) -> None:
         super().__init__(space, options, generator, is_feasible)
         self.asked: list[tuple[int, ...]] = []
         self.begun = 0  # the first proposal of this climb
@@ -53,7 +59,7 @@ class LocalSearch(RandomSearch):
         if near:
             found = near[int(torch.randint(len(near), (), generator=self.generator))]
         else:
-            if self.results[self.begun:]:
+            if self.results[self.begun :]:
                 self.begun = len(self.asked)
             found = self.draw()
         self.asked.append(found.choices)
@@ -61,13 +67,16 @@ class LocalSearch(RandomSearch):
 
     def open_neighbours(self) -> list[Architecture]:
         """Those of the centre that meet the target and were never proposed; none before a climb's first result."""
-        climb = self.results[self.begun:]
+        climb = self.results[self.begun :]
         if not climb:
             return []
         centre = max(climb, key=lambda result: worth(result[1]))
         known = set(self.asked)
-        return [near for near in self.space.architecture(centre[0]).neighbours()
-                if near.choices not in known and self.is_feasible(near)]
+        return [
+            near
+            for near in self.space.architecture(centre[0]).neighbours()
+            if near.choices not in known and self.is_feasible(near)
+        ]
 
     def state(self) -> dict[str, Any]:
         """All results, all proposals, and where the climb began."""
@@ -79,6 +88,15 @@ class LocalSearch(RandomSearch):
         self.asked, self.begun = [tuple(choices) for choices in state["asked"]], state["begun"]
 
 
-STRATEGIES.register(StrategyInfo("local-search", "hill climbing: neighbours of the best so far, a new start where none is better",
-                                 "White et al., UAI 2021, arXiv 2005.02960", "proposal", False, True, LocalSearch,
-                                 partial(own_options, RandomOptions)))
+STRATEGIES.register(
+    StrategyInfo(
+        "local-search",
+        "hill climbing: neighbours of the best so far, a new start where none is better",
+        "White et al., UAI 2021, arXiv 2005.02960",
+        "proposal",
+        False,
+        True,
+        LocalSearch,
+        partial(own_options, RandomOptions),
+    )
+)

@@ -20,6 +20,7 @@ Differs from the paper in:
 4. Sizes for tens of candidates: N is half of the candidates and at most 8 unless ``strategy.values.population`` says otherwise.
 5. A candidate without a finished episode counts as worse in score than any other; for its distance as equal to the worst.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, anything, own_options
 from cosearch.strategies.evolution import Count, default_population
@@ -129,8 +130,13 @@ class Nsga2(RandomSearch):
         is_feasible: whether an architecture meets the targets.
     """
 
-    def __init__(self, space: SearchSpace, options: Nsga2Options, generator: torch.Generator,
-                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: Nsga2Options,
+        generator: torch.Generator,
+        is_feasible: Callable[[Architecture], bool] = anything,
+    ) -> None:
         super().__init__(space, options, generator, is_feasible)
         self.proposed: list[tuple[int, ...]] = []
         self.parents: list[int] = []  # indices of results, best first
@@ -154,7 +160,7 @@ class Nsga2(RandomSearch):
         if len(self.offspring) == self.options.population:
             both = self.parents + self.offspring
             order = ranked(self.objectives(both))
-            self.parents = [both[i] for i in order[:self.options.population]]
+            self.parents = [both[i] for i in order[: self.options.population]]
             self.offspring = []
 
     def objectives(self, indices: Sequence[int]) -> list[Point]:
@@ -199,8 +205,12 @@ class Nsga2(RandomSearch):
 
     def state(self) -> dict[str, Any]:
         """All results, what was proposed, and the generation."""
-        return {**super().state(), "proposed": [list(choices) for choices in self.proposed], "parents": list(self.parents),
-                "offspring": list(self.offspring)}
+        return {
+            **super().state(),
+            "proposed": [list(choices) for choices in self.proposed],
+            "parents": list(self.parents),
+            "offspring": list(self.offspring),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
@@ -209,6 +219,15 @@ class Nsga2(RandomSearch):
         self.parents, self.offspring = list(state["parents"]), list(state["offspring"])
 
 
-STRATEGIES.register(StrategyInfo("nsga2", "NSGA-II on score and latency: non-dominated sorting, crowding, crossover, mutation",
-                                 "Deb et al., IEEE Trans. Evol. Comput. 6(2), 2002", "proposal", False, True, Nsga2,
-                                 nsga2_options))
+STRATEGIES.register(
+    StrategyInfo(
+        "nsga2",
+        "NSGA-II on score and latency: non-dominated sorting, crowding, crossover, mutation",
+        "Deb et al., IEEE Trans. Evol. Comput. 6(2), 2002",
+        "proposal",
+        False,
+        True,
+        Nsga2,
+        nsga2_options,
+    )
+)

@@ -17,6 +17,7 @@ Differs from the papers in:
 5. PPO or A2C as the task loss, by configuration; the papers use A2C.
 6. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
 """
+
 from __future__ import annotations
 
 import copy
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.groups import marginals
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
@@ -130,13 +131,19 @@ class OneLevelStrategy:
         """Temperature, entropy and probabilities of the architecture distribution."""
         with torch.no_grad():
             probabilities = self.probabilities()
-        return {"temperature": self.temperature, "arch_entropy": mean_entropy(probabilities),
-                "arch_probabilities": [[round(float(v), 6) for v in p] for p in probabilities]}
+        return {
+            "temperature": self.temperature,
+            "arch_entropy": mean_entropy(probabilities),
+            "arch_probabilities": [[round(float(v), 6) for v in p] for p in probabilities],
+        }
 
     def state(self) -> dict[str, Any]:
         """Logits, optimiser, temperature."""
-        return {"logits": [logits.detach().clone() for logits in self.logits],
-                "optimiser": copy.deepcopy(self.optimiser.state_dict()), "temperature": self.temperature}
+        return {
+            "logits": [logits.detach().clone() for logits in self.logits],
+            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
+            "temperature": self.temperature,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a :meth:`state`."""
@@ -149,17 +156,42 @@ class OneLevelStrategy:
 
 def one_level_options(config: StrategyConfig) -> OneLevelOptions:
     """The options from the section ``strategy`` of the configuration."""
-    return own_options(OneLevelOptions, config, active_paths=config.active_paths, temperature_start=config.temperature_start,
-                       temperature_end=config.temperature_end, lr=config.lr)
+    return own_options(
+        OneLevelOptions,
+        config,
+        active_paths=config.active_paths,
+        temperature_start=config.temperature_start,
+        temperature_end=config.temperature_end,
+        lr=config.lr,
+    )
 
 
 def _a2d(space: SearchSpace, options: OneLevelOptions, generator: torch.Generator) -> OneLevelStrategy:
     return OneLevelStrategy(space, replace(options, active_paths=0), generator)
 
 
-STRATEGIES.register(StrategyInfo("a3cs", "one-level, single path forward, K paths backward, teacher's actor and critic distilled",
-                                 "Fu et al., DAC 2021, arXiv 2106.06577", "gradient", True, True, OneLevelStrategy,
-                                 one_level_options))
-STRATEGIES.register(StrategyInfo("a2d", "one-level as a3cs, with gradients through every candidate (K = all)",
-                                 "Fu et al., 2020, arXiv 2012.13091", "gradient", True, True, _a2d, one_level_options,
-                                 ("active_paths",)))
+STRATEGIES.register(
+    StrategyInfo(
+        "a3cs",
+        "one-level, single path forward, K paths backward, teacher's actor and critic distilled",
+        "Fu et al., DAC 2021, arXiv 2106.06577",
+        "gradient",
+        True,
+        True,
+        OneLevelStrategy,
+        one_level_options,
+    )
+)
+STRATEGIES.register(
+    StrategyInfo(
+        "a2d",
+        "one-level as a3cs, with gradients through every candidate (K = all)",
+        "Fu et al., 2020, arXiv 2012.13091",
+        "gradient",
+        True,
+        True,
+        _a2d,
+        one_level_options,
+        ("active_paths",),
+    )
+)

@@ -3,6 +3,7 @@
 Draws architectures uniformly among those that meet the target, gives each an equal share of the search's environment steps
 and keeps the one with the best training score. No weights are shared.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -38,8 +39,13 @@ class RandomSearch:
         is_feasible: whether an architecture meets the targets.
     """
 
-    def __init__(self, space: SearchSpace, options: RandomOptions, generator: torch.Generator,
-                 is_feasible: Callable[[Architecture], bool] = anything) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: RandomOptions,
+        generator: torch.Generator,
+        is_feasible: Callable[[Architecture], bool] = anything,
+    ) -> None:
         self.space, self.options, self.generator, self.is_feasible = space, options, generator, is_feasible
         self.results: list[tuple[tuple[int, ...], float | None, float]] = []
 
@@ -61,8 +67,10 @@ class RandomSearch:
             found = self.space.sample(self.generator)
             if self.is_feasible(found):
                 return found
-        raise InfeasibleTargetError(f"{self.options.draws} random architectures of space {self.space.name!r} all miss the "
-                                    "target; ask for a higher objective.latency_target_s")
+        raise InfeasibleTargetError(
+            f"{self.options.draws} random architectures of space {self.space.name!r} all miss the "
+            "target; ask for a higher objective.latency_target_s"
+        )
 
     def tell(self, result: Evaluation) -> None:
         """Record a result."""
@@ -92,6 +100,16 @@ def worth(score: float | None) -> float:
     return float("-inf") if score is None else score
 
 
-STRATEGIES.register(StrategyInfo("random", "uniform architectures that meet the target, equal shares of the budget: the control",
-                                 "Li & Talwalkar, UAI 2019, arXiv 1902.07638", "proposal", False, True, RandomSearch,
-                                 partial(own_options, RandomOptions), ("candidate_init",)))
+STRATEGIES.register(
+    StrategyInfo(
+        "random",
+        "uniform architectures that meet the target, equal shares of the budget: the control",
+        "Li & Talwalkar, UAI 2019, arXiv 1902.07638",
+        "proposal",
+        False,
+        True,
+        RandomSearch,
+        partial(own_options, RandomOptions),
+        ("candidate_init",),
+    )
+)

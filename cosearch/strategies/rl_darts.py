@@ -14,6 +14,7 @@ Differs from the paper in:
 3. Which edges a node keeps is a constraint of the space (``Group``), so the same rule serves any space, chains included.
 4. The logits' learning rate is an option of its own; the released code uses that of the weights.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -22,14 +23,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 
-IGNORES = ("paths_per_rollout", "update_path", "active_paths", "temperature_start", "temperature_end", "target_form",
-           "warmup_factor")
+IGNORES = (
+    "paths_per_rollout",
+    "update_path",
+    "active_paths",
+    "temperature_start",
+    "temperature_end",
+    "target_form",
+    "warmup_factor",
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,16 @@ def _options(config: StrategyConfig) -> RlDartsOptions:
     return own_options(RlDartsOptions, config, lr=config.lr)
 
 
-STRATEGIES.register(StrategyInfo("rl-darts", "one level, the softmax mixture of all candidates acts and learns",
-                                 "Miao et al., AutoML-Conf 2022, arXiv 2106.02229", "gradient", True, True, RlDartsStrategy,
-                                 _options, IGNORES))
+STRATEGIES.register(
+    StrategyInfo(
+        "rl-darts",
+        "one level, the softmax mixture of all candidates acts and learns",
+        "Miao et al., AutoML-Conf 2022, arXiv 2106.02229",
+        "gradient",
+        True,
+        True,
+        RlDartsStrategy,
+        _options,
+        IGNORES,
+    )
+)

@@ -16,6 +16,7 @@ Differs from the papers in:
 4. The advantage is held within ``CLIP`` standard deviations: one odd minibatch must not decide.
 5. The target acts through the exact multiplier of ``budgeted``, not through a term in the reward.
 """
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -89,7 +90,16 @@ class ScoreFunctionStrategy(OneLevelStrategy):
         self.count, self.mean, self.variance = state["count"], state["mean"], state["variance"]
 
 
-STRATEGIES.register(StrategyInfo("reinforce", "one-level as a3cs, with the unbiased score-function gradient of the same loss",
-                                 "Williams 1992; Pham et al. 2018, arXiv 1802.03268; on A3C-S, arXiv 2106.06577", "gradient",
-                                 True, True, ScoreFunctionStrategy, one_level_options,
-                                 ("active_paths", "temperature_start", "temperature_end")))
+STRATEGIES.register(
+    StrategyInfo(
+        "reinforce",
+        "one-level as a3cs, with the unbiased score-function gradient of the same loss",
+        "Williams 1992; Pham et al. 2018, arXiv 1802.03268; on A3C-S, arXiv 2106.06577",
+        "gradient",
+        True,
+        True,
+        ScoreFunctionStrategy,
+        one_level_options,
+        ("active_paths", "temperature_start", "temperature_end"),
+    )
+)

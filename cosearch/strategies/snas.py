@@ -16,13 +16,14 @@ Differs from the paper in:
 3. Discretisation: the most likely legal architecture within the target, an exact integer program. The paper takes the most
    likely operation of each edge, its zero included; here the space says how many edges a node keeps.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
@@ -86,6 +87,16 @@ def _options(config: StrategyConfig) -> SnasOptions:
     return own_options(SnasOptions, config, lr=config.lr)
 
 
-STRATEGIES.register(StrategyInfo("snas", "one level, mixtures drawn from concrete distributions with a falling temperature",
-                                 "Xie et al., ICLR 2019, arXiv 1812.09926", "gradient", True, True, SnasStrategy, _options,
-                                 ("active_paths", "temperature_start", "temperature_end", "target_form", "warmup_factor")))
+STRATEGIES.register(
+    StrategyInfo(
+        "snas",
+        "one level, mixtures drawn from concrete distributions with a falling temperature",
+        "Xie et al., ICLR 2019, arXiv 1812.09926",
+        "gradient",
+        True,
+        True,
+        SnasStrategy,
+        _options,
+        ("active_paths", "temperature_start", "temperature_end", "target_form", "warmup_factor"),
+    )
+)

@@ -3,6 +3,7 @@
 A package that registers its own can call these in its tests. Each check raises ``AssertionError`` with what was expected
 and what was got. Networks are compared with the ``OpSpec`` by counting in forward hooks, never by the spec's own formulas.
 """
+
 from __future__ import annotations
 
 import copy
@@ -24,7 +25,14 @@ from latency_tables.opspec import OpSpec
 from latency_tables.vector_kinds import VECTOR_KINDS
 
 OPERATION_SHAPES = (  # in_channels, height, width, out_channels, stride
-    (4, 8, 8, 4, 1), (4, 8, 8, 6, 1), (4, 8, 8, 6, 2), (3, 7, 5, 6, 2), (4, 9, 11, 4, 1), (5, 1, 1, 5, 1), (2, 2, 3, 7, 2))
+    (4, 8, 8, 4, 1),
+    (4, 8, 8, 6, 1),
+    (4, 8, 8, 6, 2),
+    (3, 7, 5, 6, 2),
+    (4, 9, 11, 4, 1),
+    (5, 1, 1, 5, 1),
+    (2, 2, 3, 7, 2),
+)
 VECTOR_SHAPES = ((4, 1, 1, 4, 1), (5, 1, 1, 3, 1), (1, 1, 1, 1, 1), (1, 1, 1, 7, 1))
 
 
@@ -51,6 +59,7 @@ def count_macs(block: nn.Module, *examples: Tensor) -> int:
     def hook(module: nn.Module, _: Any, output: Tensor) -> None:
         nonlocal total
         total += output.numel() * module.weight[0].numel()
+
     handles = [m.register_forward_hook(hook) for m in block.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     try:
         with torch.no_grad():
@@ -121,8 +130,14 @@ def check_operation(entry: CandidateOp) -> None:
         check_block(spec)
 
 
-def check_space(entry: SpaceEntry, config: dict[str, Any], frame_shape: tuple[int, ...], num_actions: int,
-                samples: int = 5, policy: str = "categorical") -> SearchSpace:
+def check_space(
+    entry: SpaceEntry,
+    config: dict[str, Any],
+    frame_shape: tuple[int, ...],
+    num_actions: int,
+    samples: int = 5,
+    policy: str = "categorical",
+) -> SearchSpace:
     """A kind of space builds again from its own record, and its networks are its architectures.
 
     Args:
@@ -176,8 +191,10 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
     for a, b in zip(mine, theirs):
         require(torch.equal(a, b), f"{architecture.choices}: derived and shared differ by {float((a - b).abs().max())}")
     outputs = architecture.space.num_actions * (2 if architecture.space.policy == "gaussian" else 1)
-    require(mine[0].shape == (len(frames), outputs) and mine[1].shape == (len(frames),),
-            f"{architecture.choices}: outputs {tuple(mine[0].shape)} and {tuple(mine[1].shape)}")
+    require(
+        mine[0].shape == (len(frames), outputs) and mine[1].shape == (len(frames),),
+        f"{architecture.choices}: outputs {tuple(mine[0].shape)} and {tuple(mine[1].shape)}",
+    )
 
 
 def random_actions(env: Any, stream: np.random.Generator, steps: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 A package that registers a strategy can call these in its tests. Each check raises ``AssertionError``.
 """
+
 from __future__ import annotations
 
 import copy
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosearch.config_search import StrategyConfig
+from cosearch.config.search import StrategyConfig
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import BilevelStrategy, Evaluation, StrategyInfo
@@ -32,8 +33,9 @@ def toy_loss(path: Path, table: Sequence[Sequence[float]]) -> Tensor:
     """
     if path.weights is None:
         return torch.tensor([row[choice] for choice, row in zip(path.choices, table)]).sum()
-    return torch.stack([(w * torch.tensor([row[k] for k in active])).sum()
-                        for w, active, row in zip(path.weights, path.active, table)]).sum()
+    return torch.stack(
+        [(w * torch.tensor([row[k] for k in active])).sum() for w, active, row in zip(path.weights, path.active, table)]
+    ).sum()
 
 
 def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> list[list[tuple[int, ...]]]:
@@ -57,6 +59,7 @@ def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> 
             if value.requires_grad:
                 value.backward()
             return float(value.detach())
+
         if isinstance(strategy, BilevelStrategy):
             strategy.step_architecture(backward, backward, [], 0.1)
         else:
@@ -71,8 +74,9 @@ def best_choices(strategy: Any, space: SearchSpace) -> tuple[int, ...]:
     return space.best(strategy.scores()).choices
 
 
-def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Sequence[Sequence[float]], *,
-                            steps: int = 300) -> None:
+def check_gradient_strategy(
+    info: StrategyInfo, space: SearchSpace, table: Sequence[Sequence[float]], *, steps: int = 300
+) -> None:
     """A gradient strategy: valid paths, the toy's best architecture, and a resume that equals going on.
 
     Args:
@@ -84,16 +88,22 @@ def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Seque
     Raises:
         AssertionError: something does not hold.
     """
+
     def loss(_: Any, path: Path) -> Tensor:
         return toy_loss(path, table)
+
     generator = seeded(3)
     strategy = info.make(space, default_options(info), generator)
     for point, probability in zip(space.points, strategy.probabilities()):
-        require(probability.shape == (len(point.candidates),) and abs(float(probability.detach().sum()) - 1) < 1e-5,
-                f"{info.name}: probabilities of {point.name} are {probability}")
+        require(
+            probability.shape == (len(point.candidates),) and abs(float(probability.detach().sum()) - 1) < 1e-5,
+            f"{info.name}: probabilities of {point.name} are {probability}",
+        )
     for active in optimise(strategy, loss, steps // 2):
-        require(all(len(set(a)) == len(a) and max(a) < len(p.candidates) for a, p in zip(active, space.points)),
-                f"{info.name}: not a path: {active}")
+        require(
+            all(len(set(a)) == len(a) and max(a) < len(p.candidates) for a, p in zip(active, space.points)),
+            f"{info.name}: not a path: {active}",
+        )
     path = strategy.sample()
     require(path.soft or space.architecture(path.choices).choices == path.choices, f"{info.name}: not an architecture: {path}")
     state, noise = copy.deepcopy(strategy.state()), generator.get_state()
@@ -109,8 +119,9 @@ def check_gradient_strategy(info: StrategyInfo, space: SearchSpace, table: Seque
     require(found == best, f"{info.name}: found {found}, the best is {best}")
 
 
-def check_proposal_strategy(info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *,
-                            asks: int = 8) -> None:
+def check_proposal_strategy(
+    info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *, asks: int = 8
+) -> None:
     """A proposal strategy: members of the space that meet the target, the best of what it was told, exact resume.
 
     It is asked once for one candidate at a time and once for several before the first of them is told, as worker processes do.
@@ -136,10 +147,12 @@ def check_proposal_strategy(info: StrategyInfo, space: SearchSpace, value: Calla
                 strategy.tell(Evaluation(architecture, value(architecture), 1e-3))
             found += [architecture.choices for architecture in asked]
         return found
+
     for together in (1, 2):
         generator, fresh = seeded(3), seeded(0)
-        strategy, resumed = (info.make(space, default_options(info), stream, lambda a: a.choices != banned)
-                             for stream in (generator, fresh))
+        strategy, resumed = (
+            info.make(space, default_options(info), stream, lambda a: a.choices != banned) for stream in (generator, fresh)
+        )
         told = turn(strategy, together)
         state, noise = copy.deepcopy(strategy.state()), generator.get_state()
         told += turn(strategy, together)

@@ -4,6 +4,7 @@
 policy scores the episode's length, a blind one a fraction ``1 / num_actions`` of it. ``toy:limit`` is the same game, but
 its episodes are cut by a time limit instead of ending, so that values must be bootstrapped.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -50,7 +51,7 @@ class SignalEnv:
         frames = np.zeros((self.num_envs, *self.frame_shape), dtype=np.uint8)
         height = SIDE // NUM_ACTIONS
         for i, lit in enumerate(self._lit):
-            frames[i, lit * height:(lit + 1) * height] = 255
+            frames[i, lit * height : (lit + 1) * height] = 255
         return frames
 
     def send(self, actions: np.ndarray) -> None:
@@ -72,8 +73,12 @@ class SignalEnv:
 
     def state(self) -> dict[str, Any]:
         """See ``VectorEnv``."""
-        return {"steps": torch.from_numpy(self._steps.copy()), "draws": torch.from_numpy(self._draws.copy()),
-                "lit": torch.from_numpy(self._lit.copy()), "seed": list(self._seed)}
+        return {
+            "steps": torch.from_numpy(self._steps.copy()),
+            "draws": torch.from_numpy(self._draws.copy()),
+            "lit": torch.from_numpy(self._lit.copy()),
+            "seed": list(self._seed),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """See ``VectorEnv``."""

@@ -1,0 +1,155 @@
+"""The results of a comparison for people: a table, and pages with the plots, written from the run folders alone.
+
+``compare.md`` and ``compare.html`` show the same; the second holds its pictures and loads nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table
+
+from cosearch.compare.data import ALL, comparison, find_runs
+from cosearch.compare.plots import all_plots
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.report.format import duration_text, time_text
+
+COLUMNS = (
+    "strategy",
+    "runs",
+    "IQM of the score",
+    "mean",
+    "better than random",
+    "latency",
+    "targets met",
+    "hypervolume",
+    "steps",
+    "time a run",
+)
+IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 5: "latency", 7: "HV"}  # 80 letters
+CAPTIONS = {
+    "scatter.png": "Score on held-out episodes against predicted latency: one point a run; the lines are the area in the "
+    "hypervolume.",
+    "curves.png": "Training score, mean over the seeds with its 95 % interval. A gradient strategy shows its supernet during the "
+    "search, a proposal strategy the candidate that is in training.",
+    "intervals.png": "Inter-quartile mean and probability of improvement with their 95 % stratified bootstrap intervals over the "
+    "seeds.",
+}
+NOTE = (
+    "IQM: inter-quartile mean over the runs (with three or fewer: the mean). Better than random: probability that a run "
+    "scores more than one of random search. Brackets: 95 % percentile bootstrap over the runs, too narrow for few of them. "
+    "Latency: predicted, median of the runs. Hypervolume: share that a strategy's runs dominate of the box from the target "
+    "and the lowest score to the fastest and the highest that any run of the comparison has."
+)
+
+
+def write_comparison(folder: Path) -> dict[str, Any]:
+    """Write figures, plots and pages into a comparison's folder.
+
+    Args:
+        folder: of the comparison; its runs need not all be finished.
+
+    Returns:
+        The figures, see ``comparison``, and the ``files`` that were written.
+
+    Raises:
+        RunFolderError: the folder holds no comparison, or a run's files are damaged.
+        ConfigError: its runs cannot be compared.
+    """
+    folder = Path(folder)
+    found, result = find_runs(folder), comparison(folder)
+    plots = all_plots(found, result["strategies"], result["reference"])
+    pages = {
+        "compare-results.json": json.dumps(result, indent=1).encode() + b"\n",
+        **plots,
+        "compare.md": markdown(result, list(plots)).encode(),
+        "compare.html": _page(result, plots).encode(),
+    }
+    for name, content in pages.items():
+        write_bytes_atomic(folder / name, content)
+    return {**result, "files": [str(folder / name) for name in pages]}
+
+
+def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """For each task its name and the cells of its table.
+
+    Args:
+        result: see ``comparison``.
+    """
+    rows = result["strategies"]
+    return [(env, [_cells(row) for row in rows if row["env"] == env]) for env in dict.fromkeys(row["env"] for row in rows)]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    latency, hypervolume, improvement = row.get("latency_predicted_s"), row.get("hypervolume"), row["improvement"]
+    return [
+        row["strategy"],
+        str(row["runs"]),
+        _estimate(row["iqm"]),
+        f"{row['score_mean']:.2f}",
+        "" if improvement is None else _estimate(improvement),
+        "" if latency is None else time_text(latency),
+        f"{row['targets_met']} of {row['runs']}" if "targets_met" in row else "",
+        "" if hypervolume is None else f"{hypervolume:.2f}",
+        f"{row['env_steps']:,}" if "env_steps" in row else "",
+        duration_text(row["wall_s"]) if "wall_s" in row else "",
+    ]
+
+
+def _estimate(figure: dict[str, Any]) -> str:
+    if figure["ci95"] is None:
+        return f"{figure['value']:.2f}"
+    low, high = figure["ci95"]
+    return f"{figure['value']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def terminal_tables(result: dict[str, Any]) -> list[Table]:
+    """The tables for a terminal, without the columns that only the pages have room for."""
+    made = []
+    for env, rows in tables(result):
+        table = Table(title=env if env != ALL else f"{env}, scores between the lowest (0) and the highest (1)")
+        for title in IN_A_TERMINAL.values():
+            table.add_column(title, no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[column] for column in IN_A_TERMINAL))
+        made.append(table)
+    return made
+
+
+def markdown(result: dict[str, Any], plots: Sequence[str]) -> str:
+    """The page as Markdown.
+
+    Args:
+        result: see ``comparison``.
+        plots: names of the pictures beside it.
+    """
+    lines = ["# Comparison of strategies", ""]
+    for env, rows in tables(result):
+        lines += [f"## {env}", "", "| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append("")
+    lines += [NOTE, "", *_unfinished(result)]
+    for name in plots:
+        lines += [f"![{name}]({name})", "", _caption(name), ""]
+    return "\n".join(lines)
+
+
+def _unfinished(result: dict[str, Any]) -> list[str]:
+    return [f"Not finished, so not in the figures: {', '.join(result['unfinished'])}.", ""] if result["unfinished"] else []
+
+
+def _caption(name: str) -> str:
+    return next(caption for end, caption in CAPTIONS.items() if name.endswith(end))
+
+
+def _page(result: dict[str, Any], plots: dict[str, bytes]) -> str:
+    environment = Environment(loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined)
+    pictures = [(base64.b64encode(content).decode(), _caption(name)) for name, content in plots.items()]
+    return environment.get_template("compare.html").render(
+        tables=tables(result), columns=COLUMNS, note=NOTE, pictures=pictures, unfinished=_unfinished(result)[:1]
+    )

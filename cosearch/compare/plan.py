@@ -1,0 +1,168 @@
+"""Which runs a comparison has: strategies, or labelled variants of them, x seeds x tasks, each with its whole configuration.
+
+Random search is always among them: it is every other run's control. A word of the command line is for all runs, or for those of
+one label; a key of the section ``strategy`` goes to the strategies that use it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cosearch.config.run import Config
+from cosearch.config.search import StrategyConfig
+from cosearch.planning.budget import run_steps
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.hardware import table_or_design
+from cosearch.planning.plan import make_plan, with_absolute_paths
+from cosearch.planning.task import resolve_task
+from cosearch.strategies.base import STRATEGIES
+from latency_tables.errors import ConfigError, UnknownNameError
+from latency_tables.table import Table
+
+CONTROL = "random"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison.
+
+    Attributes:
+        name: of its folder.
+        env, strategy, seed: what tells it from the others; ``strategy`` is the label that a variant of one was given.
+        config: its configuration.
+        own: keys that were given to this strategy or variant alone.
+    """
+
+    name: str
+    env: str
+    strategy: str
+    seed: int
+    config: Config
+    own: tuple[str, ...] = ()
+
+
+def planned_runs(
+    folder: Path,
+    strategies: Sequence[str],
+    seeds: Sequence[int],
+    envs: Sequence[str],
+    *,
+    preset: str = "quick",
+    file: Path | None = None,
+    words: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> list[PlannedRun]:
+    """All runs of a comparison, random search first.
+
+    Args:
+        folder: of the comparison.
+        strategies: names, or LABEL=NAME for a variant that has words of its own; random search is added where it is missing.
+        seeds, envs: of the runs: every strategy has each of them.
+        preset, file: see ``cosearch.config.run.resolve``.
+        words: KEY=VALUE for all runs, or STRATEGY:KEY=VALUE (LABEL:KEY=VALUE) for those of one. A key of the section
+            ``strategy`` is given to the strategies that use it.
+        options: see ``cosearch.config.run.resolve``.
+
+    Returns:
+        The runs; each uses one thread unless ``threads`` is set, and has the random-search run of its seed as its control.
+
+    Raises:
+        UnknownNameError: no such strategy, or a key that none of them uses.
+        ConfigError: a fault of the configuration or of a label, or runs of unequal numbers of environment steps.
+    """
+    load_builtins()
+    names = _labels(strategies)
+    chosen = {name: _words_of(name, names, words) for name in names}
+    _refuse_unused(words, chosen)
+    runs = []
+    for name, strategy in names.items():
+        for env in dict.fromkeys(envs):
+            for seed in dict.fromkeys(seeds):
+                control = "" if name == CONTROL else str(folder / _run_name(env, CONTROL, seed, envs))
+                asked = {**(options or {}), "strategy.name": strategy, "env.name": env, "seed": seed, "control": control}
+                config = with_absolute_paths(resolve_task(preset=preset, file=file, overrides=chosen[name], options=asked))
+                config = replace(config, threads=config.threads or 1)
+                own = tuple(word.partition(":")[2].partition("=")[0] for word in words if _owner(word, names) == name)
+                runs.append(PlannedRun(_run_name(env, name, seed, envs), env, name, seed, config, own))
+    steps = {run.name: run_steps(run.config) for run in runs}
+    if len(set(steps.values())) > 1:
+        raise ConfigError(
+            "the runs of a comparison must have equal environment steps, got "
+            + ", ".join(f"{name}: {count:,}" for name, count in steps.items())
+        )
+    return _with_one_target(runs)
+
+
+def _with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The same; on an accelerator, where each seed searches the reference agent's design anew, all have the first's target."""
+    targets: dict[str, float | None] = {}
+    for run in runs:
+        if run.env not in targets:
+            config, targets[run.env] = run.config, None
+            if config.objective.latency_target_s is None and not isinstance(table_or_design(config.device, config.table), Table):
+                targets[run.env] = make_plan(config).targets[0].value
+    return [
+        run
+        if targets[run.env] is None
+        else replace(run, config=replace(run.config, objective=replace(run.config.objective, latency_target_s=targets[run.env])))
+        for run in runs
+    ]
+
+
+def _run_name(env: str, strategy: str, seed: int, envs: Sequence[str]) -> str:
+    task = f"{env.replace(':', '-').replace('/', '-')}-" if len(set(envs)) > 1 else ""
+    return f"{task}{strategy}-s{seed}"
+
+
+def _labels(strategies: Sequence[str]) -> dict[str, str]:
+    """Label -> strategy, random search first."""
+    found = {CONTROL: CONTROL}
+    for word in strategies:
+        label, _, name = word.partition("=")
+        if found.setdefault(label, name or label) != (name or label) or (name and label in STRATEGIES.names()):
+            raise ConfigError(f"{word}: the label {label!r} is taken; expected a label of your own, such as mine={name}")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+            raise ConfigError(f"{word}: expected a strategy, or LABEL=STRATEGY with letters, digits, - and _ in the label")
+    return found
+
+
+def _owner(word: str, names: Mapping[str, str]) -> str | None:
+    """The label that a word is for; None: for all."""
+    owner = word.partition(":")[0]
+    return owner if owner in names else None
+
+
+def _words_of(name: str, names: Mapping[str, str], words: Sequence[str]) -> list[str]:
+    """The words for one strategy, without those of others and those that it would ignore."""
+    info, found = STRATEGIES.get(names[name]), []
+    for word in words:
+        if (owner := _owner(word, names)) is not None:
+            found += [word.partition(":")[2]] if owner == name else []
+            continue
+        section, _, key = word.partition("=")[0].partition(".")
+        if section != "strategy" or _uses(info, key):
+            found.append(word)
+    return found
+
+
+def _uses(info: Any, key: str) -> bool:
+    if not key.startswith("values."):
+        return key not in info.unused
+    try:
+        info.options(StrategyConfig(name=info.name, values={key.removeprefix("values."): None}))
+    except UnknownNameError:
+        return False
+    except ConfigError:  # its own, and null is no value for it
+        return True
+    return True
+
+
+def _refuse_unused(words: Sequence[str], chosen: Mapping[str, Sequence[str]]) -> None:
+    for word in words:
+        owner, _, rest = word.partition(":")
+        if not any(word in kept or (owner == name and rest in kept) for name, kept in chosen.items()):
+            raise ConfigError(f"{word} has no effect with any of {', '.join(chosen)}; leave it out")

@@ -1,0 +1,159 @@
+"""The plots of a comparison as PNG files: score against latency, learning curves with bands, inter-quartile means."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cosearch.compare.data import Found, strategies, tasks
+from cosearch.compare.plan import CONTROL
+from cosearch.report.format import time_unit
+from cosearch.report.svg import step_axis
+from cosearch.statistics import band
+
+COLOURS = ("#1769aa", "#c2410c", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be185d", "#4d7c0f", "#334155", "#a16207")
+GREY = "#6b7280"
+POINTS = 200
+_STYLE = {
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "savefig.dpi": 144,
+    "text.parse_math": False,
+}
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each strategy; grey for random search."""
+    others = [name for name in names if name != CONTROL]
+    return {CONTROL: GREY, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
+
+
+def all_plots(found: Sequence[Found], rows: Sequence[dict[str, Any]], references: dict[str, Any]) -> dict[str, bytes]:
+    """PNG files by name.
+
+    Args:
+        found: the runs.
+        rows, references: of ``comparison``.
+    """
+    drawn = {}
+    for env in tasks(found):
+        here = [item for item in found if item.planned.env == env]
+        if any(item.finished for item in here):
+            stem = "" if len(tasks(found)) == 1 else f"{env.replace(':', '-').replace('/', '-')}-"
+            drawn[f"{stem}scatter.png"] = scatter_plot(here, references[env])
+            drawn[f"{stem}curves.png"] = curves_plot(here)
+            drawn[f"{stem}intervals.png"] = intervals_plot([row for row in rows if row["env"] == env])
+    return drawn
+
+
+def scatter_plot(found: Sequence[Found], reference: dict[str, float]) -> bytes:
+    """Score against latency of every finished run of one task; a line around what each strategy dominates."""
+    finished = [item for item in found if item.finished]
+    scale, unit = time_unit([reference["latency_s"]])
+    with rc_context(_STYLE):
+        drawing, axes = _figure(1)
+        for name, colour in _ordered(finished):
+            points = sorted((item.latency_s * scale, item.score) for item in finished if item.planned.strategy == name)
+            axes[0].plot(*zip(*points), "o", color=colour, label=name, markersize=6, alpha=0.85)
+            axes[0].plot(
+                *_staircase(points, reference["latency_s"] * scale, reference["score_low"]),
+                "-",
+                color=colour,
+                linewidth=1.1,
+                alpha=0.6,
+            )
+        axes[0].axvline(reference["latency_s"] * scale, color="#b91c1c", linestyle=(0, (5, 2)), linewidth=1.2, label="target")
+        axes[0].set_xlabel(f"predicted latency, {unit}")
+        axes[0].set_ylabel("score")
+        axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return _png(drawing)
+
+
+def _staircase(points: Sequence[tuple[float, float]], slowest: float, lowest: float) -> tuple[list[float], list[float]]:
+    """The border of the area that ascending ``points`` dominate, up to the reference."""
+    x, y, covered = [], [], lowest
+    for latency, score in points:
+        if latency < slowest and score > covered:
+            x += [latency, latency]
+            y += [covered, score]
+            covered = score
+    return ([*x, slowest], [*y, covered]) if x else ([], [])
+
+
+def curves_plot(found: Sequence[Found]) -> bytes:
+    """Training score of search and retraining: mean over the runs, with its 95 % bootstrap interval."""
+    begun = [item for item in found if item.run is not None]
+    stages = [stage for stage in ("search", "retrain") if any(item.run.curve(stage, "score_train")[0] for item in begun)]
+    with rc_context(_STYLE):
+        drawing, axes = _figure(max(1, len(stages)))
+        for panel, stage in zip(axes, stages):
+            for name, colour in _ordered(begun):
+                curves = [item.run.curve(stage, "score_train") for item in begun if item.planned.strategy == name]
+                _banded(panel, [curve for curve in curves if curve[0]], colour, name)
+            panel.set_title(stage)
+            panel.set_ylabel("training score")
+            step_axis(panel)
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return _png(drawing)
+
+
+def _banded(panel: Axes, curves: Sequence[tuple[list[float], list[float]]], colour: str, name: str) -> None:
+    """The curves on a common grid that all of them reach."""
+    if not curves:
+        return
+    grid = np.linspace(max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves), POINTS)
+    mean, low, high = band(np.array([np.interp(grid, steps, values) for steps, values in curves]))
+    panel.plot(grid, mean, color=colour, label=name, linewidth=1.5)
+    panel.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def intervals_plot(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Inter-quartile mean and probability of improvement of each strategy, with their intervals."""
+    with rc_context(_STYLE):
+        drawing, axes = _figure(2, height=1.2 + 0.38 * len(rows))
+        shades = colours([row["strategy"] for row in rows])
+        for panel, key, label in (
+            (axes[0], "iqm", "inter-quartile mean of the score"),
+            (axes[1], "improvement", "probability of improvement over random search"),
+        ):
+            for place, row in enumerate(rows):
+                if row[key] is not None:
+                    low, high = row[key]["ci95"] or (row[key]["value"],) * 2
+                    panel.plot(
+                        [low, high], [place, place], color=shades[row["strategy"]], linewidth=6, alpha=0.35, solid_capstyle="butt"
+                    )
+                    panel.plot(row[key]["value"], place, "|", color=shades[row["strategy"]], markersize=13, markeredgewidth=2)
+            panel.set_yticks(range(len(rows)), [row["strategy"] for row in rows])
+            panel.set_ylim(len(rows) - 0.4, -0.6)
+            panel.set_xlabel(label)
+        axes[1].axvline(0.5, color=GREY, linewidth=1, linestyle=(0, (5, 2)))
+        axes[1].set_xlim(-0.02, 1.02)
+        axes[1].tick_params(labelleft=False)
+        return _png(drawing)
+
+
+def _ordered(found: Sequence[Found]) -> list[tuple[str, str]]:
+    return [(name, colour) for name, colour in colours(strategies(found)).items() if name in strategies(found)]
+
+
+def _figure(panels: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    drawing = Figure(figsize=(4.6 * panels if panels > 1 else 6.2, height), layout="constrained")
+    return drawing, list(drawing.subplots(1, panels, squeeze=False)[0])
+
+
+def _png(drawing: Figure) -> bytes:
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,212 @@
+"""A comparison: its runs (``compare_plan.py``) as ordinary run folders below one folder, made side by side, at equal steps.
+
+``compare.json`` says which runs there are to be; the runs themselves are those of ``cosearch search`` and go on after a kill as
+these do. Random search is always among them: it is every other run's control, so its runs come first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cosearch.compare.plan import CONTROL, PlannedRun
+from cosearch.config.run import Config, config_from_dict, config_to_dict
+from cosearch.pipeline.run import is_finished, resume_run, start_run
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
+from cosearch.planning.recorded import config_of
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.rundir import RunDir
+from cosearch.training.workers import Send, Workers
+from latency_tables.errors import CosearchError, RunFolderError
+
+RECORD = "compare.json"
+LINE_EVERY_S = 60.0
+Tell = Callable[[str], None]
+
+
+def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
+    """Check the runs and write ``compare.json``, or check that a comparison that exists is the same; it may get more runs.
+
+    Args:
+        folder: of the comparison.
+        runs: see :func:`planned_runs`.
+        command: the command line, for the record.
+
+    Raises:
+        RequestError: a run could not be made, see ``cosearch.planning.plan.make_plan``.
+        RunFolderError: the comparison exists with other values.
+    """
+    record = {
+        "format": 1,
+        "command": command,
+        "runs": [
+            {
+                "name": run.name,
+                "env": run.env,
+                "strategy": run.strategy,
+                "seed": run.seed,
+                "config": config_to_dict(run.config),
+                "own": list(run.own),
+            }
+            for run in runs
+        ],
+    }
+    path = folder / RECORD
+    if path.is_file():
+        old = {run.name: run.config for run in read_comparison(folder)}
+        for run in runs:
+            if run.name in old and old[run.name] != run.config:
+                raise RunFolderError(
+                    f"{folder} holds a comparison whose run {run.name} has other values "
+                    f"({_difference(old[run.name], run.config)}); choose another --name"
+                )
+        kept = [entry for entry in json.loads(path.read_bytes())["runs"] if entry["name"] not in {run.name for run in runs}]
+        record["runs"] += kept
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder} exists already and holds no {RECORD}; choose another --name")
+    checked = set()
+    for run in runs:
+        if (run.env, run.strategy) not in checked:
+            checked.add((run.env, run.strategy))
+            make_plan(replace(run.config, control=""))  # raises what the run would trip over
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _difference(old: Config, new: Config, prefix: str = "") -> str:
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        return found
+
+    before, after = flat(config_to_dict(old)), flat(config_to_dict(new))
+    return ", ".join(
+        f"{key} {before.get(key)} there, {after.get(key)} now"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    )
+
+
+def read_comparison(folder: Path) -> list[PlannedRun]:
+    """The runs that a comparison is to have.
+
+    Raises:
+        RunFolderError: the folder holds no comparison, or a damaged one.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        raise RunFolderError(f"{folder} holds no comparison ({RECORD} is missing); give the folder that `cosearch compare` made")
+    try:
+        return [
+            PlannedRun(
+                entry["name"],
+                entry["env"],
+                entry["strategy"],
+                entry["seed"],
+                config_from_dict(entry["config"], str(path)),
+                tuple(entry.get("own", ())),
+            )
+            for entry in json.loads(path.read_bytes())["runs"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def make_runs(folder: Path, runs: Sequence[PlannedRun], *, jobs: int, command: str, tell: Tell) -> dict[str, str]:
+    """Make the runs that are missing and go on with those that were interrupted.
+
+    Args:
+        folder: of the comparison.
+        runs: see :func:`planned_runs`.
+        jobs: processes at once; each run is in one, and one process makes one run after the other.
+        command: the command line, for the runs' records.
+        tell: is told what happens, one line each.
+
+    Returns:
+        For each run that failed, why; the others are finished.
+
+    Raises:
+        RunFailedError: two processes in a row died over one run.
+    """
+    failed: dict[str, str] = {}
+    with Workers(make_run, jobs) as workers:
+        for part in ([run for run in runs if run.strategy == CONTROL], [run for run in runs if run.strategy != CONTROL]):
+            todo = [run for run in part if not _finished(folder / run.name)]
+
+            def done(index: int, reason: str | None, todo: Sequence[PlannedRun] = todo) -> None:
+                tell(f"{todo[index].name}: " + ("finished" if reason is None else f"failed: {reason}"))
+                if reason is not None:
+                    failed[todo[index].name] = reason
+
+            work = [
+                {"folder": str(folder), "name": run.name, "config": config_to_dict(run.config), "command": command}
+                for run in todo
+            ]
+            workers.run(
+                work,
+                name=lambda index, todo=todo: f"the run {todo[index].name}",
+                done=done,
+                sent=lambda index, text, todo=todo: tell(f"{todo[index].name}: {text}"),
+            )
+    return failed
+
+
+def _finished(path: Path) -> bool:
+    return (path / "run.json").is_file() and is_finished(RunDir.open(path))
+
+
+def make_run(job: dict[str, Any], send: Send) -> str | None:
+    """One run in a worker process.
+
+    Args:
+        job: folder, name, configuration and command line.
+        send: gets lines of text.
+
+    Returns:
+        None, or why the run failed.
+    """
+    load_builtins()
+    folder, config, progress = Path(job["folder"]), config_from_dict(job["config"], job["name"]), TextProgress(send)
+    path = folder / job["name"]
+    try:
+        if not path.exists():
+            start_run(make_plan(config), folder, job["name"], job["command"], progress)
+        elif config_of(RunDir.open(path)) != config:
+            return f"{path} was made with other values; move it away"
+        else:
+            resume_run(path, progress)
+    except CosearchError as error:
+        return str(error)
+    return None
+
+
+class TextProgress:
+    """A run's progress in lines of text: its stages and notes, and where it is once a minute.
+
+    Args:
+        send: gets each line.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._last = send, time.monotonic()
+
+    def stage(self, name: str, total_steps: int, done_steps: int) -> None:
+        """See ``Progress``."""
+        self._send(f"{name}: step {done_steps:,} of {total_steps:,}")
+
+    def update(self, metrics: dict[str, Any]) -> None:
+        """See ``Progress``."""
+        if time.monotonic() - self._last >= LINE_EVERY_S:
+            self._last = time.monotonic()
+            score = "" if metrics.get("score_train") is None else f", score {metrics['score_train']:.2f}"
+            self._send(f"{metrics['stage']}: step {metrics['step']:,}{score}, {metrics['steps_per_s']:,.0f} steps/s")
+
+    def note(self, text: str) -> None:
+        """See ``Progress``."""
+        self._send(text)

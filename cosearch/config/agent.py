@@ -1,0 +1,121 @@
+"""The sections ``rl``, ``dqn`` and ``distill`` of the configuration: how agents are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cosearch.config.ranges import STRICT, Fraction, NonNegative, Positive, PositiveFloat
+
+
+@dataclass(frozen=True, config=STRICT)
+class RlConfig:
+    """The reinforcement-learning update.
+
+    Attributes:
+        algorithm: ``ppo``, ``a2c``, or ``dqn``: off-policy, with the options of the section ``dqn``; of this section only
+            ``rollout_steps``, ``max_grad_norm`` and ``bf16`` hold for it, another one that is set is refused.
+        rollout_steps: steps of each environment in one rollout; with ``dqn`` those between two lines of the log.
+        epochs, minibatch: see ``LearnerOptions``.
+        micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
+        lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
+        lr_end_fraction: 0..1.
+        lr_hold_fraction: share of the stage before it begins to fall, 0..1.
+        gamma: discount; null: the teacher's, 0.999 without a teacher whose discount is known (``discount``).
+        lam: GAE trace decay.
+        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: the discount. Refused beside a
+            teacher whose divisor is taken over.
+        clip, value_clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
+        bf16: bfloat16 autocast of the networks.
+    """
+
+    algorithm: Literal["ppo", "a2c", "dqn"] = "ppo"
+    rollout_steps: Positive = 64
+    epochs: Positive = 3
+    minibatch: Positive = 128
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    lr: PositiveFloat = 2e-3
+    lr_end_fraction: Fraction = 0.02
+    lr_hold_fraction: Fraction = 0.0
+    gamma: Fraction | None = None
+    lam: Fraction = 0.95
+    reward_gamma: Fraction | None = None
+    clip: PositiveFloat = 0.2
+    value_clip: bool = True
+    value_weight: NonNegative = 0.1
+    entropy_weight: NonNegative = 0.01
+    max_grad_norm: PositiveFloat = 10.0
+    bf16: bool = True
+
+    @property
+    def discount(self) -> float:
+        """``gamma``, or its default."""
+        return 0.999 if self.gamma is None else self.gamma
+
+
+@dataclass(frozen=True, config=STRICT)
+class DqnConfig:
+    """Off-policy learning, used with ``rl.algorithm=dqn``; setting an option with another algorithm is refused.
+
+    Attributes:
+        replay: frames that the replay memory holds; a frame of 64 x 64 x 3 takes 12 kB, of memory and of each checkpoint.
+        learning_starts: environment steps of a stage before its first update.
+        replay_ratio: transitions learned from for each environment step.
+        minibatch, micro_batch: transitions of one optimiser step and of one backward pass.
+        lr, lr_end_fraction: as in ``rl``.
+        gamma: discount.
+        n_step: steps of the returns.
+        quantiles: of each action's return; 1 is DQN with the Huber loss.
+        double, dueling: double Q-learning; value and advantages apart.
+        priority_exponent: 0 draws all transitions alike.
+        beta_start: exponent of the importance weights at the start of a stage; 1 at its end.
+        target_interval: optimiser steps between two copies to the target network.
+        epsilon_start, epsilon_end, epsilon_fraction: probability of a random action: linear over that share of a stage.
+        epsilon_inherited: its start where a stage goes on with weights that have learned already.
+        reward_clip: rewards are held within plus and minus this; null: taken as they are.
+        temperature: of softmax(Q / temperature), which the teacher's policy is distilled into; in units of clipped reward.
+    """
+
+    replay: Positive = 100_000
+    learning_starts: Positive = 2_000
+    replay_ratio: PositiveFloat = 4.0
+    minibatch: Positive = 256
+    micro_batch: Positive = 256
+    lr: PositiveFloat = 1e-3
+    lr_end_fraction: Fraction = 0.1
+    gamma: Fraction = 0.99
+    n_step: Positive = 3
+    quantiles: Positive = 16
+    double: bool = True
+    dueling: bool = True
+    priority_exponent: Fraction = 0.5
+    beta_start: Fraction = 0.4
+    target_interval: Positive = 50
+    epsilon_start: Fraction = 1.0
+    epsilon_end: Fraction = 0.02
+    epsilon_fraction: Fraction = 0.2
+    epsilon_inherited: Fraction = 0.1
+    reward_clip: PositiveFloat | None = 1.0
+    temperature: PositiveFloat = 0.1
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistillConfig:
+    """Distillation from the teacher (A2D).
+
+    Attributes:
+        teacher: name of a shipped teacher, path of a teacher file or of an ONNX file, ``auto`` (the game's) or ``none``.
+        gamma, reward_std: what the values of an ONNX teacher mean: its discount, and the divisor of its rewards (1: none);
+            null: unknown, which needs ``distill.critic=0``.
+        actor, critic: weights of the actor's KL divergence and of the critic's squared error.
+        end_fraction: share of the weights that is left at the end of the retraining; linear in between.
+    """
+
+    teacher: str = "auto"
+    gamma: Fraction | None = None
+    reward_std: PositiveFloat | None = None
+    actor: NonNegative = 30.0
+    critic: NonNegative = 0.5
+    end_fraction: Fraction = 1.0

@@ -1,0 +1,239 @@
+"""The only configuration: frozen, typed sections; defaults -> preset -> file -> ``key=value``; all faults at once.
+
+Every field has its unit or range in its description. A resolved configuration is written to ``run.json`` and reloads to an
+equal object. An unknown key is a fault that suggests the nearest one.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from cosearch.config.accel import AccelConfig
+from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
+from cosearch.config.presets import PRESETS
+from cosearch.config.ranges import STRICT, NonNegative, Positive, PositiveFloat
+from cosearch.config.search import SpaceConfig, StrategyConfig
+from latency_tables.errors import ConfigError
+
+
+@dataclass(frozen=True, config=STRICT)
+class EnvConfig:
+    """The task.
+
+    Attributes:
+        name: ``FAMILY:GAME``; `cosearch list envs`.
+        num_envs: environments stepped together.
+        train_levels: Procgen training levels ``0 .. n - 1``; the test levels are all later ones.
+    """
+
+    name: str = "procgen:starpilot"
+    num_envs: Positive = 64
+    train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
+
+
+@dataclass(frozen=True, config=STRICT)
+class ObjectiveConfig:
+    """What the device must hold.
+
+    Attributes:
+        latency_target_s: upper bound, seconds; null: ``latency_ratio`` of the reference agent on the same device.
+        latency_ratio: share of the predicted latency of the reference agent, above 0; null: 0.2 of the IMPALA-CNN for images,
+            all of the 64-64 MLP for vectors (which is bound by the number of its kernels on most boards).
+        energy_target_j: upper bound, joules an inference; null: none.
+        margin: fraction of each bound that is kept free, 0..1.
+        dual_lr, quadratic: step of the dual variable and weight of the quadratic term.
+    """
+
+    latency_target_s: PositiveFloat | None = None
+    latency_ratio: PositiveFloat | None = None
+    energy_target_j: PositiveFloat | None = None
+    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    dual_lr: NonNegative = 0.05
+    quadratic: NonNegative = 1.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class BudgetConfig:
+    """How long each stage runs.
+
+    Attributes:
+        search_steps, retrain_steps: environment steps of the two stages; 0 retrain steps keep the searched weights.
+        retrain_init: ``inherit`` the searched weights, or start from ``scratch``.
+        eval_episodes: episodes of the final evaluation on test levels.
+        parity_frames: observations of the export gate.
+        checkpoint_interval_s: seconds of training between checkpoints; each stage's end is always one.
+        measure_s: seconds for measuring the exported agent.
+        clip_frames: frames of the clip of the agent playing that the report shows; 0: no clip.
+    """
+
+    search_steps: Annotated[int, Field(ge=1)] = 160_000
+    retrain_steps: Annotated[int, Field(ge=0)] = 320_000
+    retrain_init: Literal["inherit", "scratch"] = "inherit"
+    eval_episodes: Positive = 256
+    parity_frames: Positive = 1000
+    checkpoint_interval_s: NonNegative = 30.0
+    measure_s: PositiveFloat = 5.0
+    clip_frames: Annotated[int, Field(ge=0, le=2000)] = 120
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    """A whole run.
+
+    Attributes:
+        device: name of the target device or accelerator; `cosearch list devices`; ``this`` measures this machine first.
+        table: path of a table, or of an accelerator design, to use instead of the device's own; empty: none.
+        seed: the one seed of the run.
+        threads: CPU threads of the networks; 0: all cores.
+        compute: where to train: ``cpu``, ``cuda`` or ``auto``.
+        control: path of a finished random-search run to show beside the result; empty: none.
+    """
+
+    device: str = "jetson"
+    table: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+    compute: Literal["auto", "cpu", "cuda"] = "auto"
+    control: str = ""
+    env: EnvConfig = EnvConfig()
+    space: SpaceConfig = SpaceConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    rl: RlConfig = RlConfig()
+    dqn: DqnConfig = DqnConfig()
+    distill: DistillConfig = DistillConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    budget: BudgetConfig = BudgetConfig()
+    accel: AccelConfig = AccelConfig()
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain JSON values; :func:`config_from_dict` reads them back to an equal object."""
+    return json.loads(_ADAPTER.dump_json(config))
+
+
+def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Check nested values and make the configuration.
+
+    Args:
+        values: nested mapping; missing keys take their defaults.
+        source: where the values came from, for the message.
+
+    Raises:
+        ConfigError: lists every fault, with the nearest key for an unknown one.
+    """
+    try:
+        return _ADAPTER.validate_python(dict(values))
+    except ValidationError as error:
+        lines = [_fault(item) for item in error.errors()]
+        raise ConfigError(
+            f"{source}: {len(lines)} fault{'s' * (len(lines) > 1)}\n"
+            + "\n".join(f"  {line}" for line in lines)
+            + "\n`cosearch search --dry-run` prints all keys with their values"
+        ) from error
+
+
+def _fault(item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "unexpected_keyword_argument":
+        near = difflib.get_close_matches(path, _known_keys(), n=1, cutoff=0.4)
+        return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{path}: {item['msg']}, got {item['input']!r}"
+
+
+def _known_keys(section: type = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for field in dataclasses.fields(section):
+        default = getattr(section(), field.name)
+        key = prefix + field.name
+        keys += _known_keys(type(default), f"{key}.") if dataclasses.is_dataclass(default) else [key]
+    return keys
+
+
+def resolve(
+    *,
+    preset: str = "quick",
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """Defaults, then base, preset, file, ``key=value`` words, and command-line options.
+
+    Args:
+        preset: name of a preset.
+        file: TOML file with the same sections.
+        overrides: words such as ``rl.lr=3e-4``; the value is read as JSON where it is JSON, else as text.
+        options: dotted key -> value; None values are passed over.
+        base: dotted key -> value, what suits the task better than the defaults.
+
+    Raises:
+        ConfigError: any fault of any layer.
+    """
+    if preset not in PRESETS:
+        near = difflib.get_close_matches(preset, PRESETS, n=1)
+        raise ConfigError(
+            f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}." + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            _merge(values, tomllib.loads(Path(file).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read as a TOML configuration: {error}") from error
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"expected KEY=VALUE such as rl.lr=3e-4, got {word!r}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        _put(values, key, value)
+    for key, value in (options or {}).items():
+        if value is not None:
+            _put(values, key, value)
+    below: dict[str, Any] = {}
+    for key, value in (base or {}).items():
+        _put(below, key, value)
+    _merge(below, _below(PRESETS[preset].values, values))
+    return config_from_dict(below, "configuration")
+
+
+def _below(preset: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's values under what was asked for; those of the strategy that it names are left out beside another one."""
+    named, section = preset.get("strategy", {}).get("name"), asked.get("strategy", {})
+    other = named is not None and isinstance(section, Mapping) and section.get("name", named) != named
+    values: dict[str, Any] = {}
+    _merge(values, {key: value for key, value in preset.items() if not (other and key == "strategy")})
+    _merge(values, asked)
+    return values
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = copy.deepcopy(dict(value)) if isinstance(value, Mapping) else value
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key}: {section!r} is a value, not a section")
+    values[last] = value

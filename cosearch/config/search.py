@@ -1,0 +1,61 @@
+"""The sections ``space`` and ``strategy`` of the configuration: what is searched, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cosearch.config.ranges import STRICT, Fraction, Positive, PositiveFloat
+
+
+@dataclass(frozen=True, config=STRICT)
+class SpaceConfig:
+    """The search space.
+
+    Attributes:
+        name: registry name of the kind of space; ``auto``: the one for the task's observations (images: chain, vectors: mlp).
+        values: fields of that space's own configuration that differ from its defaults, e.g. ``space.values.hidden=64``.
+    """
+
+    name: str = "auto"
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class StrategyConfig:
+    """The search method.
+
+    Attributes:
+        name: registry name; `cosearch list strategies`.
+        paths_per_rollout: paths that share the environments of one rollout (gradient strategies).
+        update_path: ``fresh``: each minibatch is learned along a newly drawn path; ``acting``: along the one that acted.
+        active_paths: K of the backward pass; 0 for all (``a3cs``).
+        temperature_start, temperature_end: of the architecture samples (``a3cs``, ``a2d``).
+        lr: Adam learning rate of the architecture logits.
+        target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
+        warmup_fraction: first share of the search in which only weights are trained.
+        warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
+        candidates: architectures that share the budget in whole rollouts (proposal strategies).
+        candidate_init: ``scratch``: a candidate is trained from weights of its own; ``shared``: from those of a supernet along
+            its path, which keeps what the candidate learned (proposal strategies).
+        workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
+        values: the strategy's own options, e.g. ``strategy.values.population=8``.
+    """
+
+    name: str = "reinforce"
+    paths_per_rollout: Positive = 4
+    update_path: Literal["fresh", "acting"] = "fresh"
+    active_paths: Annotated[int, Field(ge=0)] = 1
+    temperature_start: PositiveFloat = 3.0
+    temperature_end: PositiveFloat = 0.3
+    lr: PositiveFloat = 0.02
+    target_form: Literal["multiplier", "penalty"] = "multiplier"
+    warmup_fraction: Fraction = 0.3
+    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    candidates: Positive = 4
+    candidate_init: Literal["scratch", "shared"] = "scratch"
+    workers: Positive = 1
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,119 @@
+"""Playing exported agents: their scores on held-out or training levels, sampled or greedy; a clip of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cosearch.deploy.clip import animate, play
+from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.recorded import config_of
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.rundir import RunDir
+from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.evaluate import evaluate
+from cosearch.seeding import Streams
+from cosearch.statistics import iqm_estimate
+from cosearch.training.algorithms import acting, as_policy
+from latency_tables.errors import ConfigError, RequestError, RunFolderError
+
+
+def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int) -> dict[str, Any]:
+    """Score of a run's exported agent.
+
+    Args:
+        path: run folder with ``agent.onnx``.
+        episodes: at least this many.
+        levels: ``test`` (held out) or ``train``.
+        greedy: most likely action instead of sampling.
+        seed: of levels and actions.
+
+    Raises:
+        RunFolderError: the run has exported no agent yet.
+        ConfigError: ``levels`` is neither word.
+    """
+    if levels not in ("test", "train"):
+        raise ConfigError(f"levels must be test or train, got {levels!r}")
+    run, agent = _agent_of(path)
+    config, streams = config_of(run), Streams(seed)
+    env = make_env(
+        config.env.name,
+        EnvOptions(min(64, episodes), streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test"),
+    )
+    try:
+        score = evaluate(as_policy(OnnxAgent(agent), config), env, episodes, streams.torch("eval"), greedy=greedy)
+    finally:
+        env.close()
+    return {
+        "score_mean": score.mean,
+        "score_ci95": list(score.ci95),
+        "episodes": len(score.returns),
+        "levels": levels,
+        "greedy": greedy or acting(config)["rule"] == "argmax",
+        "seed": seed,
+    }
+
+
+def evaluate_runs(paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int) -> dict[str, Any]:
+    """Scores of several runs of one environment, such as the seeds of a method.
+
+    Args:
+        paths: run folders, at least two.
+        episodes, levels, greedy, seed: see :func:`evaluate_run`; each run plays the same levels.
+
+    Returns:
+        ``runs``: what :func:`evaluate_run` returns of each, with its ``run``; ``iqm``: the inter-quartile mean over the runs and
+        its 95 % bootstrap interval over runs (Agarwal et al. 2021).
+
+    Raises:
+        RequestError: a run is named twice, or the runs have different environments.
+    """
+    names = [str(path) for path in paths]
+    if len({Path(name).resolve() for name in names}) < len(names):
+        raise RequestError(f"a run is named twice: {' '.join(names)}. An interval over runs needs different ones")
+    played = {name: config_of(_agent_of(path)[0]).env.name for name, path in zip(names, paths)}
+    if len(set(played.values())) > 1:
+        raise RequestError(f"the runs have different environments, whose scores cannot be averaged: {played}")
+    rows = [
+        {"run": name, **evaluate_run(path, episodes=episodes, levels=levels, greedy=greedy, seed=seed)}
+        for name, path in zip(names, paths)
+    ]
+    return {"runs": rows, "iqm": iqm_estimate([[row["score_mean"] for row in rows]]).to_dict()}
+
+
+def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | None = None) -> Path:
+    """Record the exported agent of a run playing held-out levels.
+
+    Args:
+        path: run folder with ``agent.onnx``.
+        frames: environment steps to show.
+        seed: of levels and actions; None: the run's.
+        out: the file; None: ``clip.gif`` in the run folder, which the next report embeds.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunFolderError: the run has exported no agent yet.
+        RequestError: the observations are not images, or ``out`` is not a .gif file.
+        RunFailedError: the disk is full.
+    """
+    run, agent = _agent_of(path)
+    target = run.path / "clip.gif" if out is None else Path(out)
+    if target.suffix != ".gif":
+        raise RequestError(f"--out must be a .gif file, got {target}")
+    config = config_of(run)
+    shown = play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)
+    write_bytes_atomic(target, animate(shown))
+    return target
+
+
+def _agent_of(path: Path) -> tuple[RunDir, Path]:
+    run = RunDir.open(path)
+    agent = run.path / "agent.onnx"
+    if not agent.is_file():
+        raise RunFolderError(f"{path} has no agent.onnx yet: `cosearch resume {path}` goes on to the export")
+    load_builtins()
+    return run, agent

@@ -1,0 +1,299 @@
+"""From a trained network to ``agent.onnx``: one file with the preprocessing inside, and the proof that it is the same agent.
+
+The gate runs the exported file in ONNX Runtime on real observations, in batches of several sizes, beside the network in
+torch: policy outputs and values within a tolerance, the same greedy action everywhere (of a Gaussian policy that is the mean,
+and the tolerance says all). Statistics of vector observations are folded into the first layer, so that the agent takes raw
+observations; the gate compares with the network that still has them apart. A file that fails is never left behind.
+The exporter is torch's tracing one: a chain of blocks has no control flow, the result is one file of IR 8 that old runtimes on
+boards read, and it needs no further package.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import itertools
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from cosearch.deploy.onnx_agent import with_spread
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.space.network import AgentNetwork
+from latency_tables.board.runners import OnnxRunner
+from latency_tables.errors import MeasurementError, NonFiniteError, ParityError, RunFailedError, ShapeError
+
+OPSET = 17
+TOLERANCE = 1e-4
+BATCH_SIZES = (1, 2, 7, 64)
+REFERENCE_BATCH = 128
+PREPROCESSING = {
+    "frames": "inside the graph: uint8 NHWC frames, scaled by 1/255",
+    "observations": "inside the graph: raw float32 observations, their running normalisation is folded into the first layer",
+}
+
+
+def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, *, record: dict[str, Any]) -> dict[str, Any]:
+    """Write ``agent.onnx`` and ``agent.json`` into a folder, after the file has passed the gate.
+
+    The network is copied first: its weights, memory format, device and mode stay as they are.
+
+    Args:
+        network: uint8 frames ``[batch, height, width, channels]``, or float32 vectors ``[batch, features]`` -> policy outputs
+            ``[batch, outputs]``, value ``[batch]``. An ``AgentNetwork`` says itself whether its policy is Gaussian; any other
+            module has logits.
+        folder: an existing folder; an older agent in it is removed first.
+        frames: real observations, as the network takes them.
+        record: further keys of ``agent.json``, plain JSON.
+
+    Returns:
+        The parity record: ``max_abs_difference``, ``greedy_agreement``, ``rounding_ties``, ``observations``, ``tolerance``,
+        ``batch_sizes``, ``inputs``, ``outputs``, ``opset``, ``bytes``, ``sha256``, ``preprocessing``. In ``agent.json`` the first
+        six are under ``parity``.
+
+    Raises:
+        ParityError: the file differs from the network; no ``agent.onnx`` is left.
+        RunFailedError: the network cannot be exported, or the disk is full.
+        ShapeError: the frames are not such observations.
+        NonFiniteError: the record holds NaN or infinity.
+    """
+    check_frames(frames)
+    _to_json(record)  # what cannot be written must not cost the agent that is there
+    agent, description = folder / "agent.onnx", folder / "agent.json"
+    agent.unlink(missing_ok=True)
+    description.unlink(missing_ok=True)
+    model = to_onnx(network, frames.shape[1:])
+    parity = check_parity(network, model, frames)
+    facts = {
+        **describe_model(model),
+        "bytes": len(model),
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "preprocessing": PREPROCESSING[input_name(frames.shape[1:])],
+    }
+    text = _to_json({**record, "parity": parity, **facts})
+    write_bytes_atomic(agent, model)
+    write_bytes_atomic(description, text)
+    return {**parity, **facts}
+
+
+def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
+    """The network as a checked ONNX model for any batch size.
+
+    Its input is ``frames`` (images) or ``observations`` (vectors), its outputs are ``logits`` and ``value``, or for a Gaussian
+    policy ``mean``, ``log_std`` (one for each component, whatever the batch) and ``value``.
+
+    Args:
+        network: as for :func:`export_agent`; not altered.
+        frame_shape: ``(height, width, channels)``, or ``(features,)``.
+
+    Returns:
+        The serialized model, the same bytes for the same network.
+
+    Raises:
+        RunFailedError: torch cannot export the network, or what it made is not valid.
+    """
+    dtype = torch.uint8 if len(frame_shape) == 3 else torch.float32
+    example = torch.zeros((2, *frame_shape), dtype=dtype)  # 2: a batch of 1 may be taken for a constant
+    read, plain = input_name(frame_shape), plain_copy(network)
+    if isinstance(plain, AgentNetwork):
+        plain.fold()
+    outputs = ("mean", "log_std", "value") if _is_gaussian(plain) else ("logits", "value")
+    batched = {name: {0: "batch"} for name in (read, *outputs) if name != "log_std"}
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            warnings.simplefilter("ignore", DeprecationWarning)  # the tracing exporter is chosen on purpose
+            warnings.filterwarnings("ignore", module=r"torch\.(onnx|jit)\b.*")
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the gate tests what the tracer warns of
+            torch.onnx.export(
+                _Parts(plain) if _is_gaussian(plain) else plain,
+                (example,),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[read],
+                output_names=list(outputs),
+                dynamic_axes=batched,
+            )
+        model = buffer.getvalue()
+        onnx.checker.check_model(model, full_check=True)
+    except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise RunFailedError(f"the network cannot be exported as ONNX (opset {OPSET}): {str(error)[:300]}") from error
+    return model
+
+
+class _Parts(nn.Module):
+    """A Gaussian network with mean, log standard deviation and value apart: the second is no function of the input."""
+
+    def __init__(self, network: AgentNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        outputs = self.network.raw(frames)
+        return outputs[:, :-1], self.network.ends.log_std, outputs[:, -1]
+
+
+def input_name(frame_shape: tuple[int, ...]) -> str:
+    """``frames`` for images, ``observations`` for vectors."""
+    return "frames" if len(frame_shape) == 3 else "observations"
+
+
+def _is_gaussian(network: nn.Module) -> bool:
+    return isinstance(network, AgentNetwork) and network.ends.policy == "gaussian"
+
+
+def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolerance: float = TOLERANCE) -> dict[str, Any]:
+    """Compare an ONNX model with the network it was made from, on every observation.
+
+    A greedy action may differ only where float32 cannot tell the two actions apart: where their logits in float64 are closer
+    than the network's own float32 rounding. Such observations are counted as ``rounding_ties``.
+
+    Args:
+        network: the network; not altered.
+        model: serialized model.
+        frames: observations, as the network takes them.
+        tolerance: largest absolute difference of any logit, mean, log standard deviation or value.
+
+    Returns:
+        ``max_abs_difference``, ``greedy_agreement`` (0..1), ``rounding_ties``, ``observations``, ``tolerance``, ``batch_sizes``.
+
+    Raises:
+        ParityError: they differ, or one of them is not finite.
+        ShapeError: the frames are not such observations.
+    """
+    check_frames(frames)
+    plain = plain_copy(network)
+    logits, value = _in_torch(plain, frames)
+    for name, array in (("means" if _is_gaussian(plain) else "logits", logits), ("value", value)):
+        if not np.isfinite(array).all():
+            raise ParityError(
+                f"the network's {name} are NaN or infinite on {_bad_rows(array)} of {len(frames)} observations; "
+                "an agent without finite outputs is not exported. Look at the loss in metrics.jsonl"
+            )
+    their_logits, their_value, sizes = _in_onnxruntime(model, frames)
+    if their_logits.shape != logits.shape or their_value.shape != value.shape:
+        raise ParityError(
+            f"the exported file gives outputs {list(their_logits.shape)} and value {list(their_value.shape)}, "
+            f"the network {list(logits.shape)} and {list(value.shape)}"
+        )
+    difference = max(float(np.abs(their_logits - logits).max()), float(np.abs(their_value - value).max()))
+    if not difference <= tolerance:  # also true for NaN
+        raise ParityError(
+            f"the exported file differs from the network by {difference:.3g} (at most {tolerance:g} is allowed) "
+            f"over {len(frames)} observations; no agent was written"
+        )
+    flipped = np.flatnonzero(logits.argmax(1) != their_logits.argmax(1)) if not _is_gaussian(plain) else []
+    wrong = [i for i in flipped if not _is_rounding(plain, frames[i], logits[i], their_logits[i])]
+    if wrong:
+        raise ParityError(
+            f"the exported file takes another greedy action than the network on {len(wrong)} of {len(frames)} "
+            f"observations, first on number {wrong[0]}; no agent was written"
+        )
+    return {
+        "max_abs_difference": difference,
+        "greedy_agreement": 1.0 - len(flipped) / len(frames),
+        "rounding_ties": len(flipped),
+        "observations": len(frames),
+        "tolerance": tolerance,
+        "batch_sizes": sizes,
+    }
+
+
+def check_frames(frames: np.ndarray) -> None:
+    """Raise unless these are observations, at least one: images ``[observations, height, width, channels]``, uint8, or vectors
+    ``[observations, features]``, float32.
+
+    Raises:
+        ShapeError: another dtype, another number of dimensions, or none at all.
+    """
+    forms = {(np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)}
+    if not isinstance(frames, np.ndarray) or (frames.dtype, frames.ndim) not in forms or not frames.size:
+        got = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise ShapeError(
+            "the gate needs observations [observations, height, width, channels] in uint8, or "
+            f"[observations, features] in float32, at least one, got {got}"
+        )
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """A copy on the CPU in float32, contiguous, in evaluation mode; the network itself stays as it is."""
+    plain = copy.deepcopy(network).to("cpu", torch.float32)
+    return plain.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+
+def describe_model(model: bytes) -> dict[str, Any]:
+    """Inputs, outputs and opset as the file itself declares them; a free dimension is given by its name."""
+    proto = onnx.load_model_from_string(model)
+
+    def entries(values: Any) -> list[dict[str, Any]]:
+        kinds = [value.type.tensor_type for value in values]
+        return [
+            {
+                "name": value.name,
+                "dtype": np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).name,
+                "shape": [d.dim_param or d.dim_value for d in kind.shape.dim],
+            }
+            for value, kind in zip(values, kinds)
+        ]
+
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    return {"inputs": entries(proto.graph.input), "outputs": entries(proto.graph.output), "opset": opset}
+
+
+def _in_torch(network: nn.Module, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    parts = []
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        for start in range(0, len(frames), REFERENCE_BATCH):
+            parts.append(network(torch.from_numpy(np.ascontiguousarray(frames[start : start + REFERENCE_BATCH]))))
+    return torch.cat([logits for logits, _ in parts]).numpy(), torch.cat([value for _, value in parts]).numpy()
+
+
+def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    try:
+        session = OnnxRunner(model).session
+    except MeasurementError as error:
+        raise ParityError(f"the exported file does not load: {error}") from error
+    parts, sizes = [], []
+    for start, stop in _batches(len(frames)):
+        try:
+            parts.append(session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(frames[start:stop])}))
+        except Exception as error:  # the runtime raises a dozen classes of its own without a common root
+            raise ParityError(f"the exported file cannot run a batch of {stop - start} frames: {str(error)[:300]}") from error
+        sizes.append(stop - start)
+    chosen = [with_spread(part[0], part[1]) if len(part) == 3 else part[0] for part in parts]
+    return np.concatenate(chosen), np.concatenate([part[-1] for part in parts]), sorted(set(sizes))
+
+
+def _batches(count: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    for size in itertools.cycle(BATCH_SIZES):
+        yield start, min(start + size, count)
+        start += size
+        if start >= count:
+            return
+
+
+def _is_rounding(plain: nn.Module, frame: np.ndarray, logits: np.ndarray, their_logits: np.ndarray) -> bool:
+    exact = _in_torch(copy.deepcopy(plain).double(), frame[None])[0][0]
+    gap = abs(exact[logits.argmax()] - exact[their_logits.argmax()])
+    return bool(gap <= 2 * np.abs(exact - logits).max())
+
+
+def _bad_rows(array: np.ndarray) -> int:
+    return int((~np.isfinite(array.reshape(len(array), -1))).any(axis=1).sum())
+
+
+def _to_json(content: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
+    except ValueError as error:
+        raise NonFiniteError(f"agent.json would hold a number that is NaN or infinite ({error}); nothing was written") from error

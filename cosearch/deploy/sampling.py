@@ -1,0 +1,281 @@
+"""Architectures without a search: random ones as files, what one would cost on a device, and work lists for tables.
+
+A work list is how the tables learn the vocabulary of a space: its distinct operations, and sampled whole networks that prove
+the table. It is plain JSON, so that the tables know nothing of this package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cosearch.deploy.export import check_parity, to_onnx
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.seeding import Streams
+from cosearch.space.derive import derive
+from cosearch.space.files import load_architecture
+from cosearch.space.groups import draw
+from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.space import Architecture, SearchSpace
+from latency_tables.errors import RequestError
+from latency_tables.opspec import OpSpec
+from latency_tables.table import Table
+from latency_tables.worklists import Network
+
+GATE_FRAMES = 4
+POOL, TILT = 40, 6.0  # draws for each network asked for; how far a draw may prefer cheap or dear blocks
+
+
+def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path]:
+    """Write ``n`` random architectures, each as JSON and as an ONNX model with random weights.
+
+    Sample ``i`` depends on the seed and ``i`` alone: more samples leave the first ones as they were. Each model passes the
+    same gate as an agent, on random frames.
+
+    Args:
+        space: architectures are drawn uniformly from it.
+        n: how many, at least 1.
+        seed: of the architectures and the weights, at least 0.
+        out: folder, made when missing; holds ``0000.json``, ``0000.onnx`` and so on afterwards.
+
+    Returns:
+        The JSON files.
+
+    Raises:
+        RequestError: ``n`` or ``seed`` is out of range, a file exists already, or the folder cannot be made; nothing is written.
+        ParityError: a model differs from its network.
+    """
+    if type(n) is not int or n < 1:
+        raise RequestError(f"the number of samples must be a whole number of at least 1, got {n!r}")
+    streams = Streams(seed)
+    names = [out / f"{i:04d}.json" for i in range(n)]
+    taken = [path for name in names for path in (name, name.with_suffix(".onnx")) if path.exists() or path.is_symlink()]
+    if taken:
+        more = f" and {len(taken) - 1} more of the files to write" if len(taken) > 1 else ""
+        raise RequestError(f"{taken[0]}{more} exists already and is not replaced; give another --out, or remove it first")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"the folder {out} cannot be made: {error.strerror or error}; give another --out") from error
+    for i, name in enumerate(names):
+        architecture = space.sample(streams.torch("arch"))
+        network = derive(architecture, torch.Generator().manual_seed(streams.derive("weights", i)))
+        model = to_onnx(network, space.frame_shape)
+        check_parity(network, model, _random_frames(space.frame_shape, i))
+        write_bytes_atomic(name.with_suffix(".onnx"), model)
+        write_bytes_atomic(name, json.dumps(architecture.to_dict(), indent=2).encode() + b"\n")
+    return names
+
+
+def _random_frames(frame_shape: tuple[int, ...], seed: int) -> np.ndarray:
+    rng, shape = np.random.default_rng(seed), (GATE_FRAMES, *frame_shape)
+    return rng.integers(0, 256, shape, np.uint8) if len(frame_shape) == 3 else rng.normal(0, 1, shape).astype(np.float32)
+
+
+def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
+    """What the architecture in a file would cost on a device, by operation.
+
+    Args:
+        path: a file as :func:`write_samples` or a run writes it.
+        table: of the device; the network is predicted in the table's dtype.
+
+    Returns:
+        Plain JSON: ``latency_s``, ``energy_j`` (or None), ``power_times_time_j`` (what the trivial model says, or None),
+        ``overhead_s``, ``interval`` (``[low_s, high_s]`` or None), ``provenance``, ``device``, ``runtime``, ``dtype``,
+        ``threads``, ``table_id``, ``macs``, ``params``, ``architecture`` (the chosen operations), and ``operations``, a list
+        with ``name``, ``key``, ``latency_s``, ``energy_j``, ``macs``, ``params``, whose seconds add up to
+        ``latency_s - overhead_s``.
+
+    Raises:
+        ConfigError: the file is not an architecture.
+        MissingOpError: the table lacks one of its operations.
+    """
+    architecture = load_architecture(path)
+    ops = table.cast(architecture.ops())
+    found = table.predict(ops)
+    rows = [
+        {"name": name, "key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
+        for name, op, (key, latency, energy) in zip(_names(architecture), ops, found.operations)
+    ]
+    device = table.device
+    return {
+        "latency_s": found.latency_s,
+        "energy_j": found.energy_j,
+        "power_times_time_j": found.power_times_time_j,
+        "overhead_s": found.overhead_s,
+        "interval": None if found.interval is None else list(found.interval),
+        "provenance": found.provenance,
+        "device": device.name,
+        "runtime": device.runtime,
+        "dtype": device.dtype,
+        "threads": device.threads,
+        "table_id": table.table_id,
+        "macs": sum(op.macs for op in ops),
+        "params": sum(op.params for op in ops),
+        "architecture": list(architecture.choice_names),
+        "operations": rows,
+    }
+
+
+def prediction_text(result: dict[str, Any]) -> str:
+    """A result of :func:`predict_architecture` for people: one line an operation with its share, then the total.
+
+    Args:
+        result: what :func:`predict_architecture` returned.
+    """
+    width = max(len(row["name"]) for row in result["operations"])
+    lines = [
+        f"{row['name']:<{width}}  {row['latency_s'] * 1e3:9.4f} ms  {row['latency_s'] / result['latency_s']:6.1%}"
+        for row in result["operations"]
+    ]
+    energy, simple = (
+        "unknown" if result[name] is None else f"{result[name] * 1e3:.4g} mJ" for name in ("energy_j", "power_times_time_j")
+    )
+    return "\n".join(
+        [
+            *lines,
+            f"{'overhead':<{width}}  {result['overhead_s'] * 1e3:9.4f} ms  {result['overhead_s'] / result['latency_s']:6.1%}",
+            f"{'total':<{width}}  {result['latency_s'] * 1e3:9.4f} ms  {result['provenance']} for {result['device']} "
+            f"({result['runtime']}, {result['dtype']}, {result['threads']} thread{'s' * (result['threads'] > 1)})",
+            f"energy {energy} an inference (constant power times time: {simple})",
+            f"{result['params']:,} parameters, {result['macs']:,} MACs",
+        ]
+    )
+
+
+def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> list[Architecture]:
+    """Different random architectures from the whole range of a space's work, and not from its middle alone.
+
+    Uniform draws crowd around the mean: the fastest and the slowest networks, which a target asks for, hardly occur. Here each
+    draw of a pool prefers cheap or dear blocks by a tilt of its own, and one draw is taken from each of ``n`` equal steps of
+    log MACs between the cheapest and the dearest of the pool (the nearest unused one where a step is empty).
+
+    Args:
+        space: the search space.
+        n: how many, at least 1 and at most the size of the space.
+        generator: source of the randomness.
+
+    Returns:
+        ``n`` architectures in order of their steps.
+
+    Raises:
+        RequestError: the space has fewer architectures.
+    """
+    if not 1 <= n <= space.size:
+        raise RequestError(f"space {space.name!r} has {space.size} architectures, {n} different ones were asked for")
+    work = [torch.tensor(row).argsort().argsort() for row in space.macs()]
+    ranks = [2 * w / max(1, len(w) - 1) - 1 for w in work]
+    pool: dict[tuple[int, ...], Architecture] = {}
+    draws = 0
+    while draws < POOL * n or len(pool) < n:
+        tilt = TILT * (2 * torch.rand((), generator=generator) - 1) if draws < POOL * n else 0.0
+        if space.groups:
+            chosen = draw([tilt * r for r in ranks], space.groups, space.zeros, generator)
+        else:
+            chosen = [int(torch.multinomial(torch.softmax(tilt * r, 0), 1, generator=generator)) for r in ranks]
+        pool.setdefault(tuple(chosen), space.architecture(chosen))
+        draws += 1
+    different: dict[tuple[OpSpec, ...], Architecture] = {}  # a skip here or there may make the same network
+    for architecture in pool.values():
+        different.setdefault(tuple(architecture.ops()), architecture)
+    kept = different.values() if len(different) >= n else pool.values()
+    rest = sorted(((float(np.log(sum(op.macs for op in a.ops()))), a) for a in kept), key=lambda pair: pair[0])
+    low, high = rest[0][0], rest[-1][0]
+    found = []
+    for step in torch.rand(n, generator=generator).add(torch.arange(n)).div(n).tolist():
+        nearest = min(range(len(rest)), key=lambda i: abs(rest[i][0] - low - step * (high - low)))
+        found.append(rest.pop(nearest)[1])
+    return found
+
+
+def write_worklist(
+    space: SearchSpace, path: Path, networks: int = 60, seed: int = 0, uniform: int = 0, further: Sequence[OpSpec] = ()
+) -> None:
+    """Write the work list of a space: every distinct operation, and random whole networks, all different.
+
+    Args:
+        space: the search space.
+        path: JSON file, replaced if it exists.
+        networks: how many whole networks from the whole range of work, see :func:`spread_networks`.
+        seed: of the networks.
+        uniform: how many more, drawn uniformly, for the certificate alone.
+        further: operations besides the space's own: of the same space on other tasks, of reference agents.
+
+    Raises:
+        RequestError: the space has fewer architectures than networks are asked for.
+    """
+    if networks < 0 or uniform < 0 or networks + uniform > space.size:
+        raise RequestError(
+            f"space {space.name!r} has {space.size} architectures, {networks + uniform} different ones were asked "
+            f"for; ask for 0 to {space.size}"
+        )
+    generator = Streams(seed).torch("arch")
+    chosen = {a.choices: a for a in spread_networks(space, networks, generator)} if networks else {}
+    drawn: dict[tuple[int, ...], Architecture] = {}
+    while len(drawn) < uniform:
+        architecture = space.sample(generator)
+        if architecture.choices not in chosen:
+            drawn.setdefault(architecture.choices, architecture)
+    lists = {
+        name: "[\n" + ",\n".join(_network_text(a.network()) for a in group.values()) + "\n]"
+        for name, group in (("networks", chosen), ("uniform", drawn))
+        if group or name == "networks"
+    }
+    write_bytes_atomic(path, _worklist_text(space.name, list(dict.fromkeys([*space.all_ops(), *further])), **lists))
+
+
+def write_references(frame_shape: tuple[int, int, int], num_actions: int, path: Path) -> None:
+    """Write the work list of the fixed reference agents: their operations, and each whole network by its name.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+        path: JSON file, replaced if it exists.
+    """
+    agents = reference_agents(frame_shape, num_actions)
+    ops = list(dict.fromkeys(op for blocks in agents.values() for op in blocks))
+    body = [f"{json.dumps(name)}: {_line_list(blocks)}" for name, blocks in agents.items()]
+    write_bytes_atomic(path, _worklist_text("references", ops, "{\n" + ",\n".join(body) + "\n}"))
+
+
+def reference_models(frame_shape: tuple[int, int, int], num_actions: int, seed: int = 0) -> dict[str, bytes]:
+    """The reference agents as ONNX models with random weights, for measuring them beside an agent.
+
+    Args:
+        frame_shape: ``(height, width, channels)``.
+        num_actions: discrete actions.
+        seed: of the weights.
+    """
+    streams = Streams(seed)
+    return {
+        name: to_onnx(AgentNetwork(blocks, torch.Generator().manual_seed(streams.derive("weights", i))), frame_shape)
+        for i, (name, blocks) in enumerate(reference_agents(frame_shape, num_actions).items())
+    }
+
+
+def _names(architecture: Architecture) -> list[str]:
+    nodes, points = architecture.space.nodes, architecture.space.points
+    return [
+        node.name if node.point is None else f"{node.name} {points[node.point].candidates[placed.candidate]}"
+        for placed in architecture.placed()
+        for node in [nodes[placed.node]]
+    ]
+
+
+def _network_text(network: Network) -> str:
+    blocks = _line_list(network)
+    return blocks if network.wiring is None else f'{{"ops": {blocks},\n "wiring": {json.dumps(network.wiring)}}}'
+
+
+def _line_list(ops: Sequence[OpSpec]) -> str:
+    return "[" + ",\n ".join(json.dumps(op.to_dict()) for op in ops) + "]"  # one operation a line: readable under git diff
+
+
+def _worklist_text(space: str, ops: Sequence[OpSpec], networks: str, uniform: str = "") -> bytes:
+    more = f',\n"uniform":\n{uniform}' if uniform else ""
+    return f'{{"space": {json.dumps(space)},\n"ops":\n{_line_list(ops)},\n"networks":\n{networks}{more}\n}}\n'.encode()

@@ -1,0 +1,28 @@
+"""Registers the strategies, spaces and environments that ship with the package, by importing their modules.
+
+Every module of ``cosearch.strategies`` is imported, so that a new strategy is one new file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import cosearch.strategies
+
+MODULES = (
+    "cosearch.space.chain",
+    "cosearch.space.cells.cell",
+    "cosearch.space.mlp",
+    "cosearch.rl.env_families.procgen",
+    "cosearch.rl.env_families.gym",
+    "cosearch.rl.env_families.minatar",
+)
+
+
+def load_builtins() -> None:
+    """Import every module that registers something; harmless when called again."""
+    for name in MODULES:
+        importlib.import_module(name)
+    for module in pkgutil.iter_modules(cosearch.strategies.__path__):
+        importlib.import_module(f"cosearch.strategies.{module.name}")

@@ -1,0 +1,35 @@
+"""The search space of a task: its kind, its values, and the observations and actions that the environment has."""
+
+from __future__ import annotations
+
+from cosearch.config.run import Config
+from cosearch.planning.builtins import load_builtins
+from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.policy import policy_of
+from cosearch.space.ends import observations_of
+from cosearch.space.space import SPACES, SearchSpace, SpaceEntry
+from latency_tables.errors import ConfigError
+
+
+def make_space(config: Config) -> SearchSpace:
+    """The search space for the task's frames and actions.
+
+    Raises:
+        UnknownNameError: no such environment or space.
+        MissingExtraError: the environment's package is not installed.
+        ConfigError: the space's values do not fit it.
+    """
+    load_builtins()
+    named = None if config.space.name == "auto" else SPACES.get(config.space.name)
+    probe = make_env(config.env.name, EnvOptions(1, 0))
+    frame_shape, num_actions, policy = probe.frame_shape, probe.num_actions, policy_of(probe).name
+    probe.close()
+    kind = named or _default_space(observations_of(frame_shape))
+    try:
+        return kind.build({**kind.suited(frame_shape), **config.space.values}, frame_shape, num_actions, policy)
+    except TypeError as error:
+        raise ConfigError(f"space.values do not fit space {kind.name!r}: {error}") from error
+
+
+def _default_space(observations: str) -> SpaceEntry:
+    return next(entry for entry in SPACES.entries() if entry.is_default and entry.takes == observations)

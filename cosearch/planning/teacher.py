@@ -1,0 +1,86 @@
+"""Which teacher a run has, and whether the two fit: game, discount, frames, actions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cosearch.config.run import Config
+from cosearch.rl.onnx_teacher import OnnxNetwork
+from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
+from latency_tables.errors import ConfigError, ShapeError
+
+
+def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
+    """The teacher that a configuration names, and the configuration with the teacher's discount where it had none.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        ConfigError: it is damaged, plays another game, or its values mean something else than the run's.
+    """
+    distill = config.distill
+    teacher = find_teacher(distill.teacher, config.env.name, distill.gamma, distill.reward_std)
+    if teacher is None or not teacher.is_onnx:
+        given = [f"distill.{key}" for key in ("gamma", "reward_std") if getattr(distill, key) is not None]
+        if given:
+            raise ConfigError(
+                f"{' and '.join(given)} would have no effect: an ONNX teacher needs them, "
+                f"{'there is none' if teacher is None else f'{teacher.name!r} knows its own'}"
+            )
+    if teacher is None:
+        return config, None
+    if not teacher.is_onnx:
+        load_network(teacher)  # a damaged file must show now, not after the search
+    if config.rl.algorithm == "dqn":
+        return config, teacher  # which learns its actions alone, with a discount of its own
+    if teacher.reward_std is not None and config.rl.reward_gamma is not None:
+        raise ConfigError(
+            f"rl.reward_gamma={config.rl.reward_gamma} has no effect: rewards are divided by what teacher "
+            f"{teacher.name!r} divided its own by. Leave it out, or set distill.teacher=none"
+        )
+    if config.rl.gamma is None:
+        config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
+    if distill.critic and (teacher.gamma is None or teacher.reward_std is None):
+        raise ConfigError(
+            f"teacher {teacher.path}: no ONNX file says what its values mean. Give its discount and the divisor of "
+            "its rewards, e.g. distill.gamma=0.99 distill.reward_std=1 (rewards as they are), or distill.critic=0 "
+            "to learn its actions alone"
+        )
+    if distill.critic and abs(teacher.gamma - config.rl.discount) > 1e-9:
+        raise ConfigError(
+            f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.discount}: "
+            f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
+        )
+    return config, teacher
+
+
+def check_fits(
+    teacher: TeacherRecord | None, frame_shape: tuple[int, ...], num_actions: int, policy: str = "categorical"
+) -> None:
+    """Raise unless the teacher takes these observations and has these actions.
+
+    Args:
+        teacher: None fits everything.
+        frame_shape: ``(height, width, channels)``, or ``(features,)``.
+        num_actions: discrete actions, or length of an action vector.
+        policy: ``categorical`` or ``gaussian``.
+
+    Raises:
+        ShapeError: it does not.
+        ConfigError: an ONNX file cannot be loaded, its task has vectors or action vectors, or the policies are of two kinds.
+    """
+    if teacher is None:
+        return
+    if teacher.is_onnx and (len(frame_shape) != 3 or policy != "categorical"):
+        raise ConfigError(f"teacher {teacher.path}: ONNX teachers are read for images and discrete actions only")
+    if teacher.policy != policy:
+        raise ConfigError(f"teacher {teacher.name!r} has a {teacher.policy} policy, the run's environment needs a {policy} one")
+    if teacher.is_onnx:
+        OnnxNetwork(teacher.path, frame_shape, num_actions)
+        return
+    stem, head = teacher.ops[0], teacher.ops[-1]
+    taken = (stem.in_height, stem.in_width, stem.in_channels) if stem.kind == "stem" else (stem.in_channels,)
+    if taken != tuple(frame_shape) or head.out_channels - 1 != num_actions:
+        raise ShapeError(
+            f"teacher {teacher.name!r} takes frames {taken} and has {head.out_channels - 1} actions, the run's "
+            f"environment has frames {tuple(frame_shape)} and {num_actions} actions"
+        )

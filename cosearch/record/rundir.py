@@ -1,0 +1,197 @@
+"""A run's folder: what it is, its log, its checkpoints and its results. One process writes it at a time.
+
+``run.json`` (the resolved configuration, seed, versions, device and table), ``metrics.jsonl``, ``checkpoints/``, and the
+results that the pipeline adds. A folder is made whole or not at all, and none is ever written over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from cosearch.record import metrics
+from cosearch.record.checkpoints import Checkpoints
+from cosearch.record.durable import TEMPORARY_SUFFIX, sync_folder, write_bytes_atomic
+from latency_tables.errors import NonFiniteError, RunFolderError
+
+__all__ = ["RUN_FORMAT", "RunDir", "write_bytes_atomic"]
+RUN_FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+class RunDir:
+    """An existing run folder; made by :meth:`create` or :meth:`open`.
+
+    Attributes:
+        path: the folder.
+        record: content of ``run.json``.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+        self._checkpoints = Checkpoints(path / "checkpoints")
+
+    @classmethod
+    def create(cls, root: Path, name: str, record: dict[str, Any]) -> RunDir:
+        """Make ``root/name`` with its ``run.json``.
+
+        Args:
+            root: folder of the runs; made when it is missing.
+            name: name of the run: letters, digits, ``_ . + -``, not beginning with a dot or a dash.
+            record: what the run is; ``format`` is added to it.
+
+        Raises:
+            RunFolderError: the folder exists, or cannot be made, or the name does not serve as a folder's name.
+            RunFailedError: the disk is full; no folder is left behind.
+        """
+        if not _NAME.fullmatch(name):
+            raise RunFolderError(f"the name of a run must be of letters, digits, _ . + - (not . + - at first), got {name!r}")
+        root, path = Path(root), Path(root) / name
+        if path.exists():
+            raise _exists(path)
+        draft = root / f".{name}.{os.getpid()}.draft"
+        try:
+            draft.mkdir(parents=True)
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be made: {error.strerror or error}; choose another place with --runs") from error
+        try:
+            cls(draft, record).write_json("run.json", {**record, "format": RUN_FORMAT})
+            draft.rename(path)
+            sync_folder(root)
+        except OSError as error:  # another process was faster
+            raise _exists(path) from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDir:
+        """The run in an existing folder.
+
+        Raises:
+            RunFolderError: there is no such folder, it is not a run, or its ``run.json`` cannot be read.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunFolderError(f"there is no run folder {path}; `ls {path.parent}` shows the runs there are")
+        if not (path / "run.json").is_file():
+            raise RunFolderError(f"{path} is not a run folder: it holds no run.json; give the folder that `cosearch search` made")
+        run = cls(path, {})
+        run.record = run.read_json("run.json")
+        found = run.record.get("format") if isinstance(run.record, dict) else None
+        if found != RUN_FORMAT:
+            raise RunFolderError(
+                f"{path / 'run.json'} is not a run of this version: its format must be {RUN_FORMAT}, got {found!r}; "
+                "use the version of cosearch that made it"
+            )
+        return run
+
+    @contextmanager
+    def lock(self, wait_s: float = 2.0) -> Iterator[None]:
+        """Be the only writer inside the ``with`` block. The system frees the lock of a process that was killed.
+
+        Args:
+            wait_s: how long to wait for another writer, in seconds; workers of a killed run need a moment to end.
+
+        Raises:
+            RunFolderError: another process, or another part of this one, is writing the folder.
+        """
+        lock = filelock.FileLock(self.path / ".lock", timeout=wait_s)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise RunFolderError(f"{self.path} is in use by another process; wait until it ends, or stop it") from error
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be locked: {error.strerror or error}; check its rights") from error
+        try:
+            for left_behind in self.path.glob(f".*{TEMPORARY_SUFFIX}"):  # by a writer that was killed
+                left_behind.unlink()
+            yield
+        finally:
+            lock.release()
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``; see :func:`cosearch.record.metrics.append_metrics`."""
+        metrics.append_metrics(self.path / "metrics.jsonl", values)
+
+    def truncate_metrics(self, step: int, stage: str) -> int:
+        """Cut the log back to a checkpoint; see :func:`cosearch.record.metrics.truncate_metrics`."""
+        return metrics.truncate_metrics(self.path / "metrics.jsonl", step, stage)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All lines of the log; see :func:`cosearch.record.metrics.read_metrics`."""
+        return metrics.read_metrics(self.path / "metrics.jsonl")
+
+    def save_checkpoint(self, state: dict[str, Any], tag: str | int) -> Path:
+        """Save the whole state of the run; see :meth:`cosearch.record.checkpoints.Checkpoints.save`."""
+        return self._checkpoints.save(state, tag)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest whole state, or ``None``; see :meth:`cosearch.record.checkpoints.Checkpoints.load`."""
+        return self._checkpoints.load()
+
+    def update_record(self, **changes: Any) -> None:
+        """Set keys of ``run.json``, on the disk and in :attr:`record`."""
+        record = {**self.record, **changes}
+        self.write_json("run.json", record)
+        self.record = record
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write a JSON file into the folder, whole or not at all.
+
+        Args:
+            name: name of the file, without folders.
+            content: dicts, lists, text, finite numbers, booleans, ``None``.
+
+        Returns:
+            The file.
+
+        Raises:
+            NonFiniteError: a number is NaN or infinite.
+            RunFailedError: the disk is full; the old file is intact.
+            ValueError: the name is not a plain file name.
+        """
+        path = self._file(name)
+        try:
+            text = json.dumps(content, indent=2, allow_nan=False)
+        except ValueError as error:
+            raise NonFiniteError(f"{path} was not written: it would hold a number that is NaN or infinite ({error})") from error
+        write_bytes_atomic(path, text.encode() + b"\n")
+        return path
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file of the folder.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+            ValueError: the name is not a plain file name.
+        """
+        path = self._file(name)
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise RunFolderError(f"{self.path} holds no {name}; `cosearch resume {self.path}` goes on with the run") from error
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+    def _file(self, name: str) -> Path:
+        if not name or name in (".", "..") or Path(name).name != name:
+            raise ValueError(f"expected a plain file name, got {name!r}")
+        return self.path / name
+
+
+def _exists(path: Path) -> RunFolderError:
+    if (path / "run.json").is_file():
+        advice = f"`cosearch resume {path}` goes on with it, another --run begins a new one"
+    else:
+        advice = f"it holds no run.json, so `cosearch resume {path}` cannot go on with it; choose another --run"
+    return RunFolderError(f"the run folder {path} exists already; {advice}")

@@ -1,0 +1,1 @@
+"""Off-policy learning: quantile DQN with prioritised replay."""

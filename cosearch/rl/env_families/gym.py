@@ -1,0 +1,237 @@
+"""ALE and any Gymnasium id with images or vectors as observations, and discrete actions or vectors in a box.
+
+Resume: such environments cannot save their state, but they are deterministic after ``reset(seed)``. Each episode has a seed of
+its own; the actions of the running episode are recorded, and a restore plays them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
+from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
+
+GYM_EXAMPLES = (
+    "CartPole-v1",
+    "Acrobot-v1",
+    "MountainCar-v0",
+    "Pendulum-v1",
+    "MountainCarContinuous-v0",
+    "LunarLander-v3",
+    "CarRacing-v3",
+)
+ALE_EXAMPLES = ("Breakout", "Pong", "SpaceInvaders", "Qbert", "Seaquest", "BeamRider")
+
+
+class ReplayedEnvs:
+    """Single Gymnasium environments stepped in turn, restored by replaying the running episodes.
+
+    Args:
+        make: () -> one Gymnasium environment.
+        to_frame: observation -> uint8 ``[height, width, channels]`` or float32 ``[features]``.
+        options: number and seed.
+        on_reset: (one environment) -> None, called before each reset, for what a reset with a seed leaves as it was.
+
+    Raises:
+        EnvironmentFailedError: actions that are neither discrete nor vectors.
+    """
+
+    exact_resume = True
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        to_frame: Callable[[Any], np.ndarray],
+        options: EnvOptions,
+        *,
+        on_reset: Callable[[Any], None] = lambda env: None,
+    ) -> None:
+        self._envs = [make() for _ in range(options.num_envs)]
+        self.num_envs, self.num_actions, self.action_box = options.num_envs, *_actions_of(self._envs[0].action_space)
+        self._action_dtype = np.int64 if self.action_box is None else np.float32
+        self._on_reset = on_reset
+        self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
+        self._episodes = np.zeros(self.num_envs, dtype=np.int64)
+        self._actions: list[list[Any]] = [[] for _ in self._envs]
+        frames = [self._reset(i) for i in range(self.num_envs)]
+        self.frame_shape = tuple(frames[0].shape)
+        self._frames = np.stack(frames)
+        self._pending: np.ndarray | None = None
+
+    def _reset(self, i: int) -> np.ndarray:
+        self._on_reset(self._envs[i])
+        seed = np.random.SeedSequence([self._seed, i, int(self._episodes[i])]).generate_state(1)[0]
+        return self._to_frame(self._envs[i].reset(seed=int(seed) & 0x7FFFFFFF)[0])
+
+    def observe(self) -> np.ndarray:
+        """See ``VectorEnv``."""
+        return self._frames.copy()
+
+    def send(self, actions: np.ndarray) -> None:
+        """See ``VectorEnv``. The step itself is done by :meth:`receive`."""
+        self._pending = actions
+
+    def receive(self) -> Step:
+        """See ``VectorEnv``."""
+        n = self.num_envs
+        reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        last: dict[int, np.ndarray] = {}
+        for i, env in enumerate(self._envs):
+            action = int(self._pending[i]) if self.action_box is None else self._pending[i].copy()
+            observation, reward[i], terminated[i], cut, _ = env.step(action)
+            truncated[i] = cut and not terminated[i]
+            self._actions[i].append(action)
+            if truncated[i]:
+                last[i] = self._to_frame(observation)
+            if terminated[i] or truncated[i]:
+                self._episodes[i] += 1
+                self._actions[i] = []
+                self._frames[i] = self._reset(i)
+            else:
+                self._frames[i] = self._to_frame(observation)
+        return Step(self._frames.copy(), reward, terminated, truncated, last)
+
+    def state(self) -> dict[str, Any]:
+        """See ``VectorEnv``."""
+        return {
+            "episodes": torch.from_numpy(self._episodes.copy()),
+            "seed": self._seed,
+            "frames": torch.from_numpy(self._frames.copy()),
+            "actions": [torch.from_numpy(np.array(actions, dtype=self._action_dtype)) for actions in self._actions],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions.
+
+        Raises:
+            EnvironmentFailedError: the replay ends at other frames than were saved.
+        """
+        self._seed = state["seed"]
+        self._episodes = state["episodes"].numpy().copy()
+        recorded = [part.numpy().astype(self._action_dtype) for part in state["actions"]]
+        self._actions = [part.tolist() if self.action_box is None else list(part) for part in recorded]
+        for i, env in enumerate(self._envs):
+            self._frames[i] = self._reset(i)
+            for action in self._actions[i]:
+                self._frames[i] = self._to_frame(env.step(action)[0])
+            if not np.array_equal(self._frames[i], state["frames"][i].numpy()):
+                raise EnvironmentFailedError(
+                    f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
+                    "seed lead to other frames. It is not deterministic after reset(seed), or its "
+                    "version differs"
+                )
+
+    def close(self) -> None:
+        """See ``VectorEnv``."""
+        for env in self._envs:
+            env.close()
+
+
+def _actions_of(space: Any) -> tuple[int, Box | None]:
+    """How many actions, and their box where they are vectors."""
+    if type(space).__name__ == "Discrete":
+        return int(space.n), None
+    if type(space).__name__ == "Box" and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+        return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
+    raise EnvironmentFailedError(f"expected discrete actions or vectors of floats, got {space}")
+
+
+def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
+    import gymnasium
+
+    def make() -> Any:
+        try:
+            return gymnasium.make(name, **kwargs)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise MissingExtraError(
+                f"environment {name!r} needs a package that is not installed: {error}. LunarLander and its "
+                "kind: pip install '.[box2d]' (needs no compiler)"
+            ) from error
+        except gymnasium.error.Error as error:
+            raise UnknownNameError(f"Gymnasium has no environment {name!r}: {error}") from error
+
+    return make
+
+
+def _image(observation: Any) -> np.ndarray:
+    array = np.asarray(observation)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.dtype != np.uint8:
+        raise EnvironmentFailedError(f"expected uint8 images [height, width, channels], got {array.dtype} {array.shape}")
+    return array
+
+
+def _vector(observation: Any) -> np.ndarray:
+    return np.array(observation, dtype=np.float32)
+
+
+def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
+    try:
+        import ale_py
+    except ImportError as error:
+        raise MissingExtraError(f"ALE cannot be imported ({error}): pip install 'cosearch[atari]'") from error
+    import gymnasium
+
+    gymnasium.register_envs(ale_py)
+    from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+
+    raw = _gymnasium_maker(f"ALE/{game}-v5", frameskip=1)
+    return ReplayedEnvs(
+        lambda: FrameStackObservation(AtariPreprocessing(raw()), 4),
+        lambda o: np.ascontiguousarray(np.asarray(o).transpose(1, 2, 0)),
+        options,
+    )
+
+
+def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
+    make = _gymnasium_maker(game)
+    probe = make()
+    frames, actions = probe.observation_space, probe.action_space
+    probe.close()
+    try:
+        _actions_of(actions)
+    except EnvironmentFailedError as error:
+        raise ConfigError(f"gym:{game}: {error}") from error
+    dimensions = len(getattr(frames, "shape", None) or ())
+    if getattr(frames, "dtype", None) == np.uint8 and dimensions in (2, 3):
+        return ReplayedEnvs(make, _image, options)
+    if type(frames).__name__ == "Box" and dimensions == 1:
+        return ReplayedEnvs(make, _vector, options)
+    raise ConfigError(
+        f"gym:{game} has observations {frames}, expected uint8 images [height, width, channels] or a Box of one "
+        "dimension; a wrapper of yours, registered under an id of its own, can make it such"
+    )
+
+
+ENVIRONMENTS.register(
+    EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True)
+)
+GYM_RUN = {  # small networks on vectors, dense rewards: few environments, many epochs, float32; close to PPO's own settings
+    "env.num_envs": 16,
+    "rl.rollout_steps": 128,
+    "rl.epochs": 10,
+    "rl.minibatch": 128,
+    "rl.micro_batch": 128,
+    "rl.lr": 1e-3,
+    "rl.gamma": 0.98,
+    "rl.value_weight": 0.5,
+    "rl.entropy_weight": 0.0,
+    "rl.max_grad_norm": 0.5,
+    "rl.bf16": False,
+}
+ENVIRONMENTS.register(
+    EnvFamily(
+        "gym",
+        "any Gymnasium id: images or vectors, discrete or continuous actions",
+        GYM_EXAMPLES,
+        _make_gym,
+        True,
+        teacher=GYM_RUN,
+        run=GYM_RUN,
+    )
+)

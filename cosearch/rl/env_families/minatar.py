@@ -1,0 +1,125 @@
+"""MinAtar (Young & Tian 2019, arXiv 1903.03176), its games stepped directly, without a stack of wrappers around each.
+
+The games are used as the ``minatar`` package's Gymnasium entries ``-v1`` use them: the minimal set of actions, sticky actions
+with probability 0.1, the difficulty ramp on. Trajectories equal those entries' (a test plays both).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cosearch.rl.env_families.gym import ReplayedEnvs
+from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
+from latency_tables.errors import MissingExtraError
+
+MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+
+
+class Discrete:
+    """Actions ``0 .. n - 1``.
+
+    Args:
+        n: how many.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+class Game:
+    """One game, with the methods of a Gymnasium environment that resetting and replaying use.
+
+    Args:
+        environment: ``minatar.Environment``.
+        name: of the game.
+    """
+
+    def __init__(self, environment: Any, name: str) -> None:
+        self.game = environment(name)
+        self.actions = self.game.minimal_action_set()
+        self.action_space = Discrete(len(self.actions))
+
+    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """The first state of the episode that ``seed`` begins."""
+        self.game.last_action = 0  # sticky actions repeat it, across episodes too
+        self.game.random.seed(seed)  # as ``game.seed``, which makes a new generator: 70 % of the time of short episodes
+        self.game.env.random = self.game.random
+        self.game.reset()
+        return self.game.state(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step, as Gymnasium returns it; there is no time limit."""
+        reward, ended = self.game.act(self.actions[action])
+        return self.game.state(), reward, ended, False, {}
+
+    def close(self) -> None:
+        """Nothing is held."""
+        self.game.closed = True
+
+
+def _frame(state: np.ndarray) -> np.ndarray:
+    return np.asarray(state, dtype=np.uint8) * np.uint8(255)
+
+
+class MinAtarEnvs(ReplayedEnvs):
+    """``options.num_envs`` games.
+
+    Args:
+        name: one of :data:`MINATAR_GAMES`.
+        options: number and seed.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+
+    def __init__(self, name: str, options: EnvOptions) -> None:
+        try:
+            from minatar import Environment
+        except ImportError as error:
+            raise MissingExtraError(f"MinAtar cannot be imported ({error}): pip install 'cosearch[minatar]'") from error
+        super().__init__(lambda: Game(Environment, name), _frame, options)
+        self._none_cut = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def receive(self) -> Step:
+        """See ``VectorEnv``: no episode is truncated, and all frames are scaled at once."""
+        actions, rewards, ended = self._pending.tolist(), [], []
+        states = np.empty((self.num_envs, *self.frame_shape), dtype=np.bool_)
+        for i, env in enumerate(self._envs):
+            action = actions[i]
+            reward, over = env.game.act(env.actions[action])
+            rewards.append(reward)
+            ended.append(over)
+            self._actions[i].append(action)
+            if not over:
+                states[i] = env.game.state()
+        np.multiply(states.view(np.uint8), 255, out=self._frames)
+        terminated = np.array(ended, dtype=np.bool_)
+        for i in np.flatnonzero(terminated):
+            self._episodes[i] += 1
+            self._actions[i] = []
+            self._frames[i] = self._reset(i)
+        return Step(self._frames.copy(), np.array(rewards, dtype=np.float32), terminated, self._none_cut, {})
+
+
+TEACHER = {  # tiny frames, dense rewards: shorter rollouts, more epochs, a higher learning rate that falls
+    "network": "minatar-cnn",
+    "rl.rollout_steps": 128,
+    "rl.epochs": 4,
+    "rl.minibatch": 1024,
+    "rl.lr": 2.5e-3,
+    "rl.lr_end_fraction": 0.02,
+    "rl.gamma": 0.99,
+}
+RUN = {"objective.latency_ratio": 0.3}  # of the IMPALA-CNN's: on the Jetson no network of so small frames is down to a fifth
+ENVIRONMENTS.register(
+    EnvFamily(
+        "minatar",
+        "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)",
+        MINATAR_GAMES,
+        MinAtarEnvs,
+        teacher=TEACHER,
+        run=RUN,
+    )
+)

@@ -1,0 +1,222 @@
+"""`cosearch teacher`: PPO on a fixed network, resumable; at first with the hyper-parameters that Procgen's authors published.
+
+64 environments x 256 steps, 8 minibatches of 2,048, 3 epochs, Adam 5e-4 eps 1e-5, gamma 0.999, lambda 0.95, clip 0.2 also on
+the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020), rewards scaled by returns of discount 0.99 (the default
+of the wrapper that they used). Differs in: the learning rate is constant for the first half and then falls linearly to a fifth
+(``rl.lr_end_fraction=1`` keeps it constant, as published). A family of environments may have values of its own in their place
+(``EnvFamily.teacher``; Procgen has shorter rollouts, learned from once in smaller minibatches); KEY=VALUE words come last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cosearch.config.run import Config, resolve
+from cosearch.planning.builtins import load_builtins
+from cosearch.record.durable import one_clear_error
+from cosearch.record.rundir import RunDir
+from cosearch.rl.envs import EnvOptions, make_env, split_name
+from cosearch.rl.evaluate import Score, evaluate
+from cosearch.rl.heldout import HeldOut
+from cosearch.rl.policy import policy_of
+from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.teacher import save_teacher
+from cosearch.seeding import Streams
+from cosearch.space.network import AgentNetwork, fixed_agents
+from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.progress import Progress
+from cosearch.training.threads import set_threads
+from latency_tables.errors import RequestError, RunFolderError, UnknownNameError
+
+PUBLISHED = {
+    "rl.rollout_steps": 256,
+    "rl.epochs": 3,
+    "rl.minibatch": 2048,
+    "rl.lr": 5e-4,
+    "rl.lr_end_fraction": 0.2,
+    "rl.lr_hold_fraction": 0.5,
+    "rl.gamma": 0.999,
+    "rl.reward_gamma": 0.99,
+    "rl.value_weight": 0.5,
+    "rl.entropy_weight": 0.01,
+    "rl.max_grad_norm": 0.5,
+    "rl.clip": 0.2,
+    "rl.lam": 0.95,
+    "env.num_envs": 64,
+    "distill.teacher": "none",
+}
+SAVE_EVERY = 8  # updates between checkpoints
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """What is asked for.
+
+    Attributes:
+        env, network: names; no network: the family's own, or the first reference agent.
+        steps: environment steps.
+        seed: the one seed.
+        threads: CPU threads; 0 for all cores.
+        episodes: of the final scores.
+        train_levels: Procgen training levels.
+        test_envs: environments on held-out levels that are played beside the training, for a learning curve; 0: none.
+        values: KEY=VALUE words over the published configuration.
+    """
+
+    env: str
+    network: str
+    steps: int
+    seed: int
+    threads: int
+    episodes: int
+    train_levels: int
+    test_envs: int = 0
+    values: tuple[str, ...] = ()
+
+
+def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, progress: Progress) -> dict[str, Any]:
+    """Train, score on test and training levels, write the teacher file.
+
+    Args:
+        request: what to train.
+        out: the JSON file; the weights go beside it.
+        runs: folder of the run folders.
+        command: the command line, for the record.
+        progress: display.
+
+    Returns:
+        The provenance that was written.
+
+    Raises:
+        RequestError: ``out`` is not a .json file.
+        UnknownNameError: no such network for these frames.
+        RunFolderError: the run folder belongs to another request.
+    """
+    load_builtins()
+    if out.suffix != ".json":
+        raise RequestError(f"--out must be a .json file (the weights go beside it), got {out}")
+    with one_clear_error(out.parent):  # now, not after hours of training
+        out.parent.mkdir(parents=True, exist_ok=True)
+    set_threads(request.threads)
+    family, _ = split_name(request.env)
+    request = replace(request, network=request.network or family.teacher.get("network", ""))
+    config = teacher_config(request)
+    probe = make_env(request.env, EnvOptions(1, 0))
+    networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
+    probe.close()
+    if not request.network:
+        request = replace(request, network=next(iter(networks)))
+    if request.network not in networks:
+        raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
+    run = _open(request, Path(runs), command)
+    streams = Streams(request.seed)
+    network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy)
+    with run.lock():
+        training = _train(run, config, request, network, streams, progress)
+    scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}
+    provenance = {
+        "command": command,
+        "seed": request.seed,
+        "steps": training.step,
+        "train_levels": request.train_levels,
+        "score_mean": scores["test"].mean,
+        "score_ci95": list(scores["test"].ci95),
+        "episodes": len(scores["test"].returns),
+        "score_train_mean": scores["train"].mean,
+        "score_train_ci95": list(scores["train"].ci95),
+    }
+    save_teacher(
+        out,
+        network,
+        env=request.env,
+        description=f"{request.network}, PPO",
+        gamma=config.rl.discount,
+        reward_std=training.collector.scale.std,
+        provenance=provenance,
+    )
+    return {"teacher": str(out), **provenance}
+
+
+def teacher_config(request: TeacherRequest) -> Config:
+    """The configuration of a teacher's training: published values, then the family's, then the request's words.
+
+    Raises:
+        ConfigError: an unknown key or a value out of its range.
+        UnknownNameError: no such environment.
+    """
+    family, _ = split_name(request.env)
+    values = {**PUBLISHED, **{key: value for key, value in family.teacher.items() if "." in key}}
+    words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels, "threads": request.threads}
+    return resolve(overrides=[*words, *request.values], options=fixed)
+
+
+def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:
+    name = f"teacher-{request.env.replace(':', '-')}-{request.network}-s{request.seed}"
+    if not (runs / name).exists():
+        return RunDir.create(runs, name, {"command": command, "request": asdict(request)})
+    run = RunDir.open(runs / name)
+    if run.record.get("request") != json.loads(json.dumps(asdict(request))):
+        raise RunFolderError(
+            f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
+        )
+    return run
+
+
+def _train(
+    run: RunDir, config: Config, request: TeacherRequest, network: AgentNetwork, streams: Streams, progress: Progress
+) -> Training:
+    subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=compute_device(config.compute))
+    training = Training(config, subject, streams, None, total_steps=request.steps)
+    held_out = None
+    if request.test_envs:
+        options = EnvOptions(request.test_envs, streams.derive("env", 1), train_levels=request.train_levels, test=True)
+        held_out = HeldOut(make_env(request.env, options), streams.torch("eval"))
+    saved = run.load_checkpoint()
+    if saved is not None:
+        training.restore(saved["training"])
+        if held_out is not None:
+            held_out.restore(saved["held_out"])
+        streams.load_state_dict(saved["streams"])
+    before, started = saved.get("wall_s", 0.0) if saved else 0.0, time.perf_counter()
+    run.truncate_metrics(training.step, "teacher")
+    progress.stage("teacher", request.steps, training.step)
+    try:
+        while not training.finished:
+            values = training.advance()
+            if held_out is not None:
+                held_out.play(subject.actors()[0], config.rl.rollout_steps)
+                values["score_eval"] = held_out.score
+            wall_s = before + time.perf_counter() - started
+            line = {"stage": "teacher", "wall_s": round(wall_s, 3), **values}
+            run.append_metrics(line)
+            progress.update(line)
+            if training.step // training.steps_per_update % SAVE_EVERY == 0 or training.finished:
+                state = {"training": training.state(), "streams": streams.state_dict(), "wall_s": wall_s}
+                run.save_checkpoint({**state, **({"held_out": held_out.state()} if held_out else {})}, training.step)
+    finally:
+        training.close()
+        if held_out is not None:
+            held_out.close()
+    return training
+
+
+def _score(network: AgentNetwork, config: Config, request: TeacherRequest, levels: str) -> Score:
+    streams = Streams(request.seed)
+    env = make_env(
+        request.env,
+        EnvOptions(
+            min(64, request.episodes), streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test"
+        ),
+    )
+    network.cpu().eval()
+    try:
+        return evaluate(network, env, request.episodes, torch.Generator().manual_seed(streams.derive("eval", 1)))
+    finally:
+        env.close()

@@ -1,0 +1,128 @@
+"""The training of one candidate: with streams of its own, here or in a worker process, from its own weights or shared ones.
+
+A candidate's random numbers depend on the run's seed and on its index alone. So which process trains it, and beside which others,
+changes nothing in its result.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosearch.config.run import Config, config_from_dict, config_to_dict
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import make_space
+from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.teacher import Teacher, find_teacher
+from cosearch.seeding import Streams, derived_seed
+from cosearch.space.derive import derive
+from cosearch.space.space import Architecture
+from cosearch.space.supernet import SuperNet
+from cosearch.training.algorithms import as_trained, learning_rate, make_training
+from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.workers import Send
+
+
+def candidate_streams(seed: int, index: int) -> Streams:
+    """The random streams of candidate ``index`` in the run with this seed."""
+    return Streams(derived_seed(seed, f"candidate:{index}", 63))
+
+
+def candidate_training(config: Config, network: nn.Module, streams: Streams, teacher: Teacher | None, steps: int) -> Training:
+    """The training of one candidate, at a constant learning rate.
+
+    Args:
+        config: of the run.
+        network: the candidate's.
+        streams: see :func:`candidate_streams`.
+        teacher: its labels are distilled; None for none.
+        steps: the candidate's environment steps.
+    """
+    device = compute_device(config.compute)
+    lr = learning_rate(config)
+    subject = NetworkSubject(network, lr=lr, bf16=config.rl.bf16, device=device)
+    return make_training(config, subject, streams, teacher, total_steps=steps, lr=(lr, lr))
+
+
+class WeightBank:
+    """A supernet whose weights are learned along the proposed paths: candidates start from it and give back what they learned.
+
+    Args:
+        supernet: the shared weights.
+    """
+
+    def __init__(self, supernet: SuperNet) -> None:
+        self.supernet = supernet
+
+    def weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The shared weights of an architecture's derived network, copied."""
+        return derive(architecture, torch.Generator().manual_seed(0), self.supernet).state_dict()
+
+    def keep(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
+        """Take over a derived network's weights along its path."""
+        network = derive(architecture, torch.Generator().manual_seed(0), self.supernet)
+        network.load_state_dict(weights)
+        self.supernet.copy_from(architecture, network.blocks, network.ends)
+
+
+def candidate_job(
+    config: Config, index: int, choices: list[int], steps: int, weights: dict[str, Tensor] | None
+) -> dict[str, Any]:
+    """What a worker process needs to train a candidate.
+
+    Args:
+        config: of the run.
+        index, choices, steps: of the candidate.
+        weights: to start from; None: its own.
+    """
+    return {
+        "config": config_to_dict(config),
+        "index": index,
+        "choices": choices,
+        "steps": steps,
+        "weights": None if weights is None else packed(weights),
+    }
+
+
+def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
+    """Train one candidate in a worker process, with one thread.
+
+    Args:
+        job: see :func:`candidate_job`.
+        send: gets the metrics of each update.
+
+    Returns:
+        ``score``, ``env_steps`` and ``weights``, packed.
+    """
+    load_builtins()
+    config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
+    architecture = make_space(config).architecture(job["choices"])
+    record = find_teacher(config.distill.teacher, config.env.name)
+    teacher = None if record is None else Teacher(record, device=compute_device(config.compute), bf16=config.rl.bf16)
+    streams = candidate_streams(config.seed, job["index"])
+    network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
+    if job["weights"] is not None:
+        network.load_state_dict(unpacked(job["weights"]))
+    training = candidate_training(config, network, streams, teacher, job["steps"])
+    try:
+        training.run(send)
+    finally:
+        training.close()
+    return {"score": training.collector.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict())}
+
+
+def packed(weights: Mapping[str, Tensor]) -> bytes:
+    """Weights as bytes: tensors themselves would go through memory that is shared with a process that may die."""
+    buffer = io.BytesIO()
+    torch.save(dict(weights), buffer)
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> dict[str, Tensor]:
+    """The weights that :func:`packed` packed."""
+    return torch.load(io.BytesIO(content), weights_only=True)

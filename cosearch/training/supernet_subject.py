@@ -1,0 +1,199 @@
+"""The supernet with its strategy and its cost, as the thing that is trained: one or two levels, two optimisers."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cosearch.cost.objective import DualPenalty
+from cosearch.cost.table_cost import TableCost
+from cosearch.rl.optimiser import WeightAdam
+from cosearch.rl.rollout import Forward
+from cosearch.rl.subject import clip_and_check, mixed_precision
+from cosearch.space.derive import discretise
+from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
+from cosearch.strategies.budgeted import multiplier
+
+
+class SuperNetSubject:
+    """A supernet that learns its weights and its architecture from the same rollouts.
+
+    Args:
+        supernet: the shared weights.
+        strategy: the architecture logits.
+        penalties: one (cost, penalty) for each target.
+        paths: paths of one rollout.
+        fresh: a new path for each minibatch of the update; else the path that acted.
+        lr: Adam learning rate of the weights.
+        bf16: autocast to bfloat16.
+        device: where to train.
+        warmup: progress below which only weights learn, 0..1.
+        warmup_factor: the first target bounds the sampled distribution exactly, this many times looser during the warm-up;
+            None: it is a penalty in the loss instead.
+    """
+
+    def __init__(
+        self,
+        supernet: SuperNet,
+        strategy: GradientStrategy,
+        penalties: list[tuple[TableCost, DualPenalty]],
+        *,
+        paths: int,
+        fresh: bool,
+        lr: float,
+        bf16: bool,
+        device: torch.device,
+        warmup: float,
+        warmup_factor: float | None = None,
+    ) -> None:
+        self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
+        self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
+        self._drawing = threading.Lock()
+        self._drawn: Any = None  # the path of this minibatch, None until its first forward pass
+        self.optimiser = WeightAdam(supernet.parameters(), lr)
+        self.held_out = isinstance(strategy, BilevelStrategy)
+        self._run = self._fast = mixed_precision(self.supernet, device, bf16)
+        self._precise = mixed_precision(self.supernet, device, False)
+        self._learns_architecture = warmup == 0.0
+        self.warmup_factor, self.beta = warmup_factor, 0.0
+
+    @property
+    def network(self) -> SuperNet:
+        """The module whose weights learn."""
+        return self.supernet
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the weights."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def set_progress(self, progress: float) -> None:
+        """Temperature and warm-up follow the progress 0..1 of the search."""
+        self.strategy.anneal(progress)
+        self._learns_architecture = progress >= self.warmup
+        if self.warmup_factor is not None and self.penalties:
+            self._hold_target(1.0 if self._learns_architecture else self.warmup_factor)
+
+    def _hold_target(self, factor: float) -> None:
+        cost, penalty = self.penalties[0]
+        rows = cost.candidate_costs()
+        space = self.supernet.space
+        self.beta = multiplier(self.strategy.scores(), rows, cost.base, factor * penalty.target.bound, space.groups, space.zeros)
+        self.strategy.set_tilt([[self.beta * value for value in row] for row in rows])
+
+    @property
+    def _in_loss(self) -> list[tuple[TableCost, DualPenalty]]:
+        return self.penalties if self.warmup_factor is None else self.penalties[1:]
+
+    def actors(self) -> list[Forward]:
+        """See ``Subject``: one sampled path each. With gradients it is the minibatch's path, its weights computed anew."""
+
+        def actor(path: Any) -> Forward:
+            def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
+                if not torch.is_grad_enabled():
+                    return self._run(frames, path)
+                with self._drawing:  # whichever lane comes first draws for all
+                    if self._drawn is None:
+                        self._drawn = self.strategy.sample() if self.fresh else path
+                return self._run(frames, self.strategy.weighted(self._drawn) if self._learns_architecture else self._drawn)
+
+            return forward
+
+        return [actor(self.strategy.sample()) for _ in range(self.paths)]
+
+    def extra_loss(self) -> Tensor | None:
+        """See ``Subject``: the penalties of the expected costs, unless they stand on the held-out loss."""
+        return None if self.held_out else self._penalty()
+
+    def _penalty(self) -> Tensor | None:
+        if not self._in_loss or not self._learns_architecture:
+            return None
+        probabilities = self.strategy.probabilities()
+        return torch.stack([penalty.loss(cost.expected(probabilities)) for cost, penalty in self._in_loss]).sum()
+
+    def step_architecture(self, train: Backward, held_out: Backward) -> None:
+        """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables."""
+        if not self._learns_architecture:
+            return
+
+        def penalised() -> float:
+            loss, penalty = held_out(), self._penalty()
+            if penalty is not None:
+                penalty.backward()
+                loss += float(penalty.detach())
+            return loss
+
+        self._run, self._drawn = self._precise, None
+        try:
+            lr = self.optimiser.param_groups[0]["lr"]
+            self.strategy.step_architecture(train, penalised, list(self.supernet.parameters()), lr)
+        finally:
+            self._run = self._fast
+        self._raise_duals()
+
+    def _raise_duals(self) -> None:
+        with torch.no_grad():
+            probabilities = self.strategy.probabilities()
+            for cost, penalty in self._in_loss:
+                penalty.update(float(cost.expected(probabilities)))
+
+    def zero_grad(self) -> None:
+        """See ``Subject``."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.strategy.zero_grad()
+        self._drawn = None
+
+    def step(self, max_grad_norm: float, loss: float) -> float:
+        """See ``Subject``: both optimisers, then the dual variables."""
+        norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
+        self.optimiser.step()
+        if self._learns_architecture and not self.held_out:
+            self.strategy.step(self._drawn, loss)
+            self._raise_duals()
+        return norm
+
+    def see(self, frames: Tensor) -> None:
+        """See ``Trainable``: the statistics of vectors ``[time, envs, features]``, shared by all paths."""
+        self.supernet.ends.see(frames)
+
+    def metrics(self) -> dict[str, Any]:
+        """The strategy's, and expected and most-likely cost."""
+        values = self.strategy.metrics()
+        with torch.no_grad():
+            probabilities = self.strategy.probabilities()
+            best = discretise(self.supernet.space, [p.tolist() for p in probabilities])
+            for cost, penalty in self.penalties:
+                if cost.metric == "latency_s":
+                    values |= {
+                        "latency_expected_s": float(cost.expected(probabilities)),
+                        "latency_argmax_s": cost.exact(best),
+                        "cost_multiplier": penalty.multiplier if self.warmup_factor is None else self.beta * penalty.target.bound,
+                    }
+                else:
+                    values["energy_expected_j"] = float(cost.expected(probabilities))
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """Weights, optimiser, strategy, dual variables."""
+        weights = copy.deepcopy({"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()})
+        return {
+            **weights,
+            "strategy": self.strategy.state(),
+            "multipliers": [penalty.multiplier for _, penalty in self.penalties],
+            "learns": self._learns_architecture,
+            "beta": self.beta,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given
+        self.strategy.restore(state["strategy"])
+        for (_, penalty), weight in zip(self.penalties, state["multipliers"]):
+            penalty.multiplier = weight
+        self._learns_architecture, self.beta = state["learns"], state["beta"]

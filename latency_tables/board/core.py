@@ -1,0 +1,224 @@
+"""The measuring core on a board: requests in on stdin, one JSON line a result out on stdout, log on stderr.
+
+A request is a 4-byte big-endian length, a JSON object of that length, and ``payload`` further bytes (the model). It is
+started by ``remote`` over a pipe or SSH, listens nowhere and ends with its input. It knows nothing of tables: the host
+chooses what to visit and in which order, so a lost connection loses at most the visits under way.
+Needs numpy and the runtime; Python 3.8 syntax.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TextIO
+
+from latency_tables.board.sensors import average_power_w, find_power_source, fingerprint, machine_state, read_text
+from latency_tables.board.timing import VisitPlan, paced, visit
+from latency_tables.errors import CosearchError
+
+MAX_REQUEST_BYTES = 2**20
+MAX_MODEL_BYTES = 2**28
+
+
+class Agent:
+    """Holds the loaded models of one connection."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Any] = {}
+        self.threads = 1
+        self.runtime = "onnxruntime"
+        self.settings: dict[str, Any] = {}
+
+    def answer(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        """The answers to one request; the last one has ``end`` true."""
+        verbs = {
+            "hello": self._hello,
+            "load": self._load,
+            "visit": self._visit,
+            "paced": self._paced,
+            "energy": self._energy,
+            "state": self._state,
+            "drop": self._drop,
+        }
+        verb: Callable | None = verbs.get(request.get("verb", ""))
+        if verb is None:
+            yield {"error": f"unknown verb {request.get('verb')!r}; known: {', '.join(sorted(verbs))}"}
+        else:
+            yield from verb(request, payload)
+        yield {"end": True}
+
+    def _hello(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        self.threads = int(request.get("threads", 1))
+        self.runtime = request.get("runtime", "onnxruntime")
+        self.settings = {name: request[name] for name in ("provider", "nchw") if name in request}
+        fixed = {
+            "nice": _be_nice(int(request["nice"])) if "nice" in request else None,
+            "cores": _pin(self.threads) if request.get("pin") else None,
+        }
+        version, providers = self._versions()
+        source, rail = find_power_source()
+        yield {
+            "fingerprint": fingerprint(),
+            "runtime_version": version,
+            "providers": providers,
+            "settings": fixed,
+            "power": None if source is None else source.name,
+            "power_reason": rail,
+            "state": machine_state(),
+        }
+
+    def _versions(self) -> tuple[str, list[str]]:
+        if self.runtime != "onnxruntime":
+            from latency_tables.board.compilers import runtime_version
+
+            return runtime_version(self.runtime), []
+        from latency_tables.board.runners import import_onnxruntime
+
+        ort = import_onnxruntime()
+        return ort.__version__, ort.get_available_providers()
+
+    def _runner(self, payload: bytes) -> Callable[[], Any]:
+        if self.runtime != "onnxruntime":
+            from latency_tables.board.compilers import make_runner
+
+            return make_runner(self.runtime, payload, threads=self.threads)
+        from latency_tables.board.runners import OnnxRunner
+
+        return OnnxRunner(payload, threads=self.threads, **self.settings)
+
+    def _load(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        name = request["id"]
+        try:
+            runner = self._runner(payload)
+            runner()
+        except (CosearchError, RuntimeError, ValueError) as error:
+            yield {"id": name, "error": str(error)[:500]}
+            return
+        self.models[name] = runner
+        yield {"id": name, "graph": getattr(runner, "graph", {})}
+
+    def _visit(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        plan = VisitPlan(**request.get("plan", {}))
+        for name in request["ids"]:
+            if name not in self.models:
+                yield {"id": name, "unknown": True}
+                continue
+            seen = visit(self.models[name], plan, threads=self.threads, sentinel=self.models.get(request.get("sentinel")))
+            yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
+
+    def _paced(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        for name in request["ids"]:
+            if name not in self.models:
+                yield {"id": name, "unknown": True}
+                continue
+            seen = paced(self.models[name], period_s=float(request["period_s"]), seconds=float(request["seconds"]))
+            yield {"id": name, "paced": seen.to_dict()}
+
+    def _energy(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        source, reason = find_power_source(request.get("root", "/"))
+        for name in request["ids"]:
+            if name not in self.models:
+                yield {"id": name, "unknown": True}
+            elif source is None:
+                yield {"id": name, "energy_j": None, "reason": reason}
+            else:
+                yield {"id": name, **_energy_of(source, self.models[name], float(request["seconds"]))}
+
+    def _state(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        yield {"state": machine_state()}
+
+    def _drop(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+        for name in request["ids"]:
+            self.models.pop(name, None)
+        yield {"models": len(self.models)}
+
+
+def _energy_of(source: Any, call: Callable[[], Any], seconds: float) -> dict[str, Any]:
+    before = average_power_w(source, lambda: time.sleep(0.01), seconds / 2)
+    busy = average_power_w(source, call, seconds)
+    after = average_power_w(source, lambda: time.sleep(0.01), seconds / 2)
+    if before is None or busy is None or after is None:
+        return {"energy_j": None, "reason": "the sensor stopped answering"}
+    idle_w = (before["power_w"] + after["power_w"]) / 2
+    above_w = busy["power_w"] - idle_w
+    if above_w <= 0:
+        return {"energy_j": None, "reason": f"power under load ({busy['power_w']:.3f} W) is not above idle ({idle_w:.3f} W)"}
+    return {
+        "energy_j": above_w * busy["window_s"] / busy["calls"],
+        "idle_w": idle_w,
+        "power_w": busy["power_w"],
+        "samples": busy["samples"],
+        "calls": busy["calls"],
+    }
+
+
+def _be_nice(level: int) -> int | None:
+    try:
+        return os.nice(level - os.nice(0))
+    except OSError:
+        return None  # not allowed; the header records that it was not fixed
+
+
+def _pin(threads: int) -> list | None:
+    """Pin to the cores that were least busy during a fifth of a second; None where that is not possible."""
+
+    def idle() -> dict[int, float]:
+        lines = [
+            line.split() for line in (read_text("/proc/stat") or "").splitlines() if line.startswith("cpu") and line[3].isdigit()
+        ]
+        return {int(parts[0][3:]): float(parts[4]) for parts in lines}
+
+    try:
+        allowed = os.sched_getaffinity(0)
+        before = idle()
+        time.sleep(0.2)
+        gained = {core: value - before[core] for core, value in idle().items() if core in allowed and core in before}
+        chosen = sorted(sorted(gained, key=lambda core: -gained[core])[:threads])
+        if not chosen:
+            return None
+        os.sched_setaffinity(0, chosen)
+        return chosen
+    except (OSError, AttributeError, KeyError):
+        return None
+
+
+def serve(requests: BinaryIO, answers: TextIO) -> None:
+    """Answer requests until the input ends."""
+    agent = Agent()
+    while True:
+        head = requests.read(4)
+        if len(head) < 4:
+            return
+        size = struct.unpack(">I", head)[0]
+        if size > MAX_REQUEST_BYTES:
+            answers.write(json.dumps({"error": "request too long", "end": True}) + "\n")
+            answers.flush()
+            return
+        text = requests.read(size)
+        if len(text) < size:
+            return  # the connection was cut
+        request = json.loads(text)
+        count = int(request.get("payload", 0))
+        if not 0 <= count <= MAX_MODEL_BYTES:
+            return
+        payload = requests.read(count)
+        if len(payload) < count:
+            return
+        for answer in agent.answer(request, payload):
+            answers.write(json.dumps(answer, sort_keys=True) + "\n")
+            answers.flush()
+
+
+def main() -> None:
+    """Serve this process's stdin; whatever a library prints goes to stderr and not between the answers."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

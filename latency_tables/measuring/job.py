@@ -1,0 +1,242 @@
+"""One measurement from request to table file: what ``python -m latency_tables measure`` does, as a function.
+
+Either a whole work list makes a new table, or single operations are added to an existing one. An interrupted job leaves
+``FILE.journal`` behind, and the same request goes on from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from latency_tables.errors import RequestError, TableError
+from latency_tables.measuring.compose import compose_table
+from latency_tables.measuring.journal import Journal
+from latency_tables.measuring.loop import Measurer, Settings
+from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
+from latency_tables.measuring.remote import Target
+from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
+from latency_tables.schema import TableFile, read_table, write_table
+from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
+
+SECONDS_A_VISIT = 0.05
+RUNTIMES = ("onnxruntime", "torch", "tvm")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        out: the table file.
+        device, description: name and words for the header; the description defaults to what the machine says.
+        worklists: shipped names or files; the networks of the first one calibrate and certify.
+        keys: if given, only these operations, added to the table at ``out``.
+        runtime, dtype, batch: part of the table's identity.
+        provenance: ``measured``, or ``synthetic`` under emulation.
+        again: replace an existing table.
+        energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
+        period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
+        paced_seconds: so long for each network.
+        target, settings: where and how.
+    """
+
+    out: Path
+    device: str = "this"
+    description: str = ""
+    worklists: tuple[str, ...] = ("chain", "references")
+    keys: tuple[str, ...] = ()
+    runtime: str = "onnxruntime"
+    dtype: str = "float32"
+    batch: int = 1
+    provenance: str = "measured"
+    again: bool = False
+    energy_seconds: float = 2.0
+    period_s: float | None = None
+    paced_seconds: float = 1.0
+    target: Target = field(default_factory=Target)
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.runtime not in RUNTIMES:
+            faults.append(f"runtime must be one of {', '.join(RUNTIMES)}, got {self.runtime!r}")
+        if self.dtype not in DTYPE_BYTES:
+            faults.append(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {self.dtype!r}")
+        if self.provenance not in ("measured", "synthetic"):
+            faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
+        if self.batch < 1 or self.settings.threads < 1:
+            faults.append(f"batch and threads must be at least 1, got {self.batch} and {self.settings.threads}")
+        if self.target.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
+            faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
+        if self.period_s is not None and not 0 < self.period_s <= 10:
+            faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
+        if not self.device or "/" in self.device:
+            faults.append(f"device must be a name without slashes, got {self.device!r}")
+        if faults:
+            raise RequestError("; ".join(faults))
+
+    def work(self) -> WorkList:
+        """The operations and networks to measure.
+
+        Raises:
+            TableError: the work list is not valid, or a key is not an operation.
+        """
+        if self.keys:
+            ops = [OpSpec.from_key(key) for key in self.keys]
+            wrong = [op.key for op in ops if op.dtype != self.dtype or op.batch != self.batch]
+            if wrong:
+                raise RequestError(
+                    f"{wrong[0]} is not of dtype {self.dtype} and batch {self.batch}; give --dtype and --batch as in the key"
+                )
+            return make_worklist("single operations", ops, [])
+        lists = [load_worklist(name) for name in self.worklists]
+        return join_worklists(lists).cast(dtype=self.dtype, batch=self.batch)
+
+    def plan(self) -> MeasurePlan:
+        """All models to time."""
+        return make_plan(self.work(), seed=self.settings.seed)
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """What a request would do: models, rows, networks and expected time."""
+    plan = request.plan()
+    base_s = SECONDS_A_VISIT * sum(request.settings.least_visits(name) for name in plan.builders)
+    if request.period_s is not None:
+        base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
+    return {
+        "device": request.device,
+        "host": request.target.host or request.target.tracker or "this machine",
+        "runtime": request.runtime,
+        "dtype": request.dtype,
+        "threads": request.settings.threads,
+        "batch": request.batch,
+        "rows": len(plan.rows),
+        "models": len(plan.builders),
+        "calibration_networks": len(plan.calibration),
+        "certificate_networks": len(plan.certificate),
+        "expected_s_at_least": round(base_s, 1),
+        "expected_s_at_most": round(max(base_s, request.settings.budget_s) + base_s / 2, 1),
+        "out": str(request.out),
+    }
+
+
+def run(
+    request: Request, *, progress: Callable[[int, int, str], None] = lambda done, total, text: None, command: str = ""
+) -> TableFile:
+    """Measure and write the table; resumes an interrupted run of the same request.
+
+    Raises:
+        TableError: a table is there already, or another measurement's journal, or the table to add to does not fit.
+        RequestError: another process measures into the same file.
+        MeasurementError: the measurement failed; what was measured is kept.
+    """
+    out = request.out
+    request.work()
+    existing = _existing(request)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(out) + ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            table = _measure(request, progress, command)
+            if existing is not None:
+                table = _merged(existing, table)
+            write_table(out, table)
+            Path(str(out) + ".journal").unlink()
+    except Timeout as error:
+        raise RequestError(f"another process is measuring into {out}; wait for it or choose another file") from error
+    Path(str(out) + ".lock").unlink(missing_ok=True)
+    return table
+
+
+def _existing(request: Request) -> TableFile | None:
+    if request.keys:
+        existing = read_table(request.out)
+        device = existing.header["device"]
+        asked = (request.device, request.runtime, request.dtype, request.settings.threads)
+        have = tuple(device[name] for name in ("name", "runtime", "dtype", "threads"))
+        if asked != have or existing.header["provenance"] != request.provenance:
+            raise TableError(
+                f"{request.out} is a {existing.header['provenance']} table of {have}, "
+                f"asked to add {request.provenance} rows of {asked}"
+            )
+        return existing
+    if request.out.exists() and not request.again and not Path(str(request.out) + ".journal").exists():
+        raise TableError(f"{request.out} is there already; give --again to replace it, or another --out")
+    return None
+
+
+def _measure(request: Request, progress: Callable[[int, int, str], None], command: str) -> TableFile:
+    plan = request.plan()
+    settings = dataclasses.asdict(request.settings)
+    for changeable in ("budget_s", "max_rounds", "min_rounds", "tolerance", "nice", "pin"):
+        settings.pop(changeable)
+    identity = {
+        "plan": plan.plan_id,
+        "device": request.device,
+        "runtime": request.runtime,
+        "dtype": request.dtype,
+        "host": request.target.host,
+        "tracker": request.target.tracker,
+        "provenance": request.provenance,
+        "settings": settings,
+    }
+    journal = Journal(Path(str(request.out) + ".journal"), identity)
+    try:
+        measurer = Measurer(plan, request.target, request.settings, journal, runtime=request.runtime, progress=progress)
+        measurer.run()
+        if request.energy_seconds > 0 and measurer.hello.get("power"):
+            _energy(measurer, request.energy_seconds)
+        if request.period_s is not None:
+            _paced(measurer, request.period_s, request.paced_seconds)
+        words = request.description or _words(measurer.hello.get("fingerprint", {}))
+        device = Device(request.device, words, request.runtime, request.dtype, request.settings.threads)
+        return compose_table(measurer, device, space=request.work().space, command=command, provenance=request.provenance)
+    finally:
+        journal.close()
+
+
+def _energy(measurer: Measurer, seconds: float) -> None:
+    needed = {EMPTY} | {name for row in measurer.plan.rows for name in (row.more, row.less)}
+    networks = {name for name, _ in (*measurer.plan.calibration, *measurer.plan.certificate)}
+    measurer.extra("energy", sorted((needed | networks) - {""} - set(measurer.journal.failed)), seconds=seconds)
+
+
+def _paced(measurer: Measurer, period_s: float, seconds: float) -> None:
+    networks = [name for name, _ in (*measurer.plan.calibration, *measurer.plan.certificate)]
+    measurer.extra("paced", [n for n in networks if n not in measurer.journal.failed], period_s=period_s, seconds=seconds)
+
+
+def _words(fingerprint: dict[str, Any]) -> str:
+    model = (
+        fingerprint.get("model")
+        or f"{fingerprint.get('cores')} {'virtual ' * bool(fingerprint.get('virtual'))}cores, "
+        f"{fingerprint.get('machine')}, {fingerprint.get('cpu')}"
+    )
+    isa = ", ".join(name for name in fingerprint.get("isa", []))
+    return f"{model}{f' ({isa})' if isa else ''}"
+
+
+def _merged(existing: TableFile, added: TableFile) -> TableFile:
+    for field_name in ("version", "provider", "nchw"):
+        old, new = existing.header.get("software", {}).get(field_name), added.header["software"][field_name]
+        if old != new:
+            raise TableError(
+                f"the table was made with software.{field_name} {old!r}, these rows with {new!r}; measure the whole table again"
+            )
+    old_host, new_host = existing.header.get("host", {}), added.header["host"]
+    changed = [name for name in ("machine", "cpu", "model", "cores", "serial_sha256") if old_host.get(name) != new_host.get(name)]
+    if changed:
+        raise TableError(
+            f"the table was made on another machine (different: {', '.join(changed)}); measure the whole table there"
+        )
+    additions: Sequence[Any] = [
+        *existing.header.get("additions", []),
+        {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)},
+    ]
+    return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)

@@ -1,0 +1,211 @@
+"""Talks to the measuring core: in a process of its own on this machine, or on a board through the system's OpenSSH client.
+
+The core is one small zip of our own files, pushed with ``cat`` over the connection (no scp, rsync or root on the board)
+and run by the board's Python, which needs numpy and onnxruntime only. Nothing listens anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import queue
+import shlex
+import struct
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import latency_tables
+from latency_tables.errors import MeasurementError, RequestError
+
+SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+
+
+class LostBoard(MeasurementError):
+    """The connection to the measuring core ended or went silent; the measurement can go on after a new one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to measure.
+
+    Attributes:
+        host: ``user@board`` of the system's ssh configuration, or None for this machine.
+        python: the Python there.
+        folder: where the core is put there, relative to the home directory.
+        ssh_options: further options of ssh, such as ``("-p", "2222")``.
+        tracker, tracker_key: ``host:port`` of a TVM RPC tracker and the device's key there, instead of ``host``.
+        tvm_target: what TVM compiles for, as its JSON object; this processor by default.
+        compiler: what links for the board, such as ``aarch64-linux-gnu-g++``.
+    """
+
+    host: str | None = None
+    python: str = "python3"
+    folder: str = ".latency_tables"
+    ssh_options: tuple[str, ...] = field(default=())
+    tracker: str | None = None
+    tracker_key: str = "board"
+    tvm_target: dict[str, Any] | None = None
+    compiler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.host is not None and (not self.host or self.host.startswith("-") or any(c.isspace() for c in self.host)):
+            raise RequestError(f"host must look like user@board, got {self.host!r}")
+        if self.host is not None and self.tracker is not None:
+            raise RequestError("a board is reached by host or by tracker, got both")
+
+
+def core_archive() -> tuple[str, bytes]:
+    """The room ``board`` and the errors as a zip whose name holds its hash, the same bytes for the same sources."""
+    package = Path(latency_tables.__file__).parent
+    files = [package / "__init__.py", package / "errors.py", *sorted((package / "board").glob("*.py"))]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            entry = zipfile.ZipInfo(f"latency_tables/{path.relative_to(package).as_posix()}", date_time=(2020, 1, 1, 0, 0, 0))
+            archive.writestr(entry, path.read_bytes())
+        start = zipfile.ZipInfo("__main__.py", date_time=(2020, 1, 1, 0, 0, 0))
+        archive.writestr(start, "from latency_tables.board.core import main\n\nmain()\n")
+    data = buffer.getvalue()
+    return f"core-{hashlib.sha256(data).hexdigest()[:12]}.zip", data
+
+
+def only(answers: Iterable[dict[str, Any]], verb: str, where: str) -> dict[str, Any]:
+    """The one answer to a request.
+
+    Args:
+        answers: all of them.
+        verb, where: what was asked, and which board, for the message.
+
+    Raises:
+        LostBoard: there are none, or several.
+    """
+    found = list(answers)
+    if len(found) != 1:
+        raise LostBoard(f"{where} gave {len(found)} answers to {verb}, expected 1")
+    return found[0]
+
+
+class Connection:
+    """One running measuring core.
+
+    Args:
+        target: where.
+        answer_timeout_s: a silence longer than this, in seconds, counts as a lost connection.
+
+    Raises:
+        LostBoard: the core could not be started.
+    """
+
+    def __init__(self, target: Target, *, answer_timeout_s: float = 120.0) -> None:
+        self.target = target
+        self._timeout = answer_timeout_s
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._log: list[str] = []
+        command, environment = self._command()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        for stream, sink in ((self._process.stdout, self._lines.put), (self._process.stderr, self._note)):
+            threading.Thread(target=_pump, args=(stream, sink), daemon=True).start()
+
+    def _command(self) -> tuple[list[str], dict[str, str] | None]:
+        if self.target.host is None:
+            root = str(Path(latency_tables.__file__).parent.parent)
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+            environment["OMP_NUM_THREADS"] = "1"
+            return [sys.executable, "-u", "-m", "latency_tables.board.core"], environment
+        name, data = core_archive()
+        folder, path = shlex.quote(self.target.folder), shlex.quote(f"{self.target.folder}/{name}")
+        push = f"mkdir -p {folder} && cat > {path}.part && mv {path}.part {path}"
+        try:
+            done = subprocess.run([*self._ssh(), push], input=data, capture_output=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LostBoard(f"cannot reach {self.target.host} with ssh: {error}") from error
+        if done.returncode:
+            raise LostBoard(
+                f"cannot copy the measuring core to {self.target.host}: "
+                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.target.host} true"
+            )
+        run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.target.python)} -u {path}"
+        return [*self._ssh(), run], None
+
+    def _ssh(self) -> list[str]:
+        return ["ssh", *SSH_OPTIONS, *self.target.ssh_options, "--", str(self.target.host)]
+
+    def _note(self, line: str | None) -> None:
+        if line is not None:
+            self._log.append(line.rstrip())
+            del self._log[:-20]
+
+    def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Iterator[dict[str, Any]]:
+        """Send one request and give its answers as they come.
+
+        Raises:
+            LostBoard: the core ended, went silent, or answered something else than JSON.
+            MeasurementError: the core refused the request.
+        """
+        text = json.dumps({"verb": verb, "payload": len(payload), **values}).encode()
+        try:
+            self._process.stdin.write(struct.pack(">I", len(text)) + text + payload)
+            self._process.stdin.flush()
+        except (OSError, ValueError) as error:
+            raise LostBoard(self._lost()) from error
+        while True:
+            try:
+                line = self._lines.get(timeout=self._timeout)
+            except queue.Empty as error:
+                raise LostBoard(f"{self._where()} was silent for {self._timeout:g} s") from error
+            if line is None:
+                raise LostBoard(self._lost())
+            try:
+                answer = json.loads(line)
+            except ValueError as error:
+                raise LostBoard(f"{self._where()} answered something else than JSON: {line[:100]!r}") from error
+            if answer.get("end"):
+                return
+            if "error" in answer and "id" not in answer:
+                raise MeasurementError(f"{self._where()}: {answer['error']}")
+            yield answer
+
+    def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
+        """The single answer to a request; see :meth:`ask`."""
+        return only(self.ask(verb, payload, **values), verb, self._where())
+
+    def close(self) -> None:
+        """End the core; safe to call twice."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # it is gone already
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def process_id(self) -> int:
+        """Process id of the local end, for a test that kills it."""
+        return self._process.pid
+
+    def _where(self) -> str:
+        return f"the measuring core on {self.target.host or 'this machine'}"
+
+    def _lost(self) -> str:
+        log: Sequence[str] = [line for line in self._log if line][-3:]
+        return f"{self._where()} ended; its last words: {' | '.join(log) or 'none'}"
+
+
+def _pump(stream: Any, sink: Any) -> None:
+    with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            sink(line)
+    sink(None)

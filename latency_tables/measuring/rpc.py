@@ -1,0 +1,201 @@
+"""Measures TVM models on a board behind a TVM RPC tracker: compiled here for the board's target, run and timed there.
+
+The same requests as those of the measuring core (``agent``), answered through TVM's own RPC, so that the measuring loop
+knows no difference. TVM's RPC is unauthenticated and executes what it is sent: keep tracker and server on loopback and
+reach them through ``ssh -L``. Preempted samples cannot be told there, and no power is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latency_tables.board.compilers import compile_tvm, runtime_version, tvm_modules
+from latency_tables.board.timing import Visit, VisitPlan, summarise
+from latency_tables.errors import MeasurementError, RequestError
+from latency_tables.measuring.remote import LostBoard, Target, only
+
+SESSION_S = 3600
+UNKNOWN_CLEAN = 2  # more than one thread: ``summarise`` drops nothing and claims nothing about preemption
+
+
+def read_address(text: str) -> tuple[str, int]:
+    """``host:port`` as a pair.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise RequestError(f"tracker must look like 127.0.0.1:9190, got {text!r}")
+    return host, int(port)
+
+
+def read_tvm_target(text: str | None) -> dict[str, Any] | None:
+    """The board's TVM target as JSON, such as ``{"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}``.
+
+    Raises:
+        RequestError: it is no JSON object with a kind.
+    """
+    if text is None:
+        return None
+    try:
+        target = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"tvm-target must be a JSON object, got {text!r}: {error}") from error
+    if not isinstance(target, dict) or not isinstance(target.get("kind"), str):
+        raise RequestError(f'tvm-target must be a JSON object with a kind, such as {{"kind": "llvm"}}, got {text!r}')
+    return target
+
+
+class TrackerConnection:
+    """One session with a device of a TVM RPC tracker.
+
+    Args:
+        target: with ``tracker``, ``tracker_key``, ``tvm_target`` and ``compiler``.
+
+    Raises:
+        MissingExtraError: TVM is not installed here.
+        LostBoard: the tracker cannot be reached or has no such device.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._tvm, self._relax = tvm_modules()
+        host, port = read_address(str(target.tracker))
+        self._machines: dict[str, Any] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
+        self._sent = 0
+        self._threads = 1
+        try:
+            tracker = self._tvm.rpc.connect_tracker(host, port)
+            self._remote = tracker.request(target.tracker_key, session_timeout=SESSION_S)
+            self._device = self._remote.cpu(0)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise LostBoard(
+                f"no device {target.tracker_key!r} at the TVM RPC tracker {target.tracker}: {str(error)[-200:]}; "
+                f"start it on the board with: python3 -m tvm.exec.rpc_server --tracker HOST:PORT --key {target.tracker_key}"
+            ) from error
+
+    def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Iterator[dict[str, Any]]:
+        """The answers to one request, see ``agent``.
+
+        Raises:
+            LostBoard: the session ended.
+            MeasurementError: the verb needs the measuring core on the board.
+        """
+        verbs: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+            "hello": self._hello, "load": self._load, "visit": self._visit, "state": self._state, "drop": self._drop,
+        }  # fmt: skip
+        if verb not in verbs:
+            raise MeasurementError(f"TVM RPC cannot {verb}; use --host for a board with Python and the measuring core")
+        try:
+            yield from verbs[verb](payload, **values)
+        except (OSError, RuntimeError, ValueError) as error:  # whatever TVM raises descends from one of these
+            raise LostBoard(f"the TVM RPC session with {self.target.tracker_key} ended: {str(error)[-200:]}") from error
+
+    def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
+        """The single answer to a request; see :meth:`ask`."""
+        return only(self.ask(verb, payload, **values), verb, self.target.tracker_key)
+
+    def close(self) -> None:
+        """Give the device back to the tracker; safe to call twice."""
+        self._machines.clear()
+        self._remote = self._device = None
+        self._folder.cleanup()
+
+    def _hello(self, payload: bytes, *, threads: int = 1, **values: Any) -> Iterator[dict[str, Any]]:
+        self._threads = threads
+        compiled_for = self.target.tvm_target or {"kind": "llvm"}
+        fixed: int | None = threads
+        try:
+            self._remote.get_function("runtime.config_threadpool")(1, threads)
+        except (AttributeError, RuntimeError):
+            fixed = None  # the server keeps its own number of threads; the header says that it was not fixed
+        triple = str(compiled_for.get("mtriple", ""))
+        yield {
+            "fingerprint": {
+                "machine": triple.split("-")[0] or None,
+                "model": f"device {self.target.tracker_key} of a TVM RPC tracker",
+                "cpu": compiled_for.get("mcpu"),
+                "target": compiled_for,
+            },
+            "runtime_version": runtime_version("tvm"),
+            "providers": [],
+            "settings": {"threads": fixed},
+            "power": None,
+            "power_reason": "TVM RPC carries no power reading",
+            "state": {"load": None},
+        }
+
+    def _load(self, payload: bytes, *, id: str) -> Iterator[dict[str, Any]]:
+        self._sent += 1
+        name = f"model{self._sent}.so"
+        path = Path(self._folder.name) / name
+        try:
+            compiled, feed = compile_tvm(payload, threads=self._threads, target=self.target.tvm_target)
+            compiled.export_library(str(path), **self._linker())
+        except MeasurementError as error:
+            yield {"id": id, "error": str(error)[:500]}
+            return
+        self._remote.upload(str(path))
+        machine = self._relax.VirtualMachine(self._remote.load_module(name), self._device)
+        machine.set_input("main", self._tvm.runtime.tensor(feed, self._device))
+        machine.invoke_stateful("main")
+        path.unlink()
+        self._machines[id] = machine
+        yield {"id": id, "graph": {}}
+
+    def _linker(self) -> dict[str, Any]:
+        if self.target.compiler is None:
+            return {}
+        from tvm.support import cc
+
+        return {"fcompile": cc.cross_compiler(self.target.compiler)}
+
+    def outputs(self, name: str) -> list[Any]:
+        """Outputs of one run of a loaded model, as arrays."""
+        machine = self._machines[name]
+        machine.invoke_stateful("main")
+        found = machine.get_outputs("main")
+        return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
+
+    def _visit(self, payload: bytes, *, ids: list[str], sentinel: str = "", plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        wanted = VisitPlan(**plan)
+        short = replace(wanted, seconds=wanted.seconds / 4, min_samples=5)
+        for name in ids:
+            if name not in self._machines:
+                yield {"id": name, "unknown": True}
+                continue
+            before = self._time(sentinel, short).median_s if sentinel in self._machines else None
+            seen = self._time(name, wanted)
+            if before is not None:
+                seen = replace(seen, sentinel_s=(before + self._time(sentinel, short).median_s) / 2)
+            yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
+
+    def _time(self, name: str, plan: VisitPlan) -> Visit:
+        machine = self._machines[name]
+
+        def run(number: int, repeat: int) -> list[float]:
+            timed = machine.time_evaluator("invoke_stateful", self._device, number=number, repeat=repeat)
+            return [float(value) for value in timed("main").results]
+
+        one_s = max(min(run(1, plan.warmup_calls)), 1e-9)
+        inner = max(1, math.ceil(plan.min_sample_s / one_s))
+        most = max(1, int(plan.max_seconds / (one_s * inner)))
+        repeat = min(most, max(plan.min_samples, math.ceil(plan.seconds / (one_s * inner))))
+        return summarise([(value, value) for value in run(inner, repeat)], inner, threads=UNKNOWN_CLEAN)
+
+    def _state(self, payload: bytes) -> Iterator[dict[str, Any]]:
+        yield {"state": {"load": None}}
+
+    def _drop(self, payload: bytes, *, ids: list[str]) -> Iterator[dict[str, Any]]:
+        for name in ids:
+            self._machines.pop(name, None)
+        yield {"models": len(self._machines)}

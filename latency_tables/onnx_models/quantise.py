@@ -1,0 +1,69 @@
+"""Makes the int8 form of a model: static QDQ, uint8 activations, int8 weights per channel, ranges from random inputs.
+
+The QDQ form and not QOperator, which drops ReLUs that a skip connection also reads and so changes results. Ranges come
+from random inputs because a table times graphs and not accuracy; an agent is quantised with real observations.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from latency_tables.board.runners import TYPES, import_onnxruntime
+from latency_tables.errors import MeasurementError
+
+FRAMES_TO_CALIBRATE = 4
+
+
+class _RandomInputs:
+    """What the quantiser reads: one feed a call, then None."""
+
+    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next feed."""
+        return next(self._feeds, None)
+
+
+def quantise_model(model: bytes, *, seed: int = 0) -> bytes:
+    """The int8 QDQ form of a float32 ONNX model with static shapes.
+
+    Raises:
+        MeasurementError: the quantiser refuses the model.
+    """
+    ort = import_onnxruntime()
+    from onnxruntime import quantization
+    from onnxruntime.quantization import shape_inference
+
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+    feeds = [{entry.name: _random(rng, entry) for entry in session.get_inputs()} for _ in range(FRAMES_TO_CALIBRATE)]
+    level = logging.getLogger().level
+    with tempfile.TemporaryDirectory(prefix="latency-tables-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the quantiser's own advice; what it made is looked at as a graph histogram
+        plain, ready, done = (Path(folder) / name for name in ("plain.onnx", "ready.onnx", "done.onnx"))
+        plain.write_bytes(model)
+        logging.getLogger().setLevel(logging.ERROR)
+        try:
+            shape_inference.quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(ready), str(done), _RandomInputs(feeds), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+            )  # fmt: skip
+        except (ValueError, RuntimeError, TypeError, KeyError) as error:
+            raise MeasurementError(f"onnxruntime cannot quantise the model: {str(error)[:300]}") from error
+        finally:
+            logging.getLogger().setLevel(level)
+        return done.read_bytes()
+
+
+def _random(rng: np.random.Generator, entry: object) -> np.ndarray:
+    dtype = TYPES[entry.type]
+    if np.issubdtype(dtype, np.integer):
+        return rng.integers(0, 255, entry.shape).astype(dtype)
+    return rng.normal(0, 1, entry.shape).astype(dtype)

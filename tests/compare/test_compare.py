@@ -1,0 +1,302 @@
+"""Comparisons: which runs are planned, what is refused, and figures and pages from run folders that nothing was trained for."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosearch.cli.app import main
+from cosearch.compare.data import ALL, comparison
+from cosearch.compare.page import write_comparison
+from cosearch.compare.plan import planned_runs
+from cosearch.compare.plots import colours
+from cosearch.compare.runs import RECORD, begin, read_comparison
+from cosearch.planning.budget import run_steps
+from cosearch.planning.plan import make_plan
+from cosearch.record.rundir import RunDir
+from latency_tables.errors import ConfigError, RunFolderError, UnknownNameError
+
+WORDS = ("distill.teacher=none", "objective.latency_ratio=0.3", "budget.search_steps=20000", "budget.retrain_steps=0")
+TARGET_S = 2e-4
+
+
+SUMMARY = {
+    "score_mean": 1.0,
+    "score_ci95": [1.0, 1.0],
+    "latency_predicted_s": 1e-4,
+    "latency_measured_s": 1e-4,
+    "latency_target_s": TARGET_S,
+    "target_met": True,
+    "table_provenance": "estimated",
+    "wall_s": 60.0,
+    "params": 1,
+    "macs": 1,
+    "env_steps": 20480,
+}
+
+
+def plan(folder, strategies=("a3cs",), seeds=range(2), envs=("minatar:breakout",), words=WORDS, **more):
+    return planned_runs(folder, strategies, seeds, envs, words=words, **more)
+
+
+def test_random_search_comes_first_and_is_every_other_runs_control(tmp_path):
+    runs = plan(tmp_path, ("a3cs", "evolution", "a3cs"))
+    assert [run.name for run in runs] == [f"{name}-s{seed}" for name in ("random", "a3cs", "evolution") for seed in (0, 1)]
+    for run in runs:
+        assert run.config.seed == run.seed and run.config.strategy.name == run.strategy and run.config.threads == 1
+        assert run.config.control == ("" if run.strategy == "random" else str(tmp_path / f"random-s{run.seed}"))
+
+
+def test_several_tasks_are_in_the_names(tmp_path):
+    runs = plan(tmp_path, envs=("minatar:breakout", "minatar:asterix"), seeds=[3])
+    assert [run.name for run in runs] == [
+        "minatar-breakout-random-s3",
+        "minatar-asterix-random-s3",
+        "minatar-breakout-a3cs-s3",
+        "minatar-asterix-a3cs-s3",
+    ]
+    assert runs[3].config.control.endswith("minatar-asterix-random-s3")
+
+
+def test_runs_on_an_accelerator_have_the_target_of_the_first(tmp_path):
+    words = (*WORDS, "space.values.hidden=64", "objective.latency_ratio=0.5", "accel.final_evaluations=560")
+    runs = plan(tmp_path, seeds=[1, 2], words=words, options={"device": "zc706"})
+    assert {run.config.objective.latency_target_s for run in runs} == {make_plan(runs[0].config).targets[0].value}
+    own = make_plan(replace(runs[1].config, objective=replace(runs[1].config.objective, latency_target_s=None)))
+    assert own.targets[0].value != runs[1].config.objective.latency_target_s  # what it would have had by itself
+    assert all(run.config.objective.latency_target_s is None for run in plan(tmp_path))  # a table gives one to all
+
+
+def test_words_reach_the_strategies_that_use_them(tmp_path):
+    words = (
+        *WORDS,
+        "strategy.temperature_end=0.5",
+        "strategy.values.population=3",
+        "evolution:strategy.candidates=5",
+        "rl.lr=1e-4",
+        "threads=2",
+    )
+    runs = {run.strategy: run.config for run in plan(tmp_path, ("a3cs", "reinforce", "evolution"), [0], words=words)}
+    assert runs["a3cs"].strategy.temperature_end == 0.5 and runs["reinforce"].strategy.temperature_end == 0.3
+    assert {name: config.strategy.values for name, config in runs.items()} == {
+        "random": {},
+        "a3cs": {},
+        "reinforce": {},
+        "evolution": {"population": 3},
+    }
+    assert {name: config.strategy.candidates for name, config in runs.items()} == {
+        "random": 4,
+        "a3cs": 4,
+        "reinforce": 4,
+        "evolution": 5,
+    }
+    assert all(config.rl.lr == 1e-4 and config.threads == 2 for config in runs.values())
+
+
+def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
+    words = (*WORDS, "strategy.lr=0.5", "second:strategy.values.order=2", "alone:distill.actor=0")
+    runs = {run.strategy: run for run in plan(tmp_path, ("darts", "second=darts", "alone=a3cs"), [0], words=words)}
+    assert {label: run.config.strategy.name for label, run in runs.items()} == {
+        "random": "random",
+        "darts": "darts",
+        "second": "darts",
+        "alone": "a3cs",
+    }
+    assert runs["second"].name == "second-s0" and runs["second"].config.control.endswith("random-s0")
+    assert runs["second"].config.strategy.values == {"order": 2} and runs["darts"].config.strategy.values == {}
+    assert runs["alone"].config.distill.actor == 0 != runs["darts"].config.distill.actor
+    assert runs["second"].config.strategy.lr == runs["alone"].config.strategy.lr == 0.5 != runs["random"].config.strategy.lr
+    assert runs["second"].own == ("strategy.values.order",) and runs["alone"].own == ("distill.actor",)
+    begin(tmp_path / "c", list(runs.values()), "variants")
+    assert {run.strategy: run.own for run in read_comparison(tmp_path / "c")} == {name: run.own for name, run in runs.items()}
+
+
+@pytest.mark.parametrize(
+    "strategies, words, error, text",
+    [
+        (["a3cs=reinforce"], [], ConfigError, "the label 'a3cs' is taken"),
+        (["mine=reinforce", "mine=a3cs"], [], ConfigError, "the label 'mine' is taken"),
+        (["random=a3cs"], [], ConfigError, "the label 'random' is taken"),
+        (["a/b=a3cs"], [], ConfigError, "letters, digits"),
+        (["mine=a3sc"], [], UnknownNameError, "Did you mean 'a3cs'"),
+        (["a3cs"], ["strategy.values.population=3"], ConfigError, "population=3 has no effect with any of random, a3cs"),
+        (["a3sc"], [], UnknownNameError, "Did you mean 'a3cs'"),
+        (["a3cs"], ["evolution:rl.lr=1"], ConfigError, "evolution:rl"),
+        (
+            ["evolution"],
+            ["evolution:env.num_envs=32", "evolution:budget.search_steps=20500"],
+            ConfigError,
+            "equal environment steps",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(strategies, words, error, text, tmp_path):
+    with pytest.raises(error, match=text):
+        plan(tmp_path, strategies, words=[*WORDS, *words])
+
+
+def test_what_a_run_would_trip_over_is_found_before_any_is_made(tmp_path):
+    with pytest.raises(ConfigError, match="strategy.active_paths=2 has no effect with strategy 'reinforce'"):
+        begin(tmp_path / "c", plan(tmp_path / "c", ["reinforce"], words=[*WORDS, "reinforce:strategy.active_paths=2"]), "")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_comparison_may_grow_and_may_not_change(tmp_path):
+    folder = tmp_path / "c"
+    begin(folder, plan(folder, seeds=[0]), "first")
+    begin(folder, plan(folder, ("evolution",), seeds=[1]), "second")
+    assert {run.name for run in read_comparison(folder)} == {"random-s0", "a3cs-s0", "random-s1", "evolution-s1"}
+    with pytest.raises(RunFolderError, match=r"random-s0 has other values \(rl.lr 0.002 there, 0.5 now\)"):
+        begin(folder, plan(folder, seeds=[0], words=(*WORDS, "rl.lr=0.5")), "third")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(RunFolderError, match="holds no compare.json"):
+        begin(tmp_path / "other", plan(tmp_path / "other"), "")
+
+
+def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=None, left_out=()):
+    """A comparison whose runs were never trained: scores by strategy, one a seed (by task for several)."""
+    runs = plan(folder, list(scores), range(len(next(iter(scores.values())))), envs)
+    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder, runs, "made up")
+    for run in runs:
+        if run.name in left_out:
+            continue
+        made_run = RunDir.create(folder, run.name, {"table": {"table_id": "t"}, "space": {}, "teacher": None, "config": {}})
+        value = scores[run.strategy][run.seed]
+        value = value[envs.index(run.env)] if isinstance(value, tuple) else value
+        for step in (2048, 4096):
+            made_run.append_metrics({"stage": "search", "step": step, "wall_s": 1.0, "score_train": value * step / 4096})
+        latency_s = (latency or {}).get(run.strategy, 1e-4)
+        made_run.write_json(
+            "summary.json",
+            {
+                **SUMMARY,
+                "score_mean": value,
+                "score_ci95": [value, value],
+                "latency_predicted_s": latency_s,
+                "latency_measured_s": latency_s,
+                "env_steps": steps if not isinstance(steps, dict) else steps[run.strategy],
+            },
+        )
+    return folder
+
+
+SCORES = {"random": [1.0, 2.0, 3.0, 4.0, 5.0], "a3cs": [6.0, 3.0, 4.0, 8.0, 3.5]}
+
+
+def test_the_figures_are_those_of_the_folders(tmp_path):
+    result = comparison(made(tmp_path / "c", SCORES, latency={"a3cs": 5e-5}))
+    random, a3cs = result["strategies"]
+    assert random["strategy"] == "random" and random["improvement"] is None and random["iqm"]["value"] == 3.0
+    assert a3cs["iqm"]["value"] == pytest.approx(np.mean(sorted(SCORES["a3cs"])[1:4]))
+    better = [float(a > r) + 0.5 * (a == r) for a in SCORES["a3cs"] for r in SCORES["random"]]
+    assert a3cs["improvement"]["value"] == pytest.approx(np.mean(better))
+    # box: (2e-4 s - 5e-5 s) times (8 - 1); random: one corner (1e-4, 5), a3cs: one corner (5e-5, 8), the box's own
+    assert random["hypervolume"] == pytest.approx(1e-4 * 4 / (1.5e-4 * 7))
+    assert a3cs["hypervolume"] == pytest.approx(1.0)
+    assert a3cs["env_steps"] == 20480 and a3cs["targets_met"] == 5 and result["unfinished"] == []
+    assert {run["status"] for run in result["runs"]} == {"finished"} and len(result["runs"]) == 10
+
+
+def test_what_is_not_finished_is_named_and_left_out(tmp_path):
+    result = comparison(made(tmp_path / "c", SCORES, left_out=["a3cs-s0", "random-s4"]))
+    assert result["unfinished"] == ["random-s4", "a3cs-s0"]
+    assert [row["runs"] for row in result["strategies"]] == [4, 4]
+    assert [run["status"] for run in result["runs"] if run["name"] in ("random-s4", "a3cs-s0")] == ["missing", "missing"]
+
+
+def test_without_a_single_finished_run_there_is_an_empty_table(tmp_path):
+    every = [f"{name}-s{seed}" for name in SCORES for seed in range(5)]
+    result = write_comparison(made(tmp_path / "c", SCORES, left_out=every))
+    assert result["strategies"] == [] and len(result["unfinished"]) == 10
+
+
+def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(tmp_path):
+    for words, refused in ((WORDS, True), ((*WORDS, "alone:distill.critic=0"), False)):
+        folder = tmp_path / str(refused)
+        runs = plan(folder, ("alone=a3cs",), [0], words=words)
+        begin(folder, runs, "made up")
+        for run, teacher in zip(runs, ("one", "other")):
+            one = RunDir.create(folder, run.name, {"table": {"table_id": "t"}, "space": {}, "teacher": teacher, "config": {}})
+            one.write_json("summary.json", SUMMARY)
+        if refused:
+            with pytest.raises(ConfigError, match="their teacher differs, random-s0 has one, alone-s0 has other"):
+                comparison(folder)
+        else:
+            assert [row["strategy"] for row in comparison(folder)["strategies"]] == ["random", "alone"]
+
+
+def test_unequal_steps_cannot_be_compared(tmp_path):
+    with pytest.raises(ConfigError, match="environment steps differs, random-s0 has 20480, a3cs-s0 has 40960"):
+        comparison(made(tmp_path / "c", SCORES, steps={"random": 20480, "a3cs": 40960}))
+
+
+def test_several_tasks_are_put_on_one_scale(tmp_path):
+    scores = {"random": [(0.0, 100.0), (2.0, 300.0)], "a3cs": [(4.0, 500.0), (1.0, 200.0)]}
+    result = comparison(made(tmp_path / "c", scores, envs=("minatar:breakout", "minatar:asterix")))
+    everything = {row["strategy"]: row for row in result["strategies"] if row["env"] == ALL}
+    # breakout: 0..4, asterix: 100..500
+    assert everything["random"]["iqm"]["value"] == pytest.approx(np.mean([0.0, 0.5]))  # of 0, 0.5, 0, 0.5 the middle two
+    assert everything["a3cs"]["score_mean"] == pytest.approx(np.mean([1.0, 0.25, 1.0, 0.25]))
+    assert everything["a3cs"]["improvement"]["value"] == pytest.approx(0.75)
+
+
+def test_the_pages_hold_the_figures_and_load_nothing(tmp_path):
+    folder = made(tmp_path / "c", SCORES)
+    result = write_comparison(folder)
+    text, page = (folder / "compare.md").read_text(), (folder / "compare.html").read_text()
+    row = next(row for row in result["strategies"] if row["strategy"] == "a3cs")
+    figure = f"{row['iqm']['value']:.2f} [{row['iqm']['ci95'][0]:.2f}, {row['iqm']['ci95'][1]:.2f}]"
+    assert f"| a3cs | 5 | {figure} |" in text and f"<td>{figure}</td>" in page
+    assert not re.search(r"(src|href)=\"?(http|//)", page) and page.count("data:image/png;base64,") == 3
+    for name in re.findall(r"\]\((.*?\.png)\)", text):
+        assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert json.loads((folder / "compare-results.json").read_text())["strategies"] == result["strategies"]
+
+
+def test_the_verb_regenerates_from_the_folders_alone(tmp_path, capsys):
+    folder = made(tmp_path / "c", SCORES, left_out=["a3cs-s1"])
+    before = {path for path in folder.iterdir()}
+    assert main(["compare", "--from", str(folder), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["strategy"] for row in result["strategies"]] == ["random", "a3cs"] and result["unfinished"] == ["a3cs-s1"]
+    assert {path.name for path in set(folder.iterdir()) - before} == {
+        "compare-results.json",
+        "compare.md",
+        "compare.html",
+        "scatter.png",
+        "curves.png",
+        "intervals.png",
+    }
+    assert main(["compare", "--from", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "a3cs" in out and "not finished" in out and max(map(len, out.splitlines())) <= 120
+    assert main(["compare", "--from", str(tmp_path)]) == 2
+    assert RECORD in capsys.readouterr().err
+
+
+def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "cosearch" / "strategies" / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("python -m cosearch compare --strategies")]
+    for line, count in zip(lines, (30, 20, 20), strict=True):
+        words = iter(shlex.split(line)[4:])
+        options, values = {}, []
+        for word in words:
+            if word.startswith("--"):
+                options[word] = next(words)
+            else:
+                values.append(word)
+        folder = tmp_path / options["--name"]
+        runs = plan(folder, options["--strategies"].split(","), range(int(options["--seeds"])), [options["--env"]], values)
+        begin(folder, runs, "")
+        assert len(runs) == count and {run_steps(run.config) for run in runs} == {122_880}
+
+
+def test_each_strategy_has_a_colour_of_its_own():
+    found = colours(["random", *"abcdefgh"])
+    assert len(set(found.values())) == 9

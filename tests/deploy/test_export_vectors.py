@@ -1,0 +1,124 @@
+"""Agents that read vectors, and Gaussian ones, as files: raw observations in, the same outputs as the network, and how to act."""
+
+import numpy as np
+import pytest
+import torch
+
+from cosearch.deploy.export import check_parity, export_agent, to_onnx
+from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.planning.builtins import load_builtins
+from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.evaluate import evaluate
+from cosearch.rl.policy import describe
+from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.network import AgentNetwork
+from cosearch.testing.conformance import seeded
+from latency_tables.board.runners import OnnxRunner, op_histogram
+from latency_tables.errors import ParityError, ShapeError
+
+load_builtins()
+SPACE = mlp_space(MlpConfig(stem_width=16, stage_widths=(16,), stage_repeats=(3,)), (3,), 1)
+
+
+def network(policy="gaussian", choices=(1, 3, 4)):
+    net = AgentNetwork(SPACE.architecture(choices).ops(), seeded(0), policy=policy)
+    net.ends.see(torch.randn(200, 3, generator=seeded(1)) * torch.tensor([9.0, 0.2, 1.0]) + torch.tensor([4.0, 0.0, -1.0]))
+    if policy == "gaussian":
+        with torch.no_grad():
+            net.ends.log_std.fill_(-0.7)
+    with torch.no_grad():
+        net.blocks[-1].outputs.weight.mul_(30)  # actions that differ visibly between observations
+    return net
+
+
+def observations(count=90, seed=2):
+    return (torch.randn(count, 3, generator=seeded(seed)) * torch.tensor([9.0, 0.2, 1.0])).numpy()
+
+
+@pytest.mark.parametrize("policy", ["categorical", "gaussian"])
+def test_the_file_takes_raw_observations_and_gives_the_networks_outputs(tmp_path, policy):
+    net, seen = network(policy), observations()
+    record = export_agent(net, tmp_path, seen, record={})
+    agent = OnnxAgent(tmp_path / "agent.onnx", threads=1)
+    for batch in (1, 5, 90):
+        mine, value = agent(torch.from_numpy(seen[:batch]))
+        with torch.no_grad():
+            wanted, wanted_value = net(torch.from_numpy(seen[:batch]))
+        assert mine.shape == wanted.shape == (batch, 1 if policy == "categorical" else 2)
+        torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(value, wanted_value, atol=1e-4, rtol=1e-4)
+    outputs = ["mean", "log_std", "value"] if policy == "gaussian" else ["logits", "value"]
+    assert [entry["name"] for entry in record["outputs"]] == outputs
+    assert record["inputs"] == [{"name": "observations", "dtype": "float32", "shape": ["batch", 3]}]
+    assert "folded" in record["preprocessing"] and record["greedy_agreement"] == 1.0 and 0 < record["max_abs_difference"] < 1e-4
+
+
+def test_the_statistics_cost_no_node():
+    # one matrix product a linear layer and nothing for the normalisation: stem, layer, two of the block, two of the next, head
+    found = op_histogram(to_onnx(network(), (3,)))
+    assert found["Gemm"] == 7 and not {"Sub", "Div", "Mul", "Concat", "Expand", "Slice"} & (set(found) - {"Slice"})
+    same = OnnxRunner(to_onnx(network("categorical"), (3,)))
+    assert same.graph.get("Gemm", 0) + same.graph.get("FusedGemm", 0) == 7
+
+
+def test_the_export_leaves_the_network_as_it_is():
+    net = network()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    to_onnx(net, (3,))
+    assert net.ends.takes_vectors and all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("change", ["mean", "log_std", "statistics"])
+def test_the_gate_sees_each_part_that_differs(change):
+    net, other = network(), network()
+    with torch.no_grad():
+        if change == "mean":
+            other.blocks[-1].outputs.bias[0] += 1e-3
+        elif change == "log_std":
+            other.ends.log_std += 1e-3
+        else:
+            other.ends.mean += 0.05
+    check_parity(net, to_onnx(net, (3,)), observations())
+    with pytest.raises(ParityError, match="differs from the network"):
+        check_parity(net, to_onnx(other, (3,)), observations())
+
+
+def test_a_gaussian_without_finite_means_is_not_exported():
+    net = network()
+    with torch.no_grad():
+        net.blocks[-1].outputs.bias[0] = torch.nan
+    with pytest.raises(ParityError, match="means are NaN or infinite on 90 of 90"):
+        check_parity(net, to_onnx(network(), (3,)), observations())
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 3)), np.zeros((4, 3), np.uint8), np.zeros((0, 3), np.float32)])
+def test_what_are_no_observations_is_refused(tmp_path, bad):
+    with pytest.raises(ShapeError, match="features"):
+        export_agent(network(), tmp_path, bad, record={})
+
+
+def test_file_and_network_play_the_same_episodes(tmp_path):
+    net = network()
+    (tmp_path / "agent.onnx").write_bytes(to_onnx(net, (3,)))
+    agent = OnnxAgent(tmp_path / "agent.onnx", threads=1)
+    scores = [
+        evaluate(forward, make_env("gym:Pendulum-v1", EnvOptions(2, 3)), 2, seeded(7), greedy=greedy)
+        for forward in (net, agent)
+        for greedy in (False, True)
+    ]
+    assert scores[0].returns == pytest.approx(scores[2].returns, rel=0.02)  # chaotic: rounding grows over 200 steps
+    assert scores[1].returns == pytest.approx(scores[3].returns, rel=0.02)
+    assert scores[0].returns != scores[1].returns
+
+
+def test_the_record_says_how_to_act():
+    class Open:
+        num_actions = 2
+
+        class action_box:
+            low, high = (-1.0, -np.inf), (1.0, np.inf)
+
+    pendulum = describe(make_env("gym:Pendulum-v1", EnvOptions(1, 0)))
+    assert pendulum["policy"] == "gaussian" and pendulum["clip_low"] == [-2.0] and pendulum["clip_high"] == [2.0]
+    assert describe(Open())["clip_low"] == [-1.0, None] and describe(Open())["clip_high"] == [1.0, None]
+    assert describe(make_env("gym:CartPole-v1", EnvOptions(1, 0)))["greedy"] == "argmax(logits)"

@@ -1,0 +1,231 @@
+"""The words of a report: units, the verdict, the promise, and what is said where nothing is known."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from report_fake_run import change, make_run
+from rich.console import Console
+
+from cosearch.report.data import read_run
+from cosearch.report.facts import caveats, certainty, facts, progress, tiles, verdict
+from cosearch.report.format import (
+    count_text,
+    duration_text,
+    energy_text,
+    interval_text,
+    plain_text,
+    score_text,
+    share_text,
+    significant,
+    time_text,
+    time_unit,
+)
+from cosearch.report.page import render_summary
+
+
+@pytest.fixture
+def path(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+def tile(path, label):
+    return next(item for item in tiles(read_run(path)) if item.label == label)
+
+
+@pytest.mark.parametrize(
+    "time_s, text",
+    [
+        (2.184e-3, "2.18 ms"),
+        (1e-3, "1.00 ms"),
+        (9.99e-4, "999 µs"),
+        (8.4e-6, "8.40 µs"),
+        (0.25, "250 ms"),
+        (2.0, "2000 ms"),
+        (0.0, "0 µs"),
+        (None, "not measured"),
+    ],
+)
+def test_latencies_print_as_ms_or_us(time_s, text):
+    assert time_text(time_s) == text
+
+
+@pytest.mark.parametrize(
+    "function, value, text",
+    [
+        (energy_text, 0.0125, "12.5 mJ"),
+        (energy_text, 3.2e-7, "0.320 µJ"),
+        (energy_text, 2.0, "2.00 J"),
+        (energy_text, None, "not measured"),
+        (duration_text, 42.4, "42 s"),
+        (duration_text, 572, "9 min 32 s"),
+        (duration_text, 11_100, "3 h 05 min"),
+        (duration_text, None, "not measured"),
+        (duration_text, 59.7, "1 min 00 s"),
+        (count_text, 950, "950"),
+        (count_text, 213_000, "213 k"),
+        (count_text, 12_340_000, "12.3 M"),
+        (count_text, 999_900, "1.00 M"),
+        (count_text, 0, "0"),
+        (count_text, None, "not measured"),
+        (share_text, 0.9404, "94 %"),
+        (share_text, 0.068, "6.8 %"),
+        (share_text, 1.2, "120 %"),
+        (share_text, None, "not measured"),
+        (score_text, 14.24, "14.2"),
+        (score_text, 1234.5, "1234"),
+        (score_text, -0.5, "-0.50"),
+        (interval_text, (1.0, 22.0), "1.00 to 22.0"),
+        (interval_text, None, "not measured"),
+        (significant, 4.1e-7, "4.10e-07"),
+        (significant, 0.05, "0.050"),
+        (plain_text, None, "none"),
+        (plain_text, [1, True], "1, yes"),
+        (plain_text, {}, "empty"),
+    ],
+)
+def test_other_quantities(function, value, text):
+    assert function(value) == text
+
+
+def test_one_axis_has_one_unit():
+    assert time_unit([2e-4, 3e-3]) == (1e3, "ms") and time_unit([2e-4, 9e-4]) == (1e6, "µs")
+
+
+def test_the_verdict_says_share_provenance_and_promise(path):
+    text = verdict(read_run(path))
+    assert text.startswith("The agent reaches 94 % of its teacher's score")  # 14.2 / 15.1 = 0.940
+    assert "estimated table" in text and "2.18 ms on jetson" in text and "4.00 ms holds, as far as" in text
+
+
+def test_a_measured_table_needs_no_reservation(path):
+    change(path, "summary.json", table_provenance="measured")
+    assert verdict(read_run(path)).endswith("the promise of 4.00 ms holds.")
+
+
+def test_a_missed_target_is_broken_and_by_how_much(path):
+    change(path, "summary.json", latency_predicted_s=5e-3, target_met=False)
+    assert verdict(read_run(path)).endswith("the promise of 4.00 ms is broken.")
+    missed = tile(path, "Latency, predicted")
+    assert missed.mood == "bad" and missed.detail == "target 4.00 ms: broken, 25 % over"
+
+
+def test_a_measurement_on_the_target_can_break_the_promise(path):
+    latency = {"measured": {"p50_s": 4.5e-3, "device": "jetson", "runtime": "onnxruntime", "threads": 1}}
+    assert facts(read_run(path)).holds is True
+    change(path, "agent.json", latency=latency)
+    assert facts(read_run(path)).holds is False and "measured there at 4.50 ms" in verdict(read_run(path))
+    assert not any("does not test the prediction" in sentence for sentence in caveats(read_run(path)))
+    latency["measured"]["device"] = "this machine"  # slow, but elsewhere: says nothing about the target
+    change(path, "agent.json", latency=latency)
+    assert facts(read_run(path)).holds is True and any(
+        "does not test the prediction" in sentence for sentence in caveats(read_run(path))
+    )
+
+
+@pytest.mark.parametrize(
+    "label, name, values",
+    [
+        ("Score", "summary.json", {"score_mean": None}),
+        ("Parameters", "summary.json", {"params": None}),
+        ("Multiply-accumulates", "summary.json", {"macs": None}),
+        ("Wall time", "summary.json", {"wall_s": None}),
+        ("Environment steps", "summary.json", {"env_steps": None}),
+        ("Of the teacher's score", "summary.json", {"score_mean": float("nan")}),
+    ],
+)
+def test_null_is_not_measured_and_never_zero(path, label, name, values):
+    assert tile(path, label).figure != "not measured"
+    change(path, name, **values)
+    assert tile(path, label).figure == "not measured" and tile(path, label).word == ""
+
+
+def test_an_unmeasured_latency(path):
+    change(path, "summary.json", latency_measured_s=None)
+    change(path, "agent.json", latency={"predicted_s": 1e-3, "measured": None})
+    assert tile(path, "Latency, measured here").figure == "not measured"
+    assert ("Latency, measured", "not measured", "The exported agent was not timed.") in certainty(read_run(path))
+
+
+def test_energy_is_unknown_until_the_table_knows_it(path):
+    assert ("Energy", "not measured", "The table holds no energy.") in certainty(read_run(path))
+    change(path, "architecture.json", predicted={"latency_s": 2e-3, "energy_j": 0.012})
+    assert ("Energy", "estimated", "12.0 mJ for one decision, predicted.") in certainty(read_run(path))
+
+
+@pytest.mark.parametrize(
+    "teacher, sentence", [(0.0, "scores 14.2 where its teacher scores 0.00"), (-3.0, "where its teacher scores -3.00")]
+)
+def test_no_share_of_a_score_that_is_not_positive(path, teacher, sentence):
+    change(path, "summary.json", teacher_score_mean=teacher)
+    assert sentence in verdict(read_run(path)) and tile(path, "Of the teacher's score").figure == "not measured"
+    assert any("not positive" in text for text in caveats(read_run(path)))
+
+
+def test_without_a_teacher(path):
+    change(path, "summary.json", teacher_score_mean=None)
+    change(path, "run.json", teacher=None)
+    assert verdict(read_run(path)).startswith("The agent, which had no teacher, scores 14.2 and is predicted")
+    assert any("no yardstick" in text for text in caveats(read_run(path)))
+
+
+def test_seeds_control_and_contradictions_are_caveats(path):
+    def has(words):
+        return any(words in text for text in caveats(read_run(path)))
+
+    assert has("One seed") and not has("No random-search control") and not has("the contrary")
+    change(path, "summary.json", seeds=[0, 1, 2], control=None, target_met=False)
+    assert not has("One seed") and has("No random-search control") and has("the contrary")
+    assert "3 seeds" in certainty(read_run(path))[0][2]
+
+
+def test_unknown_provenance_stays_unknown(path):
+    change(path, "summary.json", table_provenance=None)
+    change(path, "agent.json", latency={})
+    change(path, "architecture.json", predicted={"latency_s": 1e-3})
+    change(path, "run.json", table={})
+    assert "unknown provenance" in verdict(read_run(path)) and facts(read_run(path)).provenance == "provenance unknown"
+
+
+def test_an_unfinished_run_says_how_far_it_is(path):
+    for name in ("summary.json", "agent.json", "architecture.json"):
+        (path / name).unlink()
+    run = read_run(path)
+    assert progress(run) == "unfinished: retrain, step 598 k" and verdict(run) == f"This run is not judged yet ({progress(run)})."
+    assert tile(path, "Wall time").detail == "so far" and tile(path, "Score").figure == "not measured"
+    (path / "metrics.jsonl").unlink()
+    assert progress(read_run(path)) == "started, nothing recorded yet"
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_the_terminal_summary_fits_and_agrees_with_the_page(path, width):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(render_summary(path))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "2.18 ms" in text and "94 %" in text and "estimated" in text
+    (path / "summary.json").unlink()
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(render_summary(path))
+    assert "summary.json is not there yet" in console.file.getvalue()
+
+
+def test_the_terminal_summary_prints_brackets_as_they_are(path):
+    change(path, "run.json", name="[red]odd[/red]")
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(render_summary(path))
+    assert "[red]odd[/red]" in console.file.getvalue()
+
+
+def test_this_machine_is_the_target_when_the_device_is_this(path):
+    assert facts(read_run(path)).on_target is False
+    change(path, "run.json", device={"name": "this"})
+    assert facts(read_run(path)).on_target is True
+    change(path, "agent.json", latency={"measured": {"p50_s": 1e-3}})
+    assert facts(read_run(path)).on_target is False
+
+
+def test_the_interval_of_a_prediction_is_told(path):
+    change(path, "architecture.json", predicted={"latency_s": 2e-3, "interval_s": [1e-3, 4e-3]})
+    assert certainty(read_run(path))[1][2].endswith("Expected between 1.00 ms and 4.00 ms.")

@@ -1,0 +1,182 @@
+"""Teachers: held-out levels beside the training, MinAtar's network and settings, the facts in the list."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cosearch.cli.app import main
+from cosearch.config.agent import RlConfig
+from cosearch.config.run import resolve
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
+from cosearch.rl.env_families.minatar import MINATAR_GAMES
+from cosearch.rl.envs import EnvOptions
+from cosearch.rl.heldout import HeldOut
+from cosearch.rl.teacher import TEACHERS, list_teachers, save_teacher
+from cosearch.space.network import AgentNetwork, fixed_agents, minatar_cnn, reference_agents
+from cosearch.teachers.listing import teacher_rows
+from cosearch.teachers.train import TeacherRequest, teacher_config
+from cosearch.testing.toys import EPISODE_STEPS, NUM_ACTIONS, SIDE, SignalEnv
+from latency_tables.devices import list_devices
+from latency_tables.errors import ConfigError
+from latency_tables.table import load_table
+
+
+@pytest.fixture(autouse=True)
+def builtins():
+    load_builtins()
+
+
+def perfect(frames):
+    """Presses the lit action with certainty."""
+    lit = frames[:, :: SIDE // NUM_ACTIONS, 0, 0].float().argmax(1)
+    return 1e4 * torch.nn.functional.one_hot(lit, NUM_ACTIONS).float(), torch.zeros(len(frames))
+
+
+def blind(frames):
+    """Presses anything."""
+    return torch.zeros(len(frames), NUM_ACTIONS), torch.zeros(len(frames))
+
+
+def held_out(seed=1, **options):
+    return HeldOut(SignalEnv("signal", EnvOptions(4, 3, test=True, **options)), torch.Generator().manual_seed(seed))
+
+
+def test_the_held_out_score_is_the_mean_return_of_finished_episodes():
+    player = held_out()
+    assert player.score is None
+    player.play(perfect, 40)
+    cut_first = [EPISODE_STEPS - i for i in range(4)]  # the first episodes of the toy begin late, one step more each
+    whole = [EPISODE_STEPS] * (sum((40 - first) // EPISODE_STEPS for first in cut_first))
+    assert player.score == pytest.approx(np.mean(cut_first + whole))
+    other = held_out()
+    other.play(blind, 800)
+    assert other.score == pytest.approx(EPISODE_STEPS / NUM_ACTIONS, abs=0.4)  # 100 episodes: three standard errors
+
+
+def test_held_out_play_goes_on_from_its_state():
+    whole, first = held_out(), held_out()
+    whole.play(blind, 30)
+    first.play(blind, 13)
+    state, generator = first.state(), first.generator.get_state()
+    first.play(blind, 5)
+    second = held_out(seed=9)
+    second.restore(state)
+    second.generator.set_state(generator)
+    second.play(blind, 17)
+    assert second.score == whole.score and second.score != first.score
+
+
+def test_minatars_network_has_the_published_size():
+    ops = minatar_cnn((10, 10, 4), 3)
+    by_hand = (4 * 9 * 16 + 16) + (16 * 8 * 8 * 128 + 128) + (128 * 4 + 4)
+    network = AgentNetwork(ops, torch.Generator().manual_seed(0))
+    assert sum(p.numel() for p in network.parameters()) == sum(op.params for op in ops) == by_hand
+    assert "minatar-cnn" in fixed_agents((10, 10, 4), 3) and "minatar-cnn" not in fixed_agents((64, 64, 3), 15)
+    assert "minatar-cnn" not in reference_agents((10, 10, 4), 3)  # devices need no rows for it
+
+
+def test_published_values_then_the_familys_then_the_users():
+    def config(env, *values):
+        return teacher_config(TeacherRequest(env, "", 1000, 5, 1, 4, 200, 0, values))
+
+    procgen, minatar = config("procgen:starpilot"), config("minatar:breakout")
+    assert (procgen.rl.rollout_steps, procgen.rl.minibatch, procgen.rl.gamma, procgen.rl.lr) == (128, 256, 0.999, 5e-4)
+    assert (procgen.rl.epochs, procgen.rl.lr_hold_fraction, minatar.rl.epochs, minatar.rl.lr_hold_fraction) == (1, 0.25, 4, 0.5)
+    assert (minatar.rl.rollout_steps, minatar.rl.minibatch, minatar.rl.gamma) == (128, 1024, 0.99)
+    assert procgen.seed == 5 and procgen.env.train_levels == 200 and procgen.threads == 1
+    other = config("minatar:breakout", "rl.gamma=0.9", "rl.lr_end_fraction=1")
+    assert other.rl.gamma == 0.9 and other.rl.lr_end_fraction == 1.0 and other.rl.minibatch == 1024
+    with pytest.raises(ConfigError, match="rl.gama"):
+        config("minatar:breakout", "rl.gama=0.9")
+
+
+def plan(path, *words):
+    fixed = ("env.name=minatar:breakout", "objective.latency_ratio=0.9", f"distill.teacher={path}")
+    return make_plan(resolve(overrides=[*fixed, *words]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("game", MINATAR_GAMES)
+def test_minatar_has_a_target_of_its_own_that_can_be_met(game):
+    pytest.importorskip("minatar", reason="MinAtar is not installed")
+
+    def target(*words):
+        return make_plan(resolve_task(overrides=[f"env.name=minatar:{game}", "distill.teacher=none", *words])).targets[0].value
+
+    assert target() == pytest.approx(target("objective.latency_ratio=0.5") * 0.3 / 0.5)  # and no error: a network meets it
+
+
+def test_a_run_takes_the_teachers_discount_unless_it_has_its_own(tmp_path):
+    pytest.importorskip("minatar", reason="MinAtar is not installed")
+    path = tmp_path / "mine.json"
+    network = AgentNetwork(minatar_cnn((10, 10, 4), 3), torch.Generator().manual_seed(0))
+    save_teacher(path, network, env="minatar:breakout", description="toy", gamma=0.99, reward_std=1.0, provenance={})
+    assert plan(path).config.rl.gamma == 0.99 != RlConfig().gamma
+    assert plan(path, "rl.gamma=0.95", "distill.critic=0").config.rl.gamma == 0.95
+    with pytest.raises(ConfigError, match="Set rl.gamma=0.99, or distill.critic=0"):
+        plan(path, "rl.gamma=0.95")
+
+
+def test_every_shipped_teacher_is_listed_with_size_score_and_latencies():
+    rows = {row["name"]: row for row in teacher_rows()}
+    devices = list_devices()
+    assert set(rows) == {path.stem for path in TEACHERS.glob("*.json")} and "starpilot" in rows
+    for record in list_teachers():
+        row = rows[record.name]
+        network = AgentNetwork(record.ops, torch.Generator().manual_seed(0))
+        assert row["params"] == sum(p.numel() for p in network.parameters())
+        assert row["bytes"] == record.path.with_suffix(".safetensors").stat().st_size >= 2 * row["params"]
+        low, high = row["score_ci95"]
+        assert low <= row["score_mean"] <= high and row["episodes"] >= 100 and row["steps"] > 0
+        assert len(row["latency"]) == len(devices)
+    for row in rows.values():
+        json.dumps(row, allow_nan=False)
+        assert all(entry["provenance"] in ("measured", "derived", "estimated", "synthetic") for entry in row["latency"])
+        assert all(entry["latency_s"] is None or entry["latency_s"] > 0 for entry in row["latency"])
+
+
+def test_a_listed_latency_is_the_tables():
+    record = next(record for record in list_teachers() if record.name == "starpilot")
+    row = next(row for row in teacher_rows() if row["name"] == "starpilot")
+    estimated = next(device for device in list_devices() if device.name == "jetson")
+    entry = next(entry for entry in row["latency"] if entry["device"] == "jetson")
+    table = load_table(estimated.path)
+    assert entry["latency_s"] == pytest.approx(
+        table.overhead_s + sum(table.predict([op]).latency_s - table.overhead_s for op in record.ops)
+    )
+
+
+def test_teachers_are_shown_with_scores_and_with_latencies_by_device(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = teacher_rows()
+    assert main(["list", "teachers"]) == 0
+    scores, latencies = capsys.readouterr().out.split("predicted latency")
+    devices = {line.split()[1]: line for line in latencies.splitlines() if " ms " in line and "roofline" in line}
+    for row in rows:
+        low, high = row["score_ci95"]
+        (line,) = [line for line in scores.splitlines() if f" {row['name']} " in line]
+        assert f"{row['score_mean']:.2f} [{low:.2f}, {high:.2f}]" in line and f"{row['steps']:,}" in line
+        assert row["name"] in latencies
+        for item in row["latency"]:
+            if item["runtime"] == "roofline":
+                shown = devices[item["device"]]
+                assert f" {item['latency_s'] * 1e3:.3g} ms " in shown and item["provenance"] in shown
+    assert sum("x86-server" in line for line in latencies.splitlines()) == 2  # measured with two runtimes
+
+
+def test_a_table_without_rows_gives_null(monkeypatch, tmp_path):
+    import cosearch.teachers.listing as facts
+
+    network = AgentNetwork(minatar_cnn((10, 10, 11), 3), torch.Generator().manual_seed(0))
+    record = save_teacher(
+        tmp_path / "odd.json", network, env="minatar:breakout", description="toy", gamma=0.9, reward_std=1.0, provenance={}
+    )
+    monkeypatch.setattr(facts, "list_teachers", lambda: [record])
+    latencies = facts.teacher_rows()[0]["latency"]
+    measured = [entry for entry in latencies if entry["device"] == "x86-server" and entry["dtype"] == "float32"]
+    assert measured and all(entry["latency_s"] is None for entry in measured)
+    assert any(entry["latency_s"] for entry in latencies)  # an estimate answers for every operation

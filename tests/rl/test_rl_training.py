@@ -1,0 +1,267 @@
+"""One stage in progress: stopping after any update and going on equals never having stopped, weights and log alike."""
+
+import copy
+import io
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import cosearch.rl.env_families.gym
+import cosearch.rl.env_families.minatar
+import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
+from cosearch.config.run import config_from_dict
+from cosearch.cost.objective import DualPenalty, Target
+from cosearch.cost.table_cost import TableCost
+from cosearch.rl.envs import ENVIRONMENTS
+from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.teacher import Teacher, save_teacher
+from cosearch.seeding import Streams
+from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.network import AgentNetwork
+from cosearch.space.supernet import SuperNet
+from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.testing.conformance import seeded
+from cosearch.testing.toys import TOYS
+from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.supernet_subject import SuperNetSubject
+from latency_tables.devices import find_table
+from latency_tables.errors import NonFiniteError
+
+CPU = torch.device("cpu")
+SHAPES = {"procgen:starpilot": ((64, 64, 3), 15), "minatar:breakout": ((10, 10, 4), 3), "toy:limit": ((6, 6, 1), 3)}
+SMALL = ChainConfig(
+    stem_channels=4,
+    stem_kernel=3,
+    stem_stride=2,
+    stage_channels=(4, 4),
+    stage_repeats=(1, 1),
+    stage_strides=(2, 1),
+    candidates=("conv_k3", "mbconv_k3_e3", "skip"),
+    hidden=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch):
+    monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
+
+
+def config_of(env, **rl):
+    return config_from_dict(
+        {
+            "env": {"name": env, "num_envs": 4},
+            "seed": 3,
+            "rl": {"rollout_steps": 8, "minibatch": 16, "micro_batch": 8, "epochs": 2, "bf16": False, **rl},
+        }
+    )
+
+
+def teacher_for(env, folder):
+    """A random teacher file of the right shape: what it knows does not matter here."""
+    shape, actions = SHAPES[env]
+    ops = chain_space(SMALL, shape, actions).architecture([0, 0]).ops()
+    record = save_teacher(
+        folder / "t.json", AgentNetwork(ops, seeded(5)), env=env, description="random", gamma=0.999, reward_std=2.0, provenance={}
+    )
+    return Teacher(record, device=CPU, bf16=False)
+
+
+def make(env, kind, teacher=None, config=None, steps=320, fast=False):
+    """A stage with streams of its own, as a new process would make it. Returns (training, streams)."""
+    streams, config = Streams(3), config or config_of(env)
+    space = chain_space(SMALL, *SHAPES[env])
+    if kind == "network":
+        subject = NetworkSubject(
+            AgentNetwork(space.architecture([1, 2]).ops(), streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16, device=CPU
+        )
+    else:
+        cost = TableCost(space, find_table("jetson"))
+        penalty = DualPenalty(Target("latency_s", cost.base * (1.01 if fast else 1.5)), dual_lr=0.1, quadratic=1.0)
+        strategy = OneLevelStrategy(space, OneLevelOptions(active_paths=2, lr=0.05), streams.torch("arch"))
+        subject = SuperNetSubject(
+            SuperNet(space, streams.torch("weights")),
+            strategy,
+            [(cost, penalty)],
+            paths=2,
+            fresh=True,
+            lr=1e-3,
+            bf16=config.rl.bf16,
+            device=CPU,
+            warmup=0.0,
+        )
+    return Training(config, subject, streams, teacher, total_steps=steps, distill_to=0.5), streams
+
+
+def go(training, updates):
+    """Advance; the log without its clock."""
+    log = []
+    for _ in range(updates):
+        if isinstance(training.subject, SuperNetSubject):
+            training.subject.set_progress(training.progress)
+        line = training.advance()
+        assert line.pop("steps_per_s") > 0
+        log.append(line)
+    return log
+
+
+def flat(value):
+    """Every tensor of a nested state, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for key in sorted(value, key=str) for t in flat(value[key])]
+    return [t for part in value for t in flat(part)] if isinstance(value, (list, tuple)) else []
+
+
+CASES = [
+    ("procgen:starpilot", "supernet", True),
+    ("procgen:starpilot", "network", True),
+    ("minatar:breakout", "supernet", False),
+    ("minatar:breakout", "network", False),
+    ("toy:limit", "supernet", True),
+]
+
+
+@pytest.mark.parametrize("env, kind, taught", CASES)
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(env, kind, taught, tmp_path):
+    if env.startswith("minatar"):
+        pytest.importorskip("minatar", reason="MinAtar is not installed")
+    teacher = teacher_for(env, tmp_path) if taught else None
+    whole, _ = make(env, kind, teacher)
+    wanted = go(whole, 5)
+    first, streams = make(env, kind, teacher)
+    log = go(first, 2)
+    buffer = io.BytesIO()
+    torch.save({"training": first.state(), "streams": streams.state_dict()}, buffer)
+    go(first, 1)  # what happens after the checkpoint is lost with the process
+    buffer.seek(0)
+    saved = torch.load(buffer)
+    second, streams = make(env, kind, teacher)
+    go(second, 1)
+    streams.load_state_dict(saved["streams"])
+    second.restore(saved["training"])
+    log += go(second, 3)
+    assert log == wanted and log[-1]["step"] == 160
+    mine, theirs = flat(second.state()), flat(whole.state())
+    assert len(mine) == len(theirs) > 10 and all(torch.equal(a, b) for a, b in zip(mine, theirs))
+
+
+def test_a_state_is_a_copy_that_training_does_not_move():
+    for kind in ("network", "supernet"):
+        training, _ = make("toy:limit", kind)
+        go(training, 1)
+        state = training.state()
+        kept = [t.clone() for t in flat(copy.deepcopy(state))]
+        go(training, 1)
+        assert all(torch.equal(a, b) for a, b in zip(kept, flat(state)))
+        training.restore(state)
+        go(training, 1)
+        assert all(torch.equal(a, b) for a, b in zip(kept, flat(state)))
+
+
+def test_the_seed_fixes_a_run_and_two_stages_play_different_games():
+    one, same = (make("toy:limit", "network")[0] for _ in range(2))
+    assert go(one, 2) == go(same, 2)
+    streams = Streams(3)
+    other = Training(one.config, one.subject, streams, None, total_steps=320, env_index=1)
+    assert (other.env.observe() != make("toy:limit", "network")[0].env.observe()).any()
+
+
+def test_steps_learning_rate_and_distillation_follow_the_progress(tmp_path):
+    training, _ = make("toy:limit", "network", teacher_for("toy:limit", tmp_path), steps=96)
+    log = go(training, 3)
+    assert training.finished and training.progress == 1.0 and [line["step"] for line in log] == [32, 64, 96]
+    lr, low = training.config.rl.lr, training.config.rl.lr_end_fraction * training.config.rl.lr
+    wanted = [lr - done / 96 * (lr - low) for done in (0, 32, 64)]
+    assert 0 < low < lr / 10 and [line["lr"] for line in log] == pytest.approx(wanted)
+    assert [line["distill_weight"] for line in log] == pytest.approx([1.0, 1 - 0.5 / 3, 1 - 1 / 3])
+    assert training.subject.optimiser.param_groups[0]["lr"] == pytest.approx(wanted[-1])
+    assert {"distill_actor", "distill_critic", "teacher_agreement"} <= set(log[0])
+
+
+@pytest.mark.parametrize("hold, wanted", [(0.25, [1.0, 0.9, 0.5]), (1.0, [1.0, 1.0, 1.0])])
+def test_the_learning_rate_is_held_before_it_falls(hold, wanted):
+    config = config_of("toy:limit", lr_hold_fraction=hold, lr_end_fraction=0.1)
+    training, _ = make("toy:limit", "network", config=config, steps=96)
+    assert [line["lr"] / training.config.rl.lr for line in go(training, 3)] == pytest.approx(wanted)
+
+
+def test_the_teachers_reward_scale_is_used_and_its_weights_stay(tmp_path):
+    teacher = teacher_for("toy:limit", tmp_path)
+    before = [p.clone() for p in teacher.network.parameters()]
+    taught, _ = make("toy:limit", "network", teacher)
+    alone, _ = make("toy:limit", "network")
+    log = go(taught, 2)
+    assert taught.collector.scale.std == 2.0 != alone.collector.scale.std
+    assert all(torch.equal(a, b) for a, b in zip(before, teacher.network.parameters()))
+    assert not any(p.requires_grad for p in teacher.network.parameters())
+    assert go(alone, 2)[1]["entropy"] != log[1]["entropy"] and "distill_actor" not in go(alone, 1)[0]
+
+
+def test_rewards_are_scaled_by_returns_of_their_own_discount_where_it_is_given():
+    config = config_of("toy:limit")
+    short = replace(config, rl=replace(config.rl, reward_gamma=0.1))
+    runs = {name: make("toy:limit", "network", config=values)[0] for name, values in (("own", config), ("short", short))}
+    logs = {name: go(training, 2) for name, training in runs.items()}
+    assert runs["own"].collector.scale.gamma == config.rl.discount and runs["short"].collector.scale.gamma == 0.1
+    assert runs["own"].collector.gamma == runs["short"].collector.gamma == config.rl.discount  # the learner's stays
+    assert runs["short"].collector.scale.std < runs["own"].collector.scale.std  # returns of fewer rewards vary less
+    assert logs["own"][0]["loss_value"] != logs["short"][0]["loss_value"]
+
+
+def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(tmp_path):
+    teacher = teacher_for("toy:limit", tmp_path)
+    training, _ = make("toy:limit", "network", teacher)
+    rollout = training.collector.collect([teacher.forward])
+    teacher.label(rollout)
+    logits, value = teacher.network(rollout.frames.flatten(0, 1))
+    torch.testing.assert_close(rollout.teacher_policy.flatten(0, 1), torch.log_softmax(logits, -1))
+    torch.testing.assert_close(rollout.teacher_value, value.view(8, 4))
+    torch.testing.assert_close(rollout.teacher_policy.gather(-1, rollout.actions[..., None])[..., 0], rollout.log_prob)
+    torch.testing.assert_close(rollout.teacher_value, rollout.value)
+
+
+def test_a2c_makes_one_pass():
+    training, _ = make("toy:limit", "network", config=config_of("toy:limit", algorithm="a2c"))
+    assert training.learner.options.epochs == 1 and training.learner.options.algorithm == "a2c"
+    assert make("toy:limit", "network")[0].learner.options.epochs == 2
+
+
+def test_warmup_trains_weights_only():
+    training, _ = make("toy:limit", "supernet")
+    training.subject.warmup = 0.5
+    weights = [p.detach().clone() for p in training.subject.supernet.parameters()]
+    go(training, 4)
+    assert all((row == row[0]).all() for row in training.subject.strategy.logits)
+    assert training.subject.penalties[0][1].multiplier == 0.0
+    assert any(not torch.equal(a, b) for a, b in zip(weights, training.subject.supernet.parameters()))
+    go(training, 3)
+    assert any((row != row[0]).any() for row in training.subject.strategy.logits)
+
+
+def test_the_price_of_a_missed_target_lowers_the_expected_latency():
+    training, _ = make("toy:limit", "supernet", fast=True)
+    log = go(training, 10)
+    assert log[-1]["cost_multiplier"] > log[0]["cost_multiplier"] > 0
+    assert log[-1]["latency_expected_s"] < log[0]["latency_expected_s"]
+    assert sum(log[0]["arch_probabilities"][0]) == pytest.approx(1.0, abs=1e-5) and log[0]["temperature"] > log[-1]["temperature"]
+
+
+def test_half_precision_trains():
+    for kind in ("network", "supernet"):
+        log = go(make("toy:limit", kind, config=config_of("toy:limit", bf16=True))[0], 2)
+        assert all(math.isfinite(line[key]) for line in log for key in ("loss_policy", "loss_value", "grad_norm"))
+
+
+def test_weights_that_are_not_finite_stop_the_run():
+    training, _ = make("toy:limit", "network")
+    with torch.no_grad():
+        next(training.subject.network.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteError):
+        training.advance()
+
+
+def test_compute_device():
+    assert compute_device("cpu") == CPU and compute_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

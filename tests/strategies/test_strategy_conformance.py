@@ -1,0 +1,97 @@
+"""Every registered strategy finds a toy's best architecture and resumes exactly; the shipped registry is complete."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from graph_space import graph_space
+from small_space import small_space
+
+import cosearch.strategies
+from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from cosearch.strategies.one_level import OneLevelStrategy
+from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
+
+for module in pkgutil.iter_modules(cosearch.strategies.__path__):
+    importlib.import_module(f"cosearch.strategies.{module.name}")
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")
+TABLE = [[0.5, -1.0, 0.4], [-1.2, 0.6, 0.3]]  # best: 1 and 0
+
+
+def of_kind(kind):
+    return pytest.mark.parametrize("info", [i for i in STRATEGIES.entries() if i.kind == kind], ids=lambda info: info.name)
+
+
+@of_kind("gradient")
+def test_every_gradient_strategy_conforms(info):
+    check_gradient_strategy(info, SPACE, TABLE)
+
+
+@of_kind("gradient")
+def test_every_gradient_strategy_conforms_on_a_graph(info):
+    space = graph_space()
+    table = [[0.4, -1.0, 0.5], [0.5, 0.9, -0.8, 0.6], [-0.2, 0.8, 0.9, 0.7], [0.4, -1.2, 0.6, 0.5]]  # keeps b0 and b2
+    check_gradient_strategy(info, space, table)
+
+
+@of_kind("proposal")
+def test_every_proposal_strategy_conforms(info):
+    check_proposal_strategy(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)))
+
+
+@of_kind("proposal")
+def test_every_proposal_strategy_conforms_on_a_graph(info):
+    space = graph_space()
+    check_proposal_strategy(info, space, lambda a: -sum((i + 1) * c for i, c in enumerate(a.choices)))
+
+
+def test_every_strategy_is_of_a_known_kind_and_has_a_source():
+    assert {info.kind for info in STRATEGIES.entries()} <= {"gradient", "proposal"} and {"a3cs", "a2d", "random"} <= set(
+        STRATEGIES.names()
+    )
+    for info in STRATEGIES.entries():
+        assert info.paper and default_options(info) == default_options(info)
+
+
+@pytest.mark.parametrize(
+    "fault, text",
+    [
+        (lambda strategy: setattr(strategy, "restore", lambda state: None), "another way"),
+        (lambda strategy: setattr(strategy, "step", lambda path, loss: None), "the best is"),
+        (
+            lambda strategy: setattr(
+                strategy, "probabilities", lambda: [p * 2 for p in OneLevelStrategy.probabilities(strategy)]
+            ),
+            "probabilities",
+        ),
+    ],
+)
+def test_a_broken_strategy_does_not_conform(fault, text):
+    def make(space, options, generator):
+        strategy = OneLevelStrategy(space, options, generator)
+        fault(strategy)
+        return strategy
+
+    bad = StrategyInfo("bad", "broken", "none", "gradient", True, False, make, STRATEGIES.get("a3cs").options)
+    with pytest.raises(AssertionError, match=text):
+        check_gradient_strategy(bad, SPACE, TABLE)
+
+
+def test_the_same_search_in_another_process():
+    code = (
+        "import sys, torch\nsys.path.insert(0, 'tests')\nfrom tests.test_strategy_conformance import *\n"
+        "from cosearch.testing.strategy_conformance import optimise, toy_loss\n"
+        "from cosearch.testing.conformance import seeded\n"
+        "info = STRATEGIES.get('a3cs')\nstrategy = info.make(SPACE, default_options(info), seeded(3))\n"
+        "taken = optimise(strategy, lambda s, p: toy_loss(p, TABLE), 25)\nprint(taken, strategy.scores())\n"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first == second and first.count("(") > 25

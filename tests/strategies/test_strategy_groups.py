@@ -1,0 +1,108 @@
+"""Hard-path strategies and the exact multiplier on a space with groups, and the accelerator's cost of a graph."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from graph_space import graph_space
+from test_cost_accel import begun
+
+from cosearch.cost.accel_cost import AccelCost
+from cosearch.cost.table_cost import TableCost
+from cosearch.space.groups import best, draw, marginals
+from cosearch.strategies.budgeted import expected_cost, multiplier
+from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.strategies.score_function import ScoreFunctionStrategy
+from cosearch.testing.conformance import seeded
+from latency_tables.devices import find_table
+from latency_tables.errors import InfeasibleTargetError
+
+SPACE = graph_space()
+EVERY = [choices for choices in itertools.product(range(3), *[range(4)] * 3) if sum(c != 0 for c in choices[1:]) == 2]
+UTILITIES = [row.tolist() for row in (torch.randn(len(p.candidates), generator=seeded(i)) for i, p in enumerate(SPACE.points))]
+COST = TableCost(SPACE, find_table("jetson"))
+
+
+def mean_cost(beta):
+    """Expected cost by enumeration of the legal architectures with weights exp(u - beta c)."""
+    rows = COST.candidate_costs()
+    costs = [COST.base + sum(row[c] for row, c in zip(rows, choices)) for choices in EVERY]
+    logs = [sum(u[c] - beta * r[c] for u, r, c in zip(UTILITIES, rows, choices)) for choices in EVERY]
+    weights = [math.exp(value - max(logs)) for value in logs]
+    return sum(w * c for w, c in zip(weights, costs)) / sum(weights)
+
+
+def test_the_multiplier_holds_the_mean_over_legal_architectures_at_the_target():
+    rows = COST.candidate_costs()
+    arguments = (UTILITIES, rows, COST.base)
+    for beta in (0.0, 1e4, 1e6):
+        assert expected_cost(*arguments, beta, SPACE.groups, SPACE.zeros) == pytest.approx(mean_cost(beta), rel=1e-9)
+    cheapest = COST.exact(SPACE.best([[-c for c in row] for row in rows]))
+    for share in (0.2, 0.6, 0.9):
+        target = cheapest + share * (mean_cost(0.0) - cheapest)
+        beta = multiplier(*arguments, target, SPACE.groups, SPACE.zeros)
+        assert beta > 0 and mean_cost(beta) == pytest.approx(target, rel=1e-6)
+    assert multiplier(*arguments, mean_cost(0.0) * 1.01, SPACE.groups, SPACE.zeros) == 0.0
+    with pytest.raises(InfeasibleTargetError):
+        multiplier(*arguments, cheapest * 0.999, SPACE.groups, SPACE.zeros)
+
+
+@pytest.mark.parametrize("kind", [OneLevelStrategy, ScoreFunctionStrategy])
+@pytest.mark.parametrize("active", [1, 2, 0])
+def test_sampled_paths_are_legal_architectures_whatever_k_is(kind, active):
+    strategy = kind(SPACE, OneLevelOptions(active_paths=active), seeded(0))
+    for _ in range(60):
+        path = strategy.sample()
+        assert path.choices in EVERY
+        wanted = 1 if kind is ScoreFunctionStrategy else active
+        assert [len(a) for a in path.active] == [min(wanted or 4, len(p.candidates)) for p in SPACE.points]
+        assert all(len(set(a)) == len(a) for a in path.active)
+    totals = [float(p.detach().sum()) for p in strategy.probabilities()]
+    kept = sum(1.0 - float(p.detach()[0]) for p in strategy.probabilities()[1:])
+    assert totals == pytest.approx([1.0] * 4, abs=1e-6) and kept == pytest.approx(2.0, abs=1e-5)
+
+
+def test_the_score_function_is_unbiased_on_groups():
+    """The mean over all paths of p(a) L(a) dlog p(a)/dalpha is the gradient of the enumerated expectation of L."""
+    rows = [torch.tensor(row, requires_grad=True) for row in UTILITIES]
+    losses = {choices: float(sum((i + 1) * c * c for i, c in enumerate(choices))) for choices in EVERY}
+    logs = torch.stack([torch.stack([row[c] for row, c in zip(rows, choices)]).sum() for choices in EVERY])
+    expectation = (torch.softmax(logs, 0) * torch.tensor([losses[c] for c in EVERY])).sum()
+    wanted = torch.autograd.grad(expectation, rows)
+    strategy = ScoreFunctionStrategy(SPACE, OneLevelOptions(lr=0.0), seeded(0))
+    strategy.advantage = lambda loss: loss
+    total = [torch.zeros_like(row) for row in rows]
+    chances = torch.softmax(logs, 0).tolist()
+    for choices, chance in zip(EVERY, chances):
+        with torch.no_grad():
+            for logits, row in zip(strategy.logits, rows):
+                logits.copy_(row)
+        strategy.zero_grad()
+        path = type("Drawn", (), {"choices": choices})()
+        strategy.step(path, losses[choices])
+        total = [t + chance * logits.grad for t, logits in zip(total, strategy.logits)]
+    for found, value in zip(total, wanted):
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
+
+
+def test_best_and_draw_agree_where_the_distribution_is_sharp():
+    rows = [100.0 * torch.tensor(row) for row in UTILITIES]
+    assert tuple(draw(rows, SPACE.groups, SPACE.zeros, seeded(0))) == tuple(best(UTILITIES, SPACE.groups, SPACE.zeros))
+
+
+def test_an_accelerators_cost_of_a_graph_is_that_of_its_network():
+    accelerator = begun(SPACE)
+    cost = AccelCost(accelerator)
+    for choices in EVERY[::5]:
+        architecture = SPACE.architecture(choices)
+        exact = cost.exact(architecture)
+        assert float(cost.expected(architecture.one_hot())) == pytest.approx(exact, rel=1e-12)
+        accelerator.made_for = None
+        blocks = accelerator.predict(architecture.ops()).latency_s
+        assert exact == pytest.approx(blocks, rel=1e-12)  # one chunk: blocks one after another, sums included
+    rows = [torch.tensor(row, dtype=torch.float64) for row in UTILITIES]
+    costs, found = cost.candidate_costs(), marginals(rows, SPACE.groups, SPACE.zeros)
+    assert float(cost.expected(found)) == pytest.approx(
+        cost.base + sum(float(p @ torch.tensor(row, dtype=torch.float64)) for p, row in zip(found, costs)), rel=1e-12
+    )

@@ -1,0 +1,154 @@
+"""Models of blocks compute what the vocabulary says: outputs against torch, weights against counted parameters."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch.nn import functional as f
+
+from latency_tables.board.runners import OnnxRunner, measure_network, op_histogram
+from latency_tables.errors import MeasurementError, ShapeError
+from latency_tables.onnx_models.blocks import build_block_model, build_empty_model, build_network_model, keeps_shape
+from latency_tables.onnx_models.layers import build_layer_model
+from latency_tables.onnx_models.quantise import quantise_model
+from latency_tables.opspec import OpSpec
+
+STEM = OpSpec("stem", 3, 16, 16, 8, 4, 2, 1)
+MB = OpSpec("mbconv", 8, 8, 8, 8, 5, 1, 2, expansion=3)
+DOWN = OpSpec("mbconv", 8, 8, 8, 12, 3, 2, 1, expansion=1)
+RES = OpSpec("residual", 12, 4, 4, 12, 3, 1, 1)
+POOL = OpSpec("maxpool", 12, 4, 4, 12, 3, 2, 1, activation="none")
+HEAD = OpSpec("head", 12, 2, 2, 5, hidden=16, activation="relu")
+NETWORK = [STEM, MB, DOWN, RES, POOL, HEAD]
+
+
+def weights_of(model):
+    return [torch.from_numpy(np.array(numpy_helper.to_array(w))) for w in onnx.load_model_from_string(model).graph.initializer]
+
+
+def by_hand(frames, weights):
+    """The network above, written down once more with torch only."""
+    it = iter(weights)
+    x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() * next(it)
+    x = f.relu(f.conv2d(x, next(it), next(it), 2, 1))
+    y = f.relu(f.conv2d(x, next(it), next(it)))
+    y = f.relu(f.conv2d(y, next(it), next(it), 1, 2, groups=24))
+    x = f.relu(x + f.conv2d(y, next(it), next(it)))
+    y = f.relu(f.conv2d(x, next(it), next(it), 2, 1, groups=8))
+    x = f.relu(f.conv2d(y, next(it), next(it)))
+    y = f.conv2d(f.relu(x), next(it), next(it), 1, 1)
+    x = x + f.conv2d(f.relu(y), next(it), next(it), 1, 1)
+    x = f.relu(f.max_pool2d(x, 3, 2, 1)).flatten(1)
+    x = f.relu(f.linear(x, next(it), next(it)))
+    return f.linear(x, next(it), next(it)).numpy()
+
+
+def test_network_computes_what_torch_computes():
+    model = build_network_model(NETWORK, seed=3)
+    frames = np.random.default_rng(1).integers(0, 255, (1, 16, 16, 3)).astype(np.uint8)
+    found = OnnxRunner(model, {"frames": frames}).outputs()[0]
+    expected = by_hand(frames, weights_of(model))
+    assert found.shape == (1, 5) and np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_seed_decides_the_weights():
+    assert build_network_model(NETWORK, seed=1) == build_network_model(NETWORK, seed=1) != build_network_model(NETWORK, seed=2)
+
+
+@pytest.mark.parametrize("op", NETWORK, ids=lambda op: op.kind)
+def test_weights_are_the_counted_parameters(op):
+    """Oracle: what the block adds to the number of stored weights, against ``OpSpec.params``."""
+    once = sum(w.numel() for w in weights_of(build_block_model(op)))
+    if op.kind == "stem":
+        assert once - 1 == op.params
+        return
+    assert once - sum(w.numel() for w in weights_of(build_block_model(op, repeats=0))) == op.params
+    if keeps_shape(op):
+        five = sum(w.numel() for w in weights_of(build_block_model(op, repeats=5)))
+        assert five - once == 4 * op.params
+
+
+def test_context_before_a_block_leaves_out_the_relu_that_the_block_has_itself():
+    assert op_histogram(build_block_model(RES, repeats=0)).get("Relu", 0) == 0
+    assert op_histogram(build_block_model(MB, repeats=0))["Relu"] == 1
+    assert op_histogram(build_block_model(dataclasses.replace(HEAD, activation="none"), repeats=0))["Relu"] == 1
+
+
+@pytest.mark.parametrize("op", NETWORK, ids=lambda op: op.kind)
+def test_isolated_primitives_have_the_shapes_of_their_layer(op):
+    for layer in op.layers():
+        found = OnnxRunner(build_layer_model(layer)).outputs()[0]
+        assert found.size == layer.elements_out
+
+
+def test_wrong_requests_are_refused():
+    with pytest.raises(ShapeError, match="cannot follow"):
+        build_network_model([STEM, DOWN, DOWN])
+    with pytest.raises(ShapeError, match="empty"):
+        build_network_model([])
+    with pytest.raises(ShapeError, match="chained"):
+        build_block_model(DOWN, repeats=5)
+    with pytest.raises(ShapeError, match="float32"):
+        build_block_model(dataclasses.replace(DOWN, dtype="int8"))
+    with pytest.raises(ShapeError):
+        build_block_model(STEM, repeats=0)
+
+
+def test_histogram_equals_what_the_onnx_package_reads():
+    model = build_network_model(NETWORK)
+    nodes = [node.op_type for node in onnx.load_model_from_string(model).graph.node]
+    assert op_histogram(model) == {name: nodes.count(name) for name in sorted(set(nodes))}
+
+
+def test_int8_form_is_fused_and_close_to_float():
+    model = build_network_model(NETWORK, seed=3)
+    frames = np.random.default_rng(1).integers(0, 255, (1, 16, 16, 3)).astype(np.uint8)
+    runner = OnnxRunner(quantise_model(model), {"frames": frames})
+    exact = OnnxRunner(model, {"frames": frames}).outputs()[0]
+    assert np.abs(runner.outputs()[0] - exact).max() < 0.15 * np.abs(exact).max()
+    quantised = sum(count for name, count in runner.graph.items() if name.startswith("Q") and name != "QuantizeLinear")
+    assert quantised > 0 or "Conv" not in runner.graph or "DequantizeLinear" in runner.graph
+    assert len(quantise_model(model)) != len(model)
+
+
+def test_runner_refuses_what_it_cannot_do():
+    model = build_empty_model()
+    with pytest.raises(MeasurementError, match="has no NoSuchProvider"):
+        OnnxRunner(model, provider="NoSuchProvider")
+    with pytest.raises(MeasurementError, match="cannot load"):
+        OnnxRunner(b"not a model")
+    with pytest.raises(MeasurementError, match="no input wrong"):
+        OnnxRunner(model, {"wrong": np.zeros(1, np.float32)})
+
+
+def test_plain_layout_can_be_kept():
+    model = build_block_model(OpSpec("conv", 16, 16, 16, 16, 3, 1, 1), repeats=5)
+    assert not any(name.startswith("Reorder") for name in OnnxRunner(model, nchw=True).graph)
+
+
+def test_measurement_holds_its_samples_and_where_they_come_from(tmp_path):
+    path = tmp_path / "n.onnx"
+    path.write_bytes(build_network_model(NETWORK))
+    found = measure_network(path, rounds=3, seconds=0.06, period_s=0.005, paced_seconds=0.05)
+    assert 0 < found.min_s <= found.p50_s <= found.p90_s <= found.p99_s
+    assert found.p50_s == pytest.approx(np.median(found.samples_s))
+    assert min(found.context["round_medians_s"]) <= found.latency_s <= max(found.context["round_medians_s"])
+    assert (
+        found.paced.samples == 10 and found.context["runtime"] == "onnxruntime" and found.to_dict()["paced"]["period_s"] == 0.005
+    )
+    assert measure_network(path, rounds=2, seconds=0.02, period_s=None).paced is None
+
+
+def test_telemetry_is_off_and_leaves_nothing_in_the_home_folder(tmp_path):
+    import subprocess
+    import sys
+
+    code = "from latency_tables.board.runners import import_onnxruntime as i; i(); import os; print(os.getenv('ORT_DISABLE_TELEMETRY'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.strip() == "1" and list(tmp_path.iterdir()) == []

@@ -1,0 +1,225 @@
+"""The measuring loop on a fake machine whose true costs are known, and its journal under every kind of interruption."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from latency_tables.board.timing import Visit
+from latency_tables.errors import MeasurementError, RequestError, TableError
+from latency_tables.measuring import loop as measure
+from latency_tables.measuring.compose import compose_table
+from latency_tables.measuring.job import Request, describe, run
+from latency_tables.measuring.journal import Journal
+from latency_tables.measuring.loop import Measurer, Settings
+from latency_tables.measuring.plan import EMPTY, make_plan
+from latency_tables.measuring.remote import LostBoard, Target
+from latency_tables.opspec import Device, OpSpec
+from latency_tables.schema import read_table
+from latency_tables.table import Table
+from latency_tables.worklists import make_worklist
+
+STEM = OpSpec("stem", 3, 16, 16, 8, 4, 2, 1)
+CELLS = [OpSpec("conv", 8, 8, 8, 8, k, 1, k // 2) for k in (3, 5)] + [OpSpec("mbconv", 8, 8, 8, 8, 3, 1, 1, expansion=3)]
+HEAD = OpSpec("head", 8, 8, 8, 4, hidden=16, activation="none")
+NETWORKS = [[STEM, a, b, HEAD] for a in CELLS for b in CELLS]
+WORK = make_worklist("toy", [], NETWORKS)
+PLAN = make_plan(WORK)
+TRUE_S = {op.key: 1e-5 * (i + 2) for i, op in enumerate(WORK.ops)}
+EMPTY_S, CONTEXT_S, CACHE = 2e-6, 7e-6, 1.04
+
+
+class FakeCore:
+    """Answers like the measuring core: an additive machine whose whole networks cost 4 % more than their rows."""
+
+    visits = 0
+    fail_at = ()
+    lines = ()
+    noise = 0.0
+
+    def __init__(self, target):
+        self.loaded = set()
+
+    def one(self, verb, payload=b"", **values):
+        if verb == "hello":
+            state = {"load": 0.0}
+            return {"fingerprint": {"machine": "fake", "cores": 2}, "runtime_version": "0", "settings": {}, "power": None,
+                    "power_reason": "no power sensor is readable", "state": state}  # fmt: skip
+        if verb == "load":
+            self.loaded.add(values["id"])
+            return {"id": values["id"], "graph": {"Conv": 1}}
+        return {"state": {"load": 0.0}}
+
+    def ask(self, verb, payload=b"", **values):
+        for name in values["ids"]:
+            FakeCore.visits += 1
+            if FakeCore.visits in FakeCore.fail_at:
+                raise LostBoard("planted")
+            assert name in self.loaded, "visited before it was loaded"
+            wobble = 1 + FakeCore.noise * ((FakeCore.visits * 2654435761 % 1000) / 500 - 1)
+            time_s = true_time_s(name) * wobble
+            yield {"id": name, "visit": Visit(time_s, time_s, time_s, time_s, time_s, time_s, time_s, 50, 1, 1.0).to_dict()}
+
+    def close(self):
+        self.loaded = set()
+
+
+def true_time_s(name):
+    if name == EMPTY:
+        return EMPTY_S
+    for found, ops in (*PLAN.calibration, *PLAN.certificate):
+        if name == found:
+            return EMPTY_S + CACHE * sum(TRUE_S[op.key] for op in ops)
+    if name.startswith("single-"):
+        return 5e-6
+    if name.startswith("base-"):
+        return EMPTY_S + CONTEXT_S
+    key, times = name.rsplit("|x", 1)
+    context = EMPTY_S if key.startswith("stem") else EMPTY_S + CONTEXT_S
+    return context + int(times) * TRUE_S[key]
+
+
+JOURNALS = []
+
+
+@pytest.fixture(autouse=True)
+def fake_core(monkeypatch):
+    monkeypatch.setattr(measure, "Connection", FakeCore)
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    FakeCore.visits, FakeCore.fail_at, FakeCore.noise = 0, (), 0.0
+    yield
+    while JOURNALS:
+        JOURNALS.pop().close()
+
+
+def measured(path, **settings):
+    journal = Journal(path, {"plan": PLAN.plan_id})
+    JOURNALS.append(journal)
+    measurer = Measurer(PLAN, Target(), Settings(**{"min_rounds": 3, "network_factor": 1, "budget_s": 0.0, **settings}), journal)
+    return measurer, journal
+
+
+def test_rows_scale_and_certificate_recover_the_true_machine(tmp_path):
+    measurer, _ = measured(tmp_path / "j")
+    measurer.run()
+    content = compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    for key, row in content.rows.items():
+        assert row.latency_s == pytest.approx(TRUE_S[key], rel=1e-9), key
+    assert {row.details["method"] for row in content.rows.values()} == {"stem", "chain", "head"}
+    assert content.header["calibration"]["scale"] == pytest.approx(CACHE) and content.header["calibration"]["method"] == "scale"
+    assert content.header["calibration"]["overhead_s"] == pytest.approx(EMPTY_S)
+    proof = content.certificate
+    assert proof["mape"] == pytest.approx(0, abs=1e-9) and proof["kendall_tau"] == pytest.approx(1) and proof["within_5"] == 1
+    assert proof["uncalibrated"]["bias"] < -0.03 and proof["flops"]["mape"] > 0.01 < proof["single_operations"]["mape"]
+    names = [{name for name, _ in part} for part in (PLAN.calibration, PLAN.certificate)]
+    assert len(names[0]) == 4 and len(names[1]) == 5 and not names[0] & names[1]
+
+
+def test_no_energy_is_null_with_a_reason(tmp_path):
+    measurer, _ = measured(tmp_path / "j")
+    measurer.run()
+    content = compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    assert all(row.energy_j is None for row in content.rows.values())
+    assert Table(content).predict(NETWORKS[0]).energy_j is None and content.header["power_reason"]
+
+
+def test_unsure_rows_are_visited_again_until_sure_or_the_cap(tmp_path):
+    FakeCore.noise = 0.2
+    measurer, journal = measured(tmp_path / "a", max_rounds=3)
+    measurer.run()
+    counts = {len(v) for v in journal.visits.values()}
+    assert counts == {3}
+    assert not all(measurer._is_sure(row) for row in PLAN.rows)
+    FakeCore.visits = 0
+    patient, journal = measured(tmp_path / "b", max_rounds=40, budget_s=60.0)
+    patient.run()
+    rounds = [len(journal.visits[row.more]) for row in PLAN.rows]
+    assert max(rounds) > 3 and all(patient._is_sure(row) or len(journal.visits[row.more]) == 40 for row in PLAN.rows)
+
+
+@pytest.mark.parametrize("fail_at", [(1,), (40,), (20, 21, 60), tuple(range(5, 200, 50))])
+def test_lost_connections_lose_and_double_nothing(tmp_path, fail_at):
+    FakeCore.fail_at = fail_at
+    measurer, journal = measured(tmp_path / "j")
+    measurer.run()
+    assert {len(v) for v in journal.visits.values()} == {3} and set(journal.visits) == set(PLAN.builders)
+    content = compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    assert all(row.latency_s == pytest.approx(TRUE_S[key], rel=1e-9) for key, row in content.rows.items())
+
+
+def test_a_dead_board_is_an_error_that_names_the_journal(tmp_path):
+    FakeCore.fail_at = range(10, 10_000)
+    measurer, _ = measured(tmp_path / "j")
+    with pytest.raises(MeasurementError, match=re.escape(str(tmp_path / "j"))):
+        measurer.run()
+
+
+def test_killed_at_any_byte_resumes_to_the_same_table(tmp_path):
+    """The journal is cut at many places, as a kill would; the table that follows has each row once and right."""
+    measurer, journal = measured(tmp_path / "whole")
+    measurer.run()
+    journal.close()
+    data = (tmp_path / "whole").read_bytes()
+    for at in (0, 5, len(data) // 7, len(data) // 3, len(data) // 2 + 1, len(data) - 1):
+        (tmp_path / "cut").write_bytes(data[:at])
+        again, rest = measured(tmp_path / "cut")
+        again.run()
+        assert {len(v) for v in rest.visits.values()} == {3}
+        rest.close()
+        names = [
+            json.loads(line).get("id") for line in (tmp_path / "cut").read_text().splitlines() if "visit" in json.loads(line)
+        ]
+        assert sorted(names) == sorted(name for name in PLAN.builders for _ in range(3))
+
+
+def test_journal_of_another_measurement_or_damaged_is_refused(tmp_path):
+    _, journal = measured(tmp_path / "j")
+    journal.close()
+    with pytest.raises(TableError, match="plan"):
+        Journal(tmp_path / "j", {"plan": "another"})
+    text = (tmp_path / "j").read_text()
+    (tmp_path / "j").write_text(text + '{"id": "x", "visit": {"median_s": 1}}\n')
+    with pytest.raises(TableError, match="line 2 is damaged"):
+        Journal(tmp_path / "j", {"plan": PLAN.plan_id})
+
+
+def request(tmp_path, **values) -> Request:
+    work = tmp_path / "work.json"
+    work.write_text(json.dumps(WORK.to_dict()))
+    settings = Settings(min_rounds=3, budget_s=0.0)
+    return Request(out=tmp_path / "t.jsonl", device="toy", worklists=(str(work),), settings=settings, **values)
+
+
+def test_job_writes_a_table_then_refuses_then_adds_single_operations(tmp_path):
+    run(request(tmp_path))
+    table = read_table(tmp_path / "t.jsonl")
+    assert set(table.rows) == set(TRUE_S) and sorted(p.name for p in Path(tmp_path).iterdir()) == ["t.jsonl", "work.json"]
+    with pytest.raises(TableError, match="--again"):
+        run(request(tmp_path))
+    run(request(tmp_path, again=True))
+    extra = OpSpec("conv", 8, 8, 8, 8, 1, 1, 0)
+    TRUE_S[extra.key] = 3e-5
+    run(request(tmp_path, keys=(extra.key,)))
+    added = read_table(tmp_path / "t.jsonl")
+    assert added.rows[extra.key].latency_s == pytest.approx(3e-5) and set(added.rows) == set(TRUE_S)
+    assert added.certificate == table.certificate and added.header["additions"][0]["keys"] == [extra.key]
+    with pytest.raises(TableError, match="asked to add"):
+        run(request(tmp_path, keys=(extra.key,), provenance="synthetic"))
+    del TRUE_S[extra.key]
+
+
+def test_job_checks_its_request_and_tells_its_plan(tmp_path):
+    with pytest.raises(RequestError, match=r"runtime.*dtype.*provenance"):
+        request(tmp_path, runtime="abacus", dtype="int7", provenance="derived")
+    with pytest.raises(RequestError, match="--dtype"):
+        run(request(tmp_path, keys=(CELLS[0].key.replace("float32", "int8"),)))
+    plan = describe(request(tmp_path))
+    assert plan["models"] == len(PLAN.builders) and plan["rows"] == 5 and plan["certificate_networks"] == 5
+
+
+def test_two_processes_cannot_measure_into_one_file(tmp_path):
+    from filelock import FileLock
+
+    with FileLock(str(tmp_path / "t.jsonl.lock")), pytest.raises(RequestError, match="another process"):
+        run(request(tmp_path))

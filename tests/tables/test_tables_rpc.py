@@ -1,0 +1,171 @@
+"""TVM RPC: real sessions over loopback (slow), and what goes wrong without TVM or a tracker.
+
+The slow tests need ``pip install 'cosearch[tvm]'``. With an emulated board whose Python has TVM too
+(``COSEARCH_BOARD=FOLDER``) and a cross compiler, code is compiled for aarch64, sent there and run there.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latency_tables.board.runners import OnnxRunner
+from latency_tables.errors import MeasurementError, MissingExtraError, RequestError
+from latency_tables.measuring.job import Request, run
+from latency_tables.measuring.loop import Settings
+from latency_tables.measuring.remote import LostBoard, Target
+from latency_tables.measuring.rpc import TrackerConnection, read_address, read_tvm_target
+from latency_tables.onnx_models.blocks import build_network_model
+from latency_tables.opspec import OpSpec
+from latency_tables.table import load_table
+from latency_tables.worklists import make_worklist
+
+HAS_TVM = importlib.util.find_spec("tvm") is not None
+BOARD = os.environ.get("COSEARCH_BOARD", "")
+COMPILER = "aarch64-linux-gnu-g++"
+AARCH64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72", "mattr": ["+neon"]}
+STEM = OpSpec("stem", 3, 16, 16, 8, 4, 2, 1)
+CELLS = [OpSpec("conv", 8, 8, 8, 8, 3, 1, 1), OpSpec("mbconv", 8, 8, 8, 8, 3, 1, 1, expansion=3)]
+HEAD = OpSpec("head", 8, 8, 8, 4, hidden=16, activation="none")
+
+
+def test_addresses_and_targets_are_read_or_refused():
+    assert read_address("127.0.0.1:9190") == ("127.0.0.1", 9190) and read_address("::1:80") == ("::1", 80)
+    for wrong in ("127.0.0.1", ":9190", "host:", "host:x", "host:70000"):
+        with pytest.raises(RequestError, match="tracker"):
+            read_address(wrong)
+    assert read_tvm_target(None) is None and read_tvm_target(json.dumps(AARCH64)) == AARCH64
+    for wrong in ("llvm", "[]", "{}", '{"kind": 3}'):
+        with pytest.raises(RequestError, match="tvm-target"):
+            read_tvm_target(wrong)
+
+
+def test_a_tracker_is_for_tvm_and_stands_alone(tmp_path):
+    target = Target(tracker="127.0.0.1:9190")
+    with pytest.raises(RequestError, match="runtime tvm"):
+        Request(out=tmp_path / "t", target=target)
+    with pytest.raises(RequestError, match="period-s"):
+        Request(out=tmp_path / "t", target=target, runtime="tvm", period_s=0.02)
+    with pytest.raises(RequestError, match="got both"):
+        Target(host="me@board", tracker="127.0.0.1:9190")
+
+
+def test_without_tvm_the_install_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tvm", None)  # an import of it fails, whether it is installed or not
+    with pytest.raises(MissingExtraError, match=r"cosearch\[tvm\]"):
+        TrackerConnection(Target(tracker="127.0.0.1:9190"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(log, *command):
+    """A process in a group of its own, so that its workers end with it."""
+    with open(log, "w") as stream:
+        return subprocess.Popen(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_for(log, words, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if words in Path(log).read_text():
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{words!r} never came: {Path(log).read_text()[-500:]}")
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    """Address of a tracker on loopback, and a function that starts a server there."""
+    if not HAS_TVM:
+        pytest.skip("TVM is not installed")
+    folder, port, running = tmp_path_factory.mktemp("rpc"), free_port(), []
+    address = f"127.0.0.1:{port}"
+    where = ("--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1))
+    running.append(start(folder / "tracker", sys.executable, "-m", "tvm.exec.rpc_tracker", *where))
+    wait_for(folder / "tracker", "bind to", running[0])
+
+    def serve(python, key):
+        at = free_port()
+        there = ("--host", "127.0.0.1", "--port", str(at), "--port-end", str(at + 1), "--tracker", address, "--key", key)
+        running.append(start(folder / key, python, "-m", "tvm.exec.rpc_server", *there))
+        wait_for(folder / key, "bind to", running[-1])
+        return address
+
+    yield serve
+    for process in running:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it had ended
+        process.wait()
+
+
+def check_parity(connection):
+    model = build_network_model([STEM, *CELLS, HEAD])
+    assert connection.one("load", model, id="m") == {"id": "m", "graph": {}}
+    frames = np.random.default_rng(0).integers(0, 127, (1, 16, 16, 3)).astype(np.uint8)
+    expected = OnnxRunner(model, {"frames": frames}).outputs()[0]
+    np.testing.assert_allclose(connection.outputs("m")[0], expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_session_over_loopback_computes_what_onnxruntime_computes(tracker):
+    connection = TrackerConnection(Target(tracker=tracker(sys.executable, "here"), tracker_key="here"))
+    try:
+        hello = connection.one("hello", threads=1)
+        assert hello["power"] is None and hello["settings"] == {"threads": 1} and hello["runtime_version"]
+        check_parity(connection)
+        seen = connection.one("visit", ids=["m"], sentinel="m", plan={"seconds": 0.05})["visit"]
+        assert 0 < seen["min_s"] <= seen["median_s"] <= seen["p99_s"] and seen["samples"] >= 8 and seen["clean_share"] is None
+        assert 0.2 < seen["sentinel_s"] / seen["median_s"] < 5
+        with pytest.raises(MeasurementError, match="cannot paced"):
+            connection.one("paced", ids=["m"])
+        assert connection.one("visit", ids=["absent"], plan={}) == {"id": "absent", "unknown": True}
+        assert "error" in connection.one("load", b"\x08\x08", id="broken")
+    finally:
+        connection.close()
+    with pytest.raises(LostBoard, match="rpc_server"):
+        TrackerConnection(Target(tracker=f"127.0.0.1:{free_port()}", tracker_key="here"))
+
+
+@pytest.mark.slow
+def test_a_table_is_measured_through_the_tracker(tracker, tmp_path):
+    networks = [[STEM, *cells, HEAD] for cells in ((CELLS[0],), (CELLS[1],), tuple(CELLS), (CELLS[1], CELLS[1]), (CELLS[0],) * 2)]
+    (tmp_path / "work.json").write_text(json.dumps(make_worklist("toy", [], networks).to_dict()))
+    target = Target(tracker=tracker(sys.executable, "table"), tracker_key="table")
+    settings = Settings(min_rounds=2, max_rounds=2, budget_s=1.0)
+    run(Request(out=tmp_path / "t.jsonl", device="toy", worklists=(str(tmp_path / "work.json"),), runtime="tvm", target=target,
+                settings=settings))  # fmt: skip
+    table = load_table(tmp_path / "t.jsonl")
+    assert table.device.runtime == "tvm" and table.coverage(networks[3]) == 1.0 and table.certificate["networks"] == 3
+    assert table.header["host"]["model"] == "device table of a TVM RPC tracker" and not (tmp_path / "t.jsonl.journal").exists()
+
+
+@pytest.mark.slow
+def test_code_compiled_for_an_arm_board_runs_there(tracker):
+    python = Path(BOARD, "bin", "python3")
+    if not BOARD or not Path(BOARD, "site", "tvm").exists():
+        pytest.skip("COSEARCH_BOARD names no folder with an emulated board that has TVM")
+    if shutil.which(COMPILER) is None:
+        pytest.skip(f"{COMPILER} is not installed")
+    address = tracker(str(python), "arm")
+    connection = TrackerConnection(Target(tracker=address, tracker_key="arm", tvm_target=AARCH64, compiler=COMPILER))
+    try:
+        assert connection.one("hello", threads=1)["fingerprint"]["machine"] == "aarch64"
+        check_parity(connection)
+        assert connection.one("visit", ids=["m"], plan={"seconds": 0.05})["visit"]["median_s"] > 0
+    finally:
+        connection.close()
