@@ -10,10 +10,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import filelock
 
@@ -24,6 +24,22 @@ from latency_tables.errors import NonFiniteError, RunFolderError
 
 __all__ = ["RUN_FORMAT", "RunDir", "write_bytes_atomic"]
 RUN_FORMAT = 1
+
+
+class FileRecord(Protocol):
+    """A record that has a file of its own in the folder."""
+
+    FILE: ClassVar[str]
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file."""
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file."""
+
+
+Content = TypeVar("Content", bound=FileRecord)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -35,13 +51,13 @@ class RunDir:
         record: content of ``run.json``.
     """
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+    def __init__(self, path: Path, record: Mapping[str, object]) -> None:
         self.path = path
         self.record = record
         self._checkpoints = Checkpoints(path / "checkpoints")
 
     @classmethod
-    def create(cls, root: Path, name: str, record: dict[str, Any]) -> RunDir:
+    def create(cls, root: Path, name: str, record: Mapping[str, object]) -> RunDir:
         """Make ``root/name`` with its ``run.json``.
 
         Args:
@@ -85,15 +101,14 @@ class RunDir:
             raise RunFolderError(f"there is no run folder {path}; `ls {path.parent}` shows the runs there are")
         if not (path / "run.json").is_file():
             raise RunFolderError(f"{path} is not a run folder: it holds no run.json; give the folder that `cosearch search` made")
-        run = cls(path, {})
-        run.record = run.read_json("run.json")
-        found = run.record.get("format") if isinstance(run.record, dict) else None
-        if found != RUN_FORMAT:
+        record = cls(path, {}).read_json("run.json")
+        found = record.get("format") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or found != RUN_FORMAT:
             raise RunFolderError(
                 f"{path / 'run.json'} is not a run of this version: its format must be {RUN_FORMAT}, got {found!r}; "
                 "use the version of cosearch that made it"
             )
-        return run
+        return cls(path, record)
 
     @contextmanager
     def lock(self, wait_s: float = 2.0) -> Iterator[None]:
@@ -139,13 +154,22 @@ class RunDir:
         """The newest whole state, or ``None``; see :meth:`cosearch.record.checkpoints.Checkpoints.load`."""
         return self._checkpoints.load()
 
-    def update_record(self, **changes: Any) -> None:
-        """Set keys of ``run.json``, on the disk and in :attr:`record`."""
-        record = {**self.record, **changes}
-        self.write_json("run.json", record)
-        self.record = record
+    def write(self, record: FileRecord) -> Path:
+        """Write a record into its file; see :meth:`write_json`."""
+        return self.write_json(record.FILE, record.to_json())
 
-    def write_json(self, name: str, content: Any) -> Path:
+    def read(self, record: type[Content]) -> Content:
+        """The record in its file.
+
+        Args:
+            record: its class, such as ``Summary``.
+
+        Raises:
+            RunFolderError: the file is missing or damaged, or holds another record; names the key.
+        """
+        return record.from_json(self.read_json(record.FILE), self.path / record.FILE)
+
+    def write_json(self, name: str, content: object) -> Path:
         """Write a JSON file into the folder, whole or not at all.
 
         Args:
@@ -168,7 +192,7 @@ class RunDir:
         write_bytes_atomic(path, text.encode() + b"\n")
         return path
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str) -> object:
         """The content of a JSON file of the folder.
 
         Raises:

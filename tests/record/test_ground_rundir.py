@@ -172,11 +172,6 @@ def test_json_files_stay_inside_the_folder(run, name):
             use()
 
 
-def test_the_record_can_be_completed(run):
-    run.update_record(versions={"torch": "2"}, seed=4)
-    assert run.record == RunDir.open(run.path).record == {"seed": 4, "format": 1, "versions": {"torch": "2"}}
-
-
 def test_a_second_writer_in_this_process_is_refused(run):
     with run.lock():
         with pytest.raises(RunFolderError, match="runs/one is in use by another process"), RunDir.open(run.path).lock(wait_s=0):

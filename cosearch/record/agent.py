@@ -1,0 +1,150 @@
+"""``agent.json``: the exported agent: proof that it is the trained one, how to run it, how long it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cosearch.record.json_record import OMITTED, JsonObject, from_json, to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """The exported file beside the network that it was made from, on real observations.
+
+    Attributes:
+        max_abs_difference: largest difference of any output.
+        greedy_agreement: share of the observations with the same greedy action, 0..1.
+        rounding_ties: observations whose greedy action differs only by float32 rounding.
+        observations: how many were compared.
+        tolerance: largest difference that is allowed.
+        batch_sizes: that were tried.
+        opset: of the file.
+        bytes, sha256: size and digest of the file.
+    """
+
+    max_abs_difference: float
+    greedy_agreement: float
+    rounding_ties: int
+    observations: int
+    tolerance: float
+    batch_sizes: tuple[int, ...]
+    opset: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRecord:
+    """An input or output of the file: name, dtype, and shape, in which a free dimension has a name."""
+
+    name: str
+    dtype: str
+    shape: tuple[object, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLatency:
+    """Latency of the exported agent, run back to back.
+
+    Attributes:
+        p50_s, p90_s, p99_s: quantiles, seconds: medians over the rounds.
+        min_s: the fastest decision.
+        worst_p99_s: of the worst round.
+        samples: decisions that were timed.
+        clean_share: share of them that were not preempted; None with several threads.
+        rounds: visits.
+        device: the machine.
+        runtime, runtime_version, threads: what ran the file.
+        statistic: what the quantiles are taken over, in words.
+    """
+
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    min_s: float
+    worst_p99_s: float
+    samples: int
+    clean_share: float | None
+    rounds: int
+    device: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    statistic: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacedLatency:
+    """Latency at a control period: one decision each ``period_s`` seconds; ``missed`` took longer than that."""
+
+    max_s: float
+    missed: int
+    p50_s: float
+    p90_s: float
+    p99_s: float
+    period_s: float
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyRecord:
+    """Latency of one decision.
+
+    Attributes:
+        predicted_s: for the target device, seconds.
+        predicted_provenance: of the table that predicts it.
+        predicted_for: name of that device.
+        measured: back to back; None where nobody timed it.
+        paced: at a control period; None where nobody timed it.
+        conditions: state of the machine that timed it, and what could be fixed.
+    """
+
+    predicted_s: float
+    predicted_provenance: str
+    predicted_for: str
+    measured: MeasuredLatency | None
+    paced: PacedLatency | None
+    conditions: JsonObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentRecord:
+    """The exported agent.
+
+    Attributes:
+        parity: comparison with the trained network.
+        inputs, outputs: of the file.
+        preprocessing: what the file does to an observation, in words.
+        acting: how to act on the outputs; None in runs of versions that did not record it.
+        latency: predicted and measured.
+        architecture: names of the chosen candidates.
+    """
+
+    FILE: ClassVar[str] = "agent.json"
+
+    parity: ParityRecord
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    preprocessing: str
+    acting: JsonObject | None = field(default=None, metadata=OMITTED)
+    latency: LatencyRecord
+    architecture: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file.
+
+        Args:
+            content: a JSON object.
+            file: where it came from, for the message.
+
+        Raises:
+            RunFolderError: it is no such record; names the key.
+        """
+        return from_json(cls, content, file)

@@ -1,0 +1,205 @@
+"""``architecture.json``: the derived architecture, what each of its operations is predicted to cost, and how it was derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cosearch.record.json_record import OMITTED, Absent, JsonObject, from_json, to_json
+
+Rows = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationRecord:
+    """One operation of the derived network, as its device executes it.
+
+    Attributes:
+        key: name of its row in the table.
+        latency_s, energy_j: predicted, seconds and joules; None for an energy that nobody knows.
+        macs, params: multiply-accumulates of one decision, and parameters.
+        choice: index of its choice point, None for stem and head; absent where the order of a chain tells it.
+    """
+
+    key: str
+    latency_s: float
+    energy_j: float | None
+    macs: int
+    params: int
+    choice: int | None | Absent = field(default=Absent.ABSENT, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRecord:
+    """One layer on an accelerator; see ``accel_models.evaluate.LayerResult``. SI units; energies are None where unknown."""
+
+    name: str
+    kind: str
+    chunk: int
+    macs: int
+    cycles: float
+    latency_s: float
+    dram_bytes: float
+    energy_j: float | None
+    energy_parts: Mapping[str, float] | None
+    utilisation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourcesRecord:
+    """What a design occupies, or the limits of its platform; None where the platform has no such thing."""
+
+    elements: float | None
+    dsp: float | None
+    bram18: float | None
+    sram_bytes: float | None
+    area_mm2: float | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecord:
+    """The derived network on an accelerator; see ``accel_models.evaluate.NetworkResult``. SI units."""
+
+    latency_s: float
+    interval_s: float
+    frames_per_s: float
+    single_frame_per_s: float
+    energy_j: float | None
+    dram_bytes: float
+    chunk_s: tuple[float, ...]
+    resources: ResourcesRecord
+    provenance: str
+    layers: tuple[LayerRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorRecord:
+    """The accelerator and the network on it.
+
+    Attributes:
+        design: as ``accel_models.design.AccelDesign.to_dict`` writes it.
+        objective: ``latency`` of one frame, or ``interval`` between frames.
+        network: its costs, layer by layer.
+        limits: of the platform.
+    """
+
+    design: JsonObject
+    objective: str
+    network: NetworkRecord
+    limits: ResourcesRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedCosts:
+    """What the derived architecture is predicted to cost.
+
+    Attributes:
+        latency_s, energy_j: of one decision, seconds and joules; None for an energy that nobody knows.
+        overhead_s: part of the latency that no operation explains.
+        interval_s: where 95 % of networks lie, seconds; None where that is not known.
+        provenance: of the table.
+        device: its name.
+        operations: in order of execution; with ``overhead_s`` their latencies sum to ``latency_s``.
+        accelerator: None on a device with a table.
+    """
+
+    latency_s: float
+    energy_j: float | None
+    overhead_s: float
+    interval_s: tuple[float, float] | None
+    provenance: str
+    device: str
+    operations: tuple[OperationRecord, ...]
+    accelerator: AcceleratorRecord | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRecord:
+    """One architecture that a proposal strategy trained.
+
+    Attributes:
+        choices: one candidate's index for each choice point.
+        score: mean return of the last training episodes; None where none ended.
+        latency_s: predicted, seconds.
+        env_steps: environment steps of its training.
+        failure: why it has no score; absent for one that was trained to its end.
+    """
+
+    choices: tuple[int, ...]
+    score: float | None
+    latency_s: float
+    env_steps: int
+    failure: str | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivation:
+    """How the architecture was chosen.
+
+    Attributes:
+        method: in words.
+        scores, probabilities: of each candidate at each choice point at the end of a gradient search.
+        unconstrained_choices: what would have been chosen without targets.
+        candidates: what a proposal strategy trained, in order.
+    """
+
+    method: str
+    scores: Rows | None = field(default=None, metadata=OMITTED)
+    probabilities: Rows | None = field(default=None, metadata=OMITTED)
+    unconstrained_choices: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
+    candidates: tuple[CandidateRecord, ...] | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureRecord:
+    """The derived architecture. The keys up to ``wiring`` are those of ``cosearch.space.space.Architecture.to_dict``.
+
+    Attributes:
+        format: of that part of the file.
+        space, space_config: kind of the search space, and its values.
+        frame_shape: of one observation: height, width, channels; or features.
+        num_actions: discrete actions, or length of an action vector.
+        policy: ``categorical`` or ``gaussian``.
+        choices: index of the chosen candidate at each choice point.
+        choice_names: their names.
+        operations: shapes of the network's operations, in order of execution.
+        wiring: for each operation the indices of those that it reads; None for a chain.
+        candidate_names: names of all candidates at each choice point.
+        predicted: costs.
+        derived_by: how it was chosen.
+    """
+
+    FILE: ClassVar[str] = "architecture.json"
+
+    format: str
+    space: str
+    space_config: JsonObject
+    frame_shape: tuple[int, ...]
+    num_actions: int
+    policy: str = "categorical"
+    choices: tuple[int, ...]
+    choice_names: tuple[str, ...]
+    operations: tuple[JsonObject, ...]
+    wiring: tuple[tuple[int, ...], ...] | None = field(default=None, metadata=OMITTED)
+    candidate_names: tuple[tuple[str, ...], ...]
+    predicted: PredictedCosts
+    derived_by: Derivation
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file.
+
+        Args:
+            content: a JSON object.
+            file: where it came from, for the message.
+
+        Raises:
+            RunFolderError: it is no such record; names the key.
+        """
+        return from_json(cls, content, file)

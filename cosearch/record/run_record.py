@@ -1,0 +1,184 @@
+"""``run.json``: what was asked of a run, and the device, table, teacher and versions that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cosearch.record.json_record import FURTHER, OMITTED, JsonObject, from_json, to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRecord:
+    """The device and the runtime that a table is about.
+
+    Attributes:
+        name: such as ``jetson``; ``this`` is the machine of the run.
+        description: in words.
+        runtime, dtype: of the networks that the table prices.
+        threads: of the runtime.
+    """
+
+    name: str
+    description: str
+    runtime: str
+    dtype: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateRecord:
+    """How well a table predicts whole networks that were measured but not used for fitting.
+
+    Attributes:
+        mape: mean absolute error, as a share of the measured latency.
+        within_5, within_10: share of the networks predicted within 5 and 10 %.
+        kendall_tau: rank correlation of predicted and measured latency.
+        bias: mean signed error, as a share of the measured latency.
+    """
+
+    mape: float
+    within_5: float
+    within_10: float
+    kendall_tau: float | None
+    bias: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRecord:
+    """Which table prices the run.
+
+    Attributes:
+        table_id: SHA-256 of its content.
+        provenance: measured, derived, estimated, modelled or synthetic.
+        path: folder and name of the file; None for an accelerator.
+        certificate: None where the table has none.
+    """
+
+    table_id: str
+    provenance: str
+    path: str | None
+    certificate: CertificateRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherIdentity:
+    """Which teacher the run learns from.
+
+    Attributes:
+        name: of its file, without ending.
+        network: architecture and origin in words.
+        weights_sha256: digest of its weights' file; None in runs of versions that did not record it.
+        score_mean: mean return on held-out levels; None where nobody evaluated it.
+        score_ci95: its 95 % interval.
+        provenance: whatever else the teacher's file says of how it was made.
+    """
+
+    name: str
+    network: str
+    weights_sha256: str | None = field(default=None, metadata=OMITTED)
+    score_mean: float | None = field(default=None, metadata=OMITTED)
+    score_ci95: tuple[float, float] | None = field(default=None, metadata=OMITTED)
+    provenance: JsonObject = field(default_factory=dict, metadata=FURTHER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRecord:
+    """One bound that the agent is to keep.
+
+    Attributes:
+        metric: ``latency_s`` or ``energy_j``.
+        value: the bound, seconds or joules.
+        margin: share of it that is kept free.
+    """
+
+    metric: str
+    value: float
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRecord:
+    """A fixed agent that fits the task: predicted latency in seconds, parameters and multiply-accumulates."""
+
+    latency_predicted_s: float
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceRecord:
+    """The search space.
+
+    Attributes:
+        name: of the kind of space.
+        config: its values.
+        size: number of architectures.
+        frame_shape: of one observation: height, width, channels; or features.
+        num_actions: discrete actions, or length of an action vector.
+        policy: ``categorical`` or ``gaussian``.
+    """
+
+    name: str
+    config: JsonObject
+    size: int
+    frame_shape: tuple[int, ...]
+    num_actions: int
+    policy: str = "categorical"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run is.
+
+    Attributes:
+        name: of the run; empty until it has a folder.
+        created_utc: when its folder was made, ISO 8601.
+        command: the command line.
+        config: the resolved configuration, as ``cosearch.config.run.config_to_dict`` writes it.
+        seed: of all random streams.
+        versions: of what a result depends on.
+        device, table, space: what architectures are chosen from and what prices them.
+        teacher: None without one.
+        targets: latency first.
+        references: fixed agents by name.
+    """
+
+    FILE: ClassVar[str] = "run.json"
+
+    name: str = field(default="", metadata=OMITTED)
+    created_utc: str = field(default="", metadata=OMITTED)
+    command: str
+    config: JsonObject
+    seed: int
+    versions: Mapping[str, str]
+    device: DeviceRecord
+    table: TableRecord
+    teacher: TeacherIdentity | None
+    targets: tuple[TargetRecord, ...]
+    references: Mapping[str, ReferenceRecord]
+    space: SpaceRecord
+
+    @property
+    def latency_target_s(self) -> float | None:
+        """The latency that was asked for, seconds."""
+        return next((target.value for target in self.targets if target.metric == "latency_s"), None)
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file, without the ``format`` that ``RunDir`` adds."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file.
+
+        Args:
+            content: a JSON object.
+            file: where it came from, for the message.
+
+        Raises:
+            RunFolderError: it is no such record; names the key.
+        """
+        return from_json(cls, content, file)

@@ -1,0 +1,150 @@
+"""``summary.json``: the results of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cosearch.record.architecture import CandidateRecord
+from cosearch.record.json_record import OMITTED, from_json, to_json
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceAgent:
+    """A fixed agent beside the one that was found.
+
+    Attributes:
+        name: such as ``impala-cnn``.
+        latency_predicted_s: for the target device, seconds.
+        params, macs: its parameters, and multiply-accumulates of one decision.
+        latency_measured_s: on the machine that timed the agent, seconds; None where nobody timed it.
+        predicted_ratio, measured_ratio: latency of the agent divided by this one's.
+    """
+
+    name: str
+    latency_predicted_s: float
+    params: int
+    macs: int
+    latency_measured_s: float | None
+    predicted_ratio: float
+    measured_ratio: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlRecord:
+    """The finished random-search run beside the result.
+
+    Attributes:
+        score_mean, score_ci95, env_steps, latency_predicted_s, seed: as in its own summary.
+        candidates: what it trained.
+    """
+
+    score_mean: float
+    score_ci95: Interval | None
+    env_steps: int
+    latency_predicted_s: float
+    seed: int
+    candidates: tuple[CandidateRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorSummary:
+    """The accelerator that was searched with the agent.
+
+    Attributes:
+        design: file of the run folder that holds it.
+        fixed: whether it was given and not searched.
+        objective: ``latency`` of one frame, or ``interval`` between frames.
+        chunks: stages of its pipeline.
+        searches: of the design, so far.
+        frames_per_s: of a full pipeline.
+        single_frame_per_s: one divided by the latency of one frame.
+        elements, dsp, bram18, sram_bytes, area_mm2: what it occupies; None where the platform has no such thing.
+    """
+
+    design: str
+    fixed: bool
+    objective: str
+    chunks: int
+    searches: int
+    frames_per_s: float
+    single_frame_per_s: float
+    elements: float | None
+    dsp: float | None
+    bram18: float | None
+    sram_bytes: float | None
+    area_mm2: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run found.
+
+    Attributes:
+        score_mean: mean return of the exported agent on held-out levels.
+        score_ci95: its 95 % interval over the episodes; None with fewer than two.
+        episodes: how many.
+        teacher_score_mean, teacher_score_ci95: of the teacher; None without one, or where nobody evaluated it.
+        share_of_teacher: score divided by the teacher's.
+        latency_predicted_s: of one decision on the target device, seconds.
+        latency_predicted_for: name of that device.
+        latency_measured_s: median of the exported agent, seconds; None where nobody timed it.
+        latency_measured_on: the machine that timed it.
+        latency_target_s: the bound, seconds.
+        target_met: whether the latency that ``target_checked_by`` names keeps it.
+        target_checked_by: ``measurement``, or the provenance and kind of the prediction.
+        table_provenance: measured, derived, estimated, modelled or synthetic.
+        params, macs: parameters, and multiply-accumulates of one decision.
+        env_steps: environment steps of search and retraining.
+        wall_s: compute time of the whole run, seconds.
+        strategy, seed: of the search.
+        reference_agents: fixed agents beside this one.
+        control: None where no random-search run was named.
+        accelerator: None on a device with a table.
+    """
+
+    FILE: ClassVar[str] = "summary.json"
+
+    score_mean: float
+    score_ci95: Interval | None
+    episodes: int
+    teacher_score_mean: float | None
+    teacher_score_ci95: Interval | None = None
+    share_of_teacher: float | None = None
+    latency_predicted_s: float
+    latency_predicted_for: str
+    latency_measured_s: float | None
+    latency_measured_on: str
+    latency_target_s: float
+    target_met: bool
+    target_checked_by: str
+    table_provenance: str
+    params: int
+    macs: int
+    env_steps: int
+    wall_s: float
+    strategy: str
+    seed: int
+    reference_agents: tuple[ReferenceAgent, ...]
+    control: ControlRecord | None = None
+    accelerator: AcceleratorSummary | None = field(default=None, metadata=OMITTED)
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file.
+
+        Args:
+            content: a JSON object.
+            file: where it came from, for the message.
+
+        Raises:
+            RunFolderError: it is no such record; names the key.
+        """
+        return from_json(cls, content, file)
