@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-class Objective(str, Enum):
+class Objective(StrEnum):
     """What is minimised."""
 
     latency = "latency"
@@ -140,7 +140,7 @@ def _benchmark(methods: list[str], seeds: int, evaluations: int, dry_run: bool, 
         print(as_markdown(rows))
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What can be listed."""
 
     designs = "designs"

@@ -60,9 +60,11 @@ class Platform:
         needed = {"fpga": ("dsp_limit", "bram18_limit"), "asic": ("pe_limit", "sram_limit_bytes")}
         if self.kind not in needed:
             faults.append(f"kind must be fpga or asic, got {self.kind!r}")
-        for name in needed.get(self.kind, ()):
-            if not _whole(getattr(self, name)):
-                faults.append(f"{name} of an {self.kind} must be an integer of at least 1, got {getattr(self, name)!r}")
+        faults += [
+            f"{name} of an {self.kind} must be an integer of at least 1, got {getattr(self, name)!r}"
+            for name in needed.get(self.kind, ())
+            if not _whole(getattr(self, name))
+        ]
         if self.kind == "fpga" and self.dsp_kind not in DSP_KINDS:
             faults.append(f"dsp_kind must be one of {', '.join(DSP_KINDS)}, got {self.dsp_kind!r}")
         if self.energy is not None and self.energy not in ENERGY_TABLES:

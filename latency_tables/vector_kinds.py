@@ -22,7 +22,7 @@ def vector_faults(op: Any) -> list[str]:
     faults = []
     if op.activation == "tanh" and op.kind not in TANH_KINDS:
         faults.append(f"only {', '.join(TANH_KINDS)} have the activation tanh, got a {op.kind}")
-    if op.hidden < 1 and (op.kind == "mlp" or op.kind == "head" and not op.reads_vector):
+    if op.hidden < 1 and (op.kind == "mlp" or (op.kind == "head" and not op.reads_vector)):
         faults.append(f"hidden of a {op.kind} must be at least 1, got {op.hidden}")
     if op.kind in VECTOR_KINDS and not op.reads_vector:
         faults.append(f"{op.kind} reads a vector, 1x1, got {op.in_height}x{op.in_width}")

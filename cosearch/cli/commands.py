@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich import print as rich_print
@@ -24,9 +24,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
-Overrides = Annotated[
-    Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
 
 
@@ -48,23 +46,23 @@ def _progress(quiet: bool) -> Any:
 def search(
     overrides: Overrides = None,
     device: Annotated[
-        Optional[str], typer.Option(help="Target device; `cosearch list devices`. 'this': measure this machine first.")
+        str | None, typer.Option(help="Target device; `cosearch list devices`. 'this': measure this machine first.")
     ] = None,
-    env: Annotated[Optional[str], typer.Option(help="Task, e.g. procgen:starpilot; `cosearch list envs`.")] = None,
-    strategy: Annotated[Optional[str], typer.Option(help="Search method; `cosearch list strategies`.")] = None,
+    env: Annotated[str | None, typer.Option(help="Task, e.g. procgen:starpilot; `cosearch list envs`.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Search method; `cosearch list strategies`.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
-    seed: Annotated[Optional[int], typer.Option(help="The one seed of the run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The one seed of the run.")] = None,
     latency_target_ms: Annotated[
-        Optional[float], typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's (vectors: the 64-64 MLP's).")
+        float | None, typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's (vectors: the 64-64 MLP's).")
     ] = None,
     table: Annotated[
-        Optional[Path], typer.Option(help="Latency table, or accelerator design, to use instead of the device's own.")
+        Path | None, typer.Option(help="Latency table, or accelerator design, to use instead of the device's own.")
     ] = None,
     fixed_accelerator: Annotated[
         bool, typer.Option("--fixed-accelerator", help="Keep the accelerator's own design; default: it is searched, too.")
     ] = False,
-    config: Annotated[Optional[Path], typer.Option(help="TOML file with configuration values.")] = None,
-    run: Annotated[Optional[str], typer.Option(help="Name of the run folder; default: made from task, device and seed.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run folder; default: made from task, device and seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved plan, expected time and memory; do nothing.")
@@ -182,8 +180,8 @@ def report(run: RunPath, as_json: Json = False) -> None:
 def video(
     run: RunPath,
     frames: Annotated[int, typer.Option(min=1, max=2000, help="Environment steps to show.")] = 120,
-    seed: Annotated[Optional[int], typer.Option(min=0, help="Seed of levels and actions; default: the run's.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="File (.gif); default: clip.gif in the run folder.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of levels and actions; default: the run's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File (.gif); default: clip.gif in the run folder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write an animated image of an exported agent playing; `cosearch report` embeds the run's own."""
@@ -200,7 +198,7 @@ def teacher(
     env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
     out: Annotated[Path, typer.Option(help="Teacher file to write (.json; the weights go beside it).")],
     from_sb3: Annotated[
-        Optional[Path], typer.Option(help="Train nothing: make this stable-baselines3 policy (.zip) an ONNX teacher.")
+        Path | None, typer.Option(help="Train nothing: make this stable-baselines3 policy (.zip) an ONNX teacher.")
     ] = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="With --from-sb3: its pickles may run any code; you trust them.")
@@ -266,8 +264,8 @@ def sample(
 @app.command(epilog="`cosearch sample --out samples && cosearch predict --device jetson samples/0000.json`")
 def predict(
     architecture: Annotated[Path, typer.Argument(metavar="ARCH.json", help="Architecture file.")],
-    device: Annotated[Optional[str], typer.Option(help="Device whose table, or accelerator whose own design, is used.")] = None,
-    table: Annotated[Optional[Path], typer.Option(help="File of a table or design instead of a device.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device whose table, or accelerator whose own design, is used.")] = None,
+    table: Annotated[Path | None, typer.Option(help="File of a table or design instead of a device.")] = None,
     as_json: Json = False,
 ) -> None:
     """What an architecture costs on a device, by operation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -22,15 +22,15 @@ def compare(
         str, typer.Option(help="Names with commas, or LABEL=NAME for a variant; random search, the control, is always added.")
     ] = "reinforce,a3cs,random",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
-    env: Annotated[Optional[list[str]], typer.Option(help="Task; may be given several times.")] = None,
-    device: Annotated[Optional[str], typer.Option(help="Target device; `cosearch list devices`.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="Task; may be given several times.")] = None,
+    device: Annotated[str | None, typer.Option(help="Target device; `cosearch list devices`.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
-    config: Annotated[Optional[Path], typer.Option(help="TOML file with configuration values.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
     name: Annotated[str, typer.Option(help="Name of the comparison's folder.")] = "comparison",
     runs: Annotated[Path, typer.Option(help="Folder that gets it.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
     from_: Annotated[
-        Optional[Path], typer.Option("--from", metavar="DIR", help="Write table and plots of this comparison again; run nothing.")
+        Path | None, typer.Option("--from", metavar="DIR", help="Write table and plots of this comparison again; run nothing.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and the expected time; do nothing.")] = False,
     as_json: Json = False,

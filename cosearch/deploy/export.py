@@ -250,10 +250,11 @@ def describe_model(model: bytes) -> dict[str, Any]:
 
 
 def _in_torch(network: nn.Module, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    parts = []
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        for start in range(0, len(frames), REFERENCE_BATCH):
-            parts.append(network(torch.from_numpy(np.ascontiguousarray(frames[start : start + REFERENCE_BATCH]))))
+        parts = [
+            network(torch.from_numpy(np.ascontiguousarray(frames[start : start + REFERENCE_BATCH])))
+            for start in range(0, len(frames), REFERENCE_BATCH)
+        ]
     return torch.cat([logits for logits, _ in parts]).numpy(), torch.cat([value for _, value in parts]).numpy()
 
 

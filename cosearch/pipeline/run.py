@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cosearch.pipeline.finish import run_finish
@@ -34,7 +34,7 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         RunFolderError: the folder exists or is in use.
         RunFailedError: the run failed; the last checkpoint is kept.
     """
-    record = {"name": name, "created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"), **plan.record(command)}
+    record = {"name": name, "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), **plan.record(command)}
     run = RunDir.create(Path(runs), name, record)
     _work(run, plan, progress)
     return run

@@ -185,7 +185,7 @@ def _energy(network: dict[str, Any]) -> list[tuple[str, float]]:
             return []
         for name, energy_j in parts.items():
             totals[name] = totals.get(name, 0.0) + energy_j
-    return [(name, energy_j) for name, energy_j in totals.items()]
+    return list(totals.items())
 
 
 def roofline_plot(record: dict[str, Any]) -> Plot | None:

@@ -79,7 +79,7 @@ def _heat_map_over_time(steps: list[float], rows: list[list[list[float]]], names
 def _cells(axes: Axes, cells: list[tuple[int, int, float]]) -> None:
     """Unit squares whose opacity is the probability: the hue follows the page's colours, in light and in dark."""
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-    squares = [corners + (column, row) for column, row, _ in cells]
+    squares = [corners + np.array((column, row)) for column, row, _ in cells]
     colours = [to_rgba(AGENT, min(1.0, max(0.03, p))) for *_, p in cells]
     axes.add_collection(PolyCollection(squares, facecolors=colours, edgecolors=SURFACE, linewidths=0.4), autolim=False)
 

@@ -92,11 +92,11 @@ def log_probability(
     """log p of a legal architecture, ``[]``, differentiable; see :func:`marginals`."""
     inside = grouped(groups)
     terms = [torch.log_softmax(row, 0)[c] for p, (row, c) in enumerate(zip(logits, choices)) if p not in inside]
-    for group in groups:
-        terms.append(
-            torch.stack([logits[p][choices[p]] for p in group.points]).sum()
-            - torch.logsumexp(set_log_weights(group, logits, zeros), 0)
-        )
+    terms += [
+        torch.stack([logits[p][choices[p]] for p in group.points]).sum()
+        - torch.logsumexp(set_log_weights(group, logits, zeros), 0)
+        for group in groups
+    ]
     return torch.stack(terms).sum()
 
 

@@ -6,6 +6,7 @@ The same class is the derived agent, the teacher and the reference: they differ 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ def mlp(frame_shape: tuple[int], num_actions: int, widths: Sequence[int] = (64, 
         widths: of the layers.
     """
     sizes = [*frame_shape, *widths]
-    layers = [OpSpec("linear", a, 1, 1, b, activation="tanh") for a, b in zip(sizes, sizes[1:])]
+    layers = [OpSpec("linear", a, 1, 1, b, activation="tanh") for a, b in pairwise(sizes)]
     return [*layers, OpSpec("head", sizes[-1], 1, 1, num_actions + 1, activation="none")]
 
 

@@ -100,7 +100,7 @@ def _load(path: Path) -> tuple[Any, str]:
     for name in ALGORITHMS:
         try:
             return getattr(stable_baselines3, name).load(path, device="cpu"), name
-        except Exception as error:  # whatever the pickles and the constructor raise
+        except Exception as error:  # noqa: BLE001  whatever the pickles and the constructor raise
             faults.append(f"{name}: {type(error).__name__}: {str(error)[:150]}")
     raise ConfigError(f"{path}: cannot be loaded as a model of {' or '.join(ALGORITHMS)}: {'; '.join(faults)}")
 

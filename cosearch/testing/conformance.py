@@ -116,8 +116,8 @@ def check_operation(entry: CandidateOp) -> None:
     Raises:
         AssertionError: it does not.
     """
-    for c, h, w, out, stride in VECTOR_SHAPES if entry.takes == "vectors" else OPERATION_SHAPES:
-        out = c if entry.keeps_channels else out
+    for c, h, w, asked, stride in VECTOR_SHAPES if entry.takes == "vectors" else OPERATION_SHAPES:
+        out = c if entry.keeps_channels else asked
         spec = entry.make_spec(c, h, w, out, stride)
         where = f"{entry.name} on {c}x{h}x{w} -> {out}, stride {stride}"
         if spec is None:

@@ -160,7 +160,7 @@ def _serve(connection: Connection, function: Function) -> None:
                 return  # the parent is gone
             except CosearchError as error:
                 answer = "error", error
-            except Exception as error:  # whatever a library raises: the parent tells it
+            except Exception as error:  # noqa: BLE001  whatever a library raises: the parent tells it
                 answer = "failure", "".join(traceback.format_exception(error, limit=-6))
             connection.send(answer)
     except (EOFError, OSError):

@@ -99,7 +99,7 @@ class TorchRunner:
             "Add": self._torch.add,
             "Mul": self._torch.mul,
             "MaxPool": lambda x: f.max_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][:2] if "pads" in a else 0),
-            "Gemm": lambda x, w, b: f.linear(x, w, b),
+            "Gemm": f.linear,
             "Flatten": lambda x: x.flatten(1),
             "Transpose": lambda x: x.permute(*a["perm"]),
             "Cast": lambda x: x.float(),

@@ -104,7 +104,7 @@ def _seconds(roofline: Roofline, kernels: _Kernels) -> np.ndarray:
 
 def fit_roofline(start: Roofline, rows: Sequence[PublishedRow], *, batch: int = 1) -> Roofline:
     """Constants :data:`FITTED` by least squares of the relative error, from ``start``; the others stay."""
-    names = [name for name in FITTED]
+    names = list(FITTED)
     low = np.log([BOUNDS.get(name, (1e-4, 1.0))[0] for name in names])
     high = np.log([BOUNDS.get(name, (1e-4, 1.0))[1] for name in names])
     kernels, measured = _Kernels.of(rows, batch), np.array([row.latency_s for row in rows])

@@ -92,9 +92,7 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
         ShapeError: a network of the list does not fit together.
     """
     builders: dict[str, Callable[[], bytes]] = {EMPTY: build_empty_model}
-    rows = []
-    for op in work.ops:
-        rows.append(_plan_row(op, builders, seed))
+    rows = [_plan_row(op, builders, seed) for op in work.ops]
     networks = {}
     for ops in (*work.networks, *work.uniform):
         check_chain(ops, ops.wiring)

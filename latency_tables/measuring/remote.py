@@ -6,6 +6,7 @@ and run by the board's Python, which needs numpy and onnxruntime only. Nothing l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -181,10 +182,8 @@ class Connection:
 
     def close(self) -> None:
         """End the core; safe to call twice."""
-        try:
+        with contextlib.suppress(OSError):  # it is gone already
             self._process.stdin.close()
-        except OSError:
-            pass  # it is gone already
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -134,7 +134,7 @@ class TrackerConnection:
             "state": {"load": None},
         }
 
-    def _load(self, payload: bytes, *, id: str) -> Iterator[dict[str, Any]]:
+    def _load(self, payload: bytes, *, id: str) -> Iterator[dict[str, Any]]:  # noqa: A002  a word of the protocol
         self._sent += 1
         name = f"model{self._sent}.so"
         path = Path(self._folder.name) / name

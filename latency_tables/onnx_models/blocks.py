@@ -282,7 +282,7 @@ def _build(
         made.append(graph.block(op, () if wiring is None or not number else [made[i] for i in wiring[number]]))
     last = ops[-1] if ops else None
     out = shape if last is None else (last.batch, last.out_channels, last.out_height, last.out_width)
-    if graph.flat or last is not None and last.kind == "head":
+    if graph.flat or (last is not None and last.kind == "head"):
         out = out[:2]
     elif context is not None:
         side = max(out[2:])

@@ -45,7 +45,7 @@ def test_every_network_runs_on_every_design(design, network):
 def test_faults_of_a_design_come_in_one_message(tmp_path):
     record = json.loads(json.dumps(NPU.to_dict()))
     record["platform"] |= {"clock_hz": -1, "kind": "asic", "pe_limit": 0, "energy": "asic7"}
-    with pytest.raises(DesignError, match="clock_hz.*pe_limit.*energy"):
+    with pytest.raises(DesignError, match=r"clock_hz.*pe_limit.*energy"):
         AccelDesign.from_dict(record)
     with pytest.raises(DesignError, match="did you mean 'chunks'"):
         AccelDesign.from_dict({**NPU.to_dict(), "chunk": []})
@@ -119,9 +119,9 @@ def test_energy_of_one_layer_by_hand():
 
 
 def test_more_bandwidth_is_never_slower_and_sometimes_faster():
-    layers, times = load_layers("impala"), []
-    for rate in (0.4e9, 1.6e9, 6.4e9, 25.6e9):
-        times.append(evaluate(layers, replace(NPU, platform=replace(NPU.platform, dram_bytes_per_s=rate))).latency_s)
+    layers = load_layers("impala")
+    designs = [replace(NPU, platform=replace(NPU.platform, dram_bytes_per_s=rate)) for rate in (0.4e9, 1.6e9, 6.4e9, 25.6e9)]
+    times = [evaluate(layers, design).latency_s for design in designs]
     assert times == sorted(times, reverse=True) and times[0] > 1.5 * times[-1]
 
 

@@ -27,7 +27,7 @@ def smallest_interval(problem):
             for (i, e), count in smallest.items():
                 if i in need:
                     grown[e] = min(grown.get(e, 10**9), need[i] + count)
-            need = {end: count for end, count in grown.items()}
+            need = dict(grown)
         return need.get(table.shape[1], 10**9) <= problem.limits.elements
 
     values = np.unique(np.concatenate(list(runs.values())))

@@ -65,7 +65,7 @@ def simulate(layer, step, nest):
                     and all(a == b for d, a, b in zip(dims, key, before, strict=True) if d != inner["I"])
                     and key > before
                 )
-                overlaps = {"P": layer.R >= layer.stride, "Q": layer.S >= layer.stride}.get(inner["I"], False)
+                overlaps = {"P": layer.stride <= layer.R, "Q": layer.stride <= layer.S}.get(inner["I"], False)
                 moved["I"] += len(needed - held) if slid and overlaps else len(needed)
                 held = needed
     return moved

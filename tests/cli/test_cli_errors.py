@@ -166,8 +166,7 @@ def test_a_table_without_a_block_of_the_space_names_it_and_how_to_measure_it(her
 
 
 def make_run(here, name="one", **record):
-    run = RunDir.create(here / "runs", name, {"seed": 0, **record})
-    return run
+    return RunDir.create(here / "runs", name, {"seed": 0, **record})
 
 
 def test_an_existing_run_is_refused_and_resume_named(here, refused):

@@ -140,7 +140,7 @@ def test_what_cannot_be_is_refused(strategies, words, error, text, tmp_path):
 
 
 def test_what_a_run_would_trip_over_is_found_before_any_is_made(tmp_path):
-    with pytest.raises(ConfigError, match="strategy.active_paths=2 has no effect with strategy 'reinforce'"):
+    with pytest.raises(ConfigError, match=r"strategy\.active_paths=2 has no effect with strategy 'reinforce'"):
         begin(tmp_path / "c", plan(tmp_path / "c", ["reinforce"], words=[*WORDS, "reinforce:strategy.active_paths=2"]), "")
     assert not (tmp_path / "c").exists()
 
@@ -154,7 +154,7 @@ def test_a_comparison_may_grow_and_may_not_change(tmp_path):
         begin(folder, plan(folder, seeds=[0], words=(*WORDS, "rl.lr=0.5")), "third")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    with pytest.raises(RunFolderError, match="holds no compare.json"):
+    with pytest.raises(RunFolderError, match=r"holds no compare\.json"):
         begin(tmp_path / "other", plan(tmp_path / "other"), "")
 
 
@@ -261,7 +261,7 @@ def test_the_pages_hold_the_figures_and_load_nothing(tmp_path):
 
 def test_the_verb_regenerates_from_the_folders_alone(tmp_path, capsys):
     folder = made(tmp_path / "c", SCORES, left_out=["a3cs-s1"])
-    before = {path for path in folder.iterdir()}
+    before = set(folder.iterdir())
     assert main(["compare", "--from", str(folder), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [row["strategy"] for row in result["strategies"]] == ["random", "a3cs"] and result["unfinished"] == ["a3cs-s1"]

@@ -182,9 +182,9 @@ def test_unknown_preset_names_the_nearest():
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     file = tmp_path / "bad.toml"
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match="bad.toml"):
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
         resolve(file=file)
-    with pytest.raises(ConfigError, match="none.toml"):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
         resolve(file=tmp_path / "none.toml")
 
 

@@ -97,12 +97,12 @@ def test_gradients_equal_central_differences(space):
 
     value(logits).backward()
     step = 1e-4
-    for l, row in enumerate(logits):
+    for point, row in enumerate(logits):
         for o in range(len(row)):
             sides = []
             for sign in (1, -1):
                 moved = [r.detach().clone() for r in logits]
-                moved[l][o] += sign * step
+                moved[point][o] += sign * step
                 sides.append(float(value(moved)))
             assert float(row.grad[o]) == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=1e-6, abs=1e-18)
 

@@ -94,7 +94,7 @@ def test_dual_ascent_brings_the_optimum_to_the_target(quadratic):
     p = penalty(target, dual_lr=0.05, quadratic=quadratic)
     optimiser = torch.optim.SGD([x], lr=1e-8)
     seen = []
-    for n in range(800):
+    for _ in range(800):
         optimiser.zero_grad()
         (-(x / target).log() + p.loss(x)).backward()
         optimiser.step()

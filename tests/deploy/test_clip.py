@@ -1,6 +1,7 @@
 """The clip of the agent playing: colours, frames, size limit, determinism, on and off."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_a_moving_square_is_shown_frame_by_frame_in_its_colours():
     assert shown.shape == (12, 10 * factor, 10 * factor, 3)
     small = shown[:, factor // 2 :: factor, factor // 2 :: factor].astype(int)
     assert np.abs(small - colours).max() <= 8  # a palette of few colours
-    assert all((a != b).any() for a, b in zip(shown, shown[1:]))
+    assert all((a != b).any() for a, b in pairwise(shown))
 
 
 def test_a_clip_that_would_be_too_large_is_cut_at_its_end():
@@ -77,7 +78,7 @@ def test_the_recording_is_the_game_and_follows_the_seed():
     config = config_from_dict({"env": {"name": "procgen:starpilot"}})
     one, same, other = (play(uniform, config, 12, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
-    assert one.shape == (12, 64, 64, 3) and (one != other).any() and all((a != b).any() for a, b in zip(one, one[1:]))
+    assert one.shape == (12, 64, 64, 3) and (one != other).any() and all((a != b).any() for a, b in pairwise(one))
     assert animate(one) == animate(same)
 
 

@@ -103,7 +103,7 @@ def test_a_real_measurement_orders_what_differs_a_hundredfold(tmp_path):
     for agent in found["agents"].values():
         timed = agent["measured"]
         order = [timed[name] for name in ("min_s", "p50_s", "p90_s", "p99_s", "worst_p99_s")]
-        assert 0 < order[0] and order == sorted(order)
+        assert order[0] > 0 and order == sorted(order)
         assert 0 <= timed["clean_share"] <= 1 and timed["samples"] >= 8 * ROUNDS and timed["rounds"] == ROUNDS
         assert agent["paced"]["period_s"] == 0.02 and agent["paced"]["samples"] >= 5 and agent["paced"]["missed"] >= 0
     assert found["agents"]["large"]["paced"]["p50_s"] > found["agents"]["agent"]["paced"]["p50_s"]
@@ -125,7 +125,7 @@ def test_impossible_requests_are_refused(threads, seconds, models):
 
 
 def test_a_missing_or_damaged_file_is_one_clear_error_and_the_core_ends(tmp_path, monkeypatch):
-    with pytest.raises(RequestError, match="agent cannot be read: .*none.onnx: No such file"):
+    with pytest.raises(RequestError, match=r"agent cannot be read: .*none\.onnx: No such file"):
         measure_agent(tmp_path / "none.onnx", threads=1, seconds=0.1)
     cores = []
     real = module.Connection

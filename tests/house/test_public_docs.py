@@ -110,9 +110,11 @@ def doc_faults(what: str, docstring: str, names: dict[str, ast.expr | None], cla
     faults = []
     if arguments is not None and list(arguments) != list(names):
         faults.append(f"{what}: Args has {', '.join(arguments) or 'nothing'}; the signature has {', '.join(names) or 'nothing'}")
-    for name in found.get("Raises", {}):
-        if not is_exception(name, classes):
-            faults.append(f"{what}: Raises names {name}, which is no exception of the project or of Python")
+    faults += [
+        f"{what}: Raises names {name}, which is no exception of the project or of Python"
+        for name in found.get("Raises", {})
+        if not is_exception(name, classes)
+    ]
     for name, annotation in names.items():
         text = docstring if arguments is None else arguments.get(name, "")
         unit = next((word for suffix, word in UNITS.items() if name.endswith(suffix)), None)

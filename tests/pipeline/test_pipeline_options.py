@@ -144,7 +144,7 @@ def test_no_retraining_keeps_the_searched_weights(stages):
 
 
 def test_learning_rate_falls_linearly_in_the_retraining_and_not_in_the_search(stages):
-    session, (search, retrain) = stages("rl.lr_end_fraction=0.5", "rl.lr=0.004", retrain=True)
+    _, (search, retrain) = stages("rl.lr_end_fraction=0.5", "rl.lr=0.004", retrain=True)
     assert [line["lr"] for line in search] == [0.004] * 4
     assert [line["lr"] for line in retrain] == pytest.approx([0.004 * (1 - 0.5 * done / 96) for done in (0, 32, 64)])
 

@@ -57,7 +57,7 @@ def test_a_job_whose_process_dies_is_tried_once_more_and_then_named(tmp_path):
     with Workers(job, 1) as workers:
         results = work(workers, [("die once", str(tmp_path / "pid")), ("send", 0)])[1]
         assert results[0][1] == results[1][1] != int((tmp_path / "pid").read_text())
-        with pytest.raises(RunFailedError, match="job 0: its process died 2 times.*exit code -9"):
+        with pytest.raises(RunFailedError, match=r"job 0: its process died 2 times.*exit code -9"):
             work(workers, [("die", "")])
 
 

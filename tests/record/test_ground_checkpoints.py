@@ -163,7 +163,7 @@ def test_a_damaged_one_does_not_push_out_a_good_one(checkpoints):
 
 def test_only_damaged_ones_are_an_error_and_not_a_fresh_start(checkpoints):
     damage_truncate(checkpoints.save({"step": 1}, 1))
-    with pytest.raises(RunFolderError, match="all 1 checkpoints in .* are damaged"):
+    with pytest.raises(RunFolderError, match=r"all 1 checkpoints in .* are damaged"):
         checkpoints.load()
 
 

@@ -57,7 +57,7 @@ def test_an_old_file_survives_a_full_disk(tmp_path, full_disk):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(
-        RunFailedError, match="the disk is full: .*file could not be written .*Free some space.*cosearch resume"
+        RunFailedError, match=r"the disk is full: .*file could not be written .*Free some space.*cosearch resume"
     ) as caught:
         write_bytes_atomic(path, b"new")
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
@@ -79,7 +79,7 @@ def test_an_old_teacher_survives_a_full_disk(tmp_path, full_disk, monkeypatch):
 
 
 def test_another_refusal_is_not_called_a_full_disk(tmp_path):
-    with pytest.raises(RunFailedError, match="the disk refused a write: .*No such file or directory.*Check the folder"):
+    with pytest.raises(RunFailedError, match=r"the disk refused a write: .*No such file or directory.*Check the folder"):
         write_bytes_atomic(tmp_path / "missing" / "file", b"x")
 
 
@@ -129,9 +129,13 @@ def test_a_run_on_a_disk_that_fills_up_keeps_all_it_had(small_disk):
         run.save_checkpoint({"weights": bytes(100 * 1024)}, 2)
     with pytest.raises(RunFailedError, match="the disk is full"):
         run.write_json("run.json", {"much": "x" * 100 * 1024})
-    with pytest.raises(RunFailedError, match="the disk is full"):
+
+    def fill():
         for step in range(10_000):
             run.append_metrics({**LINE, "step": step, "candidate": "x" * 500})
+
+    with pytest.raises(RunFailedError, match="the disk is full"):
+        fill()
     logged = run.read_metrics()
     assert [line["step"] for line in logged] == list(range(len(logged))) and 0 < len(logged) < 10_000
     assert (run.path / "metrics.jsonl").read_bytes().endswith(b"}\n")

@@ -62,7 +62,7 @@ def test_scalars_of_torch_and_numpy_become_plain_numbers():
 
 
 def test_an_undeclared_key_is_refused(tmp_path):
-    with pytest.raises(UnknownNameError, match="unknown metric 'los_policy'. Did you mean 'loss_policy'?"):
+    with pytest.raises(UnknownNameError, match=r"unknown metric 'los_policy'\. Did you mean 'loss_policy'\?"):
         append_metrics(tmp_path / "m", {**BASE, "los_policy": 1.0})
     assert not (tmp_path / "m").exists()
 
@@ -107,7 +107,7 @@ def test_a_value_of_another_kind_is_refused(key, value):
 
 def test_an_unknown_stage_is_refused(tmp_path):
     for use in (lambda: checked_metrics({**BASE, "stage": "serch"}), lambda: truncate_metrics(tmp_path / "m", 0, "serch")):
-        with pytest.raises(UnknownNameError, match="unknown stage 'serch'. Did you mean 'search'?"):
+        with pytest.raises(UnknownNameError, match=r"unknown stage 'serch'\. Did you mean 'search'\?"):
             use()
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_line_is_named(tmp_path, damage):
     path = tmp_path / "metrics.jsonl"
     write(path, [("search", 1)])
     path.write_text(path.read_text() + damage + "\n" + path.read_text())
-    with pytest.raises(RunFolderError, match="metrics.jsonl:2 is not a line of metrics"):
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl:2 is not a line of metrics"):
         read_metrics(path)
 
 

@@ -149,7 +149,7 @@ def test_a_collision_with_another_package_names_the_package(other_package):
     other_package(CODE)
     registry = Registry("board", "cosearch.boards")
     registry.register(Device("tpu", "ours"))
-    with pytest.raises(RequestError, match="plugin-boards.*two boards are named 'tpu'"):
+    with pytest.raises(RequestError, match=r"plugin-boards.*two boards are named 'tpu'"):
         registry.get("tpu")
 
 

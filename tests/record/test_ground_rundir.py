@@ -74,7 +74,7 @@ def test_something_else_of_that_name_is_refused_and_left_alone(tmp_path, kind):
         place.mkdir()
     if kind == "full folder":
         (place / "mine").touch()
-    with pytest.raises(RunFolderError, match="exists already; it holds no run.json.*choose another --run"):
+    with pytest.raises(RunFolderError, match=r"exists already; it holds no run\.json.*choose another --run"):
         RunDir.create(tmp_path, "one", {})
     assert [path.name for path in tmp_path.rglob("*")] == (["one", "mine"] if kind == "full folder" else ["one"])
 
@@ -151,7 +151,7 @@ def test_json_files_come_back_and_are_refused_when_damaged(run):
     assert run.write_json("summary.json", content) == run.path / "summary.json"
     assert run.read_json("summary.json") == content
     (run.path / "summary.json").write_text("{")
-    with pytest.raises(RunFolderError, match="summary.json cannot be read"):
+    with pytest.raises(RunFolderError, match=r"summary\.json cannot be read"):
         run.read_json("summary.json")
     with pytest.raises(RunFolderError, match=f"holds no agent.json; `cosearch resume {run.path}` goes on"):
         run.read_json("agent.json")
@@ -160,7 +160,7 @@ def test_json_files_come_back_and_are_refused_when_damaged(run):
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_is_not_written(run, number):
     run.write_json("summary.json", {"score": 1.0})
-    with pytest.raises(NonFiniteError, match="summary.json was not written"):
+    with pytest.raises(NonFiniteError, match=r"summary\.json was not written"):
         run.write_json("summary.json", {"score": number})
     assert run.read_json("summary.json") == {"score": 1.0}
 

@@ -100,7 +100,7 @@ def test_a_foreign_state_is_refused_and_changes_nothing(other, message):
 
 
 def test_the_global_generators_are_untouched():
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002  the subject here
     streams = Streams(1)
     torch.rand(3, generator=streams.torch("env"))
     streams.numpy("env").random(3)
@@ -109,7 +109,7 @@ def test_the_global_generators_are_untouched():
     with pytest.raises(ZeroDivisionError), streams.as_global("weights"):
         torch.rand(3 // 0)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
 
 
 def test_a_lent_stream_makes_the_same_layers_and_moves_on():
@@ -126,7 +126,7 @@ def test_a_lent_stream_makes_the_same_layers_and_moves_on():
 
 @pytest.mark.parametrize("use", [lambda s: s.torch("wieghts"), lambda s: s.numpy("wieghts"), lambda s: s.derive("wieghts")])
 def test_an_unknown_stream_is_refused(use):
-    with pytest.raises(UnknownNameError, match="unknown random stream 'wieghts'. Did you mean 'weights'?"):
+    with pytest.raises(UnknownNameError, match=r"unknown random stream 'wieghts'\. Did you mean 'weights'\?"):
         use(Streams(0))
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_a_block_stands_below_all_that_it_reads_at_the_end_of_its_longest_path()
         assert [-y for _, y in places] == [longest(i) for i in range(len(wiring))] and len(set(places)) == len(wiring)
         for level in {y for _, y in places}:
             row = sorted(x for x, y in places if y == level)
-            assert sum(row) == pytest.approx(0.0) and all(b - a == 1.0 for a, b in zip(row, row[1:]))
+            assert sum(row) == pytest.approx(0.0) and all(b - a == 1.0 for a, b in pairwise(row))
 
 
 @pytest.mark.parametrize("wiring", [[[], [2], [1]], [[], [0], [5]], [[0]]])

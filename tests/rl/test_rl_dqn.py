@@ -255,6 +255,6 @@ def test_an_update_sets_the_priorities_of_what_it_drew_and_a_loss_that_is_not_fi
     assert replay.tree.priorities[batch.positions] == pytest.approx(((target - now).abs().numpy() + 1e-6) ** 0.5, rel=1e-4)
     replay.rewards[:] = np.nan
     before = [p.detach().clone() for p in network.parameters()]
-    with pytest.raises(NonFiniteError, match="dqn.lr"):
+    with pytest.raises(NonFiniteError, match=r"dqn\.lr"):
         learner.update(subject, subject.actors(), replay, 0.0, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters()))

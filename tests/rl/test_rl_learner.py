@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_raises_and_changes_no_weight(field, bad):
     mine, data = subject(), batch()
     getattr(data, field)[2, 1] = bad if field != "log_prob" else -bad
     before = [p.detach().clone() for p in mine.network.parameters()]
-    with pytest.raises(NonFiniteError, match="a loss is not finite.* smaller rl.lr"):
+    with pytest.raises(NonFiniteError, match=r"a loss is not finite.* smaller rl\.lr"):
         Learner(BASE, seeded(0)).update(mine, mine.actors(), data, None)
     assert all(torch.equal(a, b) for a, b in zip(before, mine.network.parameters())) and not mine.optimiser.state
 

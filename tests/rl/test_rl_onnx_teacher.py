@@ -97,7 +97,7 @@ def test_frames_of_another_environment_and_broken_files_are_refused(path, tmp_pa
         OnnxNetwork(path, (64, 64, 3), ACTIONS)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ConfigError, match="broken.onnx: cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"broken\.onnx: cannot be loaded"):
         OnnxNetwork(broken, SHAPE, ACTIONS)
     with pytest.raises(ConfigError, match="no such file"):
         find_teacher(str(tmp_path / "none.onnx"), "minatar:breakout")
@@ -112,7 +112,7 @@ def plan(path, *words):
 def test_the_critic_of_an_onnx_teacher_needs_its_discount_and_reward_scale(path):
     pytest.importorskip("minatar", reason="MinAtar is not installed")
     for words in ((), ("distill.gamma=0.9",), ("distill.reward_std=2",)):
-        with pytest.raises(ConfigError, match="distill.critic=0"):
+        with pytest.raises(ConfigError, match=r"distill\.critic=0"):
             plan(path, *words)
     alone = plan(path, "distill.critic=0")
     assert alone.teacher.gamma is None and alone.config.rl.gamma is None and alone.config.rl.discount == 0.999

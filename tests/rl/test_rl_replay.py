@@ -193,5 +193,5 @@ def test_a_restored_memory_goes_on_bit_for_bit(steps):
 def test_a_frame_is_held_once_and_too_small_a_memory_is_refused():
     replay = memory(capacity=3000)
     assert replay.frames.nbytes == 3000 * 2
-    with pytest.raises(ConfigError, match="dqn.replay to at least 15"):
+    with pytest.raises(ConfigError, match=r"dqn\.replay to at least 15"):
         memory(capacity=14)

@@ -112,7 +112,7 @@ def test_vectors_of_another_dtype_and_boxes_of_another_length_are_refused():
     with pytest.raises(EnvironmentFailedError, match="frames as float64"):
         CheckedEnv(Doubles(), "gym:doubles").observe()
     Doubles.frame_shape = (2, 2)
-    with pytest.raises(ShapeError, match="images .* or vectors"):
+    with pytest.raises(ShapeError, match=r"images .* or vectors"):
         CheckedEnv(Doubles(), "gym:doubles")
 
 

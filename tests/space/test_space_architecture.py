@@ -149,9 +149,9 @@ def test_a_tampered_architecture_is_refused(change, text):
 def test_a_file_that_is_no_architecture_is_refused(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="a.json"):
+    with pytest.raises(ConfigError, match=r"a\.json"):
         load_architecture(path)
-    with pytest.raises(ConfigError, match="none.json"):
+    with pytest.raises(ConfigError, match=r"none\.json"):
         load_architecture(tmp_path / "none.json")
 
 

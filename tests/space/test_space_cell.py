@@ -88,9 +88,11 @@ def test_expected_cost_over_a_whole_small_space_is_the_mean_and_discretisation_t
     space, table = cells(nodes=2, keep=1, operations=("none", "conv3x3", "skip_connect")), find_table("jetson")
     cost, generator = TableCost(space, table), seeded(4)
     every = []
-    for choices in itertools.product(range(3), repeat=3):
-        if choices[0] and (choices[1] == 0) != (choices[2] == 0):
-            every.append(space.architecture(choices))
+    every = [
+        space.architecture(choices)
+        for choices in itertools.product(range(3), repeat=3)
+        if choices[0] and (choices[1] == 0) != (choices[2] == 0)
+    ]
     assert len(every) == space.size == 8
     logits = [torch.randn(3, generator=generator, dtype=torch.float64) for _ in space.points]
     weight = [math.exp(sum(float(row[c]) for row, c in zip(logits, a.choices))) for a in every]

@@ -107,7 +107,7 @@ def test_marginals_and_log_probabilities_are_those_of_the_enumeration():
 
 def test_samples_follow_the_distribution():
     rows, generator, n = random_rows(7, 1.0), seeded(0), 6000
-    counts = {choices: 0 for choices in EVERY}
+    counts = dict.fromkeys(EVERY, 0)
     for _ in range(n):
         counts[tuple(draw(rows, SPACE.groups, SPACE.zeros, generator))] += 1
     weights = {choices: weight_of(choices, rows) for choices in EVERY}

@@ -174,7 +174,7 @@ def test_values_that_make_no_space_are_refused(change, error, text):
 
 
 def test_a_space_refuses_observations_that_it_does_not_take():
-    with pytest.raises(ConfigError, match="'chain' takes frames, the task gives vectors .* choose mlp"):
+    with pytest.raises(ConfigError, match=r"'chain' takes frames, the task gives vectors .* choose mlp"):
         SPACES.get("chain").build({}, (4,), 2, "categorical")
     with pytest.raises(ConfigError, match="'mlp' takes vectors"):
         SPACES.get("mlp").build({}, (64, 64, 3), 2, "categorical")

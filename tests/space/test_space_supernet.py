@@ -172,8 +172,8 @@ def test_wrong_paths_and_networks_are_refused():
     supernet = net()
     with pytest.raises(ShapeError, match="3 points, the path 2"):
         supernet(FRAMES, Path(((0,), (1,))))
+    other = AgentNetwork(SPACE.architecture([3, 0, 0]).ops(), seeded(0))
     with pytest.raises(ShapeError, match="blocks"):
-        other = AgentNetwork(SPACE.architecture([3, 0, 0]).ops(), seeded(0))
         supernet.copy_into(SPACE.architecture([0, 0, 0]), other.blocks, other.ends)
 
 

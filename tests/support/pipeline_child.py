@@ -12,13 +12,13 @@ from typing import Any
 import torch._dynamo  # noqa: F401  the first optimiser of a process imports it: 1.8 s
 from pipeline_faults import register
 
-import cosearch.cli.app  # noqa: F401
-import cosearch.cli.commands  # noqa: F401
-import cosearch.cli.listing  # noqa: F401
-import cosearch.cli.progress  # noqa: F401
-import cosearch.deploy.evaluation  # noqa: F401
-import cosearch.deploy.sampling  # noqa: F401
-import cosearch.pipeline.forecast  # noqa: F401
+import cosearch.cli.app
+import cosearch.cli.commands
+import cosearch.cli.listing
+import cosearch.cli.progress
+import cosearch.deploy.evaluation
+import cosearch.deploy.sampling
+import cosearch.pipeline.forecast
 import cosearch.pipeline.local_table  # noqa: F401
 from cosearch.pipeline import finish, run
 from cosearch.planning.builtins import load_builtins

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -32,7 +32,7 @@ class ChildGame(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 1), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
-    processes: list[Any] = []
+    processes: ClassVar[list[Any]] = []
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("fork")

@@ -20,7 +20,7 @@ def job(words, send):
         raise ConfigError(content)
     elif kind == "crash":
         raise ZeroDivisionError(content)
-    elif kind == "die" or kind == "die once" and not Path(content).exists():
+    elif kind == "die" or (kind == "die once" and not Path(content).exists()):
         if kind == "die once":
             Path(content).write_text(str(os.getpid()))
         os.kill(os.getpid(), signal.SIGKILL)

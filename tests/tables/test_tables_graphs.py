@@ -146,7 +146,8 @@ def test_telemetry_is_off_and_leaves_nothing_in_the_home_folder(tmp_path):
     import subprocess
     import sys
 
-    code = "from latency_tables.board.runners import import_onnxruntime as i; i(); import os; print(os.getenv('ORT_DISABLE_TELEMETRY'))"
+    code = "from latency_tables.board.runners import import_onnxruntime as i; i(); import os; "
+    code += "print(os.getenv('ORT_DISABLE_TELEMETRY'))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},

@@ -70,7 +70,7 @@ def measurement(tmp_path):
                    "--budget", "0", *options]  # fmt: skip
         with (tmp_path / "stderr").open("w") as errors:
             running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
-                                            preexec_fn=listen_to_interrupts))  # fmt: skip
+                                            preexec_fn=listen_to_interrupts))  # noqa: PLW1509  no threads here  # fmt: skip
         return running[-1]
 
     yield start

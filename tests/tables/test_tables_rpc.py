@@ -4,6 +4,7 @@ The slow tests need ``pip install 'cosearch[tvm]'``. With an emulated board whos
 (``COSEARCH_BOARD=FOLDER``) and a cross compiler, code is compiled for aarch64, sent there and run there.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -106,10 +107,8 @@ def tracker(tmp_path_factory):
 
     yield serve
     for process in running:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it had ended
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it had ended
         process.wait()
 
 

@@ -9,7 +9,7 @@ nothing is slowed down: whole minibatches, one forward pass for actor and critic
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -98,7 +98,7 @@ class GymProcgen(gymnasium.vector.VectorEnv):
         game, num_envs, seed, threads: of the engine.
     """
 
-    metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
+    metadata: ClassVar = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
 
     def __init__(self, game: str, num_envs: int, seed: int, threads: int) -> None:
         from cosearch.rl.env_families.procgen import ProcgenEnv
@@ -220,7 +220,7 @@ class PlainPpo:
 
     def shares(self) -> None:
         """See ``Contestant``: not known."""
-        return None
+        return
 
     def parameters(self) -> int:
         """See ``Contestant``."""

@@ -161,7 +161,7 @@ class Sb3Ppo:
 
     def shares(self) -> None:
         """See ``Contestant``: not known."""
-        return None
+        return
 
     def parameters(self) -> int:
         """See ``Contestant``."""
