@@ -28,7 +28,7 @@ class OperationRecord:
     energy_j: float | None
     macs: int
     params: int
-    choice: int | None | Absent = field(default=Absent.ABSENT, metadata=OMITTED)
+    choice: int | Absent | None = field(default=Absent.ABSENT, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

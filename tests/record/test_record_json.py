@@ -91,7 +91,7 @@ def test_a_missing_key_has_its_default_and_an_unknown_one_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    "content, words",
     [
         ([], r"f\.json: its content must be an object, got '\[\]'"),
         ({}, r"f\.json: name is missing"),
