@@ -15,14 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from scipy import stats
 
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
@@ -36,6 +34,7 @@ from cosearch.space.derive import discretise
 from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet
+from cosearch.statistics import estimate_text, student_interval
 from cosearch.strategies.base import STRATEGIES
 from cosearch.training.on_policy import Training
 from cosearch.training.supernet_subject import SuperNetSubject
@@ -121,13 +120,6 @@ def _train(config: Config, subject: Any, streams: Streams, steps: int) -> dict[s
     return {"curve": curve[every - 1 :: every], "wall_s": time.perf_counter() - started}
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval; an infinite one for a single value."""
-    mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("inf")
-    return mean, mean - half, mean + half
-
-
 def markdown(result: dict[str, Any]) -> str:
     """The table of the docs: one line for each kind of network that every seed has."""
     seeds = [rows for _, rows in sorted(result["seeds"].items()) if "impala" in rows]
@@ -143,11 +135,11 @@ def markdown(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for kind, keys in groups.items():
-        mean, low, high = interval(scores[kind])
-        gap = interval([a - b for a, b in zip(scores["derived"], scores[kind])])
+        gaps = [a - b for a, b in zip(scores["derived"], scores[kind])]
         macs = np.mean([rows[k]["macs"] for rows in seeds for k in keys])
-        versus = "" if kind == "derived" else f"{gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}]"
-        lines.append(f"| {kind} | {mean:.2f} [{low:.2f}, {high:.2f}] | {versus} | {macs:,.0f} |")
+        versus = "" if kind == "derived" else estimate_text(float(np.mean(gaps)), student_interval(gaps), "seed", "+.2f")
+        mean = estimate_text(float(np.mean(scores[kind])), student_interval(scores[kind]), "seed")
+        lines.append(f"| {kind} | {mean} | {versus} | {macs:,.0f} |")
     first, last = ([rows["search"]["curve"][i][1] for rows in seeds] for i in (0, -1))
     lines += [
         "",

@@ -27,6 +27,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.seeding import Streams
 from cosearch.space.files import load_architecture
+from cosearch.statistics import Interval, estimate_text, percentile_interval
 from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
@@ -134,11 +135,10 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
     return result
 
 
-def bootstrap(values: np.ndarray) -> list[float]:
-    """95 % percentile interval of the mean of values ``[seeds]``."""
+def bootstrap(values: np.ndarray) -> Interval | None:
+    """95 % percentile interval of the mean of values ``[seeds]``; None for one seed."""
     rng = np.random.default_rng(0)
-    means = rng.choice(values, (4000, len(values))).mean(1)
-    return [float(v) for v in np.percentile(means, [2.5, 97.5])]
+    return percentile_interval(rng.choice(values, (4000, len(values))).mean(1), [len(values)])
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -190,13 +190,13 @@ def markdown(result: dict[str, Any]) -> str:
             "| | |"
             if arm == "co-search"
             else (
-                f"| {gap['mean']:+.2f} [{gap['ci95'][0]:+.2f}, {gap['ci95'][1]:+.2f}] "
-                f"| {part['co_search_times_faster']:.3f} [{times[0]:.3f}, {times[1]:.3f}] |"
+                f"| {estimate_text(gap['mean'], gap['ci95'], 'episode', '+.2f')} "
+                f"| {estimate_text(part['co_search_times_faster'], times, 'seed', '.3f')} |"
             )
         )
         lines.append(
-            f"| {arm}: {part['description']} | {part['mean']:.2f} [{part['mean_ci95'][0]:.2f}, {part['mean_ci95'][1]:.2f}] "
-            f"| {part['frames_per_s']:,.0f} [{part['frames_per_s_ci95'][0]:,.0f}, {part['frames_per_s_ci95'][1]:,.0f}] | {dsp} "
+            f"| {arm}: {part['description']} | {estimate_text(part['mean'], part['mean_ci95'], 'episode')} "
+            f"| {estimate_text(part['frames_per_s'], part['frames_per_s_ci95'], 'seed', ',.0f')} | {dsp} "
             f"{beside}"
         )
     return "\n".join(lines)

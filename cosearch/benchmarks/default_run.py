@@ -17,6 +17,8 @@ import numpy as np
 import typer
 from scipy.stats import trim_mean
 
+from cosearch.statistics import estimate_text, interval_text, percentile_interval
+
 HERE = Path(__file__).parent
 STRATEGIES = ("reinforce", "random")
 RESAMPLES = 4000
@@ -115,9 +117,9 @@ def statistics(returns: list[np.ndarray]) -> dict[str, Any]:
     iqms = [trim_mean(np.concatenate(parts), 0.25) for parts in resampled]
     return {
         "mean": float(np.mean([part.mean() for part in returns])),
-        "mean_ci95": _interval(means),
+        "mean_ci95": percentile_interval(means, map(len, returns)),
         "iqm": float(trim_mean(np.concatenate(returns), 0.25)),
-        "iqm_ci95": _interval(iqms),
+        "iqm_ci95": percentile_interval(iqms, map(len, returns)),
     }
 
 
@@ -135,13 +137,9 @@ def difference(ours: list[np.ndarray], control: list[np.ndarray]) -> dict[str, A
     differences = [mean(ours) - mean(control) for _ in range(RESAMPLES)]
     return {
         "mean": float(np.mean([p.mean() for p in ours]) - np.mean([p.mean() for p in control])),
-        "ci95": _interval(differences),
+        "ci95": percentile_interval(differences, map(len, [*ours, *control])),
         "share_above_zero": float(np.mean(np.asarray(differences) > 0)),
     }
-
-
-def _interval(values: list[float]) -> list[float]:
-    return [float(v) for v in np.percentile(values, [2.5, 97.5])]
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -153,23 +151,21 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for strategy, part in result["strategies"].items():
         for row in part["seeds"]:
-            low, high = row["score_ci95"]
+            score = estimate_text(row["score_mean"], row["score_ci95"], "episode")
             share = "" if row["share_of_teacher"] is None else f"{row['share_of_teacher']:.0%}"
             lines.append(
-                f"| {strategy} | {row['seed']} | {row['score_mean']:.2f} [{low:.2f}, {high:.2f}] | {share} | "
+                f"| {strategy} | {row['seed']} | {score} | {share} | "
                 f"{row['latency_predicted_s'] * 1e3:.3f} {row['table_provenance']} ({row['predicted_share_of_impala']:.0%}) | "
                 f"{row['latency_measured_s'] * 1e3:.3f} ({row['measured_share_of_impala']:.0%}) | "
                 f"{'yes' if row['target_met'] else 'no'} | {row['env_steps']:,} | {row['wall_s'] / 60:.1f} |"
             )
-        low, high = part["mean_ci95"]
-        iqm_low, iqm_high = part["iqm_ci95"]
         lines.append(
-            f"| **{strategy}** | all | **{part['mean']:.2f}** [{low:.2f}, {high:.2f}], IQM {part['iqm']:.2f} "
-            f"[{iqm_low:.2f}, {iqm_high:.2f}] | | | | | | |"
+            f"| **{strategy}** | all | **{part['mean']:.2f}** {interval_text(part['mean_ci95'], 'episode')}, "
+            f"IQM {estimate_text(part['iqm'], part['iqm_ci95'], 'episode')} | | | | | | |"
         )
     d = result["difference"]
     lines.append("")
-    lines.append(f"Difference of the means {d['mean']:+.2f} [{d['ci95'][0]:+.2f}, {d['ci95'][1]:+.2f}].")
+    lines.append(f"Difference of the means {estimate_text(d['mean'], d['ci95'], 'episode', '+.2f')}.")
     return "\n".join(lines)
 
 
@@ -184,7 +180,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for strategy, marker in zip(STRATEGIES, "o^"):
         rows = result["strategies"][strategy]["seeds"]
         scores = np.asarray([row["score_mean"] for row in rows])
-        errors = np.abs(np.asarray([row["score_ci95"] for row in rows]).T - scores)
+        bounds = [row["score_ci95"] or (row["score_mean"],) * 2 for row in rows]  # no bar where there is no interval
+        errors = np.abs(np.asarray(bounds).T - scores)
         axes.errorbar(
             [row["latency_predicted_s"] * 1e3 for row in rows], scores, yerr=errors, fmt=marker, capsize=3, label=strategy
         )

@@ -25,6 +25,7 @@ from cosearch.pipeline.session import Session
 from cosearch.planning.plan import make_plan
 from cosearch.record.metrics import read_metrics
 from cosearch.record.rundir import RunDir
+from cosearch.statistics import estimate_text
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError
 
@@ -155,13 +156,11 @@ def markdown(result: dict[str, Any]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for arm, part in result["arms"].items():
-        low, high = part["steps_ci95"]
-        bottom, top = part["last_ci95"]
         sign = "≥ " if part["not_reached"] else ""
-        lines.append(
-            f"| {arm} | {sign}{part['steps_mean']:,.0f} [{low:,.0f}, {high:,.0f}] | {part['not_reached']} of "
-            f"{len(part['steps_to_wanted'])} | {part['last_mean']:.1f} [{bottom:.1f}, {top:.1f}] |"
-        )
+        steps = estimate_text(part["steps_mean"], part["steps_ci95"], "seed", ",.0f")
+        last = estimate_text(part["last_mean"], part["last_ci95"], "seed", ".1f")
+        missed = f"{part['not_reached']} of {len(part['steps_to_wanted'])}"
+        lines.append(f"| {arm} | {sign}{steps} | {missed} | {last} |")
     return "\n".join(lines)
 
 

@@ -27,6 +27,7 @@ from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
+from cosearch.statistics import mean_text
 from cosearch.training.algorithms import as_deployed, as_policy, as_trained, learning_rate, make_training
 from cosearch.training.threads import set_threads
 from latency_tables.opspec import OpSpec
@@ -89,7 +90,7 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
         "steps": training.step,
         "overrides": list(overrides),
         "score_mean": score.mean,
-        "score_ci95": list(score.ci95),
+        "score_ci95": score.ci95,
         "episodes": len(score.returns),
         "score_train": training.collector.score,
         "cpu_s": round(cpu_s, 1),
@@ -117,7 +118,8 @@ def main() -> None:
             key = [row[name] for name in ("game", "seed", "steps", "overrides")]
             rows = [old for old in rows if [old[name] for name in ("game", "seed", "steps", "overrides")] != key] + [row]
             write_bytes_atomic(asked.out, (json.dumps(rows, indent=1) + "\n").encode())
-            _log.info("%s seed %d: %.2f %s, %.0f CPU seconds", game, seed, row["score_mean"], row["score_ci95"], row["cpu_s"])
+            said = mean_text(row["score_mean"], row["score_ci95"], row["episodes"])
+            _log.info("%s seed %d: %s, %.0f CPU seconds", game, seed, said, row["cpu_s"])
 
 
 if __name__ == "__main__":

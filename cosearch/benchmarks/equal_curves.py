@@ -20,6 +20,7 @@ from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
 from cosearch.benchmarks.throughput import shortened
 from cosearch.cli.environment import prepare_process
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.statistics import estimate_text, student_interval
 
 HERE = Path(__file__).parent
 POINTS = (0.25, 0.5, 0.75, 1.0)  # of the steps
@@ -50,15 +51,6 @@ def saved(workload: str) -> Path:
     return HERE / f"equal_curves-{workload}.json"
 
 
-def mean_and_interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and 95 % t interval; the interval is the point for a single value."""
-    from scipy.stats import t
-
-    mean = float(np.mean(values))
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-    return mean, mean - half, mean + half
-
-
 def markdown(result: dict[str, Any]) -> str:
     """The table of the documentation."""
     steps = result["steps"]
@@ -68,7 +60,7 @@ def markdown(result: dict[str, Any]) -> str:
         cells = []
         for curves in result["curves"].values():
             at = [max((pair for pair in found if pair[0] <= point * steps + 1), key=lambda pair: pair[0])[1] for found in curves]
-            cells.append("{:.2f} [{:.2f}, {:.2f}]".format(*mean_and_interval(at)))
+            cells.append(estimate_text(float(np.mean(at)), student_interval(at), "seed"))
         lines.append(f"| {point * steps:,.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -27,6 +27,7 @@ import typer
 from cosearch.benchmarks.peers.contestants import CONTESTANTS, make_contestant
 from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
 from cosearch.cli.environment import prepare_process
+from cosearch.statistics import interval_text, student_interval
 from latency_tables.errors import RequestError, RunFailedError
 
 OURS = CONTESTANTS[0]
@@ -140,14 +141,9 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     Args:
         ours, theirs: steps per second of each round.
     """
-    from scipy.stats import t
-
     logs = np.log(np.asarray(ours) / np.asarray(theirs))
-    mean = float(logs.mean())
-    if len(logs) < 2:
-        return {"ratio": math.exp(mean), "ci95": None}
-    half = float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
-    return {"ratio": math.exp(mean), "ci95": [math.exp(mean - half), math.exp(mean + half)]}
+    bounds = student_interval(logs)
+    return {"ratio": math.exp(float(logs.mean())), "ci95": None if bounds is None else [math.exp(bound) for bound in bounds]}
 
 
 def matmul_peak(threads: int, seconds: float = 1.0) -> dict[str, float]:
@@ -184,8 +180,7 @@ def markdown(result: dict[str, Any]) -> str:
         what = f"{w['name']} ({w['parameters']:,} parameters; {update}; {w['rounds']} rounds)"
         cells = [what, f"{w['steps_per_s'][OURS]:,.0f}"]
         for name, r in w["ratios"].items():
-            interval = "" if r["ci95"] is None else f" [{r['ci95'][0]:.2f}, {r['ci95'][1]:.2f}]"
-            cells += [f"{w['steps_per_s'][name]:,.0f}", f"**{r['ratio']:.2f}**{interval}"]
+            cells += [f"{w['steps_per_s'][name]:,.0f}", f"**{r['ratio']:.2f}** {interval_text(r['ci95'], 'round')}"]
         lines.append("| " + " | ".join(cells) + " |")
     parts = list(result["workloads"][0]["time_shares"])
     lines += ["", "| workload | " + " | ".join(parts) + " | bound, steps/s | reached |", "|---|" + "---|" * (len(parts) + 2)]

@@ -139,17 +139,18 @@ def evaluate(
 ) -> None:
     """Play exported agents: each one's score with its 95 % interval, and the inter-quartile mean over several runs."""
     from cosearch.deploy.evaluation import evaluate_run, evaluate_runs
+    from cosearch.statistics import estimate_text, mean_text
 
     how = {"episodes": episodes, "levels": levels, "greedy": greedy, "seed": seed}
     result = evaluate_runs(runs, **how) if len(runs) > 1 else evaluate_run(runs[0], **how)
     text = [
-        f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: {row['score_mean']:.2f} "
-        f"[{row['score_ci95'][0]:.2f}, {row['score_ci95'][1]:.2f}] over {row['episodes']} episodes"
+        f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: "
+        f"{mean_text(row['score_mean'], row['score_ci95'], row['episodes'])}"
         for row in result.get("runs", [result])
     ]
     if "iqm" in result:
-        low, high = result["iqm"]["ci95"]
-        text.append(f"inter-quartile mean over {len(runs)} runs: {result['iqm']['value']:.2f} [{low:.2f}, {high:.2f}]")
+        iqm = estimate_text(result["iqm"]["value"], result["iqm"]["ci95"], "run")
+        text.append(f"inter-quartile mean over {len(runs)} runs: {iqm}")
     _emit(result, as_json, "\n".join(text))
 
 

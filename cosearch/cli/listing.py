@@ -14,6 +14,7 @@ from cosearch.registry import unknown_name
 from cosearch.rl.envs import ENVIRONMENTS
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import SPACES
+from cosearch.statistics import estimate_text
 from cosearch.strategies.base import STRATEGIES
 from cosearch.teachers.listing import teacher_rows
 from latency_tables.devices import list_devices
@@ -114,10 +115,9 @@ def _text(value: Any) -> str:
 
 
 def _scores(row: dict[str, Any]) -> dict[str, str]:
-    low, high = row["score_ci95"] or (None, None)
     return {
         "name": row["name"],
-        "score [95 %]": f"{_text(row['score_mean'])} [{_text(low)}, {_text(high)}]",
+        "score [95 %]": estimate_text(row["score_mean"], row["score_ci95"], "episode"),
         "steps": f"{row['steps']:,}",
         "parameters": f"{row['params']:,}",
         "file": f"{row['bytes'] / 1e3:,.0f} kB",

@@ -18,6 +18,7 @@ from cosearch.compare.data import ALL, comparison, find_runs
 from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report.format import duration_text, time_text
+from cosearch.statistics import estimate_text
 
 COLUMNS = (
     "strategy",
@@ -102,10 +103,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _estimate(figure: dict[str, Any]) -> str:
-    if figure["ci95"] is None:
-        return f"{figure['value']:.2f}"
-    low, high = figure["ci95"]
-    return f"{figure['value']:.2f} [{low:.2f}, {high:.2f}]"
+    return estimate_text(figure["value"], figure["ci95"], "run")
 
 
 def terminal_tables(result: dict[str, Any]) -> list[Table]:
@@ -114,7 +112,7 @@ def terminal_tables(result: dict[str, Any]) -> list[Table]:
     for env, rows in tables(result):
         table = Table(title=env if env != ALL else f"{env}, scores between the lowest (0) and the highest (1)")
         for title in IN_A_TERMINAL.values():
-            table.add_column(title, no_wrap=True)
+            table.add_column(title, no_wrap=title == "strategy")
         for row in rows:
             table.add_row(*(row[column] for column in IN_A_TERMINAL))
         made.append(table)

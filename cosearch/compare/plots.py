@@ -114,9 +114,10 @@ def _banded(panel: Axes, curves: Sequence[tuple[list[float], list[float]]], colo
     if not curves:
         return
     grid = np.linspace(max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves), POINTS)
-    mean, low, high = band(np.array([np.interp(grid, steps, values) for steps, values in curves]))
-    panel.plot(grid, mean, color=colour, label=name, linewidth=1.5)
-    panel.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
+    together = np.array([np.interp(grid, steps, values) for steps, values in curves])
+    panel.plot(grid, together.mean(axis=0), color=colour, label=name, linewidth=1.5)
+    if (bounds := band(together)) is not None:
+        panel.fill_between(grid, *bounds, color=colour, alpha=0.15, linewidth=0)
 
 
 def intervals_plot(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -130,10 +131,9 @@ def intervals_plot(rows: Sequence[dict[str, Any]]) -> bytes:
         ):
             for place, row in enumerate(rows):
                 if row[key] is not None:
-                    low, high = row[key]["ci95"] or (row[key]["value"],) * 2
-                    panel.plot(
-                        [low, high], [place, place], color=shades[row["strategy"]], linewidth=6, alpha=0.35, solid_capstyle="butt"
-                    )
+                    if row[key]["ci95"] is not None:
+                        bar = {"color": shades[row["strategy"]], "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
+                        panel.plot(row[key]["ci95"], [place, place], **bar)
                     panel.plot(row[key]["value"], place, "|", color=shades[row["strategy"]], markersize=13, markeredgewidth=2)
             panel.set_yticks(range(len(rows)), [row["strategy"] for row in rows])
             panel.set_ylim(len(rows) - 0.4, -0.6)

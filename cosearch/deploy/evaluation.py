@@ -48,7 +48,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         env.close()
     return {
         "score_mean": score.mean,
-        "score_ci95": list(score.ci95),
+        "score_ci95": score.ci95,
         "episodes": len(score.returns),
         "levels": levels,
         "greedy": greedy or acting(config)["rule"] == "argmax",

@@ -29,6 +29,7 @@ from cosearch.rl.policy import act, describe, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy
 
 EVAL_ENVS = 64
@@ -48,8 +49,7 @@ def run_finish(session: Session) -> None:
         f"exported agent.onnx: max difference {parity['max_abs_difference']:.1e} over {len(frames)} observations"
     )
     score = _evaluate(session, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
-    low, high = score.ci95
-    session.progress.note(f"score on held-out levels {score.mean:.2f} [{low:.2f}, {high:.2f}] over {len(score.returns)} episodes")
+    session.progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = {"sample": "sampled", "argmax": "greedy"}[acting(config)["rule"]]
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
     measured = _measure(session, run)
@@ -104,7 +104,7 @@ def _summary(session: Session, architecture: Any, score: Score, measured: dict[s
     on_this_machine = plan.table.device.name == "this"
     return {
         "score_mean": score.mean,
-        "score_ci95": list(score.ci95),
+        "score_ci95": score.ci95,
         "episodes": len(score.returns),
         "teacher_score_mean": teacher.get("score_mean"),
         "teacher_score_ci95": teacher.get("score_ci95"),
@@ -137,7 +137,7 @@ def _teacher_scores(session: Session) -> dict[str, Any]:
     if not record.is_onnx:
         return record.provenance
     score = _evaluate(session, session.teacher.forward)
-    return {"score_mean": score.mean, "score_ci95": list(score.ci95)}
+    return {"score_mean": score.mean, "score_ci95": score.ci95}
 
 
 def observations(network: AgentNetwork, env_name: str, count: int, session: Session) -> np.ndarray:

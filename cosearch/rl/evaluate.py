@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from cosearch.rl.envs import VectorEnv
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
+from cosearch.statistics import Interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,9 @@ class Score:
         return float(np.mean(self.returns))
 
     @property
-    def ci95(self) -> tuple[float, float]:
-        """Percentile bootstrap interval of the mean over episodes, 95 %, from a fixed seed."""
-        if len(set(self.returns)) < 2:
-            return self.mean, self.mean
-        found = bootstrap(
-            (np.asarray(self.returns),), np.mean, n_resamples=2000, method="percentile", random_state=np.random.default_rng(0)
-        ).confidence_interval
-        return float(found.low), float(found.high)
+    def ci95(self) -> Interval | None:
+        """Bootstrap interval of the mean over episodes, 95 %, from a fixed seed; None for one episode."""
+        return mean_interval(self.returns)
 
 
 def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.Generator, *, greedy: bool = False) -> Score:

@@ -126,10 +126,10 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         "steps": training.step,
         "train_levels": request.train_levels,
         "score_mean": scores["test"].mean,
-        "score_ci95": list(scores["test"].ci95),
+        "score_ci95": scores["test"].ci95,
         "episodes": len(scores["test"].returns),
         "score_train_mean": scores["train"].mean,
-        "score_train_ci95": list(scores["train"].ci95),
+        "score_train_ci95": scores["train"].ci95,
     }
     save_teacher(
         out,

@@ -144,5 +144,5 @@ def test_an_arm_that_never_gets_there_counts_with_its_length_and_says_so(tmp_pat
     arms = result["arms"]
     assert arms["none"]["steps_to_wanted"] == [None, None] and arms["none"]["steps_mean"] == 300
     assert arms["actor"]["steps_to_wanted"] == [300, None] and arms["actor"]["not_reached"] == 1
-    assert arms["actor and critic"]["steps_to_wanted"] == [200, 200] and arms["actor and critic"]["steps_ci95"] == [200, 200]
+    assert arms["actor and critic"]["steps_to_wanted"] == [200, 200] and arms["actor and critic"]["steps_ci95"] == (200, 200)
     assert "2 of 2" in distillation.markdown(result)

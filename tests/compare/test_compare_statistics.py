@@ -1,18 +1,30 @@
 """The statistics of a comparison against direct computation, enumeration, Monte Carlo and known distributions."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cosearch.benchmarks import co_search, default_run, throughput
+from cosearch.rl.evaluate import Score
 from cosearch.statistics import (
     band,
+    estimate_text,
     hypervolume,
     improvement,
     improvement_estimate,
+    interval_text,
     iqm,
     iqm_estimate,
+    mean_interval,
+    mean_text,
+    percentile_interval,
+    student_interval,
 )
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RNG = np.random.default_rng(0)
 
@@ -55,15 +67,15 @@ def test_the_bootstrap_of_the_iqm_by_enumeration_of_all_resamples():
     scores = [1.0, 2.0, 4.0, 8.0]
     every = [sum(sorted(draw)[1:3]) / 2 for draw in itertools.product(scores, repeat=4)]
     found = iqm_estimate([scores])
-    assert [found.low, found.high] == pytest.approx(np.percentile(every, [2.5, 97.5]), abs=0.26)
+    assert found.ci95 == pytest.approx(np.percentile(every, [2.5, 97.5]), abs=0.26)
 
 
 def test_resampling_stays_within_the_tasks():
     """Two tasks, each constant: every stratified resample is the same; a pooled one would not be."""
     found = iqm_estimate([[1.0, 1.0, 1.0], [5.0, 5.0, 5.0]])
-    assert (found.value, found.low, found.high) == (3.0, 3.0, 3.0)
+    assert (found.value, found.ci95) == (3.0, (3.0, 3.0))
     found = improvement_estimate([[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]])
-    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert (found.value, found.ci95) == (0.5, (0.5, 0.5))
 
 
 def test_the_interval_covers_the_known_centre_about_as_often_as_it_says():
@@ -71,17 +83,50 @@ def test_the_interval_covers_the_known_centre_about_as_often_as_it_says():
     of 3 runs hold it in 75 % of the cases, those of 5 in 90 %, those of 30 in 94 %: too narrow for few runs, as documented."""
     draws = np.random.default_rng(11)
     held = {
-        n: np.mean([e.low <= 0.0 <= e.high for e in (iqm_estimate([draws.normal(size=n)]) for _ in range(300))])
+        n: np.mean([low <= 0.0 <= high for low, high in (iqm_estimate([draws.normal(size=n)]).ci95 for _ in range(300))])
         for n in (3, 5, 30)
     }
     assert 0.68 <= held[3] <= 0.82 and 0.84 <= held[5] <= 0.95 and 0.91 <= held[30] <= 0.98, held
 
 
-def test_one_run_has_no_interval():
-    found = iqm_estimate([[3.0]])
-    assert (found.value, found.low, found.high) == (3.0, None, None)
-    assert found.to_dict() == {"value": 3.0, "ci95": None}
-    assert improvement_estimate([[1.0]], [[0.0, 2.0]]).low is None
+INTERVALS = {  # every function that makes an interval: (samples of one sample's size) -> the interval
+    "mean_interval": lambda values: mean_interval(values),
+    "student_interval": lambda values: student_interval(values),
+    "percentile_interval": lambda values: percentile_interval(values, [len(values)]),
+    "percentile_interval, one of two samples": lambda values: percentile_interval(values, [9, len(values)]),
+    "iqm_estimate": lambda values: iqm_estimate([values]).ci95,
+    "iqm_estimate, one of two tasks": lambda values: iqm_estimate([[1.0, 2.0, 3.0], values]).ci95,
+    "improvement_estimate": lambda values: improvement_estimate([values], [[0.0, 2.0]]).ci95,
+    "improvement_estimate, the control": lambda values: improvement_estimate([[0.0, 2.0]], [values]).ci95,
+    "band": lambda values: band(np.array(values)[:, None]),
+    "Score": lambda values: Score(tuple(values)).ci95,
+    "benchmarks.co_search": lambda values: co_search.bootstrap(np.array(values)),
+    "benchmarks.default_run": lambda values: default_run.statistics([np.array(values)])["mean_ci95"],
+    "benchmarks.default_run, difference": lambda values: default_run.difference([np.array(values)], [np.arange(4.0)])["ci95"],
+    "benchmarks.throughput": lambda values: throughput.ratio(values, [1.0] * len(values))["ci95"],
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_one_value_gives_no_interval_and_two_give_one(name):
+    assert INTERVALS[name]([3.0]) is None
+    low, high = INTERVALS[name]([1.0, 5.0])
+    assert low < high and (name.startswith("improvement") or low <= 3.0 <= high)
+
+
+def test_every_place_that_draws_resamples_is_tried_above():
+    """A function with an interval of its own belongs into the table, and its arithmetic into ``cosearch.statistics``."""
+    arithmetic = re.compile(r"np\.percentile\(|scipy\.stats import [^\n]*bootstrap|\bt\.ppf\(")
+    files = [path for path in (ROOT / "cosearch").rglob("*.py") if arithmetic.search(path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(ROOT).as_posix() for path in files] == ["cosearch/statistics.py"]
+
+
+def test_a_missing_interval_is_said_in_words():
+    assert interval_text((1.0, 2.5), "run") == "[1.00, 2.50]" and interval_text(None, "run") == "no interval (1 run)"
+    assert estimate_text(-1.0, [-2.0, 3.0], "seed", "+.1f") == "-1.0 [-2.0, +3.0]"
+    assert mean_text(4.0, None, 1) == "4.00, no interval (1 episode)"
+    assert mean_text(4.0, (3.0, 5.0), 20) == "4.00 [3.00, 5.00] over 20 episodes"
+    assert iqm_estimate([[3.0]]).to_dict() == {"value": 3.0, "ci95": None}
 
 
 def test_the_same_runs_give_the_same_interval():
@@ -107,6 +152,5 @@ def test_what_lies_beyond_the_reference_adds_nothing():
 
 def test_the_band_is_the_percentile_interval_of_the_mean_at_each_point():
     curves = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 7.0]])
-    mean, low, high = band(curves)
-    assert mean.tolist() == [1.0, 1.0, 6.0] and low.tolist() == [0.0, 1.0, 5.0] and high.tolist() == [2.0, 1.0, 7.0]
-    assert all(np.array_equal(part, curves[0]) for part in band(curves[:1]))
+    low, high = band(curves)
+    assert low.tolist() == [0.0, 1.0, 5.0] and high.tolist() == [2.0, 1.0, 7.0]

@@ -11,6 +11,7 @@ from cosearch.benchmarks import equal_curves, learning_curves, throughput
 from cosearch.benchmarks.peers.contestants import CONTESTANTS
 from cosearch.benchmarks.peers.workloads import WORKLOADS
 from cosearch.record.metrics import METRICS
+from cosearch.statistics import student_interval
 from cosearch.teachers.listing import teacher_rows
 from latency_tables.errors import RequestError
 
@@ -40,9 +41,8 @@ def test_the_learning_curves_are_the_ones_that_were_kept_and_overlap(workload):
     result = json.loads(equal_curves.saved(workload).read_text(encoding="utf-8"))
     assert result["workload"] == workload and f"begin -->\n{equal_curves.markdown(result)}\n<!-- equal curves: end" in TEXT
     last = {name: [found[-1][1] for found in curves] for name, curves in result["curves"].items()}
-    finals = {name: equal_curves.mean_and_interval(values) for name, values in last.items()}
-    mean = finals["cosearch"][0]
-    assert all(low <= mean <= high for _, low, high in finals.values())
+    mean = sum(last["cosearch"]) / len(last["cosearch"])
+    assert all(low <= mean <= high for low, high in map(student_interval, last.values()))
 
 
 def test_equal_curves_train_the_chosen_workload_and_keep_each_seed(monkeypatch, tmp_path):
@@ -107,9 +107,8 @@ def test_the_table_of_teachers_is_what_the_list_says():
 
 
 def test_the_interval_of_a_mean_is_students():
-    mean, low, high = equal_curves.mean_and_interval([1.0, 2.0, 3.0])
-    assert (mean, high - mean) == pytest.approx((2.0, 4.303 / 3**0.5), rel=1e-3) and high - mean == pytest.approx(mean - low)
-    assert equal_curves.mean_and_interval([1.5]) == (1.5, 1.5, 1.5)
+    low, high = student_interval([1.0, 2.0, 3.0])
+    assert high - 2.0 == pytest.approx(4.303 / 3**0.5, rel=1e-3) and high - 2.0 == pytest.approx(2.0 - low)
 
 
 def test_a_ratio_is_the_geometric_mean_of_the_rounds_with_its_t_interval():
