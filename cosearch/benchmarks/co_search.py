@@ -62,7 +62,7 @@ def run_all(seeds: int, runs: Path, words: list[str]) -> None:
         words: KEY=VALUE words of every run.
     """
     load_builtins()
-    target_s = make_plan(resolve(overrides=[*words, f"device={DEVICE}"])).targets[0].value
+    target_s = make_plan(resolve(overrides=[*words, f"device={DEVICE}"])).constraints[0].value
     for seed in range(seeds):
         for arm, more in MADE.items():
             name = f"co-search-{arm}-s{seed}"

@@ -30,7 +30,7 @@ from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import mixed_precision
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
-from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.derive import derive, discretise
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
@@ -93,7 +93,7 @@ def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list
     strategy = info.make(plan.space, info.options(config), streams.torch("arch"))
     supernet = SuperNet(plan.space, streams.torch("weights")).to(memory_format=torch.channels_last)
     run = mixed_precision(supernet, CPU, True)
-    cost, bound = plan.costs[0], plan.targets[0].bound
+    cost, bound = plan.constraints[0].cost, plan.constraints[0].bound
     rows, done, path = cost.candidate_costs(), 0, None
 
     def loss(generator: torch.Generator) -> Tensor:
@@ -142,7 +142,7 @@ def measure(architectures: int, samples: int, strategies: list[str], seeds: int)
     """
     plan = make_plan(resolve())
     data = Frames(plan, 40_960)
-    limit = Limit(plan.costs[0].candidate_costs(), plan.costs[0].base, plan.targets[0].bound)
+    limit = plan.constraints[0].limit
     generator, drawn = torch.Generator().manual_seed(0), []
     while len(drawn) < architectures:
         found = plan.space.sample(generator)

@@ -48,8 +48,8 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     config, device = plan.config, torch.device("cpu")
     streams = Streams(0)
     teacher = plan.load_teacher(device)
-    rows = plan.costs[0].candidate_costs()
-    beta = multiplier([[0.0] * len(row) for row in rows], rows, plan.costs[0].base, plan.targets[0].bound)
+    rows = plan.constraints[0].limit.costs
+    beta = multiplier([[0.0] * len(row) for row in rows], rows, plan.constraints[0].cost.base, plan.constraints[0].bound)
     start = [[-beta * value for value in row] for row in rows]
     generator = torch.Generator().manual_seed(1)
     scores = [[float(torch.rand((), generator=generator)) for _ in row] for row in start]

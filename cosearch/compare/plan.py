@@ -104,7 +104,7 @@ def _with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         if run.env not in targets:
             config, targets[run.env] = run.config, None
             if config.objective.latency_target_s is None and not isinstance(table_or_design(config.device, config.table), Table):
-                targets[run.env] = make_plan(config).targets[0].value
+                targets[run.env] = make_plan(config).constraints[0].value
     return [
         run
         if targets[run.env] is None

@@ -9,7 +9,7 @@ import torch
 from cosearch.pipeline.co_design import settle
 from cosearch.pipeline.session import Session
 from cosearch.planning.plan import Plan
-from cosearch.space.derive import Limit, discretise, within
+from cosearch.space.derive import discretise
 from cosearch.space.space import Architecture
 
 
@@ -19,13 +19,12 @@ def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
     Raises:
         InfeasibleTargetError: none does.
     """
-    limits = [Limit(cost.candidate_costs(), cost.base, target.bound) for cost, target in zip(plan.costs, plan.targets)]
-    return discretise(plan.space, scores, *limits)
+    return discretise(plan.space, scores, *(constraint.limit for constraint in plan.constraints))
 
 
 def meets_targets(plan: Plan, architecture: Architecture) -> bool:
     """Whether an architecture meets every target in the table's model."""
-    return all(within(cost.exact(architecture), target.bound) for cost, target in zip(plan.costs, plan.targets))
+    return all(constraint.met_by(architecture) for constraint in plan.constraints)
 
 
 def hand_on(

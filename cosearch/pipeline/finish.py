@@ -87,8 +87,8 @@ def run_finish(session: Session) -> None:
 def _summary(session: Session, architecture: Any, score: Score, measured: dict[str, Any]) -> dict[str, Any]:
     plan, handed_on = session.plan, session.handed_on
     ops = architecture.ops()
-    predicted = plan.costs[0].exact(architecture)
-    target = plan.targets[0].value
+    predicted = plan.constraints[0].cost.exact(architecture)
+    target = plan.constraints[0].value
     teacher = _teacher_scores(session)
     references = [
         {

@@ -44,7 +44,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
     searching = SuperNetSubject(
         supernet,
         strategy,
-        [(plan.costs[0], DualPenalty(plan.targets[0], dual_lr=0.0, quadratic=0.0))],
+        [DualPenalty(plan.constraints[0], dual_lr=0.0, quadratic=0.0)],
         paths=plan.strategy.paths(config.strategy),
         fresh=config.strategy.update_path == "fresh",
         lr=learning_rate(config),
@@ -68,7 +68,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
         "space_size": plan.space.size,
         "table": {"device": plan.table.device.name, "provenance": plan.table.provenance},
         "teacher": plan.teacher.name if plan.teacher else None,
-        "latency_target_s": plan.targets[0].value,
+        "latency_target_s": plan.constraints[0].value,
         "references": plan.references,
         "search_steps_per_s": searching_rate,
         "retrain_steps_per_s": rates[1],

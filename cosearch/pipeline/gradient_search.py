@@ -19,8 +19,8 @@ def gradient_search(session: Session) -> None:
     plan, config, streams = session.plan, session.plan.config, session.streams
     strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
     penalties = [
-        (cost, DualPenalty(target, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic))
-        for cost, target in zip(plan.costs, plan.targets)
+        DualPenalty(constraint, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic)
+        for constraint in plan.constraints
     ]
     supernet = as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams)
     lr = learning_rate(config)

@@ -117,7 +117,7 @@ class ProposalSearch:
                 {
                     "index": index,
                     "choices": list(architecture.choices),
-                    "latency_s": self.plan.costs[0].exact(architecture),
+                    "latency_s": self.plan.constraints[0].cost.exact(architecture),
                     "accelerator": None if accelerator is None else accelerator.state(),
                     "searches": progress_of(accelerator),
                 }

@@ -13,7 +13,7 @@ import torch
 
 from cosearch.config.run import Config, config_to_dict
 from cosearch.cost.accel_cost import AccelCost, Accelerator
-from cosearch.cost.objective import Target
+from cosearch.cost.constraint import Constraint, Cost
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.builtins import load_builtins
@@ -25,7 +25,7 @@ from cosearch.planning.unused import refuse_ignored, refuse_unused
 from cosearch.rl.envs import split_name
 from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.seeding import Streams
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derive import discretise
 from cosearch.space.ends import observations_of
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
@@ -46,8 +46,7 @@ class Plan:
         table: the device's table, or the accelerator that answers as one.
         strategy: the search method's record.
         teacher: record of the teacher, or None.
-        targets: upper bounds of the costs.
-        costs: one cost for each target, in the same order; latency first.
+        constraints: costs with their upper bounds, the latency's first.
         references: for each fixed agent its predicted latency in seconds, parameters and MACs.
     """
 
@@ -56,8 +55,7 @@ class Plan:
     table: Table | Accelerator
     strategy: StrategyInfo
     teacher: TeacherRecord | None
-    targets: tuple[Target, ...]
-    costs: tuple[TableCost | AccelCost, ...]
+    constraints: tuple[Constraint, ...]
     references: dict[str, dict[str, Any]]
 
     @property
@@ -107,7 +105,7 @@ class Plan:
                 "weights_sha256": teacher.weights_sha256(),
                 **teacher.provenance,
             },
-            "targets": [dataclasses.asdict(target) for target in self.targets],
+            "targets": [{"metric": bound.metric, "value": bound.value, "margin": bound.margin} for bound in self.constraints],
             "references": self.references,
             "space": {
                 "name": self.space.name,
@@ -161,19 +159,20 @@ def make_plan(config: Config) -> Plan:
     ratio = o.latency_ratio if o.latency_ratio is not None else LATENCY_RATIOS[observations_of(space.frame_shape)]
     reference = next(iter(references.values()))
     latency = o.latency_target_s if o.latency_target_s is not None else ratio * reference["latency_predicted_s"]
-    targets = [Target("latency_s", latency, o.margin)]
+
+    def cost(metric: str) -> Cost:
+        return TableCost(space, table, metric) if accelerator is None else AccelCost(accelerator, metric)
+
+    constraints = [Constraint(cost("latency_s"), latency, o.margin)]
     if o.energy_target_j is not None:
-        targets.append(Target("energy_j", o.energy_target_j, o.margin))
-    if accelerator is None:
-        costs = tuple(TableCost(space, table, target.metric) for target in targets)
-    else:
-        costs = tuple(AccelCost(accelerator, target.metric) for target in targets)
-        accelerator.begin({target.metric: target.bound for target in targets})
-    limits = [Limit(cost.candidate_costs(), cost.base, target.bound) for cost, target in zip(costs, targets)]
+        constraints.append(Constraint(cost("energy_j"), o.energy_target_j, o.margin))
+    if accelerator is not None:
+        accelerator.begin({constraint.metric: constraint.bound for constraint in constraints})
+    limits = [constraint.limit for constraint in constraints]
     discretise(space, [[0.0] * len(point.candidates) for point in space.points], *limits)
     if accelerator is not None:
         widen(accelerator, limits)
-    return Plan(config, space, table, strategy, teacher, tuple(targets), costs, references)
+    return Plan(config, space, table, strategy, teacher, tuple(constraints), references)
 
 
 def with_absolute_paths(config: Config) -> Config:

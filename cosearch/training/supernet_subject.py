@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cosearch.cost.objective import DualPenalty
-from cosearch.cost.table_cost import TableCost
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision
@@ -26,7 +25,7 @@ class SuperNetSubject:
     Args:
         supernet: the shared weights.
         strategy: the architecture logits.
-        penalties: one (cost, penalty) for each target.
+        penalties: one for each constraint, the latency's first.
         paths: paths of one rollout.
         fresh: a new path for each minibatch of the update; else the path that acted.
         lr: Adam learning rate of the weights.
@@ -41,7 +40,7 @@ class SuperNetSubject:
         self,
         supernet: SuperNet,
         strategy: GradientStrategy,
-        penalties: list[tuple[TableCost, DualPenalty]],
+        penalties: list[DualPenalty],
         *,
         paths: int,
         fresh: bool,
@@ -80,14 +79,15 @@ class SuperNetSubject:
             self._hold_target(1.0 if self._learns_architecture else self.warmup_factor)
 
     def _hold_target(self, factor: float) -> None:
-        cost, penalty = self.penalties[0]
-        rows = cost.candidate_costs()
+        constraint = self.penalties[0].constraint
+        limit = constraint.limit
+        rows = limit.costs
         space = self.supernet.space
-        self.beta = multiplier(self.strategy.scores(), rows, cost.base, factor * penalty.target.bound, space.groups, space.zeros)
+        self.beta = multiplier(self.strategy.scores(), rows, limit.base, factor * constraint.bound, space.groups, space.zeros)
         self.strategy.set_tilt([[self.beta * value for value in row] for row in rows])
 
     @property
-    def _in_loss(self) -> list[tuple[TableCost, DualPenalty]]:
+    def _in_loss(self) -> list[DualPenalty]:
         return self.penalties if self.warmup_factor is None else self.penalties[1:]
 
     def actors(self) -> list[Forward]:
@@ -114,7 +114,7 @@ class SuperNetSubject:
         if not self._in_loss or not self._learns_architecture:
             return None
         probabilities = self.strategy.probabilities()
-        return torch.stack([penalty.loss(cost.expected(probabilities)) for cost, penalty in self._in_loss]).sum()
+        return torch.stack([penalty.loss(penalty.constraint.cost.expected(probabilities)) for penalty in self._in_loss]).sum()
 
     def step_architecture(self, train: Backward, held_out: Backward) -> None:
         """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables."""
@@ -139,8 +139,8 @@ class SuperNetSubject:
     def _raise_duals(self) -> None:
         with torch.no_grad():
             probabilities = self.strategy.probabilities()
-            for cost, penalty in self._in_loss:
-                penalty.update(float(cost.expected(probabilities)))
+            for penalty in self._in_loss:
+                penalty.update(float(penalty.constraint.cost.expected(probabilities)))
 
     def zero_grad(self) -> None:
         """See ``Subject``."""
@@ -167,12 +167,15 @@ class SuperNetSubject:
         with torch.no_grad():
             probabilities = self.strategy.probabilities()
             best = discretise(self.supernet.space, [p.tolist() for p in probabilities])
-            for cost, penalty in self.penalties:
+            for penalty in self.penalties:
+                cost = penalty.constraint.cost
                 if cost.metric == "latency_s":
                     values |= {
                         "latency_expected_s": float(cost.expected(probabilities)),
                         "latency_argmax_s": cost.exact(best),
-                        "cost_multiplier": penalty.multiplier if self.warmup_factor is None else self.beta * penalty.target.bound,
+                        "cost_multiplier": penalty.multiplier
+                        if self.warmup_factor is None
+                        else self.beta * penalty.constraint.bound,
                     }
                 else:
                     values["energy_expected_j"] = float(cost.expected(probabilities))
@@ -184,7 +187,7 @@ class SuperNetSubject:
         return {
             **weights,
             "strategy": self.strategy.state(),
-            "multipliers": [penalty.multiplier for _, penalty in self.penalties],
+            "multipliers": [penalty.multiplier for penalty in self.penalties],
             "learns": self._learns_architecture,
             "beta": self.beta,
         }
@@ -194,6 +197,6 @@ class SuperNetSubject:
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given
         self.strategy.restore(state["strategy"])
-        for (_, penalty), weight in zip(self.penalties, state["multipliers"]):
+        for penalty, weight in zip(self.penalties, state["multipliers"]):
             penalty.multiplier = weight
         self._learns_architecture, self.beta = state["learns"], state["beta"]

@@ -65,9 +65,9 @@ def test_several_tasks_are_in_the_names(tmp_path):
 def test_runs_on_an_accelerator_have_the_target_of_the_first(tmp_path):
     words = (*WORDS, "space.values.hidden=64", "objective.latency_ratio=0.5", "accel.final_evaluations=560")
     runs = plan(tmp_path, seeds=[1, 2], words=words, options={"device": "zc706"})
-    assert {run.config.objective.latency_target_s for run in runs} == {make_plan(runs[0].config).targets[0].value}
+    assert {run.config.objective.latency_target_s for run in runs} == {make_plan(runs[0].config).constraints[0].value}
     own = make_plan(replace(runs[1].config, objective=replace(runs[1].config.objective, latency_target_s=None)))
-    assert own.targets[0].value != runs[1].config.objective.latency_target_s  # what it would have had by itself
+    assert own.constraints[0].value != runs[1].config.objective.latency_target_s  # what it would have had by itself
     assert all(run.config.objective.latency_target_s is None for run in plan(tmp_path))  # a table gives one to all
 
 

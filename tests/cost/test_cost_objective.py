@@ -1,14 +1,19 @@
 """The one-sided penalty: closed form, free of units, finite for a nanosecond, and it holds an expected cost at its target."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from cosearch.cost.objective import DualPenalty, Target
+from cosearch.cost.constraint import Constraint
+from cosearch.cost.objective import DualPenalty
 from latency_tables.errors import RequestError
+
+LATENCY = SimpleNamespace(metric="latency_s")
 
 
 def penalty(value=2e-3, *, multiplier=0.0, dual_lr=0.1, quadratic=3.0, margin=0.0):
-    found = DualPenalty(Target("latency_s", value, margin), dual_lr=dual_lr, quadratic=quadratic)
+    found = DualPenalty(Constraint(LATENCY, value, margin), dual_lr=dual_lr, quadratic=quadratic)
     found.multiplier = multiplier
     return found
 
@@ -73,7 +78,7 @@ def test_the_multiplier_rises_over_the_target_falls_under_it_and_stops_at_zero()
 
 
 def test_margin_lowers_the_bound():
-    assert Target("latency_s", 2e-3, 0.25).bound == pytest.approx(1.5e-3)
+    assert Constraint(LATENCY, 2e-3, 0.25).bound == pytest.approx(1.5e-3)
     at = torch.tensor(1.8e-3, dtype=torch.float64)
     assert float(penalty().loss(at)) == 0.0 < float(penalty(margin=0.25).loss(at))
 
@@ -84,7 +89,7 @@ def test_margin_lowers_the_bound():
 )
 def test_a_target_that_means_nothing_is_refused(value, margin):
     with pytest.raises(RequestError, match="latency_s"):
-        Target("latency_s", value, margin)
+        Constraint(LATENCY, value, margin)
 
 
 @pytest.mark.parametrize("quadratic", [0.0, 1.0])

@@ -10,7 +10,8 @@ from test_rl_training import CPU, SHAPES, SMALL, flat, go, teacher_for, toys  # 
 
 from cosearch.config.run import config_from_dict, resolve
 from cosearch.config.search import StrategyConfig
-from cosearch.cost.objective import DualPenalty, Target
+from cosearch.cost.constraint import Constraint
+from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.unused import refuse_ignored
@@ -61,12 +62,12 @@ def make(kind="network", config=None, teacher=None, total=320, strategy="reinfor
         subject = NetworkSubject(network, lr=lr, bf16=bf16, device=CPU)
     else:
         cost = TableCost(space, find_table("jetson"))
-        penalty = DualPenalty(Target("latency_s", cost.base * 1.5), dual_lr=0.1, quadratic=1.0)
+        penalty = DualPenalty(Constraint(cost, cost.base * 1.5), dual_lr=0.1, quadratic=1.0)
         supernet = as_trained(SuperNet(space, streams.torch("weights")), config, streams)
         info, section = STRATEGIES.get(strategy), StrategyConfig(name=strategy, active_paths=2, lr=0.05, paths_per_rollout=2)
         made = info.make(space, info.options(section), streams.torch("arch"))
         subject = SuperNetSubject(
-            supernet, made, [(cost, penalty)], paths=info.paths(section), fresh=True, lr=lr, bf16=bf16, device=CPU, warmup=0.0
+            supernet, made, [penalty], paths=info.paths(section), fresh=True, lr=lr, bf16=bf16, device=CPU, warmup=0.0
         )
     return make_training(config, subject, streams, teacher, total_steps=total, inherited=inherited), streams
 

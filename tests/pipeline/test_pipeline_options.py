@@ -168,14 +168,16 @@ def test_the_architecture_rests_during_the_warm_up(stages):
 def test_the_multiplier_holds_the_expected_latency_at_the_target(stages):
     words = ("strategy.warmup_fraction=0.5", "strategy.warmup_factor=1.2", "strategy.lr=0.001")
     session, (log, _) = stages(*words, "objective.latency_target_s=0.00022")
-    target = session.plan.targets[0].bound
-    uniform = session.plan.costs[0].base + sum(float(np.mean(row)) for row in session.plan.costs[0].candidate_costs())
+    target = session.plan.constraints[0].bound
+    uniform = session.plan.constraints[0].cost.base + sum(
+        float(np.mean(row)) for row in session.plan.constraints[0].cost.candidate_costs()
+    )
     assert uniform > 1.2 * target, "the test needs a target that binds"
     assert [line["latency_expected_s"] for line in log[:2]] == pytest.approx([1.2 * target] * 2, rel=1e-6)
     assert log[-1]["latency_expected_s"] == pytest.approx(target, rel=0.01)  # the logits have moved by a few thousandths since
     assert all(line["cost_multiplier"] > 0 for line in log)
     free, (open_log, _) = stages("objective.latency_target_s=0.001")
-    assert free.plan.targets[0].bound > uniform and all(line["cost_multiplier"] == 0 for line in open_log)
+    assert free.plan.constraints[0].bound > uniform and all(line["cost_multiplier"] == 0 for line in open_log)
 
 
 def test_the_penalty_grows_its_multiplier_only_above_the_target_and_only_where_it_may(stages):
@@ -200,7 +202,7 @@ def plan_of(*overrides):
 
 def slowest_first(plan):
     """Scores that prefer the candidate that costs most."""
-    return [list(np.asarray(row) / max(row)) for row in plan.costs[0].candidate_costs()]
+    return [list(np.asarray(row) / max(row)) for row in plan.constraints[0].cost.candidate_costs()]
 
 
 def test_the_derived_architecture_is_the_best_that_meets_the_target():
@@ -209,12 +211,12 @@ def test_the_derived_architecture_is_the_best_that_meets_the_target():
         plan = plan_of(f"objective.latency_target_s={target}")
         scores = slowest_first(plan)
         every = [plan.space.architecture(choices) for choices in np.ndindex(*[len(p.candidates) for p in plan.space.points])]
-        allowed = [a for a in every if plan.costs[0].exact(a) < target + 1e-15]
+        allowed = [a for a in every if plan.constraints[0].cost.exact(a) < target + 1e-15]
         best = max(sum(row[c] for row, c in zip(scores, a.choices)) for a in allowed)
         found[target] = most_likely_feasible(plan, scores)
-        assert plan.costs[0].exact(found[target]) < target + 1e-15 and plan.targets[0].value == target
+        assert plan.constraints[0].cost.exact(found[target]) < target + 1e-15 and plan.constraints[0].value == target
         assert sum(row[c] for row, c in zip(scores, found[target].choices)) == pytest.approx(best, abs=1e-9)
-    latencies = [plan.costs[0].exact(a) for a in found.values()]
+    latencies = [plan.constraints[0].cost.exact(a) for a in found.values()]
     assert latencies == sorted(latencies) and len(set(latencies)) == 3
 
 
@@ -222,7 +224,7 @@ def test_without_a_target_it_is_a_share_of_the_reference():
     for ratio in (0.2, 0.3):
         plan = plan_of("objective.latency_target_s=null", f"objective.latency_ratio={ratio}")
         reference = plan.table.predict(impala_cnn((64, 64, 3), 15)).latency_s
-        assert plan.targets[0].value == pytest.approx(ratio * reference)
+        assert plan.constraints[0].value == pytest.approx(ratio * reference)
 
 
 def test_a_cost_on_its_bound_is_within_it_whatever_the_order_of_the_sum():
@@ -231,10 +233,10 @@ def test_a_cost_on_its_bound_is_within_it_whatever_the_order_of_the_sum():
 
 def test_the_margin_is_kept_free():
     plan = plan_of("objective.latency_target_s=0.00035")
-    tight = plan.costs[0].exact(most_likely_feasible(plan, slowest_first(plan)))
+    tight = plan.constraints[0].cost.exact(most_likely_feasible(plan, slowest_first(plan)))
     careful = plan_of(f"objective.latency_target_s={tight * 1.001}", "objective.margin=0.1")
-    found = careful.costs[0].exact(most_likely_feasible(careful, slowest_first(careful)))
-    assert found <= 0.9 * 1.001 * tight and careful.targets[0].bound == pytest.approx(0.9 * 1.001 * tight)
+    found = careful.constraints[0].cost.exact(most_likely_feasible(careful, slowest_first(careful)))
+    assert found <= 0.9 * 1.001 * tight and careful.constraints[0].bound == pytest.approx(0.9 * 1.001 * tight)
 
 
 def test_an_energy_target_constrains_the_architecture():

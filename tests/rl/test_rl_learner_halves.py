@@ -6,7 +6,8 @@ import torch
 from small_space import small_space
 from test_rl_learner import BASE, batch
 
-from cosearch.cost.objective import DualPenalty, Target
+from cosearch.cost.constraint import Constraint
+from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.rl.learner import Learner
 from cosearch.space.supernet import SuperNet
@@ -71,13 +72,13 @@ def test_a_subject_of_one_level_sees_all_frames():
 def searching(order, warmup=0.0, penalised=True):
     """A supernet of twelve-pixel frames with DARTS logits."""
     cost = TableCost(SPACE, find_table("jetson"))
-    penalty = DualPenalty(Target("latency_s", cost.base / 2), dual_lr=0.5, quadratic=1.0)
+    penalty = DualPenalty(Constraint(cost, cost.base / 2), dual_lr=0.5, quadratic=1.0)
     supernet = SuperNet(SPACE, seeded(0))
     strategy = DartsStrategy(SPACE, DartsOptions(lr=0.05, order=order), seeded(1))
     return SuperNetSubject(
         supernet,
         strategy,
-        [(cost, penalty)] if penalised else [],
+        [penalty] if penalised else [],
         paths=1,
         fresh=True,
         lr=1e-3,
@@ -107,4 +108,4 @@ def test_orders_warmup_and_penalty_each_change_what_the_logits_learn():
     assert not torch.equal(first[0], second[0]) and not torch.equal(first[0], free[0])
     assert all(float(row.abs().sum()) == 0 for row in warm)  # in the warm-up only weights learn
     assert float(first[0][1]) > float(free[0][1])  # the penalty wants the skip
-    assert subject.penalties[0][1].multiplier > 0  # the dual variable rose
+    assert subject.penalties[0].multiplier > 0  # the dual variable rose

@@ -105,7 +105,9 @@ def test_minatar_has_a_target_of_its_own_that_can_be_met(game):
     pytest.importorskip("minatar", reason="MinAtar is not installed")
 
     def target(*words):
-        return make_plan(resolve_task(overrides=[f"env.name=minatar:{game}", "distill.teacher=none", *words])).targets[0].value
+        return (
+            make_plan(resolve_task(overrides=[f"env.name=minatar:{game}", "distill.teacher=none", *words])).constraints[0].value
+        )
 
     assert target() == pytest.approx(target("objective.latency_ratio=0.5") * 0.3 / 0.5)  # and no error: a network meets it
 

@@ -12,7 +12,8 @@ import cosearch.rl.env_families.gym
 import cosearch.rl.env_families.minatar
 import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
 from cosearch.config.run import config_from_dict
-from cosearch.cost.objective import DualPenalty, Target
+from cosearch.cost.constraint import Constraint
+from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.rl.envs import ENVIRONMENTS
 from cosearch.rl.subject import NetworkSubject
@@ -78,12 +79,12 @@ def make(env, kind, teacher=None, config=None, steps=320, fast=False):
         )
     else:
         cost = TableCost(space, find_table("jetson"))
-        penalty = DualPenalty(Target("latency_s", cost.base * (1.01 if fast else 1.5)), dual_lr=0.1, quadratic=1.0)
+        penalty = DualPenalty(Constraint(cost, cost.base * (1.01 if fast else 1.5)), dual_lr=0.1, quadratic=1.0)
         strategy = OneLevelStrategy(space, OneLevelOptions(active_paths=2, lr=0.05), streams.torch("arch"))
         subject = SuperNetSubject(
             SuperNet(space, streams.torch("weights")),
             strategy,
-            [(cost, penalty)],
+            [penalty],
             paths=2,
             fresh=True,
             lr=1e-3,
@@ -235,7 +236,7 @@ def test_warmup_trains_weights_only():
     weights = [p.detach().clone() for p in training.subject.supernet.parameters()]
     go(training, 4)
     assert all((row == row[0]).all() for row in training.subject.strategy.logits)
-    assert training.subject.penalties[0][1].multiplier == 0.0
+    assert training.subject.penalties[0].multiplier == 0.0
     assert any(not torch.equal(a, b) for a, b in zip(weights, training.subject.supernet.parameters()))
     go(training, 3)
     assert any((row != row[0]).any() for row in training.subject.strategy.logits)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from small_space import small_space
 
-from cosearch.cost.objective import DualPenalty, Target
+from cosearch.cost.constraint import Constraint
+from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.derive import Limit, discretise
 from cosearch.strategies.base import STRATEGIES, mean_entropy
@@ -142,7 +143,7 @@ def test_a_high_price_picks_the_cheapest_and_a_price_of_zero_does_not(name):
     table = [[0.0 if k == c else -1.0 + 0.1 * k for k in range(4)] for c in cheapest]  # the task dislikes the cheapest most
 
     def search(price):
-        penalty = DualPenalty(Target("latency_s", cost.base / 2), dual_lr=0.0, quadratic=0.0)  # no architecture is under it
+        penalty = DualPenalty(Constraint(cost, cost.base / 2), dual_lr=0.0, quadratic=0.0)  # no architecture is under it
         penalty.multiplier = price
         strategy = STRATEGIES.get(name).make(SPACE, OneLevelOptions(lr=0.05), seeded(0))
         optimise(strategy, lambda s, p: toy_loss(p, table) + penalty.loss(cost.expected(s.probabilities())), 200)
@@ -160,7 +161,7 @@ def test_the_expected_cost_settles_at_the_target_and_the_discretised_one_meets_i
     table = [[-cost_s / max(row) for cost_s in row] for row in rows]  # the task likes what is slow
 
     def search(dual_lr):
-        penalty = DualPenalty(Target("latency_s", target), dual_lr=dual_lr, quadratic=dual_lr)
+        penalty = DualPenalty(Constraint(cost, target), dual_lr=dual_lr, quadratic=dual_lr)
         strategy = OneLevelStrategy(SPACE, OneLevelOptions(active_paths=0, lr=0.02), seeded(0))
 
         def loss(s, path):

@@ -1,0 +1,78 @@
+"""One constraint of a search: a cost, and the upper bound that the architecture must keep on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from cosearch.space.derive import Limit, within
+from cosearch.space.space import Architecture
+from latency_tables.errors import RequestError
+
+
+class Cost(Protocol):
+    """What architectures of a space cost in one metric, seconds or joules."""
+
+    @property
+    def metric(self) -> str:
+        """``latency_s`` or ``energy_j``."""
+
+    @property
+    def base(self) -> float:
+        """Cost of what is not chosen, seconds or joules."""
+
+    def candidate_costs(self) -> list[list[float]]:
+        """For each point the cost that each candidate adds, seconds or joules."""
+
+    def expected(self, weights: Sequence[Tensor]) -> Tensor:
+        """Expected cost ``[]``, seconds or joules, under path weights: for each point ``[num_candidates]``."""
+
+    def exact(self, architecture: Architecture) -> float:
+        """Cost of one architecture, seconds or joules."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A cost with its upper bound.
+
+    Attributes:
+        cost: what is bounded; its metric is the constraint's.
+        value: upper bound, seconds or joules.
+        margin: fraction of the bound that is kept free, at least 0 and below 1.
+
+    Raises:
+        RequestError: a bound or margin out of range.
+    """
+
+    cost: Cost
+    value: float
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.value < math.inf:
+            raise RequestError(f"a target must be above 0 and finite, got {self.metric} {self.value}")
+        if not 0.0 <= self.margin < 1.0:
+            raise RequestError(f"the margin of {self.metric} must be at least 0 and below 1, got {self.margin}")
+
+    @property
+    def metric(self) -> str:
+        """``latency_s`` or ``energy_j``."""
+        return self.cost.metric
+
+    @property
+    def bound(self) -> float:
+        """The bound with its margin, seconds or joules."""
+        return self.value * (1.0 - self.margin)
+
+    @property
+    def limit(self) -> Limit:
+        """The constraint as a row of the discretisation, at the present costs of the candidates."""
+        return Limit(self.cost.candidate_costs(), self.cost.base, self.bound)
+
+    def met_by(self, architecture: Architecture) -> bool:
+        """Whether an architecture's cost is within the bound."""
+        return within(self.cost.exact(architecture), self.bound)
