@@ -1,4 +1,13 @@
-"""Accelerator models: designs as data, exact and differentiable costs, chunk pipelines, design search.
+"""Accelerator models: designs as data, what a network costs on them (exact, and differentiable for searches), design search.
+
+Rooms:
+
+- ``engines``: the equations: cycles and accesses of an array, traffic between DRAM and buffers, the best buffer tile.
+- ``searching``: search of a design for a network within the limits of a platform, and other methods to compare it with.
+- ``references``: comparison of the equations with SCALE-Sim, Timeloop and ZigZag, row by row.
+
+The files here put the rooms together: ``design`` and ``layers`` are the records, ``cost`` and ``evaluate`` what layers and
+networks cost, ``assignment`` which chunk of a pipelined accelerator runs which layer, ``energy`` and ``resources`` the constants.
 
 Results here are modelled. Cycles, access counts, DRAM bytes and energies are checked against SCALE-Sim, Timeloop and ZigZag;
 absolute frames per second of an FPGA, timing closure and power are validated by nothing here.

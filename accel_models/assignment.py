@@ -1,4 +1,4 @@
-"""Pipelines of chunks: contiguous cuts of a network, initiation interval and single-frame latency.
+"""Which chunk of a pipelined accelerator runs which layer: the best contiguous cuts of a network, and the time of each chunk.
 
 With J chunks, J frames are in flight and a new one enters every *interval* (the slowest chunk). An agent that acts in one
 environment has one frame in flight: then the *latency* (the sum over all chunks) decides, and more chunks cost reaction time.

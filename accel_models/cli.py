@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +16,9 @@ from accel_models.check import EXACT_MEANS, compare
 from accel_models.design import design_names, load_design, save_design
 from accel_models.evaluate import evaluate
 from accel_models.layers import load_layers, network_names
-from accel_models.references.rows import summary, write_rows
+from accel_models.references.rows import statistics, write_rows
 from accel_models.searching.benchmark import ALL_METHODS, as_markdown, run_benchmark
-from accel_models.searching.methods import compare_methods, plan
+from accel_models.searching.methods import MethodRow, compare_methods, plan
 from accel_models.searching.search import search_design
 from latency_tables.errors import ConfigError, CosearchError
 
@@ -102,7 +103,7 @@ def search_command(
         found = search_design(
             layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations, progress=update
         )
-    rows = []
+    rows: list[MethodRow] = []
     if beside:
         with printing.progress_bar("other methods", len(ALL_METHODS) - 2) as update:
             rows = compare_methods(layers, base, found, seed, chunks, objective.value, evaluations, update)
@@ -118,7 +119,7 @@ def search_command(
                     "objective": objective.value,
                     "seed": seed,
                     **found.result.to_dict(),
-                    "methods": rows,
+                    "methods": [asdict(row) for row in rows],
                 }
             )
         )
@@ -152,8 +153,10 @@ class Kind(StrEnum):
 def list_command(kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.designs, as_json: Json = False) -> None:
     """Designs, networks or search methods."""
     if kind is Kind.designs:
-        found = [load_design(name) for name in design_names()]
-        rows = [{"name": d.name, "description": d.platform.description, "sources": d.platform.sources} for d in found]
+        designs = [load_design(name) for name in design_names()]
+        rows: list[dict[str, object]] = [
+            {"name": d.name, "description": d.platform.description, "sources": d.platform.sources} for d in designs
+        ]
     elif kind is Kind.networks:
         rows = []
         for name in network_names():
@@ -175,10 +178,13 @@ def check_command(
 ) -> None:
     """Compare the equations with rows of another simulator."""
     compared = compare(reference, rows_file, layers)
-    result = {"reference": reference, "exact_means": EXACT_MEANS[reference], **summary(compared)}
+    errors = statistics(compared)
     if out is not None:
         write_rows(compared, out)
-    print(json.dumps(result)) if as_json else printing.check_report(result)
+    if as_json:
+        print(json.dumps({"reference": reference, "exact_means": EXACT_MEANS[reference], **asdict(errors)}))
+    else:
+        printing.check_report(reference, EXACT_MEANS[reference], errors)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from accel_models.design import AccelDesign
-from accel_models.energy import ENERGY_TABLES, EnergyTable, energy_parts, sram_j
+from accel_models.energy import ENERGY_TABLES, EnergyTable, energy_parts, sram_j, total
 from accel_models.engines.systolic import SystolicCounts, product_view, systolic_counts
 from accel_models.engines.traffic import Tiles, buffer_elements, dram_traffic, tiles
 from accel_models.layers import LayerTensors
@@ -63,7 +63,7 @@ class LayerCosts:
     @property
     def energy_j(self) -> Tensor | None:
         """Joules, the sum of the parts; None where unknown."""
-        return None if self.energy_parts is None else sum(self.energy_parts.values())
+        return None if self.energy_parts is None else total(self.energy_parts)
 
 
 def machine_of(design: AccelDesign) -> Machine:
@@ -138,27 +138,32 @@ def layer_costs(
     dram = torch.where(column.busy, array_bytes, torch.where(column.streams, stream_bytes + nothing, nothing))
     moving = dram / machine.dram_bytes_per_cycle
     latency = torch.maximum(cycles, moving) if machine.double_buffered else cycles + moving
-    elements = buffer_elements(layers, tile)
-    sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
-    held = tuple(torch.where(layers.busy, e * size, torch.zeros_like(e)) for e, size in zip(elements, sizes, strict=True))
+    weights, inputs, outputs = buffer_elements(layers, tile)
+    held = (
+        torch.where(layers.busy, weights * machine.weight_bytes, torch.zeros_like(weights)),
+        torch.where(layers.busy, inputs * machine.activation_bytes, torch.zeros_like(inputs)),
+        torch.where(layers.busy, outputs * machine.partial_bytes, torch.zeros_like(outputs)),
+    )
     dram = dram + torch.zeros_like(cycles)
     parts = None
     if machine.energy is not None:
-        room = capacity_bytes or tuple(h.unsqueeze(-1).clamp(min=64.0) for h in held)
-        parts = _energy(column, machine, counts, (rows, cols), dram, room)
+        weight_room, input_room, output_room = (h.unsqueeze(-1).clamp(min=64.0) for h in held)
+        room = capacity_bytes or (weight_room, input_room, output_room)
+        parts = _energy(column, machine, machine.energy, counts, (rows, cols), dram, room)
     return LayerCosts(cycles, latency, dram, parts, held)
 
 
 def _energy(
     layers: LayerTensors,
     machine: Machine,
+    table: EnergyTable,
     counts: SystolicCounts,
     sides: tuple[Tensor, Tensor],
     dram: Tensor,
     room: tuple[Tensor, Tensor, Tensor],
 ) -> dict[str, Tensor]:
     """Joules by part. A port is one array side wide, so one access carries a word for each row or column."""
-    table, (rows, cols) = machine.energy, sides
+    rows, cols = sides
     sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
     widths = (cols * 8 * sizes[0], rows * 8 * sizes[1], cols * 8 * sizes[2])
     words = (counts.weight_reads, counts.input_reads, (counts.output_writes - layers.outputs).clamp(min=0.0))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.systolic import DATAFLOWS, DEPTHWISE_MODES
@@ -20,6 +21,7 @@ from latency_tables.errors import DesignError
 ENGINES = ("systolic", "tile")
 DSP_KINDS = ("DSP48E1", "DSP48E2")
 BITS = (8, 16)
+T = TypeVar("T")
 DESIGNS = Path(__file__).with_name("designs")
 
 
@@ -170,28 +172,24 @@ class AccelDesign:
         """Width of the multipliers."""
         return max(self.weight_bits, self.activation_bits)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object; :meth:`from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Any) -> AccelDesign:
+    def from_dict(cls, values: object) -> AccelDesign:
         """The design that :meth:`to_dict` wrote.
 
         Raises:
             DesignError: a field is missing, unknown or out of range.
         """
         record = _checked(cls, values, "design")
-        record["platform"] = Platform(**_checked(Platform, record["platform"], "platform"))
-        if not isinstance(record["chunks"], (list, tuple)):
-            raise DesignError(f"design {record['name']!r}: chunks must be a list, got {record['chunks']!r}")
-        chunks = [_checked(Chunk, chunk, "chunk") for chunk in record["chunks"]]
-        for chunk in chunks:
-            for name in ("tile", "unroll"):
-                if isinstance(chunk.get(name), list):
-                    chunk[name] = tuple(chunk[name])
-        record["chunks"] = tuple(Chunk(**chunk) for chunk in chunks)
-        return cls(**record)
+        record["platform"] = _made(Platform, _checked(Platform, record["platform"], "platform"))
+        chunks = record["chunks"]
+        if not isinstance(chunks, (list, tuple)):
+            raise DesignError(f"design {record['name']!r}: chunks must be a list, got {chunks!r}")
+        record["chunks"] = tuple(_chunk(values) for values in chunks)
+        return _made(cls, record)
 
 
 def load_design(source: str | Path) -> AccelDesign:
@@ -226,7 +224,17 @@ def design_names() -> list[str]:
     return sorted(path.stem for path in DESIGNS.glob("*.json"))
 
 
-def _checked(kind: type, values: Any, what: str) -> dict[str, Any]:
+def _chunk(values: object) -> Chunk:
+    record = _checked(Chunk, values, "chunk")
+    return _made(Chunk, {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+
+
+def _made(kind: Callable[..., T], record: Mapping[str, object]) -> T:
+    """The dataclass from its fields; the types of the values are checked where it is made."""
+    return kind(**record)
+
+
+def _checked(kind: type, values: object, what: str) -> dict[str, object]:
     if not isinstance(values, dict):
         raise DesignError(f"{what}: expected an object, got {values!r}")
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}

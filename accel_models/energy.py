@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 PICO = 1e-12
 PARTS = ("multiply", "register", "buffer", "dram")
+Joules = TypeVar("Joules", float, Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,13 @@ def sram_j(table: EnergyTable, capacity_bytes: Tensor, width_bits: Tensor, write
         return table.buffer_j_per_byte * width_bits / 8 + torch.zeros_like(capacity_bytes)
     scale, size, width = (0.476, 0.459, 0.500) if write else (0.638, 0.569, 0.312)
     return table.sram_scale * PICO * scale * (capacity_bytes / 1024) ** size * width_bits**width
+
+
+def total(parts: Mapping[str, Joules]) -> Joules:
+    """The energy: the sum of its parts, in their order."""
+    values = iter(parts.values())
+    first = next(values)
+    return sum(values, first)
 
 
 def energy_parts(table: EnergyTable, counts: Mapping[str, Tensor], multiplier_bits: int) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import comb
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ import torch
 from accel_models.assignment import best_assignment, chunk_times
 from accel_models.cost import LayerCosts, Machine, clipped_tiles, compute_counts, layer_costs, machine_of
 from accel_models.design import AccelDesign, Chunk
+from accel_models.energy import PARTS, total
 from accel_models.engines.mapper import best_tile, tile_limits
 from accel_models.engines.systolic import DATAFLOWS, SystolicCounts
 from accel_models.engines.tile_engine import tile_engine_cycles
@@ -71,7 +71,7 @@ class NetworkResult:
         """Of a full pipeline."""
         return 1.0 / self.interval_s
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object; SI units."""
         return {
             "latency_s": self.latency_s,
@@ -104,7 +104,7 @@ def evaluate(
     Args:
         layers: in order of execution.
         design: hardware.
-        objective: what the cuts minimise, see ``pipeline.OBJECTIVES``; ``energy`` needs known constants.
+        objective: what the cuts minimise, see ``assignment.OBJECTIVES``; ``energy`` needs known constants.
         chunk_of: chunk of each layer.
 
     Raises:
@@ -134,7 +134,7 @@ def evaluate(
                 cycles,
                 late / clock,
                 float(table.dram[j, index]),
-                None if parts is None else sum(parts.values()),
+                None if parts is None else total(parts),
                 parts,
                 busy,
             )
@@ -142,12 +142,13 @@ def evaluate(
     own = np.array([[row.latency_s for row in rows]])
     per_chunk = chunk_times(own, chunk[None, :], len(design.chunks))[0]
     dram = sum(row.dram_bytes for row in rows)
+    energies = [row.energy_j for row in rows if row.energy_j is not None]
     return NetworkResult(
         layers=tuple(rows),
         latency_s=float(own.sum()),
         chunk_s=tuple(float(t) for t in per_chunk),
         interval_s=max(float(per_chunk.max()), dram / design.platform.dram_bytes_per_s),
-        energy_j=None if table.parts is None else sum(row.energy_j for row in rows),
+        energy_j=None if table.parts is None else sum(energies),
         dram_bytes=dram,
         resources=resources(design),
     )
@@ -180,7 +181,7 @@ def block_costs(
     else:
         chunk = np.asarray(chunk_of)
     table.check(chunk[owner])
-    energy = None if table.parts is None else sum(table.parts.values())
+    energy = None if table.parts is None else total(table.parts)
     out = []
     for index, block in enumerate(blocks):
         mine, j = owner == index, int(chunk[index])
@@ -221,24 +222,26 @@ def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
     def gather(values: list[torch.Tensor]) -> np.ndarray:
         return np.stack([value[..., option].numpy() for value, (_, option) in zip(values, costs, strict=True)])
 
-    parts = None
-    if machine.energy is not None:
-        parts = {name: gather([cost.energy_parts[name] for cost, _ in costs]) for name in costs[0][0].energy_parts}
+    known = [cost.energy_parts for cost, _ in costs if cost.energy_parts is not None]
+    parts = {name: gather([each[name] for each in known]) for name in PARTS} if machine.energy is not None else None
     return _Table(
         gather([c.compute_cycles for c, _ in costs]),
         gather([c.latency_cycles for c, _ in costs]),
-        gather([c.dram_bytes for c, _ in costs]),
+        gather([c.dram_bytes for c, _ in costs if c.dram_bytes is not None]),
         parts,
         np.stack([tiling.fits for tiling in tilings]),
         tuple(reason for tiling in tilings for reason in tiling.reasons),
     )
 
 
+Columns = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 @dataclass(frozen=True)
 class _Tiling:
     """Buffer tile of each layer (k, c, p, q, ``[L]`` each), whether it fits, and why not."""
 
-    columns: tuple[torch.Tensor, ...]
+    columns: Columns
     fits: np.ndarray
     reasons: tuple[str, ...]
 
@@ -254,7 +257,8 @@ def _tiling(layers: Sequence[LayerShape], shapes: LayerTensors, machine: Machine
             reasons.append(str(error))
             chosen.append((1, 1, 1, 1))
             fits[index] = False
-    columns = tuple(torch.tensor([float(t[i]) for t in chosen], dtype=torch.float64) for i in range(4))
+    k, c, p, q = (torch.tensor([float(t[i]) for t in chosen], dtype=torch.float64) for i in range(4))
+    columns = (k, c, p, q)
     for what, held, size, limit in zip(("weight", "input", "output"), tile_limits(shapes, columns), sizes, room, strict=True):
         over = ((held * size > limit) & shapes.busy).numpy() & fits
         reasons += [
@@ -266,19 +270,19 @@ def _tiling(layers: Sequence[LayerShape], shapes: LayerTensors, machine: Machine
     return _Tiling(columns, fits, tuple(reasons))
 
 
-def _on_chunk(shapes: LayerTensors, machine: Machine, chunk: Chunk, columns: tuple[torch.Tensor, ...]) -> LayerCosts:
+def _on_chunk(shapes: LayerTensors, machine: Machine, chunk: Chunk, columns: Columns) -> LayerCosts:
     rows, cols = (torch.full((1, 1), float(side), dtype=torch.float64) for side in (chunk.rows, chunk.cols))
     room = (chunk.weight_buffer_bytes, chunk.input_buffer_bytes, chunk.output_buffer_bytes)
-    counts = _tile_engine_counts(shapes, chunk) if chunk.engine == "tile" else compute_counts(shapes, machine, rows, cols)
+    counts = compute_counts(shapes, machine, rows, cols) if chunk.unroll is None else _tile_engine_counts(shapes, chunk.unroll)
     copies = 2.0 if machine.double_buffered else 1.0
-    capacity = tuple(torch.full((1, 1), copies * size, dtype=torch.float64) for size in room)
-    return layer_costs(shapes, machine, counts, rows, cols, clipped_tiles(shapes, columns), capacity)
+    weights, inputs, outputs = (torch.full((1, 1), copies * size, dtype=torch.float64) for size in room)
+    return layer_costs(shapes, machine, counts, rows, cols, clipped_tiles(shapes, columns), (weights, inputs, outputs))
 
 
-def _tile_engine_counts(shapes: LayerTensors, chunk: Chunk) -> SystolicCounts:
+def _tile_engine_counts(shapes: LayerTensors, unroll: tuple[int, int, int, int, int]) -> SystolicCounts:
     """Every cycle reads a word for each unrolled weight and input; sums stay in the array over one kernel."""
-    g, k, c, p, q = chunk.unroll
-    cycles = tile_engine_cycles(shapes, chunk.unroll).unsqueeze(-1).expand(-1, 3)
+    g, k, c, p, q = unroll
+    cycles = tile_engine_cycles(shapes, unroll).unsqueeze(-1).expand(-1, 3)
     written = cycles / (shapes.R * shapes.S).unsqueeze(-1) * (g * k * p * q)
     return SystolicCounts(cycles, cycles * (g * c * p * q), cycles * (g * k * c), written, torch.ones_like(cycles))
 
@@ -288,15 +292,15 @@ def _cuts(table: _Table, objective: str, owner: np.ndarray, dram_bytes_per_cycle
     if objective == "energy":
         if table.parts is None:
             raise InfeasibleCandidateError("the energy of this design is not known: its platform has no constants for it")
-        costs = sum(table.parts.values())
+        costs = total(table.parts)
     else:
         costs = table.latency
     costs = np.where(table.fits, costs, 1e6 * costs.sum())  # finite: prefix sums must keep their digits
     places = _by_owner(costs, owner)
-    found = best_assignment(places[None, :, :, None], objective).chunk[0]
+    fewest = best_assignment(places[None, :, :, None], objective).chunk[0]
     chunks, count = places.shape
     if objective != "interval" or chunks == 1 or comb(count + chunks - 1, chunks - 1) > MOST_CUTS:
-        return found
+        return fewest
     moved = _by_owner(table.dram, owner) / dram_bytes_per_cycle
     ends = np.array(list(combinations_with_replacement(range(count + 1), chunks - 1)))
     ends = np.concatenate([np.zeros((len(ends), 1), int), ends, np.full((len(ends), 1), count)], 1)

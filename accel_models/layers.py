@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,8 +104,10 @@ def from_blocks(blocks: Iterable[OpSpec]) -> list[list[LayerShape]]:
     return out
 
 
-def _from_record(record: dict[str, Any], where: str) -> LayerShape:
+def _from_record(record: object, where: str) -> LayerShape:
     try:
+        if not isinstance(record, Mapping):
+            raise TypeError("not an object")
         sizes = {n: int(record[n]) for n in ("C", "K", "P", "Q", "R", "S", "stride")}
         name, kind = str(record["name"]), str(record["kind"])
         groups = int(record.get("G") or 1)
@@ -135,7 +136,7 @@ def load_layers(source: str | Path) -> list[LayerShape]:
         raise DesignError(f"no network {str(source)!r}: give a JSON or CSV file of layers, or one of {known}")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
-        records = list(csv.DictReader(text.splitlines()))
+        records: object = list(csv.DictReader(text.splitlines()))
     else:
         try:
             content = json.loads(text)
@@ -185,11 +186,11 @@ def stack(layers: Sequence[LayerShape]) -> LayerTensors:
     return LayerTensors(**columns, **{n: torch.tensor([layer.kind in kinds for layer in layers]) for n, kinds in masks.items()})
 
 
-def to_records(layers: Sequence[LayerShape]) -> list[dict[str, Any]]:
+def to_records(layers: Sequence[LayerShape]) -> list[dict[str, str | int]]:
     """Layers as JSON records in the format that :func:`load_layers` reads."""
     out = []
     for layer in layers:
-        record = asdict(layer)
+        record: dict[str, str | int] = asdict(layer)
         record["K"], record["C"] = layer.G * layer.K, layer.G * layer.C
         if layer.kind not in ("conv", "fc"):
             record.pop("G")

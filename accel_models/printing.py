@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,7 +11,9 @@ from rich.table import Table
 
 from accel_models.design import AccelDesign
 from accel_models.evaluate import NetworkResult
+from accel_models.references.rows import Statistics
 from accel_models.searching.benchmark import BenchmarkRow
+from accel_models.searching.methods import MethodRow
 
 METHOD_WORDS = {
     "gradient+polish": "continuous log2 knobs and mixed option costs, projected on the way, then a discrete polish",
@@ -102,36 +103,41 @@ def network_report(design: AccelDesign, result: NetworkResult) -> None:
     console.print(NOT_VALIDATED)
 
 
-def method_table(rows: Sequence[dict[str, Any]], objective: str) -> None:
+def method_table(rows: Sequence[MethodRow], objective: str) -> None:
     """Methods at equal evaluations."""
     if not rows:
         return
     table = Table("method", f"{objective} ({'joules' if objective == 'energy' else 'cycles'})", "ratio", "evaluations", box=None)
     for row in rows:
-        found = row["value"] is not None
         table.add_row(
-            row["method"],
-            f"{row['value']:.6g}" if found else "none within limits",
-            f"{row['ratio']:.3f}" if found else "-",
-            str(row["evaluations"]),
+            row.method,
+            "none within limits" if row.value is None else f"{row.value:.6g}",
+            "-" if row.ratio is None else f"{row.ratio:.3f}",
+            str(row.evaluations),
         )
     _console().print(table)
 
 
-def check_report(result: dict[str, Any]) -> None:
-    """Statistics of a comparison."""
+def check_report(reference: str, exact_means: str, errors: Statistics) -> None:
+    """Statistics of a comparison.
+
+    Args:
+        reference: its name.
+        exact_means: which quantities are equal in an exact row.
+        errors: over all rows.
+    """
 
     def percent(value: float | None) -> str:
         return "not in this reference" if value is None else f"{100 * value:.4g} %"
 
-    rank = result["latency_spearman"]
+    rank = errors.latency_spearman
     lines = (
-        f"{result['rows']} rows of {result['reference']}",
-        f"exact rows            {percent(result['exact_share'])}   ({result['exact_means']})",
-        f"cycles, mean error    {percent(result['cycles_mape'])}   95 % of rows below {percent(result['cycles_p95'])}",
-        f"cycles, median error  {percent(result['latency_median_error'])}",
+        f"{errors.rows} rows of {reference}",
+        f"exact rows            {percent(errors.exact_share)}   ({exact_means})",
+        f"cycles, mean error    {percent(errors.cycles_mape)}   95 % of rows below {percent(errors.cycles_p95)}",
+        f"cycles, median error  {percent(errors.latency_median_error)}",
         f"cycles, Spearman      {'not defined' if rank is None else f'{rank:.5f}'}",
-        f"energy, mean error    {percent(result['energy_mape'])}   95 % of rows below {percent(result['energy_p95'])}",
-        f"worst row             {percent(result['worst_row'])}   {result['worst_row_name']}",
+        f"energy, mean error    {percent(errors.energy_mape)}   95 % of rows below {percent(errors.energy_p95)}",
+        f"worst row             {percent(errors.worst_row)}   {errors.worst_row_name}",
     )
     _console().print("\n".join(lines), markup=False, highlight=False)

@@ -7,7 +7,6 @@ product. A buffer has one bank for each word that the array takes at once; a ban
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ class Resources:
             if used is not None and limit is not None and used > limit
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float | int | None]:
         """Plain JSON object."""
         return {
             "elements": self.elements,
@@ -53,12 +52,12 @@ class Resources:
         }
 
 
-def dsp_per_multiplier(bits: int, dsp_kind: str) -> float:
+def dsp_per_multiplier(bits: int, dsp_kind: str | None) -> float:
     """DSP slices of one multiplier.
 
     Args:
         bits: 8 or 16.
-        dsp_kind: ``DSP48E1`` or ``DSP48E2``.
+        dsp_kind: ``DSP48E1`` or ``DSP48E2``; any other counts as the narrower ``DSP48E1``.
     """
     return 0.5 if bits <= 8 and dsp_kind == "DSP48E2" else 1.0
 
@@ -95,6 +94,7 @@ def resources(design: AccelDesign) -> Resources:
         return Resources(elements, dsp, blocks, None, None)
     area = None
     table = ENERGY_TABLES[platform.energy] if platform.energy else None
-    if table is not None and table.sram_mm2_per_kb is not None and design.multiplier_bits in (table.multiply_mm2 or {}):
-        area = elements * table.multiply_mm2[design.multiplier_bits] + sram / 1024 * table.sram_mm2_per_kb
+    if table is not None and table.sram_mm2_per_kb is not None and table.multiply_mm2 is not None:
+        element = table.multiply_mm2.get(design.multiplier_bits)
+        area = None if element is None else elements * element + sram / 1024 * table.sram_mm2_per_kb
     return Resources(elements, None, None, sram, area)

@@ -2,7 +2,7 @@
 
 A level keeps a tile; the loops outside it, inner to outer, decide how often the tile is replaced. A loop that the tensor
 does not depend on costs nothing while it lies below the innermost loop that does (stationarity). The rules are those of
-Timeloop and ZigZag (checked against both, see ``reference``); ``traffic`` holds the batched form used by searches.
+Timeloop and ZigZag (checked against both, see ``references``); ``traffic`` holds the batched form used by searches.
 
 Dimensions: G groups, K output channels per group, C input channels per group, P output rows, Q output columns,
 R kernel rows, S kernel columns.

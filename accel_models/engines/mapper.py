@@ -45,30 +45,31 @@ def best_tile(layer: LayerShape, room: tuple[int, int, int], element_bytes: tupl
     Raises:
         InfeasibleCandidateError: not even one kernel fits.
     """
-    found = _least_traffic(replace(layer, name=""), room, element_bytes)  # layers of one shape share their tile
-    if found is None:
+    tile = _least_traffic(replace(layer, name=""), room, element_bytes)  # layers of one shape share their tile
+    if tile is None:
         raise InfeasibleCandidateError(
             f"layer {layer.name!r} does not fit buffers of {room[0]}, {room[1]}, {room[2]} bytes (weights, inputs, outputs) "
             f"even with one channel and one row a tile; make the buffers larger"
         )
-    return found
+    return tile
 
 
 @lru_cache(maxsize=65536)
 def _least_traffic(layer: LayerShape, room: tuple[int, int, int], element_bytes: tuple[float, float, float]) -> Tile | None:
     """:func:`best_tile`, None where no tile fits."""
     options = candidate_tiles(layer)
-    columns = [torch.tensor([float(o[i]) for o in options], dtype=torch.float64).unsqueeze(-1) for i in range(4)]
+    k, c, p, q = (torch.tensor([float(o[i]) for o in options], dtype=torch.float64).unsqueeze(-1) for i in range(4))
     shapes = stack([layer])
-    tile = tiles(shapes, *columns)
-    held = [e[:, 0] * size for e, size in zip(tile_limits(shapes, columns), element_bytes, strict=True)]
+    tile = tiles(shapes, k, c, p, q)
+    held = [e[:, 0] * size for e, size in zip(tile_limits(shapes, (k, c, p, q)), element_bytes, strict=True)]
     fits = torch.ones(len(options), dtype=torch.bool)
     for used, limit in zip(held, room, strict=True):
         fits &= used <= limit
     if not bool(fits.any()):
         return None
     moved = dram_traffic(shapes, tile).bytes(*element_bytes).amin(-1)[:, 0]
-    footprint = sum(held)
+    weights, inputs, outputs = held
+    footprint = weights + inputs + outputs
     scored = torch.where(fits, moved + footprint / (footprint.max() * 1e6), torch.inf)
     return options[int(scored.argmin())]
 

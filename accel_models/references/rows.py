@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -71,25 +70,51 @@ def read_rows(path: str | Path, needed: Iterable[str]) -> list[dict[str, str]]:
     return rows
 
 
-def summary(rows: list[ComparedRow]) -> dict[str, Any]:
-    """Statistics over all rows, errors as fractions; None where the reference lacks the quantity."""
+@dataclass(frozen=True)
+class Statistics:
+    """How far the equations are from a reference; errors are fractions, None where the reference lacks the quantity.
+
+    Attributes:
+        rows: how many were compared.
+        exact_share: share of rows whose counted quantities are all equal.
+        cycles_mape, cycles_p95: mean and 95 % quantile of the absolute relative errors of the cycles.
+        energy_mape, energy_p95: the same of the energies.
+        latency_spearman: rank correlation of the cycles; None where all are equal.
+        latency_median_error: median absolute relative error of the cycles.
+        worst_row, worst_row_name: largest error of a row, and which row.
+    """
+
+    rows: int
+    exact_share: float
+    cycles_mape: float
+    cycles_p95: float
+    energy_mape: float | None
+    energy_p95: float | None
+    latency_spearman: float | None
+    latency_median_error: float
+    worst_row: float
+    worst_row_name: str
+
+
+def statistics(rows: list[ComparedRow]) -> Statistics:
+    """Statistics over all rows."""
     cycles = np.array([row.cycles_error for row in rows])
     energy = [row.energy_error for row in rows if row.energy_error is not None]
     worst = max(rows, key=lambda row: row.error)
     ours, theirs = [row.cycles for row in rows], [row.reference_cycles for row in rows]
     ranked = len(set(ours)) > 1 and len(set(theirs)) > 1
-    return {
-        "rows": len(rows),
-        "exact_share": sum(row.exact for row in rows) / len(rows),
-        "cycles_mape": float(cycles.mean()),
-        "cycles_p95": float(np.quantile(cycles, 0.95)),
-        "energy_mape": float(np.mean(energy)) if energy else None,
-        "energy_p95": float(np.quantile(energy, 0.95)) if energy else None,
-        "latency_spearman": float(spearmanr(ours, theirs).statistic) if ranked else None,
-        "latency_median_error": float(np.median(cycles)),
-        "worst_row": worst.error,
-        "worst_row_name": worst.name,
-    }
+    return Statistics(
+        rows=len(rows),
+        exact_share=sum(row.exact for row in rows) / len(rows),
+        cycles_mape=float(cycles.mean()),
+        cycles_p95=float(np.quantile(cycles, 0.95)),
+        energy_mape=float(np.mean(energy)) if energy else None,
+        energy_p95=float(np.quantile(energy, 0.95)) if energy else None,
+        latency_spearman=float(spearmanr(ours, theirs).statistic) if ranked else None,
+        latency_median_error=float(np.median(cycles)),
+        worst_row=worst.error,
+        worst_row_name=worst.name,
+    )
 
 
 def write_rows(rows: list[ComparedRow], path: str | Path) -> None:

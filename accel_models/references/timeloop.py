@@ -64,7 +64,7 @@ def parse_mapping(text: str) -> Mapping:
 class Accesses:
     """Words accessed at each level, and the array in use."""
 
-    macs: int
+    macs: float
     register: float
     accumulator: float
     scratchpad: float

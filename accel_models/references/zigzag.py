@@ -84,7 +84,7 @@ def parse_nest(row: dict[str, str], layer: LayerShape) -> Nest:
     """
     try:
         raw = json.loads(row["temporal_mapping"])
-        temporal = {t: [[(NAMES[d], int(f)) for d, f in level] for level in raw[t]] for t in "WIO"}
+        temporal: dict[str, list[Loops]] = {t: [[(NAMES[d], int(f)) for d, f in level] for level in raw[t]] for t in "WIO"}
         side = int(row["array"])
         axes = (DEPTHWISE_AXES if layer.kind == "dw" else AXES)[row["dataflow"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -101,7 +101,8 @@ def evaluate(nest: Nest) -> tuple[float, float, dict[str, float]]:
     stride = (nest.layer.stride, nest.layer.stride)
     used, macs, side = nest.used, nest.layer.macs, nest.side
     compute = prod(f for _, f in nest.outside("W", 0))
-    energy, reload, dram, ports = MAC * macs, 0.0, {}, []
+    energy, reload, ports = MAC * macs, 0.0, []
+    dram: dict[str, float] = {}
     for tensor in "WI":
         outer = fills(tensor, nest.inside(tensor, 2), nest.outside(tensor, 2), stride, sliding_window=False)
         inside, changes = nest.inside(tensor, 1), visits(tensor, nest.outside(tensor, 1))
@@ -112,17 +113,17 @@ def evaluate(nest: Nest) -> tuple[float, float, dict[str, float]]:
         ports.append(words * changes / side)
         if nest.temporal[tensor][0]:
             reload += max(0.0, (changes - 1) * (words / side - 1))
-    inner = output_traffic(nest.inside("O", 1), nest.outside("O", 1))
-    outer = output_traffic(nest.inside("O", 2), nest.outside("O", 2))
-    inner_bytes, outer_bytes = (PARTIAL_BYTES if t.spills else 1 for t in (inner, outer))
+    buffer = output_traffic(nest.inside("O", 1), nest.outside("O", 1))
+    off_chip = output_traffic(nest.inside("O", 2), nest.outside("O", 2))
+    buffer_bytes, off_chip_bytes = (PARTIAL_BYTES if t.spills else 1 for t in (buffer, off_chip))
     energy += REGISTER * (
-        2 * PARTIAL_BYTES * macs + (2 * PARTIAL_BYTES if inner.spills else 1) * visits("O", nest.outside("O", 1)) * used
+        2 * PARTIAL_BYTES * macs + (2 * PARTIAL_BYTES if buffer.spills else 1) * visits("O", nest.outside("O", 1)) * used
     )
-    energy += BUFFER * (inner_bytes + (PARTIAL_BYTES if inner.spills else 0)) * inner.written
-    energy += (BUFFER + DRAM) * (outer_bytes + (PARTIAL_BYTES if outer.spills else 0)) * outer.written
-    dram["O_written"] = outer_bytes * outer.written
-    dram["O_read"] = PARTIAL_BYTES * outer.written if outer.spills else 0.0
-    ports += [inner_bytes * inner.written / (PARTIAL_BYTES * side)]
+    energy += BUFFER * (buffer_bytes + (PARTIAL_BYTES if buffer.spills else 0)) * buffer.written
+    energy += (BUFFER + DRAM) * (off_chip_bytes + (PARTIAL_BYTES if off_chip.spills else 0)) * off_chip.written
+    dram["O_written"] = off_chip_bytes * off_chip.written
+    dram["O_read"] = PARTIAL_BYTES * off_chip.written if off_chip.spills else 0.0
+    ports += [buffer_bytes * buffer.written / (PARTIAL_BYTES * side)]
     return max(compute + reload, sum(dram.values()) / WORD_BYTES, *ports), energy, dram
 
 

@@ -8,6 +8,7 @@ cannot leave random search. ``evolution+cuts`` gives evolution the exact cuts an
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +20,27 @@ from accel_models.searching.problem import DesignProblem
 PARENTS, BATCH = 40, 20
 
 
+class _Genes(NamedTuple):
+    """Genotypes of B candidates: grid indices ``[B, J, N]``, dataflows ``[B, J]``, cuts ``[B, J - 1]``."""
+
+    knobs: np.ndarray
+    option: np.ndarray
+    cuts: np.ndarray
+
+    def rows(self, which: slice | np.ndarray) -> _Genes:
+        """Those of some candidates."""
+        return _Genes(self.knobs[which], self.option[which], self.cuts[which])
+
+
 def _cuts_to_chunk(cuts: np.ndarray, layers: int) -> np.ndarray:
     """Chunk of each layer ``[B, L]`` from cut positions ``[B, J - 1]``."""
     return (np.arange(layers)[None, :, None] >= np.sort(cuts, -1)[:, None, :]).sum(-1)
 
 
-def _random_genes(problem: DesignProblem, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _random_genes(problem: DesignProblem, count: int, rng: np.random.Generator) -> _Genes:
     index = np.stack([rng.integers(0, len(options), (count, problem.chunks)) for options in problem.grid], -1)
     option = rng.integers(0, len(DATAFLOWS), (count, problem.chunks))
-    return index, option, rng.integers(1, len(problem.layers), (count, problem.chunks - 1))
+    return _Genes(index, option, rng.integers(1, len(problem.layers), (count, problem.chunks - 1)))
 
 
 def random_search(problem: DesignProblem, budget: int, seed: int) -> Elites:
@@ -59,20 +72,22 @@ def evolution(problem: DesignProblem, budget: int, seed: int, *, exact_cuts: boo
     values = np.full(PARENTS, np.inf)
     children, layers = genes, len(problem.layers)
     while problem.evaluations < end:
-        children = tuple(part[: end - problem.evaluations] for part in children)
-        scored = problem.score(children[0], *(() if exact_cuts else (_cuts_to_chunk(children[2], layers), children[1])))
-        elites.add(problem, children[0], scored)
-        pool = tuple(np.concatenate(pair) for pair in zip(genes, children, strict=True))
+        children = children.rows(slice(end - problem.evaluations))
+        if exact_cuts:
+            scored = problem.score(children.knobs)
+        else:
+            scored = problem.score(children.knobs, _cuts_to_chunk(children.cuts, layers), children.option)
+        elites.add(problem, children.knobs, scored)
+        pool = _Genes(*(np.concatenate(pair) for pair in zip(genes, children, strict=True)))
         merged = np.concatenate([values, scored.value])
         keep = np.argsort(merged, kind="stable")[:PARENTS]
-        genes, values = tuple(part[keep] for part in pool), merged[keep]
-        children = _mutate(problem, tuple(part[rng.integers(0, PARENTS, PARENTS)] for part in genes), rng, exact_cuts)
+        genes, values = pool.rows(keep), merged[keep]
+        parents = _Genes(*(part[rng.integers(0, PARENTS, PARENTS)] for part in genes))
+        children = _mutate(problem, parents, rng, exact_cuts)
     return elites
 
 
-def _mutate(
-    problem: DesignProblem, genes: tuple[np.ndarray, ...], rng: np.random.Generator, exact_cuts: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mutate(problem: DesignProblem, genes: _Genes, rng: np.random.Generator, exact_cuts: bool) -> _Genes:
     index, option, cuts = (part.copy() for part in genes)
     chunks, knobs = index.shape[1:]
     kinds = chunks * knobs + (0 if exact_cuts else 2 * chunks - 1)
@@ -89,7 +104,7 @@ def _mutate(
             else:
                 place = gene - chunks * knobs - chunks
                 cuts[b, place] = np.clip(cuts[b, place] + rng.choice((-2, -1, 1, 2)), 1, len(problem.layers) - 1)
-    return index, option, cuts
+    return _Genes(index, option, cuts)
 
 
 def gumbel(problem: DesignProblem, budget: int, seed: int, *, rate: float = 3e-2, baseline: bool = True) -> Elites:
@@ -134,6 +149,7 @@ def gumbel(problem: DesignProblem, budget: int, seed: int, *, rate: float = 3e-2
         ones = (1 - taken).detach() + taken  # value 1, gradient of the probability
         optimiser.zero_grad()
         (weight * ones.prod(-1)).mean().backward()
+        assert logits.grad is not None  # backward has filled it
         logits.grad[torch.isinf(logits)] = 0.0
         optimiser.step()
     return elites

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from accel_models.cost import machine_of
 from accel_models.design import AccelDesign
@@ -15,6 +15,23 @@ from accel_models.searching.search import FoundDesign, limits_of
 SECONDS_PER_EVALUATION = 1e-3  # one core, chunks 1 to 4; for the plan only
 
 
+@dataclass(frozen=True)
+class MethodRow:
+    """What one method found.
+
+    Attributes:
+        method: its name.
+        value: cycles or joules; None if nothing feasible was found.
+        evaluations: made.
+        ratio: of the value to that of the gradient search.
+    """
+
+    method: str
+    value: float | None
+    evaluations: int
+    ratio: float | None
+
+
 def compare_methods(
     layers: Sequence[LayerShape],
     base: AccelDesign,
@@ -24,8 +41,8 @@ def compare_methods(
     objective: str,
     evaluations: int,
     progress: Callable[[int, float], None] | None = None,
-) -> list[dict[str, Any]]:
-    """One row for each method, the gradient search first; ``value`` in cycles or joules, None if nothing feasible was found.
+) -> list[MethodRow]:
+    """One row for each method, the gradient search first.
 
     Args:
         layers: the network.
@@ -33,23 +50,16 @@ def compare_methods(
         found: result of the gradient search on the same problem.
         seed: of every method.
         chunks: J.
-        objective: see ``pipeline.OBJECTIVES``.
+        objective: see ``assignment.OBJECTIVES``.
         evaluations: of every method.
         progress: called with the number of finished methods and the best value.
     """
-    rows = [{"method": "gradient+polish", "value": found.searched_value, "evaluations": found.evaluations, "ratio": 1.0}]
+    rows = [MethodRow("gradient+polish", found.searched_value, found.evaluations, 1.0)]
     for done, (name, method) in enumerate(METHODS.items(), start=1):
         problem = DesignProblem(layers, machine_of(base), chunks, limits_of(base), objective)
         best = method(problem, evaluations, seed).best
         value = None if best is None else best.value
-        rows.append(
-            {
-                "method": name,
-                "value": value,
-                "evaluations": problem.evaluations,
-                "ratio": None if value is None else value / found.searched_value,
-            }
-        )
+        rows.append(MethodRow(name, value, problem.evaluations, None if value is None else value / found.searched_value))
         if progress is not None:
             progress(done, found.searched_value if value is None else value)
     return rows
@@ -57,7 +67,7 @@ def compare_methods(
 
 def plan(
     base: AccelDesign, layers: Sequence[LayerShape], network: str, *, chunks: int, objective: str, evaluations: int, beside: bool
-) -> dict[str, Any]:
+) -> dict[str, str | int]:
     """What a search would do, checked like the search itself.
 
     Args:
@@ -65,7 +75,7 @@ def plan(
         layers: the network.
         network: its name.
         chunks: J.
-        objective: see ``pipeline.OBJECTIVES``.
+        objective: see ``assignment.OBJECTIVES``.
         evaluations: of every method.
         beside: whether the other methods run too.
 

@@ -8,7 +8,7 @@ the best ones (a dynamic programme over the same table of layer costs).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,7 +69,7 @@ class DesignProblem:
         machine: number formats, DRAM port, energy constants.
         chunks: J.
         limits: resources.
-        objective: see ``pipeline.OBJECTIVES``.
+        objective: see ``assignment.OBJECTIVES``.
         model: ``full``, or ``compute`` for the array alone (no DRAM, no buffers, no energy).
         evaluations: exact and relaxed evaluations so far.
     """
@@ -145,7 +145,10 @@ class DesignProblem:
 
     def target(self, costs: LayerCosts) -> Tensor:
         """What is minimised, per layer: joules for ``energy``, cycles otherwise; ``[B, J, L, 3]``."""
-        return costs.energy_j if self.objective == "energy" else costs.latency_cycles
+        if self.objective != "energy":
+            return costs.latency_cycles
+        assert costs.energy_j is not None, "the objective energy is refused where the machine has no constants for it"
+        return costs.energy_j
 
     def memory(self, values: Tensor, held: tuple[Tensor, ...], rounding: str = "exact") -> Tensor | None:
         """Share of the memory limit that is in use, ``[B]``; None without a limit.
@@ -158,10 +161,11 @@ class DesignProblem:
         copies = 2.0 if self.machine.double_buffered else 1.0
         if self.limits.bram18 is not None:
             sides = (values[..., 1], values[..., 0], values[..., 1])
-            blocks = [bram18_blocks(h, side, self.machine.double_buffered, rounding) for h, side in zip(held, sides, strict=True)]
-            return sum(blocks).sum(-1) / self.limits.bram18
+            doubled = self.machine.double_buffered
+            blocks = (bram18_blocks(h, side, doubled, rounding) for h, side in zip(held, sides, strict=True))
+            return _together(blocks).sum(-1) / self.limits.bram18
         if self.limits.sram_bytes is not None:
-            return copies * sum(held).sum(-1) / self.limits.sram_bytes
+            return copies * _together(held).sum(-1) / self.limits.sram_bytes
         return None
 
     def score(self, index: np.ndarray, chunk: np.ndarray | None = None, option: np.ndarray | None = None) -> Scores:
@@ -196,5 +200,12 @@ class DesignProblem:
 
     def held(self, costs: LayerCosts, chunk: np.ndarray) -> tuple[Tensor, ...]:
         """Bytes of each chunk's weight, input and output buffer, the largest over its layers; ``[B, J]`` each."""
+        assert costs.buffer_bytes is not None, "model compute has no buffers"
         mask = torch.tensor(chunk[:, None, :] == np.arange(self.chunks)[None, :, None])
         return tuple(torch.where(mask, h, torch.zeros_like(h)).amax(-1).clamp(min=1.0).ceil() for h in costs.buffer_bytes)
+
+
+def _together(parts: Iterable[Tensor]) -> Tensor:
+    """Weights, inputs and outputs of each chunk added up."""
+    weights, inputs, outputs = parts
+    return weights + inputs + outputs

@@ -173,7 +173,7 @@ def polish(
             tried = tried[: end - problem.evaluations]
             elites.add(problem, tried, problem.score(tried))
         if progress is not None:
-            progress(problem.evaluations, elites.best.value)
+            progress(problem.evaluations, elites.members[0].value)
 
 
 def _descend(
@@ -202,7 +202,9 @@ def limits_of(base: AccelDesign) -> Limits:
     """What a platform leaves for the chunks of designs with the number formats of ``base``."""
     platform = base.platform
     if platform.kind == "fpga":
+        assert platform.dsp_limit is not None, "an FPGA without it is refused by Platform"
         return Limits(platform.dsp_limit / dsp_per_multiplier(base.multiplier_bits, platform.dsp_kind), platform.bram18_limit)
+    assert platform.pe_limit is not None, "an ASIC without it is refused by Platform"
     return Limits(platform.pe_limit, None, platform.sram_limit_bytes)
 
 
@@ -264,7 +266,8 @@ def design_of(problem: DesignProblem, candidate: Candidate, base: AccelDesign) -
         if not (candidate.chunk == j).any():
             continue  # a chunk without layers is not built
         rows, cols = (int(v) for v in values[0, j, :2])
-        chunks.append(Chunk(rows, cols, DATAFLOWS[candidate.option[j]], *(int(h[0, j]) for h in held)))
+        weights, inputs, outputs = (int(h[0, j]) for h in held)
+        chunks.append(Chunk(rows, cols, DATAFLOWS[candidate.option[j]], weights, inputs, outputs))
     return replace(base, name=f"{base.platform.name}-searched", chunks=tuple(chunks))
 
 

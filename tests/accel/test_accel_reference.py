@@ -2,13 +2,14 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from accel_models.check import DATA, compare
 from accel_models.engines.loopnest import factors, fills
-from accel_models.references.rows import summary
+from accel_models.references.rows import statistics
 from accel_models.references.timeloop import parse_mapping
 from latency_tables.errors import DesignError, UnknownNameError
 
@@ -29,9 +30,9 @@ def edited(tmp_path, source, column, change):
 
 
 def test_every_scalesim_count_is_equal():
-    got = summary(compare("scalesim", DATA / "oracle_scalesim.csv"))
-    assert (got["rows"], got["exact_share"], got["cycles_mape"], got["worst_row"]) == (162, 1.0, 0.0, 0.0)
-    assert got["energy_mape"] is None, "SCALE-Sim rows have no energy: None, not 0"
+    got = statistics(compare("scalesim", DATA / "oracle_scalesim.csv"))
+    assert (got.rows, got.exact_share, got.cycles_mape, got.worst_row) == (162, 1.0, 0.0, 0.0)
+    assert got.energy_mape is None, "SCALE-Sim rows have no energy: None, not 0"
 
 
 @pytest.mark.parametrize("column", ["cycles", "sram_ifmap_reads", "sram_filter_reads", "sram_ofmap_writes"])
@@ -51,16 +52,16 @@ def test_unknown_scalesim_layer_is_taken_as_its_product(tmp_path):
 
 
 def test_zigzag_bytes_latency_and_energy():
-    got = summary(compare("zigzag", DATA / "oracle_zigzag.csv"))
-    assert got["rows"] == 324 and got["exact_share"] == 1.0
-    assert got["latency_median_error"] <= 0.03 and got["latency_spearman"] >= 0.99
-    assert got["energy_mape"] <= 0.015 and got["cycles_p95"] <= 0.25
+    got = statistics(compare("zigzag", DATA / "oracle_zigzag.csv"))
+    assert got.rows == 324 and got.exact_share == 1.0
+    assert got.latency_median_error <= 0.03 and got.latency_spearman >= 0.99
+    assert got.energy_mape <= 0.015 and got.cycles_p95 <= 0.25
 
 
 @pytest.mark.parametrize("array,dataflow", [(a, d) for a in ("8x8", "16x16") for d in ("ws", "os", "is")])
 def test_zigzag_rank_holds_within_each_array_and_dataflow(array, dataflow):
     rows = [r for r in compare("zigzag", DATA / "oracle_zigzag.csv") if f" {array} {dataflow} " in r.name]
-    assert len(rows) == 54 and summary(rows)["latency_spearman"] >= 0.99
+    assert len(rows) == 54 and statistics(rows).latency_spearman >= 0.99
 
 
 def test_one_wrong_zigzag_byte_count_is_seen(tmp_path):
@@ -75,8 +76,8 @@ def test_zigzag_layer_without_shapes_is_refused(tmp_path):
 
 @needs_timeloop
 def test_timeloop_cycles_and_energy():
-    got = summary(compare("timeloop", TIMELOOP))
-    assert got["rows"] == 1000 and got["cycles_mape"] <= 0.0002 and got["energy_mape"] <= 0.003
+    got = statistics(compare("timeloop", TIMELOOP))
+    assert got.rows == 1000 and got.cycles_mape <= 0.0002 and got.energy_mape <= 0.003
 
 
 @needs_timeloop
@@ -84,7 +85,7 @@ def test_timeloop_needs_the_sliding_window(monkeypatch):
     from accel_models.references import timeloop
 
     monkeypatch.setattr(timeloop, "fills", lambda *a: fills(*a, sliding_window=False))
-    assert summary(compare("timeloop", TIMELOOP))["energy_mape"] > 0.03, "the halo rule must matter on these rows"
+    assert statistics(compare("timeloop", TIMELOOP)).energy_mape > 0.03, "the halo rule must matter on these rows"
 
 
 def test_timeloop_row_made_by_hand(tmp_path):
@@ -146,7 +147,8 @@ def test_wrong_requests():
         compare("zigzag", "missing.csv")
 
 
-def test_summary_is_json_and_ranks_need_two_values():
+def test_statistics_are_json_and_ranks_need_two_values():
     rows = compare("scalesim", DATA / "oracle_scalesim.csv")
-    assert summary(rows[:1])["latency_spearman"] is None
-    json.loads(json.dumps(summary(rows)))
+    assert statistics(rows[:1]).latency_spearman is None
+    found = asdict(statistics(rows))
+    assert json.loads(json.dumps(found)) == found

@@ -210,7 +210,7 @@ def test_comparison_has_every_method_at_equal_evaluations():
     base, layers = load_design("zc706"), load_layers("nature")
     found = search_design(layers, base, 0, evaluations=FEW)
     rows = compare_methods(layers, base, found, 0, 1, "latency", FEW)
-    assert [r["method"] for r in rows] == ["gradient+polish", *METHODS] and all(r["evaluations"] <= FEW for r in rows)
+    assert [row.method for row in rows] == ["gradient+polish", *METHODS] and all(row.evaluations <= FEW for row in rows)
     assert limits_of(base) == Limits(900, 1090, None)
 
 
