@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from accel_models.design import DESIGNS, AccelDesign, design_names, load_design
 from accel_models.evaluate import NetworkResult, block_costs, evaluate
@@ -23,12 +22,12 @@ PROVENANCE = "modelled"
 RUNTIME = "accel_models"
 
 
-def design_records() -> list[dict[str, Any]]:
+def design_records() -> list[dict[str, str | None]]:
     """The shipped designs as rows of the list of devices."""
-    found = []
+    records: list[dict[str, str | None]] = []
     for name in design_names():
         device = device_of(load_design(DESIGNS / f"{name}.json"))
-        found.append(
+        records.append(
             {
                 "name": name,
                 "description": device.description,
@@ -38,7 +37,7 @@ def design_records() -> list[dict[str, Any]]:
                 "threads": None,
             }
         )
-    return found
+    return records
 
 
 def device_of(design: AccelDesign) -> Device:
@@ -54,9 +53,6 @@ class AccelTable:
     Args:
         design: the hardware.
         objective: what the cuts of a pipeline minimise: ``latency`` or ``interval``.
-
-    Raises:
-        DesignError: the design exceeds its own platform.
     """
 
     provenance = PROVENANCE
@@ -64,13 +60,13 @@ class AccelTable:
     certificate = None
 
     def __init__(self, design: AccelDesign, objective: str = "latency") -> None:
-        self.base, self.design, self.objective = design, design, objective
+        self.design, self.objective = design, objective
         self.device = device_of(design)
 
     @property
     def table_id(self) -> str:
-        """SHA-256 of the design that it began with."""
-        return hashlib.sha256(json.dumps(self.base.to_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the design."""
+        return hashlib.sha256(json.dumps(self.design.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def check_limits(self) -> None:
         """Raise unless the design fits its platform.
@@ -89,21 +85,25 @@ class AccelTable:
         """The same blocks: the number format is the design's, whatever a block's dtype."""
         return list(ops)
 
-    def predict(self, ops: Sequence[OpSpec]) -> Prediction:
+    def predict(self, ops: Sequence[OpSpec], chunk_of: Sequence[int] | None = None) -> Prediction:
         """What a network, the list of its blocks, costs: one frame alone.
+
+        Args:
+            ops: its blocks.
+            chunk_of: chunk of each block; None for the best cuts.
 
         Raises:
             DesignError: a block does not fit the design's buffers.
         """
         try:
-            found = block_costs(ops, self.design, chunk_of=self.chunks_of(ops))
+            costs = block_costs(ops, self.design, self.objective, chunk_of)
         except InfeasibleCandidateError as error:
             raise DesignError(f"the network does not fit design {self.design.name!r}: {error}") from error
-        known = all(cost.energy_j is not None for cost in found)
+        energies = [cost.energy_j for cost in costs if cost.energy_j is not None]
         return Prediction(
-            latency_s=sum(cost.latency_s for cost in found),
-            energy_j=sum(cost.energy_j for cost in found) if known else None,
-            operations=tuple((op.key, cost.latency_s, cost.energy_j) for op, cost in zip(ops, found)),
+            latency_s=sum(cost.latency_s for cost in costs),
+            energy_j=sum(energies) if len(energies) == len(costs) else None,
+            operations=tuple((op.key, cost.latency_s, cost.energy_j) for op, cost in zip(ops, costs)),
             overhead_s=0.0,
             provenance=PROVENANCE,
             interval=None,
@@ -112,29 +112,6 @@ class AccelTable:
     def chunks_of(self, ops: Sequence[OpSpec]) -> list[int]:
         """Chunk of each block of a network: the best cuts between blocks."""
         return [cost.chunk for cost in block_costs(ops, self.design, self.objective)]
-
-    def network(self, ops: Sequence[OpSpec]) -> NetworkResult:
-        """The network layer by layer, cut between blocks.
-
-        Raises:
-            InfeasibleCandidateError: a layer does not fit the buffers.
-        """
-        return network_on(self.design, ops, self.chunks_of(ops))
-
-    def record(self, ops: Sequence[OpSpec]) -> dict[str, Any]:
-        """Plain JSON of design, limits and the network on it, for results and reports."""
-        platform = self.design.platform
-        return {
-            "design": self.design.to_dict(),
-            "objective": self.objective,
-            "network": self.network(ops).to_dict(),
-            "limits": {
-                "dsp": platform.dsp_limit,
-                "bram18": platform.bram18_limit,
-                "elements": platform.pe_limit,
-                "sram_bytes": platform.sram_limit_bytes,
-            },
-        }
 
 
 def layers_of(ops: Sequence[OpSpec]) -> list[LayerShape]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cosearch.cost.accel_cost import Accelerator
+from cosearch.cost.accelerator import Accelerator
 from cosearch.record.rundir import RunDir
 from cosearch.space.space import Architecture
 

@@ -210,6 +210,6 @@ class ProposalSearch:
         network = as_trained(derive(architecture, torch.Generator().manual_seed(0)), self.config, self.session.streams)
         network.load_state_dict(self.best["weights"])
         if plan.accelerator is not None:
-            plan.accelerator.restore({**self.best["accelerator"], "searches": plan.accelerator.searches})
+            plan.accelerator.return_to(self.best["accelerator"])
         derived_by = {"method": "best training score among the candidates", "candidates": self.told}
         hand_on(self.session, architecture, network, derived_by, self.done)

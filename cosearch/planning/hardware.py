@@ -6,8 +6,8 @@ import difflib
 from pathlib import Path
 
 from accel_models.design import DESIGNS, AccelDesign, design_names, load_design
-from cosearch.cost.accel_cost import Accelerator
 from cosearch.cost.accel_table import AccelTable
+from cosearch.cost.accelerator import Accelerator
 from cosearch.space.derive import Limit, discretise
 from latency_tables.devices import find_table
 from latency_tables.errors import UnknownNameError

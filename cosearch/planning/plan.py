@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from cosearch.config.run import Config, config_to_dict
-from cosearch.cost.accel_cost import AccelCost, Accelerator
+from cosearch.cost.accel_cost import AccelCost
+from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint, Cost
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.budget import candidate_shares

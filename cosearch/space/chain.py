@@ -8,7 +8,6 @@ Fu et al., A3C-S (DAC 2021, arXiv 2106.06577) and A2D (arXiv 2012.13091). Differ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
@@ -49,7 +48,7 @@ SMALL_FRAMES = {
 }
 
 
-def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
+def chain_space(config: ChainConfig, frame_shape: tuple[int, ...], num_actions: int) -> SearchSpace:
     """Build the space.
 
     Args:
@@ -82,7 +81,7 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, int, int], num_acti
     return SearchSpace("chain", plain_values(config), tuple(frame_shape), num_actions, stem, tuple(points), head)
 
 
-def _suited(frame_shape: tuple[int, ...]) -> dict[str, Any]:
+def _suited(frame_shape: tuple[int, ...]) -> dict[str, object]:
     """Frames below 32 pixels start from a stem without stride and have two stages."""
     return dict(SMALL_FRAMES) if min(frame_shape[:2]) < 32 else {}
 

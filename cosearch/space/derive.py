@@ -77,7 +77,11 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
     goal = _scaled(scores)
     for _ in range(MAX_CUTS):
         found = milp(
-            -goal, constraints=constraints, integrality=np.ones(goal.size), bounds=Bounds(0, 1), options={"mip_rel_gap": 0.0}
+            -goal,
+            constraints=constraints,
+            integrality=np.ones(goal.size, dtype=int),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0.0},
         )
         if found.x is None:
             break
@@ -95,7 +99,7 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
     raise InfeasibleTargetError(
         f"the solver found no architecture of space {space.name!r} within the target {limits[0].target:.6g} in {MAX_CUTS} "
         f"attempts, although {'/'.join(cheapest.choice_names)} meets it with {limits[0].total(cheapest.choices):.6g}: too many "
-        "lie a rounding above it. Ask for a slightly other target"
+        "lie a rounding above it. Ask for a slightly different target"
     )
 
 

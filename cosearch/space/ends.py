@@ -34,6 +34,10 @@ class AgentEnds(nn.Module):
         policy: ``categorical`` or ``gaussian``.
     """
 
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
     def __init__(self, first: OpSpec, head: OpSpec, policy: str) -> None:
         super().__init__()
         if policy not in POLICIES:

@@ -46,6 +46,13 @@ def check_groups(groups: Sequence[Group], sizes: Sequence[int], zeros: Sequence[
         seen |= set(group.points)
 
 
+def zero_of(zeros: Sequence[int | None], point: int) -> int:
+    """The zero of a point that stands in a group; :func:`check_groups` refuses one without."""
+    zero = zeros[point]
+    assert zero is not None, f"point {point} is in a group and has no zero"
+    return zero
+
+
 def grouped(groups: Sequence[Group]) -> set[int]:
     """The points that stand in some group."""
     return {p for group in groups for p in group.points}
@@ -59,9 +66,10 @@ def count(groups: Sequence[Group], sizes: Sequence[int]) -> int:
 
 def set_log_weights(group: Group, logits: Sequence[Tensor], zeros: Sequence[int | None]) -> Tensor:
     """log w(S) of each of :func:`kept_sets`, ``[sets]``, differentiable."""
-    inside = {p: torch.logsumexp(_others(logits[p], zeros[p]), 0) for p in group.points}
+    zero = {p: zero_of(zeros, p) for p in group.points}
+    inside = {p: torch.logsumexp(_others(logits[p], zero[p]), 0) for p in group.points}
     return torch.stack(
-        [torch.stack([inside[p] if p in kept else logits[p][zeros[p]] for p in group.points]).sum() for kept in kept_sets(group)]
+        [torch.stack([inside[p] if p in kept else logits[p][zero[p]] for p in group.points]).sum() for kept in kept_sets(group)]
     )
 
 
@@ -75,15 +83,15 @@ def marginals(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence
     Returns:
         For each point ``[candidates]``, summing to 1, differentiable; those of a group's kept candidates sum to its ``keep``.
     """
-    found = [torch.softmax(row, 0) for row in logits]
+    shares = [torch.softmax(row, 0) for row in logits]
     for group in groups:
-        share = torch.softmax(set_log_weights(group, logits, zeros), 0)
+        of_sets = torch.softmax(set_log_weights(group, logits, zeros), 0)
         for p in group.points:
-            kept = share[[n for n, points in enumerate(kept_sets(group)) if p in points]].sum()
-            inside = torch.softmax(_others(logits[p], zeros[p]), 0) * kept
-            zero = zeros[p]
-            found[p] = torch.cat([inside[:zero], (1.0 - kept)[None], inside[zero:]])
-    return found
+            kept = of_sets[[n for n, points in enumerate(kept_sets(group)) if p in points]].sum()
+            zero = zero_of(zeros, p)
+            inside = torch.softmax(_others(logits[p], zero), 0) * kept
+            shares[p] = torch.cat([inside[:zero], (1.0 - kept)[None], inside[zero:]])
+    return shares
 
 
 def log_probability(
@@ -109,16 +117,15 @@ def draw(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence[int 
         generator: CPU generator.
     """
     inside = grouped(groups)
-    found = [0 if p in inside else _pick(row, generator) for p, row in enumerate(logits)]
+    choices = [0 if p in inside else _pick(row, generator) for p, row in enumerate(logits)]
     for group in groups:
         kept = kept_sets(group)[_pick(set_log_weights(group, logits, zeros), generator)]
         for p in group.points:
+            zero = choices[p] = zero_of(zeros, p)
             if p in kept:
-                other = _pick(_others(logits[p], zeros[p]), generator)
-                found[p] = other + (other >= zeros[p])
-            else:
-                found[p] = zeros[p]
-    return found
+                other = _pick(_others(logits[p], zero), generator)
+                choices[p] = other + (other >= zero)
+    return choices
 
 
 def best(scores: Sequence[Sequence[float]], groups: Sequence[Group], zeros: Sequence[int | None]) -> list[int]:
@@ -126,13 +133,14 @@ def best(scores: Sequence[Sequence[float]], groups: Sequence[Group], zeros: Sequ
 
     In a group, a point's worth is its best other candidate over its zero; the ``keep`` worthiest are kept.
     """
-    found = [max(range(len(row)), key=row.__getitem__) for row in scores]
+    choices = [max(range(len(row)), key=row.__getitem__) for row in scores]
     for group in groups:
-        top = {p: max((c for c in range(len(scores[p])) if c != zeros[p]), key=scores[p].__getitem__) for p in group.points}
-        order = sorted(group.points, key=lambda p: scores[p][zeros[p]] - scores[p][top[p]])
-        for rank, p in enumerate(order):
-            found[p] = top[p] if rank < group.keep else zeros[p]
-    return found
+        zero = {p: zero_of(zeros, p) for p in group.points}
+        top = {p: max((c for c in range(len(scores[p])) if c != zero[p]), key=scores[p].__getitem__) for p in group.points}
+        lost = {p: scores[p][zero[p]] - scores[p][top[p]] for p in group.points}
+        for rank, p in enumerate(sorted(group.points, key=lost.__getitem__)):
+            choices[p] = top[p] if rank < group.keep else zero[p]
+    return choices
 
 
 def _others(row: Tensor, zero: int) -> Tensor:

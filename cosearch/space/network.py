@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cosearch.space.cells.graph import chain_wiring, check_wiring
 from cosearch.space.ends import AgentEnds
-from cosearch.space.operations import build_block
+from cosearch.space.operations import Linear, build_block
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
 
@@ -72,8 +72,9 @@ class AgentNetwork(nn.Module):
 
     def fold(self) -> None:
         """Put the normalisation of vectors into the first layer, for the export; images need none."""
-        if self.ends.takes_vectors:
-            self.ends.fold_into(self.blocks[0].linear)
+        first = self.blocks[0]
+        if isinstance(first, Linear):
+            self.ends.fold_into(first.linear)
 
 
 def check_chain(ops: Sequence[OpSpec]) -> None:
@@ -85,7 +86,7 @@ def check_chain(ops: Sequence[OpSpec]) -> None:
     check_wiring(ops, chain_wiring(len(ops)))
 
 
-def impala_cnn(frame_shape: tuple[int, int, int], num_actions: int, widths: Sequence[int] = (16, 32, 32)) -> list[OpSpec]:
+def impala_cnn(frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[int] = (16, 32, 32)) -> list[OpSpec]:
     """Blocks of the IMPALA-CNN (Espeholt et al. 2018), the reference agent of Procgen.
 
     Args:
@@ -103,7 +104,7 @@ def impala_cnn(frame_shape: tuple[int, int, int], num_actions: int, widths: Sequ
     return [*ops, OpSpec("head", c, h, w, num_actions + 1, hidden=256)]
 
 
-def nature_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
+def nature_cnn(frame_shape: tuple[int, ...], num_actions: int) -> list[OpSpec]:
     """Blocks of the Nature-CNN (Mnih et al. 2015), for frames of at least 36 x 36.
 
     Args:
@@ -125,7 +126,7 @@ def nature_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSp
     ]
 
 
-def mlp(frame_shape: tuple[int], num_actions: int, widths: Sequence[int] = (64, 64)) -> list[OpSpec]:
+def mlp(frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[int] = (64, 64)) -> list[OpSpec]:
     """Blocks of the fixed agent for vectors: tanh layers, actor and critic on one trunk (Schulman et al. 2017, section 6.1).
 
     Args:
@@ -138,7 +139,7 @@ def mlp(frame_shape: tuple[int], num_actions: int, widths: Sequence[int] = (64, 
     return [*layers, OpSpec("head", sizes[-1], 1, 1, num_actions + 1, activation="none")]
 
 
-def minatar_cnn(frame_shape: tuple[int, int, int], num_actions: int) -> list[OpSpec]:
+def minatar_cnn(frame_shape: tuple[int, ...], num_actions: int) -> list[OpSpec]:
     """Blocks of MinAtar's own network (Young & Tian 2019): one convolution 3x3 of 16 channels, one layer of 128.
 
     Args:

@@ -180,7 +180,8 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
             fan_in = module.weight[0].numel()
             with torch.no_grad():
                 module.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
-                module.bias.zero_()
+                if module.bias is not None:
+                    module.bias.zero_()
     if isinstance(block, Head):
         with torch.no_grad():
             nn.init.orthogonal_(block.outputs.weight[:-1], 0.01, generator=generator)

@@ -8,12 +8,16 @@ runs the ordinary head and the tables hold its cost; the N times wider head exis
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.space.operations import Head
 from latency_tables.errors import ShapeError
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class QuantileHead(nn.Module):
@@ -61,10 +65,19 @@ class QuantileHead(nn.Module):
         return torch.cat([actions, actions.mean(0, keepdim=True)])
 
     def fold_into(self, head: Head) -> None:
-        """Give a plain head the layers that make it output the means of the quantiles: action values, and their mean."""
+        """Give a plain head the layers that make it output the means of the quantiles: action values, and their mean.
+
+        Args:
+            head: of the same sizes.
+
+        Raises:
+            ShapeError: only one of the two has a hidden layer.
+        """
+        if (self.hidden is None) != (head.hidden is None):
+            raise ShapeError("the plain head and the trained one must both have a hidden layer, or neither")
         weight, bias = self._combined()
         with torch.no_grad():
-            if self.hidden is not None:
+            if self.hidden is not None and head.hidden is not None:
                 head.hidden.load_state_dict(self.hidden.state_dict())
             head.outputs.weight.copy_(weight.view(self.actions + 1, self.quantiles, -1).mean(1))
             head.outputs.bias.copy_(bias.view(self.actions + 1, self.quantiles).mean(1))
@@ -116,8 +129,8 @@ def head_like(network: nn.Module, other: nn.Module) -> None:
             widen(network, module.quantiles, module.dueling, torch.Generator().manual_seed(0))
 
 
-def _only(network: nn.Module, kind: type[nn.Module]) -> tuple[str, nn.Module]:
-    found = [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
-    if len(found) != 1:
-        raise ShapeError(f"expected a network with one {kind.__name__}, got {len(found)}")
-    return found[0]
+def _only(network: nn.Module, kind: type[ModuleT]) -> tuple[str, ModuleT]:
+    heads = [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
+    if len(heads) != 1:
+        raise ShapeError(f"expected a network with one {kind.__name__}, got {len(heads)}")
+    return heads[0]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
@@ -70,7 +69,7 @@ class SearchSpace:
     """
 
     name: str
-    config: dict[str, Any] = field(hash=False)
+    config: dict[str, object] = field(hash=False)
     frame_shape: tuple[int, ...]
     num_actions: int
     stem: OpSpec
@@ -111,7 +110,8 @@ class SearchSpace:
 
     def blocks(self, point: int, candidate: int) -> list[OpSpec]:
         """The blocks that a candidate of a point adds to the network: one for each of its nodes, none for an identity or zero."""
-        return [node.specs[candidate] for node in self.body if node.point == point and node.specs[candidate] is not None]
+        specs = [node.specs[candidate] for node in self.body if node.point == point]
+        return [spec for spec in specs if spec is not None]
 
     def macs(self) -> list[list[float]]:
         """For each point the multiply-accumulates that each candidate adds."""
@@ -122,7 +122,8 @@ class SearchSpace:
 
     def fixed(self) -> list[OpSpec]:
         """The blocks that every network of the space has, in order."""
-        return [node.specs[0] for node in self.nodes if node.point is None and node.specs[0] is not None]
+        specs = [node.specs[0] for node in self.nodes if node.point is None]
+        return [spec for spec in specs if spec is not None]
 
     def architecture(self, choices: Sequence[int]) -> Architecture:
         """The architecture with these candidate indices.
@@ -204,7 +205,7 @@ class Architecture:
     def neighbours(self) -> list[Architecture]:
         """All architectures that differ in exactly one choice; in a group also those that keep one other point instead."""
         inside, zeros = group_of_points.grouped(self.space.groups), self.space.zeros
-        found = [
+        changes = [
             {i: other}
             for i, point in enumerate(self.space.points)
             for other in range(len(point.candidates))
@@ -212,15 +213,15 @@ class Architecture:
         ]
         for group in self.space.groups:
             kept = [p for p in group.points if self.choices[p] != zeros[p]]
-            found += [
-                {old: zeros[old], new: other}
+            changes += [
+                {old: group_of_points.zero_of(zeros, old), new: other}
                 for old in kept
                 for new in group.points
                 if new not in kept
                 for other in range(len(self.space.points[new].candidates))
                 if other != zeros[new]
             ]
-        return [self.space.architecture([change.get(i, c) for i, c in enumerate(self.choices)]) for change in found]
+        return [self.space.architecture([change.get(i, c) for i, c in enumerate(self.choices)]) for change in changes]
 
     def distance(self, other: Architecture) -> int:
         """Number of points that differ (Hamming distance)."""
@@ -228,7 +229,7 @@ class Architecture:
             raise ShapeError(f"architectures of {len(self.choices)} and {len(other.choices)} choices have no distance")
         return sum(a != b for a, b in zip(self.choices, other.choices))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object, readable without the space's code; :func:`architecture_from_dict` reads it back."""
         network = self.network()
         return {
@@ -259,12 +260,12 @@ class SpaceEntry:
 
     name: str
     description: str
-    make: Callable[[dict[str, Any], tuple[int, ...], int], SearchSpace]
+    make: Callable[[Mapping[str, object], tuple[int, ...], int], SearchSpace]
     takes: str = "frames"
     is_default: bool = False
-    suited: Callable[[tuple[int, ...]], dict[str, Any]] = lambda frame_shape: {}
+    suited: Callable[[tuple[int, ...]], dict[str, object]] = lambda frame_shape: {}
 
-    def build(self, values: dict[str, Any], frame_shape: tuple[int, ...], num_actions: int, policy: str) -> SearchSpace:
+    def build(self, values: Mapping[str, object], frame_shape: tuple[int, ...], num_actions: int, policy: str) -> SearchSpace:
         """The space for a task.
 
         Args:
@@ -286,7 +287,7 @@ class SpaceEntry:
 SPACES: Registry[SpaceEntry] = Registry("space", entry_point_group="cosearch.spaces")
 
 
-def architecture_from_dict(values: Any, source: str = "architecture") -> Architecture:
+def architecture_from_dict(values: object, source: str = "architecture") -> Architecture:
     """The architecture that :meth:`Architecture.to_dict` wrote.
 
     Args:
@@ -306,12 +307,12 @@ def architecture_from_dict(values: Any, source: str = "architecture") -> Archite
         space = SPACES.get(values["space"]).build(
             values["space_config"], tuple(values["frame_shape"]), values["num_actions"], values.get("policy", "categorical")
         )
-        found = space.architecture(values["choices"])
+        architecture = space.architecture(values["choices"])
     except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
         raise ConfigError(f"{source}: not a valid architecture: {error}") from error
-    again = found.to_dict()
+    again = architecture.to_dict()
     if any(key in values and values[key] != again.get(key) for key in ("operations", "wiring")):
         raise ConfigError(
             f"{source}: its list of operations is not the one that its choices make; the file was edited or damaged"
         )
-    return found
+    return architecture

@@ -32,11 +32,18 @@ class Path:
         active: for each point the candidate indices that are computed; the first one gives the forward value.
         weights: for each point ``[len(active)]``, differentiable in the architecture logits; None outside training.
         soft: the value is the mixture of the active candidates with these weights, also without gradients.
+
+    Raises:
+        ShapeError: a soft path without weights.
     """
 
     active: tuple[tuple[int, ...], ...]
     weights: tuple[Tensor, ...] | None = None
     soft: bool = False
+
+    def __post_init__(self) -> None:
+        if self.soft and self.weights is None:
+            raise ShapeError("a soft path is a mixture: it needs the weights of its candidates, got none")
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -79,8 +86,8 @@ class SuperNet(nn.Module):
         if len(path.active) != len(self.space.points):
             raise ShapeError(f"the space has {len(self.space.points)} points, the path {len(path.active)}")
         values: list[Tensor | None] = [self.stem(self.ends.enter(frames))]
-        for node, blocks in zip(self.space.body, self.body):
-            sources = [values[i] for i in node.inputs if values[i] is not None]
+        for node, blocks in zip(self.space.body, self._slots):
+            sources = [source for source in (values[i] for i in node.inputs) if source is not None]
             if not sources:
                 values.append(None)
             elif node.point is None:
@@ -93,13 +100,18 @@ class SuperNet(nn.Module):
             raise ShapeError("the path leaves no way from the stem to the head")
         return self.ends.leave(self.head(values[-1]))
 
+    @property
+    def _slots(self) -> list[nn.ModuleList]:
+        """For each node of the body the blocks of its candidates."""
+        return [blocks for blocks in self.body if isinstance(blocks, nn.ModuleList)]
+
     def used_parameters(self, path: Path) -> list[nn.Parameter]:
         """The parameters that a path touches, in a stable order."""
         active = [(0,) if node.point is None else path.active[node.point] for node in self.space.body]
-        parts = [self.ends, self.stem, self.head, *(blocks[k] for blocks, indices in zip(self.body, active) for k in indices)]
+        parts = [self.ends, self.stem, self.head, *(blocks[k] for blocks, indices in zip(self._slots, active) for k in indices)]
         return [p for part in parts for p in part.parameters()]
 
-    def copy_into(self, architecture: Architecture, blocks: Sequence[nn.Module], ends: AgentEnds) -> None:
+    def copy_into(self, architecture: Architecture, blocks: nn.ModuleList, ends: AgentEnds) -> None:
         """Copy the shared weights of an architecture's path into its derived network.
 
         Args:
@@ -111,7 +123,7 @@ class SuperNet(nn.Module):
             theirs.load_state_dict(mine.state_dict())
         ends.load_state_dict(self.ends.state_dict())
 
-    def copy_from(self, architecture: Architecture, blocks: Sequence[nn.Module], ends: AgentEnds) -> None:
+    def copy_from(self, architecture: Architecture, blocks: nn.ModuleList, ends: AgentEnds) -> None:
         """Copy the weights of a derived network into the shared weights of its path.
 
         Args:
@@ -123,8 +135,8 @@ class SuperNet(nn.Module):
             mine.load_state_dict(theirs.state_dict())
         self.ends.load_state_dict(ends.state_dict())
 
-    def _pairs(self, architecture: Architecture, blocks: Sequence[nn.Module]) -> list[tuple[nn.Module, nn.Module]]:
-        all_blocks = [[self.stem], *self.body, [self.head]]
+    def _pairs(self, architecture: Architecture, blocks: nn.ModuleList) -> list[tuple[nn.Module, nn.Module]]:
+        all_blocks: list[list[nn.Module]] = [[self.stem], *(list(slot) for slot in self._slots), [self.head]]
         mine = [all_blocks[placed.node][placed.candidate] for placed in architecture.placed()]
         if len(mine) != len(blocks):
             raise ShapeError(f"the architecture has {len(mine)} blocks, the network {len(blocks)}")
@@ -136,7 +148,7 @@ def _gated(
 ) -> Tensor | None:
     """The value of a slot that reads ``x``; None where nothing but its zero is active."""
     present = [(k, index) for k, index in enumerate(active) if index != zero]
-    if soft:
+    if soft and weights is not None:
         parts = [blocks[index](x) * weights[k].to(x.dtype) for k, index in present]
         return sum(parts[1:], parts[0]) if parts else None
     if weights is None or not torch.is_grad_enabled():

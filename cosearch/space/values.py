@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from latency_tables.errors import ConfigError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
-def read_values(space: str, config: type[T], values: dict[str, Any]) -> T:
+def read_values(space: str, config: type[T], values: Mapping[str, object]) -> T:
     """The configuration of a kind of space.
 
     Args:
@@ -42,6 +46,6 @@ def read_values(space: str, config: type[T], values: dict[str, Any]) -> T:
         raise ConfigError("; ".join(lines)) from error
 
 
-def plain_values(config: Any) -> dict[str, Any]:
+def plain_values(config: DataclassInstance) -> dict[str, object]:
     """The dataclass as plain JSON, tuples as lists: :func:`read_values` reads it back."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

@@ -11,9 +11,10 @@ from accel_models import evaluate, from_blocks, load_design
 from accel_models.design import Chunk
 from accel_models.resources import resources
 from cosearch.config.accel import AccelConfig
-from cosearch.cost import accel_cost
-from cosearch.cost.accel_cost import AccelCost, Accelerator
+from cosearch.cost import accelerator as accelerator_room
+from cosearch.cost.accel_cost import AccelCost
 from cosearch.cost.accel_table import AccelTable
+from cosearch.cost.accelerator import Accelerator
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.space import SPACES
 from latency_tables.errors import DesignError, InfeasibleCandidateError, RequestError, ShapeError
@@ -135,7 +136,7 @@ def faked(monkeypatch, *designs):
             raise InfeasibleCandidateError("nothing")
         return SimpleNamespace(design=found)
 
-    monkeypatch.setattr(accel_cost, "search_design", search)
+    monkeypatch.setattr(accelerator_room, "search_design", search)
     return calls
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cosearch.space
+from cosearch.planning.builtins import load_builtins
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.files import load_architecture
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
@@ -210,6 +211,7 @@ def names_of_spaces_in(source):
 
 
 def test_no_file_outside_its_folder_knows_a_space_by_name():
+    load_builtins()
     package = Path(cosearch.__file__).parent
     assert names_of_spaces_in('if space.name == "cell":\n    pass') == [1]
     for path in package.rglob("*.py"):

@@ -14,17 +14,15 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
-
-from pydantic import TypeAdapter, ValidationError
+from dataclasses import dataclass, field
+from typing import Literal
 
 from cosearch.space.cells.graph import Group, Node
 from cosearch.space.cells.operations import OPERATION_SETS
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
+from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 
@@ -96,13 +94,13 @@ class _Builder:
         """A cell behind the last node."""
         if self.c != out:
             self.add(f"{name}.in", OpSpec("conv", self.c, self.h, self.w, out, activation="none"))
-        edges, places, inside = self.edges_of(kind), [len(self.body)], (self.h, self.w)
-        after = tuple((side - 1) // stride + 1 for side in inside)
+        edges, places = self.edges_of(kind), [len(self.body)]
+        inside, after = (self.h, self.w), ((self.h - 1) // stride + 1, (self.w - 1) // stride + 1)
         for node in range(1, self.config.nodes + 1):
             into = []
             for source, place in enumerate(places):
-                size, step = (after, 1) if source else (inside, stride)
-                specs = tuple(OPERATIONS.get(op).make_spec(out, *size, out, step) for op in self.names)
+                (height, width), step = (after, 1) if source else (inside, stride)
+                specs = tuple(OPERATIONS.get(op).make_spec(out, height, width, out, step) for op in self.names)
                 self.body.append(Node(f"{name}.{source}to{node}", (place,), specs, edges[source, node]))
                 into.append(len(self.body))
             kept = min(self.config.keep, node) if self.groups else node
@@ -116,7 +114,7 @@ class _Builder:
             self.add(f"{name}.out", OpSpec("merge", count * out, *after, out, groups=count, activation="none"), places[1:])
 
 
-def cell_space(config: CellConfig, frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
+def cell_space(config: CellConfig, frame_shape: tuple[int, ...], num_actions: int) -> SearchSpace:
     """Build the space.
 
     Args:
@@ -151,10 +149,8 @@ def cell_space(config: CellConfig, frame_shape: tuple[int, int, int], num_action
         for number in range(1, config.normal_cells + 1):
             build.cell(f"section{section}.cell{number}", _kind(config, "normal", section, number), depth, 1)
     head = OpSpec("head", build.c, build.h, build.w, num_actions + 1, hidden=config.hidden)
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    return SearchSpace(
-        "cell", plain, tuple(frame_shape), num_actions, stem, tuple(build.points), head, tuple(build.body), tuple(build.groups)
-    )
+    points, body, groups = tuple(build.points), tuple(build.body), tuple(build.groups)
+    return SearchSpace("cell", plain_values(config), tuple(frame_shape), num_actions, stem, points, head, body, groups)
 
 
 def _names(operations: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -175,24 +171,10 @@ def _kind(config: CellConfig, kind: str, section: int, number: int) -> str:
     return kind + (f"{number or ''}" if config.share == "place" else f"{section}" + (f".{number}" if number else ""))
 
 
-def _make(values: dict[str, Any], frame_shape: tuple[int, int, int], num_actions: int) -> SearchSpace:
-    known = [item.name for item in fields(CellConfig)]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            raise ConfigError(
-                f"space.values.{key}: unknown key"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-                + f" The cell space has {', '.join(known)}"
-            )
-    try:
-        config = TypeAdapter(CellConfig).validate_python(values)
-    except ValidationError as error:
-        lines = [
-            f"space.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}" for item in error.errors()
-        ]
-        raise ConfigError("; ".join(lines)) from error
-    return cell_space(config, frame_shape, num_actions)
-
-
-SPACES.register(SpaceEntry("cell", "cells of N nodes in an IMPALA-CNN or standard scaffold (RL-DARTS, DARTS)", _make))
+SPACES.register(
+    SpaceEntry(
+        "cell",
+        "cells of N nodes in an IMPALA-CNN or standard scaffold (RL-DARTS, DARTS)",
+        lambda values, frame_shape, num_actions: cell_space(read_values("cell", CellConfig, values), frame_shape, num_actions),
+    )
+)

@@ -77,7 +77,7 @@ def place_blocks(nodes: Sequence[Node], choices: Sequence[int], zeros: Sequence[
     value: list[int | None] = []  # of each node, the block whose output it is; None: absent
     for index, node in enumerate(nodes):
         candidate = 0 if node.point is None else choices[node.point]
-        sources = tuple(value[i] for i in node.inputs if value[i] is not None)
+        sources = tuple(source for source in (value[i] for i in node.inputs) if source is not None)
         if (node.inputs and not sources) or (node.point is not None and candidate == zeros[node.point]):
             value.append(None)
             continue

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,20 @@ from torch.nn import functional as F
 IN_CACHE = 1 << 16  # numbers that are scaled at once: a quarter of a megabyte of float32
 
 
+class _Kept(Protocol):
+    """What the forward pass keeps for the backward pass."""
+
+    shape: torch.Size
+
+
 class _Flatten(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: _Kept, x: Tensor) -> Tensor:
         ctx.shape = x.shape
         return x.flatten(1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: _Kept, grad: Tensor) -> Tensor:
         return grad.view(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
@@ -49,11 +55,11 @@ def scaled(frames: Tensor, dtype: torch.dtype) -> Tensor:
     autocast = frames.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.jit.is_tracing()
     if not autocast or frames.dtype != torch.uint8 or dtype != torch.float32:
         return frames.to(dtype) * (1.0 / 255.0)
-    found = torch.empty(frames.shape, dtype=torch.get_autocast_dtype("cpu"))
+    made = torch.empty(frames.shape, dtype=torch.get_autocast_dtype("cpu"))
     several = max(1, IN_CACHE // max(1, frames[0].numel())) if len(frames) else 1
-    for part, target in zip(frames.split(several), found.split(several)):
+    for part, target in zip(frames.split(several), made.split(several)):
         target.copy_(part.to(dtype).mul_(1.0 / 255.0))
-    return found
+    return made
 
 
 def flat_linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -85,7 +91,7 @@ class MaxPool(nn.MaxPool2d):
 def _maxima(x: Tensor, dim: int) -> Tensor:
     """Maxima of windows of 3 with stride 2 and padding 1 along ``dim``, whose size is even."""
     even, odd = (x[:, :, start::2] if dim == 2 else x[:, :, :, start::2] for start in (0, 1))
-    found = torch.maximum(even, odd)
-    inner = found.narrow(dim, 1, found.shape[dim] - 1)
+    maxima = torch.maximum(even, odd)
+    inner = maxima.narrow(dim, 1, maxima.shape[dim] - 1)
     torch.maximum(inner, odd.narrow(dim, 0, odd.shape[dim] - 1), out=inner)
-    return found
+    return maxima
