@@ -72,7 +72,7 @@ def search(
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
     from cosearch.pipeline.local_table import table_of_this_machine
-    from cosearch.pipeline.run import free_name, start_run
+    from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
 
@@ -96,9 +96,7 @@ def search(
         result = forecast(plan)
         _emit(result, as_json, forecast_text(result))
         return
-    name = run or free_name(
-        runs, f"{resolved.env.name.split(':')[1]}-{plan.table.device.name}-{resolved.strategy.name}-s{resolved.seed}"
-    )
+    name = run or free_name(runs, default_name(plan))
     go_on_with.set((f"`cosearch resume {runs / name}`", runs / name))
     try:
         finished = start_run(plan, runs, name, command_line.get(), progress)

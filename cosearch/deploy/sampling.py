@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cosearch.cost.accel_table import AccelTable
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.seeding import Streams
@@ -77,7 +78,7 @@ def _random_frames(frame_shape: tuple[int, ...], seed: int) -> np.ndarray:
     return rng.integers(0, 256, shape, np.uint8) if len(frame_shape) == 3 else rng.normal(0, 1, shape).astype(np.float32)
 
 
-def predict_architecture(path: Path, table: Table) -> dict[str, Any]:
+def predict_architecture(path: Path, table: Table | AccelTable) -> dict[str, Any]:
     """What the architecture in a file would cost on a device, by operation.
 
     Args:

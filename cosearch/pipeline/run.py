@@ -97,6 +97,12 @@ def export_again(path: Path, progress: Progress) -> RunDir:
     return run
 
 
+def default_name(plan: Plan) -> str:
+    """The name of a run that was given none: task, device, strategy and seed."""
+    config = plan.config
+    return f"{config.env.name.split(':')[1]}-{plan.table.device.name}-{config.strategy.name}-s{config.seed}"
+
+
 def free_name(runs: Path, stem: str) -> str:
     """``stem``, or ``stem-2``, ``stem-3``, ... whichever folder does not exist yet."""
     names = [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]

@@ -38,7 +38,10 @@ FLOORS = {  # the longest prefix counts; ``cosearch`` itself stands for the modu
     "cosearch.cli": 8,
     "cosearch.testing": 8,  # toys and conformance checks: they may look at everything
     "cosearch.benchmarks": 8,
+    "cosearch.api": 8,  # the public functions: beside the command line, on the same pipeline
+    "cosearch.results": 8,
     "cosearch.__main__": 8,
+    "cosearch.__init__": 9,  # the roof: the public names, each imported at its first use; see test_the_roof_...
 }
 STRANGERS = {  # importer: what it must not know although it lies below or beside it
     "cosearch.rl": ("cosearch.cost",),
@@ -49,10 +52,13 @@ ONLY = {"accel_models": ("accel_models", "latency_tables.opspec", "latency_table
 BESIDE_THE_BOARD = ("opspec", "schema", "table")  # what a host without torch reads and writes tables with
 BOARD = ("latency_tables", "latency_tables.errors", "latency_tables.board")  # all that is copied to a board
 WITH_THE_RUNTIME = {"numpy"}  # each measured runtime brings it
+ROOF = ROOT / "cosearch" / "__init__.py"
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "stuff"}
 
 
 def module_name(path: Path) -> str:
+    if path == ROOF:
+        return "cosearch.__init__"
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -84,11 +90,18 @@ def imports(tree: ast.AST) -> list[tuple[int, str]]:
     return found
 
 
+@functools.cache
+def public_names() -> set[str]:
+    """``cosearch`` itself and the names that it offers; whoever imports one of them stands on the roof."""
+    homes = next(node for node in ast.walk(tree_of(ROOF)) if isinstance(node, ast.Assign) and node.targets[0].id == "_HOMES")
+    return {"cosearch", *(f"cosearch.{key}" for key in ast.literal_eval(homes.value))}
+
+
 def import_faults(module: str, tree: ast.AST) -> list[str]:
     faults = [f"{node.lineno}: relative import" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
     here = floor(module)
     for line, name in imports(tree):
-        there = floor(name)
+        there = floor("cosearch.__init__") if name in public_names() else floor(name)
         if there is None:
             continue
         if there > here:
@@ -203,6 +216,15 @@ def test_no_module_imports_itself_by_way_of_others():
     assert cycle({module_name(path): tree_of(path) for path in FILES}) == []
 
 
+def test_the_roof_imports_nothing_until_a_name_is_used():
+    tree = tree_of(ROOF)
+    lazily = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    typed = {name for node in lazily for _, name in imports(node)}
+    at_once = {name for node in tree.body if node not in lazily for _, name in imports(node)}
+    assert {name.split(".")[0] for name in at_once} <= {"__future__", "importlib", "typing"}
+    assert {f"cosearch.{name.rpartition('.')[2]}" for name in typed} == public_names() - {"cosearch"}
+
+
 ON_A_BOARD = [f"board.{path.stem}" for path in sorted((ROOT / "latency_tables" / "board").glob("[a-z]*.py"))]
 
 
@@ -238,7 +260,7 @@ def test_files_and_lines_are_short(path):
 def test_the_walk_sees_the_packages():
     seen = {module_name(path) for path in FILES}
     assert {"latency_tables.errors", "cosearch.record.rundir", "cosearch.space"} <= seen
-    assert {floor(module) for module in seen} == set(range(9))
+    assert {floor(module) for module in seen} == set(range(10))
     assert (
         floor("cosearch.registry") == 2 and floor("cosearch.rl.losses") == 4 and floor("torch.nn") is floor("cosearchx") is None
     )
@@ -253,6 +275,9 @@ def test_the_walk_sees_the_packages():
         ("cosearch.registry", "if TYPE_CHECKING:\n    import cosearch.cli"),
         ("cosearch.registry", "importlib.import_module('cosearch.pipeline.search')"),
         ("cosearch.registry", "importlib.import_module(f'cosearch.pipeline.{name}')"),
+        ("cosearch.pipeline.run", "import cosearch"),
+        ("cosearch.cli.commands", "from cosearch import search"),
+        ("cosearch.report.page", "from cosearch.results import Run"),
         ("cosearch.rl.losses", "from cosearch.cost.objective import Objective"),
         ("cosearch.cost.objective", "from cosearch.rl import losses"),
         ("cosearch.cost.table_cost", "from cosearch.space.network import build"),

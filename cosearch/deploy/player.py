@@ -1,0 +1,191 @@
+"""An exported agent that plays: its network run by ONNX Runtime, its actions chosen by the rule in ``agent.json``.
+
+Needs numpy and onnxruntime, never torch: what is deployed must not depend on what trained it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from latency_tables.board.runners import import_onnxruntime
+from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
+
+Array = NDArray[np.generic]
+FloatArray = NDArray[np.float64]
+RULES = ("sample", "argmax")
+
+
+@dataclass(frozen=True)
+class ActingRule:
+    """How actions follow from the outputs of the network; the part ``acting`` of ``agent.json``.
+
+    Attributes:
+        rule: ``sample`` from the policy, or ``argmax``: always the best action (value-based agents).
+        policy: ``categorical`` (discrete actions) or ``gaussian`` (vectors).
+        low, high: bounds that an action vector is clipped to, one for each component, infinite where there is none; None for
+            discrete actions.
+    """
+
+    rule: str
+    policy: str
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+
+
+class Agent:
+    """A deployed agent: observations in, actions out. Made by :func:`cosearch.load_agent`.
+
+    Args:
+        folder: holds ``agent.onnx`` and ``agent.json``.
+        seed: of the sampled actions.
+        threads: CPU threads of the runtime; one is what latencies are predicted and measured for.
+
+    Attributes:
+        observation_shape: of one observation: ``(height, width, channels)`` or ``(features,)``.
+        observation_dtype: uint8 for images, float32 for vectors.
+        rule: how it acts.
+
+    Raises:
+        RunFolderError: the folder has no exported agent, or its description cannot be read.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = 0, threads: int = 1) -> None:
+        self.rule = read_rule(folder / "agent.json")
+        runtime = import_onnxruntime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        model = folder / "agent.onnx"
+        if not model.is_file():
+            raise RunFolderError(f"{folder} has no agent.onnx; `cosearch resume {folder}` goes on to the export")
+        try:
+            self._session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises a dozen classes of its own without a common root
+            raise RunFolderError(f"{model} cannot be loaded: {str(error)[:300]}") from error
+        (entry,) = self._session.get_inputs()
+        self._input: str = entry.name
+        self._names: list[str] = [output.name for output in self._session.get_outputs()]
+        self.observation_shape: tuple[int, ...] = tuple(entry.shape[1:])
+        self.observation_dtype = np.dtype(np.uint8 if len(self.observation_shape) == 3 else np.float32)
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Begin the random numbers of the sampled actions again. The network itself has no memory between observations.
+
+        Args:
+            seed: of the actions from now on.
+        """
+        self._random = np.random.default_rng(seed)
+
+    def __call__(self, observation: ArrayLike, *, greedy: bool = False) -> int | Array:
+        """The action for one observation, as ``env.step`` of Gymnasium takes it.
+
+        Args:
+            observation: ``[height, width, channels]`` or ``[height, width]``, uint8; or ``[features]``, any floats.
+            greedy: the most likely action (of a Gaussian its mean), whatever the rule.
+
+        Returns:
+            The number of a discrete action, or a vector ``[size]``, float32.
+        """
+        chosen = self.act(np.asarray(observation)[None], greedy=greedy)[0]
+        return int(chosen) if self.rule.policy == "categorical" else np.asarray(chosen)
+
+    def act(self, observations: ArrayLike, *, greedy: bool = False) -> Array:
+        """The actions for a batch of observations.
+
+        Args:
+            observations: ``[batch, height, width, channels]`` or ``[batch, height, width]``, uint8; or ``[batch, features]``.
+            greedy: the most likely actions (of a Gaussian the means), whatever the rule.
+
+        Returns:
+            ``[batch]``, int64, or ``[batch, size]``, float32, clipped to the bounds of the action space.
+
+        Raises:
+            ShapeError: other observations than the agent was trained on.
+            NonFiniteError: the network returned NaN or infinity.
+        """
+        outputs = self.outputs(observations)
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise NonFiniteError(f"the agent's {name} is NaN or infinite; an observation with NaN in it does that")
+        greedy = greedy or self.rule.rule == "argmax"
+        if self.rule.policy == "gaussian":
+            mean = outputs["mean"].astype(np.float64)
+            spread = np.exp(outputs["log_std"].astype(np.float64))
+            chosen = mean if greedy else mean + spread * self._random.standard_normal(mean.shape)
+            return np.clip(chosen, self.rule.low, self.rule.high).astype(np.float32)
+        logits = outputs["logits"].astype(np.float64)
+        if greedy:
+            return logits.argmax(axis=1)
+        reached = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+        drawn = self._random.random((len(logits), 1)) * reached[:, -1:]
+        return (reached <= drawn).sum(axis=1)  # the first action whose cumulative probability exceeds the draw
+
+    def outputs(self, observations: ArrayLike) -> dict[str, Array]:
+        """What the network returns for a batch of observations.
+
+        Args:
+            observations: as for :meth:`act`.
+
+        Returns:
+            ``logits`` ``[batch, actions]``, or ``mean`` ``[batch, size]`` and ``log_std`` ``[size]``; and ``value`` ``[batch]``.
+
+        Raises:
+            ShapeError: other observations than the agent was trained on.
+        """
+        found: list[Array] = self._session.run(None, {self._input: self._checked(np.asarray(observations))})
+        return dict(zip(self._names, found))
+
+    def _checked(self, given: Array) -> Array:
+        shape = self.observation_shape
+        if len(shape) == 3 and shape[2] == 1 and given.ndim == 3:
+            given = given[..., None]
+        fits = given.shape[1:] == shape and (
+            given.dtype == np.uint8 if self.observation_dtype == np.uint8 else given.dtype.kind in "fiu"
+        )
+        if not fits:
+            raise ShapeError(
+                f"the agent takes observations [batch, {', '.join(map(str, shape))}] in {self.observation_dtype}, "
+                f"got {list(given.shape)} in {given.dtype}"
+            )
+        return np.ascontiguousarray(given, dtype=self.observation_dtype)
+
+
+def read_rule(path: Path) -> ActingRule:
+    """The acting rule of an exported agent.
+
+    Args:
+        path: of ``agent.json``.
+
+    Raises:
+        RunFolderError: the file is missing, is not JSON, or states no rule that is known.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunFolderError(f"{path} cannot be read as the description of an agent: {error}") from error
+    acting = content.get("acting") if isinstance(content, dict) else None
+    acting = acting if isinstance(acting, dict) else {}
+    rule, policy = acting.get("rule"), acting.get("policy", "categorical")
+    if rule not in RULES or policy not in ("categorical", "gaussian"):
+        raise RunFolderError(
+            f"{path} does not say how the agent acts: acting.rule must be one of {', '.join(RULES)}, got {rule!r} with policy "
+            f"{policy!r}; `cosearch export {path.parent}` writes it again"
+        )
+    if policy == "categorical":
+        return ActingRule(rule, policy)
+    low, high = acting.get("clip_low"), acting.get("clip_high")
+    if not (isinstance(low, list) and isinstance(high, list)):
+        raise RunFolderError(f"{path}: acting.clip_low and acting.clip_high must be lists, got {low!r} and {high!r}")
+    return ActingRule(rule, policy, _bounds(low, -np.inf), _bounds(high, np.inf))
+
+
+def _bounds(values: list[float | None], missing: float) -> FloatArray:
+    return np.array([missing if value is None else value for value in values], dtype=np.float64)
