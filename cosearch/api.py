@@ -49,7 +49,7 @@ def search(
         table: file of a latency table or an accelerator design to use instead of the device's own.
         quiet: show no progress.
         **values: sections of the configuration as mappings, ``budget={"search_steps": 8192}``, or single values such as
-            ``threads=1``; ``python -m cosearch search --dry-run`` prints all of them.
+            ``threads=1``, also with dots: ``**{"env.num_envs": 8}``; ``python -m cosearch search --dry-run`` prints all of them.
 
     Returns:
         The finished run.
