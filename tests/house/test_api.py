@@ -204,7 +204,7 @@ def test_the_function_does_what_the_command_does(searched):
 
 
 def test_a_wrong_request_is_refused_before_any_work(tmp_path):
-    with pytest.raises(errors.ConfigError, match="budget.serach_steps: unknown key; did you mean 'budget.search_steps'"):
+    with pytest.raises(errors.ConfigError, match=r"budget\.serach_steps: unknown key; did you mean .budget\.search_steps"):
         cosearch.search(runs=tmp_path, budget={"serach_steps": 1})
     with pytest.raises(errors.UnknownNameError, match="jetson"):
         cosearch.search(device="jetsn", runs=tmp_path)
@@ -213,7 +213,7 @@ def test_a_wrong_request_is_refused_before_any_work(tmp_path):
 
 def test_an_unfinished_run_has_no_results(searched, tmp_path):
     (tmp_path / "run.json").write_bytes((searched[1] / "function" / "run.json").read_bytes())
-    with pytest.raises(errors.RunFolderError, match="is not finished: it has no summary.json; `cosearch resume"):
+    with pytest.raises(errors.RunFolderError, match=r"is not finished: it has no summary\.json; `cosearch resume"):
         cosearch.load_run(tmp_path)
 
 
