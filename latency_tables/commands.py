@@ -132,7 +132,7 @@ def measure(
         settings=settings,
     )
     if dry_run:
-        emit(job.describe(request), as_json, lambda plan: "\n".join(f"{name}: {value}" for name, value in plan.items()))
+        emit(job.preview(request), as_json, lambda plan: "\n".join(f"{name}: {value}" for name, value in plan.items()))
         return
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -73,7 +73,7 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, *, record
     model = to_onnx(network, frames.shape[1:])
     parity = check_parity(network, model, frames)
     facts = {
-        **describe_model(model),
+        **declared_interface(model),
         "bytes": len(model),
         "sha256": hashlib.sha256(model).hexdigest(),
         "preprocessing": PREPROCESSING[input_name(frames.shape[1:])],
@@ -230,7 +230,7 @@ def plain_copy(network: nn.Module) -> nn.Module:
     return plain.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
-def describe_model(model: bytes) -> dict[str, Any]:
+def declared_interface(model: bytes) -> dict[str, Any]:
     """Inputs, outputs and opset as the file itself declares them; a free dimension is given by its name."""
     proto = onnx.load_model_from_string(model)
 

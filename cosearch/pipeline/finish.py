@@ -25,7 +25,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
-from cosearch.rl.policy import act, describe, policy_of
+from cosearch.rl.policy import act, how_to_act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
@@ -173,7 +173,7 @@ def _acting(config: Config) -> dict[str, Any]:
         return acting(config)
     env = make_env(config.env.name, EnvOptions(1, 0))
     try:
-        how = describe(env)
+        how = how_to_act(env)
     finally:
         env.close()
     return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}

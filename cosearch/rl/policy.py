@@ -174,7 +174,7 @@ def act(
         return (policy.greedy(parameters) if greedy else policy.sample(parameters, generator)).numpy()
 
 
-def describe(env: VectorEnv) -> dict[str, Any]:
+def how_to_act(env: VectorEnv) -> dict[str, Any]:
     """How to act on the outputs of an exported agent, as plain JSON; a bound that does not exist is None.
 
     Args:

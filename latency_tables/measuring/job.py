@@ -103,7 +103,7 @@ class Request:
         return make_plan(self.work(), seed=self.settings.seed)
 
 
-def describe(request: Request) -> dict[str, Any]:
+def preview(request: Request) -> dict[str, Any]:
     """What a request would do: models, rows, networks and expected time."""
     plan = request.plan()
     base_s = SECONDS_A_VISIT * sum(request.settings.least_visits(name) for name in plan.builders)

@@ -9,7 +9,7 @@ from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.policy import describe
+from cosearch.rl.policy import how_to_act
 from cosearch.space.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork
 from cosearch.testing.conformance import seeded
@@ -118,7 +118,7 @@ def test_the_record_says_how_to_act():
         class action_box:
             low, high = (-1.0, -np.inf), (1.0, np.inf)
 
-    pendulum = describe(make_env("gym:Pendulum-v1", EnvOptions(1, 0)))
+    pendulum = how_to_act(make_env("gym:Pendulum-v1", EnvOptions(1, 0)))
     assert pendulum["policy"] == "gaussian" and pendulum["clip_low"] == [-2.0] and pendulum["clip_high"] == [2.0]
-    assert describe(Open())["clip_low"] == [-1.0, None] and describe(Open())["clip_high"] == [1.0, None]
-    assert describe(make_env("gym:CartPole-v1", EnvOptions(1, 0)))["greedy"] == "argmax(logits)"
+    assert how_to_act(Open())["clip_low"] == [-1.0, None] and how_to_act(Open())["clip_high"] == [1.0, None]
+    assert how_to_act(make_env("gym:CartPole-v1", EnvOptions(1, 0)))["greedy"] == "argmax(logits)"

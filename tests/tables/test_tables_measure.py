@@ -10,7 +10,7 @@ from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError, RequestError, TableError
 from latency_tables.measuring import loop as measure
 from latency_tables.measuring.compose import compose_table
-from latency_tables.measuring.job import Request, describe, run
+from latency_tables.measuring.job import Request, preview, run
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer, Settings
 from latency_tables.measuring.plan import EMPTY, make_plan
@@ -214,7 +214,7 @@ def test_job_checks_its_request_and_tells_its_plan(tmp_path):
         request(tmp_path, runtime="abacus", dtype="int7", provenance="derived")
     with pytest.raises(RequestError, match="--dtype"):
         run(request(tmp_path, keys=(CELLS[0].key.replace("float32", "int8"),)))
-    plan = describe(request(tmp_path))
+    plan = preview(request(tmp_path))
     assert plan["models"] == len(PLAN.builders) and plan["rows"] == 5 and plan["certificate_networks"] == 5
 
 
