@@ -32,7 +32,16 @@ EXTRAS = {
     "ray": ["ray[default]>=2.40"],
     "bench": ["stable-baselines3>=2.3"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "minatar>=1.0.15", "scikit-learn>=1.4"],
+    "check": [  # upper bounds: a new rule must not fail a change that has nothing to do with it
+        "ruff>=0.17,<0.18",  # lint and format in one quick tool
+        "mypy>=2.4,<2.5",  # the reference type checker
+        "scipy-stubs>=1.15",  # types of scipy, which carries none
+        "types-networkx>=3.1",  # types of networkx, which carries none
+        "pre-commit>=4,<5",  # the same gates before each commit
+        "pytest-cov>=6,<8",  # coverage by branches
+    ],
 }
+TYPED = ["py.typed"]  # tells type checkers that the annotations are part of the package
 
 setup(
     name="cosearch",
@@ -44,9 +53,9 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["cosearch*", "latency_tables*", "accel_models*"]),
     package_data={
-        "latency_tables": ["**/*.jsonl", "**/*.json", "**/*.md"],
-        "accel_models": ["**/*.json", "**/*.md", "**/*.csv", "**/*.yaml", "**/*.cfg"],
-        "cosearch": ["**/*.json", "**/*.png", "**/*.safetensors", "**/*.html", "**/*.md"],
+        "latency_tables": [*TYPED, "**/*.jsonl", "**/*.json", "**/*.md"],
+        "accel_models": [*TYPED, "**/*.json", "**/*.md", "**/*.csv", "**/*.yaml", "**/*.cfg"],
+        "cosearch": [*TYPED, "**/*.json", "**/*.png", "**/*.safetensors", "**/*.html", "**/*.md"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -173,7 +173,7 @@ def integrate(readings: list[tuple[float, float | None]], source: PowerSource) -
     if len(readings) < 3 or span <= 0:
         return None
     joules = 0.0
-    for (t0, a), (t1, b) in zip(readings, readings[1:]):  # noqa: RUF007 - Python 3.8 has neither pairwise nor strict
+    for (t0, a), (t1, b) in zip(readings, readings[1:]):
         if source.kind == "power":
             joules += (t1 - t0) * (a + b) / 2
         elif b >= a:

@@ -21,8 +21,8 @@ from cosearch.space.space import SPACES, ChoicePoint, architecture_from_dict
 from cosearch.testing.conformance import check_space, seeded
 from latency_tables.errors import ConfigError, RequestError, ShapeError, UnknownNameError
 
-for module in pkgutil.iter_modules(cosearch.space.__path__):
-    importlib.import_module(f"cosearch.space.{module.name}")
+for module in pkgutil.walk_packages(cosearch.space.__path__, "cosearch.space."):
+    importlib.import_module(module.name)
 
 TINY = ChainConfig(
     stem_channels=4,
