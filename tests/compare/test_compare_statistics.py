@@ -90,8 +90,8 @@ def test_the_interval_covers_the_known_centre_about_as_often_as_it_says():
 
 
 INTERVALS = {  # every function that makes an interval: (samples of one sample's size) -> the interval
-    "mean_interval": lambda values: mean_interval(values),
-    "student_interval": lambda values: student_interval(values),
+    "mean_interval": mean_interval,
+    "student_interval": student_interval,
     "percentile_interval": lambda values: percentile_interval(values, [len(values)]),
     "percentile_interval, one of two samples": lambda values: percentile_interval(values, [9, len(values)]),
     "iqm_estimate": lambda values: iqm_estimate([values]).ci95,
