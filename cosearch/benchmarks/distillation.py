@@ -64,7 +64,7 @@ def run_one(env: str, arm: str, seed: int, runs: Path, words: list[str]) -> None
     config = resolve(overrides=[*WORDS.get(env, ()), *words, *ARMS[arm]], options={"env.name": env, "seed": seed})
     plan = make_plan(config)
     folder = _folder(env, arm, seed, runs)
-    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, plan.record("benchmark"))
+    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, plan.record("benchmark").to_json())
     set_threads(config.threads)
     with run.lock():
         session = Session(run, plan, TerminalProgress(True))

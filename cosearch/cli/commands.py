@@ -106,10 +106,11 @@ def search(
 
 
 def _finish(run: Any, as_json: bool) -> None:
+    from cosearch.record.summary import Summary
     from cosearch.report.page import render_summary
 
-    summary = run.read_json("summary.json")
-    _emit({"run": str(run.path), **summary}, as_json, render_summary(run.path))
+    summary = run.read(Summary)
+    _emit({"run": str(run.path), **summary.to_json()}, as_json, render_summary(run.path))
 
 
 @app.command(epilog="`cosearch resume runs/first`")

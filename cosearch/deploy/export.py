@@ -14,11 +14,10 @@ import copy
 import hashlib
 import io
 import itertools
-import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,10 +25,11 @@ import torch
 from torch import nn
 
 from cosearch.deploy.onnx_agent import with_spread
+from cosearch.record.agent import ParityRecord, TensorRecord
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.space.network import AgentNetwork
 from latency_tables.board.runners import OnnxRunner
-from latency_tables.errors import MeasurementError, NonFiniteError, ParityError, RunFailedError, ShapeError
+from latency_tables.errors import MeasurementError, ParityError, RunFailedError, ShapeError
 
 OPSET = 17
 TOLERANCE = 1e-4
@@ -41,8 +41,24 @@ PREPROCESSING = {
 }
 
 
-def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, *, record: dict[str, Any]) -> dict[str, Any]:
-    """Write ``agent.onnx`` and ``agent.json`` into a folder, after the file has passed the gate.
+@dataclass(frozen=True)
+class Export:
+    """What is known of an exported file.
+
+    Attributes:
+        parity: comparison with the network.
+        inputs, outputs: as the file declares them.
+        preprocessing: what it does to an observation, in words.
+    """
+
+    parity: ParityRecord
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    preprocessing: str
+
+
+def export_agent(network: nn.Module, folder: Path, frames: np.ndarray) -> Export:
+    """Write ``agent.onnx`` into a folder, after the file has passed the gate.
 
     The network is copied first: its weights, memory format, device and mode stay as they are.
 
@@ -50,38 +66,23 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, *, record
         network: uint8 frames ``[batch, height, width, channels]``, or float32 vectors ``[batch, features]`` -> policy outputs
             ``[batch, outputs]``, value ``[batch]``. An ``AgentNetwork`` says itself whether its policy is Gaussian; any other
             module has logits.
-        folder: an existing folder; an older agent in it is removed first.
+        folder: an existing folder; an older agent in it is removed first, and its ``agent.json``.
         frames: real observations, as the network takes them.
-        record: further keys of ``agent.json``, plain JSON.
-
-    Returns:
-        The parity record: ``max_abs_difference``, ``greedy_agreement``, ``rounding_ties``, ``observations``, ``tolerance``,
-        ``batch_sizes``, ``inputs``, ``outputs``, ``opset``, ``bytes``, ``sha256``, ``preprocessing``. In ``agent.json`` the first
-        six are under ``parity``.
 
     Raises:
         ParityError: the file differs from the network; no ``agent.onnx`` is left.
         RunFailedError: the network cannot be exported, or the disk is full.
         ShapeError: the frames are not such observations.
-        NonFiniteError: the record holds NaN or infinity.
     """
     check_frames(frames)
-    _to_json(record)  # what cannot be written must not cost the agent that is there
-    agent, description = folder / "agent.onnx", folder / "agent.json"
+    agent = folder / "agent.onnx"
     agent.unlink(missing_ok=True)
-    description.unlink(missing_ok=True)
+    (folder / "agent.json").unlink(missing_ok=True)
     model = to_onnx(network, frames.shape[1:])
     parity = check_parity(network, model, frames)
-    facts = {
-        **declared_interface(model),
-        "bytes": len(model),
-        "sha256": hashlib.sha256(model).hexdigest(),
-        "preprocessing": PREPROCESSING[input_name(frames.shape[1:])],
-    }
-    text = _to_json({**record, "parity": parity, **facts})
+    inputs, outputs = declared_interface(model)
     write_bytes_atomic(agent, model)
-    write_bytes_atomic(description, text)
-    return {**parity, **facts}
+    return Export(parity, inputs, outputs, PREPROCESSING[input_name(frames.shape[1:])])
 
 
 def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
@@ -151,7 +152,7 @@ def _is_gaussian(network: nn.Module) -> bool:
     return isinstance(network, AgentNetwork) and network.ends.policy == "gaussian"
 
 
-def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolerance: float = TOLERANCE) -> dict[str, Any]:
+def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolerance: float = TOLERANCE) -> ParityRecord:
     """Compare an ONNX model with the network it was made from, on every observation.
 
     A greedy action may differ only where float32 cannot tell the two actions apart: where their logits in float64 are closer
@@ -162,9 +163,6 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
         model: serialized model.
         frames: observations, as the network takes them.
         tolerance: largest absolute difference of any logit, mean, log standard deviation or value.
-
-    Returns:
-        ``max_abs_difference``, ``greedy_agreement`` (0..1), ``rounding_ties``, ``observations``, ``tolerance``, ``batch_sizes``.
 
     Raises:
         ParityError: they differ, or one of them is not finite.
@@ -198,14 +196,17 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
             f"the exported file takes another greedy action than the network on {len(wrong)} of {len(frames)} "
             f"observations, first on number {wrong[0]}; no agent was written"
         )
-    return {
-        "max_abs_difference": difference,
-        "greedy_agreement": 1.0 - len(flipped) / len(frames),
-        "rounding_ties": len(flipped),
-        "observations": len(frames),
-        "tolerance": tolerance,
-        "batch_sizes": sizes,
-    }
+    return ParityRecord(
+        max_abs_difference=difference,
+        greedy_agreement=1.0 - len(flipped) / len(frames),
+        rounding_ties=len(flipped),
+        observations=len(frames),
+        tolerance=tolerance,
+        batch_sizes=sizes,
+        opset=opset_of(model),
+        bytes=len(model),
+        sha256=hashlib.sha256(model).hexdigest(),
+    )
 
 
 def check_frames(frames: np.ndarray) -> None:
@@ -230,23 +231,27 @@ def plain_copy(network: nn.Module) -> nn.Module:
     return plain.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
-def declared_interface(model: bytes) -> dict[str, Any]:
-    """Inputs, outputs and opset as the file itself declares them; a free dimension is given by its name."""
-    proto = onnx.load_model_from_string(model)
+def declared_interface(model: bytes) -> tuple[tuple[TensorRecord, ...], tuple[TensorRecord, ...]]:
+    """Inputs and outputs as the file itself declares them; a free dimension is given by its name."""
+    graph = onnx.load_model_from_string(model).graph
 
-    def entries(values: Any) -> list[dict[str, Any]]:
-        kinds = [value.type.tensor_type for value in values]
-        return [
-            {
-                "name": value.name,
-                "dtype": np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).name,
-                "shape": [d.dim_param or d.dim_value for d in kind.shape.dim],
-            }
-            for value, kind in zip(values, kinds)
-        ]
+    def entries(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorRecord, ...]:
+        kinds = [(value.name, value.type.tensor_type) for value in values]
+        return tuple(
+            TensorRecord(
+                name=name,
+                dtype=np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).name,
+                shape=tuple(d.dim_param or d.dim_value for d in kind.shape.dim),
+            )
+            for name, kind in kinds
+        )
 
-    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    return {"inputs": entries(proto.graph.input), "outputs": entries(proto.graph.output), "opset": opset}
+    return entries(graph.input), entries(graph.output)
+
+
+def opset_of(model: bytes) -> int:
+    """The version of the standard operators that the file declares."""
+    return next(entry.version for entry in onnx.load_model_from_string(model).opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _in_torch(network: nn.Module, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +263,7 @@ def _in_torch(network: nn.Module, frames: np.ndarray) -> tuple[np.ndarray, np.nd
     return torch.cat([logits for logits, _ in parts]).numpy(), torch.cat([value for _, value in parts]).numpy()
 
 
-def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     try:
         session = OnnxRunner(model).session
     except MeasurementError as error:
@@ -271,7 +276,7 @@ def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.nd
             raise ParityError(f"the exported file cannot run a batch of {stop - start} frames: {str(error)[:300]}") from error
         sizes.append(stop - start)
     chosen = [with_spread(part[0], part[1]) if len(part) == 3 else part[0] for part in parts]
-    return np.concatenate(chosen), np.concatenate([part[-1] for part in parts]), sorted(set(sizes))
+    return np.concatenate(chosen), np.concatenate([part[-1] for part in parts]), tuple(sorted(set(sizes)))
 
 
 def _batches(count: int) -> Iterator[tuple[int, int]]:
@@ -291,10 +296,3 @@ def _is_rounding(plain: nn.Module, frame: np.ndarray, logits: np.ndarray, their_
 
 def _bad_rows(array: np.ndarray) -> int:
     return int((~np.isfinite(array.reshape(len(array), -1))).any(axis=1).sum())
-
-
-def _to_json(content: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
-    except ValueError as error:
-        raise NonFiniteError(f"agent.json would hold a number that is NaN or infinite ({error}); nothing was written") from error

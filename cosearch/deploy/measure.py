@@ -9,13 +9,15 @@ Percentiles of different rounds are not added up: a figure is the median over ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from cosearch.record.agent import MeasuredLatency, PacedLatency
+from cosearch.record.json_record import JsonObject, from_json
 from latency_tables.board.timing import VisitPlan
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Connection, Target
@@ -26,9 +28,48 @@ STATISTIC = "median over rounds; p50_s over the samples that were not preempted,
 NICE = -10
 
 
+@dataclass(frozen=True)
+class AgentLatency:
+    """Latency of one agent, back to back and at the control period."""
+
+    measured: MeasuredLatency
+    paced: PacedLatency
+
+
+@dataclass(frozen=True)
+class LatencyRatio:
+    """How many times longer one agent takes than the first one.
+
+    Attributes:
+        p50: median of the rounds' ratios.
+        low, high: smallest and largest of them.
+        paced_p50: ratio of the medians at the control period.
+    """
+
+    p50: float
+    low: float
+    high: float
+    paced_p50: float
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several agents, timed in turns.
+
+    Attributes:
+        agents: by name.
+        ratios: of each further agent, by name.
+        conditions: the machine, its state, and what could be fixed.
+    """
+
+    agents: Mapping[str, AgentLatency]
+    ratios: Mapping[str, LatencyRatio]
+    conditions: JsonObject
+
+
 def measure_agent(
     path: Path, *, threads: int, seconds: float, device: str = "this machine", target: Target | None = None
-) -> dict[str, Any]:
+) -> SideBySide:
     """Time one exported agent.
 
     Args:
@@ -39,14 +80,13 @@ def measure_agent(
         target: where; None for this machine.
 
     Returns:
-        ``measured`` and ``paced`` as :func:`measure_side_by_side` describes them, and ``conditions``.
+        What :func:`measure_side_by_side` returns, for an agent named ``agent``.
 
     Raises:
         RequestError: the file is missing, or threads or seconds are out of range.
         MeasurementError: the runtime refuses the file, or the measuring process was lost.
     """
-    found = measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, target=target)
-    return {**found["agents"]["agent"], "conditions": found["conditions"]}
+    return measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, target=target)
 
 
 def measure_side_by_side(
@@ -56,7 +96,7 @@ def measure_side_by_side(
     seconds: float,
     device: str = "this machine",
     target: Target | None = None,
-) -> dict[str, Any]:
+) -> SideBySide:
     """Time several models in turns, so that they see the same moments of a noisy machine.
 
     Args:
@@ -65,14 +105,6 @@ def measure_side_by_side(
         seconds: for each model; half of it back to back, half at the control period.
         device: name of the machine for the record.
         target: where; None for this machine.
-
-    Returns:
-        ``agents``: by name ``measured`` (``p50_s``, ``p90_s``, ``p99_s``, ``min_s``, ``worst_p99_s``, ``samples``,
-        ``clean_share`` or None with several threads, ``rounds``, ``device``, ``runtime``, ``runtime_version``, ``threads``,
-        ``statistic``), and ``paced`` (``period_s``, ``p50_s``, ``p90_s``, ``p99_s``, ``max_s``, ``samples``, ``missed``).
-        ``ratios``: for each further model how many times longer it takes than the first: ``p50`` (median of the rounds' ratios),
-        ``low``, ``high`` (smallest and largest), ``paced_p50``.
-        ``conditions``: the machine, its state, and what could be fixed.
 
     Raises:
         RequestError: a file is missing, there is no model, or threads or seconds are out of range.
@@ -93,27 +125,22 @@ def measure_side_by_side(
         state = core.one("state")["state"]
     finally:
         core.close()
-    identity = {
-        "device": device,
-        "runtime": "onnxruntime",
-        "runtime_version": hello["runtime_version"],
-        "threads": threads,
-        "statistic": STATISTIC,
-    }
+    version = hello["runtime_version"]
     agents = {
-        name: {"measured": {**_summary([seen[name] for seen in rounds]), **identity}, "paced": paced[name]} for name in models
+        name: AgentLatency(
+            _measured([seen[name] for seen in rounds], device=device, runtime_version=version, threads=threads),
+            from_json(PacedLatency, paced[name], f"the measurement of {name}"),
+        )
+        for name in models
     }
-    return {
-        "agents": agents,
-        "ratios": _ratios(rounds, paced),
-        "conditions": {
-            "machine": hello["fingerprint"],
-            "fixed": hello["settings"],
-            "before": hello["state"],
-            "after": state,
-            "graphs": graphs,
-        },
+    conditions = {
+        "machine": hello["fingerprint"],
+        "fixed": hello["settings"],
+        "before": hello["state"],
+        "after": state,
+        "graphs": graphs,
     }
+    return SideBySide(agents, _ratios(rounds, agents), conditions)
 
 
 def _content(name: str, model: Path | bytes) -> bytes:
@@ -142,29 +169,30 @@ def _back_to_back(core: Connection, names: list[str], seconds: float) -> list[di
     return rounds
 
 
-def _summary(visits: list[dict[str, Any]]) -> dict[str, Any]:
+def _measured(visits: list[dict[str, Any]], *, device: str, runtime_version: str, threads: int) -> MeasuredLatency:
     shares = [visit["clean_share"] for visit in visits]
-    return {
-        "p50_s": median(visit["median_s"] for visit in visits),
-        "p90_s": median(visit["p90_s"] for visit in visits),
-        "p99_s": median(visit["p99_s"] for visit in visits),
-        "min_s": min(visit["min_s"] for visit in visits),
-        "worst_p99_s": max(visit["p99_s"] for visit in visits),
-        "samples": sum(visit["samples"] for visit in visits),
-        "clean_share": None if None in shares else sum(shares) / len(shares),
-        "rounds": len(visits),
-    }
+    return MeasuredLatency(
+        p50_s=median(visit["median_s"] for visit in visits),
+        p90_s=median(visit["p90_s"] for visit in visits),
+        p99_s=median(visit["p99_s"] for visit in visits),
+        min_s=min(visit["min_s"] for visit in visits),
+        worst_p99_s=max(visit["p99_s"] for visit in visits),
+        samples=sum(visit["samples"] for visit in visits),
+        clean_share=None if None in shares else sum(shares) / len(shares),
+        rounds=len(visits),
+        device=device,
+        runtime="onnxruntime",
+        runtime_version=runtime_version,
+        threads=threads,
+        statistic=STATISTIC,
+    )
 
 
-def _ratios(rounds: list[dict[str, dict[str, Any]]], paced: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    first, *others = paced
+def _ratios(rounds: list[dict[str, dict[str, Any]]], agents: Mapping[str, AgentLatency]) -> dict[str, LatencyRatio]:
+    first, *others = agents
     found = {}
     for name in others:
         each = [seen[name]["median_s"] / seen[first]["median_s"] for seen in rounds]
-        found[name] = {
-            "p50": median(each),
-            "low": min(each),
-            "high": max(each),
-            "paced_p50": paced[name]["p50_s"] / paced[first]["p50_s"],
-        }
+        paced_p50 = agents[name].paced.p50_s / agents[first].paced.p50_s
+        found[name] = LatencyRatio(median(each), min(each), max(each), paced_p50)
     return found

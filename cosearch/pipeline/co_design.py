@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cosearch.cost.accelerator import Accelerator
+from cosearch.record.architecture import AcceleratorRecord
+from cosearch.record.json_record import from_json
 from cosearch.record.rundir import RunDir
+from cosearch.record.summary import AcceleratorSummary
 from cosearch.space.space import Architecture
 
 FILE = "accelerator.json"
@@ -37,7 +40,7 @@ def progress_of(accelerator: Accelerator | None) -> dict[str, Any]:
     return {} if accelerator is None else {"accel_searches": accelerator.searches}
 
 
-def settle(accelerator: Accelerator, architecture: Architecture, run: RunDir) -> dict[str, Any]:
+def settle(accelerator: Accelerator, architecture: Architecture, run: RunDir) -> AcceleratorRecord:
     """The last and longest search, for the derived network; the design is written in the format that `accel_models` reads.
 
     Args:
@@ -50,10 +53,10 @@ def settle(accelerator: Accelerator, architecture: Architecture, run: RunDir) ->
     """
     accelerator.optimise(architecture, accelerator.options.final_evaluations)
     run.write_json(FILE, accelerator.design.to_dict())
-    return accelerator.record(architecture.ops())
+    return from_json(AcceleratorRecord, accelerator.record(architecture.ops()), run.path / FILE)
 
 
-def in_short(accelerator: Accelerator, architecture: Architecture) -> dict[str, Any]:
+def in_short(accelerator: Accelerator, architecture: Architecture) -> AcceleratorSummary:
     """The accelerator's figures for the summary.
 
     Args:
@@ -61,14 +64,18 @@ def in_short(accelerator: Accelerator, architecture: Architecture) -> dict[str, 
         architecture: the derived network.
     """
     network = accelerator.network(architecture.ops())
-    resources = network.resources.to_dict()
-    return {
-        "design": FILE,
-        "fixed": accelerator.options.fixed,
-        "objective": accelerator.objective,
-        "chunks": len(accelerator.design.chunks),
-        "searches": accelerator.searches,
-        "frames_per_s": network.frames_per_s,
-        "single_frame_per_s": 1.0 / network.latency_s,
-        **resources,
-    }
+    resources = network.resources
+    return AcceleratorSummary(
+        design=FILE,
+        fixed=accelerator.options.fixed,
+        objective=accelerator.objective,
+        chunks=len(accelerator.design.chunks),
+        searches=accelerator.searches,
+        frames_per_s=network.frames_per_s,
+        single_frame_per_s=1.0 / network.latency_s,
+        elements=resources.elements,
+        dsp=resources.dsp,
+        bram18=resources.bram18,
+        sram_bytes=resources.sram_bytes,
+        area_mm2=resources.area_mm2,
+    )

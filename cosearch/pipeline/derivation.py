@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from cosearch.pipeline.co_design import settle
 from cosearch.pipeline.session import Session
 from cosearch.planning.plan import Plan
+from cosearch.record.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
+from cosearch.record.json_record import Absent
 from cosearch.space.derive import discretise
-from cosearch.space.space import Architecture
+from cosearch.space.space import FORMAT, Architecture
 
 
 def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
@@ -27,47 +27,54 @@ def meets_targets(plan: Plan, architecture: Architecture) -> bool:
     return all(constraint.met_by(architecture) for constraint in plan.constraints)
 
 
-def hand_on(
-    session: Session, architecture: Architecture, network: torch.nn.Module, derived_by: dict[str, Any], steps: int
-) -> None:
+def hand_on(session: Session, architecture: Architecture, network: torch.nn.Module, derived_by: Derivation, steps: int) -> None:
     """Write ``architecture.json`` and finish the stage.
 
     Args:
         session: of the run.
         architecture: what was found.
         network: its derived network, with the weights that it learned in the search.
-        derived_by: how it was chosen, for the file.
+        derived_by: how it was chosen.
         steps: environment steps of the search.
     """
     plan = session.plan
-    accelerator = {}
-    if plan.accelerator is not None:
-        accelerator = {"accelerator": settle(plan.accelerator, architecture, session.run)}
+    space, blocks = plan.space, architecture.network()
+    accelerator = None if plan.accelerator is None else settle(plan.accelerator, architecture, session.run)
     prediction = plan.table.predict(architecture.ops())
-    operations = [
-        {"key": key, "latency_s": latency, "energy_j": energy, "macs": op.macs, "params": op.params}
-        for op, (key, latency, energy) in zip(architecture.ops(), prediction.operations)
-    ]
-    if architecture.network().wiring is not None:  # the order of the blocks does not tell their choices
-        for operation, placed in zip(operations, architecture.placed()):
-            operation["choice"] = plan.space.nodes[placed.node].point
-    session.run.write_json(
-        "architecture.json",
-        {
-            **architecture.to_dict(),
-            "candidate_names": [list(point.candidates) for point in plan.space.points],
-            "predicted": {
-                "latency_s": prediction.latency_s,
-                "energy_j": prediction.energy_j,
-                "overhead_s": prediction.overhead_s,
-                "interval_s": list(prediction.interval) if prediction.interval else None,
-                "provenance": prediction.provenance,
-                "device": plan.table.device.name,
-                "operations": operations,
-                **accelerator,
-            },
-            "derived_by": derived_by,
-        },
+    points = [space.nodes[placed.node].point for placed in architecture.placed()]
+    wired = blocks.wiring is not None  # then the order of the blocks does not tell their choices
+    operations = tuple(
+        OperationRecord(
+            key=key, latency_s=latency, energy_j=energy, macs=op.macs, params=op.params, choice=point if wired else Absent.ABSENT
+        )
+        for op, (key, latency, energy), point in zip(architecture.ops(), prediction.operations, points)
+    )
+    predicted = PredictedCosts(
+        latency_s=prediction.latency_s,
+        energy_j=prediction.energy_j,
+        overhead_s=prediction.overhead_s,
+        interval_s=prediction.interval,
+        provenance=prediction.provenance,
+        device=plan.table.device.name,
+        operations=operations,
+        accelerator=accelerator,
+    )
+    session.run.write(
+        ArchitectureRecord(
+            format=FORMAT,
+            space=space.name,
+            space_config=space.config,
+            frame_shape=tuple(space.frame_shape),
+            num_actions=space.num_actions,
+            policy=space.policy,
+            choices=tuple(architecture.choices),
+            choice_names=tuple(architecture.choice_names),
+            operations=tuple(op.to_dict() for op in blocks),
+            wiring=blocks.wiring,
+            candidate_names=tuple(tuple(point.candidates) for point in space.points),
+            predicted=predicted,
+            derived_by=derived_by,
+        )
     )
     session.progress.note(
         f"derived {'/'.join(architecture.choice_names)}: {prediction.latency_s * 1e3:.3f} ms {prediction.provenance} "

@@ -15,13 +15,17 @@ import torch
 from cosearch.config.run import Config
 from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
-from cosearch.deploy.measure import measure_side_by_side
+from cosearch.deploy.measure import SideBySide, measure_side_by_side
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.co_design import in_short
 from cosearch.pipeline.session import Session
 from cosearch.planning.control import control_of
+from cosearch.planning.plan import teacher_identity
+from cosearch.record.agent import AgentRecord, LatencyRecord
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
+from cosearch.record.summary import Interval, ReferenceAgent, Summary
 from cosearch.report.page import write_report
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
@@ -29,6 +33,7 @@ from cosearch.rl.policy import act, how_to_act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy
 
@@ -44,37 +49,36 @@ def run_finish(session: Session) -> None:
     network.load_state_dict(session.handed_on["weights"])
     network = network.float().eval()
     frames = observations(network, config.env.name, config.budget.parity_frames, session)
-    parity = export_agent(network, run.path, frames, record={})
+    exported = export_agent(network, run.path, frames)
     session.progress.note(
-        f"exported agent.onnx: max difference {parity['max_abs_difference']:.1e} over {len(frames)} observations"
+        f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations"
     )
     score = _evaluate(session, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
     session.progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = {"sample": "sampled", "argmax": "greedy"}[acting(config)["rule"]]
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
-    measured = _measure(session, run)
+    timed = _measure(session, run)
     prediction = plan.table.predict(architecture.ops())
-    latency = {
-        "predicted_s": prediction.latency_s,
-        "predicted_provenance": prediction.provenance,
-        "predicted_for": plan.table.device.name,
-        "measured": measured["agent"],
-        "paced": measured["paced"],
-        "conditions": measured["conditions"],
-    }
-    run.write_json(
-        "agent.json",
-        {
-            "parity": {k: v for k, v in parity.items() if k not in ("inputs", "outputs", "preprocessing")},
-            "inputs": parity["inputs"],
-            "outputs": parity["outputs"],
-            "preprocessing": parity["preprocessing"],
-            "acting": _acting(config),
-            "latency": latency,
-            "architecture": list(architecture.choice_names),
-        },
+    latency = LatencyRecord(
+        predicted_s=prediction.latency_s,
+        predicted_provenance=prediction.provenance,
+        predicted_for=plan.table.device.name,
+        measured=timed.agents["agent"].measured,
+        paced=timed.agents["agent"].paced,
+        conditions=timed.conditions,
     )
-    run.write_json("summary.json", _summary(session, architecture, score, measured))
+    run.write(
+        AgentRecord(
+            parity=exported.parity,
+            inputs=exported.inputs,
+            outputs=exported.outputs,
+            preprocessing=exported.preprocessing,
+            acting=_acting(config),
+            latency=latency,
+            architecture=tuple(architecture.choice_names),
+        )
+    )
+    run.write(_summary(session, architecture, score, timed))
     (run.path / "clip.gif").unlink(missing_ok=True)
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
         player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)
@@ -84,60 +88,69 @@ def run_finish(session: Session) -> None:
     session.finish_stage("done")
 
 
-def _summary(session: Session, architecture: Any, score: Score, measured: dict[str, Any]) -> dict[str, Any]:
+def _summary(session: Session, architecture: Architecture, score: Score, timed: SideBySide) -> Summary:
     plan, handed_on = session.plan, session.handed_on
     ops = architecture.ops()
     predicted = plan.constraints[0].cost.exact(architecture)
     target = plan.constraints[0].value
-    teacher = _teacher_scores(session)
-    references = [
-        {
-            "name": name,
-            **facts,
-            "latency_measured_s": measured["references"][name]["p50_s"],
-            "predicted_ratio": predicted / facts["latency_predicted_s"],
-            "measured_ratio": measured["agent"]["p50_s"] / measured["references"][name]["p50_s"],
-        }
-        for name, facts in plan.references.items()
-    ]
-    kind = "table" if plan.accelerator is None else "accelerator"
+    teacher_mean, teacher_ci95 = _teacher_score(session)
+    measured_s = timed.agents["agent"].measured.p50_s
     on_this_machine = plan.table.device.name == "this"
-    return {
-        "score_mean": score.mean,
-        "score_ci95": score.ci95,
-        "episodes": len(score.returns),
-        "teacher_score_mean": teacher.get("score_mean"),
-        "teacher_score_ci95": teacher.get("score_ci95"),
-        "share_of_teacher": score.mean / teacher["score_mean"] if teacher.get("score_mean") else None,
-        "latency_predicted_s": predicted,
-        "latency_predicted_for": plan.table.device.name,
-        "latency_measured_s": measured["agent"]["p50_s"],
-        "latency_measured_on": "this machine",
-        "latency_target_s": target,
-        "target_met": within(measured["agent"]["p50_s"] if on_this_machine else predicted, target),
-        "target_checked_by": "measurement" if on_this_machine else f"{plan.table.provenance} {kind}",
-        "table_provenance": plan.table.provenance,
-        "params": sum(op.params for op in ops),
-        "macs": sum(op.macs for op in ops),
-        "env_steps": handed_on["search_steps"] + handed_on["retrain_steps"],
-        "wall_s": session.wall_s,
-        "strategy": plan.strategy.name,
-        "seed": plan.config.seed,
-        "reference_agents": references,
-        "control": control_of(plan.config),
-        **({} if plan.accelerator is None else {"accelerator": in_short(plan.accelerator, architecture)}),
-    }
+    checked_by = f"{plan.table.provenance} {'table' if plan.accelerator is None else 'accelerator'}"
+    return Summary(
+        score_mean=score.mean,
+        score_ci95=score.ci95,
+        episodes=len(score.returns),
+        teacher_score_mean=teacher_mean,
+        teacher_score_ci95=teacher_ci95,
+        share_of_teacher=score.mean / teacher_mean if teacher_mean else None,
+        latency_predicted_s=predicted,
+        latency_predicted_for=plan.table.device.name,
+        latency_measured_s=measured_s,
+        latency_measured_on="this machine",
+        latency_target_s=target,
+        target_met=within(measured_s if on_this_machine else predicted, target),
+        target_checked_by="measurement" if on_this_machine else checked_by,
+        table_provenance=plan.table.provenance,
+        params=sum(op.params for op in ops),
+        macs=sum(op.macs for op in ops),
+        env_steps=handed_on["search_steps"] + handed_on["retrain_steps"],
+        wall_s=session.wall_s,
+        strategy=plan.strategy.name,
+        seed=plan.config.seed,
+        reference_agents=tuple(
+            _reference_agent(name, reference, predicted, measured_s, timed.agents[name].measured.p50_s)
+            for name, reference in plan.references.items()
+        ),
+        control=control_of(plan.config),
+        accelerator=None if plan.accelerator is None else in_short(plan.accelerator, architecture),
+    )
 
 
-def _teacher_scores(session: Session) -> dict[str, Any]:
+def _reference_agent(
+    name: str, reference: ReferenceRecord, predicted_s: float, measured_s: float, own_measured_s: float
+) -> ReferenceAgent:
+    return ReferenceAgent(
+        name=name,
+        latency_predicted_s=reference.latency_predicted_s,
+        params=reference.params,
+        macs=reference.macs,
+        latency_measured_s=own_measured_s,
+        predicted_ratio=predicted_s / reference.latency_predicted_s,
+        measured_ratio=measured_s / own_measured_s,
+    )
+
+
+def _teacher_score(session: Session) -> tuple[float | None, Interval | None]:
     """What the teacher's file says of its score; a user's ONNX file says nothing, so it plays the agent's own evaluation."""
     record = session.plan.teacher
     if record is None or session.teacher is None:
-        return {}
+        return None, None
     if not record.is_onnx:
-        return record.provenance
+        said = teacher_identity(record)
+        return said.score_mean, said.score_ci95
     score = _evaluate(session, session.teacher.forward)
-    return {"score_mean": score.mean, "score_ci95": score.ci95}
+    return score.mean, score.ci95
 
 
 def observations(network: AgentNetwork, env_name: str, count: int, session: Session) -> np.ndarray:
@@ -196,17 +209,10 @@ def _evaluate(session: Session, agent: Forward) -> Score:
         env.close()
 
 
-def _measure(session: Session, run: RunDir) -> dict[str, Any]:
+def _measure(session: Session, run: RunDir) -> SideBySide:
     """The agent and the reference agents, in turns on one thread of this machine, back to back and paced."""
     plan = session.plan
     models: dict[str, Path | bytes] = {"agent": run.path / "agent.onnx"}
     for name, ops in reference_agents(plan.space.frame_shape, plan.space.num_actions).items():
         models[name] = to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), plan.space.frame_shape)
-    found = measure_side_by_side(models, threads=1, seconds=plan.config.budget.measure_s)
-    agents = {name: agent["measured"] for name, agent in found["agents"].items()}
-    return {
-        "agent": agents.pop("agent"),
-        "references": agents,
-        "paced": found["agents"]["agent"]["paced"],
-        "conditions": found["conditions"],
-    }
+    return measure_side_by_side(models, threads=1, seconds=plan.config.budget.measure_s)

@@ -13,6 +13,7 @@ from cosearch.config.run import config_to_dict
 from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.derivation import most_likely_feasible
 from cosearch.planning.plan import Plan
+from cosearch.record.json_record import to_json
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
@@ -69,7 +70,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
         "table": {"device": plan.table.device.name, "provenance": plan.table.provenance},
         "teacher": plan.teacher.name if plan.teacher else None,
         "latency_target_s": plan.constraints[0].value,
-        "references": plan.references,
+        "references": {name: to_json(reference) for name, reference in plan.references.items()},
         "search_steps_per_s": searching_rate,
         "retrain_steps_per_s": rates[1],
         "expected_s": expected,

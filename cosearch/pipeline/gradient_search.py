@@ -8,6 +8,7 @@ from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.co_design import progress_of, search_again
 from cosearch.pipeline.derivation import hand_on, most_likely_feasible
 from cosearch.pipeline.session import Session
+from cosearch.record.architecture import Derivation
 from cosearch.space.derive import derive, discretise
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
@@ -53,10 +54,10 @@ def gradient_search(session: Session) -> None:
         training.close()
     architecture = most_likely_feasible(plan, strategy.scores())
     network = derive(architecture, torch.Generator().manual_seed(0), supernet.cpu())
-    derived_by = {
-        "method": "highest score among the architectures that meet the targets (exact integer program)",
-        "scores": strategy.scores(),
-        "probabilities": [[round(float(p), 6) for p in point.detach()] for point in strategy.probabilities()],
-        "unconstrained_choices": list(discretise(plan.space, strategy.scores()).choices),
-    }
+    derived_by = Derivation(
+        method="highest score among the architectures that meet the targets (exact integer program)",
+        scores=tuple(tuple(row) for row in strategy.scores()),
+        probabilities=tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.probabilities()),
+        unconstrained_choices=tuple(discretise(plan.space, strategy.scores()).choices),
+    )
     hand_on(session, architecture, network, derived_by, training.step)

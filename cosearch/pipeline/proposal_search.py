@@ -14,6 +14,8 @@ from cosearch.pipeline.co_design import progress_of
 from cosearch.pipeline.derivation import hand_on, meets_targets
 from cosearch.pipeline.session import Session
 from cosearch.planning.budget import candidate_shares
+from cosearch.record.architecture import CandidateRecord, Derivation
+from cosearch.record.json_record import from_json
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
@@ -211,5 +213,6 @@ class ProposalSearch:
         network.load_state_dict(self.best["weights"])
         if plan.accelerator is not None:
             plan.accelerator.return_to(self.best["accelerator"])
-        derived_by = {"method": "best training score among the candidates", "candidates": self.told}
+        candidates = tuple(from_json(CandidateRecord, item, self.session.run.path, "told") for item in self.told)
+        derived_by = Derivation(method="best training score among the candidates", candidates=candidates)
         hand_on(self.session, architecture, network, derived_by, self.done)

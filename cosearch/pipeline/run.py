@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cosearch.pipeline.search import run_search
 from cosearch.pipeline.session import Session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
@@ -34,8 +36,8 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         RunFolderError: the folder exists or is in use.
         RunFailedError: the run failed; the last checkpoint is kept.
     """
-    record = {"name": name, "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), **plan.record(command)}
-    run = RunDir.create(Path(runs), name, record)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    run = RunDir.create(Path(runs), name, replace(plan.record(command), name=name, created_utc=created).to_json())
     _work(run, plan, progress)
     return run
 
@@ -58,13 +60,14 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
         return run
     config = config_of(run)
     plan = make_plan(config)
-    began, now = run.record["table"]["table_id"], plan.table.table_id
+    record = run.read(RunRecord)
+    began, now = record.table.table_id, plan.table.table_id
     if began != now:
         raise TableError(
             f"{path} began with the table {began[:12]} of {plan.table.device.name}, which is {now[:12]} now: going on would "
             "mix two tables. Give the old one back, or start a new run"
         )
-    if run.record.get("teacher") != plan.record("")["teacher"]:
+    if record.teacher != plan.record("").teacher:
         raise ConfigError(
             f"{path} began with a teacher that {config.distill.teacher!r} no longer names: going on would mix two teachers. "
             "Give the old one back, or start a new run"

@@ -7,7 +7,6 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +22,17 @@ from cosearch.planning.hardware import table_or_design, widen
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of
 from cosearch.planning.unused import refuse_ignored, refuse_unused
+from cosearch.record.json_record import from_json
+from cosearch.record.run_record import (
+    CertificateRecord,
+    DeviceRecord,
+    ReferenceRecord,
+    RunRecord,
+    SpaceRecord,
+    TableRecord,
+    TargetRecord,
+    TeacherIdentity,
+)
 from cosearch.rl.envs import split_name
 from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.seeding import Streams
@@ -48,7 +58,7 @@ class Plan:
         strategy: the search method's record.
         teacher: record of the teacher, or None.
         constraints: costs with their upper bounds, the latency's first.
-        references: for each fixed agent its predicted latency in seconds, parameters and MACs.
+        references: what each fixed agent is predicted to take, by name.
     """
 
     config: Config
@@ -57,7 +67,7 @@ class Plan:
     strategy: StrategyInfo
     teacher: TeacherRecord | None
     constraints: tuple[Constraint, ...]
-    references: dict[str, dict[str, Any]]
+    references: dict[str, ReferenceRecord]
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -77,46 +87,57 @@ class Plan:
             self.teacher, device=device, bf16=self.config.rl.bf16, frame_shape=space.frame_shape, num_actions=space.num_actions
         )
 
-    def record(self, command: str) -> dict[str, Any]:
-        """Content of ``run.json``.
+    def record(self, command: str) -> RunRecord:
+        """What ``run.json`` says of the run, without its name and date.
 
         Args:
             command: the command line.
         """
-        table, teacher = self.table, self.teacher
-        return {
-            "command": command,
-            "config": config_to_dict(self.config),
-            "seed": self.config.seed,
-            "versions": versions(),
-            "device": dataclasses.asdict(table.device),
-            "table": {
-                "table_id": table.table_id,
-                "provenance": table.provenance,
-                "path": f"{table.path.parent.name}/{table.path.name}" if table.path else None,
-                "certificate": None
-                if table.certificate is None
-                else {key: table.certificate[key] for key in ("mape", "within_5", "within_10", "kendall_tau", "bias")},
-            },
-            "teacher": None
-            if teacher is None
-            else {
-                "name": teacher.name,
-                "network": teacher.description,
-                "weights_sha256": teacher.weights_sha256(),
-                **teacher.provenance,
-            },
-            "targets": [{"metric": bound.metric, "value": bound.value, "margin": bound.margin} for bound in self.constraints],
-            "references": self.references,
-            "space": {
-                "name": self.space.name,
-                "config": self.space.config,
-                "size": self.space.size,
-                "frame_shape": list(self.space.frame_shape),
-                "num_actions": self.space.num_actions,
-                "policy": self.space.policy,
-            },
-        }
+        space = self.space
+        return RunRecord(
+            command=command,
+            config=config_to_dict(self.config),
+            seed=self.config.seed,
+            versions=versions(),
+            device=DeviceRecord(**dataclasses.asdict(self.table.device)),
+            table=_table_record(self.table),
+            teacher=None if self.teacher is None else teacher_identity(self.teacher),
+            targets=tuple(
+                TargetRecord(metric=bound.metric, value=bound.value, margin=bound.margin) for bound in self.constraints
+            ),
+            references=self.references,
+            space=SpaceRecord(
+                name=space.name,
+                config=space.config,
+                size=space.size,
+                frame_shape=tuple(space.frame_shape),
+                num_actions=space.num_actions,
+                policy=space.policy,
+            ),
+        )
+
+
+def _table_record(table: Table | Accelerator) -> TableRecord:
+    figures = table.certificate
+    return TableRecord(
+        table_id=table.table_id,
+        provenance=table.provenance,
+        path=f"{table.path.parent.name}/{table.path.name}" if table.path else None,
+        certificate=None
+        if figures is None
+        else CertificateRecord(**{field.name: figures[field.name] for field in dataclasses.fields(CertificateRecord)}),
+    )
+
+
+def teacher_identity(teacher: TeacherRecord) -> TeacherIdentity:
+    """What a run's record keeps of a teacher."""
+    record = {
+        "name": teacher.name,
+        "network": teacher.description,
+        "weights_sha256": teacher.weights_sha256(),
+        **teacher.provenance,
+    }
+    return from_json(TeacherIdentity, record, teacher.path, "provenance")
 
 
 def make_plan(config: Config) -> Plan:
@@ -148,18 +169,18 @@ def make_plan(config: Config) -> Plan:
     if not isinstance(table, Table):
         streams = Streams(config.seed)
         table = accelerator = Accelerator(space, table, config.accel, lambda number: streams.derive("accel", number))
-    references = {}
+    references: dict[str, ReferenceRecord] = {}
     for number, (name, ops) in enumerate(reference_agents(space.frame_shape, space.num_actions).items()):
         prediction = table.predict(ops) if accelerator is None else accelerator.reference(ops, number)
-        references[name] = {
-            "latency_predicted_s": prediction.latency_s,
-            "params": sum(op.params for op in ops),
-            "macs": sum(op.macs for op in ops),
-        }
+        references[name] = ReferenceRecord(
+            latency_predicted_s=prediction.latency_s,
+            params=sum(op.params for op in ops),
+            macs=sum(op.macs for op in ops),
+        )
     o = config.objective
     ratio = o.latency_ratio if o.latency_ratio is not None else LATENCY_RATIOS[observations_of(space.frame_shape)]
     reference = next(iter(references.values()))
-    latency = o.latency_target_s if o.latency_target_s is not None else ratio * reference["latency_predicted_s"]
+    latency = o.latency_target_s if o.latency_target_s is not None else ratio * reference.latency_predicted_s
 
     def cost(metric: str) -> Cost:
         return TableCost(space, table, metric) if accelerator is None else AccelCost(accelerator, metric)

@@ -101,7 +101,7 @@ def _value(kind: object, value: object, file: Path | str, key: str) -> object:
         kinds = [each for each in inner if each not in (types.NoneType, Absent)]
         return None if value is None and types.NoneType in inner else _value(kinds[0], value, file, key)
     if origin is tuple:
-        if not isinstance(value, list):
+        if not isinstance(value, (list, tuple)):
             raise _wrong(file, key, "a list", value)
         each = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
         if len(value) != len(each):

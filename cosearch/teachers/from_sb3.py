@@ -86,7 +86,7 @@ def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[
         "teacher": str(out),
         "algorithm": algorithm,
         "gamma": gamma,
-        "parity": parity["max_abs_difference"],
+        "parity": parity.max_abs_difference,
         "use": f"distill.teacher={out} distill.gamma={gamma} distill.reward_std=1",
     }
 

@@ -91,7 +91,7 @@ def stages(tmp_path_factory):
         key = (overrides, retrain)
         if key not in made:
             plan = make_plan(resolve(overrides=[*TINY, *overrides]))
-            folder = RunDir.create(tmp_path_factory.mktemp("runs"), "one", plan.record("a test"))
+            folder = RunDir.create(tmp_path_factory.mktemp("runs"), "one", plan.record("a test").to_json())
             session = Session(folder, plan, Silent())
             run_search(session)
             if retrain:

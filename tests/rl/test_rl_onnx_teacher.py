@@ -116,7 +116,7 @@ def test_the_critic_of_an_onnx_teacher_needs_its_discount_and_reward_scale(path)
             plan(path, *words)
     alone = plan(path, "distill.critic=0")
     assert alone.teacher.gamma is None and alone.config.rl.gamma is None and alone.config.rl.discount == 0.999
-    assert len(alone.record("")["teacher"]["weights_sha256"]) == 64
+    assert len(alone.record("").teacher.weights_sha256) == 64
     whole = plan(path, "distill.gamma=0.9", "distill.reward_std=2")
     assert (whole.teacher.gamma, whole.teacher.reward_std, whole.config.rl.gamma) == (0.9, 2.0, 0.9)
     with pytest.raises(ConfigError, match="would have no effect"):
