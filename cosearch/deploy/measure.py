@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cosearch.record.agent import MeasuredLatency, PacedLatency
-from cosearch.record.json_record import JsonObject, from_json
+from cosearch.record.json_record import JsonObject
 from latency_tables.board.timing import VisitPlan
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Connection, Target
@@ -129,7 +129,7 @@ def measure_side_by_side(
     agents = {
         name: AgentLatency(
             _measured([seen[name] for seen in rounds], device=device, runtime_version=version, threads=threads),
-            from_json(PacedLatency, paced[name], f"the measurement of {name}"),
+            PacedLatency(**paced[name]),
         )
         for name in models
     }

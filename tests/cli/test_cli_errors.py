@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import old_run
 import pytest
 import torch
 from pipeline_runs import TINY
@@ -256,16 +257,13 @@ def test_an_architecture_with_a_choice_out_of_range_is_refused(here, refused):
     assert "arch.json" in refused("predict", "arch.json", "--device", "jetson")
 
 
-SUMMARY = {"strategy": "random", "score_mean": 1.0, "score_ci95": [0, 2], "env_steps": 5, "latency_predicted_s": 1e-3, "seed": 0}
-
-
 @pytest.mark.parametrize(
     "summary, part",
     [
         (None, "summary.json; `cosearch resume"),
-        ({**SUMMARY, "strategy": "a3cs"}, "is a run of 'a3cs', expected a run made with --strategy random"),
-        ({"strategy": "random"}, "damaged"),
-        ([], "damaged"),
+        (old_run.content("summary.json"), "is a run of 'reinforce', expected a run made with --strategy random"),
+        ({"strategy": "random"}, "summary.json: score_mean is missing"),
+        ([], "summary.json: its content must be an object"),
     ],
     ids=["unfinished", "another strategy", "damaged", "a list"],
 )
@@ -273,7 +271,7 @@ def test_a_control_that_is_none_is_refused_before_the_search(summary, part, here
     run = make_run(here, "control")
     if summary is not None:
         run.write_json("summary.json", summary)
-        run.write_json("architecture.json", {"derived_by": {"candidates": []}})
+        run.write_json("architecture.json", old_run.content("architecture.json"))
     assert part in refused("control=runs/control", *TINY)
     assert "there is no run folder" in refused("control=runs/absent", *TINY)
 

@@ -1,5 +1,7 @@
 """Measuring exported agents: the statistics on prepared visits, then the real thing on tiny networks."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,8 @@ class PreparedCore:
 
     def one(self, verb, payload=b"", **values):
         self.asked.append((verb, values))
-        paced = {"period_s": 0.02, "p50_s": {"a": 0.004, "b": 0.006}.get(values.get("ids", ["?"])[0])}
+        p50_s = {"a": 0.004, "b": 0.006}.get(values.get("ids", ["?"])[0], 0.0)
+        paced = {"period_s": 0.02, "p50_s": p50_s, "p90_s": p50_s, "p99_s": p50_s, "max_s": p50_s, "samples": 75, "missed": 0}
         return {
             "hello": {"runtime_version": "9", "fingerprint": {"cpu": "x"}, "settings": {}, "state": {"load": 1.0}},
             "load": {"id": values.get("id"), "graph": {"Conv": 1}},
@@ -66,13 +69,15 @@ class PreparedCore:
 def test_figures_are_medians_over_rounds_and_ratios_are_taken_within_a_round(monkeypatch):
     monkeypatch.setattr(module, "Connection", PreparedCore)
     found = measure_side_by_side({"a": b"A", "b": b"B"}, threads=1, seconds=3.0, device="board")
-    timed = found["agents"]["a"]["measured"]
-    assert timed["p50_s"] == pytest.approx(0.0012) and timed["p90_s"] == pytest.approx(0.0024)
-    assert timed["p99_s"] == pytest.approx(0.0036) and timed["worst_p99_s"] == pytest.approx(0.024)
-    assert timed["min_s"] == pytest.approx(0.0005) and timed["samples"] == 50 and timed["clean_share"] == pytest.approx(0.3)
-    assert (timed["device"], timed["runtime"], timed["runtime_version"], timed["threads"]) == ("board", "onnxruntime", "9", 1)
-    assert found["ratios"] == {"b": pytest.approx({"p50": 2.6, "low": 2.2, "high": 3.0, "paced_p50": 1.5})}
-    assert found["conditions"]["after"] == {"load": 2.0} and found["conditions"]["graphs"] == {"a": {"Conv": 1}, "b": {"Conv": 1}}
+    timed = found.agents["a"].measured
+    assert timed.p50_s == pytest.approx(0.0012) and timed.p90_s == pytest.approx(0.0024)
+    assert timed.p99_s == pytest.approx(0.0036) and timed.worst_p99_s == pytest.approx(0.024)
+    assert timed.min_s == pytest.approx(0.0005) and timed.samples == 50 and timed.clean_share == pytest.approx(0.3)
+    assert (timed.device, timed.runtime, timed.runtime_version, timed.threads) == ("board", "onnxruntime", "9", 1)
+    assert {name: asdict(ratio) for name, ratio in found.ratios.items()} == {
+        "b": pytest.approx({"p50": 2.6, "low": 2.2, "high": 3.0, "paced_p50": 1.5})
+    }
+    assert found.conditions["after"] == {"load": 2.0} and found.conditions["graphs"] == {"a": {"Conv": 1}, "b": {"Conv": 1}}
 
 
 def test_rounds_are_interleaved_in_changing_order_with_explicit_threads(monkeypatch):
@@ -91,29 +96,29 @@ def test_rounds_are_interleaved_in_changing_order_with_explicit_threads(monkeypa
 
 
 def test_several_threads_cannot_tell_which_samples_are_clean():
-    found = measure_side_by_side({"only": SMALL}, threads=2, seconds=0.05)["agents"]["only"]["measured"]
-    assert found["clean_share"] is None and found["threads"] == 2
+    found = measure_side_by_side({"only": SMALL}, threads=2, seconds=0.05).agents["only"].measured
+    assert found.clean_share is None and found.threads == 2
 
 
 def test_a_real_measurement_orders_what_differs_a_hundredfold(tmp_path):
     (tmp_path / "agent.onnx").write_bytes(SMALL)
     found = measure_side_by_side({"agent": tmp_path / "agent.onnx", "large": LARGE, "same": SMALL}, threads=1, seconds=0.3)
-    assert found["ratios"]["large"]["p50"] > 3 and 0.4 < found["ratios"]["same"]["p50"] < 2.5
-    assert set(found["agents"]) == {"agent", "large", "same"}
-    for agent in found["agents"].values():
-        timed = agent["measured"]
-        order = [timed[name] for name in ("min_s", "p50_s", "p90_s", "p99_s", "worst_p99_s")]
+    assert found.ratios["large"].p50 > 3 and 0.4 < found.ratios["same"].p50 < 2.5
+    assert set(found.agents) == {"agent", "large", "same"}
+    for agent in found.agents.values():
+        timed = agent.measured
+        order = [getattr(timed, name) for name in ("min_s", "p50_s", "p90_s", "p99_s", "worst_p99_s")]
         assert order[0] > 0 and order == sorted(order)
-        assert 0 <= timed["clean_share"] <= 1 and timed["samples"] >= 8 * ROUNDS and timed["rounds"] == ROUNDS
-        assert agent["paced"]["period_s"] == 0.02 and agent["paced"]["samples"] >= 5 and agent["paced"]["missed"] >= 0
-    assert found["agents"]["large"]["paced"]["p50_s"] > found["agents"]["agent"]["paced"]["p50_s"]
+        assert 0 <= timed.clean_share <= 1 and timed.samples >= 8 * ROUNDS and timed.rounds == ROUNDS
+        assert agent.paced.period_s == 0.02 and agent.paced.samples >= 5 and agent.paced.missed >= 0
+    assert found.agents["large"].paced.p50_s > found.agents["agent"].paced.p50_s
 
 
 def test_one_agent_alone(tmp_path):
     (tmp_path / "agent.onnx").write_bytes(SMALL)
     found = measure_agent(tmp_path / "agent.onnx", threads=1, seconds=0.1, device="desk")
-    assert set(found) == {"measured", "paced", "conditions"} and found["measured"]["device"] == "desk"
-    assert np.isfinite(found["paced"]["p99_s"]) and found["conditions"]["graphs"]["agent"]
+    assert set(found.agents) == {"agent"} and found.agents["agent"].measured.device == "desk" and found.ratios == {}
+    assert np.isfinite(found.agents["agent"].paced.p99_s) and found.conditions["graphs"]["agent"]
 
 
 @pytest.mark.parametrize(

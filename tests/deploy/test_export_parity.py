@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -17,9 +16,10 @@ from torch import nn
 
 from cosearch.deploy import export
 from cosearch.deploy.export import TOLERANCE, check_parity, export_agent, to_onnx
+from cosearch.record.agent import TensorRecord
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork, impala_cnn, nature_cnn
-from latency_tables.errors import NonFiniteError, ParityError, RunFailedError, ShapeError
+from latency_tables.errors import ParityError, RunFailedError, ShapeError
 
 SHAPE, ACTIONS = (16, 16, 3), 5
 CONFIG = ChainConfig(stem_channels=8, stage_channels=(8, 12), stage_repeats=(2, 1), stage_strides=(1, 2), hidden=16)
@@ -47,7 +47,7 @@ def each_architecture():
 def test_the_file_equals_the_network_at_every_batch_size(tmp_path, name, ops, shape):
     net = AgentNetwork(ops, generator(7))
     frames = np.random.default_rng(1).integers(0, 256, (80, *shape), np.uint8)
-    record = export_agent(net, tmp_path, frames, record={})
+    parity = export_agent(net, tmp_path, frames).parity
     session = onnxruntime.InferenceSession(str(tmp_path / "agent.onnx"), providers=["CPUExecutionProvider"])
     for batch in (1, 3, 80):  # not the sizes that the gate itself uses
         logits, value = session.run(["logits", "value"], {"frames": frames[:batch]})
@@ -56,26 +56,25 @@ def test_the_file_equals_the_network_at_every_batch_size(tmp_path, name, ops, sh
         assert logits.shape == (batch, ACTIONS) and value.shape == (batch,)
         np.testing.assert_allclose(logits, expected_logits.numpy(), atol=1e-5)
         np.testing.assert_allclose(value, expected_value.numpy(), atol=1e-4)
-    assert record["max_abs_difference"] <= TOLERANCE == record["tolerance"]
-    assert record["greedy_agreement"] == 1.0 and record["observations"] == 80 and record["rounding_ties"] == 0
-    assert {1, 2, 7, 64} <= set(record["batch_sizes"])
+    assert parity.max_abs_difference <= TOLERANCE == parity.tolerance
+    assert parity.greedy_agreement == 1.0 and parity.observations == 80 and parity.rounding_ties == 0
+    assert {1, 2, 7, 64} <= set(parity.batch_sizes)
 
 
 def test_the_record_says_what_the_file_is(tmp_path):
-    record = export_agent(network(), tmp_path, FRAMES, record={"run": "r1"})
+    (tmp_path / "agent.json").write_text("{}")  # of an older agent
+    exported = export_agent(network(), tmp_path, FRAMES)
     data = (tmp_path / "agent.onnx").read_bytes()
-    assert record["bytes"] == len(data) and record["sha256"] == hashlib.sha256(data).hexdigest()
-    assert record["inputs"] == [{"name": "frames", "dtype": "uint8", "shape": ["batch", *SHAPE]}]
-    assert record["outputs"] == [
-        {"name": "logits", "dtype": "float32", "shape": ["batch", ACTIONS]},
-        {"name": "value", "dtype": "float32", "shape": ["batch"]},
-    ]
+    assert exported.parity.bytes == len(data) and exported.parity.sha256 == hashlib.sha256(data).hexdigest()
+    assert exported.inputs == (TensorRecord(name="frames", dtype="uint8", shape=("batch", *SHAPE)),)
+    assert exported.outputs == (
+        TensorRecord(name="logits", dtype="float32", shape=("batch", ACTIONS)),
+        TensorRecord(name="value", dtype="float32", shape=("batch",)),
+    )
     proto = onnx.load_model_from_string(data)
-    assert record["opset"] == 17 == proto.opset_import[0].version and proto.ir_version <= 10
-    written = json.loads((tmp_path / "agent.json").read_text())
-    assert written["run"] == "r1" and written["sha256"] == record["sha256"] and written["inputs"] == record["inputs"]
-    assert written["parity"] == {name: record[name] for name in written["parity"]} and len(written["parity"]) == 6
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.json", "agent.onnx"]  # one file, no temporary one
+    assert exported.parity.opset == 17 == proto.opset_import[0].version and proto.ir_version <= 10
+    assert exported.preprocessing == "inside the graph: uint8 NHWC frames, scaled by 1/255"
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.onnx"]  # one file, no temporary one
     assert os.path.dirname(torch.__file__).encode() not in data and str(tmp_path).encode() not in data
 
 
@@ -86,7 +85,7 @@ def test_the_callers_network_is_not_altered(tmp_path):
     random_state = torch.get_rng_state()
     net(torch.from_numpy(FRAMES[:2]))[0].sum().backward()
     gradients = [p.grad for p in net.parameters()]
-    export_agent(net, tmp_path, FRAMES, record={})
+    export_agent(net, tmp_path, FRAMES)
     assert net.training and all(p.requires_grad for p in net.parameters())
     assert [p.stride() for p in net.parameters()] == strides and strides != [p.contiguous().stride() for p in net.parameters()]
     assert all(a is p.grad for a, p in zip(gradients, net.parameters()))
@@ -99,7 +98,7 @@ def test_memory_format_and_dtype_do_not_change_the_file():
     assert to_onnx(copy.deepcopy(plain).to(memory_format=torch.channels_last), SHAPE) == to_onnx(plain, SHAPE)
     assert to_onnx(copy.deepcopy(plain).double(), SHAPE) == to_onnx(plain, SHAPE)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert check_parity(plain, to_onnx(plain, SHAPE), FRAMES)["max_abs_difference"] < 1e-5
+        assert check_parity(plain, to_onnx(plain, SHAPE), FRAMES).max_abs_difference < 1e-5
 
 
 def alter(net, how):
@@ -127,10 +126,10 @@ def swap_two_actions(net):
 )
 def test_another_network_fails_the_gate_and_leaves_no_file(tmp_path, monkeypatch, how):
     net = network()
-    export_agent(net, tmp_path, FRAMES, record={})  # an older agent lies there: it must go as well
+    export_agent(net, tmp_path, FRAMES)  # an older agent lies there: it must go as well
     monkeypatch.setattr(export, "to_onnx", alter(net, how))
     with pytest.raises(ParityError, match="differs from the network"):
-        export_agent(net, tmp_path, FRAMES, record={})
+        export_agent(net, tmp_path, FRAMES)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,7 +157,7 @@ def test_a_tie_that_float32_cannot_decide_is_counted_and_not_fatal():
     values[2] = np.nextafter(np.float32(0.25), np.float32(1))
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     found = check_parity(net, proto.SerializeToString(), FRAMES)
-    assert found["rounding_ties"] == len(FRAMES) and found["greedy_agreement"] == 0.0 and found["max_abs_difference"] < 1e-7
+    assert found.rounding_ties == len(FRAMES) and found.greedy_agreement == 0.0 and found.max_abs_difference < 1e-7
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -168,7 +167,7 @@ def test_a_network_that_is_not_finite_is_refused(tmp_path, bad, place):
     with torch.no_grad():
         net.blocks[-1].outputs.bias[place] = bad
     with pytest.raises(ParityError, match=f"{'value' if place else 'logits'} are NaN or infinite on 90 of 90"):
-        export_agent(net, tmp_path, FRAMES, record={})
+        export_agent(net, tmp_path, FRAMES)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,7 +216,7 @@ class Unknown(nn.Module):
 
 def test_a_network_that_cannot_be_exported_is_a_failed_run_and_leaves_nothing(tmp_path):
     with pytest.raises(RunFailedError, match="cannot be exported as ONNX"):
-        export_agent(Unknown(), tmp_path, FRAMES, record={})
+        export_agent(Unknown(), tmp_path, FRAMES)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,11 +230,9 @@ def test_a_network_that_cannot_be_exported_is_a_failed_run_and_leaves_nothing(tm
     ],
 )
 def test_other_observations_are_refused_and_an_older_agent_stays(tmp_path, frames, got):
-    export_agent(network(), tmp_path, FRAMES[:3], record={})
+    export_agent(network(), tmp_path, FRAMES[:3])
     with pytest.raises(ShapeError, match=got):
-        export_agent(network(), tmp_path, frames, record={})
-    with pytest.raises(NonFiniteError, match="NaN or infinite"):
-        export_agent(network(), tmp_path, FRAMES, record={"score": float("nan")})
+        export_agent(network(), tmp_path, frames)
     assert (tmp_path / "agent.onnx").exists()
 
 
@@ -258,7 +255,7 @@ def test_export_leaves_nothing_in_the_home_folder(tmp_path):
         "import numpy as np, torch, pathlib\n"
         "from cosearch.deploy.export import export_agent\nfrom cosearch.space.network import AgentNetwork, impala_cnn\n"
         "net = AgentNetwork(impala_cnn((8, 8, 3), 2, (4,)), torch.Generator().manual_seed(0))\n"
-        "export_agent(net, pathlib.Path('out'), np.zeros((2, 8, 8, 3), np.uint8), record={})\n"
+        "export_agent(net, pathlib.Path('out'), np.zeros((2, 8, 8, 3), np.uint8))\n"
     )
     home = tmp_path / "home"
     for folder in (home, tmp_path / "out"):

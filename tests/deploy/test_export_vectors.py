@@ -7,6 +7,7 @@ import torch
 from cosearch.deploy.export import check_parity, export_agent, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
+from cosearch.record.agent import TensorRecord
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import how_to_act
@@ -38,7 +39,7 @@ def observations(count=90, seed=2):
 @pytest.mark.parametrize("policy", ["categorical", "gaussian"])
 def test_the_file_takes_raw_observations_and_gives_the_networks_outputs(tmp_path, policy):
     net, seen = network(policy), observations()
-    record = export_agent(net, tmp_path, seen, record={})
+    exported = export_agent(net, tmp_path, seen)
     agent = OnnxAgent(tmp_path / "agent.onnx", threads=1)
     for batch in (1, 5, 90):
         mine, value = agent(torch.from_numpy(seen[:batch]))
@@ -48,9 +49,10 @@ def test_the_file_takes_raw_observations_and_gives_the_networks_outputs(tmp_path
         torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(value, wanted_value, atol=1e-4, rtol=1e-4)
     outputs = ["mean", "log_std", "value"] if policy == "gaussian" else ["logits", "value"]
-    assert [entry["name"] for entry in record["outputs"]] == outputs
-    assert record["inputs"] == [{"name": "observations", "dtype": "float32", "shape": ["batch", 3]}]
-    assert "folded" in record["preprocessing"] and record["greedy_agreement"] == 1.0 and 0 < record["max_abs_difference"] < 1e-4
+    assert [entry.name for entry in exported.outputs] == outputs
+    assert exported.inputs == (TensorRecord(name="observations", dtype="float32", shape=("batch", 3)),)
+    parity = exported.parity
+    assert "folded" in exported.preprocessing and parity.greedy_agreement == 1.0 and 0 < parity.max_abs_difference < 1e-4
 
 
 def test_the_statistics_cost_no_node():
@@ -94,7 +96,7 @@ def test_a_gaussian_without_finite_means_is_not_exported():
 @pytest.mark.parametrize("bad", [np.zeros((4, 3)), np.zeros((4, 3), np.uint8), np.zeros((0, 3), np.float32)])
 def test_what_are_no_observations_is_refused(tmp_path, bad):
     with pytest.raises(ShapeError, match="features"):
-        export_agent(network(), tmp_path, bad, record={})
+        export_agent(network(), tmp_path, bad)
 
 
 def test_file_and_network_play_the_same_episodes(tmp_path):
