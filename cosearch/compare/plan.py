@@ -17,7 +17,8 @@ from cosearch.config.search import StrategyConfig
 from cosearch.planning.budget import run_steps
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.hardware import table_or_design
-from cosearch.planning.plan import make_plan, with_absolute_paths
+from cosearch.planning.plan import make_plan
+from cosearch.planning.request import with_absolute_paths
 from cosearch.planning.task import resolve_task
 from cosearch.strategies.base import STRATEGIES
 from latency_tables.errors import ConfigError, UnknownNameError

@@ -40,7 +40,7 @@ def hand_on(session: Session, architecture: Architecture, network: torch.nn.Modu
     plan = session.plan
     space, blocks = plan.space, architecture.network()
     accelerator = None if plan.accelerator is None else settle(plan.accelerator, architecture, session.run)
-    prediction = plan.table.predict(architecture.ops())
+    prediction = plan.hardware.predict(architecture.ops())
     points = [space.nodes[placed.node].point for placed in architecture.placed()]
     wired = blocks.wiring is not None  # then the order of the blocks does not tell their choices
     operations = tuple(
@@ -55,7 +55,7 @@ def hand_on(session: Session, architecture: Architecture, network: torch.nn.Modu
         overhead_s=prediction.overhead_s,
         interval_s=prediction.interval,
         provenance=prediction.provenance,
-        device=plan.table.device.name,
+        device=plan.hardware.device.name,
         operations=operations,
         accelerator=accelerator,
     )
@@ -78,7 +78,7 @@ def hand_on(session: Session, architecture: Architecture, network: torch.nn.Modu
     )
     session.progress.note(
         f"derived {'/'.join(architecture.choice_names)}: {prediction.latency_s * 1e3:.3f} ms {prediction.provenance} "
-        f"on {plan.table.device.name}"
+        f"on {plan.hardware.device.name}"
     )
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     session.finish_stage("retrain", choices=list(architecture.choices), searched_weights=weights, search_steps=steps)

@@ -58,11 +58,11 @@ def run_finish(session: Session) -> None:
     actions = {"sample": "sampled", "argmax": "greedy"}[acting(config)["rule"]]
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
     timed = _measure(session, run)
-    prediction = plan.table.predict(architecture.ops())
+    prediction = plan.hardware.predict(architecture.ops())
     latency = LatencyRecord(
         predicted_s=prediction.latency_s,
         predicted_provenance=prediction.provenance,
-        predicted_for=plan.table.device.name,
+        predicted_for=plan.hardware.device.name,
         measured=timed.agents["agent"].measured,
         paced=timed.agents["agent"].paced,
         conditions=timed.conditions,
@@ -95,8 +95,8 @@ def _summary(session: Session, architecture: Architecture, score: Score, timed: 
     target = plan.constraints[0].value
     teacher_mean, teacher_ci95 = _teacher_score(session)
     measured_s = timed.agents["agent"].measured.p50_s
-    on_this_machine = plan.table.device.name == "this"
-    checked_by = f"{plan.table.provenance} {'table' if plan.accelerator is None else 'accelerator'}"
+    on_this_machine = plan.hardware.device.name == "this"
+    checked_by = f"{plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'}"
     return Summary(
         score_mean=score.mean,
         score_ci95=score.ci95,
@@ -105,13 +105,13 @@ def _summary(session: Session, architecture: Architecture, score: Score, timed: 
         teacher_score_ci95=teacher_ci95,
         share_of_teacher=score.mean / teacher_mean if teacher_mean else None,
         latency_predicted_s=predicted,
-        latency_predicted_for=plan.table.device.name,
+        latency_predicted_for=plan.hardware.device.name,
         latency_measured_s=measured_s,
         latency_measured_on="this machine",
         latency_target_s=target,
         target_met=within(measured_s if on_this_machine else predicted, target),
         target_checked_by="measurement" if on_this_machine else checked_by,
-        table_provenance=plan.table.provenance,
+        table_provenance=plan.hardware.provenance,
         params=sum(op.params for op in ops),
         macs=sum(op.macs for op in ops),
         env_steps=handed_on["search_steps"] + handed_on["retrain_steps"],

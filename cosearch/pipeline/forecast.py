@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cosearch.compute import compute_device
 from cosearch.config.run import config_to_dict
 from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.derivation import most_likely_feasible
@@ -20,7 +21,6 @@ from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
-from cosearch.training.on_policy import compute_device
 from cosearch.training.supernet_subject import SuperNetSubject
 from cosearch.training.threads import set_threads
 
@@ -67,7 +67,7 @@ def forecast(plan: Plan) -> dict[str, Any]:
     return {
         "config": config_to_dict(config),
         "space_size": plan.space.size,
-        "table": {"device": plan.table.device.name, "provenance": plan.table.provenance},
+        "table": {"device": plan.hardware.device.name, "provenance": plan.hardware.provenance},
         "teacher": plan.teacher.name if plan.teacher else None,
         "latency_target_s": plan.constraints[0].value,
         "references": {name: to_json(reference) for name, reference in plan.references.items()},

@@ -61,10 +61,10 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
     config = config_of(run)
     plan = make_plan(config)
     record = run.read(RunRecord)
-    began, now = record.table.table_id, plan.table.table_id
+    began, now = record.table.table_id, plan.hardware.table_id
     if began != now:
         raise TableError(
-            f"{path} began with the table {began[:12]} of {plan.table.device.name}, which is {now[:12]} now: going on would "
+            f"{path} began with the table {began[:12]} of {plan.hardware.device.name}, which is {now[:12]} now: going on would "
             "mix two tables. Give the old one back, or start a new run"
         )
     if record.teacher != plan.record("").teacher:
@@ -103,7 +103,7 @@ def export_again(path: Path, progress: Progress) -> RunDir:
 def default_name(plan: Plan) -> str:
     """The name of a run that was given none: task, device, strategy and seed."""
     config = plan.config
-    return f"{config.env.name.split(':')[1]}-{plan.table.device.name}-{config.strategy.name}-s{config.seed}"
+    return f"{config.env.name.split(':')[1]}-{plan.hardware.device.name}-{config.strategy.name}-s{config.seed}"
 
 
 def free_name(runs: Path, stem: str) -> str:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cosearch.compute import compute_device
 from cosearch.planning.plan import Plan
 from cosearch.record.events import EventWriter
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
-from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.on_policy import Training
 from cosearch.training.progress import Progress
 
 TRAINING_STAGES = ("search", "retrain")

@@ -1,17 +1,24 @@
-"""What a device name or file stands for: a table, or an accelerator design that answers as one."""
+"""What a device name or file stands for, a table or an accelerator design, and what a run's blocks cost on."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from accel_models.design import DESIGNS, AccelDesign, design_names, load_design
+from cosearch.config.run import Config
 from cosearch.cost.accel_table import AccelTable
 from cosearch.cost.accelerator import Accelerator
-from cosearch.space.derive import Limit, discretise
+from cosearch.cost.constraint import Constraint
+from cosearch.seeding import Streams
+from cosearch.space.derive import discretise
+from cosearch.space.space import SearchSpace
 from latency_tables.devices import find_table
 from latency_tables.errors import UnknownNameError
 from latency_tables.table import Table, load_table
+
+Hardware = Table | Accelerator  # of a run: a device's table, or an accelerator whose design is searched with the agent
 
 
 def table_or_design(device: str, path: str = "") -> Table | AccelDesign:
@@ -52,12 +59,35 @@ def table_to_predict(device: str, path: str = "") -> Table | AccelTable:
     return table
 
 
-def widen(accelerator: Accelerator, limits: list[Limit]) -> None:
-    """Make the first design for the network with the most work within the limits, and take it as the run's start.
+def make_hardware(found: Table | AccelDesign, space: SearchSpace, config: Config) -> Hardware:
+    """What blocks of the space cost on: the table as it is, or an accelerator that begins with the design's platform.
 
     Args:
-        accelerator: begun, so that some network keeps the limits.
-        limits: of its present design.
+        found: see :func:`table_or_design`.
+        space: the search space.
+        config: of the run: how designs are searched, and their seeds.
     """
-    accelerator.optimise(discretise(accelerator.space, accelerator.space.macs(), *limits), accelerator.options.evaluations)
+    if isinstance(found, Table):
+        return found
+    streams = Streams(config.seed)
+    return Accelerator(space, found, config.accel, lambda number: streams.derive("accel", number))
+
+
+def search_first_design(accelerator: Accelerator, constraints: Sequence[Constraint]) -> None:
+    """Make an accelerator ready: its first design, on which some network meets the constraints, is the run's start.
+
+    The smallest network's design comes first; then that of the network with the most work within the constraints.
+
+    Args:
+        accelerator: new.
+        constraints: on its costs.
+
+    Raises:
+        DesignError: no design holds the smallest network, or a fixed design exceeds its platform.
+        InfeasibleTargetError: no network meets the constraints on the smallest one's design.
+    """
+    space = accelerator.space
+    accelerator.begin({constraint.metric: constraint.bound for constraint in constraints})
+    largest = discretise(space, space.macs(), *(constraint.limit for constraint in constraints))
+    accelerator.optimise(largest, accelerator.options.evaluations)
     accelerator.keep_as_start()

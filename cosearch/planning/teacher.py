@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from cosearch.config.run import Config
 from cosearch.rl.onnx_teacher import OnnxNetwork
-from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network
+from cosearch.rl.teacher import Teacher, TeacherRecord, find_teacher, load_network
+from cosearch.space.space import SearchSpace
 from latency_tables.errors import ConfigError, ShapeError
 
 
@@ -18,7 +21,7 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
         ConfigError: it is damaged, plays another game, or its values mean something else than the run's.
     """
     distill = config.distill
-    teacher = find_teacher(distill.teacher, config.env.name, distill.gamma, distill.reward_std)
+    teacher = named_teacher(config)
     if teacher is None or not teacher.is_onnx:
         given = [f"distill.{key}" for key in ("gamma", "reward_std") if getattr(distill, key) is not None]
         if given:
@@ -45,12 +48,41 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
             "its rewards, e.g. distill.gamma=0.99 distill.reward_std=1 (rewards as they are), or distill.critic=0 "
             "to learn its actions alone"
         )
-    if distill.critic and abs(teacher.gamma - config.rl.discount) > 1e-9:
+    if distill.critic and teacher.gamma is not None and abs(teacher.gamma - config.rl.discount) > 1e-9:
         raise ConfigError(
             f"teacher {teacher.name!r} learned with gamma {teacher.gamma}, the run has rl.gamma {config.rl.discount}: "
             f"its values mean something else. Set rl.gamma={teacher.gamma}, or distill.critic=0 to learn its actions alone"
         )
     return config, teacher
+
+
+def named_teacher(config: Config) -> TeacherRecord | None:
+    """The teacher that a configuration names, with what the configuration says of an ONNX file's values; None for none.
+
+    Raises:
+        UnknownNameError: no such teacher.
+        ConfigError: it is damaged, or plays another game.
+    """
+    distill = config.distill
+    return find_teacher(distill.teacher, config.env.name, distill.gamma, distill.reward_std)
+
+
+def load_teacher(record: TeacherRecord | None, space: SearchSpace, device: torch.device, *, bf16: bool) -> Teacher | None:
+    """A teacher with its weights; None for None.
+
+    Args:
+        record: which one.
+        space: the search space of the task, whose observations and actions it has.
+        device: where it runs.
+        bf16: bfloat16 autocast.
+
+    Raises:
+        ConfigError: the weights are missing, damaged or of another network.
+        ShapeError: an ONNX file has other inputs or outputs than such an agent's.
+    """
+    if record is None:
+        return None
+    return Teacher(record, device=device, bf16=bf16, frame_shape=space.frame_shape, num_actions=space.num_actions)
 
 
 def check_fits(

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.durable import one_clear_error
@@ -29,7 +30,7 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, fixed_agents
-from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.on_policy import Training
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError, RunFolderError, UnknownNameError
@@ -95,18 +96,20 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
 
     Raises:
         RequestError: ``out`` is not a .json file.
+        ConfigError: an unknown key, a value out of its range, or ``compute=cuda`` where there is no GPU.
         UnknownNameError: no such network for these frames.
         RunFolderError: the run folder belongs to another request.
     """
     load_builtins()
     if out.suffix != ".json":
         raise RequestError(f"--out must be a .json file (the weights go beside it), got {out}")
+    config = teacher_config(request)
+    device = compute_device(config.compute)
     with one_clear_error(out.parent):  # now, not after hours of training
         out.parent.mkdir(parents=True, exist_ok=True)
     set_threads(request.threads)
     family, _ = split_name(request.env)
     request = replace(request, network=request.network or family.teacher.get("network", ""))
-    config = teacher_config(request)
     probe = make_env(request.env, EnvOptions(1, 0))
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
     probe.close()
@@ -118,7 +121,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     streams = Streams(request.seed)
     network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy)
     with run.lock():
-        training = _train(run, config, request, network, streams, progress)
+        training = _train(run, config, device, request, network, streams, progress)
     scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}
     provenance = {
         "command": command,
@@ -170,9 +173,15 @@ def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:
 
 
 def _train(
-    run: RunDir, config: Config, request: TeacherRequest, network: AgentNetwork, streams: Streams, progress: Progress
+    run: RunDir,
+    config: Config,
+    device: torch.device,
+    request: TeacherRequest,
+    network: AgentNetwork,
+    streams: Streams,
+    progress: Progress,
 ) -> Training:
-    subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=compute_device(config.compute))
+    subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=device)
     training = Training(config, subject, streams, None, total_steps=request.steps)
     held_out = None
     if request.test_envs:

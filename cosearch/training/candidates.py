@@ -14,17 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosearch.compute import compute_device
 from cosearch.config.run import Config, config_from_dict, config_to_dict
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
+from cosearch.planning.teacher import load_teacher, named_teacher
 from cosearch.rl.subject import NetworkSubject
-from cosearch.rl.teacher import Teacher, find_teacher
+from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams, derived_seed
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
-from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.on_policy import Training
 from cosearch.training.workers import Send
 
 
@@ -101,9 +103,9 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     """
     load_builtins()
     config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
-    architecture = make_space(config).architecture(job["choices"])
-    record = find_teacher(config.distill.teacher, config.env.name)
-    teacher = None if record is None else Teacher(record, device=compute_device(config.compute), bf16=config.rl.bf16)
+    space = make_space(config)
+    architecture = space.architecture(job["choices"])
+    teacher = load_teacher(named_teacher(config), space, compute_device(config.compute), bf16=config.rl.bf16)
     streams = candidate_streams(config.seed, job["index"])
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cosearch.compute import compute_device
 from cosearch.config.run import Config
 from cosearch.rl.envs import EnvOptions, VectorEnv, make_env
 from cosearch.rl.lanes import Lanes, lanes_for
@@ -183,10 +184,3 @@ class Training:
         """Release the environments and the threads."""
         self.env.close()
         self.lanes.close()
-
-
-def compute_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

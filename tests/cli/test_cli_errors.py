@@ -7,10 +7,13 @@ import numpy as np
 import old_run
 import pytest
 import torch
+import typer
 from pipeline_runs import TINY
 from test_tables_schema import make_file
 
+from cosearch.cli import compare_command  # noqa: F401  it adds its verb
 from cosearch.cli.app import main
+from cosearch.cli.commands import app
 from cosearch.config.run import resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
@@ -279,3 +282,26 @@ def test_a_control_that_is_none_is_refused_before_the_search(summary, part, here
 def test_a_sample_is_not_written_over(here, refused):
     assert main(["sample", "--out", "s"]) == 0
     assert "0000.json" in refused("sample", "--out", "s") and "exists already" in refused("sample", "--out", "s")
+
+
+CONFIGURED = {  # each command that takes configuration values, with the least that it needs besides
+    "search": ("search",),
+    "compare": ("compare",),
+    "teacher": ("teacher", "--env", "procgen:starpilot", "--out", "mine/teacher.json"),
+}
+
+
+def test_the_commands_that_take_configuration_values_are_known():
+    group = typer.main.get_command(app)
+    taking = {name for name, command in group.commands.items() if any(option.name == "overrides" for option in command.params)}
+    assert taking == set(CONFIGURED)
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize("verb", CONFIGURED)
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_made(verb, more, refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if verb == "teacher" and more:
+        more = ("rl.lr=1e-3",)  # it has no dry run
+    message = refused(*CONFIGURED[verb], "compute=cuda", *more)
+    assert "compute=cuda needs a GPU" in message and "compute=auto" in message and "compute=cpu" in message

@@ -67,7 +67,7 @@ def test_it_measures_every_block_once_and_finds_its_table_again(measured, tmp_pa
     assert {OpSpec.from_dict(op) for op in measured[0]["ops"]} == wanted
     assert len(measured[0]["networks"]) == local_table.NETWORKS
     plan = make_plan(first)
-    assert plan.table.device.name == "this" and plan.table.path == tmp_path / "tables" / plan.table.path.name
+    assert plan.hardware.device.name == "this" and plan.hardware.path == tmp_path / "tables" / plan.hardware.path.name
 
 
 def test_another_space_has_a_table_of_its_own(measured, tmp_path):

@@ -223,7 +223,7 @@ def test_the_derived_architecture_is_the_best_that_meets_the_target():
 def test_without_a_target_it_is_a_share_of_the_reference():
     for ratio in (0.2, 0.3):
         plan = plan_of("objective.latency_target_s=null", f"objective.latency_ratio={ratio}")
-        reference = plan.table.predict(impala_cnn((64, 64, 3), 15)).latency_s
+        reference = plan.hardware.predict(impala_cnn((64, 64, 3), 15)).latency_s
         assert plan.constraints[0].value == pytest.approx(ratio * reference)
 
 
@@ -242,10 +242,10 @@ def test_the_margin_is_kept_free():
 def test_an_energy_target_constrains_the_architecture():
     loose = plan_of("objective.latency_target_s=0.00035")
     free = most_likely_feasible(loose, slowest_first(loose))
-    energy_j = loose.table.predict(free.ops()).energy_j
+    energy_j = loose.hardware.predict(free.ops()).energy_j
     bound = plan_of("objective.latency_target_s=0.00035", f"objective.energy_target_j={0.8 * energy_j}")
     found = most_likely_feasible(bound, slowest_first(bound))
-    assert bound.table.predict(found.ops()).energy_j <= 0.8 * energy_j < energy_j and found.choices != free.choices
+    assert bound.hardware.predict(found.ops()).energy_j <= 0.8 * energy_j < energy_j and found.choices != free.choices
     assert meets_targets(bound, found) and not meets_targets(bound, free)
     with pytest.raises(InfeasibleTargetError, match="no architecture"):
         plan_of("objective.energy_target_j=1e-9")

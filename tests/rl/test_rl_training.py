@@ -11,6 +11,7 @@ import torch
 import cosearch.rl.env_families.gym
 import cosearch.rl.env_families.minatar
 import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
+from cosearch.compute import compute_device
 from cosearch.config.run import config_from_dict
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
@@ -25,7 +26,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import TOYS
-from cosearch.training.on_policy import Training, compute_device
+from cosearch.training.on_policy import Training
 from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table
 from latency_tables.errors import NonFiniteError

@@ -1,0 +1,79 @@
+"""What the agent must keep on its device: the fixed agents beside it, and the constraints that are made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cosearch.config.run import ObjectiveConfig
+from cosearch.cost.accel_cost import AccelCost
+from cosearch.cost.constraint import Constraint, Cost
+from cosearch.cost.table_cost import TableCost
+from cosearch.planning.hardware import Hardware
+from cosearch.record.run_record import ReferenceRecord
+from cosearch.space.derive import discretise
+from cosearch.space.ends import observations_of
+from cosearch.space.network import reference_agents
+from cosearch.space.space import SearchSpace
+from latency_tables.table import Table
+
+LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
+
+
+def references_on(hardware: Hardware, space: SearchSpace) -> dict[str, ReferenceRecord]:
+    """What each fixed agent of the task is predicted to take, by name; on an accelerator a design is searched for each.
+
+    Args:
+        hardware: of the run.
+        space: gives observations and actions.
+
+    Raises:
+        MissingOpError: the table lacks a block of an agent.
+        DesignError: no design holds an agent.
+    """
+    references = {}
+    for number, (name, ops) in enumerate(reference_agents(space.frame_shape, space.num_actions).items()):
+        prediction = hardware.predict(ops) if isinstance(hardware, Table) else hardware.reference(ops, number)
+        references[name] = ReferenceRecord(
+            latency_predicted_s=prediction.latency_s, params=sum(op.params for op in ops), macs=sum(op.macs for op in ops)
+        )
+    return references
+
+
+def make_constraints(
+    objective: ObjectiveConfig, hardware: Hardware, space: SearchSpace, reference: ReferenceRecord
+) -> tuple[Constraint, ...]:
+    """The constraints of a run, the latency's first.
+
+    Args:
+        objective: the targets that are asked for.
+        hardware: what blocks cost on.
+        space: the search space.
+        reference: the fixed agent that a latency target is a share of where none is given in seconds.
+
+    Raises:
+        MissingOpError: the table lacks a block of the space.
+        RequestError: the device has no energies, or a target is out of range.
+    """
+
+    def cost(metric: str) -> Cost:
+        return TableCost(space, hardware, metric) if isinstance(hardware, Table) else AccelCost(hardware, metric)
+
+    ratio = objective.latency_ratio
+    if ratio is None:
+        ratio = LATENCY_RATIOS[observations_of(space.frame_shape)]
+    latency_s = objective.latency_target_s
+    if latency_s is None:
+        latency_s = ratio * reference.latency_predicted_s
+    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin)]
+    if objective.energy_target_j is not None:
+        constraints.append(Constraint(cost("energy_j"), objective.energy_target_j, objective.margin))
+    return tuple(constraints)
+
+
+def check_reachable(space: SearchSpace, constraints: Sequence[Constraint]) -> None:
+    """Raise unless some architecture meets all constraints.
+
+    Raises:
+        InfeasibleTargetError: none does; names the cheapest.
+    """
+    discretise(space, [[0.0] * len(point.candidates) for point in space.points], *(bound.limit for bound in constraints))

@@ -1,0 +1,90 @@
+"""What a configuration's names stand for: strategy, teacher, space and the device's hardware, before anything is searched."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_models.design import AccelDesign
+from cosearch.compute import compute_device
+from cosearch.config.run import Config
+from cosearch.planning.budget import candidate_shares
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.control import control_of
+from cosearch.planning.hardware import table_or_design
+from cosearch.planning.space import make_space
+from cosearch.planning.teacher import check_fits, teacher_of
+from cosearch.planning.unused import refuse_ignored, refuse_unused
+from cosearch.rl.envs import split_name
+from cosearch.rl.teacher import TeacherRecord
+from cosearch.space.space import SearchSpace
+from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from latency_tables.errors import ConfigError
+from latency_tables.table import Table
+
+
+@dataclass(frozen=True)
+class Request:
+    """A configuration with what its names stand for.
+
+    Attributes:
+        config: the configuration, with absolute paths and with the teacher's discount where it had none.
+        strategy: the search method's record.
+        teacher: record of the teacher; None without one.
+        hardware: the device's table, or the design of an accelerator.
+        space: the search space of the task.
+    """
+
+    config: Config
+    strategy: StrategyInfo
+    teacher: TeacherRecord | None
+    hardware: Table | AccelDesign
+    space: SearchSpace
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """``(height, width, channels)`` of images, or ``(features,)`` of vectors."""
+        return self.space.frame_shape
+
+
+def resolve_request(config: Config) -> Request:
+    """Find what the names stand for, and refuse what does not go together. No design is searched.
+
+    Raises:
+        UnknownNameError: a name stands for nothing.
+        ConfigError: values that contradict each other, have no effect, or need what this machine does not have.
+        ShapeError: a teacher of other observations or actions.
+        TableError: the table's file is not valid.
+        DesignError: nor is the design's.
+        RunFolderError: ``control`` names no finished run.
+    """
+    load_builtins()
+    config = with_absolute_paths(config)
+    strategy = STRATEGIES.get(config.strategy.name)
+    refuse_unused(config, strategy)
+    refuse_ignored(config)
+    compute_device(config.compute)
+    split_name(config.env.name)
+    hardware = table_or_design(config.device, config.table)
+    config, teacher = teacher_of(config)
+    paths = strategy.paths(config.strategy)
+    if config.env.num_envs % paths:
+        raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({paths})")
+    if strategy.kind == "proposal":
+        candidate_shares(config)
+    control_of(config)
+    space = make_space(config)
+    check_fits(teacher, space.frame_shape, space.num_actions, space.policy)
+    if config.rl.algorithm == "dqn" and space.policy != "categorical":
+        raise ConfigError(f"rl.algorithm=dqn chooses discrete actions, {config.env.name} has action vectors: use ppo or a2c")
+    return Request(config, strategy, teacher, hardware, space)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration with the paths it names made absolute, so that a run can be resumed from any folder."""
+    teacher = config.distill.teacher
+    if teacher.endswith((".json", ".onnx")):
+        teacher = str(Path(teacher).resolve())
+    table, control = (str(Path(path).resolve()) if path else "" for path in (config.table, config.control))
+    return dataclasses.replace(config, table=table, control=control, distill=dataclasses.replace(config.distill, teacher=teacher))
