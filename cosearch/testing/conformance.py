@@ -174,7 +174,7 @@ def check_space(
 
 
 def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor) -> None:
-    """The derived network's output is the supernet's along the same path, exactly.
+    """The derived network's output is the supernet's along the same path, exactly; with gradients for other candidates too.
 
     Args:
         supernet: shared weights.
@@ -188,8 +188,14 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
     require(list(network.ops) == architecture.ops(), "the network's list of operations is not the architecture's")
     with torch.no_grad():
         mine, theirs = network(frames), supernet(frames, Path(tuple((c,) for c in architecture.choices)))
-    for a, b in zip(mine, theirs):
-        require(torch.equal(a, b), f"{architecture.choices}: derived and shared differ by {float((a - b).abs().max())}")
+    sizes = [len(point.candidates) for point in architecture.space.points]
+    active = tuple((c, (c + 1) % size) if size > 1 else (c,) for c, size in zip(architecture.choices, sizes))
+    weights = tuple(torch.rand(len(indices), generator=seeded(5), requires_grad=True) for indices in active)
+    with torch.enable_grad():
+        gated = [output.detach() for output in supernet(frames, Path(active, weights))]
+    for kind, same in (("shared", theirs), ("gated", gated)):
+        for a, b in zip(mine, same, strict=True):
+            require(torch.equal(a, b), f"{architecture.choices}: derived and {kind} differ by {float((a - b).abs().max())}")
     outputs = architecture.space.num_actions * (2 if architecture.space.policy == "gaussian" else 1)
     require(
         mine[0].shape == (len(frames), outputs) and mine[1].shape == (len(frames),),
