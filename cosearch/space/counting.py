@@ -1,0 +1,240 @@
+"""How many architectures of a space meet the limits, and how many different networks they are. Both counts are exact.
+
+Feasible architectures: dynamic programming over the sums of costs (the counting form of the multiple-choice knapsack in
+``derive``). Costs become whole multiples of 2^-50 of the target, so equal sums merge, and the rounding of a sum stays far
+below the 1e-12 that ``within`` allows.
+
+Different networks: in a chain an identity leaves no trace, so many choices build one network (skip, conv and conv, skip).
+A network is a word of blocks. The points are an automaton that reads it: from position i a candidate's block leads to i + 1,
+an identity leads there without a block. Its subset construction reads each word once, and the same dynamic programming counts
+words instead of choices.
+Spaces with branches are enumerated instead while at most ``MAX_ENUMERATED`` architectures are feasible.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosearch.space.derive import Limit, within
+from cosearch.space.groups import kept_sets
+from cosearch.space.space import SearchSpace
+from latency_tables.opspec import OpSpec
+
+MAX_ENUMERATED = 20_000
+MAX_SUMS = 4_000_000  # different sums held at once: about 100 MB
+TARGET_UNITS = 1 << 50  # of each limit's target
+FEW_NETWORKS = 500  # below this a comparison of searches can hardly tell them apart
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much there is to find.
+
+    Attributes:
+        size: architectures of the space.
+        feasible: those that meet every limit; None where the costs have more than ``MAX_SUMS`` different sums.
+        distinct: different networks among the feasible ones; None where a space with branches has too many to enumerate, where
+            one block has different costs at different points (an accelerator), or where there are too many sums.
+    """
+
+    size: int
+    feasible: int | None
+    distinct: int | None
+
+    @property
+    def few(self) -> bool:
+        """Whether there are so few different networks that comparing searches on them tells little."""
+        return self.distinct is not None and self.distinct < FEW_NETWORKS
+
+
+def count_networks(space: SearchSpace, limits: Sequence[Limit] = ()) -> Counts:
+    """Count the architectures and the different networks of a space that meet every limit.
+
+    Args:
+        space: the search space.
+        limits: bounds that hold together; none for no bound.
+    """
+    binding = [limit for limit in limits if not limit.meets([int(np.argmax(row)) for row in limit.costs])]
+    units, bounds = _whole_costs(space, binding)
+    try:
+        feasible = _count_choices([_options(space, unit, units) for unit in space.units], bounds)
+    except _TooManySumsError:
+        return Counts(space.size, None, None)
+    if _is_row(space):
+        try:
+            distinct = _count_words(space, units, bounds)
+        except _TooManySumsError:
+            distinct = None
+    elif feasible <= MAX_ENUMERATED:
+        distinct = _enumerate(space, limits, feasible)
+    else:
+        distinct = None
+    return Counts(space.size, feasible, distinct)
+
+
+class _TooManySumsError(Exception):
+    """The dynamic programming would hold more than ``MAX_SUMS`` sums."""
+
+
+Costs = list[list[np.ndarray]]  # for each point and candidate ``[limits]``, int64
+
+
+def _whole_costs(space: SearchSpace, limits: Sequence[Limit]) -> tuple[Costs, np.ndarray]:
+    """Costs in units of each limit, and what each limit leaves for the points, ``[limits]``."""
+    far = 4 * TARGET_UNITS  # nothing that costs four targets is feasible, however much it costs
+
+    def whole(cost: float, limit: Limit) -> int:
+        return round(min(cost / limit.target * TARGET_UNITS, far))
+
+    costs = [
+        [np.array([whole(limit.costs[p][c], limit) for limit in limits], dtype=np.int64) for c in range(len(point.candidates))]
+        for p, point in enumerate(space.points)
+    ]
+    # within() allows 1e-12 of the target; the rounding of all costs together is below 1e-13 of it
+    slack = round(TARGET_UNITS * 1e-12)
+    bounds = np.array([TARGET_UNITS + slack - whole(limit.base, limit) for limit in limits], dtype=np.int64)
+    return costs, bounds
+
+
+def _options(space: SearchSpace, unit: Sequence[int], costs: Costs) -> np.ndarray:
+    """Costs of every legal choice of a unit of points, ``[options, limits]``."""
+    group = next((group for group in space.groups if group.points == tuple(unit)), None)
+    if group is None:
+        (point,) = unit
+        return np.stack(costs[point])
+    rows = []
+    for kept in kept_sets(group):
+        choices = [
+            [c for c in range(len(costs[p])) if (c == space.zeros[p]) != (p in kept)] for p in group.points
+        ]  # a kept point has any candidate but its zero, every other one its zero
+        rows += [sum(costs[p][c] for p, c in zip(group.points, chosen)) for chosen in itertools.product(*choices)]
+    return np.stack(rows)
+
+
+def _merged(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Equal rows of ``sums [n, limits]`` as one, their ``counts [n]`` added."""
+    if not sums.shape[1]:
+        return sums[:1], counts.sum(keepdims=True)[: len(sums)]
+    different, place = np.unique(sums, axis=0, return_inverse=True)
+    total = np.zeros(len(different), dtype=object)  # whole numbers of Python: a space may be larger than 2^63
+    np.add.at(total, place.ravel(), counts)
+    if len(different) > MAX_SUMS:
+        raise _TooManySumsError
+    return different, total
+
+
+def _count_choices(options: Sequence[np.ndarray], bounds: np.ndarray) -> int:
+    """In how many ways one option of each ``[options, limits]`` keeps their sum within ``bounds [limits]``."""
+    least = [np.min(rows, axis=0) for rows in options]
+    rest = sum(least, start=np.zeros_like(bounds))
+    sums, counts = np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=object)
+    for rows, cheapest in zip(options, least):
+        rest = rest - cheapest
+        kinds, how_many = _merged(rows, np.ones(len(rows), dtype=object))
+        if len(sums) * len(kinds) > 8 * MAX_SUMS:
+            raise _TooManySumsError
+        every = (sums[:, None] + kinds[None]).reshape(len(sums) * len(kinds), len(bounds))
+        times = (counts[:, None] * how_many[None]).ravel()
+        fits = (every + rest <= bounds).all(1)
+        sums, counts = _merged(every[fits], times[fits])
+    return int(counts.sum())
+
+
+def _is_row(space: SearchSpace) -> bool:
+    """Whether the points form a chain: each node one point's, reading the one before it."""
+    return not space.groups and all(
+        node.point == place and node.inputs == (place,) for place, node in enumerate(space.body)
+    )  # the stem is 0
+
+
+def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray) -> int | None:
+    """Different words of blocks within the bounds; None where one block has different costs at different points."""
+    count = len(space.points)
+    cost_of: dict[OpSpec, np.ndarray] = {}
+    for point, rows in zip(space.points, costs):
+        for spec, row in zip(point.specs, rows):
+            if spec is not None and np.abs(cost_of.setdefault(spec, row) - row).max(initial=0) > 1:
+                return None
+    identity = [None in point.specs for point in space.points]
+    least = [np.min(rows, axis=0) for rows in costs]
+    rest = [sum(least[place:], start=np.zeros_like(bounds)) for place in range(count + 1)]
+
+    def closure(places: set[int]) -> frozenset[int]:
+        reached = set(places)
+        for place in sorted(places):
+            end = place
+            while end < count and identity[end]:
+                end += 1
+                reached.add(end)
+        return frozenset(reached)
+
+    start = (np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=object))
+    states: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {closure({0}): start}
+    words = 0
+    while states:  # words of one more block in each round
+        words += sum(int(counts.sum()) for places, (_, counts) in states.items() if count in places)
+        following: dict[frozenset[int], list[tuple[np.ndarray, np.ndarray]]] = {}
+        for places, (sums, counts) in states.items():
+            readable = {spec for place in places if place < count for spec in space.points[place].specs if spec is not None}
+            for spec in readable:
+                ends = {place + 1 for place in places if place < count and spec in space.points[place].specs}
+                reached = closure(ends)
+                longer = sums + cost_of[spec]
+                cheapest = np.min([rest[place] for place in reached], axis=0)
+                fits = (longer + cheapest <= bounds).all(1)
+                if fits.any():
+                    following.setdefault(reached, []).append((longer[fits], counts[fits]))
+        states = {
+            places: _merged(np.concatenate([sums for sums, _ in parts]), np.concatenate([counts for _, counts in parts]))
+            for places, parts in following.items()
+        }
+    return words
+
+
+def _enumerate(space: SearchSpace, limits: Sequence[Limit], feasible: int) -> int:
+    networks = {(tuple(found.ops()), found.wiring()) for found in map(space.architecture, _feasible(space, limits))}
+    assert len(networks) <= feasible
+    return len(networks)
+
+
+def _feasible(space: SearchSpace, limits: Sequence[Limit]) -> Iterator[list[int]]:
+    """Choices of every feasible architecture, point by point, cut where nothing that follows fits."""
+    choices: list[list[tuple[tuple[int, int], ...]]] = []
+    for unit in space.units:
+        group = next((group for group in space.groups if group.points == tuple(unit)), None)
+        if group is None:
+            choices.append([((unit[0], c),) for c in range(len(space.points[unit[0]].candidates))])
+        else:
+            choices.append(
+                [
+                    tuple(zip(group.points, chosen))
+                    for kept in kept_sets(group)
+                    for chosen in itertools.product(
+                        *(
+                            [c for c in range(len(space.points[p].candidates)) if (c == space.zeros[p]) != (p in kept)]
+                            for p in group.points
+                        )
+                    )
+                ]
+            )
+
+    def cost(option: tuple[tuple[int, int], ...], limit: Limit) -> float:
+        return sum(limit.costs[p][c] for p, c in option)
+
+    least = [[min(cost(option, limit) for option in options) for limit in limits] for options in choices]
+    rests = [[sum(row[i] for row in least[depth:]) for i in range(len(limits))] for depth in range(len(least) + 1)]
+
+    def descend(depth: int, chosen: dict[int, int], spent: list[float]) -> Iterator[list[int]]:
+        if depth == len(choices):
+            yield [chosen[p] for p in range(len(space.points))]
+            return
+        for option in choices[depth]:
+            total = [part + cost(option, limit) for part, limit in zip(spent, limits)]
+            if all(within(part + rest, limit.target) for part, rest, limit in zip(total, rests[depth + 1], limits)):
+                yield from descend(depth + 1, {**chosen, **dict(option)}, total)
+
+    yield from descend(0, {}, [limit.base for limit in limits])
