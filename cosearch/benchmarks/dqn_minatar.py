@@ -20,7 +20,8 @@ import torch
 
 from cosearch.config.run import resolve
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.unused import refuse_ignored
+from cosearch.planning.request import resolve_request
+from cosearch.planning.unused import check_options
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
@@ -66,10 +67,10 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
             *overrides,
         ]
     )
-    refuse_ignored(config)
     set_threads(config.threads)
     streams = Streams(config.seed)
     probe = make_env(config.env.name, EnvOptions(1, 0))
+    check_options(resolve_request(config))
     ops = network_of(probe.frame_shape, probe.num_actions)
     network = as_trained(AgentNetwork(ops, streams.torch("weights")), config, streams)
     subject = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=torch.device("cpu"))

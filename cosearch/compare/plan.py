@@ -1,13 +1,13 @@
 """Which runs a comparison has: strategies, or labelled variants of them, x seeds x tasks, each with its whole configuration.
 
 Random search is always among them: it is every other run's control. A word of the command line is for all runs, or for those of
-one label; a key of the section ``strategy`` goes to the strategies that use it.
+one label; a word for all goes to the runs in which it has an effect.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from cosearch.planning.budget import run_steps
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.hardware import table_or_design
 from cosearch.planning.plan import make_plan
-from cosearch.planning.request import with_absolute_paths
+from cosearch.planning.request import resolve_request, with_absolute_paths
 from cosearch.planning.task import resolve_task
+from cosearch.planning.unused import unused
 from cosearch.strategies.base import STRATEGIES
 from latency_tables.errors import ConfigError, UnknownNameError
 from latency_tables.table import Table
@@ -64,8 +65,8 @@ def planned_runs(
         strategies: names, or LABEL=NAME for a variant that has words of its own; random search is added where it is missing.
         seeds, envs: of the runs: every strategy has each of them.
         preset, file: see ``cosearch.config.run.resolve``.
-        words: KEY=VALUE for all runs, or STRATEGY:KEY=VALUE (LABEL:KEY=VALUE) for those of one. A key of the section
-            ``strategy`` is given to the strategies that use it.
+        words: KEY=VALUE for all runs, or STRATEGY:KEY=VALUE (LABEL:KEY=VALUE) for those of one. A word for all is given to the
+            runs in which it has an effect.
         options: see ``cosearch.config.run.resolve``.
 
     Returns:
@@ -77,18 +78,23 @@ def planned_runs(
     """
     load_builtins()
     names = _labels(strategies)
-    chosen = {name: _words_of(name, names, words) for name in names}
-    _refuse_unused(words, chosen)
+    chosen: dict[str, list[str]] = {}
     runs = []
     for name, strategy in names.items():
         for env in dict.fromkeys(envs):
+            asked = {**(options or {}), "strategy.name": strategy, "env.name": env}
+            given = _words_of(name, names, words)
+            request = resolve_request(resolve_task(preset=preset, file=file, overrides=given, options=asked))
+            given = _without(given, unused(request), words)
+            chosen[name] = [*chosen.get(name, ()), *given]
             for seed in dict.fromkeys(seeds):
                 control = "" if name == CONTROL else str(folder / _run_name(env, CONTROL, seed, envs))
-                asked = {**(options or {}), "strategy.name": strategy, "env.name": env, "seed": seed, "control": control}
-                config = with_absolute_paths(resolve_task(preset=preset, file=file, overrides=chosen[name], options=asked))
+                asked |= {"seed": seed, "control": control}
+                config = with_absolute_paths(resolve_task(preset=preset, file=file, overrides=given, options=asked))
                 config = replace(config, threads=config.threads or 1)
                 own = tuple(word.partition(":")[2].partition("=")[0] for word in words if _owner(word, names) == name)
                 runs.append(PlannedRun(_run_name(env, name, seed, envs), env, name, seed, config, own))
+    _refuse_unused(words, chosen)
     steps = {run.name: run_steps(run.config) for run in runs}
     if len(set(steps.values())) > 1:
         raise ConfigError(
@@ -148,6 +154,11 @@ def _words_of(name: str, names: Mapping[str, str], words: Sequence[str]) -> list
         if section != "strategy" or _uses(info, key):
             found.append(word)
     return found
+
+
+def _without(given: Sequence[str], ignored: Collection[str], words: Sequence[str]) -> list[str]:
+    """The words of a run without those for all runs (``words``) whose key is ignored; its own stay, to be refused."""
+    return [word for word in given if word not in words or word.partition("=")[0] not in ignored]
 
 
 def _uses(info: Any, key: str) -> bool:

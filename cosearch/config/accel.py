@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import STRICT, Evaluations, Positive
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Evaluations, Positive
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class AccelConfig:
     """The accelerator that is searched together with the agent; used where the device is an accelerator platform.
 

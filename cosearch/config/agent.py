@@ -7,26 +7,26 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import STRICT, Fraction, NonNegative, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Fraction, NonNegative, Positive, PositiveFloat
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class RlConfig:
     """The reinforcement-learning update.
 
     Attributes:
         algorithm: ``ppo``, ``a2c``, or ``dqn``: off-policy, with the options of the section ``dqn``; of this section only
-            ``rollout_steps``, ``max_grad_norm`` and ``bf16`` hold for it, another one that is set is refused.
+            ``rollout_steps``, ``max_grad_norm`` and ``bf16`` hold for it.
         rollout_steps: steps of each environment in one rollout; with ``dqn`` those between two lines of the log.
         epochs, minibatch: see ``LearnerOptions``.
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
-        lr: Adam learning rate of the weights at the start of a stage; it falls linearly to ``lr_end_fraction`` of that.
+        lr: Adam learning rate of the weights. A search keeps it; retraining lowers it linearly to ``lr_end_fraction`` of it.
         lr_end_fraction: 0..1.
-        lr_hold_fraction: share of the stage before it begins to fall, 0..1.
+        lr_hold_fraction: share of the retraining before it begins to fall, 0..1.
         gamma: discount; null: the teacher's, 0.999 without a teacher whose discount is known (``discount``).
         lam: GAE trace decay.
-        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: the discount. Refused beside a
-            teacher whose divisor is taken over.
+        reward_gamma: discount of the returns whose standard deviation divides the rewards; null: the discount. Without effect
+            beside a teacher whose divisor is taken over.
         clip, value_clip, value_weight, entropy_weight, max_grad_norm: see ``LearnerOptions``.
         bf16: bfloat16 autocast of the networks.
     """
@@ -55,9 +55,9 @@ class RlConfig:
         return 0.999 if self.gamma is None else self.gamma
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class DqnConfig:
-    """Off-policy learning, used with ``rl.algorithm=dqn``; setting an option with another algorithm is refused.
+    """Off-policy learning, used with ``rl.algorithm=dqn``.
 
     Attributes:
         replay: frames that the replay memory holds; a frame of 64 x 64 x 3 takes 12 kB, of memory and of each checkpoint.
@@ -74,7 +74,7 @@ class DqnConfig:
         target_interval: optimiser steps between two copies to the target network.
         epsilon_start, epsilon_end, epsilon_fraction: probability of a random action: linear over that share of a stage.
         epsilon_inherited: its start where a stage goes on with weights that have learned already.
-        reward_clip: rewards are held within plus and minus this; null: taken as they are.
+        reward_clip: clip rewards to plus or minus this; null: no clipping.
         temperature: of softmax(Q / temperature), which the teacher's policy is distilled into; in units of clipped reward.
     """
 
@@ -101,7 +101,7 @@ class DqnConfig:
     temperature: PositiveFloat = 0.1
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class DistillConfig:
     """Distillation from the teacher (A2D).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Preset:
 
     name: str
     description: str
-    values: dict[str, Any] = field(hash=False)
+    values: dict[str, dict[str, object]] = field(hash=False)
 
 
 PRESETS: dict[str, Preset] = {

@@ -13,20 +13,21 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from cosearch.config.accel import AccelConfig
 from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
 from cosearch.config.presets import PRESETS
-from cosearch.config.ranges import STRICT, NonNegative, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, NonNegative, Positive, PositiveFloat
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class EnvConfig:
     """The task.
 
@@ -41,9 +42,9 @@ class EnvConfig:
     train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class ObjectiveConfig:
-    """What the device must hold.
+    """Latency and energy targets.
 
     Attributes:
         latency_target_s: upper bound, seconds; null: ``latency_ratio`` of the reference agent on the same device.
@@ -51,7 +52,7 @@ class ObjectiveConfig:
             all of the 64-64 MLP for vectors (which is bound by the number of its kernels on most boards).
         energy_target_j: upper bound, joules an inference; null: none.
         margin: fraction of each bound that is kept free, 0..1.
-        dual_lr, quadratic: step of the dual variable and weight of the quadratic term.
+        dual_lr, quadratic: step of the dual variable and weight of the quadratic term, of the targets that are penalties.
     """
 
     latency_target_s: PositiveFloat | None = None
@@ -62,13 +63,13 @@ class ObjectiveConfig:
     quadratic: NonNegative = 1.0
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class BudgetConfig:
     """How long each stage runs.
 
     Attributes:
         search_steps, retrain_steps: environment steps of the two stages; 0 retrain steps keep the searched weights.
-        retrain_init: ``inherit`` the searched weights, or start from ``scratch``.
+        retrain_init: ``inherit`` the searched weights, or start from ``scratch``, which needs retrain steps.
         eval_episodes: episodes of the final evaluation on test levels.
         parity_frames: observations of the export gate.
         checkpoint_interval_s: seconds of training between checkpoints; each stage's end is always one.
@@ -86,7 +87,7 @@ class BudgetConfig:
     clip_frames: Annotated[int, Field(ge=0, le=2000)] = 120
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class Config:
     """A whole run.
 
@@ -97,6 +98,7 @@ class Config:
         threads: CPU threads of the networks; 0: all cores.
         compute: where to train: ``cpu``, ``cuda`` or ``auto``.
         control: path of a finished random-search run to show beside the result; empty: none.
+        said: keys that the request named itself, in its file, words or options; no value of the run: not compared, not written.
     """
 
     device: str = "jetson"
@@ -114,17 +116,18 @@ class Config:
     objective: ObjectiveConfig = ObjectiveConfig()
     budget: BudgetConfig = BudgetConfig()
     accel: AccelConfig = AccelConfig()
+    said: Annotated[frozenset[str], Field(exclude=True)] = dataclasses.field(default=frozenset(), compare=False, repr=False)
 
 
 _ADAPTER = TypeAdapter(Config)
 
 
-def config_to_dict(config: Config) -> dict[str, Any]:
+def config_to_dict(config: Config) -> dict[str, object]:
     """Plain JSON values; :func:`config_from_dict` reads them back to an equal object."""
     return json.loads(_ADAPTER.dump_json(config))
 
 
-def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -> Config:
+def config_from_dict(values: Mapping[str, object], source: str = "configuration") -> Config:
     """Check nested values and make the configuration.
 
     Args:
@@ -135,31 +138,39 @@ def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -
         ConfigError: lists every fault, with the nearest key for an unknown one.
     """
     try:
-        return _ADAPTER.validate_python(dict(values))
+        config = _ADAPTER.validate_python({key: value for key, value in values.items() if key != "said"})
+        lines = []
     except ValidationError as error:
         lines = [_fault(item) for item in error.errors()]
+    if "said" in values:
+        lines.append("said: unknown key")
+    if lines:
         raise ConfigError(
             f"{source}: {len(lines)} fault{'s' * (len(lines) > 1)}\n"
             + "\n".join(f"  {line}" for line in lines)
             + "\n`cosearch search --dry-run` prints all keys with their values"
-        ) from error
+        )
+    return config
 
 
-def _fault(item: Any) -> str:
+def _fault(item: ErrorDetails) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "unexpected_keyword_argument":
-        near = difflib.get_close_matches(path, _known_keys(), n=1, cutoff=0.4)
+        near = difflib.get_close_matches(path, config_defaults(), n=1, cutoff=0.4)
         return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"{path}: {item['msg']}, got {item['input']!r}"
 
 
-def _known_keys(section: type = Config, prefix: str = "") -> list[str]:
-    keys = []
-    for field in dataclasses.fields(section):
-        default = getattr(section(), field.name)
-        key = prefix + field.name
-        keys += _known_keys(type(default), f"{key}.") if dataclasses.is_dataclass(default) else [key]
-    return keys
+def config_defaults() -> dict[str, object]:
+    """Default of every key that can be set, by its dotted name, in the order of the sections."""
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(Config):
+        value = getattr(Config(), field.name)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{own.name}": getattr(value, own.name) for own in dataclasses.fields(value)}
+        elif field.name != "said":
+            found[field.name] = value
+    return found
 
 
 def resolve(
@@ -167,8 +178,8 @@ def resolve(
     preset: str = "quick",
     file: Path | None = None,
     overrides: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-    base: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
+    base: Mapping[str, object] | None = None,
 ) -> Config:
     """Defaults, then base, preset, file, ``key=value`` words, and command-line options.
 
@@ -179,6 +190,9 @@ def resolve(
         options: dotted key -> value; None values are passed over.
         base: dotted key -> value, what suits the task better than the defaults.
 
+    Returns:
+        The configuration; file, words and options are what it has in ``said``.
+
     Raises:
         ConfigError: any fault of any layer.
     """
@@ -187,7 +201,7 @@ def resolve(
         raise ConfigError(
             f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}." + (f" Did you mean {near[0]!r}?" if near else "")
         )
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if file is not None:
         try:
             _merge(values, tomllib.loads(Path(file).read_text(encoding="utf-8")))
@@ -205,35 +219,45 @@ def resolve(
     for key, value in (options or {}).items():
         if value is not None:
             _put(values, key, value)
-    below: dict[str, Any] = {}
+    below: dict[str, object] = {}
     for key, value in (base or {}).items():
         _put(below, key, value)
     _merge(below, _below(PRESETS[preset].values, values))
-    return config_from_dict(below, "configuration")
+    said = frozenset(key for key in config_defaults() if _holds(values, key))
+    return dataclasses.replace(config_from_dict(below, "configuration"), said=said)
 
 
-def _below(preset: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def _holds(values: Mapping[str, object], key: str) -> bool:
+    """Whether nested values have a dotted key."""
+    first, _, rest = key.partition(".")
+    inner = values.get(first)
+    return first in values and (not rest or (isinstance(inner, Mapping) and _holds(inner, rest)))
+
+
+def _below(preset: Mapping[str, Mapping[str, object]], asked: Mapping[str, object]) -> dict[str, object]:
     """The preset's values under what was asked for; those of the strategy that it names are left out beside another one."""
     named, section = preset.get("strategy", {}).get("name"), asked.get("strategy", {})
     other = named is not None and isinstance(section, Mapping) and section.get("name", named) != named
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     _merge(values, {key: value for key, value in preset.items() if not (other and key == "strategy")})
     _merge(values, asked)
     return values
 
 
-def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+def _merge(into: dict[str, object], more: Mapping[str, object]) -> None:
     for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+        inner = into.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, dict):
+            _merge(inner, value)
         else:
             into[key] = copy.deepcopy(dict(value)) if isinstance(value, Mapping) else value
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def _put(values: dict[str, object], key: str, value: object) -> None:
     *sections, last = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {section!r} is a value, not a section")
+        values = inner
     values[last] = value

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import STRICT, Fraction, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Fraction, Positive, PositiveFloat
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class SpaceConfig:
     """The search space.
 
@@ -21,10 +21,10 @@ class SpaceConfig:
     """
 
     name: str = "auto"
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    values: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class StrategyConfig:
     """The search method.
 
@@ -58,4 +58,4 @@ class StrategyConfig:
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    values: dict[str, object] = dataclasses.field(default_factory=dict)

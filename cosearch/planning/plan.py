@@ -18,6 +18,7 @@ from cosearch.planning.constraints import check_reachable, make_constraints, ref
 from cosearch.planning.hardware import Hardware, make_hardware, search_first_design
 from cosearch.planning.request import resolve_request
 from cosearch.planning.teacher import load_teacher
+from cosearch.planning.unused import check_options
 from cosearch.record.json_record import from_json
 from cosearch.record.run_record import (
     CertificateRecord,
@@ -127,9 +128,10 @@ def make_plan(config: Config) -> Plan:
 
     Raises:
         RequestError: anything that the run would trip over later: unknown names, a table without a block of the space, a
-            teacher of another game, a target that no architecture meets, a GPU that is not there.
+            teacher of another game, a target that no architecture meets, a GPU that is not there, an option without effect.
     """
     request = resolve_request(config)
+    check_options(request)
     space = request.space
     hardware = make_hardware(request.hardware, space, request.config)
     references = references_on(hardware, space)

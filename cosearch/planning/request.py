@@ -15,7 +15,6 @@ from cosearch.planning.control import control_of
 from cosearch.planning.hardware import table_or_design
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of
-from cosearch.planning.unused import refuse_ignored, refuse_unused
 from cosearch.rl.envs import split_name
 from cosearch.rl.teacher import TeacherRecord
 from cosearch.space.space import SearchSpace
@@ -49,11 +48,11 @@ class Request:
 
 
 def resolve_request(config: Config) -> Request:
-    """Find what the names stand for, and refuse what does not go together. No design is searched.
+    """Find what the names stand for, and refuse what does not go together. No design is searched; see also ``check_options``.
 
     Raises:
         UnknownNameError: a name stands for nothing.
-        ConfigError: values that contradict each other, have no effect, or need what this machine does not have.
+        ConfigError: values that contradict each other, or need what this machine does not have.
         ShapeError: a teacher of other observations or actions.
         TableError: the table's file is not valid.
         DesignError: nor is the design's.
@@ -62,8 +61,7 @@ def resolve_request(config: Config) -> Request:
     load_builtins()
     config = with_absolute_paths(config)
     strategy = STRATEGIES.get(config.strategy.name)
-    refuse_unused(config, strategy)
-    refuse_ignored(config)
+    strategy.options(config.strategy)  # raises where an option of the strategy's own is wrong
     compute_device(config.compute)
     split_name(config.env.name)
     hardware = table_or_design(config.device, config.table)

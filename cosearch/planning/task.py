@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.unused import SHARED
 from cosearch.rl.envs import split_name
 
 
 def resolve_task(
-    *, preset: str = "quick", file: Path | None = None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None
+    *, preset: str = "quick", file: Path | None = None, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None
 ) -> Config:
     """Defaults, then the family's values, then preset, file, words and options as :func:`cosearch.config.run.resolve` has them.
 
@@ -25,8 +23,6 @@ def resolve_task(
         UnknownNameError: no such environment.
     """
     load_builtins()
-    said = {"preset": preset, "file": file, "overrides": overrides, "options": options}
-    plain = resolve(**said)
+    plain = resolve(preset=preset, file=file, overrides=overrides, options=options)
     family, _ = split_name(plain.env.name)
-    ignored = [key for key in family.run if plain.rl.algorithm == "dqn" and key.startswith("rl.") and key[3:] not in SHARED]
-    return resolve(base={key: value for key, value in family.run.items() if key not in ignored}, **said)
+    return resolve(base=family.run, preset=preset, file=file, overrides=overrides, options=options)

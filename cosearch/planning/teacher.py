@@ -22,24 +22,12 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
     """
     distill = config.distill
     teacher = named_teacher(config)
-    if teacher is None or not teacher.is_onnx:
-        given = [f"distill.{key}" for key in ("gamma", "reward_std") if getattr(distill, key) is not None]
-        if given:
-            raise ConfigError(
-                f"{' and '.join(given)} would have no effect: an ONNX teacher needs them, "
-                f"{'there is none' if teacher is None else f'{teacher.name!r} knows its own'}"
-            )
     if teacher is None:
         return config, None
     if not teacher.is_onnx:
         load_network(teacher)  # a damaged file must show now, not after the search
     if config.rl.algorithm == "dqn":
         return config, teacher  # which learns its actions alone, with a discount of its own
-    if teacher.reward_std is not None and config.rl.reward_gamma is not None:
-        raise ConfigError(
-            f"rl.reward_gamma={config.rl.reward_gamma} has no effect: rewards are divided by what teacher "
-            f"{teacher.name!r} divided its own by. Leave it out, or set distill.teacher=none"
-        )
     if config.rl.gamma is None:
         config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, gamma=teacher.gamma))
     if distill.critic and (teacher.gamma is None or teacher.reward_std is None):

@@ -1,61 +1,182 @@
-"""Options that a run would not look at are refused."""
+"""When each option has an effect: one table over all keys of the configuration. One that is set without effect is refused.
+
+Only what a request says itself counts (``Config.said``): presets and the values of a task's family are made for many requests.
+A key stands in ``EFFECTS`` with the conditions that must all hold for it; () is always.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
-from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
-from cosearch.config.run import Config
-from cosearch.config.search import StrategyConfig
-from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from cosearch.config.run import Config, config_defaults
+from cosearch.planning.conditions import (
+    ACCELERATOR,
+    CLIPS,
+    DISCOUNT_TAKEN,
+    DISTILLS,
+    DISTILLS_ACTOR,
+    DQN,
+    EXPLORATION_FALLS,
+    GRADIENT,
+    HELD,
+    IMAGES,
+    INHERITS,
+    LEVELS,
+    NO_LATENCY_TARGET,
+    NO_TABLE,
+    ON_POLICY,
+    ONNX_TEACHER,
+    OWN_SCALE,
+    PENALTIES,
+    PIPELINE,
+    PPO,
+    PRIORITIES,
+    RETRAINING,
+    SAME_VALUES,
+    SEARCHED,
+    TEACHER,
+    USED,
+    VALUE_LOSS,
+    WARM_UP,
+    Condition,
+)
+from cosearch.planning.request import Request
 from latency_tables.errors import ConfigError
 
-SHARED = ("algorithm", "rollout_steps", "max_grad_norm", "bf16")  # of section rl, with dqn
+EFFECTS: dict[str, tuple[Condition, ...]] = {
+    "device": (NO_TABLE,),
+    "table": (),
+    "seed": (),
+    "threads": (),
+    "compute": (),
+    "control": (),
+    "env.name": (),
+    "env.num_envs": (),
+    "env.train_levels": (LEVELS,),
+    "space.name": (),
+    "space.values": (),
+    "strategy.name": (),
+    "strategy.paths_per_rollout": (USED,),
+    "strategy.update_path": (USED,),
+    "strategy.active_paths": (USED,),
+    "strategy.temperature_start": (USED,),
+    "strategy.temperature_end": (USED,),
+    "strategy.lr": (USED,),
+    "strategy.target_form": (USED,),
+    "strategy.warmup_fraction": (USED,),
+    "strategy.warmup_factor": (USED, HELD, WARM_UP),
+    "strategy.candidates": (USED,),
+    "strategy.candidate_init": (USED,),
+    "strategy.workers": (USED,),
+    "strategy.values": (),
+    "rl.algorithm": (),
+    "rl.rollout_steps": (),
+    "rl.epochs": (ON_POLICY, PPO),
+    "rl.minibatch": (ON_POLICY,),
+    "rl.micro_batch": (ON_POLICY,),
+    "rl.lr": (ON_POLICY,),
+    "rl.lr_end_fraction": (ON_POLICY, RETRAINING),
+    "rl.lr_hold_fraction": (ON_POLICY, RETRAINING),
+    "rl.gamma": (ON_POLICY,),
+    "rl.lam": (ON_POLICY,),
+    "rl.reward_gamma": (ON_POLICY, OWN_SCALE),
+    "rl.clip": (ON_POLICY, CLIPS),
+    "rl.value_clip": (ON_POLICY, VALUE_LOSS),
+    "rl.value_weight": (ON_POLICY,),
+    "rl.entropy_weight": (ON_POLICY,),
+    "rl.max_grad_norm": (),
+    "rl.bf16": (),
+    "dqn.replay": (DQN,),
+    "dqn.learning_starts": (DQN,),
+    "dqn.replay_ratio": (DQN,),
+    "dqn.minibatch": (DQN,),
+    "dqn.micro_batch": (DQN,),
+    "dqn.lr": (DQN,),
+    "dqn.lr_end_fraction": (DQN, RETRAINING),
+    "dqn.gamma": (DQN,),
+    "dqn.n_step": (DQN,),
+    "dqn.quantiles": (DQN,),
+    "dqn.double": (DQN,),
+    "dqn.dueling": (DQN,),
+    "dqn.priority_exponent": (DQN,),
+    "dqn.beta_start": (DQN, PRIORITIES),
+    "dqn.target_interval": (DQN,),
+    "dqn.epsilon_start": (DQN, EXPLORATION_FALLS),
+    "dqn.epsilon_end": (DQN,),
+    "dqn.epsilon_fraction": (DQN,),
+    "dqn.epsilon_inherited": (DQN, EXPLORATION_FALLS, RETRAINING, INHERITS),
+    "dqn.reward_clip": (DQN,),
+    "dqn.temperature": (DQN, TEACHER, DISTILLS_ACTOR),
+    "distill.teacher": (),
+    "distill.gamma": (ONNX_TEACHER, SAME_VALUES, DISCOUNT_TAKEN),
+    "distill.reward_std": (ONNX_TEACHER, SAME_VALUES),
+    "distill.actor": (TEACHER,),
+    "distill.critic": (TEACHER, SAME_VALUES),
+    "distill.end_fraction": (TEACHER, DISTILLS, RETRAINING),
+    "objective.latency_target_s": (),
+    "objective.latency_ratio": (NO_LATENCY_TARGET,),
+    "objective.energy_target_j": (),
+    "objective.margin": (),
+    "objective.dual_lr": (GRADIENT, PENALTIES),
+    "objective.quadratic": (GRADIENT, PENALTIES),
+    "budget.search_steps": (),
+    "budget.retrain_steps": (),
+    "budget.retrain_init": (),
+    "budget.eval_episodes": (),
+    "budget.parity_frames": (),
+    "budget.checkpoint_interval_s": (),
+    "budget.measure_s": (),
+    "budget.clip_frames": (IMAGES,),
+    "accel.fixed": (ACCELERATOR,),
+    "accel.every_steps": (ACCELERATOR, SEARCHED, GRADIENT),
+    "accel.evaluations": (ACCELERATOR, SEARCHED),
+    "accel.final_evaluations": (ACCELERATOR, SEARCHED),
+    "accel.chunks": (ACCELERATOR, SEARCHED),
+    "accel.objective": (ACCELERATOR, PIPELINE),
+}
 
 
-def refuse_unused(config: Config, strategy: StrategyInfo) -> None:
-    """Raise when an option is set that the strategy does not use.
+def unused(request: Request) -> dict[str, str]:
+    """What was said without effect: key -> one sentence with its value, why it has none, and what to do.
+
+    Args:
+        request: with what its names stand for.
+    """
+    found = {}
+    for key in config_defaults():
+        if key not in request.config.said:
+            continue
+        missing = next((condition for condition in EFFECTS[key] if not condition.holds(request, key)), None)
+        if missing is not None:
+            instead = missing.instead(request, key)
+            found[key] = (
+                f"{key}={_as_typed(request.config, key)} has no effect {missing.without(request, key)}; leave it out"
+                f"{f', or {instead}' if instead else ''}"
+            )
+    return found
+
+
+def check_options(request: Request) -> None:
+    """Raise where a value would have no effect, or values contradict each other.
+
+    Args:
+        request: with what its names stand for.
 
     Raises:
-        ConfigError: names it, and what to do.
+        ConfigError: lists all of them.
     """
-    strategy.options(config.strategy)  # raises where an option of its own is wrong
-    for key in strategy.unused:
-        value, default = getattr(config.strategy, key), getattr(StrategyConfig(), key)
-        if value != default:
-            users = [info.name for info in STRATEGIES.entries() if key not in info.unused]
-            raise ConfigError(
-                f"strategy.{key}={value} has no effect with strategy {strategy.name!r}; leave it out (it is "
-                f"{default}), or choose a strategy that uses it: {', '.join(users)}"
-            )
-
-
-def refuse_ignored(config: Config) -> None:
-    """Raise when an option is set that the algorithm would not look at.
-
-    Raises:
-        ConfigError: names it, and what to do.
-    """
-    algorithm = config.rl.algorithm
-    if algorithm != "dqn":
-        for key, value in _set(config.dqn, DqnConfig()):
-            raise ConfigError(
-                f"dqn.{key}={value} has no effect with rl.algorithm={algorithm}; leave it out, or set rl.algorithm=dqn"
-            )
-        return
-    for key, value in _set(config.rl, RlConfig()):
-        if key not in SHARED:
-            also = f"; the DQN has dqn.{key}" if hasattr(config.dqn, key) else ""
-            raise ConfigError(
-                f"rl.{key}={value} has no effect with rl.algorithm=dqn; leave it out (it is {getattr(RlConfig(), key)}){also}"
-            )
-    if config.distill.critic not in (0.0, DistillConfig().critic):
-        raise ConfigError(
-            f"distill.critic={config.distill.critic} has no effect with rl.algorithm=dqn: its values have another "
-            "reward scale and discount than the teacher's. Leave it out"
+    lines = list(unused(request).values())
+    budget = request.config.budget
+    if budget.retrain_steps == 0 and budget.retrain_init == "scratch":
+        lines.append(
+            "budget.retrain_steps=0 with budget.retrain_init=scratch would export an agent that has learned nothing: set "
+            "budget.retrain_steps, or budget.retrain_init=inherit to keep the searched weights"
         )
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
-def _set(section: Any, default: Any) -> list[tuple[str, Any]]:
-    values = [(key, getattr(section, key)) for key in default.__dataclass_fields__]
-    return [(key, value) for key, value in values if value != getattr(default, key)]
+def _as_typed(config: Config, key: str) -> str:
+    section, _, name = key.rpartition(".")
+    value: object = getattr(getattr(config, section) if section else config, name)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -136,6 +136,7 @@ class EnvFamily:
         is_open: other names than ``games`` are passed on to the family.
         teacher: what `cosearch teacher` does otherwise than on Procgen: configuration values by dotted key, and ``network``.
         run: what suits a search on its games better than the defaults: configuration values by dotted key.
+        has_levels: ``EnvOptions.train_levels`` counts the levels that its games are trained on.
     """
 
     name: str
@@ -145,6 +146,7 @@ class EnvFamily:
     is_open: bool = False
     teacher: Mapping[str, Any] = field(default_factory=dict, hash=False)
     run: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    has_levels: bool = False
 
 
 ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments", plural="envs")

@@ -31,7 +31,7 @@ GRADIENT_ONLY = (
     "warmup_fraction",
     "warmup_factor",
 )
-PROPOSAL_ONLY = ("candidate_init", "workers")  # ``candidates`` is not here: presets set it whatever the strategy
+PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
 Options = TypeVar("Options")
 Backward = Callable[[], float]  # a backward pass; returns the loss
 

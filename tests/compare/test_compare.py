@@ -98,7 +98,7 @@ def test_words_reach_the_strategies_that_use_them(tmp_path):
 
 
 def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
-    words = (*WORDS, "strategy.lr=0.5", "second:strategy.values.order=2", "alone:distill.actor=0")
+    words = (*WORDS, "strategy.lr=0.5", "second:strategy.values.order=2", "alone:rl.lam=0.5")
     runs = {run.strategy: run for run in plan(tmp_path, ("darts", "second=darts", "alone=a3cs"), [0], words=words)}
     assert {label: run.config.strategy.name for label, run in runs.items()} == {
         "random": "random",
@@ -108,9 +108,9 @@ def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
     }
     assert runs["second"].name == "second-s0" and runs["second"].config.control.endswith("random-s0")
     assert runs["second"].config.strategy.values == {"order": 2} and runs["darts"].config.strategy.values == {}
-    assert runs["alone"].config.distill.actor == 0 != runs["darts"].config.distill.actor
+    assert runs["alone"].config.rl.lam == 0.5 != runs["darts"].config.rl.lam
     assert runs["second"].config.strategy.lr == runs["alone"].config.strategy.lr == 0.5 != runs["random"].config.strategy.lr
-    assert runs["second"].own == ("strategy.values.order",) and runs["alone"].own == ("distill.actor",)
+    assert runs["second"].own == ("strategy.values.order",) and runs["alone"].own == ("rl.lam",)
     begin(tmp_path / "c", list(runs.values()), "variants")
     assert {run.strategy: run.own for run in read_comparison(tmp_path / "c")} == {name: run.own for name, run in runs.items()}
 
@@ -217,7 +217,7 @@ def test_without_a_single_finished_run_there_is_an_empty_table(tmp_path):
 
 
 def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(tmp_path):
-    for words, refused in ((WORDS, True), ((*WORDS, "alone:distill.critic=0"), False)):
+    for words, refused in ((WORDS, True), ((*WORDS, "alone:distill.teacher=auto"), False)):
         folder = tmp_path / str(refused)
         runs = plan(folder, ("alone=a3cs",), [0], words=words)
         begin(folder, runs, "made up")

@@ -16,14 +16,10 @@ from cosearch.report.data import read_run
 from cosearch.report.page import render_page
 from cosearch.space.files import load_architecture
 
-OWN = (
-    "objective.latency_target_s=null",
-    "accel.every_steps=64",
-    "accel.evaluations=560",
-    "accel.final_evaluations=600",
-    "objective.latency_ratio=0.5",
-)
-SMALL, SMALL_PROPOSALS = (*TINY, *OWN), (*TINY_PROPOSALS, *OWN)
+TARGET = ("objective.latency_target_s=null", "objective.latency_ratio=0.5")
+SEARCHED = ("accel.evaluations=560", "accel.final_evaluations=600")
+FIXED = (*TINY, *TARGET)
+SMALL, SMALL_PROPOSALS = (*FIXED, *SEARCHED, "accel.every_steps=64"), (*TINY_PROPOSALS, *TARGET, *SEARCHED)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +34,9 @@ def runs(tmp_path_factory):
         "npu": ("--device", "edge-npu", "--fixed-accelerator"),
     }
     for name, more in words.items():
-        done = command("search", "--run", name, *more, *(SMALL_PROPOSALS if name == "random" else SMALL), folder=folder)
+        done = command(
+            "search", "--run", name, *more, *{"random": SMALL_PROPOSALS, "searched": SMALL}.get(name, FIXED), folder=folder
+        )
         assert done.code == 0, done.err
         assert "modelled on" in done.err
     return folder / "runs"
@@ -148,7 +146,7 @@ def test_wrong_requests_are_refused_with_one_message(tmp_path, monkeypatch, caps
         ("--device", "zc706", "accel.evaluations=10"): ("accel.evaluations", "560"),
     }
     for words, parts in cases.items():
-        assert main(["search", *SMALL, *words]) == 2, words
+        assert main(["search", *(FIXED if "--fixed-accelerator" in words else SMALL), *words]) == 2, words
         message = capsys.readouterr().err
         assert all(part in message for part in parts) and "Traceback" not in message, (words, message)
     assert not (tmp_path / "runs").exists()
@@ -157,6 +155,6 @@ def test_wrong_requests_are_refused_with_one_message(tmp_path, monkeypatch, caps
 def test_a_design_file_is_a_platform_of_its_own(tmp_path):
     base = load_design("zcu102")
     save_design(base, tmp_path / "mine.json")
-    done = command("search", "--dry-run", "--json", *SMALL, "--table", "mine.json", "--fixed-accelerator", folder=tmp_path)
+    done = command("search", "--dry-run", "--json", *FIXED, "--table", "mine.json", "--fixed-accelerator", folder=tmp_path)
     assert done.code == 0, done.err
     assert done.json["table"] == {"device": "zcu102", "provenance": "modelled"}

@@ -14,7 +14,8 @@ from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.unused import refuse_ignored
+from cosearch.planning.request import resolve_request
+from cosearch.planning.unused import check_options
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
@@ -240,12 +241,12 @@ def test_a_derived_network_is_the_supernets_path_and_keeps_its_quantiles():
 )
 def test_options_without_effect_are_refused(word, text):
     with pytest.raises(ConfigError, match=text):
-        refuse_ignored(resolve(overrides=word))
+        check_options(resolve_request(resolve(overrides=word)))
 
 
 def test_on_policy_is_what_it_was_and_each_algorithm_says_how_to_act():
     config = resolve()
-    refuse_ignored(config)
+    check_options(resolve_request(config))
     network = AgentNetwork(chain_space(SMALL, *SHAPES["toy:limit"]).architecture([0, 0]).ops(), seeded(0))
     assert as_trained(network, config, Streams(0)) is network and as_policy(network, config) is network
     assert acting(config)["rule"] == "sample" and acting(config_of())["rule"] == "argmax"

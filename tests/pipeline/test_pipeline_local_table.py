@@ -97,7 +97,7 @@ def test_on_this_machine_the_measurement_decides_whether_the_target_is_met(targe
     rows = {row["key"]: Row(row["key"], row["latency_s"], None) for row in text[1:]}
     header.pop("table_id"), header.pop("record")
     write_table(cheap, TableFile(header, rows, None))  # it promises about 10 us for everything
-    words = [*TINY, "device=this", f"table={cheap}", f"objective.latency_target_s={target_s}", "budget.retrain_steps=0"]
+    words = [*TINY, f"table={cheap}", f"objective.latency_target_s={target_s}", "budget.retrain_steps=0"]
     done = command("search", "--run", "one", *words, "--json", folder=tmp_path)
     assert done.code == 0, done.err
     assert done.json["target_checked_by"] == "measurement" and done.json["table_provenance"] == "synthetic"

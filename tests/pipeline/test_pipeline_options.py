@@ -20,7 +20,7 @@ from cosearch.rl.teacher import save_teacher
 from cosearch.space.derive import within
 from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.training.threads import set_threads
-from latency_tables.errors import InfeasibleTargetError
+from latency_tables.errors import ConfigError, InfeasibleTargetError
 
 SEARCH_DIFFERS = (
     "seed=1",
@@ -35,7 +35,6 @@ SEARCH_DIFFERS = (
     "strategy.warmup_fraction=0.8",
     "strategy.warmup_factor=1.05",
     "strategy.target_form=penalty",
-    "rl.algorithm=a2c",
     "rl.rollout_steps=16",
     "rl.epochs=1",
     "rl.minibatch=16",
@@ -139,8 +138,10 @@ def test_an_option_of_the_retraining_changes_the_final_weights_but_not_the_searc
 def test_no_retraining_keeps_the_searched_weights(stages):
     session, (_, log) = stages("budget.retrain_steps=0", retrain=True)
     assert not log and not changed(weights(session), weights(session, "weights")) and session.handed_on["retrain_steps"] == 0
-    scratch, _ = stages("budget.retrain_steps=0", "budget.retrain_init=scratch", retrain=True)
-    assert changed(weights(scratch), weights(scratch, "weights"))
+    with pytest.raises(ConfigError, match=r"budget.retrain_init=scratch would export an agent that has learned nothing: set"):
+        plan_of("budget.retrain_steps=0", "budget.retrain_init=scratch")
+    with pytest.raises(ConfigError, match=r"learned nothing.*budget.retrain_init=inherit"):
+        make_plan(resolve(preset="paper", overrides=["budget.retrain_steps=0"]))  # the preset says scratch
 
 
 def test_learning_rate_falls_linearly_in_the_retraining_and_not_in_the_search(stages):

@@ -32,7 +32,6 @@ TINY = (
     f"space.values={json.dumps(SPACE)}",
     "threads=1",
     "env.num_envs=4",
-    "env.train_levels=50",
     "strategy.paths_per_rollout=2",
     "strategy.warmup_fraction=0.1",
     "strategy.lr=0.3",

@@ -123,6 +123,11 @@ class ProcgenEnv:
 TEACHER = {"rl.rollout_steps": 128, "rl.minibatch": 256, "rl.epochs": 1, "rl.lr_hold_fraction": 0.25}
 ENVIRONMENTS.register(
     EnvFamily(
-        "procgen", "16 procedurally generated games, easy levels, 64x64x3 (Cobbe et al. 2020)", GAMES, ProcgenEnv, teacher=TEACHER
+        "procgen",
+        "16 procedurally generated games, easy levels, 64x64x3 (Cobbe et al. 2020)",
+        GAMES,
+        ProcgenEnv,
+        teacher=TEACHER,
+        has_levels=True,
     )
 )

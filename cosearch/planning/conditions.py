@@ -1,0 +1,231 @@
+"""The conditions under which options have an effect; ``unused`` has the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accel_models.design import AccelDesign, design_names
+from cosearch.config.run import config_defaults
+from cosearch.planning.request import Request
+from cosearch.rl.envs import split_name
+from cosearch.strategies.base import STRATEGIES
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What must hold for an option to have an effect.
+
+    Attributes:
+        name: for the documentation: "has an effect where NAME".
+        holds: (request, key) -> whether it does.
+        without: (request, key) -> the words after "has no effect".
+        instead: (request, key) -> what else could be set; empty: nothing.
+    """
+
+    name: str
+    holds: Callable[[Request, str], bool]
+    without: Callable[[Request, str], str]
+    instead: Callable[[Request, str], str]
+
+
+def _users(key: str) -> str:
+    return ", ".join(info.name for info in STRATEGIES.entries() if key.removeprefix("strategy.") not in info.unused)
+
+
+def _strategy(request: Request, key: str) -> str:
+    return f"with strategy {request.strategy.name!r}"
+
+
+def _algorithm(request: Request, key: str) -> str:
+    return f"with rl.algorithm={request.config.rl.algorithm}"
+
+
+def _on_policy(request: Request) -> bool:
+    return request.config.rl.algorithm != "dqn"
+
+
+def _holds_target(request: Request) -> bool:
+    return request.strategy.kind == "gradient" and request.strategy.holds_target(request.config.strategy)
+
+
+def _of_dqn(key: str) -> str:
+    return key.replace("rl.", "dqn.", 1)
+
+
+def _fixed(words: str) -> Callable[[Request, str], str]:
+    return lambda request, key: words
+
+
+USED = Condition(
+    "the strategy uses it",
+    lambda r, key: key.removeprefix("strategy.") not in r.strategy.unused,
+    _strategy,
+    lambda r, key: f"choose a strategy that uses it: {_users(key)}",
+)
+GRADIENT = Condition(
+    "the strategy is a gradient strategy",
+    lambda r, key: r.strategy.kind == "gradient",
+    _strategy,
+    lambda r, key: f"choose a gradient strategy: {_users('strategy.lr')}",
+)
+HELD = Condition(
+    "strategy.target_form=multiplier",
+    lambda r, key: _holds_target(r),
+    _fixed("where targets are penalties"),
+    _fixed("set strategy.target_form=multiplier"),
+)
+WARM_UP = Condition(
+    "strategy.warmup_fraction is above 0",
+    lambda r, key: r.config.strategy.warmup_fraction > 0.0,
+    _fixed("with strategy.warmup_fraction=0: there is no warm-up"),
+    _fixed("set strategy.warmup_fraction"),
+)
+PENALTIES = Condition(
+    "a target is a penalty: with strategy.target_form=penalty, or an energy target",
+    lambda r, key: not _holds_target(r) or r.config.objective.energy_target_j is not None,
+    _fixed("with strategy.target_form=multiplier: the latency target bounds the search exactly"),
+    _fixed("set strategy.target_form=penalty"),
+)
+ON_POLICY = Condition(
+    "rl.algorithm is ppo or a2c",
+    lambda r, key: _on_policy(r),
+    _algorithm,
+    lambda r, key: (
+        f"set {_of_dqn(key)}: the DQN has {_of_dqn(key)}" if _of_dqn(key) in config_defaults() else "set rl.algorithm=ppo"
+    ),
+)
+PPO = Condition(
+    "rl.algorithm=ppo",
+    lambda r, key: r.config.rl.algorithm == "ppo",
+    _algorithm,
+    _fixed("set rl.algorithm=ppo"),
+)
+CLIPS = Condition(
+    "rl.algorithm=ppo, or rl.value_clip=true",
+    lambda r, key: r.config.rl.algorithm == "ppo" or r.config.rl.value_clip,
+    lambda r, key: f"with rl.algorithm={r.config.rl.algorithm} and rl.value_clip=false",
+    _fixed("set rl.value_clip=true"),
+)
+VALUE_LOSS = Condition(
+    "rl.value_weight is above 0",
+    lambda r, key: r.config.rl.value_weight > 0.0,
+    _fixed("with rl.value_weight=0"),
+    _fixed("set rl.value_weight"),
+)
+DQN = Condition("rl.algorithm=dqn", lambda r, key: not _on_policy(r), _algorithm, _fixed("set rl.algorithm=dqn"))
+PRIORITIES = Condition(
+    "dqn.priority_exponent is above 0",
+    lambda r, key: r.config.dqn.priority_exponent > 0.0,
+    _fixed("with dqn.priority_exponent=0: transitions drawn alike need no weights"),
+    _fixed("set dqn.priority_exponent"),
+)
+EXPLORATION_FALLS = Condition(
+    "dqn.epsilon_fraction is above 0",
+    lambda r, key: r.config.dqn.epsilon_fraction > 0.0,
+    _fixed("with dqn.epsilon_fraction=0: dqn.epsilon_end holds from the start"),
+    _fixed("set dqn.epsilon_fraction"),
+)
+RETRAINING = Condition(
+    "there is retraining: budget.retrain_steps is above 0",
+    lambda r, key: r.config.budget.retrain_steps > 0,
+    _fixed("with budget.retrain_steps=0: there is no retraining"),
+    _fixed("set budget.retrain_steps"),
+)
+INHERITS = Condition(
+    "budget.retrain_init=inherit",
+    lambda r, key: r.config.budget.retrain_init == "inherit",
+    _fixed("with budget.retrain_init=scratch: nothing has learned yet"),
+    _fixed("set budget.retrain_init=inherit"),
+)
+TEACHER = Condition(
+    "there is a teacher",
+    lambda r, key: r.teacher is not None,
+    lambda r, key: f"without a teacher (distill.teacher={r.config.distill.teacher}, env.name={r.config.env.name})",
+    _fixed("name one in distill.teacher (`cosearch list teachers`)"),
+)
+DISTILLS = Condition(
+    "distill.actor or distill.critic is above 0 (dqn: distill.actor)",
+    lambda r, key: r.config.distill.actor > 0.0 or (_on_policy(r) and r.config.distill.critic > 0.0),
+    lambda r, key: f"with distill.actor=0{' and distill.critic=0' if _on_policy(r) else ''}",
+    _fixed("set distill.actor"),
+)
+DISTILLS_ACTOR = Condition(
+    "distill.actor is above 0",
+    lambda r, key: r.config.distill.actor > 0.0,
+    _fixed("with distill.actor=0"),
+    _fixed("set distill.actor"),
+)
+SAME_VALUES = Condition(
+    "rl.algorithm is ppo or a2c",
+    lambda r, key: _on_policy(r),
+    lambda r, key: "with rl.algorithm=dqn: its values have another reward scale and discount than the teacher's",
+    _fixed("set rl.algorithm=ppo"),
+)
+ONNX_TEACHER = Condition(
+    "the teacher is an ONNX file",
+    lambda r, key: r.teacher is not None and r.teacher.is_onnx,
+    lambda r, key: (
+        "without an ONNX teacher: " + ("there is none" if r.teacher is None else f"teacher {r.teacher.name!r} knows its own")
+    ),
+    _fixed("name an ONNX file in distill.teacher"),
+)
+DISCOUNT_TAKEN = Condition(
+    "distill.critic is above 0, or rl.gamma is the teacher's",
+    lambda r, key: r.config.distill.critic > 0.0 or r.config.rl.gamma == r.config.distill.gamma,
+    lambda r, key: f"with distill.critic=0 and rl.gamma={r.config.rl.gamma}",
+    _fixed("leave rl.gamma out"),
+)
+OWN_SCALE = Condition(
+    "no teacher says what its rewards were divided by",
+    lambda r, key: r.teacher is None or r.teacher.reward_std is None,
+    lambda r, key: (
+        f"beside teacher {'' if r.teacher is None else r.teacher.name!r}: rewards are divided by what it divided its own by"
+    ),
+    _fixed("set distill.teacher=none"),
+)
+NO_LATENCY_TARGET = Condition(
+    "no latency target is given",
+    lambda r, key: r.config.objective.latency_target_s is None or "objective.latency_target_s" not in r.config.said,
+    lambda r, key: f"beside objective.latency_target_s={r.config.objective.latency_target_s}",
+    _fixed("leave the target out"),
+)
+NO_TABLE = Condition(
+    "no table is given",
+    lambda r, key: not r.config.table or "table" not in r.config.said,
+    lambda r, key: f"beside table={r.config.table}, which is used instead",
+    _fixed("leave the table out"),
+)
+LEVELS = Condition(
+    "the environments have training levels (Procgen)",
+    lambda r, key: split_name(r.config.env.name)[0].has_levels,
+    lambda r, key: f"with {r.config.env.name}, which has no levels",
+    _fixed("choose a Procgen game"),
+)
+IMAGES = Condition(
+    "observations are images",
+    lambda r, key: len(r.frame_shape) == 3 and min(r.frame_shape[:2]) > 1,
+    lambda r, key: f"with {r.config.env.name}, whose observations are vectors and no pictures",
+    _fixed(""),
+)
+ACCELERATOR = Condition(
+    "the device is an accelerator",
+    lambda r, key: isinstance(r.hardware, AccelDesign),
+    lambda r, key: f"on device {r.config.table or r.config.device!r}, which has a table",
+    lambda r, key: f"choose an accelerator: {', '.join(design_names())}",
+)
+SEARCHED = Condition(
+    "accel.fixed=false",
+    lambda r, key: not r.config.accel.fixed,
+    _fixed("with a fixed accelerator, which is not searched"),
+    _fixed("leave --fixed-accelerator (accel.fixed) out"),
+)
+PIPELINE = Condition(
+    "accel.chunks is above 1, or the platform's own design has several chunks",
+    lambda r, key: (
+        (r.config.accel.chunks > 1 and not r.config.accel.fixed)
+        or (isinstance(r.hardware, AccelDesign) and len(r.hardware.chunks) > 1)
+    ),
+    _fixed("with one chunk: its frames follow each other at their own latency"),
+    _fixed("set accel.chunks=2"),
+)
