@@ -98,11 +98,11 @@ def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list
 
     def loss(generator: torch.Generator) -> Tensor:
         nonlocal path
-        strategy.anneal(done / samples)
+        strategy.arch.anneal(done / samples)
         beta = multiplier(strategy.scores(), rows, cost.base, bound)
-        strategy.set_tilt([[beta * value for value in row] for row in rows])
+        strategy.arch.set_tilt([[beta * value for value in row] for row in rows])
         path = strategy.sample()
-        strategy.zero_grad()
+        strategy.arch.zero_grad()
         return data.loss(lambda frames: run(frames, strategy.weighted(path)), generator)
 
     def after(value: float) -> None:

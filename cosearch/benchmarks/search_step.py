@@ -38,7 +38,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.space.supernet import SuperNet
     from cosearch.strategies.budgeted import multiplier
     from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
-    from cosearch.strategies.score_function import ScoreFunctionStrategy
+    from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
     from cosearch.training.on_policy import Training
     from cosearch.training.supernet_subject import SuperNetSubject
     from cosearch.training.threads import set_threads
@@ -58,14 +58,14 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
         "alone": NetworkSubject(derive(architecture, streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16, device=device)
     }
     variants = (
-        ("reinforce", ScoreFunctionStrategy, 1, True),
-        ("K=1", OneLevelStrategy, 1, True),
-        ("K=2", OneLevelStrategy, 2, True),
-        ("K=1, sampled paths", OneLevelStrategy, 1, False),
+        ("reinforce", lambda arch: ScoreFunctionStrategy(plan.space, ScoreFunctionOptions(), arch), True),
+        ("K=1", lambda arch: OneLevelStrategy(plan.space, OneLevelOptions(active_paths=1), arch), True),
+        ("K=2", lambda arch: OneLevelStrategy(plan.space, OneLevelOptions(active_paths=2), arch), True),
+        ("K=1, sampled paths", lambda arch: OneLevelStrategy(plan.space, OneLevelOptions(active_paths=1), arch), False),
     )
-    for name, make, active, pinned in variants:
-        strategy = make(plan.space, OneLevelOptions(active_paths=active), streams.torch("arch"))
-        strategy.set_tilt(
+    for name, make, pinned in variants:
+        strategy = make(streams.torch("arch"))
+        strategy.arch.set_tilt(
             [
                 [-value - 20.0 * (pinned and k == choice) for k, value in enumerate(row)]
                 for row, choice in zip(start, architecture.choices)

@@ -57,7 +57,7 @@ def gradient_search(session: Session) -> None:
     derived_by = Derivation(
         method="highest score among the architectures that meet the targets (exact integer program)",
         scores=tuple(tuple(row) for row in strategy.scores()),
-        probabilities=tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.probabilities()),
+        probabilities=tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities()),
         unconstrained_choices=tuple(discretise(plan.space, strategy.scores()).choices),
     )
     hand_on(session, architecture, network, derived_by, training.step)

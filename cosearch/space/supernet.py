@@ -32,6 +32,8 @@ class Path:
         active: for each point the candidate indices that are computed; the first one gives the forward value.
         weights: for each point ``[len(active)]``, differentiable in the architecture logits; None outside training.
         soft: the value is the mixture of the active candidates with these weights, also without gradients.
+        noise: for each point ``[num_candidates]``, what it was drawn with, so that its weights can be computed again after each
+            step; empty where nothing was drawn.
 
     Raises:
         ShapeError: a soft path without weights.
@@ -40,6 +42,7 @@ class Path:
     active: tuple[tuple[int, ...], ...]
     weights: tuple[Tensor, ...] | None = None
     soft: bool = False
+    noise: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if self.soft and self.weights is None:

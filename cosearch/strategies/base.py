@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State
 from cosearch.registry import Registry, unknown_name
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
@@ -90,7 +91,7 @@ def own_options(kind: type[Options], config: StrategyConfig, **shared: Any) -> O
 
     Raises:
         UnknownNameError: ``strategy.values`` has a key that is no option of the strategy's own.
-        ConfigError: a value of it is out of place.
+        ConfigError: one of its values is invalid.
     """
     own = [field.name for field in fields(kind) if field.name not in shared]
     for key in config.values:
@@ -110,11 +111,28 @@ def own_options(kind: type[Options], config: StrategyConfig, **shared: Any) -> O
         raise ConfigError("\n".join(lines)) from error
 
 
-class GradientStrategy(Protocol):
-    """Strategies whose logits learn while the supernet does: through the weights of its paths, or from their losses."""
+class Architectures(Protocol):
+    """The distribution over architectures that a gradient strategy learns; ``relaxation.ArchitectureLogits`` is one."""
 
     def set_tilt(self, tilt: list[list[float]]) -> None:
         """Subtract this from the logits wherever paths are drawn and weighted: one value a candidate of each point."""
+
+    def probabilities(self) -> list[Tensor]:
+        """For each point ``[num_candidates]``, differentiable."""
+
+    def anneal(self, progress: float) -> None:
+        """Set the temperature, if there is one, for ``progress`` 0..1 of the search."""
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of the logits."""
+
+
+class SupernetStrategy(Protocol):
+    """What all gradient strategies have: their logits learn while the supernet's weights do."""
+
+    @property
+    def arch(self) -> Architectures:
+        """The architecture distribution, which the strategy owns."""
 
     def sample(self) -> Path:
         """Draw a path without weights, or a soft one with constant weights; the noise is kept with it."""
@@ -122,40 +140,35 @@ class GradientStrategy(Protocol):
     def weighted(self, path: Path) -> Path:
         """The same path with weights that are differentiable in the logits."""
 
-    def probabilities(self) -> list[Tensor]:
-        """For each point ``[num_candidates]``, differentiable."""
+    def scores(self) -> list[list[float]]:
+        """For each point one score a candidate, for the constrained discretisation."""
 
-    def zero_grad(self) -> None:
-        """Clear the gradients of the logits."""
+    def metrics(self) -> dict[str, object]:
+        """Declared metrics."""
+
+    def state(self) -> State:
+        """Everything, as tensors and plain values."""
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+
+
+class GradientStrategy(SupernetStrategy, Protocol):
+    """Strategies whose logits learn on each minibatch of the weights: through the weights of its path, or from its loss."""
 
     def step(self, path: Path, loss: float) -> None:
         """One optimiser step on the logits, after the backward pass of a minibatch along ``path`` that had this loss."""
 
-    def anneal(self, progress: float) -> None:
-        """Set the temperature for ``progress`` 0..1 of the search."""
-
-    def scores(self) -> list[list[float]]:
-        """For each point one score a candidate, for the constrained discretisation."""
-
-    def metrics(self) -> dict[str, Any]:
-        """Declared metrics."""
-
-    def state(self) -> dict[str, Any]:
-        """Everything, as tensors and plain values."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a :meth:`state`."""
-
 
 @runtime_checkable
-class BilevelStrategy(GradientStrategy, Protocol):
-    """Gradient strategies whose logits learn from held-out experience, between the steps of the weights.
+class BilevelStrategy(SupernetStrategy, Protocol):
+    """Strategies whose logits learn from held-out experience, between the steps of the weights.
 
-    Half of a rollout's frames train the weights, the other half the logits; :meth:`step` is not called.
+    Half of a rollout's frames train the weights, the other half the logits.
     """
 
     def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> None:
-        """One optimiser step on the logits. Weights are as before afterwards; their gradients may be anything.
+        """One optimiser step on the logits. Leaves weights unchanged; their gradients are unspecified.
 
         Args:
             train: adds the gradients of the loss on a minibatch of the training half to those of weights and logits.
@@ -171,13 +184,15 @@ class Evaluation:
 
     Attributes:
         architecture: what was trained.
-        score: mean return, or None where no episode ended.
+        score: mean return, or None where no episode ended or the training failed.
         cost_s: its latency on the device, seconds.
+        failed: its training failed (a loss that is not finite): it has no weights, and cannot be the best.
     """
 
     architecture: Architecture
     score: float | None
     cost_s: float
+    failed: bool = False
 
 
 class ProposalStrategy(Protocol):
@@ -190,17 +205,17 @@ class ProposalStrategy(Protocol):
         """How it did; told in the order in which they were asked."""
 
     def best(self) -> int:
-        """Index of the best evaluation told so far."""
+        """Index of the best evaluation told so far, never of a failed one; asked for only where there is one that is not."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything, as tensors and plain values."""
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
 
 
-def anything(architecture: Architecture) -> bool:
-    """The test of a search without a target: every architecture meets it."""
+def always_feasible(architecture: Architecture) -> bool:
+    """The check of a search without a target: every architecture meets it."""
     return True
 
 

@@ -29,9 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
+from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, own_options
-from cosearch.strategies.rl_darts import IGNORES, RlDartsStrategy
+from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture, mixture_scores
+from cosearch.strategies.rl_darts import IGNORES
 
 RADIUS = 0.01  # of the finite difference, in the norm of the weights
 
@@ -51,8 +54,8 @@ class DartsOptions:
     weight_decay: float = 1e-3
 
 
-class DartsStrategy(RlDartsStrategy):
-    """Architecture logits that learn from held-out experience.
+class DartsStrategy:
+    """Architecture logits whose softmax weighs all candidates, and which learn from held-out experience.
 
     Args:
         space: the search space.
@@ -61,22 +64,29 @@ class DartsStrategy(RlDartsStrategy):
     """
 
     def __init__(self, space: SearchSpace, options: DartsOptions, generator: torch.Generator) -> None:
-        super().__init__(space, options, generator)
         self.order = options.order
-        self.optimiser = torch.optim.Adam(self.logits, lr=options.lr, betas=(0.5, 0.999), weight_decay=options.weight_decay)
+        self.arch = ArchitectureLogits(space, options.lr, weight_decay=options.weight_decay)
+
+    def sample(self) -> Path:
+        """MixedOp as it is now, its weights constant."""
+        return constant(mixture(self.arch))
+
+    def weighted(self, path: Path) -> Path:
+        """MixedOp, its weights differentiable."""
+        return mixture(self.arch)
 
     def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> None:
         """See ``BilevelStrategy``."""
-        parameters = [*weights, *self.logits]
+        parameters = [*weights, *self.arch.alpha]
         if self.order == 1:
             _gradients(held_out, parameters)
         else:
-            for logits, gradient in zip(self.logits, self._second_order(train, held_out, weights, lr)):
-                logits.grad = gradient
-        self.optimiser.step()
+            for alpha, gradient in zip(self.arch.alpha, self._second_order(train, held_out, weights, lr)):
+                alpha.grad = gradient
+        self.arch.step()
 
     def _second_order(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> list[Tensor]:
-        parameters, before, count = [*weights, *self.logits], [w.detach().clone() for w in weights], len(weights)
+        parameters, before, count = [*weights, *self.arch.alpha], [w.detach().clone() for w in weights], len(weights)
 
         def move(directions: Sequence[Tensor], by: float) -> None:
             with torch.no_grad():
@@ -97,6 +107,22 @@ class DartsStrategy(RlDartsStrategy):
             return [value - lr * (plus - minus) / (2.0 * radius) for value, plus, minus in zip(total, *sides)]
         finally:
             move(before, 0.0)
+
+    def scores(self) -> list[list[float]]:
+        """softmax(alpha) with 0 for the zero."""
+        return mixture_scores(self.arch)
+
+    def metrics(self) -> dict[str, object]:
+        """Entropy and probabilities of the distribution over legal architectures."""
+        return self.arch.metrics()
+
+    def state(self) -> State:
+        """Logits and optimiser."""
+        return self.arch.state()
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.arch.restore(state)
 
 
 def _gradients(backward: Backward, parameters: Sequence[Tensor]) -> list[Tensor]:

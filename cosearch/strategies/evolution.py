@@ -16,35 +16,39 @@ Differs from the paper in:
    and at least 2, unless ``strategy.values.population`` and ``strategy.values.tournament`` say otherwise.
 5. Candidates that are trained at once (``strategy.workers``) are asked for together, of the same population, and told in
    order, so that a seed gives one result; the paper's workers take a parent as soon as they are free.
+6. A candidate whose training failed is a member with the lowest score: it has a child only where its whole tournament failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
 from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State, read
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, StrategyInfo, anything, own_options
-from cosearch.strategies.random_search import RandomOptions, RandomSearch, worth
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.proposals import DRAWS, Results, UniformDraws
 
 POPULATION_MAX = 8
 Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
-class EvolutionOptions(RandomOptions):
+class EvolutionOptions:
     """Options of the evolution.
 
     Attributes:
+        draws: attempts to draw one architecture that meets the target before giving up.
         population: P, members; 0: see :func:`default_population`.
         tournament: S, members that compete to be the parent; 0: a quarter of P, at least 2.
     """
 
+    draws: int = DRAWS
     population: Count = 0
     tournament: Count = 0
 
@@ -61,8 +65,8 @@ def evolution_options(config: StrategyConfig) -> EvolutionOptions:
     return replace(options, population=population, tournament=options.tournament or max(2, population // 4))
 
 
-class Evolution(RandomSearch):
-    """Aging evolution; first proposals, results and the best are random search's.
+class Evolution:
+    """Aging evolution.
 
     Args:
         space: the search space.
@@ -76,9 +80,10 @@ class Evolution(RandomSearch):
         space: SearchSpace,
         options: EvolutionOptions,
         generator: torch.Generator,
-        is_feasible: Callable[[Architecture], bool] = anything,
+        is_feasible: Callable[[Architecture], bool] = always_feasible,
     ) -> None:
-        super().__init__(space, options, generator, is_feasible)
+        self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
+        self.space, self.options, self.generator = space, options, generator
         self.asked = 0
 
     def ask(self) -> Architecture:
@@ -89,28 +94,35 @@ class Evolution(RandomSearch):
         """
         self.asked += 1
         if self.asked <= self.options.population or not self.results:
-            return self.draw()
-        return self.child_of(self.space.architecture(self.results[self.parent()][0]))
+            return self.uniform.draw()
+        return self.child_of(self.space.architecture(self.results[self.parent()].choices))
+
+    def tell(self, result: Evaluation) -> None:
+        """Record a result: it joins the population, and the oldest member dies."""
+        self.results.add(result)
 
     def parent(self) -> int:
         """Index of the result that wins a tournament; the first drawn of equal ones."""
         oldest = max(0, len(self.results) - self.options.population)
         drawn = torch.randint(oldest, len(self.results), (self.options.tournament,), generator=self.generator)
-        return max(drawn.tolist(), key=lambda index: worth(self.results[index][1]))
+        return max(drawn.tolist(), key=lambda index: self.results[index].worth)
 
     def child_of(self, parent: Architecture) -> Architecture:
         """A neighbour that meets the target, drawn uniformly; a random architecture where there is none."""
-        near = [neighbour for neighbour in parent.neighbours() if self.is_feasible(neighbour)]
-        return near[int(torch.randint(len(near), (), generator=self.generator))] if near else self.draw()
+        return self.uniform.one_of(self.uniform.neighbours(parent))
 
-    def state(self) -> dict[str, Any]:
+    def best(self) -> int:
+        """Index of the highest score, see ``Results``."""
+        return self.results.best()
+
+    def state(self) -> State:
         """All results, and how many were asked for."""
-        return {**super().state(), "asked": self.asked}
+        return {**self.results.state(), "asked": self.asked}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        super().restore(state)
-        self.asked = state["asked"]
+        self.results.restore(state)
+        self.asked = read(state, "asked", int)
 
 
 STRATEGIES.register(

@@ -13,23 +13,25 @@ Differs from the papers in:
 3. A score is trusted although it is noisy: no candidate is trained twice.
 4. Candidates that are trained at once (``strategy.workers``) are asked for together: those that are asked for before the first
    one of a climb is told are all drawn uniformly, and the best of them is its centre.
+5. A candidate whose training failed is no centre; a climb whose candidates all failed goes on with uniform draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
+from cosearch.record.state import State, read, read_list
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, StrategyInfo, anything, own_options
-from cosearch.strategies.random_search import RandomOptions, RandomSearch, worth
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.proposals import Results, UniformDraws, read_choices
+from cosearch.strategies.random_search import RandomOptions
 
 
-class LocalSearch(RandomSearch):
-    """Hill climbing with restarts; starts, results and the best are random search's.
+class LocalSearch:
+    """Hill climbing with restarts.
 
     Args:
         space: the search space.
@@ -43,9 +45,9 @@ class LocalSearch(RandomSearch):
         space: SearchSpace,
         options: RandomOptions,
         generator: torch.Generator,
-        is_feasible: Callable[[Architecture], bool] = anything,
+        is_feasible: Callable[[Architecture], bool] = always_feasible,
     ) -> None:
-        super().__init__(space, options, generator, is_feasible)
+        self.uniform, self.results, self.space = UniformDraws(space, generator, is_feasible, options.draws), Results(), space
         self.asked: list[tuple[int, ...]] = []
         self.begun = 0  # the first proposal of this climb
 
@@ -56,36 +58,37 @@ class LocalSearch(RandomSearch):
             InfeasibleTargetError: no architecture was found that meets the target.
         """
         near = self.open_neighbours()
-        if near:
-            found = near[int(torch.randint(len(near), (), generator=self.generator))]
-        else:
-            if self.results[self.begun :]:
-                self.begun = len(self.asked)
-            found = self.draw()
-        self.asked.append(found.choices)
-        return found
+        if not near and self.results.trained(self.begun):
+            self.begun = len(self.asked)
+        proposed = self.uniform.one_of(near)
+        self.asked.append(proposed.choices)
+        return proposed
+
+    def tell(self, result: Evaluation) -> None:
+        """Record a result."""
+        self.results.add(result)
 
     def open_neighbours(self) -> list[Architecture]:
-        """Those of the centre that meet the target and were never proposed; none before a climb's first result."""
-        climb = self.results[self.begun :]
+        """Those of the centre that meet the target and were never proposed; none before a climb's first trained candidate."""
+        climb = self.results.trained(self.begun)
         if not climb:
             return []
-        centre = max(climb, key=lambda result: worth(result[1]))
+        centre = self.results[max(climb, key=lambda index: self.results[index].worth)]
         known = set(self.asked)
-        return [
-            near
-            for near in self.space.architecture(centre[0]).neighbours()
-            if near.choices not in known and self.is_feasible(near)
-        ]
+        return [near for near in self.uniform.neighbours(self.space.architecture(centre.choices)) if near.choices not in known]
 
-    def state(self) -> dict[str, Any]:
+    def best(self) -> int:
+        """Index of the highest score, see ``Results``."""
+        return self.results.best()
+
+    def state(self) -> State:
         """All results, all proposals, and where the climb began."""
-        return {**super().state(), "asked": [list(choices) for choices in self.asked], "begun": self.begun}
+        return {**self.results.state(), "asked": [list(choices) for choices in self.asked], "begun": self.begun}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        super().restore(state)
-        self.asked, self.begun = [tuple(choices) for choices in state["asked"]], state["begun"]
+        self.results.restore(state)
+        self.asked, self.begun = [read_choices(choices) for choices in read_list(state, "asked", list)], read(state, "begun", int)
 
 
 STRATEGIES.register(

@@ -19,22 +19,24 @@ Differs from the paper in:
 3. A child that was proposed before is drawn again, up to ``ATTEMPTS`` times: a space of few choices would fill with copies.
 4. Sizes for tens of candidates: N is half of the candidates and at most 8 unless ``strategy.values.population`` says otherwise.
 5. A candidate without a finished episode counts as worse in score than any other; for its distance as equal to the worst.
+   One whose training failed is never a parent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
 from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State, read_list
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, anything, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
 from cosearch.strategies.evolution import Count, default_population
-from cosearch.strategies.random_search import RandomOptions, RandomSearch, worth
+from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from latency_tables.errors import ShapeError
 
 ATTEMPTS = 200
@@ -42,14 +44,16 @@ Point = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Nsga2Options(RandomOptions):
+class Nsga2Options:
     """Options of NSGA-II.
 
     Attributes:
+        draws: attempts to draw one architecture that meets the target before giving up.
         population: N, parents and offspring of a generation; 0: half of the candidates, at most 8.
         crossover: probability that a child has two parents, 0..1.
     """
 
+    draws: int = DRAWS
     population: Count = 0
     crossover: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
 
@@ -76,9 +80,9 @@ def fronts(points: Sequence[Point]) -> list[list[int]]:
     for losers in beats:
         for j in losers:
             beaten[j] += 1
-    found, front = [], [i for i, count in enumerate(beaten) if count == 0]
+    peeled, front = [], [i for i, count in enumerate(beaten) if count == 0]
     while front:
-        found.append(front)
+        peeled.append(front)
         following = []
         for i in front:
             for j in beats[i]:
@@ -86,7 +90,7 @@ def fronts(points: Sequence[Point]) -> list[list[int]]:
                 if beaten[j] == 0:
                     following.append(j)
         front = sorted(following)
-    return found
+    return peeled
 
 
 def crowding(points: Sequence[Point]) -> list[float]:
@@ -120,8 +124,8 @@ def ranked(points: Sequence[Point]) -> list[int]:
     return order
 
 
-class Nsga2(RandomSearch):
-    """NSGA-II on score and latency; first proposals, results and the best are random search's.
+class Nsga2:
+    """NSGA-II on score and latency.
 
     Args:
         space: the search space.
@@ -135,9 +139,10 @@ class Nsga2(RandomSearch):
         space: SearchSpace,
         options: Nsga2Options,
         generator: torch.Generator,
-        is_feasible: Callable[[Architecture], bool] = anything,
+        is_feasible: Callable[[Architecture], bool] = always_feasible,
     ) -> None:
-        super().__init__(space, options, generator, is_feasible)
+        self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
+        self.space, self.options, self.generator = space, options, generator
         self.proposed: list[tuple[int, ...]] = []
         self.parents: list[int] = []  # indices of results, best first
         self.offspring: list[int] = []
@@ -149,44 +154,48 @@ class Nsga2(RandomSearch):
             InfeasibleTargetError: no architecture was found that meets the target.
         """
         first = len(self.proposed) < self.options.population or not self.parents
-        found = self.draw() if first else self._child()
-        self.proposed.append(found.choices)
-        return found
+        proposed = self.uniform.draw() if first else self._child()
+        self.proposed.append(proposed.choices)
+        return proposed
 
     def tell(self, result: Evaluation) -> None:
         """Record a result; the N-th of a generation brings the selection."""
-        super().tell(result)
+        self.results.add(result)
         self.offspring.append(len(self.results) - 1)
         if len(self.offspring) == self.options.population:
-            both = self.parents + self.offspring
+            both = [i for i in self.parents + self.offspring if not self.results[i].failed]
             order = ranked(self.objectives(both))
             self.parents = [both[i] for i in order[: self.options.population]]
             self.offspring = []
 
     def objectives(self, indices: Sequence[int]) -> list[Point]:
         """Minus the score, and the latency in seconds, of these results; no score is just worse than the worst one there is."""
-        known = [score for _, score, _ in self.results if score is not None]
-        worst = min(known, default=0.0)
+        worst = min((result.score for result in self.results.all if result.score is not None), default=0.0)
         missing = worst - max(1e-9, 1e-9 * abs(worst))
-        return [(-(missing if self.results[i][1] is None else worth(self.results[i][1])), self.results[i][2]) for i in indices]
+        scores = {i: missing if (score := self.results[i].score) is None else score for i in indices}
+        return [(-scores[i], self.results[i].cost_s) for i in indices]
+
+    def best(self) -> int:
+        """Index of the highest score, see ``Results``."""
+        return self.results.best()
 
     def _child(self) -> Architecture:
-        found = None
+        last = None
         for _ in range(ATTEMPTS):
             try:
                 child = self._mutated(self._crossed(self._winner(), self._winner()))
             except ShapeError:  # a space with conditions between its points: this mixture of two parents breaks one
                 continue
-            if self.is_feasible(child):
-                found = child
+            if self.uniform.is_feasible(child):
+                last = child
                 if child.choices not in self.proposed:
                     break
-        return found or self.draw()
+        return last or self.uniform.draw()
 
     def _winner(self) -> Architecture:
         """The better of two parents: they are kept in the crowded-comparison order."""
         drawn = torch.randint(len(self.parents), (2,), generator=self.generator)
-        return self.space.architecture(self.results[self.parents[int(drawn.min())]][0])
+        return self.space.architecture(self.results[self.parents[int(drawn.min())]].choices)
 
     def _crossed(self, one: Architecture, other: Architecture) -> Architecture:
         if float(torch.rand((), generator=self.generator)) >= self.options.crossover:
@@ -203,20 +212,20 @@ class Nsga2(RandomSearch):
             child = near[int(torch.randint(len(near), (), generator=self.generator))] if near else child
         return child
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """All results, what was proposed, and the generation."""
         return {
-            **super().state(),
+            **self.results.state(),
             "proposed": [list(choices) for choices in self.proposed],
             "parents": list(self.parents),
             "offspring": list(self.offspring),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        super().restore(state)
-        self.proposed = [tuple(choices) for choices in state["proposed"]]
-        self.parents, self.offspring = list(state["parents"]), list(state["offspring"])
+        self.results.restore(state)
+        self.proposed = [read_choices(choices) for choices in read_list(state, "proposed", list)]
+        self.parents, self.offspring = read_list(state, "parents", int), read_list(state, "offspring", int)
 
 
 STRATEGIES.register(

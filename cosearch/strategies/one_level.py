@@ -20,18 +20,16 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from cosearch.config.search import StrategyConfig
-from cosearch.space.groups import marginals
+from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.relaxation import ArchitectureLogits, concrete_weights, geometric, gumbel_path
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,8 @@ class OneLevelOptions:
     lr: float = 0.01
 
 
-@dataclass(frozen=True)
-class SampledPath(Path):
-    """A path with the Gumbel noise that chose it, so that its weights can be computed again after each step."""
-
-    noise: tuple[Tensor, ...] = ()
-
-
 class OneLevelStrategy:
-    """Architecture logits with hard Gumbel-softmax sampling.
+    """Hard Gumbel-softmax sampling: one candidate gives the value, K give gradients.
 
     Args:
         space: the search space.
@@ -67,91 +58,37 @@ class OneLevelStrategy:
     """
 
     def __init__(self, space: SearchSpace, options: OneLevelOptions, generator: torch.Generator) -> None:
-        self.space, self.options, self.generator = space, options, generator
-        self.logits = [torch.zeros(len(point.candidates), requires_grad=True) for point in space.points]
-        self.optimiser = torch.optim.Adam(self.logits, lr=options.lr, betas=(0.5, 0.999))
-        self.temperature = options.temperature_start
-        self.tilt = [torch.zeros(len(point.candidates)) for point in space.points]
+        self.active_paths, self.generator = options.active_paths, generator
+        schedule = geometric(options.temperature_start, options.temperature_end)
+        self.arch = ArchitectureLogits(space, options.lr, schedule=schedule)
 
-    def set_tilt(self, tilt: list[list[float]]) -> None:
-        """See ``GradientStrategy``."""
-        self.tilt = [torch.tensor(row, dtype=torch.float32) for row in tilt]
+    def sample(self) -> Path:
+        """One architecture of the distribution and the K - 1 next candidates of each point."""
+        return gumbel_path(self.arch, self.generator, self.active_paths)
 
-    def _tilted(self) -> list[Tensor]:
-        return [logits - tilt for logits, tilt in zip(self.logits, self.tilt)]
-
-    def sample(self) -> SampledPath:
-        """Draw Gumbel noise for each point and keep the K most likely candidates, best first.
-
-        Where the space has groups, the first ones are the legal architecture with the highest sum of perturbed logits.
-        """
-        noise, active, perturbed = [], [], []
-        for logits in self._tilted():
-            uniform = torch.rand(logits.shape, generator=self.generator).clamp_(1e-20, 1.0 - 1e-7)
-            gumbel = -torch.log(-torch.log(uniform))
-            noise.append(gumbel)
-            perturbed.append(torch.log_softmax(logits.detach(), 0) + gumbel)
-            active.append(perturbed[-1].argsort(descending=True).tolist())
-        if self.space.groups:
-            chosen = self.space.best([row.tolist() for row in perturbed]).choices
-            active = [[c, *(k for k in ranked if k != c)] for c, ranked in zip(chosen, active)]
-        active = [tuple(ranked[: self.options.active_paths or len(ranked)]) for ranked in active]
-        return SampledPath(tuple(active), noise=tuple(noise))
-
-    def weighted(self, path: SampledPath) -> Path:
-        """``y`` of the active candidates, differentiable in all logits of their point."""
-        weights = []
-        for logits, gumbel, active in zip(self._tilted(), path.noise, path.active):
-            y = torch.softmax((torch.log_softmax(logits, 0) + gumbel) / self.temperature, 0)
-            weights.append(y[list(active)])
-        return Path(path.active, tuple(weights))
-
-    def probabilities(self) -> list[Tensor]:
-        """softmax(alpha - tilt) of each point, on condition of the space's groups where it has any."""
-        return marginals(self._tilted(), self.space.groups, self.space.zeros)
-
-    def zero_grad(self) -> None:
-        """See ``GradientStrategy``."""
-        self.optimiser.zero_grad(set_to_none=True)
+    def weighted(self, path: Path) -> Path:
+        """``y`` of the active candidates; the value stays that of the first one."""
+        return Path(path.active, concrete_weights(self.arch, path))
 
     def step(self, path: Path, loss: float) -> None:
         """See ``GradientStrategy``: the gradients that came through the gates are used, the loss's value is not."""
-        self.optimiser.step()
-
-    def anneal(self, progress: float) -> None:
-        """T = start * (end / start)^progress."""
-        o = self.options
-        self.temperature = o.temperature_start * (o.temperature_end / o.temperature_start) ** min(max(progress, 0.0), 1.0)
+        self.arch.step()
 
     def scores(self) -> list[list[float]]:
-        """log softmax(alpha), without the tilt: what the task thinks of each candidate, for the constrained discretisation."""
-        return [torch.log_softmax(logits.detach().double(), 0).tolist() for logits in self.logits]
+        """log softmax(alpha) of each candidate."""
+        return self.arch.scores()
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, object]:
         """Temperature, entropy and probabilities of the architecture distribution."""
-        with torch.no_grad():
-            probabilities = self.probabilities()
-        return {
-            "temperature": self.temperature,
-            "arch_entropy": mean_entropy(probabilities),
-            "arch_probabilities": [[round(float(v), 6) for v in p] for p in probabilities],
-        }
+        return {"temperature": self.arch.temperature, **self.arch.metrics()}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Logits, optimiser, temperature."""
-        return {
-            "logits": [logits.detach().clone() for logits in self.logits],
-            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
-            "temperature": self.temperature,
-        }
+        return self.arch.state()
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        with torch.no_grad():
-            for mine, saved in zip(self.logits, state["logits"]):
-                mine.copy_(saved)
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        self.temperature = state["temperature"]
+        self.arch.restore(state)
 
 
 def one_level_options(config: StrategyConfig) -> OneLevelOptions:

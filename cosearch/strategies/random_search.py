@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
+from cosearch.record.state import State
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, anything, own_options
-from latency_tables.errors import InfeasibleTargetError, RequestError
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.proposals import DRAWS, Results, UniformDraws
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RandomOptions:
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
-    draws: int = 200_000
+    draws: int = DRAWS
 
 
 class RandomSearch:
@@ -44,60 +44,33 @@ class RandomSearch:
         space: SearchSpace,
         options: RandomOptions,
         generator: torch.Generator,
-        is_feasible: Callable[[Architecture], bool] = anything,
+        is_feasible: Callable[[Architecture], bool] = always_feasible,
     ) -> None:
-        self.space, self.options, self.generator, self.is_feasible = space, options, generator, is_feasible
-        self.results: list[tuple[tuple[int, ...], float | None, float]] = []
+        self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
 
     def ask(self) -> Architecture:
         """A uniformly drawn architecture that meets the target.
 
         Raises:
-            InfeasibleTargetError: see :meth:`draw`.
-        """
-        return self.draw()
-
-    def draw(self) -> Architecture:
-        """The same, for the first proposals of other strategies.
-
-        Raises:
             InfeasibleTargetError: none was found in ``options.draws`` attempts.
         """
-        for _ in range(self.options.draws):
-            found = self.space.sample(self.generator)
-            if self.is_feasible(found):
-                return found
-        raise InfeasibleTargetError(
-            f"{self.options.draws} random architectures of space {self.space.name!r} all miss the "
-            "target; ask for a higher objective.latency_target_s"
-        )
+        return self.uniform.draw()
 
     def tell(self, result: Evaluation) -> None:
         """Record a result."""
-        self.results.append((result.architecture.choices, result.score, result.cost_s))
+        self.results.add(result)
 
     def best(self) -> int:
-        """Index of the highest score, the first of equal ones; a candidate without a finished episode counts as the worst.
+        """Index of the highest score, see ``Results``."""
+        return self.results.best()
 
-        Raises:
-            RequestError: nothing was told.
-        """
-        if not self.results:
-            raise RequestError("the search was told no result yet, so it has no best one")
-        return max(range(len(self.results)), key=lambda index: worth(self.results[index][1]))
-
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """All results."""
-        return {"results": [[list(choices), score, cost] for choices, score, cost in self.results]}
+        return self.results.state()
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.results = [(tuple(choices), score, cost) for choices, score, cost in state["results"]]
-
-
-def worth(score: float | None) -> float:
-    """A score for comparisons: none is worse than any."""
-    return float("-inf") if score is None else score
+        self.results.restore(state)
 
 
 STRATEGIES.register(

@@ -18,16 +18,15 @@ Differs from the paper in:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture, mixture_scores
 
 IGNORES = (
     "paths_per_rollout",
@@ -51,7 +50,7 @@ class RlDartsOptions:
     lr: float = 0.02
 
 
-class RlDartsStrategy(OneLevelStrategy):
+class RlDartsStrategy:
     """Architecture logits whose softmax weighs all candidates.
 
     Args:
@@ -60,32 +59,36 @@ class RlDartsStrategy(OneLevelStrategy):
         generator: not used; nothing is drawn.
     """
 
-    def __init__(self, space: SearchSpace, options: Any, generator: torch.Generator) -> None:
-        super().__init__(space, OneLevelOptions(0, 1.0, 1.0, options.lr), generator)
-        self._all = tuple(tuple(range(len(point.candidates))) for point in space.points)
-
-    def mixture(self) -> tuple[Tensor, ...]:
-        """softmax(alpha) of each point."""
-        return tuple(torch.softmax(logits, 0) for logits in self._tilted())
+    def __init__(self, space: SearchSpace, options: RlDartsOptions, generator: torch.Generator) -> None:
+        self.arch = ArchitectureLogits(space, options.lr)
 
     def sample(self) -> Path:
         """The mixture as it is now, its weights constant."""
-        return Path(self._all, tuple(p.detach() for p in self.mixture()), soft=True)
+        return constant(mixture(self.arch))
 
     def weighted(self, path: Path) -> Path:
         """The mixture, its weights differentiable."""
-        return Path(self._all, self.mixture(), soft=True)
+        return mixture(self.arch)
+
+    def step(self, path: Path, loss: float) -> None:
+        """See ``GradientStrategy``: the gradients that came through the mixture are used, the loss's value is not."""
+        self.arch.step()
 
     def scores(self) -> list[list[float]]:
-        """softmax(alpha) with 0 for the zero: the worth of an edge is the probability of its best operation."""
-        rows = [p.detach().double().tolist() for p in self.mixture()]
-        return [[0.0 if c == zero else value for c, value in enumerate(row)] for row, zero in zip(rows, self.space.zeros)]
+        """softmax(alpha) with p(zero) := 0."""
+        return mixture_scores(self.arch)
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, object]:
         """Entropy and probabilities of the distribution over legal architectures."""
-        values = super().metrics()
-        del values["temperature"]
-        return values
+        return self.arch.metrics()
+
+    def state(self) -> State:
+        """Logits and optimiser."""
+        return self.arch.state()
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.arch.restore(state)
 
 
 def _options(config: StrategyConfig) -> RlDartsOptions:

@@ -19,42 +19,56 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
+from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State, read
 from cosearch.space.groups import draw, log_probability
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy, SampledPath, one_level_options
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.relaxation import ArchitectureLogits, gumbel_path
 
 DECAY = 0.98  # of the running mean and variance: about the last fifty minibatches
 CLIP = 3.0
 
 
-class ScoreFunctionStrategy(OneLevelStrategy):
-    """Architecture logits that learn from the losses of sampled paths. Sampling, tilt and scores are the one-level strategy's.
+@dataclass(frozen=True)
+class ScoreFunctionOptions:
+    """Options of the score function.
+
+    Attributes:
+        lr: Adam learning rate of the logits.
+    """
+
+    lr: float = 0.01
+
+
+class ScoreFunctionStrategy:
+    """Architecture logits that learn from the losses of sampled paths, one candidate at each point.
 
     Args:
         space: the search space.
-        options: see ``OneLevelOptions``; ``lr`` alone is used, one candidate is computed at each point.
+        options: see :class:`ScoreFunctionOptions`.
         generator: CPU generator of the paths.
     """
 
-    def __init__(self, space: SearchSpace, options: OneLevelOptions, generator: torch.Generator) -> None:
-        super().__init__(space, replace(options, active_paths=1), generator)
+    def __init__(self, space: SearchSpace, options: ScoreFunctionOptions, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.arch = ArchitectureLogits(space, options.lr)
         self.count, self.mean, self.variance = 0, 0.0, 0.0
 
-    def sample(self) -> SampledPath:
+    def sample(self) -> Path:
         """One architecture of the distribution; exactly on condition of the space's groups where it has any."""
-        if not self.space.groups:
-            return super().sample()
-        chosen = draw([logits.detach() for logits in self._tilted()], self.space.groups, self.space.zeros, self.generator)
-        return SampledPath(tuple((c,) for c in chosen))
+        space = self.arch.space
+        if not space.groups:
+            return gumbel_path(self.arch, self.generator, active_paths=1)
+        chosen = draw([logits.detach() for logits in self.arch.tilted()], space.groups, space.zeros, self.generator)
+        return Path(tuple((c,) for c in chosen))
 
-    def weighted(self, path: SampledPath) -> Path:
+    def weighted(self, path: Path) -> Path:
         """The path as it is: no gradient flows through gates."""
         return path
 
@@ -70,24 +84,35 @@ class ScoreFunctionStrategy(OneLevelStrategy):
 
     def step(self, path: Path, loss: float) -> None:
         """Add the score-function gradient of the minibatch to the logits' gradients (of the penalties, if any), and step."""
-        log_p = log_probability(path.choices, self._tilted(), self.space.groups, self.space.zeros)
+        space = self.arch.space
+        log_p = log_probability(path.choices, self.arch.tilted(), space.groups, space.zeros)
         (self.advantage(loss) * log_p).backward()
-        super().step(path, loss)
+        self.arch.step()
 
-    def metrics(self) -> dict[str, Any]:
+    def scores(self) -> list[list[float]]:
+        """log softmax(alpha) of each candidate."""
+        return self.arch.scores()
+
+    def metrics(self) -> dict[str, object]:
         """Entropy and probabilities of the architecture distribution; there is no temperature."""
-        values = super().metrics()
-        del values["temperature"]
-        return values
+        return self.arch.metrics()
 
-    def state(self) -> dict[str, Any]:
-        """As the one-level strategy's, and the running mean and variance."""
-        return {**super().state(), "count": self.count, "mean": self.mean, "variance": self.variance}
+    def state(self) -> State:
+        """Logits, optimiser, and the running mean and variance."""
+        return {**self.arch.state(), "count": self.count, "mean": self.mean, "variance": self.variance}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        super().restore(state)
-        self.count, self.mean, self.variance = state["count"], state["mean"], state["variance"]
+        self.arch.restore(state)
+        self.count, self.mean, self.variance = (
+            read(state, "count", int),
+            read(state, "mean", float),
+            read(state, "variance", float),
+        )
+
+
+def _options(config: StrategyConfig) -> ScoreFunctionOptions:
+    return own_options(ScoreFunctionOptions, config, lr=config.lr)
 
 
 STRATEGIES.register(
@@ -99,7 +124,7 @@ STRATEGIES.register(
         True,
         True,
         ScoreFunctionStrategy,
-        one_level_options,
+        _options,
         ("active_paths", "temperature_start", "temperature_end"),
     )
 )

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 import torch
 
 from cosearch.config.search import StrategyConfig
+from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy, SampledPath
+from cosearch.strategies.relaxation import ArchitectureLogits, concrete_weights, constant, gumbel_path, linear
 from latency_tables.errors import ConfigError
 
 
@@ -52,7 +53,7 @@ class SnasOptions:
             raise ConfigError(f"strategy.values.hottest and coldest must be above 0, got {self.hottest} and {self.coldest}")
 
 
-class SnasStrategy(OneLevelStrategy):
+class SnasStrategy:
     """Architecture logits with concrete samples as mixture weights.
 
     Args:
@@ -62,25 +63,36 @@ class SnasStrategy(OneLevelStrategy):
     """
 
     def __init__(self, space: SearchSpace, options: SnasOptions, generator: torch.Generator) -> None:
-        start = OneLevelOptions(active_paths=0, temperature_start=options.hottest, temperature_end=options.coldest, lr=options.lr)
-        super().__init__(space, start, generator)
+        self.generator = generator
+        self.arch = ArchitectureLogits(space, options.lr, schedule=linear(options.hottest, options.coldest))
 
-    def sample(self) -> SampledPath:
-        """Draw Gumbel noise; the weights of its mixture are constant."""
-        drawn = super().sample()
-        with torch.no_grad():
-            weights = super().weighted(drawn).weights
-        return SampledPath(drawn.active, weights, True, drawn.noise)
+    def sample(self) -> Path:
+        """Draw Gumbel noise; the weights of its mixture ``Z`` are constant."""
+        return constant(self.weighted(gumbel_path(self.arch, self.generator, active_paths=0)))
 
-    def weighted(self, path: SampledPath) -> Path:
+    def weighted(self, path: Path) -> Path:
         """``Z`` with the noise of the path, differentiable."""
-        return Path(path.active, super().weighted(path).weights, soft=True)
+        return Path(path.active, concrete_weights(self.arch, path), soft=True, noise=path.noise)
 
-    def anneal(self, progress: float) -> None:
-        """lambda = hottest + (coldest - hottest) progress."""
-        o = self.options
-        share = min(max(progress, 0.0), 1.0)
-        self.temperature = o.temperature_start + (o.temperature_end - o.temperature_start) * share
+    def step(self, path: Path, loss: float) -> None:
+        """See ``GradientStrategy``: the gradients that came through ``Z`` are used, the loss's value is not."""
+        self.arch.step()
+
+    def scores(self) -> list[list[float]]:
+        """log softmax(alpha) of each candidate."""
+        return self.arch.scores()
+
+    def metrics(self) -> dict[str, object]:
+        """Temperature, entropy and probabilities of the architecture distribution."""
+        return {"temperature": self.arch.temperature, **self.arch.metrics()}
+
+    def state(self) -> State:
+        """Logits, optimiser, temperature."""
+        return self.arch.state()
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.arch.restore(state)
 
 
 def _options(config: StrategyConfig) -> SnasOptions:

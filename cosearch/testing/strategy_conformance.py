@@ -51,7 +51,7 @@ def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> 
     """
     taken = []
     for n in range(steps):
-        strategy.anneal(n / steps)
+        strategy.arch.anneal(n / steps)
         path = strategy.sample()
 
         def backward(path: Path = path) -> float:
@@ -63,7 +63,7 @@ def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> 
         if isinstance(strategy, BilevelStrategy):
             strategy.step_architecture(backward, backward, [], 0.1)
         else:
-            strategy.zero_grad()
+            strategy.arch.zero_grad()
             strategy.step(path, backward())
         taken.append(list(path.active))
     return taken
@@ -94,7 +94,7 @@ def check_gradient_strategy(
 
     generator = seeded(3)
     strategy = info.make(space, default_options(info), generator)
-    for point, probability in zip(space.points, strategy.probabilities()):
+    for point, probability in zip(space.points, strategy.arch.probabilities()):
         require(
             probability.shape == (len(point.candidates),) and abs(float(probability.detach().sum()) - 1) < 1e-5,
             f"{info.name}: probabilities of {point.name} are {probability}",

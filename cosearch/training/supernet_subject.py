@@ -73,7 +73,7 @@ class SuperNetSubject:
 
     def set_progress(self, progress: float) -> None:
         """Temperature and warm-up follow the progress 0..1 of the search."""
-        self.strategy.anneal(progress)
+        self.strategy.arch.anneal(progress)
         self._learns_architecture = progress >= self.warmup
         if self.warmup_factor is not None and self.penalties:
             self._hold_target(1.0 if self._learns_architecture else self.warmup_factor)
@@ -84,7 +84,7 @@ class SuperNetSubject:
         rows = limit.costs
         space = self.supernet.space
         self.beta = multiplier(self.strategy.scores(), rows, limit.base, factor * constraint.bound, space.groups, space.zeros)
-        self.strategy.set_tilt([[self.beta * value for value in row] for row in rows])
+        self.strategy.arch.set_tilt([[self.beta * value for value in row] for row in rows])
 
     @property
     def _in_loss(self) -> list[DualPenalty]:
@@ -113,7 +113,7 @@ class SuperNetSubject:
     def _penalty(self) -> Tensor | None:
         if not self._in_loss or not self._learns_architecture:
             return None
-        probabilities = self.strategy.probabilities()
+        probabilities = self.strategy.arch.probabilities()
         return torch.stack([penalty.loss(penalty.constraint.cost.expected(probabilities)) for penalty in self._in_loss]).sum()
 
     def step_architecture(self, train: Backward, held_out: Backward) -> None:
@@ -138,14 +138,14 @@ class SuperNetSubject:
 
     def _raise_duals(self) -> None:
         with torch.no_grad():
-            probabilities = self.strategy.probabilities()
+            probabilities = self.strategy.arch.probabilities()
             for penalty in self._in_loss:
                 penalty.update(float(penalty.constraint.cost.expected(probabilities)))
 
     def zero_grad(self) -> None:
         """See ``Subject``."""
         self.optimiser.zero_grad(set_to_none=True)
-        self.strategy.zero_grad()
+        self.strategy.arch.zero_grad()
         self._drawn = None
 
     def step(self, max_grad_norm: float, loss: float) -> float:
@@ -165,7 +165,7 @@ class SuperNetSubject:
         """The strategy's, and expected and most-likely cost."""
         values = self.strategy.metrics()
         with torch.no_grad():
-            probabilities = self.strategy.probabilities()
+            probabilities = self.strategy.arch.probabilities()
             best = discretise(self.supernet.space, [p.tolist() for p in probabilities])
             for penalty in self.penalties:
                 cost = penalty.constraint.cost

@@ -98,7 +98,7 @@ def learn(order, **options):
     subject.set_progress(0.5)
     learner = Learner(dataclasses.replace(BASE, epochs=2, minibatch=8, micro_batch=8), seeded(2))
     learner.update(subject, subject.actors(), frames_of(batch(8, 4)), None)
-    return [row.detach().clone() for row in strategy.logits], subject
+    return [row.detach().clone() for row in strategy.arch.alpha], subject
 
 
 def test_orders_warmup_and_penalty_each_change_what_the_logits_learn():

@@ -236,11 +236,11 @@ def test_warmup_trains_weights_only():
     training.subject.warmup = 0.5
     weights = [p.detach().clone() for p in training.subject.supernet.parameters()]
     go(training, 4)
-    assert all((row == row[0]).all() for row in training.subject.strategy.logits)
+    assert all((row == row[0]).all() for row in training.subject.strategy.arch.alpha)
     assert training.subject.penalties[0].multiplier == 0.0
     assert any(not torch.equal(a, b) for a, b in zip(weights, training.subject.supernet.parameters()))
     go(training, 3)
-    assert any((row != row[0]).any() for row in training.subject.strategy.logits)
+    assert any((row != row[0]).any() for row in training.subject.strategy.arch.alpha)
 
 
 def test_the_price_of_a_missed_target_lowers_the_expected_latency():

@@ -13,6 +13,7 @@ from small_space import small_space
 import cosearch.strategies
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.one_level import OneLevelStrategy
+from cosearch.strategies.relaxation import ArchitectureLogits
 from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
 
 for module in pkgutil.iter_modules(cosearch.strategies.__path__):
@@ -65,7 +66,7 @@ def test_every_strategy_is_of_a_known_kind_and_has_a_source():
         (lambda strategy: setattr(strategy, "step", lambda path, loss: None), "the best is"),
         (
             lambda strategy: setattr(
-                strategy, "probabilities", lambda: [p * 2 for p in OneLevelStrategy.probabilities(strategy)]
+                strategy.arch, "probabilities", lambda: [p * 2 for p in ArchitectureLogits.probabilities(strategy.arch)]
             ),
             "probabilities",
         ),

@@ -13,7 +13,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.space.groups import best, draw, marginals
 from cosearch.strategies.budgeted import expected_cost, multiplier
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
-from cosearch.strategies.score_function import ScoreFunctionStrategy
+from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table
 from latency_tables.errors import InfeasibleTargetError
@@ -48,18 +48,19 @@ def test_the_multiplier_holds_the_mean_over_legal_architectures_at_the_target():
         multiplier(*arguments, cheapest * 0.999, SPACE.groups, SPACE.zeros)
 
 
-@pytest.mark.parametrize("kind", [OneLevelStrategy, ScoreFunctionStrategy])
-@pytest.mark.parametrize("active", [1, 2, 0])
-def test_sampled_paths_are_legal_architectures_whatever_k_is(kind, active):
-    strategy = kind(SPACE, OneLevelOptions(active_paths=active), seeded(0))
+@pytest.mark.parametrize(
+    "strategy, wanted",
+    [(OneLevelStrategy(SPACE, OneLevelOptions(active_paths=k), seeded(0)), k) for k in (1, 2, 0)]
+    + [(ScoreFunctionStrategy(SPACE, ScoreFunctionOptions(), seeded(0)), 1)],
+)
+def test_sampled_paths_are_legal_architectures_whatever_k_is(strategy, wanted):
     for _ in range(60):
         path = strategy.sample()
         assert path.choices in EVERY
-        wanted = 1 if kind is ScoreFunctionStrategy else active
         assert [len(a) for a in path.active] == [min(wanted or 4, len(p.candidates)) for p in SPACE.points]
         assert all(len(set(a)) == len(a) for a in path.active)
-    totals = [float(p.detach().sum()) for p in strategy.probabilities()]
-    kept = sum(1.0 - float(p.detach()[0]) for p in strategy.probabilities()[1:])
+    totals = [float(p.detach().sum()) for p in strategy.arch.probabilities()]
+    kept = sum(1.0 - float(p.detach()[0]) for p in strategy.arch.probabilities()[1:])
     assert totals == pytest.approx([1.0] * 4, abs=1e-6) and kept == pytest.approx(2.0, abs=1e-5)
 
 
@@ -70,18 +71,18 @@ def test_the_score_function_is_unbiased_on_groups():
     logs = torch.stack([torch.stack([row[c] for row, c in zip(rows, choices)]).sum() for choices in EVERY])
     expectation = (torch.softmax(logs, 0) * torch.tensor([losses[c] for c in EVERY])).sum()
     wanted = torch.autograd.grad(expectation, rows)
-    strategy = ScoreFunctionStrategy(SPACE, OneLevelOptions(lr=0.0), seeded(0))
+    strategy = ScoreFunctionStrategy(SPACE, ScoreFunctionOptions(lr=0.0), seeded(0))
     strategy.advantage = lambda loss: loss
     total = [torch.zeros_like(row) for row in rows]
     chances = torch.softmax(logs, 0).tolist()
     for choices, chance in zip(EVERY, chances):
         with torch.no_grad():
-            for logits, row in zip(strategy.logits, rows):
+            for logits, row in zip(strategy.arch.alpha, rows):
                 logits.copy_(row)
-        strategy.zero_grad()
+        strategy.arch.zero_grad()
         path = type("Drawn", (), {"choices": choices})()
         strategy.step(path, losses[choices])
-        total = [t + chance * logits.grad for t, logits in zip(total, strategy.logits)]
+        total = [t + chance * logits.grad for t, logits in zip(total, strategy.arch.alpha)]
     for found, value in zip(total, wanted):
         torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
 

@@ -23,7 +23,7 @@ def run(strategy, asks, score=smooth):
     for _ in range(asks):
         architecture = strategy.ask()
         strategy.tell(Evaluation(architecture, score(architecture), 1e-3))
-    return [(choices, score) for choices, score, _ in strategy.results]
+    return [(result.choices, result.score) for result in strategy.results.all]
 
 
 def local(seed=0, feasible=lambda a: True):

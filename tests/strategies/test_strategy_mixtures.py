@@ -23,7 +23,7 @@ CELL = graph_space()
 
 def set_logits(strategy, rows):
     with torch.no_grad():
-        for logits, row in zip(strategy.logits, rows):
+        for logits, row in zip(strategy.arch.alpha, rows):
             logits.copy_(torch.tensor(row))
 
 
@@ -37,7 +37,7 @@ def test_rl_darts_acts_and_learns_with_the_softmax_of_all_candidates_and_starts_
     assert torch.equal(weights[0], torch.softmax(torch.tensor([1.0, 2.0, 3.0]), 0)) and weights[0].requires_grad
     supernet, frames = SuperNet(SPACE, seeded(1)), example_input(SPACE.stem, 2)
     supernet(frames, strategy.weighted(path))[0].square().sum().backward()
-    assert all(float(logits.grad.abs().min()) > 0 for logits in strategy.logits)
+    assert all(float(logits.grad.abs().min()) > 0 for logits in strategy.arch.alpha)
 
 
 def test_rl_darts_keeps_the_edges_with_the_largest_probability_of_an_operation_as_the_paper_does():
@@ -54,20 +54,20 @@ class Quadratics:
 
     def __init__(self, strategy):
         self.strategy, self.weights = strategy, [nn.Parameter(torch.tensor([0.3, -0.7])), nn.Parameter(torch.tensor([1.1]))]
-        self.alpha = torch.cat([row.detach() for row in strategy.logits])
+        self.alpha = torch.cat([row.detach() for row in strategy.arch.alpha])
         self.a, self.b = torch.randn(4, 3, generator=seeded(1)), torch.randn(4, len(self.alpha), generator=seeded(2))
         self.c, self.d = torch.tensor([0.5, 0.2, -0.4]), torch.randn(len(self.alpha), generator=seeded(3))
         self.calls = []
 
     def train(self):
         self.calls.append("train")
-        loss = 0.5 * (self.a @ torch.cat(self.weights) - self.b @ torch.cat(self.strategy.logits)).square().sum()
+        loss = 0.5 * (self.a @ torch.cat(self.weights) - self.b @ torch.cat(self.strategy.arch.alpha)).square().sum()
         loss.backward()
         return float(loss.detach())
 
     def held_out(self):
         self.calls.append("held out")
-        loss = 0.5 * (torch.cat(self.weights) - self.c).square().sum() + self.d @ torch.cat(self.strategy.logits)
+        loss = 0.5 * (torch.cat(self.weights) - self.c).square().sum() + self.d @ torch.cat(self.strategy.arch.alpha)
         loss.backward()
         return float(loss.detach())
 
@@ -86,7 +86,7 @@ def test_both_orders_of_darts_equal_the_closed_form_and_leave_the_weights_alone(
     before = [w.detach().clone() for w in problem.weights]
     strategy.step_architecture(problem.train, problem.held_out, problem.weights, xi)
     wanted = problem.gradient(xi if order == 2 else 0.0)
-    torch.testing.assert_close(torch.cat([row.grad for row in strategy.logits]), wanted, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(torch.cat([row.grad for row in strategy.arch.alpha]), wanted, rtol=2e-3, atol=2e-3)
     assert not torch.allclose(problem.gradient(xi), problem.gradient(0.0), rtol=5e-3, atol=5e-3)  # the orders differ here
     assert all(torch.equal(a, b) for a, b in zip(problem.weights, before))
     assert problem.calls == (["held out"] if order == 1 else ["train", "held out", "train", "train"])
@@ -112,12 +112,12 @@ def test_weight_decay_of_the_logits_pulls_them_back():
         set_logits(strategy, [[2.0, -2.0, 0.0]] * 2)
 
         def flat(strategy=strategy):
-            loss = 0.0 * torch.cat(strategy.logits).sum()
+            loss = 0.0 * torch.cat(strategy.arch.alpha).sum()
             loss.backward()
             return 0.0
 
         strategy.step_architecture(flat, flat, [], 0.1)
-        found.append(float(strategy.logits[0].detach().abs().sum()))
+        found.append(float(strategy.arch.alpha[0].detach().abs().sum()))
     assert found[1] < found[0] == 4.0
 
 
@@ -132,9 +132,9 @@ def test_only_darts_is_bilevel():
 
 def test_snas_draws_concrete_samples_whose_temperature_falls_linearly():
     strategy = SnasStrategy(SPACE, SnasOptions(hottest=2.0, coldest=0.1), seeded(0))
-    assert strategy.temperature == 2.0
-    strategy.anneal(0.5)
-    assert strategy.temperature == pytest.approx(1.05)
+    assert strategy.arch.temperature == 2.0
+    strategy.arch.anneal(0.5)
+    assert strategy.arch.temperature == pytest.approx(1.05)
     path = strategy.sample()
     drawn = strategy.weighted(path)
     assert path.soft and drawn.soft and all(torch.equal(a, b.detach()) for a, b in zip(path.weights, drawn.weights))
@@ -143,7 +143,7 @@ def test_snas_draws_concrete_samples_whose_temperature_falls_linearly():
         torch.testing.assert_close(weights.detach(), wanted[list(active)])
     largest = []
     for progress in (0.0, 1.0):
-        strategy.anneal(progress)
+        strategy.arch.anneal(progress)
         largest.append(float(torch.stack([strategy.sample().weights[0].max() for _ in range(200)]).mean()))
     assert largest[0] < 0.7 and largest[1] > 0.95  # cold samples are nearly one operation
 

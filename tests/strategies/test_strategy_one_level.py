@@ -25,7 +25,7 @@ LOGITS = [[0.0, 1.0, -1.0, 0.5], [2.0, 0.0, 0.0, -3.0]]
 def make(seed=0, logits=LOGITS, **options):
     strategy = OneLevelStrategy(SPACE, OneLevelOptions(**options), seeded(seed))
     with torch.no_grad():
-        for mine, row in zip(strategy.logits, logits):
+        for mine, row in zip(strategy.arch.alpha, logits):
             mine.copy_(torch.tensor(row))
     return strategy
 
@@ -70,7 +70,7 @@ def test_the_noise_is_gumbel():
 def test_gradient_of_the_logits_is_that_of_the_formula_by_finite_differences(active_paths):
     strategy = make(active_paths=active_paths, temperature_start=1.3)
     path, table = strategy.sample(), [[0.3, -1.0, 2.0, 0.7], [1.0, 0.2, -0.4, 0.1]]
-    strategy.zero_grad()
+    strategy.arch.zero_grad()
     toy_loss(strategy.weighted(path), table).backward()
     for point, (logits, row) in enumerate(zip(LOGITS, table)):
         noise, active = path.noise[point].double().numpy(), list(path.active[point])
@@ -81,7 +81,7 @@ def test_gradient_of_the_logits_is_that_of_the_formula_by_finite_differences(act
 
         for k in range(4):
             ends = [loss([v + s * 1e-5 * (i == k) for i, v in enumerate(logits)]) for s in (1, -1)]
-            assert float(strategy.logits[point].grad[k]) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=2e-3, abs=2e-5)
+            assert float(strategy.arch.alpha[point].grad[k]) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=2e-3, abs=2e-5)
 
 
 def test_weights_of_a_kept_path_follow_the_logits():
@@ -89,20 +89,20 @@ def test_weights_of_a_kept_path_follow_the_logits():
     path = strategy.sample()
     before = strategy.weighted(path).weights[0].item()
     with torch.no_grad():
-        strategy.logits[0][path.active[0][0]] += 1.0
+        strategy.arch.alpha[0][path.active[0][0]] += 1.0
     assert strategy.weighted(path).weights[0].item() > before
 
 
 @pytest.mark.parametrize("progress, wanted", [(0.0, 4.0), (0.5, 1.0), (1.0, 0.25), (0.25, 2.0), (-1.0, 4.0), (7.0, 0.25)])
 def test_temperature_falls_geometrically(progress, wanted):
     strategy = make(temperature_start=4.0, temperature_end=0.25)
-    strategy.anneal(progress)
-    assert strategy.temperature == pytest.approx(wanted) and strategy.metrics()["temperature"] == pytest.approx(wanted)
+    strategy.arch.anneal(progress)
+    assert strategy.arch.temperature == pytest.approx(wanted) and strategy.metrics()["temperature"] == pytest.approx(wanted)
 
 
 def test_probabilities_scores_and_entropy():
     strategy = make()
-    for found, score, row in zip(strategy.probabilities(), strategy.scores(), LOGITS):
+    for found, score, row in zip(strategy.arch.probabilities(), strategy.scores(), LOGITS):
         np.testing.assert_allclose(found.detach().numpy(), softmax(row), rtol=1e-5)
         np.testing.assert_allclose(score, np.log(softmax(row)), rtol=1e-6)
     wanted = np.mean([-(softmax(row) * np.log(softmax(row))).sum() for row in LOGITS])
@@ -118,7 +118,7 @@ def test_each_option_changes_the_search(change):
     def after(**options):
         strategy = make(**options)
         optimise(strategy, lambda s, p: toy_loss(p, [[0.5, -1.0, 0.4, 0.1], [-1.2, 0.6, 0.3, 0.2]]), 20)
-        return torch.cat(strategy.logits).detach()
+        return torch.cat(strategy.arch.alpha).detach()
 
     assert set(change) <= {f.name for f in dataclasses.fields(OneLevelOptions)} and len(dataclasses.fields(OneLevelOptions)) == 4
     assert not torch.allclose(after(), after(**change), atol=1e-6)
@@ -171,7 +171,7 @@ def test_the_expected_cost_settles_at_the_target_and_the_discretised_one_meets_i
 
         optimise(strategy, loss, 200)
         with torch.no_grad():
-            return strategy, float(cost.expected(strategy.probabilities()))
+            return strategy, float(cost.expected(strategy.arch.probabilities()))
 
     free, priced = search(0.0), search(1.0)
     assert free[1] > low + 0.9 * (high - low)
@@ -195,7 +195,7 @@ def test_a_state_is_a_copy_that_can_be_restored_twice():
         strategy.restore(state)
         strategy.generator.set_state(noise)
         run(5)
-        results.append(torch.cat(strategy.logits).detach().clone())
+        results.append(torch.cat(strategy.arch.alpha).detach().clone())
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
     assert all(torch.equal(a, b) for a, b in zip(kept["logits"], state["logits"]))
     assert torch.equal(kept["optimiser"]["state"][0]["exp_avg"], state["optimiser"]["state"][0]["exp_avg"])

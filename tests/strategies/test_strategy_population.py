@@ -28,7 +28,7 @@ def run(strategy, asks, score=value, cost=lambda a: 1e-3):
     for _ in range(asks):
         architecture = strategy.ask()
         strategy.tell(Evaluation(architecture, score(architecture), cost(architecture)))
-    return strategy.results
+    return [(result.choices, result.score, result.cost_s) for result in strategy.results.all]
 
 
 def evolution(seed=0, *, feasible=lambda a: True, **options):
@@ -190,8 +190,8 @@ def test_the_best_are_never_lost():
     strategy, seen = nsga2(1), []
     for _ in range(10):
         run(strategy, 8, cost=latency)
-        seen.append(max(strategy.results[i][1] for i in strategy.parents))
-    assert seen == sorted(seen) and seen[-1] == max(score for _, score, _ in strategy.results)
+        seen.append(max(strategy.results[i].score for i in strategy.parents))
+    assert seen == sorted(seen) and seen[-1] == max(result.score for result in strategy.results.all)
 
 
 def test_a_candidate_without_a_score_is_dominated_where_it_is_no_faster():

@@ -11,7 +11,7 @@ from small_space import small_space
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.one_level import OneLevelOptions
-from cosearch.strategies.score_function import CLIP, DECAY, ScoreFunctionStrategy
+from cosearch.strategies.score_function import CLIP, DECAY, ScoreFunctionOptions, ScoreFunctionStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.testing.strategy_conformance import best_choices, optimise
 
@@ -24,11 +24,11 @@ STATISTICS = {"count": 10_000, "mean": 2.1, "variance": 0.25}  # so many that th
 
 
 def make(**options):
-    strategy = ScoreFunctionStrategy(SPACE, OneLevelOptions(**options), seeded(0))
+    strategy = ScoreFunctionStrategy(SPACE, ScoreFunctionOptions(**options), seeded(0))
     with torch.no_grad():
-        for mine, row in zip(strategy.logits, LOGITS):
+        for mine, row in zip(strategy.arch.alpha, LOGITS):
             mine.copy_(torch.tensor(row))
-    strategy.set_tilt(TILT)
+    strategy.arch.set_tilt(TILT)
     return strategy
 
 
@@ -46,9 +46,9 @@ def gradient_of(choices, loss):
     """What one step hands to the optimiser."""
     strategy = make()
     strategy.restore({**strategy.state(), **STATISTICS})
-    strategy.zero_grad()
+    strategy.arch.zero_grad()
     strategy.step(Path(tuple((c,) for c in choices)), loss)
-    return np.stack([logits.grad.numpy() for logits in strategy.logits])
+    return np.stack([logits.grad.numpy() for logits in strategy.arch.alpha])
 
 
 @pytest.mark.parametrize("baseline", [2.1, 1.7])
@@ -88,7 +88,7 @@ def test_one_odd_minibatch_is_held_within_the_clip():
 
 
 def test_one_path_without_gates_is_drawn_whatever_k_is():
-    strategy = make(active_paths=0)
+    strategy = make()
     path = strategy.sample()
     assert [len(active) for active in path.active] == [1, 1] and strategy.weighted(path) is path and path.weights is None
     assert "temperature" not in strategy.metrics() and "arch_entropy" in strategy.metrics()
@@ -101,7 +101,7 @@ def test_it_learns_what_gates_cannot_see():
     def loss(_, path):
         return torch.tensor(table[path.choices])
 
-    strategy = STRATEGIES.get("reinforce").make(SPACE, OneLevelOptions(lr=0.05), seeded(1))
+    strategy = STRATEGIES.get("reinforce").make(SPACE, ScoreFunctionOptions(lr=0.05), seeded(1))
     optimise(strategy, loss, 400)
     assert best_choices(strategy, SPACE) == (2, 2)
     gates = STRATEGIES.get("a3cs").make(SPACE, OneLevelOptions(lr=0.05), seeded(1))
