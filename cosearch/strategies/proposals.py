@@ -65,7 +65,7 @@ class Results:
         """
         trained = self.trained()
         if not trained:
-            raise RequestError("the search was told no result of a trained candidate yet, so it has no best one")
+            raise RequestError("the search was told no result yet of a candidate that could be trained, so it has no best one")
         return max(trained, key=lambda index: self.all[index].worth)
 
     def state(self) -> State:

@@ -2,7 +2,7 @@
 
 With alpha the logits of a point, G Gumbel(0, 1) noise and T the temperature:
   mixture  : softmax(alpha)                            every candidate, nothing drawn
-  concrete : softmax((log softmax(alpha) + G) / T)     drawn (Maddison et al. 2017, arXiv 1611.00712; Jang et al. 2017, 1611.01144)
+  concrete : softmax((log softmax(alpha) + G) / T)     drawn (Maddison et al. 2017, arXiv 1611.00712; Jang et al., 1611.01144)
   hard     : one-hot at the argmax of the perturbed logits, which is a draw from softmax(alpha) (Gumbel-max)
 A tilt that is subtracted from the logits lets a target act on what is drawn (``budgeted``) and not on what is learned.
 """
@@ -41,13 +41,12 @@ class ArchitectureLogits:
     Args:
         space: the search space.
         lr: Adam learning rate.
-        schedule: of the temperature T of concrete weights; 1 throughout where nothing is said.
+        schedule: of the temperature T of concrete weights; None: 1 throughout.
         weight_decay: L2, at least 0.
     """
 
-    def __init__(
-        self, space: SearchSpace, lr: float, *, schedule: Schedule = linear(1.0, 1.0), weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, space: SearchSpace, lr: float, *, schedule: Schedule | None = None, weight_decay: float = 0.0) -> None:
+        schedule = linear(1.0, 1.0) if schedule is None else schedule
         self.space, self.schedule, self.temperature = space, schedule, schedule(0.0)
         self.alpha = [torch.zeros(len(point.candidates), requires_grad=True) for point in space.points]
         self.optimiser = torch.optim.Adam(self.alpha, lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
@@ -133,7 +132,7 @@ def gumbel_path(arch: ArchitectureLogits, generator: torch.Generator, active_pat
 
 
 def concrete_weights(arch: ArchitectureLogits, path: Path) -> tuple[Tensor, ...]:
-    """For each point the concrete weights ``[active]`` of a drawn path's candidates, differentiable in all logits of the point."""
+    """For each point the concrete weights ``[active]`` of a drawn path's candidates, differentiable in the point's logits."""
     weights = []
     for logits, gumbel, active in zip(arch.tilted(), path.noise, path.active):
         y = torch.softmax((torch.log_softmax(logits, 0) + gumbel) / arch.temperature, 0)

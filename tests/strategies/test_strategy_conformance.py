@@ -85,7 +85,7 @@ def test_a_broken_strategy_does_not_conform(fault, text):
 
 def test_the_same_search_in_another_process():
     code = (
-        "import sys, torch\nsys.path.insert(0, 'tests')\nfrom tests.test_strategy_conformance import *\n"
+        "import sys, torch\nsys.path[:0] = ['', 'tests/strategies', 'tests/support']\nfrom test_strategy_conformance import *\n"
         "from cosearch.testing.strategy_conformance import optimise, toy_loss\n"
         "from cosearch.testing.conformance import seeded\n"
         "info = STRATEGIES.get('a3cs')\nstrategy = info.make(SPACE, default_options(info), seeded(3))\n"

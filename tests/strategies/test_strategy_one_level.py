@@ -133,7 +133,7 @@ def test_a2d_takes_every_candidate_and_a3cs_its_own_number():
     table = [[0.5, -1.0, 0.4, 0.1], [-1.2, 0.6, 0.3, 0.2]]
     for strategy in (a3cs, a2d):
         optimise(strategy, lambda s, p: toy_loss(p, table), 10)
-    assert not torch.equal(a3cs.logits[0], a2d.logits[0])
+    assert not torch.equal(a3cs.arch.alpha[0], a2d.arch.alpha[0])
 
 
 @pytest.mark.parametrize("name", ["a3cs", "a2d"])
@@ -146,7 +146,7 @@ def test_a_high_price_picks_the_cheapest_and_a_price_of_zero_does_not(name):
         penalty = DualPenalty(Constraint(cost, cost.base / 2), dual_lr=0.0, quadratic=0.0)  # no architecture is under it
         penalty.multiplier = price
         strategy = STRATEGIES.get(name).make(SPACE, OneLevelOptions(lr=0.05), seeded(0))
-        optimise(strategy, lambda s, p: toy_loss(p, table) + penalty.loss(cost.expected(s.probabilities())), 200)
+        optimise(strategy, lambda s, p: toy_loss(p, table) + penalty.loss(cost.expected(s.arch.probabilities())), 200)
         return best_choices(strategy, SPACE)
 
     assert search(1e6) == cheapest
@@ -165,7 +165,7 @@ def test_the_expected_cost_settles_at_the_target_and_the_discretised_one_meets_i
         strategy = OneLevelStrategy(SPACE, OneLevelOptions(active_paths=0, lr=0.02), seeded(0))
 
         def loss(s, path):
-            expected = cost.expected(s.probabilities())
+            expected = cost.expected(s.arch.probabilities())
             penalty.update(float(expected.detach()))
             return toy_loss(path, table) + penalty.loss(expected)
 

@@ -7,6 +7,7 @@ import pytest
 from small_space import small_space
 
 from cosearch.strategies.base import Evaluation
+from cosearch.strategies.proposals import Result
 from cosearch.strategies.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import InfeasibleTargetError, RequestError
@@ -20,7 +21,7 @@ def search(seed=0, **options):
 
 def test_proposals_are_uniform_among_those_that_meet_the_target():
     strategy = search()
-    strategy.is_feasible = lambda a: sum(a.choices) <= 2
+    strategy.uniform.is_feasible = lambda a: sum(a.choices) <= 2
     feasible = [c for c in itertools.product(range(3), repeat=3) if sum(c) <= 2]
     counts = dict.fromkeys(feasible, 0)
     for _ in range(200 * len(feasible)):
@@ -36,12 +37,12 @@ def test_without_a_target_every_architecture_comes():
 
 def test_it_gives_up_after_its_draws_and_not_before():
     strategy, asked = search(draws=50), []
-    strategy.is_feasible = lambda a: asked.append(a) is not None
+    strategy.uniform.is_feasible = lambda a: asked.append(a) is not None
     with pytest.raises(InfeasibleTargetError, match="50 random architectures"):
         strategy.ask()
     assert len(asked) == 50
     patient = search(draws=5000)
-    patient.is_feasible = lambda a: a.choices == (2, 1, 0)
+    patient.uniform.is_feasible = lambda a: a.choices == (2, 1, 0)
     assert patient.ask().choices == (2, 1, 0)
 
 
@@ -69,9 +70,9 @@ def test_state_holds_the_results():
     one, two = search(), search(9)
     tell(one, [1.0, None, 7.0])
     two.restore(one.state())
-    assert two.results == one.results and two.best() == 2
+    assert two.results.all == one.results.all and two.best() == 2
     two.tell(Evaluation(SPACE.architecture([2, 2, 2]), 9.0, 2e-3))
-    assert len(one.results) == 3 and two.results[3] == ((2, 2, 2), 9.0, 2e-3)
+    assert len(one.results) == 3 and two.results[3] == Result((2, 2, 2), 9.0, 2e-3)
 
 
 def test_the_seed_fixes_the_proposals():
