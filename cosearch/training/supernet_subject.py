@@ -14,7 +14,7 @@ from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision
 from cosearch.space.derive import discretise
-from cosearch.space.supernet import SuperNet
+from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import multiplier
 
@@ -39,7 +39,7 @@ class SuperNetSubject:
     def __init__(
         self,
         supernet: SuperNet,
-        strategy: GradientStrategy,
+        strategy: GradientStrategy | BilevelStrategy,
         penalties: list[DualPenalty],
         *,
         paths: int,
@@ -53,9 +53,11 @@ class SuperNetSubject:
         self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
         self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
         self._drawing = threading.Lock()
-        self._drawn: Any = None  # the path of this minibatch, None until its first forward pass
+        self._drawn: Path | None = None  # the path of this minibatch, None until its first forward pass
         self.optimiser = WeightAdam(supernet.parameters(), lr)
-        self.held_out = isinstance(strategy, BilevelStrategy)
+        self.bilevel = strategy if isinstance(strategy, BilevelStrategy) else None
+        self.one_level = None if isinstance(strategy, BilevelStrategy) else strategy
+        self.held_out = self.bilevel is not None
         self._run = self._fast = mixed_precision(self.supernet, device, bf16)
         self._precise = mixed_precision(self.supernet, device, False)
         self._learns_architecture = warmup == 0.0
@@ -93,7 +95,7 @@ class SuperNetSubject:
     def actors(self) -> list[Forward]:
         """See ``Subject``: one sampled path each. With gradients it is the minibatch's path, its weights computed anew."""
 
-        def actor(path: Any) -> Forward:
+        def actor(path: Path) -> Forward:
             def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
                 if not torch.is_grad_enabled():
                     return self._run(frames, path)
@@ -118,7 +120,7 @@ class SuperNetSubject:
 
     def step_architecture(self, train: Backward, held_out: Backward) -> None:
         """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables."""
-        if not self._learns_architecture:
+        if self.bilevel is None or not self._learns_architecture:
             return
 
         def penalised() -> float:
@@ -131,7 +133,7 @@ class SuperNetSubject:
         self._run, self._drawn = self._precise, None
         try:
             lr = self.optimiser.param_groups[0]["lr"]
-            self.strategy.step_architecture(train, penalised, list(self.supernet.parameters()), lr)
+            self.bilevel.step_architecture(train, penalised, list(self.supernet.parameters()), lr)
         finally:
             self._run = self._fast
         self._raise_duals()
@@ -152,8 +154,8 @@ class SuperNetSubject:
         """See ``Subject``: both optimisers, then the dual variables."""
         norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
         self.optimiser.step()
-        if self._learns_architecture and not self.held_out:
-            self.strategy.step(self._drawn, loss)
+        if self._learns_architecture and self.one_level is not None and self._drawn is not None:
+            self.one_level.step(self._drawn, loss)
             self._raise_duals()
         return norm
 

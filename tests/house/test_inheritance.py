@@ -12,16 +12,6 @@ from test_layers import FILES, module_name, tree_of
 MENDED_LATER = {  # class: why it still inherits; a class that no longer does has to leave this list
     "cosearch.rl.dqn.update.EpsilonGreedy": "a collector that sometimes acts at random",
     "cosearch.rl.env_families.minatar.MinAtarEnvs": "replayed environments of one family",
-    "cosearch.strategies.darts.DartsStrategy": "one level with a second optimiser",
-    "cosearch.strategies.evolution.EvolutionOptions": "the candidates of random search and more",
-    "cosearch.strategies.evolution.Evolution": "random search with another proposal",
-    "cosearch.strategies.local_search.LocalSearch": "random search with another proposal",
-    "cosearch.strategies.nsga2.Nsga2Options": "the candidates of random search and more",
-    "cosearch.strategies.nsga2.Nsga2": "random search with another proposal",
-    "cosearch.strategies.one_level.SampledPath": "a path with what drew it",
-    "cosearch.strategies.rl_darts.RlDartsStrategy": "one level with another path",
-    "cosearch.strategies.score_function.ScoreFunctionStrategy": "one level with another gradient",
-    "cosearch.strategies.snas.SnasStrategy": "one level with another path",
     "cosearch.training.off_policy.QTraining": "training with a replay memory",
 }
 
