@@ -34,7 +34,9 @@ def test_check_json_has_the_agreed_keys(capsys, tmp_path):
         assert 0 <= got[key] <= 1
     assert code == 0 and got["rows"] == 324
     written = list(csv.DictReader((tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()))
-    assert len(written) == 324 and float(written[0]["cycles_error"]) >= 0
+    errors = [abs(float(row["cycles"]) / float(row["reference_cycles"]) - 1) for row in written]
+    assert len(written) == 324 and [float(row["cycles_error"]) for row in written] == pytest.approx(errors, abs=1e-12)
+    assert got["cycles_mape"] == pytest.approx(sum(errors) / 324) and got["cycles_mape"] > 0
     code, out, _ = run(capsys, "check", "--reference", "scalesim", file.replace("zigzag", "scalesim"), "--json")
     assert json.loads(out)["energy_mape"] is None
 

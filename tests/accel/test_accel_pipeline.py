@@ -41,8 +41,9 @@ def test_objectives_differ():
         best_assignment(costs, "speed")
 
 
-def test_latency_lies_between_interval_and_chunks_times_interval():
+def test_chunk_times_are_the_sums_of_their_layers():
     rng = np.random.default_rng(5)
-    chunk = np.sort(rng.integers(0, 3, (20, 9)), -1)
-    times = chunk_times(rng.random((20, 9)), chunk, 3)
-    assert (times.max(-1) <= times.sum(-1)).all() and (times.sum(-1) <= 3 * times.max(-1) + 1e-12).all()
+    chunk, cycles = np.sort(rng.integers(0, 3, (20, 9)), -1), rng.random((20, 9))
+    want = [[sum(c for c, j in zip(row, places, strict=True) if j == k) for k in range(3)] for row, places in zip(cycles, chunk)]
+    assert chunk_times(cycles, chunk, 3) == pytest.approx(np.array(want), rel=1e-12)
+    assert chunk_times(cycles, chunk, 4)[:, 3].tolist() == [0.0] * 20, "a chunk without layers takes no time"

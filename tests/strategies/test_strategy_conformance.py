@@ -1,5 +1,6 @@
 """Every registered strategy finds a toy's best architecture and resumes exactly; the shipped registry is complete."""
 
+import dataclasses
 import importlib
 import pkgutil
 import subprocess
@@ -56,7 +57,9 @@ def test_every_strategy_is_of_a_known_kind_and_has_a_source():
         STRATEGIES.names()
     )
     for info in STRATEGIES.entries():
-        assert info.paper and default_options(info) == default_options(info)
+        options = default_options(info)
+        assert info.paper and dataclasses.is_dataclass(options), info.name
+        assert type(options).__dataclass_params__.frozen, f"{info.name}: its options can be changed during a search"
 
 
 @pytest.mark.parametrize(
