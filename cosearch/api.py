@@ -187,8 +187,8 @@ def measure(
     from cosearch.space.network import reference_agents
     from latency_tables.errors import RequestError
     from latency_tables.measuring.job import Request, run
-    from latency_tables.measuring.loop import Settings
-    from latency_tables.measuring.remote import Target
+    from latency_tables.measuring.remote import Place
+    from latency_tables.measuring.settings import Settings
     from latency_tables.table import Table
 
     path = Path(out)
@@ -201,11 +201,12 @@ def measure(
     write_worklist(chosen, worklist, min(networks, chosen.size), further=[op for ops in references.values() for op in ops])
     settings = Settings(threads=threads, min_rounds=rounds, max_rounds=max(rounds, 40), budget_s=budget_s)
     request = Request(
-        path, device, worklists=(str(worklist),), dtype=dtype, again=again, target=Target(host=host), settings=settings
+        path, device, worklists=(str(worklist),), dtype=dtype, again=again, place=Place(host=host), settings=settings
     )
     table = Table(run(request, command="cosearch.measure(...)"), path=path)
-    found = table.certificate or {}
-    return MeasuredTable(path, table.device.name, len(table.rows), table.overhead_s, found.get("mape"), found.get("kendall_tau"))
+    proof = None if table.certificate is None else table.certificate.accuracy
+    mape, tau = (None, None) if proof is None else (proof.mape, proof.kendall_tau)
+    return MeasuredTable(path, table.device.name, len(table.rows), table.overhead_s, mape, tau)
 
 
 def _prepare_process() -> None:

@@ -5,9 +5,7 @@ Liu et al., DARTS (arXiv 1806.09055) and Miao et al., RL-DARTS (arXiv 2106.02229
 
 from __future__ import annotations
 
-from typing import Any
-
-from latency_tables.layer import Layer
+from latency_tables.layer import Block, Layer
 
 CELL_KINDS = {
     "act": "activation (relu, tanh), behind a 3x3 average pool where it has a stride",
@@ -22,13 +20,13 @@ JOINS = ("add", "merge")  # read several blocks
 KEEP_CHANNELS = ("act", "avgpool", "add")
 
 
-def cell_faults(op: Any) -> list[str]:
+def cell_faults(op: Block) -> list[str]:
     """What is wrong with a block of these kinds, in words; empty for a valid one and for other kinds.
 
     Args:
-        op: an ``OpSpec`` whose fields are in their ranges.
+        op: a block whose fields are in their ranges.
     """
-    faults = []
+    faults: list[str] = []
     if op.kind not in CELL_KINDS:
         return faults
     if op.kind in KEEP_CHANNELS and op.in_channels != op.out_channels:
@@ -50,7 +48,7 @@ def cell_faults(op: Any) -> list[str]:
     return faults
 
 
-def cell_layers(op: Any) -> tuple[Layer, ...]:
+def cell_layers(op: Block) -> tuple[Layer, ...]:
     """The primitives of a block of these kinds, in order of execution."""
     c, h, w, o = op.in_channels, op.in_height, op.in_width, op.out_channels
     k, s, p, y, x = op.kernel, op.stride, op.padding, op.out_height, op.out_width

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ class Finding:
 
     Attributes:
         rule: short name of the rule.
-        text: what was expected and what was found.
+        text: what was expected and what the table has.
         keys: rows concerned.
     """
 
@@ -73,7 +72,7 @@ def _near_zero(table: Table) -> list[Finding]:
 
 def _monotone(table: Table) -> list[Finding]:
     values = _latencies(table)
-    groups: dict[tuple[Any, ...], list[tuple[int, float, str]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[int, float, str]]] = {}
     for key, value in values.items():
         op = OpSpec.from_key(key)
         for name in ("out_channels", "expansion", "kernel", "hidden"):
@@ -120,13 +119,11 @@ def _certificate(table: Table) -> list[Finding]:
             if table.provenance in ("measured", "synthetic")
             else []
         )
-    findings = []
-    if proof["mape"] > GOOD_MAPE:
-        findings.append(
-            Finding("certificate", f"mean error {proof['mape']:.1%} on whole networks, expected at most {GOOD_MAPE:.0%}")
-        )
-    if proof.get("kendall_tau") is not None and proof["kendall_tau"] < GOOD_TAU:
-        findings.append(Finding("certificate", f"Kendall's tau {proof['kendall_tau']:.3f}, expected at least {GOOD_TAU}"))
+    findings, mape, tau = [], proof.accuracy.mape, proof.accuracy.kendall_tau
+    if mape > GOOD_MAPE:
+        findings.append(Finding("certificate", f"mean error {mape:.1%} on whole networks, expected at most {GOOD_MAPE:.0%}"))
+    if tau is not None and tau < GOOD_TAU:
+        findings.append(Finding("certificate", f"Kendall's tau {tau:.3f}, expected at least {GOOD_TAU}"))
     return findings
 
 

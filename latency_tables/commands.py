@@ -1,6 +1,6 @@
 """The command line of latency tables: results on stdout, progress on stderr, exit codes 0, 1, 2, 130.
 
-Only reads options and prints; the work is in ``job``, ``checks``, ``compare``, ``draw`` and ``estimate``.
+Only reads options and prints; the work is in ``measuring``, ``estimating``, ``checks``, ``compare`` and ``draw``.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,13 +21,14 @@ from latency_tables.compare import compare_tables
 from latency_tables.devices import list_devices, load_any
 from latency_tables.draw import caption, draw_table, terminal_comparison, terminal_table
 from latency_tables.errors import CosearchError, TableError
-from latency_tables.estimating.estimate import build_estimate, list_specs, load_spec
+from latency_tables.estimating.estimate import build_estimate
 from latency_tables.estimating.evidence import left_out, load_sets, markdown
 from latency_tables.estimating.published import refit_spec
+from latency_tables.estimating.specification import list_specs, load_spec
 from latency_tables.measuring import job
-from latency_tables.measuring.loop import Settings
-from latency_tables.measuring.remote import Target
+from latency_tables.measuring.remote import Place
 from latency_tables.measuring.rpc import read_tvm_target
+from latency_tables.measuring.settings import Settings
 from latency_tables.output import certificate_markdown, certificate_rows, command_line, summary
 from latency_tables.schema import write_table
 from latency_tables.table import load_table
@@ -52,6 +54,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+Result = TypeVar("Result")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result for a machine.")]
 
 
@@ -120,7 +123,7 @@ def measure(
         again=again,
         energy_seconds=energy_seconds,
         period_s=period_s,
-        target=Target(
+        place=Place(
             host=host,
             python=python,
             ssh_options=tuple(ssh_option or ()),
@@ -147,7 +150,7 @@ def measure(
             sys.stderr.write("interrupted; the same command goes on from here\n")
             raise typer.Exit(130) from interruption
     table = load_table(out)
-    emit({"out": str(out), **summary(table)}, as_json, lambda found: f"{out}: {len(table.rows)} rows, {caption(table)}")
+    emit({"out": str(out), **summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
 
 @app.command()
@@ -166,7 +169,7 @@ def check(
     work = load_worklist(worklist).cast(dtype=loaded.device.dtype) if worklist else None
     others = [load_table(record.path) for record in list_devices() if record.name != loaded.device.name]
     findings = check_table(loaded, others=others, ops=work.ops if work else ())
-    found = {
+    result = {
         "valid": True,
         **summary(loaded),
         "coverage": loaded.coverage(work.ops) if work else None,
@@ -174,7 +177,7 @@ def check(
     }
     lines = [f"{table}: valid, {len(loaded.rows)} rows, {caption(loaded)}"]
     lines += [f"  {f.rule}: {f.text}{': ' + ', '.join(f.keys[:3]) if f.keys else ''}" for f in findings] or ["  no findings"]
-    emit(found, as_json, lambda _: "\n".join(lines))
+    emit(result, as_json, lambda _: "\n".join(lines))
 
 
 @app.command()
@@ -204,13 +207,13 @@ def diff(
 ) -> None:
     """Compare two tables: two devices, two runtimes or two dates."""
     one, two = load_any(first), load_any(second)
-    found = compare_tables(one, two)
+    comparison = compare_tables(one, two)
     if as_json:
-        emit(found.to_dict(), True, str)
+        emit(comparison.to_dict(), True, str)
         return
     console = Console()
-    console.print(terminal_comparison(one, two, found))
-    for name, (before, after) in found.changed.items():
+    console.print(terminal_comparison(one, two, comparison))
+    for name, (before, after) in comparison.changed.items():
         console.print(f"{name}: {before} -> {after}", highlight=False)
 
 
@@ -258,8 +261,8 @@ def certificates(
 ) -> None:
     """Figures of certificates side by side, for a README: table, single-operation sums, FLOPs, and measuring twice."""
     tables = [load_any(name) for name in table or [str(record.path) for record in list_devices()]]
-    found = certificate_rows([one for one in tables if one.certificate is not None])
-    emit(found, as_json, lambda _: certificate_markdown(found))
+    rows = certificate_rows(tables)
+    emit([row.to_dict() for row in rows], as_json, lambda _: certificate_markdown(rows))
 
 
 @app.command()
@@ -268,11 +271,12 @@ def evidence(
     as_json: JsonFlag = False,
 ) -> None:
     """Error of a roofline on block positions that it has not seen, for every published set of latencies."""
-    found = [(published, left_out(published)) for published in load_sets(folder)]
-    as_rows = [
-        {"source": p.source, "device": p.device, "kind": p.kind, "batch": p.batch, "dropped": p.dropped, **e} for p, e in found
+    figures = [(published, left_out(published)) for published in load_sets(folder)]
+    rows = [
+        {"source": p.source, "device": p.device, "kind": p.kind, "batch": p.batch, "dropped": p.dropped, **asdict(errors)}
+        for p, errors in figures
     ]
-    emit(as_rows, as_json, lambda _: markdown(found))
+    emit(rows, as_json, lambda _: markdown(figures))
 
 
 def main() -> None:
@@ -284,6 +288,6 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def emit(found: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+def emit(result: Result, as_json: bool, text: Callable[[Result], str]) -> None:
     """Write a result to stdout, as JSON for a machine or as text."""
-    sys.stdout.write((json.dumps(found, sort_keys=True) if as_json else text(found)) + "\n")
+    sys.stdout.write((json.dumps(result, sort_keys=True) if as_json else text(result)) + "\n")

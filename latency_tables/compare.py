@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -33,9 +33,9 @@ class Comparison:
     ratio_high: float
     spearman: float | None
     kendall_tau: float | None
-    changed: dict[str, tuple[Any, Any]]
+    changed: dict[str, tuple[object, object]]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object."""
         return asdict(self)
 
@@ -57,6 +57,7 @@ def compare_tables(first: Table, second: Table) -> Comparison:
     a, b = np.array([mine[k] for k in shared]), np.array([theirs[k] for k in shared])
     ratios = b / a
     low, median, high = (float(v) for v in np.quantile(ratios, (0.25, 0.5, 0.75)))
+    ranked = len(shared) >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0
     rows = sorted(((k, mine[k], theirs[k], theirs[k] / mine[k]) for k in shared), key=lambda row: -abs(math.log(row[3])))
     return Comparison(
         tuple(rows),
@@ -65,27 +66,21 @@ def compare_tables(first: Table, second: Table) -> Comparison:
         median,
         low,
         high,
-        _rank(stats.spearmanr, a, b),
-        _rank(stats.kendalltau, a, b),
+        float(stats.spearmanr(a, b).statistic) if ranked else None,
+        float(stats.kendalltau(a, b).statistic) if ranked else None,
         _changed(first.header, second.header),
     )
 
 
-def _rank(function: Any, a: np.ndarray, b: np.ndarray) -> float | None:
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(function(a, b).statistic)
-
-
-def _changed(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    changed = {}
+def _changed(first: Mapping[str, object], second: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    changed: dict[str, tuple[object, object]] = {}
     for group in ("device", "software", "host", "provenance", "created_utc"):
         one, two = first.get(group), second.get(group)
         if isinstance(one, dict) or isinstance(two, dict):
-            one, two = one or {}, two or {}
-            for name in sorted({*one, *two}):
-                if one.get(name) != two.get(name):
-                    changed[f"{group}.{name}"] = (one.get(name), two.get(name))
+            before, after = (value if isinstance(value, dict) else {} for value in (one, two))
+            for name in sorted({*before, *after}):
+                if before.get(name) != after.get(name):
+                    changed[f"{group}.{name}"] = (before.get(name), after.get(name))
         elif one != two:
             changed[group] = (one, two)
     return changed

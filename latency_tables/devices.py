@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.errors import TableError, UnknownNameError
-from latency_tables.fields import parse_line
-from latency_tables.schema import MAX_FILE_BYTES, check_header
+from latency_tables.fields import parse_line, text_of
+from latency_tables.header import check_header, read_device
+from latency_tables.schema import MAX_FILE_BYTES
 from latency_tables.table import Table, load_table
 
 ENTRY_POINTS = "cosearch.tables"
@@ -80,10 +81,10 @@ def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "flo
     """
     device_name, slash, identity = device_name.partition("/")
     if slash:
-        found = IDENTITY.fullmatch(identity)
-        if found is None:
+        parts = IDENTITY.fullmatch(identity)
+        if parts is None:
             raise UnknownNameError(f"a table of a device is named like {device_name}/onnxruntime-float32-1t, got {identity!r}")
-        runtime, dtype, threads = found[1], found[2], int(found[3])
+        runtime, dtype, threads = parts[1], parts[2], int(parts[3])
     records = list_devices()
     names = sorted({record.name for record in records})
     if device_name not in names:
@@ -122,8 +123,8 @@ def _read_record(path: Path) -> DeviceRecord:
             first = lines.readline(MAX_FILE_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise TableError(f"cannot read {path} as a table: {error}") from error
-    header = check_header(parse_line(first, f"{path}, line 1"), f"{path}, line 1")
-    device = header["device"]
-    return DeviceRecord(
-        device["name"], device["description"], header["provenance"], device["runtime"], device["dtype"], device["threads"], path
-    )
+    where = f"{path}, line 1"
+    header = parse_line(first, where)
+    check_header(header, where)
+    device, provenance = read_device(header["device"], where), text_of(header, "provenance", where)
+    return DeviceRecord(device.name, device.description, provenance, device.runtime, device.dtype, device.threads, path)

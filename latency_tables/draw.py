@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from latency_tables.checks import Finding
 from latency_tables.compare import Comparison
@@ -11,24 +11,30 @@ from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row
 from latency_tables.table import Table
 
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
 TOP = 12
+Column = tuple[str, Literal["left", "right"]]
+ROW_COLUMNS: tuple[Column, ...] = (
+    ("operation", "left"),
+    ("us", "right"),
+    ("interval", "right"),
+    ("mJ", "right"),
+    ("P x t mJ", "right"),
+    ("MMAC", "right"),
+    ("note", "left"),
+)
+DIFF_COLUMNS: tuple[Column, ...] = (("operation", "left"), ("first us", "right"), ("second us", "right"), ("ratio", "right"))
 
 
-def terminal_table(table: Table) -> Any:
+def terminal_table(table: Table) -> RichTable:
     """A ``rich`` table of all rows, slowest first."""
     from rich.table import Table as RichTable
 
     device = table.device
     shown = RichTable(title=f"{device.name}: {device.description}", caption=caption(table))
-    for name, side in (
-        ("operation", "left"),
-        ("us", "right"),
-        ("interval", "right"),
-        ("mJ", "right"),
-        ("P x t mJ", "right"),
-        ("MMAC", "right"),
-        ("note", "left"),
-    ):
+    for name, side in ROW_COLUMNS:
         shown.add_column(name, justify=side, overflow="fold")
     for row in sorted(table.rows.values(), key=lambda r: -(r.latency_s or 0.0)):
         shown.add_row(
@@ -54,10 +60,11 @@ def caption(table: Table) -> str:
     proof = table.certificate
     if proof is None:
         return f"{text}; no certificate"
-    tau = "-" if proof.get("kendall_tau") is None else f"{proof['kendall_tau']:.3f}"
+    accuracy = proof.accuracy
+    tau = "-" if accuracy.kendall_tau is None else f"{accuracy.kendall_tau:.3f}"
     return (
-        f"{text}; on {proof['networks']} other whole networks: error {proof['mape']:.2%}, "
-        f"{proof['within_10']:.0%} within 10 %, tau {tau}, bias {proof['bias']:+.2%}"
+        f"{text}; on {accuracy.networks} other whole networks: error {accuracy.mape:.2%}, "
+        f"{accuracy.within_10:.0%} within 10 %, tau {tau}, bias {accuracy.bias:+.2%}"
     )
 
 
@@ -65,11 +72,12 @@ def _energy(table: Table) -> str:
     """What the energies are worth, always beside constant power times time."""
     if table.power_w is None or all(row.energy_j is None for row in table.rows.values()):
         return "energy unknown"
-    proof = (table.certificate or {}).get("energy")
+    proof = None if table.certificate is None else table.certificate.energy
     if proof is None:
         kind = "is that" if table.provenance == "estimated" else "has no certificate"
         return f"energy beside {table.power_w:.3g} W x time: {kind}"
-    return f"energy error {proof['rows']['mape']:.2%}, of {table.power_w:.3g} W x time {proof['power_times_time']['mape']:.2%}"
+    from_rows, from_time = proof
+    return f"energy error {from_rows.mape:.2%}, of {table.power_w:.3g} W x time {from_time.mape:.2%}"
 
 
 def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None = None) -> None:
@@ -80,25 +88,27 @@ def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None
     figure = Figure(figsize=(15, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     bars, work, proof = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
-    rows = sorted((r for r in table.rows.values() if r.latency_s is not None), key=lambda r: r.latency_s)
-    top = rows[-TOP:]
-    values = [r.latency_s * 1e6 for r in top]
-    spans = [r.details.get("interval_s") or [r.latency_s, r.latency_s] for r in top]
+    timed = [(r.latency_s, r) for r in table.rows.values() if r.latency_s is not None]
+    timed.sort(key=lambda pair: pair[0])
+    top = timed[-TOP:]
+    values = [latency_s * 1e6 for latency_s, _ in top]
+    spans = [row.interval_s or (latency_s, latency_s) for latency_s, row in top]
     errors = [
         [max(0.0, v - low * 1e6) for v, (low, _) in zip(values, spans)],
         [max(0.0, high * 1e6 - v) for v, (_, high) in zip(values, spans)],
     ]
-    bars.barh([short_name(r.key) for r in top], values, xerr=errors, color="#4477aa", ecolor="#222222")
-    bars.set(xlabel="us", title=f"slowest {len(top)} of {len(rows)} rows")
-    for kind in sorted({OpSpec.from_key(r.key).kind for r in rows}):
-        points = [(OpSpec.from_key(r.key).macs / 1e6, r.latency_s * 1e6) for r in rows if OpSpec.from_key(r.key).kind == kind]
+    bars.barh([short_name(row.key) for _, row in top], values, xerr=errors, color="#4477aa", ecolor="#222222")
+    bars.set(xlabel="us", title=f"slowest {len(top)} of {len(timed)} rows")
+    ops = [(OpSpec.from_key(row.key), latency_s) for latency_s, row in timed]
+    for kind in sorted({op.kind for op, _ in ops}):
+        points = [(op.macs / 1e6, latency_s * 1e6) for op, latency_s in ops if op.kind == kind]
         work.plot(*zip(*points), "o", label=kind, markersize=4)
     work.set(xlabel="million MACs", ylabel="us", xscale="symlog", yscale="log", title="work is not time")
     work.legend(fontsize=8)
-    certificate = table.certificate or {}
-    measured = [v * 1e6 for v in certificate.get("measured_s", [])]
-    if measured:
-        proof.plot(measured, [v * 1e6 for v in certificate["predicted_s"]], "o", markersize=4, color="#228833")
+    certificate = table.certificate
+    if certificate is not None and certificate.measured_s:
+        measured, predicted = ([v * 1e6 for v in times_s] for times_s in (certificate.measured_s, certificate.predicted_s))
+        proof.plot(measured, predicted, "o", markersize=4, color="#228833")
         proof.axline((measured[0], measured[0]), slope=1, color="#888888", linewidth=1)
         proof.set(xlabel="measured, us", ylabel="predicted, us", title=f"{len(measured)} networks outside the fit")
     else:
@@ -110,20 +120,20 @@ def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None
     figure.savefig(path, dpi=110)
 
 
-def terminal_comparison(first: Table, second: Table, found: Comparison, *, limit: int = 20) -> Any:
+def terminal_comparison(first: Table, second: Table, comparison: Comparison, *, limit: int = 20) -> RichTable:
     """A ``rich`` table of the rows that changed most."""
     from rich.table import Table as RichTable
 
     title = f"{second.device.name} ({second.provenance}) against {first.device.name} ({first.provenance})"
-    tau = "-" if found.kendall_tau is None else f"{found.kendall_tau:.3f}"
+    tau = "-" if comparison.kendall_tau is None else f"{comparison.kendall_tau:.3f}"
     shown = RichTable(
         title=title,
-        caption=f"{len(found.rows)} shared rows: ratio {found.ratio_median:.3f} "
-        f"(quartiles {found.ratio_low:.3f} to {found.ratio_high:.3f}), tau {tau}",
+        caption=f"{len(comparison.rows)} shared rows: ratio {comparison.ratio_median:.3f} "
+        f"(quartiles {comparison.ratio_low:.3f} to {comparison.ratio_high:.3f}), tau {tau}",
     )
-    for name, side in (("operation", "left"), ("first us", "right"), ("second us", "right"), ("ratio", "right")):
+    for name, side in DIFF_COLUMNS:
         shown.add_column(name, justify=side, overflow="fold")
-    for key, a, b, ratio in found.rows[:limit]:
+    for key, a, b, ratio in comparison.rows[:limit]:
         shown.add_row(key, _us(a), _us(b), f"{ratio:.3f}")
     return shown
 
@@ -144,7 +154,7 @@ def _us(value_s: float | None) -> str:
 
 
 def _interval(row: Row) -> str:
-    span = row.details.get("interval_s")
+    span = row.interval_s
     return "-" if not span or row.latency_s is None else f"{span[0] * 1e6:.2f} .. {span[1] * 1e6:.2f}"
 
 

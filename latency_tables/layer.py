@@ -1,8 +1,9 @@
-"""``Layer``: one primitive of a block, as a device executes it. Standard library only, so that it can be copied to a board."""
+"""``Layer``: one primitive of a block, as a device executes it; ``Block``: what the primitives of a block are made from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,52 @@ class Layer:
     def elements_out(self) -> int:
         """Output elements written, batch 1."""
         return self.K * self.P * self.Q
+
+
+class Block(Protocol):
+    """The fields of an ``OpSpec`` that its primitives depend on, each as ``OpSpec`` documents it."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def in_channels(self) -> int: ...
+
+    @property
+    def in_height(self) -> int: ...
+
+    @property
+    def in_width(self) -> int: ...
+
+    @property
+    def out_channels(self) -> int: ...
+
+    @property
+    def out_height(self) -> int: ...
+
+    @property
+    def out_width(self) -> int: ...
+
+    @property
+    def kernel(self) -> int: ...
+
+    @property
+    def stride(self) -> int: ...
+
+    @property
+    def padding(self) -> int: ...
+
+    @property
+    def groups(self) -> int: ...
+
+    @property
+    def expansion(self) -> int: ...
+
+    @property
+    def hidden(self) -> int: ...
+
+    @property
+    def activation(self) -> str: ...
+
+    @property
+    def reads_vector(self) -> bool: ...

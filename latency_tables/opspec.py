@@ -3,14 +3,12 @@
 An operation is a *fused block*, cut where a runtime's fusion ends (convolution + bias + activation, a whole
 inverted residual, ...), because blocks add up to a network and single primitives do not. A network is the list of its
 blocks. Identity (the ``skip`` of a cell that keeps its shape) is absent from that list: it costs nothing anywhere.
-Standard library only, so that it can be copied to a board.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
@@ -106,13 +104,14 @@ class OpSpec:
         Raises:
             ShapeError: the text is not a key.
         """
-        found = re.fullmatch(
+        parts = re.fullmatch(
             r"([a-z]+)-(\d+)x(\d+)x(\d+)-o(\d+)-k(\d+)s(\d+)p(\d+)-g(\d+)e(\d+)h(\d+)-([a-z]+)-([a-z0-9]+)-b(\d+)", key
         )
-        if not found:
+        if not parts:
             raise ShapeError(f"not the key of an operation: {key!r}")
-        kind, *numbers, activation, dtype, batch = found.groups()
-        return cls(kind, *(int(n) for n in numbers), activation=activation, dtype=dtype, batch=int(batch))
+        kind, *numbers, activation, dtype, batch = parts.groups()
+        c, h, w, o, k, s, p, g, e, n = map(int, numbers)
+        return cls(kind, c, h, w, o, k, s, p, g, e, n, activation, dtype, int(batch))
 
     @property
     def window(self) -> int:
@@ -196,12 +195,12 @@ class OpSpec:
         activations = self.batch * sum(layer.elements_in + layer.elements_out for layer in self.layers())
         return size * (activations + self.params)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object; :meth:`from_dict` reads it back."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> OpSpec:
+    def from_dict(cls, values: object) -> OpSpec:
         """The operation that :meth:`to_dict` wrote.
 
         Raises:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from latency_tables.certificate import Accuracy
 from latency_tables.table import Table
 
 LISTS = ("record", "predicted_s", "measured_s")
-FIGURES = ("mape", "within_5", "within_10", "kendall_tau", "bias")
 METHODS = {
     "rows": "blocks in chains",
     "single_operations": "single operations",
@@ -20,9 +20,9 @@ METHODS = {
 }
 
 
-def summary(table: Table) -> dict[str, Any]:
+def summary(table: Table) -> dict[str, object]:
     """A table in one object: identity, size, and its certificate without the single networks."""
-    proof = table.certificate
+    proof = None if table.certificate is None else table.certificate.record
     return {
         "device": table.device.name,
         "description": table.device.description,
@@ -44,36 +44,62 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "latency_tables", *words])
 
 
-def certificate_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """One object for each table, sample of networks (``range`` or ``uniform``) and way of predicting them."""
+@dataclass(frozen=True)
+class CertificateRow:
+    """How well one table predicts one sample of networks in one way.
+
+    Attributes:
+        table: whose certificate it is.
+        networks: ``range`` or ``uniform``.
+        method: how the networks were predicted, in words.
+        accuracy: how well.
+    """
+
+    table: Table
+    networks: str
+    method: str
+    accuracy: Accuracy
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON object."""
+        device = self.table.device
+        return {
+            "device": device.name,
+            "runtime": device.runtime,
+            "dtype": device.dtype,
+            "threads": device.threads,
+            "provenance": self.table.provenance,
+            "created_utc": self.table.header.get("created_utc"),
+            "networks": self.networks,
+            "count": self.accuracy.networks,
+            "method": self.method,
+            **self.accuracy.figures(),
+        }
+
+
+def certificate_rows(tables: Sequence[Table]) -> list[CertificateRow]:
+    """One row for each table that has a certificate, sample of networks and way of predicting them."""
     rows = []
     for table in tables:
-        proof = table.certificate or {}
-        device = table.device
-        for sample, figures in (("range", proof), ("uniform", proof.get("uniform"))):
-            for name, words in METHODS.items() if figures else ():
-                part = figures if name == "rows" else figures.get(name)
-                if part is not None:
-                    rows.append(
-                        {
-                            "device": device.name, "runtime": device.runtime, "dtype": device.dtype, "threads": device.threads,
-                            "provenance": table.provenance, "created_utc": table.header.get("created_utc"),
-                            "networks": sample, "count": part.get("networks"), "method": words,
-                            **{figure: part.get(figure) for figure in FIGURES},
-                        }
-                    )  # fmt: skip
+        proof = table.certificate
+        samples = {} if proof is None else {"range": proof.sample, "uniform": proof.uniform}
+        for name, sample in samples.items():
+            if sample is not None:
+                ways = {"rows": sample.accuracy, **sample.others}
+                rows += [CertificateRow(table, name, words, ways[way]) for way, words in METHODS.items() if way in ways]
     return rows
 
 
-def certificate_markdown(rows: Sequence[dict[str, Any]]) -> str:
+def certificate_markdown(rows: Sequence[CertificateRow]) -> str:
     """The figures as a table for a README."""
     lines = [
         "| runtime | dtype | threads | networks | predicted from | MAPE | within 5 % | within 10 % | tau | bias |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        tau = "-" if row["kendall_tau"] is None else f"{row['kendall_tau']:.3f}"
-        cells = [row["runtime"], row["dtype"], str(row["threads"]), f"{row['count']} {row['networks']}", row["method"]]
-        cells += [f"{row['mape']:.2%}", f"{row['within_5']:.0%}", f"{row['within_10']:.0%}", tau, f"{row['bias']:+.2%}"]
+        device, proof = row.table.device, row.accuracy
+        tau = "-" if proof.kendall_tau is None else f"{proof.kendall_tau:.3f}"
+        cells = [device.runtime, device.dtype, str(device.threads), f"{proof.networks} {row.networks}", row.method]
+        cells += [f"{proof.mape:.2%}", f"{proof.within_5:.0%}", f"{proof.within_10:.0%}", tau, f"{proof.bias:+.2%}"]
         lines.append("| " + " | ".join(cell.replace("%", " %") for cell in cells) + " |")
     return "\n".join(lines)

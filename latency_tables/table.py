@@ -8,15 +8,16 @@ without a row raises; nothing is ever replaced by zero or guessed. Differentiabl
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from latency_tables.certificate import read_certificate
 from latency_tables.errors import MissingOpError, TableError
 from latency_tables.estimating.roofline import Roofline
-from latency_tables.opspec import Device, OpSpec
+from latency_tables.fields import text_of
+from latency_tables.header import read_calibration, read_device
+from latency_tables.opspec import OpSpec
 from latency_tables.schema import TableFile, read_table
 
 
@@ -48,57 +49,55 @@ class Table:
 
     Attributes:
         header: the header line as written.
+        device: what the table was made for.
+        calibration: how rows become a network.
         certificate: whole networks that were measured and never used for fitting, or None.
         rows: the rows by key.
         path: where it was read from, or None.
+
+    Raises:
+        TableError: device, calibration, model or certificate are not valid.
     """
 
     def __init__(self, content: TableFile, *, path: Path | None = None) -> None:
+        where = "table" if path is None else str(path)
         self.header = content.header
+        self.device = read_device(content.header.get("device"), where)
+        self.calibration = read_calibration(content.header.get("calibration"), where)
         self.rows = content.rows
-        self.certificate = content.certificate
+        self.certificate = None if content.certificate is None else read_certificate(content.certificate, where)
         self.path = path
         self._roofline = Roofline.from_dict(content.header["model"]) if content.header.get("model") else None
-
-    @functools.cached_property
-    def device(self) -> Device:
-        """What the table was made for."""
-        names = [f.name for f in dataclasses.fields(Device)]
-        return Device(**{name: self.header["device"][name] for name in names})
 
     @property
     def provenance(self) -> str:
         """``measured``, ``derived``, ``estimated`` or ``synthetic``."""
-        return self.header["provenance"]
+        return text_of(self.header, "provenance", "header")
 
     @property
     def table_id(self) -> str:
         """SHA-256 of the content."""
-        return self.header["table_id"]
+        return text_of(self.header, "table_id", "header")
 
     @property
     def overhead_s(self) -> float:
         """Fixed seconds of one inference."""
-        return float(self.header["calibration"]["overhead_s"])
+        return self.calibration.overhead_s
 
     @property
     def scale(self) -> float:
         """Factor between the sum of rows and a whole network."""
-        return float(self.header["calibration"]["scale"])
+        return self.calibration.scale
 
     @property
     def overhead_j(self) -> float | None:
         """Fixed joules of one inference, or None where energy is unknown."""
-        value = self.header["calibration"].get("overhead_j")
-        return None if value is None else float(value)
+        return self.calibration.overhead_j
 
     @property
     def power_w(self) -> float | None:
         """The constant power of the trivial energy model, watts: of the calibration networks, or an estimate's; or None."""
-        if self._roofline is not None:
-            return self._roofline.power_w
-        value = self.header["calibration"].get("power_w")
-        return None if value is None else float(value)
+        return self.calibration.power_w if self._roofline is None else self._roofline.power_w
 
     def latency_s(self, op: OpSpec) -> float:
         """Seconds of one operation, before ``scale``.
@@ -145,14 +144,14 @@ class Table:
             raise TableError("a network needs at least one operation, got an empty list")
         rows = self.latency_rows_s(ops)
         energies = [self.energy_j(op) for op in ops]
-        known = self.overhead_j is not None and all(e is not None for e in energies)
-        calibrated = [self.scale * e if known else None for e in energies]
+        known = [self.scale * energy for energy in energies if energy is not None]
+        total_j = None if self.overhead_j is None or len(known) < len(ops) else self.overhead_j + sum(known)
         latency = self.overhead_s + sum(rows)
-        factors = self.header["calibration"].get("interval_factors")
+        factors = self.calibration.interval_factors
         return Prediction(
             latency_s=latency,
-            energy_j=self.overhead_j + sum(calibrated) if known else None,
-            operations=tuple(zip((op.key for op in ops), rows, calibrated)),
+            energy_j=total_j,
+            operations=tuple(zip((op.key for op in ops), rows, [None] * len(ops) if total_j is None else known)),
             overhead_s=self.overhead_s,
             provenance=self.provenance,
             interval=None if factors is None else (factors[0] * latency, factors[1] * latency),
@@ -205,7 +204,7 @@ def load_table(path: str | Path) -> Table:
     return Table(read_table(path), path=Path(path))
 
 
-def _distance(op: OpSpec, key: str) -> tuple[Any, ...]:
+def _distance(op: OpSpec, key: str) -> tuple[bool, float, str]:
     other = OpSpec.from_key(key)
     numbers = (
         "in_channels",

@@ -1,10 +1,8 @@
-"""Kinds of blocks that read vectors: layers and residual blocks of a multilayer perceptron. Standard library only."""
+"""Kinds of blocks that read vectors: layers and residual blocks of a multilayer perceptron."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from latency_tables.layer import Layer
+from latency_tables.layer import Block, Layer
 
 VECTOR_KINDS = {
     "linear": "linear, bias, activation, of a vector; first in a network: of the observations",
@@ -13,13 +11,13 @@ VECTOR_KINDS = {
 TANH_KINDS = ("act", *VECTOR_KINDS)
 
 
-def vector_faults(op: Any) -> list[str]:
+def vector_faults(op: Block) -> list[str]:
     """What is wrong with a block of these kinds, or with a head as far as it may be one of a vector; empty for a valid one.
 
     Args:
-        op: an ``OpSpec`` whose fields are in their ranges.
+        op: a block whose fields are in their ranges.
     """
-    faults = []
+    faults: list[str] = []
     if op.activation == "tanh" and op.kind not in TANH_KINDS:
         faults.append(f"only {', '.join(TANH_KINDS)} have the activation tanh, got a {op.kind}")
     if op.hidden < 1 and (op.kind == "mlp" or (op.kind == "head" and not op.reads_vector)):
@@ -31,7 +29,7 @@ def vector_faults(op: Any) -> list[str]:
     return faults
 
 
-def vector_layers(op: Any) -> tuple[Layer, ...]:
+def vector_layers(op: Block) -> tuple[Layer, ...]:
     """The primitives of a block of these kinds, and of a head without a hidden layer, in order of execution."""
     if op.kind == "mlp":
         return (_linear("hidden", op.in_channels, op.hidden), _linear("outputs", op.hidden, op.out_channels))

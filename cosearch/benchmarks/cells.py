@@ -197,7 +197,7 @@ def main(
         networks = {
             "derived": space.architecture(rows["search"]["choices"]).network(),
             **{f"random-{i}": architecture.network() for i, architecture in enumerate(drawn)},
-            "impala": Network(impala_cnn(frame_shape, actions, widths)),
+            "impala": Network.of(impala_cnn(frame_shape, actions, widths)),
         }
         for key, network in networks.items():
             if key not in rows:

@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from cosearch.record.agent import MeasuredLatency, PacedLatency
 from cosearch.record.json_record import JsonObject
-from latency_tables.board.timing import VisitPlan
+from latency_tables.board.timing import Paced, Visit, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError
-from latency_tables.measuring.remote import Connection, Target
+from latency_tables.measuring.remote import Connection, Place
 
 PERIOD_S = 0.02
 ROUNDS = 5
@@ -68,7 +67,7 @@ class SideBySide:
 
 
 def measure_agent(
-    path: Path, *, threads: int, seconds: float, device: str = "this machine", target: Target | None = None
+    path: Path, *, threads: int, seconds: float, device: str = "this machine", place: Place | None = None
 ) -> SideBySide:
     """Time one exported agent.
 
@@ -77,7 +76,7 @@ def measure_agent(
         threads: CPU threads of the runtime, explicit; idle ones do not spin.
         seconds: half of it back to back, half at the control period.
         device: name of the machine for the record.
-        target: where; None for this machine.
+        place: where; None for this machine.
 
     Returns:
         What :func:`measure_side_by_side` returns, for an agent named ``agent``.
@@ -86,7 +85,7 @@ def measure_agent(
         RequestError: the file is missing, or threads or seconds are out of range.
         MeasurementError: the runtime refuses the file, or the measuring process was lost.
     """
-    return measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, target=target)
+    return measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, place=place)
 
 
 def measure_side_by_side(
@@ -95,7 +94,7 @@ def measure_side_by_side(
     threads: int,
     seconds: float,
     device: str = "this machine",
-    target: Target | None = None,
+    place: Place | None = None,
 ) -> SideBySide:
     """Time several models in turns, so that they see the same moments of a noisy machine.
 
@@ -104,7 +103,7 @@ def measure_side_by_side(
         threads: CPU threads of the runtime.
         seconds: for each model; half of it back to back, half at the control period.
         device: name of the machine for the record.
-        target: where; None for this machine.
+        place: where; None for this machine.
 
     Raises:
         RequestError: a file is missing, there is no model, or threads or seconds are out of range.
@@ -116,20 +115,20 @@ def measure_side_by_side(
             f"got {len(models)}, {threads}, {seconds}"
         )
     contents = {name: _content(name, model) for name, model in models.items()}
-    core = Connection(target or Target(), answer_timeout_s=120 + 2 * seconds)
+    core = Connection(place or Place(), answer_timeout_s=120 + 2 * seconds)
     try:
         hello = core.one("hello", threads=threads, runtime="onnxruntime", nice=NICE, pin=True)
         graphs = {name: _load(core, name, content) for name, content in contents.items()}
         rounds = _back_to_back(core, list(models), seconds / 2)
-        paced = {name: core.one("paced", ids=[name], period_s=PERIOD_S, seconds=seconds / 2)["paced"] for name in models}
+        paced = {name: _paced(core, name, seconds / 2) for name in models}
         state = core.one("state")["state"]
     finally:
         core.close()
-    version = hello["runtime_version"]
+    version = str(hello["runtime_version"])
     agents = {
         name: AgentLatency(
             _measured([seen[name] for seen in rounds], device=device, runtime_version=version, threads=threads),
-            PacedLatency(**paced[name]),
+            paced[name],
         )
         for name in models
     }
@@ -152,33 +151,48 @@ def _content(name: str, model: Path | bytes) -> bytes:
         raise RequestError(f"the agent {name} cannot be read: {model}: {error.strerror or error}") from error
 
 
-def _load(core: Connection, name: str, content: bytes) -> dict[str, int]:
+def _load(core: Connection, name: str, content: bytes) -> object:
+    """Node types of the graph that the runtime made, and how often each occurs."""
     answer = core.one("load", content, id=name)
     if "error" in answer:
         raise MeasurementError(f"the agent {name} cannot be measured: {answer['error']}")
     return answer["graph"]
 
 
-def _back_to_back(core: Connection, names: list[str], seconds: float) -> list[dict[str, dict[str, Any]]]:
+def _paced(core: Connection, name: str, seconds: float) -> PacedLatency:
+    calls = Paced.from_dict(core.one("paced", ids=[name], period_s=PERIOD_S, seconds=seconds)["paced"])
+    return PacedLatency(
+        max_s=calls.max_s,
+        missed=calls.missed,
+        p50_s=calls.p50_s,
+        p90_s=calls.p90_s,
+        p99_s=calls.p99_s,
+        period_s=calls.period_s,
+        samples=calls.samples,
+    )
+
+
+def _back_to_back(core: Connection, names: list[str], seconds: float) -> list[dict[str, Visit]]:
     plan = replace(VisitPlan(), seconds=seconds / ROUNDS, warmup_s=min(0.05, seconds / ROUNDS)).to_dict()
     rng = np.random.default_rng(0)
     rounds = []
     for _ in range(ROUNDS):
         order = [names[i] for i in rng.permutation(len(names))]
-        rounds.append({answer["id"]: answer["visit"] for answer in core.ask("visit", ids=order, plan=plan)})
+        answers = core.ask("visit", ids=order, plan=plan)
+        rounds.append({str(answer["id"]): Visit.from_dict(answer["visit"]) for answer in answers})
     return rounds
 
 
-def _measured(visits: list[dict[str, Any]], *, device: str, runtime_version: str, threads: int) -> MeasuredLatency:
-    shares = [visit["clean_share"] for visit in visits]
+def _measured(visits: list[Visit], *, device: str, runtime_version: str, threads: int) -> MeasuredLatency:
+    shares = [visit.clean_share for visit in visits if visit.clean_share is not None]
     return MeasuredLatency(
-        p50_s=median(visit["median_s"] for visit in visits),
-        p90_s=median(visit["p90_s"] for visit in visits),
-        p99_s=median(visit["p99_s"] for visit in visits),
-        min_s=min(visit["min_s"] for visit in visits),
-        worst_p99_s=max(visit["p99_s"] for visit in visits),
-        samples=sum(visit["samples"] for visit in visits),
-        clean_share=None if None in shares else sum(shares) / len(shares),
+        p50_s=median(visit.median_s for visit in visits),
+        p90_s=median(visit.p90_s for visit in visits),
+        p99_s=median(visit.p99_s for visit in visits),
+        min_s=min(visit.min_s for visit in visits),
+        worst_p99_s=max(visit.p99_s for visit in visits),
+        samples=sum(visit.samples for visit in visits),
+        clean_share=sum(shares) / len(shares) if len(shares) == len(visits) else None,
         rounds=len(visits),
         device=device,
         runtime="onnxruntime",
@@ -188,11 +202,11 @@ def _measured(visits: list[dict[str, Any]], *, device: str, runtime_version: str
     )
 
 
-def _ratios(rounds: list[dict[str, dict[str, Any]]], agents: Mapping[str, AgentLatency]) -> dict[str, LatencyRatio]:
+def _ratios(rounds: list[dict[str, Visit]], agents: Mapping[str, AgentLatency]) -> dict[str, LatencyRatio]:
     first, *others = agents
     found = {}
     for name in others:
-        each = [seen[name]["median_s"] / seen[first]["median_s"] for seen in rounds]
+        each = [seen[name].median_s / seen[first].median_s for seen in rounds]
         paced_p50 = agents[name].paced.p50_s / agents[first].paced.p50_s
         found[name] = LatencyRatio(median(each), min(each), max(each), paced_p50)
     return found

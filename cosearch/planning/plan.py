@@ -101,14 +101,12 @@ class Plan:
 
 
 def _table_record(hardware: Hardware) -> TableRecord:
-    figures = hardware.certificate
+    certificate = hardware.certificate
     return TableRecord(
         table_id=hardware.table_id,
         provenance=hardware.provenance,
         path=f"{hardware.path.parent.name}/{hardware.path.name}" if hardware.path else None,
-        certificate=None
-        if figures is None
-        else CertificateRecord(**{field.name: figures[field.name] for field in dataclasses.fields(CertificateRecord)}),
+        certificate=None if certificate is None else CertificateRecord(**certificate.accuracy.figures()),
     )
 
 

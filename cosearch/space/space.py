@@ -196,7 +196,7 @@ class Architecture:
         """Blocks and wiring as the tables know them; no wiring for a chain."""
         placed = self.placed()
         wiring = tuple(block.inputs for block in placed)
-        return Network((block.spec for block in placed), None if is_chain(wiring) else wiring)
+        return Network.of((block.spec for block in placed), None if is_chain(wiring) else wiring)
 
     def one_hot(self) -> list[torch.Tensor]:
         """For each point ``[num_candidates]``, float64, 1 at the choice."""

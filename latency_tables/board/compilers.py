@@ -7,12 +7,17 @@ tens of times slower than ONNX Runtime on a CPU: its table is true for untuned T
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latency_tables.errors import MeasurementError, MissingExtraError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
+    from tvm.runtime import Executable
 
 INSTALL = {"torch": "pip install torch", "tvm": "pip install 'cosearch[tvm]'"}
 ELEMENTS = {1: np.float32, 2: np.uint8}
@@ -27,7 +32,7 @@ def runtime_version(runtime: str) -> str:
     return str(_module(runtime).__version__)
 
 
-def make_runner(runtime: str, model: bytes, *, threads: int) -> Callable[[], Any]:
+def make_runner(runtime: str, model: bytes, *, threads: int) -> Callable[[], object]:
     """A callable that runs a float32 ONNX model once, with random inputs.
 
     Raises:
@@ -35,10 +40,10 @@ def make_runner(runtime: str, model: bytes, *, threads: int) -> Callable[[], Any
         MeasurementError: it cannot run the model.
     """
     _module(runtime)
-    return {"torch": TorchRunner, "tvm": TvmRunner}[runtime](model, threads=threads)
+    return TorchRunner(model, threads=threads) if runtime == "torch" else TvmRunner(model, threads=threads)
 
 
-def _module(runtime: str) -> Any:
+def _module(runtime: str) -> ModuleType:
     try:
         if runtime == "torch":
             import torch
@@ -53,7 +58,7 @@ def _module(runtime: str) -> Any:
     raise MeasurementError(f"unknown runtime {runtime!r}; there are torch, tvm and onnxruntime")
 
 
-def _parse(model: bytes) -> Any:
+def _parse(model: bytes) -> ModelProto:
     try:
         import onnx
     except ImportError as error:
@@ -61,7 +66,7 @@ def _parse(model: bytes) -> Any:
     return onnx.load_model_from_string(model)
 
 
-def _random_input(graph: Any) -> np.ndarray:
+def _random_input(graph: GraphProto) -> np.ndarray:
     entry = graph.input[0].type.tensor_type
     shape, dtype = [d.dim_value for d in entry.shape.dim], ELEMENTS[entry.elem_type]
     rng = np.random.default_rng(0)
@@ -88,7 +93,7 @@ class TorchRunner:
             self._steps.append((self._function(node.op_type, attributes), list(node.input), node.output[0]))
         self._values = {**weights, self._input: torch.from_numpy(_random_input(graph))}
 
-    def _function(self, op_type: str, a: dict[str, Any]) -> Callable[..., Any]:
+    def _function(self, op_type: str, a: dict[str, Any]) -> Callable[..., object]:
         f = self._torch.nn.functional
         functions = {
             "Conv": lambda x, w, b: f.conv2d(x, w, b, a["strides"], a["pads"][:2], a.get("dilations", 1), a["group"]),
@@ -110,7 +115,7 @@ class TorchRunner:
             )
         return functions[op_type]
 
-    def __call__(self) -> Any:
+    def __call__(self) -> object:
         values = dict(self._values)
         with self._torch.inference_mode():
             for function, inputs, output in self._steps:
@@ -118,7 +123,7 @@ class TorchRunner:
         return values[self._output]
 
 
-def tvm_modules() -> tuple[Any, Any]:
+def tvm_modules() -> tuple[ModuleType, ModuleType]:
     """``tvm`` and ``tvm.relax``.
 
     Raises:
@@ -130,7 +135,7 @@ def tvm_modules() -> tuple[Any, Any]:
     return tvm, relax
 
 
-def compile_tvm(model: bytes, *, threads: int, target: dict[str, Any] | None = None) -> tuple[Any, np.ndarray]:
+def compile_tvm(model: bytes, *, threads: int, target: Mapping[str, object] | None = None) -> tuple[Executable, np.ndarray]:
     """An ONNX model compiled by TVM's Relax pipeline, without tuning, and a random input for it.
 
     Args:
@@ -176,5 +181,5 @@ class TvmRunner:
     def outputs(self) -> list[np.ndarray]:
         """The outputs of one run."""
         self()
-        found = self._machine.get_outputs("main")
-        return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
+        values = self._machine.get_outputs("main")
+        return [value.numpy() for value in (values if isinstance(values, (list, tuple)) else [values])]

@@ -1,9 +1,9 @@
 """The measuring core on a board: requests in on stdin, one JSON line a result out on stdout, log on stderr.
 
-A request is a 4-byte big-endian length, a JSON object of that length, and ``payload`` further bytes (the model). It is
-started by ``remote`` over a pipe or SSH, listens nowhere and ends with its input. It knows nothing of tables: the host
-chooses what to visit and in which order, so a lost connection loses at most the visits under way.
-Needs numpy and the runtime; Python 3.8 syntax.
+A request is a 4-byte big-endian length, a JSON object of that length with the ``verb``, its fields (:class:`Request`)
+and the length ``payload`` of the model, and then the model. The core is started by ``measuring.remote`` over a pipe or
+SSH, listens nowhere and ends with its input. It knows nothing of tables: the host chooses what to visit and in which
+order, so a lost connection loses at most the visits under way.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO, TypedDict
 
-from latency_tables.board.sensors import average_power_w, find_power_source, fingerprint, machine_state, read_text
+from latency_tables.board.sensors import PowerSource, average_power, find_power_source, fingerprint, machine_state, read_text
 from latency_tables.board.timing import VisitPlan, paced, visit
 from latency_tables.errors import CosearchError
 
@@ -24,18 +24,43 @@ MAX_REQUEST_BYTES = 2**20
 MAX_MODEL_BYTES = 2**28
 
 
-class Agent:
-    """Holds the loaded models of one connection."""
+class Request(TypedDict, total=False):
+    """The fields of a request.
+
+    ``hello``: ``runtime``, ``threads``, ``provider``, ``nchw`` (see ``OnnxRunner``), ``nice`` (wished priority), ``pin``
+    (to the least busy processors). ``load``: ``id``. ``visit``: ``ids``, ``plan`` (see ``VisitPlan``), ``sentinel`` (a
+    model timed around each visit). ``paced``: ``ids``, ``period_s``, ``seconds``. ``energy``: ``ids``, ``seconds``, and
+    ``root`` (of the file system with the sensors). ``drop``: ``ids``. ``state``: nothing.
+    """
+
+    runtime: str
+    threads: int
+    provider: str
+    nchw: bool
+    nice: int
+    pin: bool
+    id: str
+    ids: list[str]
+    plan: dict[str, object]
+    sentinel: str
+    period_s: float
+    seconds: float
+    root: str
+
+
+class RequestHandler:
+    """Answers the requests of one connection and holds the models that were loaded through it."""
 
     def __init__(self) -> None:
-        self.models: dict[str, Any] = {}
+        self.models: dict[str, Callable[[], object]] = {}
         self.threads = 1
         self.runtime = "onnxruntime"
-        self.settings: dict[str, Any] = {}
+        self.provider = "CPUExecutionProvider"
+        self.nchw = False
 
-    def answer(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def answer(self, verb: str, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         """The answers to one request; the last one has ``end`` true."""
-        verbs = {
+        verbs: dict[str, Callable[[Request, bytes], Iterator[dict[str, object]]]] = {
             "hello": self._hello,
             "load": self._load,
             "visit": self._visit,
@@ -44,17 +69,17 @@ class Agent:
             "state": self._state,
             "drop": self._drop,
         }
-        verb: Callable | None = verbs.get(request.get("verb", ""))
-        if verb is None:
-            yield {"error": f"unknown verb {request.get('verb')!r}; known: {', '.join(sorted(verbs))}"}
+        if verb not in verbs:
+            yield {"error": f"unknown verb {verb!r}; known: {', '.join(sorted(verbs))}"}
         else:
-            yield from verb(request, payload)
+            yield from verbs[verb](request, payload)
         yield {"end": True}
 
-    def _hello(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def _hello(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         self.threads = int(request.get("threads", 1))
         self.runtime = request.get("runtime", "onnxruntime")
-        self.settings = {name: request[name] for name in ("provider", "nchw") if name in request}
+        self.provider = request.get("provider", "CPUExecutionProvider")
+        self.nchw = request.get("nchw", False)
         fixed = {
             "nice": _be_nice(int(request["nice"])) if "nice" in request else None,
             "cores": _pin(self.threads) if request.get("pin") else None,
@@ -81,16 +106,16 @@ class Agent:
         ort = import_onnxruntime()
         return ort.__version__, ort.get_available_providers()
 
-    def _runner(self, payload: bytes) -> Callable[[], Any]:
+    def _runner(self, payload: bytes) -> Callable[[], object]:
         if self.runtime != "onnxruntime":
             from latency_tables.board.compilers import make_runner
 
             return make_runner(self.runtime, payload, threads=self.threads)
         from latency_tables.board.runners import OnnxRunner
 
-        return OnnxRunner(payload, threads=self.threads, **self.settings)
+        return OnnxRunner(payload, threads=self.threads, provider=self.provider, nchw=self.nchw)
 
-    def _load(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def _load(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         name = request["id"]
         try:
             runner = self._runner(payload)
@@ -101,16 +126,16 @@ class Agent:
         self.models[name] = runner
         yield {"id": name, "graph": getattr(runner, "graph", {})}
 
-    def _visit(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
-        plan = VisitPlan(**request.get("plan", {}))
+    def _visit(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+        plan = VisitPlan.from_dict(request.get("plan", {}))
         for name in request["ids"]:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
                 continue
-            seen = visit(self.models[name], plan, threads=self.threads, sentinel=self.models.get(request.get("sentinel")))
+            seen = visit(self.models[name], plan, threads=self.threads, sentinel=self.models.get(request.get("sentinel", "")))
             yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
 
-    def _paced(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def _paced(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         for name in request["ids"]:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
@@ -118,7 +143,7 @@ class Agent:
             seen = paced(self.models[name], period_s=float(request["period_s"]), seconds=float(request["seconds"]))
             yield {"id": name, "paced": seen.to_dict()}
 
-    def _energy(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def _energy(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         source, reason = find_power_source(request.get("root", "/"))
         for name in request["ids"]:
             if name not in self.models:
@@ -128,31 +153,31 @@ class Agent:
             else:
                 yield {"id": name, **_energy_of(source, self.models[name], float(request["seconds"]))}
 
-    def _state(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def _state(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         yield {"state": machine_state()}
 
-    def _drop(self, request: dict[str, Any], payload: bytes) -> Iterator[dict[str, Any]]:
+    def _drop(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
         for name in request["ids"]:
             self.models.pop(name, None)
         yield {"models": len(self.models)}
 
 
-def _energy_of(source: Any, call: Callable[[], Any], seconds: float) -> dict[str, Any]:
-    before = average_power_w(source, lambda: time.sleep(0.01), seconds / 2)
-    busy = average_power_w(source, call, seconds)
-    after = average_power_w(source, lambda: time.sleep(0.01), seconds / 2)
+def _energy_of(source: PowerSource, call: Callable[[], object], seconds: float) -> dict[str, object]:
+    before = average_power(source, lambda: time.sleep(0.01), seconds / 2)
+    busy = average_power(source, call, seconds)
+    after = average_power(source, lambda: time.sleep(0.01), seconds / 2)
     if before is None or busy is None or after is None:
         return {"energy_j": None, "reason": "the sensor stopped answering"}
-    idle_w = (before["power_w"] + after["power_w"]) / 2
-    above_w = busy["power_w"] - idle_w
+    idle_w = (before.power_w + after.power_w) / 2
+    above_w = busy.power_w - idle_w
     if above_w <= 0:
-        return {"energy_j": None, "reason": f"power under load ({busy['power_w']:.3f} W) is not above idle ({idle_w:.3f} W)"}
+        return {"energy_j": None, "reason": f"power under load ({busy.power_w:.3f} W) is not above idle ({idle_w:.3f} W)"}
     return {
-        "energy_j": above_w * busy["window_s"] / busy["calls"],
+        "energy_j": above_w * busy.window_s / busy.calls,
         "idle_w": idle_w,
-        "power_w": busy["power_w"],
-        "samples": busy["samples"],
-        "calls": busy["calls"],
+        "power_w": busy.power_w,
+        "samples": busy.samples,
+        "calls": busy.calls,
     }
 
 
@@ -163,7 +188,7 @@ def _be_nice(level: int) -> int | None:
         return None  # not allowed; the header records that it was not fixed
 
 
-def _pin(threads: int) -> list | None:
+def _pin(threads: int) -> list[int] | None:
     """Pin to the cores that were least busy during a fifth of a second; None where that is not possible."""
 
     def idle() -> dict[int, float]:
@@ -188,7 +213,7 @@ def _pin(threads: int) -> list | None:
 
 def serve(requests: BinaryIO, answers: TextIO) -> None:
     """Answer requests until the input ends."""
-    agent = Agent()
+    handler = RequestHandler()
     while True:
         head = requests.read(4)
         if len(head) < 4:
@@ -201,14 +226,14 @@ def serve(requests: BinaryIO, answers: TextIO) -> None:
         text = requests.read(size)
         if len(text) < size:
             return  # the connection was cut
-        request = json.loads(text)
-        count = int(request.get("payload", 0))
+        message = json.loads(text)
+        verb, count = str(message.pop("verb", "")), int(message.pop("payload", 0))
         if not 0 <= count <= MAX_MODEL_BYTES:
             return
         payload = requests.read(count)
         if len(payload) < count:
             return
-        for answer in agent.answer(request, payload):
+        for answer in handler.answer(verb, message, payload):
             answers.write(json.dumps(answer, sort_keys=True) + "\n")
             answers.flush()
 

@@ -13,12 +13,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latency_tables.board.timing import Paced, VisitPlan, is_clean, paced, take_samples
 from latency_tables.errors import MeasurementError, MissingExtraError
+
+if TYPE_CHECKING:
+    from onnxruntime import SessionOptions
 
 TYPES = {
     "tensor(float)": np.float32,
@@ -29,7 +33,7 @@ TYPES = {
 }
 
 
-def import_onnxruntime() -> Any:
+def import_onnxruntime() -> ModuleType:
     """The runtime, imported with its telemetry off.
 
     Raises:
@@ -94,7 +98,7 @@ class OnnxRunner:
             self._binding.bind_output(output.name, "cpu")
 
     @staticmethod
-    def _options(ort: Any, threads: int, provider: str, nchw: bool) -> Any:
+    def _options(ort: ModuleType, threads: int, provider: str, nchw: bool) -> SessionOptions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -196,9 +200,9 @@ class Measurement:
     clean_share: float | None
     samples_s: tuple[float, ...]
     paced: Paced | None
-    context: dict[str, Any]
+    context: dict[str, object]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object."""
         return asdict(self)
 

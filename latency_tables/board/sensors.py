@@ -17,9 +17,9 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN", "VIN_SYS_5V0")
 SAMPLE_S, PMIC_SAMPLE_S = 0.01, 0.1  # the chip is asked through a program, which costs milliseconds
@@ -43,6 +43,23 @@ class PowerSource:
     read: Callable[[], float | None]
     wrap_j: float | None = None
     sample_s: float = SAMPLE_S
+
+
+@dataclass(frozen=True)
+class PowerReading:
+    """Average power while something ran.
+
+    Attributes:
+        power_w: watts.
+        window_s: how long it ran, seconds.
+        calls: how often it was called.
+        samples: readings of the sensor.
+    """
+
+    power_w: float
+    window_s: float
+    calls: float
+    samples: float
 
 
 def read_text(path: str) -> str | None:
@@ -76,23 +93,23 @@ def find_power_source(root: str = "/") -> tuple[PowerSource | None, str]:
             seen.append(label)
             volts, amps = os.path.join(hwmon, f"in{channel}_input"), os.path.join(hwmon, f"curr{channel}_input")
             if label in TOTAL_RAILS and read_number(volts) is not None and read_number(amps) is not None:
-                return PowerSource(f"INA3221 {label}", "power", lambda v=volts, a=amps: _product(v, a, 1e-6)), label
+                return PowerSource(f"INA3221 {label}", "power", partial(_product, volts, amps, 1e-6)), label
         if (read_text(os.path.join(hwmon, "name")) or "").startswith("ina238"):
             path = os.path.join(hwmon, "power1_input")
             if read_number(path) is not None:
-                return PowerSource("INA238 VIN", "power", lambda p=path: _scaled(p, 1e-6)), "VIN"
+                return PowerSource("INA238 VIN", "power", partial(_scaled, path, 1e-6)), "VIN"
     for name_path in sorted(glob.glob(os.path.join(root, "sys/bus/i2c/devices/*/iio:device*/rail_name_*"))):
         label, channel = read_text(name_path) or "", name_path.rsplit("_", 1)[1]
         seen.append(label)
         path = os.path.join(os.path.dirname(name_path), f"in_power{channel}_input")
         if label in TOTAL_RAILS and read_number(path) is not None:
-            return PowerSource(f"INA3221 {label}", "power", lambda p=path: _scaled(p, 1e-3)), label
+            return PowerSource(f"INA3221 {label}", "power", partial(_scaled, path, 1e-3)), label
     for folder in sorted(glob.glob(os.path.join(root, "sys/class/powercap/intel-rapl:[0-9]*"))):
         name, path = read_text(os.path.join(folder, "name")) or "", os.path.join(folder, "energy_uj")
         if name.startswith("package") and read_number(path) is not None:
             wrap = read_number(os.path.join(folder, "max_energy_range_uj"))
             return PowerSource(
-                f"RAPL {name}", "counter", lambda p=path: _scaled(p, 1e-6), None if wrap is None else wrap * 1e-6
+                f"RAPL {name}", "counter", partial(_scaled, path, 1e-6), None if wrap is None else wrap * 1e-6
             ), name
     if pmic_power_w() is not None:
         return PowerSource("PMIC sum of rails, under-reads the supply", "power", pmic_power_w, sample_s=PMIC_SAMPLE_S), "PMIC"
@@ -134,12 +151,8 @@ def parse_pmic(text: str) -> float | None:
     return sum(volts[rail] * amps[rail] for rail in amps)
 
 
-def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float) -> dict[str, float] | None:
-    """Run ``work`` again and again for ``seconds`` and say the average power meanwhile.
-
-    Returns:
-        ``power_w``, ``window_s``, ``calls`` and ``samples``, or None if the sensor failed on the way.
-    """
+def average_power(source: PowerSource, work: Callable[[], object], seconds: float) -> PowerReading | None:
+    """Run ``work`` again and again for ``seconds``: the average power meanwhile, or None if a reading failed."""
     readings: list[tuple[float, float | None]] = []
     stop = threading.Event()
 
@@ -159,15 +172,12 @@ def average_power_w(source: PowerSource, work: Callable[[], Any], seconds: float
     stop.set()
     sampler.join()
     readings.append((time.perf_counter(), source.read()))
-    if any(value is None for _, value in readings):
-        return None
-    power = integrate(readings, source)
-    return (
-        None if power is None else {"power_w": power, "window_s": window, "calls": float(calls), "samples": float(len(readings))}
-    )
+    known = [(at_s, value) for at_s, value in readings if value is not None]
+    power_w = integrate(known, source) if len(known) == len(readings) else None
+    return None if power_w is None else PowerReading(power_w, window, float(calls), float(len(readings)))
 
 
-def integrate(readings: list[tuple[float, float | None]], source: PowerSource) -> float | None:
+def integrate(readings: Sequence[tuple[float, float]], source: PowerSource) -> float | None:
     """Average watts of ``(time_s, reading)``: trapezoid over powers, or the growth of a counter that may wrap."""
     span = readings[-1][0] - readings[0][0]
     if len(readings) < 3 or span <= 0:
@@ -185,7 +195,7 @@ def integrate(readings: list[tuple[float, float | None]], source: PowerSource) -
     return joules / span
 
 
-def machine_state(root: str = "/") -> dict[str, Any]:
+def machine_state(root: str = "/") -> dict[str, object]:
     """Clocks, governor, temperatures and throttling now; None where the machine does not say."""
     cpu = os.path.join(root, "sys/devices/system/cpu")
     clocks = [read_number(path) for path in sorted(glob.glob(f"{cpu}/cpu[0-9]*/cpufreq/scaling_cur_freq"))]
@@ -215,7 +225,7 @@ def throttled(command: str = "vcgencmd") -> list[str] | None:
     return now + [f"{name} has occurred" for bit, name in names.items() if bits >> (bit + 16) & 1]
 
 
-def fingerprint(root: str = "/") -> dict[str, Any]:
+def fingerprint(root: str = "/") -> dict[str, object]:
     """What the machine is, without names or numbers that identify the single unit (the serial is hashed)."""
     info = read_text(os.path.join(root, "proc/cpuinfo")) or ""
     fields: dict[str, str] = {}

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
@@ -41,9 +40,18 @@ class VisitPlan:
     warmup_s: float = 0.003
     min_sample_s: float = 2e-5
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON object; ``VisitPlan(**values)`` reads it back."""
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON object; :meth:`from_dict` reads it back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> VisitPlan:
+        """The plan that :meth:`to_dict` wrote; what it does not name has its default.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        return cls(**_numbers(values, "a plan of a visit"))
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,18 @@ class Visit:
     clean_share: float | None
     sentinel_s: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON object; ``Visit(**values)`` reads it back."""
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON object; :meth:`from_dict` reads it back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> Visit:
+        """The visit that :meth:`to_dict` wrote.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        return cls(**_numbers(values, "a visit"))
 
     def at(self, reference_s: float) -> Visit:
         """The same visit as on a machine whose sentinel takes ``reference_s`` seconds; itself without a sentinel."""
@@ -84,7 +101,7 @@ class Visit:
 
 
 def take_samples(
-    call: Callable[[], Any],
+    call: Callable[[], object],
     plan: VisitPlan,
     *,
     clock: Callable[[], int] = time.perf_counter_ns,
@@ -152,7 +169,7 @@ def summarise(samples: Sequence[tuple[float, float]], inner: int, *, threads: in
     return Visit(float(np.median(clean)), low, high, float(walls.min()), p10, p90, p99, len(walls), inner, share)
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
+def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """95 % interval of a median by order statistics (normal approximation of the binomial ranks).
 
     Returns:
@@ -166,14 +183,15 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(ordered[low]), float(ordered[high])
 
 
-def visit(call: Callable[[], Any], plan: VisitPlan, *, threads: int = 1, sentinel: Callable[[], Any] | None = None) -> Visit:
+def visit(
+    call: Callable[[], object], plan: VisitPlan, *, threads: int = 1, sentinel: Callable[[], object] | None = None
+) -> Visit:
     """One visit of a callable, with short ones of a sentinel before and after."""
+    if sentinel is None:
+        return summarise(*take_samples(call, plan), threads=threads)
     short = replace(plan, seconds=plan.seconds / 4, min_samples=5)
-    before = None if sentinel is None else summarise(*take_samples(sentinel, short), threads=threads).median_s
-    samples, inner = take_samples(call, plan)
-    seen = summarise(samples, inner, threads=threads)
-    if before is None:
-        return seen
+    before = summarise(*take_samples(sentinel, short), threads=threads).median_s
+    seen = summarise(*take_samples(call, plan), threads=threads)
     after = summarise(*take_samples(sentinel, short), threads=threads).median_s
     return replace(seen, sentinel_s=(before + after) / 2)
 
@@ -194,13 +212,22 @@ class Paced:
     samples: int
     missed: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON object."""
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON object; :meth:`from_dict` reads it back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> Paced:
+        """What :meth:`to_dict` wrote.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        return cls(**_numbers(values, "paced calls"))
 
 
 def paced(
-    call: Callable[[], Any],
+    call: Callable[[], object],
     *,
     period_s: float,
     seconds: float,
@@ -227,3 +254,10 @@ def paced(
             due = after + period_s  # the missed slot is not made up for
     p50, p90, p99 = (float(v) for v in np.percentile(walls, (50, 90, 99)))
     return Paced(period_s, p50, p90, p99, float(max(walls)), len(walls), missed)
+
+
+def _numbers(values: object, what: str) -> dict:
+    """A JSON object whose fields are numbers or null, as keyword arguments of the record that it describes."""
+    if not isinstance(values, dict) or not all(v is None or isinstance(v, (int, float)) for v in values.values()):
+        raise TypeError(f"{what} must be a JSON object of numbers, got {values!r:.80}")
+    return values

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -76,7 +75,8 @@ def _shape(line: dict[str, str]) -> tuple[int, ...]:
 
 def layer_shapes() -> list[tuple[int, ...]]:
     """``(in_channels, out_channels, stride, height, width)`` of the 22 layers of the FBNet space at 32x32."""
-    shapes, channels, size = [], 16, 32
+    shapes: list[tuple[int, ...]] = []
+    channels, size = 16, 32
     for count, out, stride in STAGES:
         for number in range(count):
             step = stride if number == 0 else 1
@@ -114,14 +114,36 @@ def _eager(path: Path) -> PublishedSet:
     return PublishedSet("jh88/fbnet, TensorFlow 2.0 eager", "raspberry pi 4", "measured", 1, tuple(rows))
 
 
-def left_out(published: PublishedSet) -> dict[str, Any]:
-    """Relative errors on each position's rows when fitted on the others, as fractions.
+@dataclass(frozen=True)
+class Evidence:
+    """Relative errors on block positions that a fit has not seen, as fractions; beside it the trivial model.
+
+    Attributes:
+        rows: number of blocks.
+        mape, median_ape: mean and median absolute error.
+        within_10: share of blocks within 10 %.
+        bias: mean signed error; positive: predicted too slow.
+        macs_mape, macs_median_ape: of a constant plus a constant time a MAC.
+    """
+
+    rows: int
+    mape: float
+    median_ape: float
+    within_10: float
+    bias: float
+    macs_mape: float
+    macs_median_ape: float
+
+    def shares(self) -> tuple[float, ...]:
+        """The figures in the order of the README's table."""
+        return (self.mape, self.median_ape, self.within_10, self.bias, self.macs_mape, self.macs_median_ape)
+
+
+def left_out(published: PublishedSet) -> Evidence:
+    """Errors on each position's rows when fitted on the others.
 
     In each turn the form of the roofline (launches overlap with work or add to it) is the one that fits the other
     positions better.
-
-    Returns:
-        ``rows``, ``mape``, ``median_ape``, ``within_10``, ``bias``, ``macs_mape`` and ``macs_median_ape``.
     """
     errors: list[float] = []
     trivial: list[float] = []
@@ -133,11 +155,15 @@ def left_out(published: PublishedSet) -> dict[str, Any]:
         errors += _errors(best, unseen, published.batch).tolist()
         trivial += _work_errors(seen, unseen)
     size, plain = np.abs(errors), np.abs(trivial)
-    return {
-        "rows": len(errors), "mape": float(size.mean()), "median_ape": float(np.median(size)),
-        "within_10": float((size <= 0.1).mean()), "bias": float(np.mean(errors)),
-        "macs_mape": float(plain.mean()), "macs_median_ape": float(np.median(plain)),
-    }  # fmt: skip
+    return Evidence(
+        rows=len(errors),
+        mape=float(size.mean()),
+        median_ape=float(np.median(size)),
+        within_10=float((size <= 0.1).mean()),
+        bias=float(np.mean(errors)),
+        macs_mape=float(plain.mean()),
+        macs_median_ape=float(np.median(plain)),
+    )
 
 
 def _errors(roofline: Roofline, rows: Sequence[PublishedRow], batch: int) -> np.ndarray:
@@ -153,15 +179,14 @@ def _work_errors(seen: Sequence[PublishedRow], unseen: Sequence[PublishedRow]) -
     return (design(unseen) @ solved - 1).tolist()
 
 
-def markdown(found: Sequence[tuple[PublishedSet, dict[str, Any]]]) -> str:
+def markdown(figures: Sequence[tuple[PublishedSet, Evidence]]) -> str:
     """The figures as a table for the README."""
     lines = [
         "| published set | device | kind | batch | blocks | error | median | within 10 % | bias | MACs: error | median |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for published, e in found:
-        cells = [published.source, published.device, published.kind, str(published.batch), str(e["rows"])]
-        shares = ("mape", "median_ape", "within_10", "bias", "macs_mape", "macs_median_ape")
-        cells += ["-" if math.isnan(e[name]) else f"{100 * e[name]:.1f} %" for name in shares]
+    for published, errors in figures:
+        cells = [published.source, published.device, published.kind, str(published.batch), str(errors.rows)]
+        cells += ["-" if math.isnan(share) else f"{100 * share:.1f} %" for share in errors.shares()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import optimize
 
 from latency_tables.errors import TableError
 from latency_tables.estimating.roofline import Roofline
+from latency_tables.estimating.specification import Specification
+from latency_tables.fields import object_of
 from latency_tables.opspec import Layer
 
 FITTED = ("launch_s", "utilisation_conv", "utilisation_dw", "utilisation_bandwidth")
@@ -90,8 +91,8 @@ class _Kernels:
         flops = [2.0 * batch * layer.macs for layer, _, _ in signed]
         moved = [4.0 * (batch * (la.elements_in + la.elements_out) + la.params) for la, _, _ in signed]
         kinds = [KINDS.get(layer.kind, len(KINDS)) for layer, _, _ in signed]
-        columns = (flops, moved, kinds, [i for _, i, _ in signed], [sign for *_, sign in signed])
-        return cls(*map(np.array, columns), len(rows))
+        row, sign = np.array([i for _, i, _ in signed]), np.array([sign for *_, sign in signed])
+        return cls(np.array(flops), np.array(moved), np.array(kinds), row, sign, len(rows))
 
 
 def _seconds(roofline: Roofline, kernels: _Kernels) -> np.ndarray:
@@ -114,23 +115,50 @@ def fit_roofline(start: Roofline, rows: Sequence[PublishedRow], *, batch: int = 
         return _seconds(roofline, kernels) / measured - 1
 
     first = np.clip(np.log([max(getattr(start, name), 1e-9) for name in names]), low + 1e-6, high - 1e-6)
-    found = optimize.least_squares(residuals, first, bounds=(low, high), loss="soft_l1")
-    return replace(start, **dict(zip(names, np.exp(found.x).tolist(), strict=True)))
+    fit = optimize.least_squares(residuals, first, bounds=(low, high), loss="soft_l1")
+    return replace(start, **dict(zip(names, np.exp(fit.x).tolist(), strict=True)))
 
 
-def left_out_error(start: Roofline, rows: Sequence[PublishedRow]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LeftOutError:
+    """Relative error on blocks that took no part in the fit, as fractions.
+
+    Attributes:
+        rows: number of blocks.
+        mape, median_ape, p95_ape: mean, median and 95th percentile of the absolute error.
+        bias: mean signed error; positive: predicted too slow.
+        ratio_low, ratio_high: 2.5th and 97.5th percentile of published over predicted latency.
+    """
+
+    rows: int
+    mape: float
+    median_ape: float
+    p95_ape: float
+    bias: float
+    ratio_low: float
+    ratio_high: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON object, with ``kind`` in words."""
+        return {"kind": "leave one block position out, published FBNet blocks without grouped ones", **asdict(self)}
+
+
+def left_out_error(start: Roofline, rows: Sequence[PublishedRow]) -> LeftOutError:
     """Relative error on each place's rows when fitted on the other places only."""
     errors = []
     for place in sorted({row.place for row in rows}):
         fitted = fit_roofline(start, [row for row in rows if row.place != place])
         errors += [predict_row(fitted, row) / row.latency_s - 1 for row in rows if row.place == place]
-    size = np.abs(errors)
-    return {
-        "kind": "leave one block position out, published FBNet blocks without grouped ones", "rows": len(errors),
-        "mape": float(size.mean()), "median_ape": float(np.median(size)), "p95_ape": float(np.quantile(size, 0.95)),
-        "bias": float(np.mean(errors)), "ratio_low": float(np.quantile(1 / (1 + np.array(errors)), 0.025)),
-        "ratio_high": float(np.quantile(1 / (1 + np.array(errors)), 0.975)),
-    }  # fmt: skip
+    size, ratios = np.abs(errors), 1 / (1 + np.array(errors))
+    return LeftOutError(
+        rows=len(errors),
+        mape=float(size.mean()),
+        median_ape=float(np.median(size)),
+        p95_ape=float(np.quantile(size, 0.95)),
+        bias=float(np.mean(errors)),
+        ratio_low=float(np.quantile(ratios, 0.025)),
+        ratio_high=float(np.quantile(ratios, 0.975)),
+    )
 
 
 def constant_s(roofline: Roofline, rows: Sequence[PublishedRow]) -> float:
@@ -146,7 +174,7 @@ def constant_s(roofline: Roofline, rows: Sequence[PublishedRow]) -> float:
     return sum(map(roofline.kernel_s, (*last, *(layer for layers in skips.values() for layer in layers))))
 
 
-def refit_spec(spec: dict[str, Any], path: str | Path) -> dict[str, Any]:
+def refit_spec(spec: Specification, path: str | Path) -> Specification:
     """The specification with its fitted constants, overhead, error and interval computed anew from published rows.
 
     The published network is a sum over separately timed parts, so what its constant holds beyond the modelled kernels
@@ -155,19 +183,18 @@ def refit_spec(spec: dict[str, Any], path: str | Path) -> dict[str, Any]:
     Raises:
         TableError: the specification names no published device, or the file does not hold it.
     """
-    if not isinstance(spec.get("published"), dict):
-        raise TableError(f"the specification of {spec['name']} names no published rows; it cannot be fitted to {path}")
-    rows, constant = load_published(path, spec["published"]["device"])
-    start = Roofline.from_dict({"kind": "roofline", "combine": spec["combine"], "constants": spec["constants"]})
+    if spec.published is None:
+        raise TableError(f"the specification of {spec.name} names no published rows; it cannot be fitted to {path}")
+    rows, constant = load_published(path, spec.published)
+    start = spec.roofline()
     fitted = fit_roofline(start, rows)
-    constants = {name: dict(entry) for name, entry in spec["constants"].items()}
+    constants = dict(spec.constants)
     for name in FITTED:
-        constants[name]["value"] = getattr(fitted, name)
+        constants[name] = {**object_of(constants[name], name, "value and source"), "value": getattr(fitted, name)}
     error = left_out_error(start, rows)
-    overhead = max(0.0, constant - constant_s(fitted, rows)) / PARTS
-    interval = [min(1.0, error["ratio_low"]), max(1.0, error["ratio_high"])]
-    return {**spec, "constants": constants, "overhead": {**spec["overhead"], "value": overhead}, "error": error,
-            "interval_factors": interval}  # fmt: skip
+    overhead_s = max(0.0, constant - constant_s(fitted, rows)) / PARTS
+    interval = (min(1.0, error.ratio_low), max(1.0, error.ratio_high))
+    return replace(spec, constants=constants, overhead_s=overhead_s, error=error.to_dict(), interval_factors=interval)
 
 
 def _row(line: dict[str, str]) -> PublishedRow:
@@ -187,10 +214,10 @@ def block_row(name: str, shape: tuple[int, ...], latency_s: float, *, above_skip
     Raises:
         ValueError: the name is no such block.
     """
-    found = re.fullmatch(r"k(\d+)_e(\d+)", name)
-    if not found:
+    parts = re.fullmatch(r"k(\d+)_e(\d+)", name)
+    if not parts:
         raise ValueError(f"operation {name!r}")
-    kernel, widen = int(found[1]), int(found[2])
+    kernel, widen = int(parts[1]), int(parts[2])
     c, o, stride, h, w = shape
     m, y, x = c * widen, -(-h // stride), -(-w // stride)
     layers = (

@@ -1,18 +1,18 @@
 """Roofline estimate: what an operation would cost on a board nobody measured, from public figures.
 
-One inference costs ``overhead + sum over kernels of combine(launch, FLOPs / (peak * utilisation), bytes / (bandwidth *
-utilisation))``. ``combine`` is ``max`` where launches overlap with execution (a GPU fed by a slow CPU: small networks
-are bound by launches) and ``sum`` where one core does both. Every constant carries its source or the word "assumed".
-An estimate stays an estimate: ``provenance`` of such a table is never ``measured``. Williams et al., 2009 (roofline).
+One inference costs ``overhead + sum over kernels``. A kernel costs ``max(launch, work)`` or ``launch + work``, where work is
+``max(FLOPs / (peak * utilisation), bytes / (bandwidth * utilisation))``: ``combine`` is ``max`` where launches overlap with
+execution (a GPU fed by a slow CPU: small networks are bound by launches) and ``sum`` where one core does both. The
+specification gives the source of each constant, or says "assumed". An estimate stays an estimate: ``provenance`` of such a
+table is never ``measured``. Williams et al., 2009 (roofline).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from latency_tables.errors import TableError
-from latency_tables.fields import number, text_of
+from latency_tables.fields import number, object_of, text_of
 from latency_tables.opspec import DTYPE_BYTES, Layer, OpSpec
 
 CONSTANTS = {
@@ -43,7 +43,7 @@ class Roofline:
     power_w: float | None = None
 
     @classmethod
-    def from_dict(cls, model: Any) -> Roofline:
+    def from_dict(cls, model: object) -> Roofline:
         """Read ``header["model"]``: ``{"kind", "combine", "constants": {name: {"value", "source"}}}``.
 
         Raises:
@@ -54,16 +54,14 @@ class Roofline:
         constants = model.get("constants")
         if not isinstance(constants, dict) or set(constants) != set(CONSTANTS):
             raise TableError(f"model.constants must be exactly {', '.join(CONSTANTS)}, got {constants!r:.80}")
-        values: dict[str, float | None] = {}
-        for name, entry in constants.items():
-            if not isinstance(entry, dict):
-                raise TableError(f"model.constants.{name} must be an object with value and source, got {entry!r:.80}")
-            text_of(entry, "source", f"model.constants.{name}")
-            if name == "power_w" and entry.get("value") is None:
-                values[name] = None
-                continue
-            high = 1.0 if name.startswith("utilisation") else 1e18
-            values[name] = number(entry.get("value"), f"model.constants.{name}", low=0, high=high, positive=name != "launch_s")
+        values: dict[str, float] = {}
+        for name, constant in constants.items():
+            where = f"model.constants.{name}"
+            entry = object_of(constant, where, "value and source")
+            text_of(entry, "source", where)
+            if name != "power_w" or entry.get("value") is not None:
+                high = 1.0 if name.startswith("utilisation") else 1e18
+                values[name] = number(entry.get("value"), where, low=0, high=high, positive=name != "launch_s")
         return cls(model["combine"], **values)
 
     def kernel_s(self, layer: Layer, *, dtype: str = "float32", batch: int = 1) -> float:

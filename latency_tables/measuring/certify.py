@@ -8,155 +8,170 @@ constant power times time, and calls at a control period.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from latency_tables.board.timing import Visit
-from latency_tables.measuring.loop import Measurer
-from latency_tables.measuring.plan import EMPTY, single_sum_s
+from latency_tables.header import Calibration
+from latency_tables.measuring.plan import EMPTY, MeasurePlan, single_sum_s
 from latency_tables.measuring.statistics import accuracy, fit_line, model_time_s, paired_visits
+from latency_tables.measuring.visits import MeasuredVisits
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row
 
-Networks = Sequence[tuple[str, tuple[OpSpec, ...]]]
-SHORT = ("networks", "mape", "within_5", "within_10", "kendall_tau", "bias")
+Networks = Sequence[tuple[str, Sequence[OpSpec]]]
 
 
-def visits_of(measurer: Measurer, estimator: str) -> Mapping[str, Sequence[Visit]]:
-    """All visits, set right by the sentinel where the estimator asks for it."""
-    return paired_visits(measurer.journal.visits) if estimator == "paired" else measurer.journal.visits
+@dataclass(frozen=True)
+class ModelTimes:
+    """Seconds of each model by one estimator.
+
+    Attributes:
+        visits: by model id; rescaled by the sentinel where the estimator asks for it.
+        estimator: name in ``statistics.ESTIMATORS``.
+    """
+
+    visits: Mapping[str, Sequence[Visit]]
+    estimator: str
+
+    @classmethod
+    def of(cls, seen: MeasuredVisits, estimator: str) -> ModelTimes:
+        """The times of a measurement."""
+        return cls(paired_visits(seen.visits) if estimator == "paired" else seen.visits, estimator)
+
+    def model_s(self, name: str) -> float:
+        """Seconds of one model."""
+        return model_time_s(self.visits[name], self.estimator)
+
+    def networks_s(self, networks: Networks) -> list[float]:
+        """Seconds of whole networks."""
+        return [self.model_s(name) for name, _ in networks]
 
 
-def energies_j(measurer: Measurer) -> dict[str, float]:
-    """Joules of one inference by model, of those where the sensor gave an answer."""
-    found = [e for e in measurer.journal.extra if e.get("kind") == "energy"]
-    return {e["id"]: float(e["energy_j"]) for e in found if e.get("energy_j") is not None}
-
-
-def usable(measurer: Measurer, networks: Networks, rows: dict[str, Row]) -> list[tuple[str, tuple[OpSpec, ...]]]:
+def usable(networks: Networks, failed: Mapping[str, str], rows: Mapping[str, Row]) -> list[tuple[str, Sequence[OpSpec]]]:
     """The networks that ran and have all their rows."""
     good = {key for key, row in rows.items() if row.latency_s is not None}
-    return [(n, ops) for n, ops in networks if n not in measurer.journal.failed and all(op.key in good for op in ops)]
+    return [(name, ops) for name, ops in networks if name not in failed and all(op.key in good for op in ops)]
 
 
-def row_sum_s(ops: Sequence[OpSpec], rows: dict[str, Row]) -> float:
+def row_sum_s(ops: Sequence[OpSpec], rows: Mapping[str, Row]) -> float:
     """Seconds of a network's rows, before calibration; every row must be usable."""
     return float(sum(rows[op.key].latency_s or 0.0 for op in ops))
 
 
-def constant_power_w(measurer: Measurer, networks: Networks, estimator: str) -> float | None:
-    """One power for all networks: the median of energy over time on those that calibrate, watts; None without energy."""
-    energies, visits = energies_j(measurer), visits_of(measurer, estimator)
-    powers = [energies[name] / model_time_s(visits[name], estimator) for name, _ in networks if name in energies]
+def constant_power_w(energies_j: Mapping[str, float], times: ModelTimes, networks: Networks) -> float | None:
+    """One power for all networks, watts: the median of energy (joules) over time; None without energy."""
+    powers = [energies_j[name] / times.model_s(name) for name, _ in networks if name in energies_j]
     return float(np.median(powers)) if powers else None
 
 
-def make_certificate(measurer: Measurer, calibration: dict[str, Any], rows: dict[str, Row]) -> dict[str, Any] | None:
+def make_certificate(
+    plan: MeasurePlan, seen: MeasuredVisits, times: ModelTimes, calibration: Calibration, rows: Mapping[str, Row]
+) -> dict[str, object] | None:
     """All figures of the certificate, or None where no network could be measured.
 
     Args:
-        measurer: after ``run``.
-        calibration: as it stands in the header.
+        plan: what was measured.
+        seen: what the measurement saw.
+        times: seconds of each model.
+        calibration: of the table.
         rows: the table's rows.
     """
-    plan, estimator = measurer.plan, calibration["estimator"]
-    proof = usable(measurer, plan.certificate, rows)
+    proof = usable(plan.certificate, seen.failed, rows)
     if not proof:
         return None
-    found = _figures(measurer, proof, calibration, rows)
-    found["left_out"] = len(plan.certificate) - len(proof)
-    found["uncalibrated"] = accuracy(
-        [calibration["empty_s"] + row_sum_s(ops, rows) for _, ops in proof], _times_s(measurer, proof, estimator)
-    )
-    found["energy"] = _energy(measurer, proof, calibration, rows)
-    found["predicted_s"] = [_predicted_s(ops, calibration, rows) for _, ops in proof]
-    found["measured_s"] = _times_s(measurer, proof, estimator)
-    control = usable(measurer, plan.uniform, rows)
+    measured_s = times.networks_s(proof)
+    uncalibrated_s = [times.model_s(EMPTY) + row_sum_s(ops, rows) for _, ops in proof]
+    certificate = _figures(plan, seen, times, proof, calibration, rows) | {
+        "left_out": len(plan.certificate) - len(proof),
+        "uncalibrated": accuracy(uncalibrated_s, measured_s).to_dict(),
+        "energy": _energy(seen, proof, calibration, rows),
+        "predicted_s": [_predicted_s(ops, calibration, rows) for _, ops in proof],
+        "measured_s": measured_s,
+    }
+    control = usable(plan.uniform, seen.failed, rows)
     if control:
-        found["uniform"] = _figures(measurer, control, calibration, rows)
-    rhythm = _paced(measurer, proof, estimator)
-    if rhythm:
-        found["paced"] = rhythm
-    return found
+        certificate["uniform"] = _figures(plan, seen, times, control, calibration, rows)
+    paced = _paced(plan, seen, times, proof)
+    if paced:
+        certificate["paced"] = paced
+    return certificate
 
 
-def _figures(measurer: Measurer, proof: Networks, calibration: dict[str, Any], rows: dict[str, Row]) -> dict[str, Any]:
-    plan, estimator = measurer.plan, calibration["estimator"]
-    visits, measured = visits_of(measurer, estimator), _times_s(measurer, proof, estimator)
-    found = accuracy([_predicted_s(ops, calibration, rows) for _, ops in proof], measured)
-    halves = [[model_time_s(visits[name][start::2], estimator) for name, _ in proof if len(visits[name]) > 1] for start in (0, 1)]
-    if len(halves[0]) == len(proof):
-        found["repeat"] = _short(accuracy(*halves))
-    fitting = usable(measurer, plan.calibration, rows)
+def _figures(
+    plan: MeasurePlan,
+    seen: MeasuredVisits,
+    times: ModelTimes,
+    proof: Networks,
+    calibration: Calibration,
+    rows: Mapping[str, Row],
+) -> dict[str, object]:
+    visits, measured_s = times.visits, times.networks_s(proof)
+    figures = accuracy([_predicted_s(ops, calibration, rows) for _, ops in proof], measured_s).to_dict()
+    first_s, second_s = (
+        [model_time_s(visits[name][start::2], times.estimator) for name, _ in proof if len(visits[name]) > 1] for start in (0, 1)
+    )
+    if len(first_s) == len(proof):
+        figures["repeat"] = accuracy(first_s, second_s).short()
+    fitting = usable(plan.calibration, seen.failed, rows)
     if len(fitting) >= 3:
-        line = fit_line([_macs(ops) for _, ops in fitting], _times_s(measurer, fitting, estimator))
-        found["flops"] = accuracy([line[0] + line[1] * _macs(ops) for _, ops in proof], measured)
-    times = {name: model_time_s(v, estimator) for name, v in visits.items() if name.startswith("single-")}
-    if plan.singles and set(plan.singles.values()) <= set(times):
-        found["single_operations"] = accuracy([single_sum_s(ops, plan.singles, times) for _, ops in proof], measured)
-    return found
+        line = fit_line([_macs(ops) for _, ops in fitting], times.networks_s(fitting))
+        figures["flops"] = accuracy([line[0] + line[1] * _macs(ops) for _, ops in proof], measured_s).to_dict()
+    singles_s = {name: times.model_s(name) for name in visits if name.startswith("single-")}
+    if plan.singles and set(plan.singles.values()) <= set(singles_s):
+        sums_s = [single_sum_s(ops, plan.singles, singles_s) for _, ops in proof]
+        figures["single_operations"] = accuracy(sums_s, measured_s).to_dict()
+    return figures
 
 
 def _macs(ops: Sequence[OpSpec]) -> int:
     return sum(op.macs for op in ops)
 
 
-def _times_s(measurer: Measurer, networks: Networks, estimator: str) -> list[float]:
-    visits = visits_of(measurer, estimator)
-    return [model_time_s(visits[name], estimator) for name, _ in networks]
+def _predicted_s(ops: Sequence[OpSpec], calibration: Calibration, rows: Mapping[str, Row]) -> float:
+    return calibration.overhead_s + calibration.scale * row_sum_s(ops, rows)
 
 
-def _predicted_s(ops: Sequence[OpSpec], calibration: dict[str, Any], rows: dict[str, Row]) -> float:
-    return calibration["overhead_s"] + calibration["scale"] * row_sum_s(ops, rows)
-
-
-def _energy(measurer: Measurer, proof: Networks, calibration: dict[str, Any], rows: dict[str, Row]) -> dict[str, Any] | None:
+def _energy(seen: MeasuredVisits, proof: Networks, calibration: Calibration, rows: Mapping[str, Row]) -> dict[str, object] | None:
     """Energy from rows beside constant power times predicted time; None where any part of it is unknown."""
-    energies, power_w, overhead_j = energies_j(measurer), calibration.get("power_w"), calibration.get("overhead_j")
-    known = [(name, ops) for name, ops in proof if name in energies and all(rows[op.key].energy_j is not None for op in ops)]
+    power_w, overhead_j = calibration.power_w, calibration.overhead_j
+    known = [
+        (name, ops) for name, ops in proof if name in seen.energies_j and all(rows[op.key].energy_j is not None for op in ops)
+    ]
     if not known or power_w is None or overhead_j is None:
         return None
-    measured = [energies[name] for name, _ in known]
-    sums = [overhead_j + calibration["scale"] * sum(rows[op.key].energy_j or 0.0 for op in ops) for _, ops in known]
+    measured_j = [seen.energies_j[name] for name, _ in known]
+    sums_j = [overhead_j + calibration.scale * sum(rows[op.key].energy_j or 0.0 for op in ops) for _, ops in known]
+    trivial_j = [power_w * _predicted_s(ops, calibration, rows) for _, ops in known]
     return {
-        "rows": accuracy(sums, measured),
-        "power_times_time": accuracy([power_w * _predicted_s(ops, calibration, rows) for _, ops in known], measured),
+        "rows": accuracy(sums_j, measured_j).to_dict(),
+        "power_times_time": accuracy(trivial_j, measured_j).to_dict(),
         "power_w": power_w,
-        "measured_j": measured,
+        "measured_j": measured_j,
     }
 
 
-def _paced(measurer: Measurer, proof: Networks, estimator: str) -> dict[str, Any] | None:
+def _paced(plan: MeasurePlan, seen: MeasuredVisits, times: ModelTimes, proof: Networks) -> dict[str, object] | None:
     """Calls at a control period beside back-to-back ones, and how well one factor between the two does."""
-    seen = {e["id"]: e["paced"] for e in measurer.journal.extra if e.get("kind") == "paced"}
-    kept = [(name, ops) for name, ops in proof if name in seen]
-    fitting = [(name, ops) for name, ops in measurer.plan.calibration if name in seen]
+    kept, fitting = ([(name, ops) for name, ops in group if name in seen.paced] for group in (proof, plan.calibration))
     if not kept:
         return None
-    measured = _times_s(measurer, kept, estimator)
-    p50, p99 = ([seen[name][quantile] for name, _ in kept] for quantile in ("p50_s", "p99_s"))
-    found = {
-        "period_s": seen[kept[0][0]]["period_s"],
+    measured_s = times.networks_s(kept)
+    calls = [seen.paced[name] for name, _ in kept]
+    p50_s, p99_s = [call.p50_s for call in calls], [call.p99_s for call in calls]
+    figures: dict[str, object] = {
+        "period_s": calls[0].period_s,
         "networks": len(kept),
-        "calls": sum(seen[name]["samples"] for name, _ in kept),
-        "missed": sum(seen[name]["missed"] for name, _ in kept),
-        "p50_over_back_to_back": float(np.median(np.array(p50) / measured)),
-        "p99_over_back_to_back": float(np.median(np.array(p99) / measured)),
-        "p50_s": p50,
-        "p99_s": p99,
+        "calls": sum(call.samples for call in calls),
+        "missed": sum(call.missed for call in calls),
+        "p50_over_back_to_back": float(np.median(np.array(p50_s) / measured_s)),
+        "p99_over_back_to_back": float(np.median(np.array(p99_s) / measured_s)),
+        "p50_s": p50_s,
+        "p99_s": p99_s,
     }
     if len(fitting) >= 3:
-        ratios = [seen[name]["p50_s"] / t for (name, _), t in zip(fitting, _times_s(measurer, fitting, estimator), strict=True)]
-        factor = float(np.median(ratios))
-        found["one_factor"] = {"factor": factor, **_short(accuracy([factor * t for t in measured], p50))}
-    return found
-
-
-def _short(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: figures[name] for name in SHORT}
-
-
-def overhead_j(measurer: Measurer) -> float | None:
-    """Joules of an empty call, or None where nobody measured it."""
-    return energies_j(measurer).get(EMPTY)
+        pairs = zip(fitting, times.networks_s(fitting), strict=True)
+        factor = float(np.median([seen.paced[name].p50_s / time_s for (name, _), time_s in pairs]))
+        figures["one_factor"] = {"factor": factor, **accuracy([factor * time_s for time_s in measured_s], p50_s).short()}
+    return figures

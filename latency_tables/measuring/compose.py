@@ -1,4 +1,4 @@
-"""Turns a finished measurement into a table: rows, overhead, calibration, certificate, and everything recorded beside.
+"""Turns the record of a measurement into a table: rows, overhead, calibration, certificate, and everything recorded beside.
 
 Which estimator makes a table is decided by its calibration networks; those of the certificate (``certify``) took no
 part in any fit.
@@ -9,35 +9,50 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from latency_tables.errors import MeasurementError
-from latency_tables.measuring.certify import (
-    constant_power_w,
-    energies_j,
-    make_certificate,
-    overhead_j,
-    row_sum_s,
-    usable,
-    visits_of,
-)
-from latency_tables.measuring.loop import Measurer
-from latency_tables.measuring.plan import EMPTY
-from latency_tables.measuring.statistics import ESTIMATORS, calibrate, correct_rows, difference, model_time_s
+from latency_tables.header import SCHEMA, Calibration
+from latency_tables.measuring.certify import ModelTimes, constant_power_w, make_certificate, row_sum_s, usable
+from latency_tables.measuring.plan import EMPTY, MeasurePlan
+from latency_tables.measuring.settings import Settings
+from latency_tables.measuring.statistics import ESTIMATORS, Fit, calibrate, correct_rows, difference
+from latency_tables.measuring.visits import MeasuredVisits
 from latency_tables.opspec import Device
-from latency_tables.schema import SCHEMA, Row, TableFile
+from latency_tables.schema import Row, TableFile
 
 MIN_FOR_CORRECTION = 10
+MAX_MEDIANS = 12
 
 
-def compose_table(measurer: Measurer, device: Device, *, space: str, command: str, provenance: str = "measured") -> TableFile:
+@dataclass(frozen=True)
+class FittedRows:
+    """The rows that one estimator gives, and the fit that calibrates them."""
+
+    times: ModelTimes
+    rows: dict[str, Row]
+    fit: Fit
+
+
+def compose_table(
+    plan: MeasurePlan,
+    seen: MeasuredVisits,
+    settings: Settings,
+    device: Device,
+    *,
+    space: str,
+    command: str,
+    provenance: str = "measured",
+) -> TableFile:
     """The table of a finished measurement.
 
     Args:
-        measurer: after ``run``.
-        device: what was measured.
+        plan: what was measured.
+        seen: what the measurement saw.
+        settings: how it was measured.
+        device: where.
         space: name of the work list.
         command: the command line, for the header.
         provenance: ``measured``, or ``synthetic`` under emulation.
@@ -45,17 +60,18 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
     Raises:
         MeasurementError: too little was measured.
     """
-    if EMPTY not in measurer.journal.visits:
+    if EMPTY not in seen.visits:
         raise MeasurementError("the empty model was never visited; give the measurement more time")
-    choices = {name: _calibrated(measurer, name) for name in ESTIMATORS}
-    estimator = min(choices, key=lambda name: (choices[name][1]["mape"] is None, choices[name][1]["mape"] or 0.0))
-    rows, calibration = choices[estimator]
-    calibration["estimator"] = estimator
-    calibration["mape_by_estimator"] = {name: fitted["mape"] for name, (_, fitted) in choices.items()}
-    powers = energies_j(measurer)
-    calibration["overhead_j"] = overhead_j(measurer)
-    calibration["power_w"] = constant_power_w(measurer, measurer.plan.calibration, estimator)
-    header = {
+    choices = [_fitted(plan, seen, settings, estimator) for estimator in ESTIMATORS]
+    best = min(choices, key=lambda choice: (choice.fit.mape is None, choice.fit.mape or 0.0))
+    calibration = Calibration(
+        best.fit.overhead_s,
+        best.fit.scale,
+        overhead_j=seen.energies_j.get(EMPTY),
+        power_w=constant_power_w(seen.energies_j, best.times, plan.calibration),
+        interval_factors=best.fit.interval_factors,
+    )
+    header: dict[str, object] = {
         "schema": SCHEMA,
         "device": {
             "name": device.name,
@@ -66,24 +82,31 @@ def compose_table(measurer: Measurer, device: Device, *, space: str, command: st
         },
         "provenance": provenance,
         "space": space,
-        "calibration": calibration,
+        "calibration": {
+            **best.fit.to_dict(),
+            "empty_s": best.times.model_s(EMPTY),
+            "estimator": best.times.estimator,
+            "mape_by_estimator": {choice.times.estimator: choice.fit.mape for choice in choices},
+            "overhead_j": calibration.overhead_j,
+            "power_w": calibration.power_w,
+        },
         "created_utc": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "tool": {"name": "latency_tables", "version": _version()},
         "command": command,
-        "host": measurer.hello.get("fingerprint", {}),
+        "host": seen.hello.fingerprint,
         "software": {
             "runtime": device.runtime,
-            "version": measurer.hello.get("runtime_version"),
-            "provider": measurer.settings.provider,
-            "nchw": measurer.settings.nchw,
+            "version": seen.hello.runtime_version,
+            "provider": settings.provider,
+            "nchw": settings.nchw,
         },
-        "protocol": _protocol(measurer, calibration),
-        "power_state": {"start": measurer.hello.get("state"), "end": measurer.states[-1] if measurer.states else None},
-        "power_measurement": None if not powers else {"sensor": measurer.hello.get("power"), "idle_subtracted": True},
+        "protocol": _protocol(plan, seen, settings, best.times.estimator),
+        "power_state": {"start": seen.hello.state, "end": seen.end_state},
+        "power_measurement": {"sensor": seen.hello.power, "idle_subtracted": True} if seen.energies_j else None,
     }
-    if not powers:
-        header["power_reason"] = measurer.hello.get("power_reason")
-    return TableFile(header, rows, make_certificate(measurer, calibration, rows))
+    if not seen.energies_j:
+        header["power_reason"] = seen.hello.power_reason
+    return TableFile(header, best.rows, make_certificate(plan, seen, best.times, calibration, best.rows))
 
 
 def _version() -> str:
@@ -93,74 +116,74 @@ def _version() -> str:
         return "unknown"
 
 
-def _calibrated(measurer: Measurer, estimator: str) -> tuple[dict[str, Row], dict[str, Any]]:
-    rows = _rows(measurer, estimator)
-    visits = visits_of(measurer, estimator)
-    empty_s = model_time_s(visits[EMPTY], estimator)
-    fitting = usable(measurer, measurer.plan.calibration, rows)
-    measured = [model_time_s(visits[name], estimator) for name, _ in fitting]
-    found = calibrate([row_sum_s(ops, rows) for _, ops in fitting], measured, overhead_s=empty_s)
-    found["empty_s"] = empty_s
+def _fitted(plan: MeasurePlan, seen: MeasuredVisits, settings: Settings, estimator: str) -> FittedRows:
+    times = ModelTimes.of(seen, estimator)
+    rows = _rows(plan, seen, times, settings.tolerance)
+    fitting = usable(plan.calibration, seen.failed, rows)
+    measured_s = times.networks_s(fitting)
+    fit = calibrate([row_sum_s(ops, rows) for _, ops in fitting], measured_s, overhead_s=times.model_s(EMPTY))
     if len(fitting) < MIN_FOR_CORRECTION:
-        return rows, {**found, "ridge": None}
-    keys = sorted({op.key for _, ops in fitting for op in ops})
-    parts = np.array([[found["scale"] * rows[k].latency_s * sum(op.key == k for op in ops) for k in keys] for _, ops in fitting])
-    factors, fit = correct_rows(parts, np.array(measured), found["overhead_s"])
-    if fit["ridge"] is not None:
-        for key, factor in zip(keys, factors.tolist(), strict=True):
-            row = rows[key]
-            span = [factor * v for v in row.details["interval_s"]]
-            details = {**row.details, "alone_s": row.latency_s, "interval_s": span}
-            rows[key] = dataclasses.replace(row, latency_s=factor * row.latency_s, details=details)
-        found |= fit
-    return rows, {"ridge": None, **found}
+        return FittedRows(times, rows, fit)
+    alone_s = {op.key: rows[op.key].latency_s or 0.0 for _, ops in fitting for op in ops}
+    keys = sorted(alone_s)
+    parts_s = np.array([[fit.scale * alone_s[key] * sum(op.key == key for op in ops) for key in keys] for _, ops in fitting])
+    correction = correct_rows(parts_s, np.array(measured_s), fit.overhead_s)
+    if correction.ridge is None:
+        return FittedRows(times, rows, fit)
+    for key, factor in zip(keys, correction.factors.tolist(), strict=True):
+        span = [factor * bound for bound in rows[key].interval_s or ()]
+        details = {**rows[key].details, "alone_s": alone_s[key], "interval_s": span}
+        rows[key] = dataclasses.replace(rows[key], latency_s=factor * alone_s[key], details=details)
+    fit = dataclasses.replace(fit, mape=correction.mape, interval_factors=correction.interval_factors, ridge=correction.ridge)
+    return FittedRows(times, rows, fit)
 
 
-def _protocol(measurer: Measurer, calibration: dict[str, Any]) -> dict[str, Any]:
-    settings, visits = measurer.settings, measurer.journal.visits
-    sentinels = [v.sentinel_s for many in visits.values() for v in many if v.sentinel_s]
+def _protocol(plan: MeasurePlan, seen: MeasuredVisits, settings: Settings, estimator: str) -> dict[str, object]:
+    sentinels = [v.sentinel_s for many in seen.visits.values() for v in many if v.sentinel_s]
+    counts = [len(many) for many in seen.visits.values()]
     return {
-        "estimator": f"{calibration['estimator']} over rounds of the clean median",
+        "estimator": f"{estimator} over rounds of the clean median",
         "clock": "perf_counter_ns and thread_time_ns",
         "io": "inputs and outputs bound",
         "visit": settings.visit.to_dict(),
-        "rounds": [min(map(len, visits.values())), max(map(len, visits.values()))],
-        "visits": sum(map(len, visits.values())),
+        "rounds": [min(counts), max(counts)],
+        "visits": sum(counts),
         "tolerance": settings.tolerance,
         "seed": settings.seed,
         "sentinel_s": [float(v) for v in np.quantile(sentinels, (0.05, 0.5, 0.95))] if sentinels else None,
-        "elapsed_s": measurer.elapsed_s,
-        "resumed": measurer.journal.resumed,
-        "fixed": measurer.hello.get("settings"),
-        "batch": measurer.plan.rows[0].op.batch,
+        "elapsed_s": seen.elapsed_s,
+        "resumed": seen.resumed,
+        "fixed": seen.hello.fixed,
+        "batch": plan.rows[0].op.batch,
         "network_factor": settings.network_factor,
     }
 
 
-def _rows(measurer: Measurer, estimator: str) -> dict[str, Row]:
-    visits, failed, rows, energies = visits_of(measurer, estimator), measurer.journal.failed, {}, energies_j(measurer)
-    for plan in measurer.plan.rows:
-        op = plan.op
-        details: dict[str, Any] = {"method": plan.method, "macs": op.macs, "params": op.params, "bytes": op.bytes_moved}
-        reason = failed.get(plan.more) or failed.get(plan.less)
+def _rows(plan: MeasurePlan, seen: MeasuredVisits, times: ModelTimes, tolerance: float) -> dict[str, Row]:
+    rows = {}
+    for planned in plan.rows:
+        op = planned.op
+        details: dict[str, object] = {"method": planned.method, "macs": op.macs, "params": op.params, "bytes": op.bytes_moved}
+        reason = seen.failed.get(planned.more) or seen.failed.get(planned.less)
         if reason:
             rows[op.key] = Row(op.key, None, None, "unsupported", {**details, "reason": reason})
             continue
-        value, low, high = difference(visits[plan.more], visits[plan.less], plan.divisor, estimator=estimator)
-        shares = [v.clean_share for v in visits[plan.more] if v.clean_share is not None]
+        more, less = times.visits[planned.more], times.visits[planned.less]
+        value_s, low_s, high_s = difference(more, less, planned.divisor, estimator=times.estimator)
+        shares = [visit.clean_share for visit in more if visit.clean_share is not None]
         details |= {
-            "interval_s": [low, high],
-            "sure": value > 0 and (high - low) / 2 <= measurer.settings.tolerance * value,
-            "rounds": len(visits[plan.more]),
-            "round_medians_s": [v.median_s for v in visits[plan.more]][:12],
+            "interval_s": [low_s, high_s],
+            "sure": value_s > 0 and (high_s - low_s) / 2 <= tolerance * value_s,
+            "rounds": len(more),
+            "round_medians_s": [visit.median_s for visit in more][:MAX_MEDIANS],
             "clean_share": sum(shares) / len(shares) if shares else None,
-            "graph": measurer.journal.graphs.get(plan.more),
+            "graph": seen.graphs.get(planned.more),
         }
-        if value <= 0:
-            why = f"the difference of two contexts came out as {value:.3g} s: too small to be told from noise"
+        if value_s <= 0:
+            why = f"the difference of two contexts came out as {value_s:.3g} s: too small to be told from noise"
             rows[op.key] = Row(op.key, None, None, "failed", {**details, "reason": why})
             continue
-        more, less = energies.get(plan.more), energies.get(plan.less)
-        energy = None if more is None or less is None or more <= less else (more - less) / plan.divisor
-        rows[op.key] = Row(op.key, value, energy, "ok", details)
+        more_j, less_j = seen.energies_j.get(planned.more), seen.energies_j.get(planned.less)
+        energy_j = None if more_j is None or less_j is None or more_j <= less_j else (more_j - less_j) / planned.divisor
+        rows[op.key] = Row(op.key, value_s, energy_j, "ok", details)
     return rows

@@ -7,19 +7,21 @@ Either a whole work list makes a new table, or single operations are added to an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from latency_tables.errors import RequestError, TableError
+from latency_tables.fields import object_of
+from latency_tables.header import read_device
 from latency_tables.measuring.compose import compose_table
 from latency_tables.measuring.journal import Journal
-from latency_tables.measuring.loop import Measurer, Settings
+from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
-from latency_tables.measuring.remote import Target
+from latency_tables.measuring.remote import Place
+from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import TableFile, read_table, write_table
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
@@ -43,7 +45,7 @@ class Request:
         energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
         period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
         paced_seconds: so long for each network.
-        target, settings: where and how.
+        place, settings: where and how.
     """
 
     out: Path
@@ -59,7 +61,7 @@ class Request:
     energy_seconds: float = 2.0
     period_s: float | None = None
     paced_seconds: float = 1.0
-    target: Target = field(default_factory=Target)
+    place: Place = field(default_factory=Place)
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class Request:
             faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
         if self.batch < 1 or self.settings.threads < 1:
             faults.append(f"batch and threads must be at least 1, got {self.batch} and {self.settings.threads}")
-        if self.target.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
+        if self.place.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
             faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
         if self.period_s is not None and not 0 < self.period_s <= 10:
             faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
@@ -103,7 +105,7 @@ class Request:
         return make_plan(self.work(), seed=self.settings.seed)
 
 
-def preview(request: Request) -> dict[str, Any]:
+def preview(request: Request) -> dict[str, object]:
     """What a request would do: models, rows, networks and expected time."""
     plan = request.plan()
     base_s = SECONDS_A_VISIT * sum(request.settings.least_visits(name) for name in plan.builders)
@@ -111,7 +113,7 @@ def preview(request: Request) -> dict[str, Any]:
         base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
     return {
         "device": request.device,
-        "host": request.target.host or request.target.tracker or "this machine",
+        "host": request.place.host or request.place.tracker or "this machine",
         "runtime": request.runtime,
         "dtype": request.dtype,
         "threads": request.settings.threads,
@@ -157,9 +159,9 @@ def run(
 def _existing(request: Request) -> TableFile | None:
     if request.keys:
         existing = read_table(request.out)
-        device = existing.header["device"]
+        device = read_device(existing.header["device"], str(request.out))
         asked = (request.device, request.runtime, request.dtype, request.settings.threads)
-        have = tuple(device[name] for name in ("name", "runtime", "dtype", "threads"))
+        have = (device.name, device.runtime, device.dtype, device.threads)
         if asked != have or existing.header["provenance"] != request.provenance:
             raise TableError(
                 f"{request.out} is a {existing.header['provenance']} table of {have}, "
@@ -181,62 +183,62 @@ def _measure(request: Request, progress: Callable[[int, int, str], None], comman
         "device": request.device,
         "runtime": request.runtime,
         "dtype": request.dtype,
-        "host": request.target.host,
-        "tracker": request.target.tracker,
+        "host": request.place.host,
+        "tracker": request.place.tracker,
         "provenance": request.provenance,
         "settings": settings,
     }
     journal = Journal(Path(str(request.out) + ".journal"), identity)
     try:
-        measurer = Measurer(plan, request.target, request.settings, journal, runtime=request.runtime, progress=progress)
+        measurer = Measurer(plan, request.place, request.settings, journal, runtime=request.runtime, progress=progress)
         measurer.run()
-        if request.energy_seconds > 0 and measurer.hello.get("power"):
-            _energy(measurer, request.energy_seconds)
+        networks = [name for name, _ in (*plan.calibration, *plan.certificate)]
+        if request.energy_seconds > 0 and measurer.hello.power:
+            names = {EMPTY, *networks, *(name for row in plan.rows for name in (row.more, row.less))}
+            measurer.energies(sorted(names - set(journal.failed)), seconds=request.energy_seconds)
         if request.period_s is not None:
-            _paced(measurer, request.period_s, request.paced_seconds)
-        words = request.description or _words(measurer.hello.get("fingerprint", {}))
+            running = [name for name in networks if name not in journal.failed]
+            measurer.paced(running, period_s=request.period_s, seconds=request.paced_seconds)
+        seen = measurer.measured()
+        words = request.description or _words(seen.hello.fingerprint)
         device = Device(request.device, words, request.runtime, request.dtype, request.settings.threads)
-        return compose_table(measurer, device, space=request.work().space, command=command, provenance=request.provenance)
+        return compose_table(
+            plan, seen, request.settings, device, space=request.work().space, command=command, provenance=request.provenance
+        )
     finally:
         journal.close()
 
 
-def _energy(measurer: Measurer, seconds: float) -> None:
-    needed = {EMPTY} | {name for row in measurer.plan.rows for name in (row.more, row.less)}
-    networks = {name for name, _ in (*measurer.plan.calibration, *measurer.plan.certificate)}
-    measurer.extra("energy", sorted((needed | networks) - {""} - set(measurer.journal.failed)), seconds=seconds)
-
-
-def _paced(measurer: Measurer, period_s: float, seconds: float) -> None:
-    networks = [name for name, _ in (*measurer.plan.calibration, *measurer.plan.certificate)]
-    measurer.extra("paced", [n for n in networks if n not in measurer.journal.failed], period_s=period_s, seconds=seconds)
-
-
-def _words(fingerprint: dict[str, Any]) -> str:
+def _words(fingerprint: Mapping[str, object]) -> str:
     model = (
         fingerprint.get("model")
         or f"{fingerprint.get('cores')} {'virtual ' * bool(fingerprint.get('virtual'))}cores, "
         f"{fingerprint.get('machine')}, {fingerprint.get('cpu')}"
     )
-    isa = ", ".join(name for name in fingerprint.get("isa", []))
-    return f"{model}{f' ({isa})' if isa else ''}"
+    isa = fingerprint.get("isa")
+    return f"{model} ({', '.join(map(str, isa))})" if isinstance(isa, list) and isa else f"{model}"
 
 
 def _merged(existing: TableFile, added: TableFile) -> TableFile:
-    for field_name in ("version", "provider", "nchw"):
-        old, new = existing.header.get("software", {}).get(field_name), added.header["software"][field_name]
-        if old != new:
+    old, new = _part(existing, "software"), _part(added, "software")
+    for name in ("version", "provider", "nchw"):
+        if old.get(name) != new.get(name):
             raise TableError(
-                f"the table was made with software.{field_name} {old!r}, these rows with {new!r}; measure the whole table again"
+                f"the table was made with software.{name} {old.get(name)!r}, these rows with {new.get(name)!r}; "
+                "measure the whole table again"
             )
-    old_host, new_host = existing.header.get("host", {}), added.header["host"]
-    changed = [name for name in ("machine", "cpu", "model", "cores", "serial_sha256") if old_host.get(name) != new_host.get(name)]
+    old, new = _part(existing, "host"), _part(added, "host")
+    changed = [name for name in ("machine", "cpu", "model", "cores", "serial_sha256") if old.get(name) != new.get(name)]
     if changed:
         raise TableError(
             f"the table was made on another machine (different: {', '.join(changed)}); measure the whole table there"
         )
-    additions: Sequence[Any] = [
-        *existing.header.get("additions", []),
-        {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)},
-    ]
+    before = existing.header.get("additions", [])
+    addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)}
+    additions = [*(before if isinstance(before, list) else []), addition]
     return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
+
+
+def _part(table: TableFile, name: str) -> Mapping[str, object]:
+    """An object inside the header; empty where it is absent."""
+    return object_of(table.header.get(name, {}), f"the header's {name}", "what was recorded")

@@ -1,37 +1,41 @@
-"""The journal of a measurement: every visit is on disk before the next is asked for, so that nothing is lost or doubled.
+"""The journal of a measurement: results go to disk as they come, so that an interrupted one goes on where it stopped.
 
-First line: what is measured (plan, device, settings). Then one line a result. A journal of another plan is refused; a
-line that was cut by a crash is dropped. When the table is written the journal is removed.
+First line: what must match for a resume (plan, device, settings). Then one line a result; the visits of a batch are
+written when the batch has ended, so at most one batch is made again. A journal of another plan is refused; a line that
+was cut by a crash is dropped. When the table is written the journal is removed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from latency_tables.board.timing import Visit
+from latency_tables.board.timing import Paced, Visit
 from latency_tables.errors import TableError
+
+KINDS = ("visit", "failed", "graph")
 
 
 class Journal:
-    """Visits of all models so far, kept in step with the file.
+    """Results of all models so far, kept in step with the file.
 
     Args:
         path: the file; made if absent.
-        identity: what a journal must say about itself to be gone on with.
+        identity: what must match for a resume.
 
     Raises:
         TableError: the file belongs to another measurement, or is damaged other than at its end.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
         self.path = path
         self.visits: dict[str, list[Visit]] = {}
         self.failed: dict[str, str] = {}
         self.graphs: dict[str, dict[str, int]] = {}
-        self.extra: list[dict[str, Any]] = []
+        self.energies_j: dict[str, float | None] = {}  # None: the sensor gave no answer
+        self.paced: dict[str, Paced] = {}
         self.resumed = False
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = self._read(identity) if path.exists() else 0
@@ -41,7 +45,7 @@ class Journal:
         if not kept:
             self._write({"journal": 1, **identity})
 
-    def _read(self, identity: dict[str, Any]) -> int:
+    def _read(self, identity: Mapping[str, object]) -> int:
         data = self.path.read_bytes()
         end = data.rfind(b"\n") + 1
         if not end:
@@ -60,31 +64,45 @@ class Journal:
         self.resumed = True
         return end
 
-    def _check(self, record: dict[str, Any], identity: dict[str, Any]) -> None:
+    def _check(self, record: object, identity: Mapping[str, object]) -> None:
         expected = json.loads(json.dumps({"journal": 1, **identity}))
         if record != expected:
-            changed = sorted(k for k in {*record, *expected} if record.get(k) != expected.get(k))
+            before = record if isinstance(record, dict) else {}
+            changed = sorted(k for k in {*before, *expected} if before.get(k) != expected.get(k))
             raise TableError(
                 f"{self.path} belongs to another measurement (different: {', '.join(changed)}); "
                 "finish that one with its own options, or remove the file to measure from the start"
             )
 
-    def _take(self, record: dict[str, Any]) -> None:
-        if "visit" in record:
-            self.visits.setdefault(record["id"], []).append(Visit(**record["visit"]))
-        elif "failed" in record:
-            self.failed[record["id"]] = record["failed"]
-        elif "graph" in record:
-            self.graphs[record["id"]] = record["graph"]
+    def _take(self, record: Mapping[str, object]) -> None:
+        name = str(record["id"])
+        kind = next((kind for kind in KINDS if kind in record), record.get("kind"))
+        if kind == "visit":
+            self.visits.setdefault(name, []).append(Visit.from_dict(record["visit"]))
+        elif kind == "failed":
+            self.failed[name] = str(record["failed"])
+        elif kind == "graph":
+            self.graphs[name] = _counts(record["graph"])
+        elif kind == "paced":
+            self.paced[name] = Paced.from_dict(record["paced"])
+        elif kind == "energy":
+            energy_j = record["energy_j"]
+            if energy_j is not None and not isinstance(energy_j, (int, float)):
+                raise TypeError(f"energy_j must be a number or null, got {energy_j!r:.60}")
+            self.energies_j[name] = energy_j
         else:
-            self.extra.append(record)
+            raise ValueError(f"a result of kind {kind!r}")
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Write one result (an object with ``id`` and ``visit``, ``failed`` or ``graph``, or anything else) and take it."""
+    def add(self, record: Mapping[str, object]) -> None:
+        """Write one result and take it.
+
+        Args:
+            record: an object with ``id`` and ``visit``, ``failed``, ``graph`` or ``paced``, or of ``kind`` energy with ``energy_j``.
+        """
         self._write(record)
         self._take(record)
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, record: Mapping[str, object]) -> None:
         self._stream.write(json.dumps(record, sort_keys=True).encode() + b"\n")
         self._stream.flush()
 
@@ -95,3 +113,9 @@ class Journal:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
+
+
+def _counts(value: object) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise TypeError(f"a graph must be an object of counts, got {value!r:.60}")
+    return {str(name): int(count) for name, count in value.items()}

@@ -1,6 +1,6 @@
-"""Measures a work list: visits models in random order, round after round, until rows are sure or time is up.
+"""Measures a work list: visits models in random order, round after round, until rows have converged or time is up.
 
-Each round visits every model that is still unsure, in a new order; the first rounds visit everything. A sentinel, one
+Each round visits every model whose row has not converged, in a new order; the first rounds visit everything. A sentinel, one
 whole network, is timed just before and after each visit and tells how fast the machine was meanwhile. Every visit is in
 the journal before the next batch starts; a lost core is started again, and an interrupted run goes on from there.
 """
@@ -8,100 +8,67 @@ the journal before the next batch starts; a lost core is started again, and an i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from latency_tables.board.timing import Visit, VisitPlan
+from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
-from latency_tables.measuring.remote import Connection, LostBoard, Target
+from latency_tables.measuring.remote import Answer, Connection, Core, LostBoard, Place
 from latency_tables.measuring.rpc import TrackerConnection
+from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.statistics import difference, paired_visits
+from latency_tables.measuring.visits import Hello, MeasuredVisits
 
 BATCH = 16
 NETWORK_TOLERANCE = 0.5
 MAX_LOST = 5
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to measure.
-
-    Attributes:
-        threads, provider, nchw: see ``OnnxRunner``.
-        visit: how long one visit is.
-        min_rounds, max_rounds: visits of every model, at least and at most.
-        network_factor: whole networks get so many times the visits, as calibration and certificate stand on them.
-        tolerance: half-width of a row's interval, relative, at which it is sure; half of it for whole networks.
-        budget_s: wall time after which no new round starts (the first ``min_rounds`` are always made).
-        seed: order of visits and weights of models.
-        nice: priority that the core asks for.
-        pin: whether the core pins itself to the least busy processors.
-    """
-
-    threads: int = 1
-    provider: str = "CPUExecutionProvider"
-    nchw: bool = False
-    visit: VisitPlan = field(default_factory=VisitPlan)
-    min_rounds: int = 9
-    max_rounds: int = 40
-    network_factor: int = 2
-    tolerance: float = 0.02
-    budget_s: float = 240.0
-    seed: int = 0
-    nice: int = -10
-    pin: bool = True
-
-    def least_visits(self, name: str) -> int:
-        """How often a model is visited at least: single operations seldom, whole networks often."""
-        if name.startswith("single-"):
-            return min(3, self.min_rounds)
-        return self.min_rounds * (max(1, self.network_factor) if name.startswith("net-") else 1)
+Result = TypeVar("Result")
 
 
 class Measurer:
-    """One measurement of one plan on one target.
+    """One measurement of one plan in one place.
 
     Args:
         plan: the models.
-        target: where.
+        place: where.
         settings: how.
         journal: where visits are kept.
         runtime: what runs the models there.
-        progress: called with (done visits, planned visits of the sure part, text) after each visit.
+        progress: called with (visits made, visits of the plan at least, model id) after each visit.
     """
 
     def __init__(
         self,
         plan: MeasurePlan,
-        target: Target,
+        place: Place,
         settings: Settings,
         journal: Journal,
         *,
         runtime: str = "onnxruntime",
         progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     ) -> None:
-        self.plan, self.target, self.settings, self.journal, self._progress = plan, target, settings, journal, progress
+        self.plan, self.place, self.settings, self.journal, self._progress = plan, place, settings, journal, progress
         self.runtime = runtime
-        self.hello: dict[str, Any] = {}
-        self.states: list[dict[str, Any]] = []
-        self._connection: Connection | TrackerConnection | None = None
+        self.hello = Hello()
+        self._end_state: object = None
+        self._connection: Core | None = None
         self._loaded: set[str] = set()
         self._paired: dict[str, list[Visit]] = {}
         self._lost = 0
         self._started = time.monotonic()
 
     def run(self) -> None:
-        """Visit until every row is sure or the budget is spent.
+        """Visit until every row has converged or the budget is spent.
 
         Raises:
             MeasurementError: the core cannot be started, or is lost again and again.
         """
         try:
+            self._with_core(lambda core: None)  # a complete journal has no visit left, but the header tells the machine
             rng = np.random.default_rng([self.settings.seed, sum(len(v) for v in self.journal.visits.values())])
             while True:
                 names = self._due()
@@ -111,37 +78,57 @@ class Measurer:
                 rng.shuffle(order)
                 for start in range(0, len(order), BATCH):
                     for name, seen in self._visit_all(order[start : start + BATCH]).items():
-                        self.journal.add({"id": name, "visit": seen})
-                self.states.append(self._with_core(lambda core: core.one("state"))["state"])
+                        self.journal.add({"id": name, "visit": seen.to_dict()})
+                self._end_state = self._with_core(lambda core: core.one("state"))["state"]
         finally:
             self.close()
 
-    def extra(self, verb: str, names: Sequence[str], **values: Any) -> None:
-        """Further requests on models (``paced``, ``energy``); each answer goes to the journal at once, none is asked twice.
+    def energies(self, names: Sequence[str], *, seconds: float) -> None:
+        """Read the power while each model runs; none is asked twice.
 
         Args:
-            verb: of the measuring core.
             names: model ids.
-            **values: further fields of the request.
+            seconds: how long each runs.
 
         Raises:
             MeasurementError: the core cannot be started, or is lost again and again.
         """
+        self._further(
+            "energy", self.journal.energies_j, names, lambda core, name: core.one("energy", ids=[name], seconds=seconds)
+        )
 
-        def ask(core: Connection) -> None:
-            for name in names:
-                if name in {e["id"] for e in self.journal.extra if e.get("kind") == verb}:
-                    continue
-                self._load(core, name)
-                if name not in self.journal.failed:
-                    self.journal.add({"kind": verb, **core.one(verb, ids=[name], **values)})
-                core.one("drop", ids=[name])
-                self._loaded.discard(name)
+    def paced(self, names: Sequence[str], *, period_s: float, seconds: float) -> None:
+        """Call each model at a control period; none is asked twice.
 
-        try:
-            self._with_core(ask)
-        finally:
-            self.close()
+        Args:
+            names: model ids.
+            period_s: control period in seconds.
+            seconds: how long each is called.
+
+        Raises:
+            MeasurementError: the core cannot be started, or is lost again and again.
+        """
+        self._further(
+            "paced",
+            self.journal.paced,
+            names,
+            lambda core, name: core.one("paced", ids=[name], period_s=period_s, seconds=seconds),
+        )
+
+    def measured(self) -> MeasuredVisits:
+        """The record of everything that was measured so far."""
+        journal = self.journal
+        return MeasuredVisits(
+            visits={name: tuple(visits) for name, visits in journal.visits.items()},
+            failed=dict(journal.failed),
+            graphs=dict(journal.graphs),
+            energies_j={name: energy_j for name, energy_j in journal.energies_j.items() if energy_j is not None},
+            paced=dict(journal.paced),
+            hello=self.hello,
+            end_state=self._end_state,
+            elapsed_s=self.elapsed_s,
+            resumed=journal.resumed,
+        )
 
     def close(self) -> None:
         """End the core; the next request starts a new one."""
@@ -153,6 +140,26 @@ class Measurer:
     def elapsed_s(self) -> float:
         """Wall time since this measurement was begun or resumed."""
         return time.monotonic() - self._started
+
+    def _further(
+        self, kind: str, done: Mapping[str, object], names: Sequence[str], question: Callable[[Core, str], Answer]
+    ) -> None:
+        """Ask about each model that is not ``done``; each answer goes to the journal at once."""
+
+        def ask(core: Core) -> None:
+            for name in names:
+                if name in done:
+                    continue
+                self._load(core, name)
+                if name not in self.journal.failed:
+                    self.journal.add({"kind": kind, **question(core, name)})
+                core.one("drop", ids=[name])
+                self._loaded.discard(name)
+
+        try:
+            self._with_core(ask)
+        finally:
+            self.close()
 
     def _rounds(self, name: str) -> int:
         return len(self.journal.visits.get(name, ()))
@@ -186,26 +193,27 @@ class Measurer:
         networks = [name for name, _ in self.plan.calibration or self.plan.networks if name not in self.journal.failed]
         return networks[len(networks) // 2] if networks else EMPTY
 
-    def _visit_all(self, names: list[str]) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+    def _visit_all(self, names: list[str]) -> dict[str, Visit]:
+        seen: dict[str, Visit] = {}
 
-        def visit(core: Connection) -> None:
+        def visit(core: Core) -> None:
             for name in (self._sentinel(), *names):
-                if name not in found:
+                if name not in seen:
                     self._load(core, name)
-            wanted = [n for n in names if n not in found and n not in self.journal.failed]
+            wanted = [n for n in names if n not in seen and n not in self.journal.failed]
             for answer in core.ask("visit", ids=wanted, sentinel=self._sentinel(), plan=self.settings.visit.to_dict()):
-                found[answer["id"]] = answer["visit"]
-                done = sum(map(len, self.journal.visits.values())) + len(found)
-                self._progress(done, self._planned(), answer["id"])
+                name = str(answer["id"])
+                seen[name] = Visit.from_dict(answer["visit"])
+                done = sum(map(len, self.journal.visits.values())) + len(seen)
+                self._progress(done, self._planned(), name)
 
         self._with_core(visit)
-        return found
+        return seen
 
     def _planned(self) -> int:
         return sum(self.settings.least_visits(name) for name in self.plan.builders)
 
-    def _load(self, core: Connection, name: str) -> None:
+    def _load(self, core: Core, name: str) -> None:
         if name in self._loaded or name in self.journal.failed:
             return
         answer = core.one("load", self.plan.builders[name](), id=name)
@@ -216,7 +224,7 @@ class Measurer:
             if name not in self.journal.graphs:
                 self.journal.add({"id": name, "graph": answer["graph"]})
 
-    def _with_core(self, request: Callable[[Connection], Any]) -> Any:
+    def _with_core(self, request: Callable[[Core], Result]) -> Result:
         while True:
             try:
                 return request(self._core())
@@ -230,16 +238,17 @@ class Measurer:
                     ) from error
                 time.sleep(min(2**self._lost, 20) * 0.5)
 
-    def _core(self) -> Connection | TrackerConnection:
+    def _core(self) -> Core:
         if self._connection is None:
-            self._connection = TrackerConnection(self.target) if self.target.tracker else Connection(self.target)
-            wishes = {
-                "nice": self.settings.nice,
-                "pin": self.settings.pin,
-                "threads": self.settings.threads,
-                "runtime": self.runtime,
-                "provider": self.settings.provider,
-                "nchw": self.settings.nchw,
-            }
-            self.hello = self._connection.one("hello", **wishes)
+            self._connection = TrackerConnection(self.place) if self.place.tracker else Connection(self.place)
+            answer = self._connection.one(
+                "hello",
+                nice=self.settings.nice,
+                pin=self.settings.pin,
+                threads=self.settings.threads,
+                runtime=self.runtime,
+                provider=self.settings.provider,
+                nchw=self.settings.nchw,
+            )
+            self.hello = Hello.from_answer(answer)
         return self._connection

@@ -1,8 +1,8 @@
 """Which models to time for a work list, and how their times become rows.
 
-A block that keeps its shape is timed as the slope between chains of 1 and 5 of it; one that changes it as the
-difference between its context with and without it; the stem as itself minus the cost of an empty call; a head like a
-tail without its sink. Method ``blk_chain`` of the additivity study behind this project: isolated blocks are 10 to 30 %
+A block that keeps its shape is timed as the slope between chains of 1 and 5 of it, a fourth of their difference; one that
+changes it as the difference between its context with and without it; the stem as itself minus the cost of an empty call;
+a head as its context with it, which has no sink then, minus the context alone, which has one. Method ``blk_chain`` of the additivity study behind this project: isolated blocks are 10 to 30 %
 wrong where a runtime changes the memory layout.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -51,19 +52,19 @@ class MeasurePlan:
     Attributes:
         builders: function that builds the ONNX bytes, by model id.
         rows: how each row is computed.
-        calibration, certificate, uniform: model ids of whole networks, with their operations; disjoint.
+        calibration, certificate, uniform: model ids of whole networks, with their blocks; disjoint.
         singles: model id of each isolated primitive, by layer; for comparison in the certificate only.
     """
 
     builders: dict[str, Callable[[], bytes]]
     rows: tuple[RowPlan, ...]
-    calibration: tuple[tuple[str, tuple[OpSpec, ...]], ...]
-    certificate: tuple[tuple[str, tuple[OpSpec, ...]], ...]
+    calibration: tuple[tuple[str, Network], ...]
+    certificate: tuple[tuple[str, Network], ...]
     singles: dict[Layer, str]
-    uniform: tuple[tuple[str, tuple[OpSpec, ...]], ...] = ()
+    uniform: tuple[tuple[str, Network], ...] = ()
 
     @property
-    def networks(self) -> tuple[tuple[str, tuple[OpSpec, ...]], ...]:
+    def networks(self) -> tuple[tuple[str, Network], ...]:
         """All whole networks, whatever they serve."""
         return (*self.calibration, *self.certificate, *self.uniform)
 
@@ -77,7 +78,7 @@ class MeasurePlan:
 
 def network_id(ops: Sequence[OpSpec]) -> str:
     """Model id of a whole network."""
-    wiring = getattr(ops, "wiring", None)
+    wiring = ops.wiring if isinstance(ops, Network) else None
     text = "\n".join([*(op.key for op in ops), *([] if wiring is None else [str(wiring)])])
     return "net-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -97,7 +98,7 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
     for ops in (*work.networks, *work.uniform):
         check_chain(ops, ops.wiring)
         networks[network_id(ops)] = ops
-        builders[network_id(ops)] = lambda ops=ops: _network(ops, seed)
+        builders[network_id(ops)] = partial(_network, ops, seed)
     spread = list(dict.fromkeys(map(network_id, work.networks)))
     calibration, certificate = _split(spread, {name: sum(op.macs for op in networks[name]) for name in spread}, seed)
     uniform = [name for name in networks if name not in spread]
@@ -108,9 +109,7 @@ def make_plan(work: WorkList, *, seed: int = 0, singles: bool = True) -> Measure
                 bare = dataclasses.replace(layer, name="single")
                 if bare not in layers:
                     layers[bare] = "single-" + "-".join(str(v) for v in dataclasses.astuple(bare)[1:])
-                    builders[layers[bare]] = lambda layer=bare, op=op: _in_dtype(
-                        build_layer_model(layer, batch=op.batch, seed=seed), op.dtype
-                    )
+                    builders[layers[bare]] = partial(_single, bare, op, seed)
     groups = [tuple((name, networks[name]) for name in group) for group in (calibration, certificate, uniform)]
     return MeasurePlan(builders, tuple(rows), groups[0], groups[1], layers, groups[2])
 
@@ -152,6 +151,10 @@ def _block(op: OpSpec, repeats: int, seed: int) -> bytes:
     return _in_dtype(build_block_model(dataclasses.replace(op, dtype="float32"), repeats=repeats, seed=seed), op.dtype)
 
 
+def _single(layer: Layer, op: OpSpec, seed: int) -> bytes:
+    return _in_dtype(build_layer_model(layer, batch=op.batch, seed=seed), op.dtype)
+
+
 def _in_dtype(model: bytes, dtype: str) -> bytes:
     if dtype == "float32":
         return model
@@ -160,7 +163,7 @@ def _in_dtype(model: bytes, dtype: str) -> bytes:
     raise ShapeError(f"models are built in float32 and int8, got {dtype}")
 
 
-def single_sum_s(ops: Sequence[OpSpec], singles: dict[Layer, str], time_s: dict[str, float]) -> float:
+def single_sum_s(ops: Sequence[OpSpec], singles: Mapping[Layer, str], time_s: Mapping[str, float]) -> float:
     """Sum of isolated primitives of a network: the naive prediction, for comparison.
 
     Args:

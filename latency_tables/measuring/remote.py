@@ -18,15 +18,19 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Protocol, Unpack
 
 import latency_tables
+from latency_tables.board.core import Request
 from latency_tables.errors import MeasurementError, RequestError
 
 SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+
+
+Answer = dict[str, object]
 
 
 class LostBoard(MeasurementError):
@@ -34,7 +38,7 @@ class LostBoard(MeasurementError):
 
 
 @dataclass(frozen=True)
-class Target:
+class Place:
     """Where to measure.
 
     Attributes:
@@ -53,7 +57,7 @@ class Target:
     ssh_options: tuple[str, ...] = field(default=())
     tracker: str | None = None
     tracker_key: str = "board"
-    tvm_target: dict[str, Any] | None = None
+    tvm_target: Mapping[str, object] | None = None
     compiler: str | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +65,19 @@ class Target:
             raise RequestError(f"host must look like user@board, got {self.host!r}")
         if self.host is not None and self.tracker is not None:
             raise RequestError("a board is reached by host or by tracker, got both")
+
+
+class Core(Protocol):
+    """A measuring core, wherever it is; what it can be asked for is said at ``board.core.Request``."""
+
+    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Iterator[Answer]:
+        """Send one request and give its answers as they come."""
+
+    def one(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Answer:
+        """The single answer to a request."""
+
+    def close(self) -> None:
+        """End the core; safe to call twice."""
 
 
 def core_archive() -> tuple[str, bytes]:
@@ -78,7 +95,7 @@ def core_archive() -> tuple[str, bytes]:
     return f"core-{hashlib.sha256(data).hexdigest()[:12]}.zip", data
 
 
-def only(answers: Iterable[dict[str, Any]], verb: str, where: str) -> dict[str, Any]:
+def only(answers: Iterable[Answer], verb: str, where: str) -> Answer:
     """The one answer to a request.
 
     Args:
@@ -88,25 +105,25 @@ def only(answers: Iterable[dict[str, Any]], verb: str, where: str) -> dict[str, 
     Raises:
         LostBoard: there are none, or several.
     """
-    found = list(answers)
-    if len(found) != 1:
-        raise LostBoard(f"{where} gave {len(found)} answers to {verb}, expected 1")
-    return found[0]
+    given = list(answers)
+    if len(given) != 1:
+        raise LostBoard(f"{where} gave {len(given)} answers to {verb}, expected 1")
+    return given[0]
 
 
 class Connection:
     """One running measuring core.
 
     Args:
-        target: where.
+        place: where.
         answer_timeout_s: a silence longer than this, in seconds, counts as a lost connection.
 
     Raises:
         LostBoard: the core could not be started.
     """
 
-    def __init__(self, target: Target, *, answer_timeout_s: float = 120.0) -> None:
-        self.target = target
+    def __init__(self, place: Place, *, answer_timeout_s: float = 120.0) -> None:
+        self.place = place
         self._timeout = answer_timeout_s
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log: list[str] = []
@@ -114,39 +131,41 @@ class Connection:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         )
-        for stream, sink in ((self._process.stdout, self._lines.put), (self._process.stderr, self._note)):
-            threading.Thread(target=_pump, args=(stream, sink), daemon=True).start()
+        assert self._process.stdin and self._process.stdout and self._process.stderr  # they are pipes
+        self._requests = self._process.stdin
+        threading.Thread(target=_pump, args=(self._process.stdout, self._lines.put), daemon=True).start()
+        threading.Thread(target=_pump, args=(self._process.stderr, self._note), daemon=True).start()
 
     def _command(self) -> tuple[list[str], dict[str, str] | None]:
-        if self.target.host is None:
+        if self.place.host is None:
             root = str(Path(latency_tables.__file__).parent.parent)
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
             environment["OMP_NUM_THREADS"] = "1"
             return [sys.executable, "-u", "-m", "latency_tables.board.core"], environment
         name, data = core_archive()
-        folder, path = shlex.quote(self.target.folder), shlex.quote(f"{self.target.folder}/{name}")
+        folder, path = shlex.quote(self.place.folder), shlex.quote(f"{self.place.folder}/{name}")
         push = f"mkdir -p {folder} && cat > {path}.part && mv {path}.part {path}"
         try:
             done = subprocess.run([*self._ssh(), push], input=data, capture_output=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise LostBoard(f"cannot reach {self.target.host} with ssh: {error}") from error
+            raise LostBoard(f"cannot reach {self.place.host} with ssh: {error}") from error
         if done.returncode:
             raise LostBoard(
-                f"cannot copy the measuring core to {self.target.host}: "
-                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.target.host} true"
+                f"cannot copy the measuring core to {self.place.host}: "
+                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.place.host} true"
             )
-        run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.target.python)} -u {path}"
+        run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.place.python)} -u {path}"
         return [*self._ssh(), run], None
 
     def _ssh(self) -> list[str]:
-        return ["ssh", *SSH_OPTIONS, *self.target.ssh_options, "--", str(self.target.host)]
+        return ["ssh", *SSH_OPTIONS, *self.place.ssh_options, "--", str(self.place.host)]
 
     def _note(self, line: str | None) -> None:
         if line is not None:
             self._log.append(line.rstrip())
             del self._log[:-20]
 
-    def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Iterator[dict[str, Any]]:
+    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Iterator[Answer]:
         """Send one request and give its answers as they come.
 
         Raises:
@@ -155,8 +174,8 @@ class Connection:
         """
         text = json.dumps({"verb": verb, "payload": len(payload), **values}).encode()
         try:
-            self._process.stdin.write(struct.pack(">I", len(text)) + text + payload)
-            self._process.stdin.flush()
+            self._requests.write(struct.pack(">I", len(text)) + text + payload)
+            self._requests.flush()
         except (OSError, ValueError) as error:
             raise LostBoard(self._lost()) from error
         while True:
@@ -176,14 +195,14 @@ class Connection:
                 raise MeasurementError(f"{self._where()}: {answer['error']}")
             yield answer
 
-    def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
+    def one(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Answer:
         """The single answer to a request; see :meth:`ask`."""
         return only(self.ask(verb, payload, **values), verb, self._where())
 
     def close(self) -> None:
         """End the core; safe to call twice."""
         with contextlib.suppress(OSError):  # it is gone already
-            self._process.stdin.close()
+            self._requests.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -196,14 +215,14 @@ class Connection:
         return self._process.pid
 
     def _where(self) -> str:
-        return f"the measuring core on {self.target.host or 'this machine'}"
+        return f"the measuring core on {self.place.host or 'this machine'}"
 
     def _lost(self) -> str:
         log: Sequence[str] = [line for line in self._log if line][-3:]
         return f"{self._where()} ended; its last words: {' | '.join(log) or 'none'}"
 
 
-def _pump(stream: Any, sink: Any) -> None:
+def _pump(stream: IO[bytes], sink: Callable[[str | None], None]) -> None:
     with io.TextIOWrapper(stream, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             sink(line)

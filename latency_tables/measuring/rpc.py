@@ -1,6 +1,6 @@
 """Measures TVM models on a board behind a TVM RPC tracker: compiled here for the board's target, run and timed there.
 
-The same requests as those of the measuring core (``agent``), answered through TVM's own RPC, so that the measuring loop
+The same requests as those of the measuring core (``board.core``), answered through TVM's own RPC, so that the measuring loop
 knows no difference. TVM's RPC is unauthenticated and executes what it is sent: keep tracker and server on loopback and
 reach them through ``ssh -L``. Preempted samples cannot be told there, and no power is read.
 """
@@ -14,12 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 from latency_tables.board.compilers import compile_tvm, runtime_version, tvm_modules
+from latency_tables.board.core import Request
 from latency_tables.board.timing import Visit, VisitPlan, summarise
 from latency_tables.errors import MeasurementError, RequestError
-from latency_tables.measuring.remote import LostBoard, Target, only
+from latency_tables.measuring.remote import Answer, LostBoard, Place, only
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tvm.relax import VirtualMachine
 
 SESSION_S = 3600
 UNKNOWN_CLEAN = 2  # more than one thread: ``summarise`` drops nothing and claims nothing about preemption
@@ -37,7 +42,7 @@ def read_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def read_tvm_target(text: str | None) -> dict[str, Any] | None:
+def read_tvm_target(text: str | None) -> dict[str, object] | None:
     """The board's TVM target as JSON, such as ``{"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}``.
 
     Raises:
@@ -58,51 +63,53 @@ class TrackerConnection:
     """One session with a device of a TVM RPC tracker.
 
     Args:
-        target: with ``tracker``, ``tracker_key``, ``tvm_target`` and ``compiler``.
+        place: with ``tracker``, ``tracker_key``, ``tvm_target`` and ``compiler``.
 
     Raises:
         MissingExtraError: TVM is not installed here.
         LostBoard: the tracker cannot be reached or has no such device.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self._tvm, self._relax = tvm_modules()
-        host, port = read_address(str(target.tracker))
-        self._machines: dict[str, Any] = {}
+        host, port = read_address(str(place.tracker))
+        self._machines: dict[str, VirtualMachine] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
         self._sent = 0
         self._threads = 1
         try:
             tracker = self._tvm.rpc.connect_tracker(host, port)
-            self._remote = tracker.request(target.tracker_key, session_timeout=SESSION_S)
+            self._remote = tracker.request(place.tracker_key, session_timeout=SESSION_S)
             self._device = self._remote.cpu(0)
         except (OSError, RuntimeError, ValueError) as error:
             raise LostBoard(
-                f"no device {target.tracker_key!r} at the TVM RPC tracker {target.tracker}: {str(error)[-200:]}; "
-                f"start it on the board with: python3 -m tvm.exec.rpc_server --tracker HOST:PORT --key {target.tracker_key}"
+                f"no device {place.tracker_key!r} at the TVM RPC tracker {place.tracker}: {str(error)[-200:]}; "
+                f"start it on the board with: python3 -m tvm.exec.rpc_server --tracker HOST:PORT --key {place.tracker_key}"
             ) from error
 
-    def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Iterator[dict[str, Any]]:
-        """The answers to one request, see ``agent``.
+    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Iterator[Answer]:
+        """The answers to one request, see ``board.core.Request``.
 
         Raises:
             LostBoard: the session ended.
             MeasurementError: the verb needs the measuring core on the board.
         """
-        verbs: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+        verbs: dict[str, Callable[[Request, bytes], Iterator[Answer]]] = {
             "hello": self._hello, "load": self._load, "visit": self._visit, "state": self._state, "drop": self._drop,
         }  # fmt: skip
         if verb not in verbs:
-            raise MeasurementError(f"TVM RPC cannot {verb}; use --host for a board with Python and the measuring core")
+            raise MeasurementError(
+                f"TVM RPC does not support {verb} requests; use --host for a board with Python and the measuring core"
+            )
         try:
-            yield from verbs[verb](payload, **values)
+            yield from verbs[verb](values, payload)
         except (OSError, RuntimeError, ValueError) as error:  # whatever TVM raises descends from one of these
-            raise LostBoard(f"the TVM RPC session with {self.target.tracker_key} ended: {str(error)[-200:]}") from error
+            raise LostBoard(f"the TVM RPC session with {self.place.tracker_key} ended: {str(error)[-200:]}") from error
 
-    def one(self, verb: str, payload: bytes = b"", **values: Any) -> dict[str, Any]:
+    def one(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Answer:
         """The single answer to a request; see :meth:`ask`."""
-        return only(self.ask(verb, payload, **values), verb, self.target.tracker_key)
+        return only(self.ask(verb, payload, **values), verb, self.place.tracker_key)
 
     def close(self) -> None:
         """Give the device back to the tracker; safe to call twice."""
@@ -110,9 +117,9 @@ class TrackerConnection:
         self._remote = self._device = None
         self._folder.cleanup()
 
-    def _hello(self, payload: bytes, *, threads: int = 1, **values: Any) -> Iterator[dict[str, Any]]:
-        self._threads = threads
-        compiled_for = self.target.tvm_target or {"kind": "llvm"}
+    def _hello(self, request: Request, payload: bytes) -> Iterator[Answer]:
+        self._threads = threads = request.get("threads", 1)
+        compiled_for = self.place.tvm_target or {"kind": "llvm"}
         fixed: int | None = threads
         try:
             self._remote.get_function("runtime.config_threadpool")(1, threads)
@@ -122,7 +129,7 @@ class TrackerConnection:
         yield {
             "fingerprint": {
                 "machine": triple.split("-")[0] or None,
-                "model": f"device {self.target.tracker_key} of a TVM RPC tracker",
+                "model": f"device {self.place.tracker_key} of a TVM RPC tracker",
                 "cpu": compiled_for.get("mcpu"),
                 "target": compiled_for,
             },
@@ -134,42 +141,42 @@ class TrackerConnection:
             "state": {"load": None},
         }
 
-    def _load(self, payload: bytes, *, id: str) -> Iterator[dict[str, Any]]:  # noqa: A002  a word of the protocol
+    def _load(self, request: Request, payload: bytes) -> Iterator[Answer]:
         self._sent += 1
-        name = f"model{self._sent}.so"
-        path = Path(self._folder.name) / name
+        library = f"model{self._sent}.so"
+        name, path = request["id"], Path(self._folder.name) / library
         try:
-            compiled, feed = compile_tvm(payload, threads=self._threads, target=self.target.tvm_target)
+            compiled, feed = compile_tvm(payload, threads=self._threads, target=self.place.tvm_target)
             compiled.export_library(str(path), **self._linker())
         except MeasurementError as error:
-            yield {"id": id, "error": str(error)[:500]}
+            yield {"id": name, "error": str(error)[:500]}
             return
         self._remote.upload(str(path))
-        machine = self._relax.VirtualMachine(self._remote.load_module(name), self._device)
+        machine = self._relax.VirtualMachine(self._remote.load_module(library), self._device)
         machine.set_input("main", self._tvm.runtime.tensor(feed, self._device))
         machine.invoke_stateful("main")
         path.unlink()
-        self._machines[id] = machine
-        yield {"id": id, "graph": {}}
+        self._machines[name] = machine
+        yield {"id": name, "graph": {}}
 
-    def _linker(self) -> dict[str, Any]:
-        if self.target.compiler is None:
+    def _linker(self) -> dict[str, Callable[..., object]]:
+        if self.place.compiler is None:
             return {}
         from tvm.support import cc
 
-        return {"fcompile": cc.cross_compiler(self.target.compiler)}
+        return {"fcompile": cc.cross_compiler(self.place.compiler)}
 
-    def outputs(self, name: str) -> list[Any]:
+    def outputs(self, name: str) -> list[np.ndarray]:
         """Outputs of one run of a loaded model, as arrays."""
         machine = self._machines[name]
         machine.invoke_stateful("main")
-        found = machine.get_outputs("main")
-        return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
+        values = machine.get_outputs("main")
+        return [value.numpy() for value in (values if isinstance(values, (list, tuple)) else [values])]
 
-    def _visit(self, payload: bytes, *, ids: list[str], sentinel: str = "", plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        wanted = VisitPlan(**plan)
+    def _visit(self, request: Request, payload: bytes) -> Iterator[Answer]:
+        wanted, sentinel = VisitPlan.from_dict(request.get("plan", {})), request.get("sentinel", "")
         short = replace(wanted, seconds=wanted.seconds / 4, min_samples=5)
-        for name in ids:
+        for name in request["ids"]:
             if name not in self._machines:
                 yield {"id": name, "unknown": True}
                 continue
@@ -192,10 +199,10 @@ class TrackerConnection:
         repeat = min(most, max(plan.min_samples, math.ceil(plan.seconds / (one_s * inner))))
         return summarise([(value, value) for value in run(inner, repeat)], inner, threads=UNKNOWN_CLEAN)
 
-    def _state(self, payload: bytes) -> Iterator[dict[str, Any]]:
+    def _state(self, request: Request, payload: bytes) -> Iterator[Answer]:
         yield {"state": {"load": None}}
 
-    def _drop(self, payload: bytes, *, ids: list[str]) -> Iterator[dict[str, Any]]:
-        for name in ids:
+    def _drop(self, request: Request, payload: bytes) -> Iterator[Answer]:
+        for name in request["ids"]:
             self._machines.pop(name, None)
         yield {"models": len(self._machines)}

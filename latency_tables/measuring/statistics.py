@@ -1,7 +1,7 @@
 """From visits to row values and their intervals, and from whole networks to calibration and certificate.
 
 A model's time is the median over its visits of the clean median, or the smallest one (``min``), or the median after each
-visit was set right by the sentinel timed around it (``paired``). Which of them a table uses is decided by the calibration
+visit was rescaled by the sentinel timed around it (``paired``). Which of them a table uses is decided by the calibration
 networks. On a shared server with a rare fast state (a tenth of the visits, up to 40 % faster) some models never meet that
 state: ``min`` gave 8.7 % error and ``median`` 0.9 % on the same visits. Interval: bootstrap over visits.
 """
@@ -9,20 +9,60 @@ state: ``min`` gave 8.7 % error and ``median`` 0.9 % on the same visits. Interva
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy import stats
 
 from latency_tables.board.timing import Visit
+from latency_tables.certificate import Accuracy
 from latency_tables.errors import MeasurementError
 
 MIN_CLEAN_SHARE = 0.5
 BOOTSTRAP = 200
 AFFINE_GAIN = 0.9
 RIDGES = (0.1, 0.03, 0.01, 0.003)
-ESTIMATORS = {"paired": np.median, "median": np.median, "min": np.min}
+ESTIMATORS = ("paired", "median", "min")
+Fitter = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Overhead and scale from whole networks, and how well they predict networks left out of the fit.
+
+    Attributes:
+        overhead_s: fixed seconds of one inference.
+        scale: factor between the sum of rows and a whole network.
+        networks: how many were fitted; 0: too few for a fit.
+        method: what was fitted, in words.
+        mape: mean absolute relative error on left-out networks, or None.
+        interval_factors: (low, high) of measured over predicted latency of left-out networks: the extremes, as so few
+            networks cannot give tighter 95 % limits; or None.
+        ridge: of the row corrections, or None without a correction.
+    """
+
+    overhead_s: float
+    scale: float
+    networks: int
+    method: str
+    mape: float | None
+    interval_factors: tuple[float, float] | None
+    ridge: float | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Factors ``[rows]`` on rows, and what :class:`Fit` says about left-out networks with them; no ridge: all are 1."""
+
+    factors: np.ndarray
+    ridge: float | None
+    mape: float
+    interval_factors: tuple[float, float]
 
 
 def paired_visits(visits: Mapping[str, Sequence[Visit]]) -> dict[str, list[Visit]]:
@@ -41,7 +81,7 @@ def model_time_s(visits: Sequence[Visit], estimator: str = "median") -> float:
     if not visits:
         raise MeasurementError("a model was never visited; give the measurement more time")
     clean = [v.median_s for v in visits if is_clean_visit(v)]
-    return float(ESTIMATORS[estimator](clean)) if clean else min(v.min_s for v in visits)
+    return float(_middle(estimator, clean)) if clean else min(v.min_s for v in visits)
 
 
 def is_clean_visit(visit: Visit) -> bool:
@@ -55,7 +95,14 @@ def bootstrap_times_s(visits: Sequence[Visit], rng: np.random.Generator, estimat
     medians = np.array([v.median_s for v in kept])
     errors = np.array([(v.high_s - v.low_s) / (2 * 1.96) for v in kept])
     chosen = rng.integers(0, len(kept), (BOOTSTRAP, len(kept)))
-    return ESTIMATORS[estimator](medians[chosen] + errors[chosen] * rng.standard_normal(chosen.shape), axis=1)
+    return _middle(estimator, medians[chosen] + errors[chosen] * rng.standard_normal(chosen.shape))
+
+
+def _middle(estimator: str, values: np.ndarray | Sequence[float]) -> np.ndarray:
+    """The estimator over the last axis."""
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+    return np.asarray(np.min(values, axis=-1) if estimator == "min" else np.median(values, axis=-1))
 
 
 def difference(
@@ -82,7 +129,7 @@ def difference(
     return value, min(value, float(low)), max(value, float(high))
 
 
-def calibrate(sums_s: Sequence[float], measured_s: Sequence[float], *, overhead_s: float) -> dict[str, Any]:
+def calibrate(sums_s: Sequence[float], measured_s: Sequence[float], *, overhead_s: float) -> Fit:
     """Overhead and scale from whole networks, by least squares of the relative error.
 
     The overhead is the measured cost of an empty call, and only the scale is fitted, unless a fitted overhead lowers
@@ -92,37 +139,20 @@ def calibrate(sums_s: Sequence[float], measured_s: Sequence[float], *, overhead_
         sums_s: sum of rows in seconds, without overhead.
         measured_s: measured seconds of the same networks.
         overhead_s: measured seconds of an empty call.
-
-    Returns:
-        ``overhead_s``, ``scale``, ``networks``, ``mape`` and ``interval_factors`` ([low, high] of measured / predicted,
-        left-out networks; the extremes, as so few networks cannot give tighter 95 % limits).
     """
     sums, measured = np.asarray(sums_s, dtype=float), np.asarray(measured_s, dtype=float)
     if len(sums) < 3:
-        return {
-            "overhead_s": overhead_s,
-            "scale": 1.0,
-            "networks": 0,
-            "method": "none: fewer than 3 networks",
-            "mape": None,
-            "interval_factors": None,
-        }
-    fits = {"scale": lambda s, m: (overhead_s, _scale(s, m - overhead_s, m)), "affine": _affine}
+        return Fit(overhead_s, 1.0, 0, "none: fewer than 3 networks", None, None)
+    fits: dict[str, Fitter] = {"scale": lambda s, m: (overhead_s, _scale(s, m - overhead_s, m)), "affine": _affine}
     ratios = {name: _left_out(fit, sums, measured) for name, fit in fits.items()}
     errors = {name: float(np.abs(1 / r - 1).mean()) for name, r in ratios.items()}
     method = "affine" if errors["affine"] < AFFINE_GAIN * errors["scale"] else "scale"
     overhead, scale = fits[method](sums, measured)
-    return {
-        "overhead_s": overhead,
-        "scale": scale,
-        "networks": len(sums),
-        "method": method,
-        "mape": errors[method],
-        "interval_factors": [min(1.0, float(ratios[method].min())), max(1.0, float(ratios[method].max()))],
-    }
+    interval = (min(1.0, float(ratios[method].min())), max(1.0, float(ratios[method].max())))
+    return Fit(overhead, scale, len(sums), method, errors[method], interval)
 
 
-def correct_rows(parts_s: np.ndarray, measured_s: np.ndarray, overhead_s: float) -> tuple[np.ndarray, dict[str, Any]]:
+def correct_rows(parts_s: np.ndarray, measured_s: np.ndarray, overhead_s: float) -> Correction:
     """Small corrections of rows from whole networks: ridge regression of the relative error, towards no correction.
 
     A block can cost something else inside a network than in a chain of itself (caches, a busy neighbour). The ridge is
@@ -132,9 +162,6 @@ def correct_rows(parts_s: np.ndarray, measured_s: np.ndarray, overhead_s: float)
         parts_s: ``[networks, rows]``, calibrated seconds of each row in each network.
         measured_s: ``[networks]``, measured seconds.
         overhead_s: fixed seconds of an inference.
-
-    Returns:
-        ``[rows]`` factors, and ``ridge`` (None without correction), ``mape`` and ``interval_factors`` of left-out networks.
     """
     design = parts_s / measured_s[:, None]
     rest = (measured_s - overhead_s) / measured_s - design.sum(axis=1)
@@ -144,14 +171,15 @@ def correct_rows(parts_s: np.ndarray, measured_s: np.ndarray, overhead_s: float)
         kept = design[keep]
         return np.linalg.solve(kept.T @ kept + ridge * np.eye(rows), kept.T @ rest[keep])
 
-    best, best_ridge, ratios = np.abs(rest).mean(), None, 1 / (1 - rest)
+    best, ratios = np.abs(rest).mean(), 1 / (1 - rest)
+    best_ridge: float | None = None
     for ridge in RIDGES:
         left = np.array([rest[i] - design[i] @ solve(np.arange(count) != i, ridge) for i in range(count)])
         if np.abs(left).mean() < (best if best_ridge else AFFINE_GAIN * best):
             best, best_ridge, ratios = np.abs(left).mean(), ridge, 1 / (1 - left)
     factors = np.ones(rows) if best_ridge is None else 1 + solve(np.ones(count, dtype=bool), best_ridge)
-    interval = [min(1.0, float(ratios.min())), max(1.0, float(ratios.max()))]
-    return factors, {"ridge": best_ridge, "mape": float(best), "interval_factors": interval}
+    interval = (min(1.0, float(ratios.min())), max(1.0, float(ratios.max())))
+    return Correction(factors, best_ridge, float(best), interval)
 
 
 def _scale(sums: np.ndarray, rest: np.ndarray, measured: np.ndarray) -> float:
@@ -165,7 +193,7 @@ def _affine(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
     return (float(overhead), float(scale)) if overhead >= 0 and scale > 0 else (0.0, _scale(sums, measured, measured))
 
 
-def _left_out(fit: Any, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def _left_out(fit: Fitter, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
     ratios = []
     for i in range(len(sums)):
         keep = np.arange(len(sums)) != i
@@ -174,28 +202,24 @@ def _left_out(fit: Any, sums: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return np.array(ratios)
 
 
-def accuracy(predicted_s: Sequence[float], measured_s: Sequence[float]) -> dict[str, Any]:
-    """How well predicted seconds fit measured seconds; shares and errors as fractions.
-
-    ``bias`` is the mean signed relative error (positive: predicted too slow); ``kendall_tau`` is None below 3 networks
-    or where one side is constant.
-    """
+def accuracy(predicted_s: Sequence[float] | np.ndarray, measured_s: Sequence[float] | np.ndarray) -> Accuracy:
+    """How well predicted seconds fit measured seconds (or joules joules)."""
     predicted, measured = np.asarray(predicted_s, dtype=float), np.asarray(measured_s, dtype=float)
     relative = predicted / measured - 1
     size = np.abs(relative)
     tau = float(stats.kendalltau(predicted, measured).statistic) if len(measured) > 2 else math.nan
     spread = float(((measured - measured.mean()) ** 2).sum())
-    return {
-        "networks": len(measured),
-        "mape": float(size.mean()),
-        "median_ape": float(np.median(size)),
-        "max_ape": float(size.max()),
-        "within_5": float((size <= 0.05).mean()),
-        "within_10": float((size <= 0.10).mean()),
-        "bias": float(relative.mean()),
-        "kendall_tau": None if math.isnan(tau) else tau,
-        "r2": None if spread == 0 else 1 - float(((measured - predicted) ** 2).sum()) / spread,
-    }
+    return Accuracy(
+        networks=len(measured),
+        mape=float(size.mean()),
+        median_ape=float(np.median(size)),
+        max_ape=float(size.max()),
+        within_5=float((size <= 0.05).mean()),
+        within_10=float((size <= 0.10).mean()),
+        bias=float(relative.mean()),
+        kendall_tau=None if math.isnan(tau) else tau,
+        r2=None if spread == 0 else 1 - float(((measured - predicted) ** 2).sum()) / spread,
+    )
 
 
 def fit_line(xs: Sequence[float], measured_s: Sequence[float]) -> tuple[float, float]:

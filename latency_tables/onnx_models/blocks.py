@@ -1,4 +1,4 @@
-"""Builds ONNX models of blocks and networks with ``onnx.helper``: no torch, random weights from a seed.
+"""ONNX models of blocks, alone in their context or as whole networks, with random weights from a seed.
 
 A block is never timed alone: on CPUs whose runtime changes the memory layout an isolated block pays conversions that it
 does not pay inside a network. :func:`build_block_model` puts it between a 1x1 convolution and a nearly free sink (a
@@ -9,178 +9,13 @@ models and needs no ``onnx``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError
+from latency_tables.onnx_models.builder import FRAMES, GraphBuilder
 from latency_tables.onnx_models.cells import cell_block
 from latency_tables.opspec import OpSpec
 from latency_tables.vector_kinds import VECTOR_KINDS
-
-OPSET = 17
-IR_VERSION = 8
-FRAMES = "frames"
-OUTPUTS = "outputs"
-
-
-class GraphBuilder:
-    """Collects nodes and weights; ``value`` names the tensor that the next block reads.
-
-    Weights are normal with the variance that keeps activations of order one, so that no denormal number slows a run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        from onnx import helper, numpy_helper
-
-        self._helper, self._numpy = helper, numpy_helper
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.value = ""
-        self.flat = False  # the value is a vector [batch, features] and no feature map
-        self._rng = np.random.default_rng(seed)
-        self._count = 0
-        self.sides: list[str] = []  # further tensors that a block in its context reads
-
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Append one node; its output becomes ``value``."""
-        self._count += 1
-        self.value = f"v{self._count}"
-        name = f"{op_type.lower()}{self._count}"
-        self.nodes.append(self._helper.make_node(op_type, list(inputs), [self.value], name=name, **attributes))
-        return self.value
-
-    def weight(self, array: np.ndarray) -> str:
-        """Append one constant tensor and name it."""
-        name = f"w{len(self.weights)}"
-        self.weights.append(self._numpy.from_array(array, name))
-        return name
-
-    def conv(
-        self, channels: int, out: int, *, kernel: int = 1, stride: int = 1, pad: int = 0, groups: int = 1, dilation: int = 1
-    ) -> str:
-        """Convolution with bias of ``value``."""
-        fan_in = channels // groups * kernel * kernel
-        weights = self._rng.normal(0, (2 / fan_in) ** 0.5, (out, channels // groups, kernel, kernel)).astype(np.float32)
-        bias = self._rng.normal(0, 0.01, out).astype(np.float32)
-        return self.node(
-            "Conv",
-            [self.value, self.weight(weights), self.weight(bias)],
-            kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
-            pads=[pad] * 4,
-            group=groups,
-            **({"dilations": [dilation] * 2} if dilation > 1 else {}),
-        )
-
-    def linear(self, inputs: int, out: int) -> str:
-        """Fully connected layer with bias of ``value``."""
-        weights = self._rng.normal(0, (2 / inputs) ** 0.5, (out, inputs)).astype(np.float32)
-        bias = self._rng.normal(0, 0.01, out).astype(np.float32)
-        return self.node("Gemm", [self.value, self.weight(weights), self.weight(bias)], transB=1)
-
-    def relu(self, active: bool = True) -> str:
-        """ReLU of ``value``, or nothing."""
-        return self.node("Relu", [self.value]) if active else self.value
-
-    def activate(self, activation: str) -> str:
-        """``none``, ``relu`` or ``tanh`` of ``value``."""
-        return self.node("Tanh", [self.value]) if activation == "tanh" else self.relu(activation == "relu")
-
-    def scale_frames(self) -> str:
-        """uint8 NHWC frames to float NCHW in [0, 1]."""
-        self.node("Transpose", [self.value], perm=[0, 3, 1, 2])
-        self.node("Cast", [self.value], to=1)
-        return self.node("Mul", [self.value, self.weight(np.array(1 / 255, dtype=np.float32))])
-
-    def block(self, op: OpSpec, inputs: Sequence[str] = ()) -> str:
-        """Append one fused block that reads ``inputs``; without them ``value``, and the context's sides if it reads several."""
-        if inputs:
-            self.value = inputs[0]
-        if op.kind in CELL_KINDS:
-            return cell_block(self, op, list(inputs) or [self.value, *self.sides])
-        c, o, k, s, p = op.in_channels, op.out_channels, op.kernel, op.stride, op.padding
-        before = self.value
-        if op.kind == "stem":
-            self.scale_frames()
-            self.conv(c, o, kernel=k, stride=s, pad=p)
-            return self.relu(op.activation == "relu")
-        if op.kind == "conv":
-            self.conv(c, o, kernel=k, stride=s, pad=p, groups=op.groups)
-            return self.relu(op.activation == "relu")
-        if op.kind == "mbconv":
-            m = c * op.expansion
-            if op.expansion > 1:
-                self.conv(c, m)
-                self.relu()
-            self.conv(m, m, kernel=k, stride=s, pad=p, groups=m)
-            self.relu()
-            self.conv(m, o)
-            if op.sums_input:
-                self.node("Add", [self.value, before])
-            return self.relu(op.activation == "relu")
-        if op.kind == "maxpool":
-            return self.node("MaxPool", [self.value], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
-        if op.kind == "residual":
-            self.relu()
-            self.conv(c, c, kernel=k, pad=p)
-            self.relu()
-            self.conv(c, c, kernel=k, pad=p)
-            return self.node("Add", [before, self.value])
-        if op.kind == "linear":
-            self.linear(c, o)
-            return self.activate(op.activation)
-        if op.kind == "mlp":
-            self.linear(c, op.hidden)
-            self.activate(op.activation)
-            self.linear(op.hidden, o)
-            return self.node("Add", [before, self.value]) if op.sums_input else self.value
-        self.relu(op.activation == "relu")
-        if not self.flat:
-            self.node("Flatten", [self.value], axis=1)
-        if not op.hidden:
-            return self.linear(c, o)
-        self.linear(c * op.in_height * op.in_width, op.hidden)
-        self.relu()
-        return self.linear(op.hidden, o)
-
-    def pre(self, op: OpSpec) -> str:
-        """Context before a block: a 1x1 convolution (linear for vectors), with ReLU unless the block starts with its own.
-
-        A row of them for several inputs.
-        """
-        channels, starts_with_relu = input_channels(op), op.kind in ("residual", "reluconv", "sepconv")
-        for _ in range(op.inputs):
-            (self.linear if self.flat else self.conv)(channels, channels)
-            self.relu(not (starts_with_relu or (op.kind in ("head", "act") and op.activation == "relu")))
-            self.sides.append(self.value)
-        self.sides.pop()
-        return self.value
-
-    def sink(self, side: int) -> str:
-        """Context after a block: pooling that reads one pixel a channel."""
-        return self.node("MaxPool", [self.value], kernel_shape=[1, 1], strides=[side, side])
-
-    def finish(self, input_name: str, input_shape: Sequence[int], input_type: int, output_shape: Sequence[int]) -> bytes:
-        """The serialized model, checked."""
-        from onnx import TensorProto, checker
-
-        last = self.nodes[-1]
-        last.output[0] = OUTPUTS
-        graph = self._helper.make_graph(
-            self.nodes,
-            "network",
-            [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape))],
-            [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape))],
-            self.weights,
-        )
-        model = self._helper.make_model(
-            graph, opset_imports=[self._helper.make_opsetid("", OPSET)], producer_name="latency_tables"
-        )
-        model.ir_version = IR_VERSION
-        checker.check_model(model)
-        return model.SerializeToString()
 
 
 def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequence[Sequence[int]] | None = None) -> bytes:
@@ -261,6 +96,72 @@ def check_chain(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]] | None = 
                 raise ShapeError(f"operation {number} ({right.key}) cannot follow operation {ops.index(left)} ({left.key})")
 
 
+def append_block(graph: GraphBuilder, op: OpSpec, inputs: Sequence[str] = ()) -> str:
+    """Append one fused block that reads ``inputs``; without them ``value``, and the context's sides if it reads several."""
+    if inputs:
+        graph.value = inputs[0]
+    if op.kind in CELL_KINDS:
+        return cell_block(graph, op, list(inputs) or [graph.value, *graph.sides])
+    c, o, k, s, p = op.in_channels, op.out_channels, op.kernel, op.stride, op.padding
+    before = graph.value
+    if op.kind == "stem":
+        graph.scale_frames()
+        graph.conv(c, o, kernel=k, stride=s, pad=p)
+        return graph.relu(op.activation == "relu")
+    if op.kind == "conv":
+        graph.conv(c, o, kernel=k, stride=s, pad=p, groups=op.groups)
+        return graph.relu(op.activation == "relu")
+    if op.kind == "mbconv":
+        m = c * op.expansion
+        if op.expansion > 1:
+            graph.conv(c, m)
+            graph.relu()
+        graph.conv(m, m, kernel=k, stride=s, pad=p, groups=m)
+        graph.relu()
+        graph.conv(m, o)
+        if op.sums_input:
+            graph.node("Add", [graph.value, before])
+        return graph.relu(op.activation == "relu")
+    if op.kind == "maxpool":
+        return graph.node("MaxPool", [graph.value], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
+    if op.kind == "residual":
+        graph.relu()
+        graph.conv(c, c, kernel=k, pad=p)
+        graph.relu()
+        graph.conv(c, c, kernel=k, pad=p)
+        return graph.node("Add", [before, graph.value])
+    if op.kind == "linear":
+        graph.linear(c, o)
+        return graph.activate(op.activation)
+    if op.kind == "mlp":
+        graph.linear(c, op.hidden)
+        graph.activate(op.activation)
+        graph.linear(op.hidden, o)
+        return graph.node("Add", [before, graph.value]) if op.sums_input else graph.value
+    graph.relu(op.activation == "relu")
+    if not graph.flat:
+        graph.node("Flatten", [graph.value], axis=1)
+    if not op.hidden:
+        return graph.linear(c, o)
+    graph.linear(c * op.in_height * op.in_width, op.hidden)
+    graph.relu()
+    return graph.linear(op.hidden, o)
+
+
+def append_context(graph: GraphBuilder, op: OpSpec) -> str:
+    """Context before a block: a 1x1 convolution (linear for vectors), with ReLU unless the block starts with its own.
+
+    A row of them for several inputs.
+    """
+    channels, starts_with_relu = input_channels(op), op.kind in ("residual", "reluconv", "sepconv")
+    for _ in range(op.inputs):
+        (graph.linear if graph.flat else graph.conv)(channels, channels)
+        graph.relu(not (starts_with_relu or (op.kind in ("head", "act") and op.activation == "relu")))
+        graph.sides.append(graph.value)
+    graph.sides.pop()
+    return graph.value
+
+
 def _build(
     ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None, wiring: Sequence[Sequence[int]] | None = None
 ) -> bytes:
@@ -276,10 +177,10 @@ def _build(
     shape: tuple[int, ...] = (first.batch, *size, channels) if is_stem else (first.batch, channels, *size)
     shape = shape[:2] if graph.flat else shape
     if context is not None and not is_stem:
-        graph.pre(context)
+        append_context(graph, context)
     made: list[str] = []
     for number, op in enumerate(ops):
-        made.append(graph.block(op, () if wiring is None or not number else [made[i] for i in wiring[number]]))
+        made.append(append_block(graph, op, () if wiring is None or not number else [made[i] for i in wiring[number]]))
     last = ops[-1] if ops else None
     out = shape if last is None else (last.batch, last.out_channels, last.out_height, last.out_width)
     if graph.flat or (last is not None and last.kind == "head"):

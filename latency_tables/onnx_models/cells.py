@@ -1,18 +1,18 @@
-"""ONNX nodes of the blocks that only cells have (``cell_kinds``), for the builder of ``graphs``."""
+"""ONNX nodes of the blocks that only cells have (``cell_kinds``), for ``blocks``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from latency_tables.onnx_models.builder import GraphBuilder
 from latency_tables.opspec import OpSpec
 
 
-def cell_block(graph: Any, op: OpSpec, inputs: Sequence[str]) -> str:
+def cell_block(graph: GraphBuilder, op: OpSpec, inputs: Sequence[str]) -> str:
     """Append one block of these kinds.
 
     Args:
-        graph: a ``GraphBuilder`` whose ``value`` is the first input.
+        graph: what is built so far; its ``value`` is the first input.
         op: the block.
         inputs: names of the tensors that it reads.
 

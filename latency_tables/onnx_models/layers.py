@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latency_tables.onnx_models.blocks import FRAMES, GraphBuilder
+from latency_tables.onnx_models.builder import FRAMES, GraphBuilder
 from latency_tables.opspec import Layer
 
 

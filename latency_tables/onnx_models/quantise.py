@@ -10,11 +10,15 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latency_tables.board.runners import TYPES, import_onnxruntime
 from latency_tables.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from onnxruntime import NodeArg
 
 FRAMES_TO_CALIBRATE = 4
 
@@ -62,7 +66,7 @@ def quantise_model(model: bytes, *, seed: int = 0) -> bytes:
         return done.read_bytes()
 
 
-def _random(rng: np.random.Generator, entry: object) -> np.ndarray:
+def _random(rng: np.random.Generator, entry: NodeArg) -> np.ndarray:
     dtype = TYPES[entry.type]
     if np.issubdtype(dtype, np.integer):
         return rng.integers(0, 255, entry.shape).astype(dtype)

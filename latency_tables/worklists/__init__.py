@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 from latency_tables.errors import ShapeError, TableError, UnknownNameError
 from latency_tables.opspec import OpSpec
@@ -21,27 +21,52 @@ from latency_tables.opspec import OpSpec
 FOLDER = Path(__file__).parent
 
 
-class Network(tuple):
-    """The blocks of a whole network in order of execution; ``wiring`` says what each reads.
+@dataclass(frozen=True)
+class Network(Sequence[OpSpec]):
+    """A whole network, read as the sequence of its blocks.
 
-    ``wiring`` holds for each block the indices of the blocks that it reads; None: each reads the one before.
+    Attributes:
+        ops: the blocks in order of execution.
+        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
     """
 
-    def __new__(cls, ops: Iterable[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> Network:
-        made = super().__new__(cls, ops)
-        made.wiring = None if wiring is None else tuple(tuple(inputs) for inputs in wiring)
-        return made
+    ops: tuple[OpSpec, ...]
+    wiring: tuple[tuple[int, ...], ...] | None = None
 
-    def to_json(self) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> OpSpec: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[OpSpec, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> OpSpec | tuple[OpSpec, ...]:
+        return self.ops[index]
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+    def to_json(self) -> object:
         """Plain JSON: a list of blocks, or an object with blocks and wiring; :meth:`from_json` reads it back."""
-        ops = [op.to_dict() for op in self]
+        ops = [op.to_dict() for op in self.ops]
         return ops if self.wiring is None else {"ops": ops, "wiring": [list(inputs) for inputs in self.wiring]}
 
     @classmethod
-    def from_json(cls, values: Any) -> Network:
-        """The network that :meth:`to_json` wrote."""
+    def of(cls, ops: Iterable[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> Network:
+        """The network of any blocks and indices."""
+        return cls(tuple(ops), None if wiring is None else tuple(tuple(inputs) for inputs in wiring))
+
+    @classmethod
+    def from_json(cls, values: object) -> Network:
+        """The network that :meth:`to_json` wrote.
+
+        Raises:
+            ShapeError: a block is not valid.
+            KeyError, TypeError: it is something else.
+        """
         ops, wiring = (values["ops"], values["wiring"]) if isinstance(values, dict) else (values, None)
-        return cls([OpSpec.from_dict(op) for op in ops], wiring)
+        if not isinstance(ops, list):
+            raise TypeError(f"a network must be a list of operations, or an object with ops and wiring, got {values!r:.60}")
+        return cls.of([OpSpec.from_dict(op) for op in ops], wiring)
 
 
 @dataclass(frozen=True)
@@ -66,10 +91,10 @@ class WorkList:
         def convert(op: OpSpec) -> OpSpec:
             return dataclasses.replace(op, dtype=dtype, batch=batch)
 
-        groups = (tuple(Network(map(convert, n), n.wiring) for n in group) for group in (self.networks, self.uniform))
+        groups = (tuple(Network.of(map(convert, n), n.wiring) for n in group) for group in (self.networks, self.uniform))
         return WorkList(self.space, tuple(convert(op) for op in self.ops), *groups)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain JSON object."""
         return {
             "space": self.space,
@@ -84,7 +109,7 @@ def make_worklist(
 ) -> WorkList:
     """A work list whose operations also cover its networks, without doubles; a plain sequence of blocks is a chain."""
     distinct = {op.key: op for op in [*ops, *(op for network in (*networks, *uniform) for op in network)]}
-    groups = (tuple(n if isinstance(n, Network) else Network(n) for n in group) for group in (networks, uniform))
+    groups = (tuple(n if isinstance(n, Network) else Network.of(n) for n in group) for group in (networks, uniform))
     return WorkList(space, tuple(distinct[key] for key in sorted(distinct)), *groups)
 
 

@@ -10,6 +10,7 @@ from cosearch.deploy import measure as module
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import ROUNDS, measure_agent, measure_side_by_side
 from cosearch.space.network import AgentNetwork
+from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.opspec import OpSpec
 
@@ -52,14 +53,18 @@ class PreparedCore:
             base = {"a": 0.001, "b": 0.002}[name] * slow * (1 + 0.1 * self.round * (name == "b"))
             yield {
                 "id": name,
-                "visit": {
-                    "median_s": base,
-                    "p90_s": base * 2,
-                    "p99_s": base * 3,
-                    "min_s": base / 2,
-                    "samples": 10,
-                    "clean_share": self.round / 10,
-                },
+                "visit": Visit(
+                    median_s=base,
+                    low_s=base,
+                    high_s=base,
+                    min_s=base / 2,
+                    p10_s=base,
+                    p90_s=base * 2,
+                    p99_s=base * 3,
+                    samples=10,
+                    inner=1,
+                    clean_share=self.round / 10,
+                ).to_dict(),
             }
 
     def close(self):

@@ -112,6 +112,6 @@ def test_this_machine_is_measured_and_searched_for(tmp_path):
     assert done.code == 0, done.err
     assert done.json["table_provenance"] == "measured" and done.json["latency_target_s"] != TARGET_S
     (table,) = (tmp_path / "runs" / "tables").glob("*.jsonl")
-    assert load_table(table).certificate["networks"] > 0
+    assert load_table(table).certificate.accuracy.networks > 0
     assert RunDir.open(tmp_path / "runs" / "one").record["table"]["table_id"] == load_table(table).table_id
     assert results(tmp_path / "runs" / "one")["stage"] == "done"

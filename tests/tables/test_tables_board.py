@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from latency_tables.measuring.remote import Connection, LostBoard, Target, core_archive
+from latency_tables.measuring.remote import Connection, LostBoard, Place, core_archive
 from latency_tables.opspec import OpSpec
 from latency_tables.table import load_table
 from latency_tables.worklists import make_worklist
@@ -55,7 +55,7 @@ def board(tmp_path_factory):
         if (folder / "pid").exists():
             break
         time.sleep(0.1)
-    yield Target(host="127.0.0.1", ssh_options=options)
+    yield Place(host="127.0.0.1", ssh_options=options)
     os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
 
 
@@ -90,7 +90,7 @@ def test_the_core_runs_from_the_archive_with_numpy_and_the_runtime_only(tmp_path
 
 def test_an_unreachable_host_is_one_clear_error():
     with pytest.raises(LostBoard, match="ssh"):
-        Connection(Target(host="127.0.0.1", ssh_options=("-p", "1", "-F", "none")))
+        Connection(Place(host="127.0.0.1", ssh_options=("-p", "1", "-F", "none")))
 
 
 @pytest.mark.slow
@@ -130,6 +130,6 @@ def test_table_of_an_emulated_board_survives_a_lost_connection(board, tmp_path):
     assert process.wait(timeout=290) == 0
     table = load_table(out)
     assert table.provenance == "synthetic" and table.header["host"]["machine"] == "aarch64"
-    assert table.coverage(networks[3]) == 1.0 and table.certificate["networks"] == 3
+    assert table.coverage(networks[3]) == 1.0 and table.certificate.accuracy.networks == 3
     assert not any("Reorder" in name for row in table.rows.values() for name in row.details["graph"])
     assert table.predict(networks[0]).provenance == "synthetic" and not journal.exists()

@@ -127,7 +127,7 @@ def test_networks_of_the_same_blocks_with_another_wiring_are_different_models():
     third = space.architecture((1, 2, 1, 0)).network()
     assert network_id(first) == network_id(second)  # both read A: the same network
     assert tuple(first) == tuple(third) and first.wiring != third.wiring and network_id(first) != network_id(third)
-    chain = Network(first[:1])
+    chain = Network.of(first[:1])
     assert chain.wiring is None and network_id(chain) == network_id(list(chain))
 
 

@@ -13,9 +13,10 @@ from latency_tables.measuring import loop as measure
 from latency_tables.measuring.compose import compose_table
 from latency_tables.measuring.job import Request, run
 from latency_tables.measuring.journal import Journal
-from latency_tables.measuring.loop import Measurer, Settings
+from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, make_plan
-from latency_tables.measuring.remote import LostBoard, Target
+from latency_tables.measuring.remote import LostBoard, Place
+from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import Device
 from latency_tables.output import certificate_markdown, certificate_rows
 from latency_tables.table import Table
@@ -67,13 +68,17 @@ def busy(monkeypatch):
 
 def composed(tmp_path, plan=PLAN, extras=(), **settings):
     journal = Journal(tmp_path / "j", {"plan": plan.plan_id})
-    measurer = Measurer(plan, Target(), Settings(**{"min_rounds": 3, "budget_s": 0.0, **settings}), journal)
+    measurer = Measurer(plan, Place(), Settings(**{"min_rounds": 3, "budget_s": 0.0, **settings}), journal)
     measurer.run()
-    for verb, values in extras:
-        names = [EMPTY, *(n for r in plan.rows for n in (r.more, r.less)), *(n for n, _ in plan.networks)]
-        measurer.extra(verb, sorted(set(names)) if verb == "energy" else [n for n, _ in plan.networks], **values)
+    networks = [name for name, _ in plan.networks]
+    if "energy" in extras:
+        names = {EMPTY, *networks, *(name for row in plan.rows for name in (row.more, row.less))}
+        measurer.energies(sorted(names), seconds=1.0)
+    if "paced" in extras:
+        measurer.paced(networks, period_s=0.02, seconds=1.0)
     journal.close()
-    return measurer, compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    device = Device("toy", "a toy", "onnxruntime")
+    return measurer, compose_table(plan, measurer.measured(), measurer.settings, device, space="toy", command="x")
 
 
 def test_whole_networks_are_visited_more_often_over_the_same_time(tmp_path):
@@ -117,7 +122,7 @@ def test_uniform_networks_have_their_own_figures(tmp_path, busy):
     assert proof["networks"] == 5 and proof["uniform"]["networks"] == 2 and proof["uniform"]["mape"] == pytest.approx(0, abs=1e-9)
     assert {"flops", "single_operations", "repeat"} <= set(proof["uniform"]) and content.header["calibration"]["networks"] == 4
     rows = certificate_rows([Table(content)])
-    assert {(row["networks"], row["method"]) for row in rows} == {
+    assert {(row.networks, row.method) for row in rows} == {
         (sample, method)
         for sample in ("range", "uniform")
         for method in ("blocks in chains", "single operations", "FLOPs", "measured twice")
@@ -126,7 +131,7 @@ def test_uniform_networks_have_their_own_figures(tmp_path, busy):
 
 
 def test_energy_stands_beside_power_times_time(tmp_path, busy):
-    _, content = composed(tmp_path, extras=[("energy", {"seconds": 1.0})])
+    _, content = composed(tmp_path, extras=["energy"])
     table, proof = Table(content), content.certificate["energy"]
     assert content.header["calibration"]["power_w"] == pytest.approx(1.01 * POWER_W)
     for key, row in content.rows.items():
@@ -147,7 +152,7 @@ def test_unknown_energy_is_null_everywhere(tmp_path):
 
 
 def test_paced_calls_are_recorded_beside_back_to_back_ones(tmp_path, busy):
-    _, content = composed(tmp_path, extras=[("paced", {"period_s": 0.02, "seconds": 1.0})])
+    _, content = composed(tmp_path, extras=["paced"])
     found = content.certificate["paced"]
     assert found["p50_over_back_to_back"] == pytest.approx(1.5) and found["p99_over_back_to_back"] == pytest.approx(3)
     assert (found["period_s"], found["networks"], found["calls"], found["missed"]) == (0.02, 5, 250, 5)

@@ -8,9 +8,10 @@ import pytest
 
 from latency_tables.devices import find_table
 from latency_tables.errors import TableError, UnknownNameError
-from latency_tables.estimating.estimate import build_estimate, list_specs, load_spec
+from latency_tables.estimating.estimate import build_estimate
 from latency_tables.estimating.published import load_published, refit_spec
 from latency_tables.estimating.roofline import CONSTANTS, Roofline
+from latency_tables.estimating.specification import list_specs, load_spec
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.schema import write_table
 from latency_tables.table import load_table
@@ -51,15 +52,15 @@ def test_block_is_the_sum_of_its_kernels():
 @pytest.mark.parametrize("name", list_specs())
 def test_every_specification_gives_sources_an_error_and_a_table(name, tmp_path):
     spec = load_spec(name)
-    assert set(spec["constants"]) == set(CONSTANTS) and all(len(entry["source"]) > 5 for entry in spec["constants"].values())
-    assert spec["sources"] and spec["error"]["kind"] and spec["interval_factors"][0] < 1 < spec["interval_factors"][1]
+    assert set(spec.constants) == set(CONSTANTS) and all(len(entry["source"]) > 5 for entry in spec.constants.values())
+    assert spec.sources and spec.error["kind"] and spec.interval_factors[0] < 1 < spec.interval_factors[1]
     write_table(tmp_path / "t.jsonl", build_estimate(spec, [CONV]))
     table = load_table(tmp_path / "t.jsonl")
     found = table.predict([CONV, CONV])
     assert found.provenance == "estimated" and found.interval[0] < found.latency_s < found.interval[1]
-    power = spec["constants"]["power_w"]["value"]
+    power = spec.constants["power_w"]["value"]
     assert (found.energy_j is None) if power is None else found.energy_j == pytest.approx(power * found.latency_s, rel=1e-4)
-    assert find_table(name).header["sources"] == spec["sources"], "the shipped table comes from this specification"
+    assert find_table(name).header["sources"] == list(spec.sources), "the shipped table comes from this specification"
 
 
 def test_wrong_specifications_are_refused(tmp_path):
@@ -71,7 +72,7 @@ def test_wrong_specifications_are_refused(tmp_path):
     spec = load_spec("jetson")
     for change in ({"peak_flops": {"value": 0, "source": "nowhere"}}, {"launch_s": {"value": 1e-5}}, {"launch_s": 3}):
         with pytest.raises(TableError):
-            build_estimate({**spec, "constants": {**spec["constants"], **change}}, [CONV])
+            build_estimate(dataclasses.replace(spec, constants={**spec.constants, **change}), [CONV])
 
 
 def fbnet_layers(side, first_stride):
@@ -95,8 +96,7 @@ def fbnet_layers(side, first_stride):
 def test_tx2_constants_reproduce_the_published_networks():
     """Published: 15.80 ms at 32x32 and 16.43 ms at 224x224, each the sum of 26 separately timed parts."""
     spec = load_spec("jetson-tx2")
-    machine = Roofline.from_dict({"kind": "roofline", "combine": spec["combine"], "constants": spec["constants"]})
-    overhead = spec["overhead"]["value"]
+    machine, overhead = spec.roofline(), spec.overhead_s
     for side, stride, published_s in ((32, 1, 15.80e-3), (224, 2, 16.43e-3)):
         layers = fbnet_layers(side, stride)
         assert len(layers) == 70
@@ -120,10 +120,10 @@ def test_shipped_constants_come_from_the_published_rows(name, limit):
     needs_published()
     spec = load_spec(name)
     again = refit_spec(spec, PUBLISHED)
-    for constant, entry in spec["constants"].items():
+    for constant, entry in spec.constants.items():
         if entry["value"] is not None:
-            assert again["constants"][constant]["value"] == pytest.approx(entry["value"], rel=0.05), constant
-    assert again["error"]["mape"] == pytest.approx(spec["error"]["mape"], rel=0.05) and again["error"]["mape"] < limit
+            assert again.constants[constant]["value"] == pytest.approx(entry["value"], rel=0.05), constant
+    assert again.error["mape"] == pytest.approx(spec.error["mape"], rel=0.05) and again.error["mape"] < limit
 
 
 def test_fit_beats_work_alone_on_places_it_has_not_seen():
@@ -134,4 +134,4 @@ def test_fit_beats_work_alone_on_places_it_has_not_seen():
     ratios = sorted(row.latency_s / m for row, m in zip(rows, macs, strict=True))
     middle = ratios[len(ratios) // 2]
     naive = sum(abs(middle * m / row.latency_s - 1) for row, m in zip(rows, macs, strict=True)) / len(rows)
-    assert load_spec("pixel-3")["error"]["mape"] < 0.5 * naive
+    assert load_spec("pixel-3").error["mape"] < 0.5 * naive

@@ -45,7 +45,7 @@ def test_the_space_has_22_layers_at_12_places():
 @pytest.mark.parametrize("combine", ["sum", "max"])
 def test_a_machine_that_is_a_roofline_is_predicted_exactly_and_macs_are_not_enough(combine):
     found = left_out(PublishedSet("made", "machine", "synthetic", 1, made_rows(replace(TRUE, combine=combine))))
-    assert found["rows"] == 72 and found["mape"] < 0.02 and found["macs_mape"] > 0.05
+    assert found.rows == 72 and found.mape < 0.02 and found.macs_mape > 0.05
 
 
 def test_the_place_that_is_tested_is_not_fitted():
@@ -53,8 +53,8 @@ def test_the_place_that_is_tested_is_not_fitted():
     rows = [row for row in made_rows(TRUE) if row.place == "64-64-s1-8x8"]
     twins = [replace(row, place="twin", latency_s=3 * row.latency_s) for row in rows]
     found = left_out(PublishedSet("made", "machine", "synthetic", 1, (*rows, *twins)))
-    assert found["mape"] == pytest.approx((2 + 2 / 3) / 2, rel=0.01) and found["bias"] == pytest.approx((2 - 2 / 3) / 2, rel=0.01)
-    assert found["within_10"] == 0
+    assert found.mape == pytest.approx((2 + 2 / 3) / 2, rel=0.01) and found.bias == pytest.approx((2 - 2 / 3) / 2, rel=0.01)
+    assert found.within_10 == 0
 
 
 def write_published(folder, machine):

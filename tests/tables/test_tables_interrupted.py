@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from latency_tables.measuring.loop import Settings
 from latency_tables.measuring.plan import make_plan
+from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import OpSpec
 from latency_tables.table import load_table
 from latency_tables.worklists import load_worklist, make_worklist
@@ -96,7 +96,7 @@ def check_whole(tmp_path, *, resumed):
     settings = Settings(min_rounds=ROUNDS)
     assert table.header["protocol"]["visits"] == sum(map(settings.least_visits, plan.builders))
     assert table.header["protocol"]["resumed"] is resumed
-    assert set(table.rows) == {row.op.key for row in plan.rows} and table.certificate["networks"] == 3
+    assert set(table.rows) == {row.op.key for row in plan.rows} and table.certificate.accuracy.networks == 3
     assert {row.details["rounds"] for row in table.rows.values()} == {ROUNDS}
     assert not Path(f"{tmp_path}/t.jsonl.journal").exists() and not Path(f"{tmp_path}/t.jsonl.lock").exists()
 

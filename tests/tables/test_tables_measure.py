@@ -12,9 +12,10 @@ from latency_tables.measuring import loop as measure
 from latency_tables.measuring.compose import compose_table
 from latency_tables.measuring.job import Request, preview, run
 from latency_tables.measuring.journal import Journal
-from latency_tables.measuring.loop import Measurer, Settings
+from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, make_plan
-from latency_tables.measuring.remote import LostBoard, Target
+from latency_tables.measuring.remote import LostBoard, Place
+from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import Device, OpSpec
 from latency_tables.schema import read_table
 from latency_tables.table import Table
@@ -96,14 +97,19 @@ def fake_core(monkeypatch):
 def measured(path, **settings):
     journal = Journal(path, {"plan": PLAN.plan_id})
     JOURNALS.append(journal)
-    measurer = Measurer(PLAN, Target(), Settings(**{"min_rounds": 3, "network_factor": 1, "budget_s": 0.0, **settings}), journal)
+    measurer = Measurer(PLAN, Place(), Settings(**{"min_rounds": 3, "network_factor": 1, "budget_s": 0.0, **settings}), journal)
     return measurer, journal
+
+
+def composed(measurer):
+    device = Device("toy", "a toy", "onnxruntime")
+    return compose_table(PLAN, measurer.measured(), measurer.settings, device, space="toy", command="x")
 
 
 def test_rows_scale_and_certificate_recover_the_true_machine(tmp_path):
     measurer, _ = measured(tmp_path / "j")
     measurer.run()
-    content = compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    content = composed(measurer)
     for key, row in content.rows.items():
         assert row.latency_s == pytest.approx(TRUE_S[key], rel=1e-9), key
     assert {row.details["method"] for row in content.rows.values()} == {"stem", "chain", "head"}
@@ -119,7 +125,7 @@ def test_rows_scale_and_certificate_recover_the_true_machine(tmp_path):
 def test_no_energy_is_null_with_a_reason(tmp_path):
     measurer, _ = measured(tmp_path / "j")
     measurer.run()
-    content = compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    content = composed(measurer)
     assert all(row.energy_j is None for row in content.rows.values())
     assert Table(content).predict(NETWORKS[0]).energy_j is None and content.header["power_reason"]
 
@@ -144,7 +150,7 @@ def test_lost_connections_lose_and_double_nothing(tmp_path, fail_at):
     measurer, journal = measured(tmp_path / "j")
     measurer.run()
     assert {len(v) for v in journal.visits.values()} == {3} and set(journal.visits) == set(PLAN.builders)
-    content = compose_table(measurer, Device("toy", "a toy", "onnxruntime"), space="toy", command="x")
+    content = composed(measurer)
     assert all(row.latency_s == pytest.approx(TRUE_S[key], rel=1e-9) for key, row in content.rows.items())
 
 

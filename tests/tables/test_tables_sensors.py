@@ -9,7 +9,7 @@ import pytest
 from latency_tables.board.core import _energy_of
 from latency_tables.board.sensors import (
     PowerSource,
-    average_power_w,
+    average_power,
     find_power_source,
     fingerprint,
     integrate,
@@ -74,10 +74,8 @@ def test_power_is_integrated_by_trapezoids():
 
 
 def test_average_power_and_energy_above_idle():
-    assert average_power_w(PowerSource("x", "power", lambda: 4.0), lambda: time.sleep(0.001), 0.3)["power_w"] == pytest.approx(
-        4.0
-    )
-    assert average_power_w(PowerSource("x", "power", lambda: None), lambda: time.sleep(0.001), 0.05) is None
+    assert average_power(PowerSource("x", "power", lambda: 4.0), lambda: time.sleep(0.001), 0.3).power_w == pytest.approx(4.0)
+    assert average_power(PowerSource("x", "power", lambda: None), lambda: time.sleep(0.001), 0.05) is None
     phase = itertools.count()
     busy = {"on": False}
 
@@ -164,5 +162,5 @@ def test_the_chip_is_found_through_its_program_and_named_for_what_it_is(tmp_path
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     source, rail = find_power_source(str(tmp_path))
     assert rail == "PMIC" and "under-reads" in source.name and source.kind == "power" and source.sample_s == 0.1
-    seen = average_power_w(source, lambda: None, 0.35)
-    assert seen["power_w"] == pytest.approx(1.592) and seen["samples"] <= 6
+    seen = average_power(source, lambda: None, 0.35)
+    assert seen.power_w == pytest.approx(1.592) and seen.samples <= 6

@@ -53,24 +53,24 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 def test_calibration_recovers_a_scale_and_needs_a_reason_for_an_offset():
     sums = np.array([1.0, 1.1, 1.25, 1.3, 1.4, 1.5, 1.6])
     found = calibrate(sums, 0.01 + 1.05 * sums, overhead_s=0.01)
-    assert found["method"] == "scale" and found["scale"] == pytest.approx(1.05) and found["overhead_s"] == 0.01
+    assert found.method == "scale" and found.scale == pytest.approx(1.05) and found.overhead_s == 0.01
     offset = calibrate(sums, 0.5 + 1.05 * sums, overhead_s=0.01)
-    assert offset["method"] == "affine" and offset["overhead_s"] == pytest.approx(0.5) and offset["scale"] == pytest.approx(1.05)
+    assert offset.method == "affine" and offset.overhead_s == pytest.approx(0.5) and offset.scale == pytest.approx(1.05)
     few = calibrate(sums[:2], sums[:2], overhead_s=0.01)
-    assert few["networks"] == 0 and few["scale"] == 1.0 and few["interval_factors"] is None
+    assert few.networks == 0 and few.scale == 1.0 and few.interval_factors is None
 
 
 def test_calibration_never_gives_a_negative_overhead():
     sums = np.linspace(1, 2, 9)
     found = calibrate(sums, 1.3 * sums - 0.25, overhead_s=0.0)
-    assert found["overhead_s"] >= 0 and found["scale"] > 0
+    assert found.overhead_s >= 0 and found.scale > 0
 
 
 def test_scale_is_the_least_relative_square():
     rng = np.random.default_rng(1)
     sums = rng.uniform(1, 3, 12)
     measured = 1.2 * sums * rng.uniform(0.95, 1.05, 12)
-    scale = calibrate(sums, measured, overhead_s=0.0)["scale"]
+    scale = calibrate(sums, measured, overhead_s=0.0).scale
 
     def loss(s):
         return (((s * sums - measured) / measured) ** 2).sum()
@@ -82,23 +82,23 @@ def test_interval_factors_hold_every_left_out_network():
     rng = np.random.default_rng(2)
     sums = rng.uniform(1, 3, 15)
     measured = sums * rng.uniform(0.9, 1.1, 15)
-    low, high = calibrate(sums, measured, overhead_s=0.0)["interval_factors"]
+    low, high = calibrate(sums, measured, overhead_s=0.0).interval_factors
     assert 0.85 < low < 0.95 and 1.05 < high < 1.15
 
 
 def test_accuracy_by_hand():
     found = accuracy([1.04, 2.0, 3.6, 4.0], [1.0, 2.0, 4.0, 5.0])
-    assert found["mape"] == pytest.approx((0.04 + 0 + 0.1 + 0.2) / 4) and found["bias"] == pytest.approx((0.04 - 0.1 - 0.2) / 4)
-    assert found["within_5"] == 0.5 and found["within_10"] == 0.75 and found["max_ape"] == pytest.approx(0.2)
-    assert found["kendall_tau"] == 1.0
+    assert found.mape == pytest.approx((0.04 + 0 + 0.1 + 0.2) / 4) and found.bias == pytest.approx((0.04 - 0.1 - 0.2) / 4)
+    assert found.within_5 == 0.5 and found.within_10 == 0.75 and found.max_ape == pytest.approx(0.2)
+    assert found.kendall_tau == 1.0
 
 
 def test_tau_against_all_pairs():
     rng = np.random.default_rng(3)
     a, b = rng.permutation(9) + 1.0, rng.permutation(9) + 1.0
     signs = [np.sign((a[i] - a[j]) * (b[i] - b[j])) for i, j in itertools.combinations(range(9), 2)]
-    assert accuracy(a, b)["kendall_tau"] == pytest.approx(np.mean(signs))
-    assert accuracy([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])["kendall_tau"] is None
+    assert accuracy(a, b).kendall_tau == pytest.approx(np.mean(signs))
+    assert accuracy([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).kendall_tau is None
 
 
 def test_line_goes_through_points_on_a_line():
@@ -111,13 +111,12 @@ def test_corrections_find_a_row_that_costs_more_inside_networks_and_leave_good_r
     counts = rng.integers(0, 3, (40, 8)).astype(float) + 0.1
     parts = counts * np.linspace(1.0, 2.0, 8)
     truth = np.array([1, 1, 1.3, 1, 1, 1, 0.9, 1])
-    factors, fit = correct_rows(parts, parts @ truth + 0.5, 0.5)
-    assert fit["ridge"] is not None and factors == pytest.approx(truth, abs=0.02) and fit["mape"] < 0.01
+    found = correct_rows(parts, parts @ truth + 0.5, 0.5)
+    assert found.ridge is not None and found.factors == pytest.approx(truth, abs=0.02) and found.mape < 0.01
     noise = parts.sum(axis=1) * rng.normal(1, 0.01, 40) + 0.5
-    factors, fit = correct_rows(parts, noise, 0.5)
-    assert np.abs(factors - 1).max() < 0.03
-    exact, fit = correct_rows(parts, parts.sum(axis=1) + 0.5, 0.5)
-    assert fit["ridge"] is None and (exact == 1).all()
+    assert np.abs(correct_rows(parts, noise, 0.5).factors - 1).max() < 0.03
+    exact = correct_rows(parts, parts.sum(axis=1) + 0.5, 0.5)
+    assert exact.ridge is None and (exact.factors == 1).all()
 
 
 def test_paired_visits_take_out_what_the_sentinel_saw():

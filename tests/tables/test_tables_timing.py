@@ -75,7 +75,7 @@ def test_median_interval_covers_at_least_its_level():
 
 def test_visit_round_trip():
     seen = summarise([(1.0, 1.0)] * 9, 1)
-    assert Visit(**seen.to_dict()) == seen
+    assert Visit.from_dict(seen.to_dict()) == seen
 
 
 def test_paced_counts_missed_deadlines():

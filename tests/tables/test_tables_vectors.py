@@ -14,7 +14,8 @@ from cosearch.space.mlp import MlpConfig, mlp_space
 from cosearch.space.network import reference_agents
 from latency_tables.board.runners import OnnxRunner, op_histogram
 from latency_tables.devices import find_table
-from latency_tables.estimating.estimate import build_estimate, load_spec
+from latency_tables.estimating.estimate import build_estimate
+from latency_tables.estimating.specification import load_spec
 from latency_tables.measuring.plan import make_plan
 from latency_tables.onnx_models.blocks import build_block_model, build_network_model, keeps_shape
 from latency_tables.onnx_models.quantise import quantise_model
@@ -91,7 +92,7 @@ def test_estimated_tables_hold_its_rows_as_kernels_of_the_roofline():
     work, spec = load_worklist("mlp"), load_spec("jetson")
     table = build_estimate(spec, work.ops)
     assert set(table.rows) == {op.key for op in work.ops}
-    launch = spec["constants"]["launch_s"]["value"]
+    launch = spec.constants["launch_s"]["value"]
     assert table.rows[MLP64].latency_s == pytest.approx(2 * launch)  # two small kernels: bound by their launches
     assert find_table("jetson").predict(list(work.networks[0])).latency_s > 2 * launch
 

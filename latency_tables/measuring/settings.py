@@ -1,0 +1,43 @@
+"""How to measure: how long a visit is, how often a model is visited, when a row is sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from latency_tables.board.timing import VisitPlan
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads, provider, nchw: see ``OnnxRunner``.
+        visit: how long one visit is.
+        min_rounds, max_rounds: visits of every model, at least and at most.
+        network_factor: whole networks get so many times the visits, as calibration and certificate stand on them.
+        tolerance: half-width of a row's interval, relative, at which it is sure; half of it for whole networks.
+        budget_s: wall time in seconds after which no new round starts (the first ``min_rounds`` are always made).
+        seed: order of visits and weights of models.
+        nice: priority that the core asks for.
+        pin: whether the core pins itself to the least busy processors.
+    """
+
+    threads: int = 1
+    provider: str = "CPUExecutionProvider"
+    nchw: bool = False
+    visit: VisitPlan = field(default_factory=VisitPlan)
+    min_rounds: int = 9
+    max_rounds: int = 40
+    network_factor: int = 2
+    tolerance: float = 0.02
+    budget_s: float = 240.0
+    seed: int = 0
+    nice: int = -10
+    pin: bool = True
+
+    def least_visits(self, name: str) -> int:
+        """How often a model is visited at least: single operations seldom, whole networks often."""
+        if name.startswith("single-"):
+            return min(3, self.min_rounds)
+        return self.min_rounds * (max(1, self.network_factor) if name.startswith("net-") else 1)

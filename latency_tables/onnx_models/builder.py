@@ -1,0 +1,112 @@
+"""Collects ONNX nodes and weights into a checked model, with ``onnx.helper``: no torch, random weights from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto
+
+OPSET = 17
+IR_VERSION = 8
+FRAMES = "frames"
+OUTPUTS = "outputs"
+
+
+class GraphBuilder:
+    """Collects nodes and weights; ``value`` names the tensor that the next block reads.
+
+    Weights are normal with the variance that keeps activations of order one, so that no denormal number slows a run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        from onnx import helper, numpy_helper
+
+        self._helper, self._numpy = helper, numpy_helper
+        self.nodes: list[NodeProto] = []
+        self.weights: list[TensorProto] = []
+        self.value = ""
+        self.flat = False  # the value is a vector [batch, features] and no feature map
+        self._rng = np.random.default_rng(seed)
+        self._count = 0
+        self.sides: list[str] = []  # further tensors that a block in its context reads
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | list[int]) -> str:
+        """Append one node; its output becomes ``value``."""
+        self._count += 1
+        self.value = f"v{self._count}"
+        name = f"{op_type.lower()}{self._count}"
+        made = self._helper.make_node(op_type, list(inputs), [self.value], name=name)
+        made.attribute.extend(self._helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(made)
+        return self.value
+
+    def weight(self, array: np.ndarray) -> str:
+        """Append one constant tensor and name it."""
+        name = f"w{len(self.weights)}"
+        self.weights.append(self._numpy.from_array(array, name))
+        return name
+
+    def conv(
+        self, channels: int, out: int, *, kernel: int = 1, stride: int = 1, pad: int = 0, groups: int = 1, dilation: int = 1
+    ) -> str:
+        """Convolution with bias of ``value``."""
+        fan_in = channels // groups * kernel * kernel
+        weights = self._rng.normal(0, (2 / fan_in) ** 0.5, (out, channels // groups, kernel, kernel)).astype(np.float32)
+        bias = self._rng.normal(0, 0.01, out).astype(np.float32)
+        return self.node(
+            "Conv",
+            [self.value, self.weight(weights), self.weight(bias)],
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[pad] * 4,
+            group=groups,
+            **({"dilations": [dilation] * 2} if dilation > 1 else {}),
+        )
+
+    def linear(self, inputs: int, out: int) -> str:
+        """Fully connected layer with bias of ``value``."""
+        weights = self._rng.normal(0, (2 / inputs) ** 0.5, (out, inputs)).astype(np.float32)
+        bias = self._rng.normal(0, 0.01, out).astype(np.float32)
+        return self.node("Gemm", [self.value, self.weight(weights), self.weight(bias)], transB=1)
+
+    def relu(self, active: bool = True) -> str:
+        """ReLU of ``value``, or nothing."""
+        return self.node("Relu", [self.value]) if active else self.value
+
+    def activate(self, activation: str) -> str:
+        """``none``, ``relu`` or ``tanh`` of ``value``."""
+        return self.node("Tanh", [self.value]) if activation == "tanh" else self.relu(activation == "relu")
+
+    def scale_frames(self) -> str:
+        """uint8 NHWC frames to float NCHW in [0, 1]."""
+        self.node("Transpose", [self.value], perm=[0, 3, 1, 2])
+        self.node("Cast", [self.value], to=1)
+        return self.node("Mul", [self.value, self.weight(np.array(1 / 255, dtype=np.float32))])
+
+    def sink(self, side: int) -> str:
+        """Context after a block: pooling that reads one pixel a channel."""
+        return self.node("MaxPool", [self.value], kernel_shape=[1, 1], strides=[side, side])
+
+    def finish(self, input_name: str, input_shape: Sequence[int], input_type: int, output_shape: Sequence[int]) -> bytes:
+        """The serialized model, checked."""
+        from onnx import TensorProto, checker
+
+        last = self.nodes[-1]
+        last.output[0] = OUTPUTS
+        graph = self._helper.make_graph(
+            self.nodes,
+            "network",
+            [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape))],
+            [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape))],
+            self.weights,
+        )
+        model = self._helper.make_model(
+            graph, opset_imports=[self._helper.make_opsetid("", OPSET)], producer_name="latency_tables"
+        )
+        model.ir_version = IR_VERSION
+        checker.check_model(model)
+        return model.SerializeToString()
