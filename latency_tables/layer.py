@@ -57,46 +57,61 @@ class Block(Protocol):
     """The fields of an ``OpSpec`` that its primitives depend on, each as ``OpSpec`` documents it."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Name of the kind, see ``opspec.KINDS``."""
 
     @property
-    def in_channels(self) -> int: ...
+    def in_channels(self) -> int:
+        """Input channels."""
 
     @property
-    def in_height(self) -> int: ...
+    def in_height(self) -> int:
+        """Input height."""
 
     @property
-    def in_width(self) -> int: ...
+    def in_width(self) -> int:
+        """Input width."""
 
     @property
-    def out_channels(self) -> int: ...
+    def out_channels(self) -> int:
+        """Output channels."""
 
     @property
-    def out_height(self) -> int: ...
+    def out_height(self) -> int:
+        """Output height."""
 
     @property
-    def out_width(self) -> int: ...
+    def out_width(self) -> int:
+        """Output width."""
 
     @property
-    def kernel(self) -> int: ...
+    def kernel(self) -> int:
+        """Side of the window."""
 
     @property
-    def stride(self) -> int: ...
+    def stride(self) -> int:
+        """Stride of the window."""
 
     @property
-    def padding(self) -> int: ...
+    def padding(self) -> int:
+        """Padding on each side."""
 
     @property
-    def groups(self) -> int: ...
+    def groups(self) -> int:
+        """Groups of a convolution, or number of inputs of a join."""
 
     @property
-    def expansion(self) -> int: ...
+    def expansion(self) -> int:
+        """Widening factor."""
 
     @property
-    def hidden(self) -> int: ...
+    def hidden(self) -> int:
+        """Width of the hidden layer, or 0."""
 
     @property
-    def activation(self) -> str: ...
+    def activation(self) -> str:
+        """Name of the activation, or ``none``."""
 
     @property
-    def reads_vector(self) -> bool: ...
+    def reads_vector(self) -> bool:
+        """Whether the input is a vector."""

@@ -97,7 +97,8 @@ class Journal:
         """Write one result and take it.
 
         Args:
-            record: an object with ``id`` and ``visit``, ``failed``, ``graph`` or ``paced``, or of ``kind`` energy with ``energy_j``.
+            record: an object with ``id`` and one of ``visit``, ``failed``, ``graph`` and ``paced``, or of ``kind`` energy with
+                ``energy_j``.
         """
         self._write(record)
         self._take(record)

@@ -1,9 +1,9 @@
 """Which models to time for a work list, and how their times become rows.
 
-A block that keeps its shape is timed as the slope between chains of 1 and 5 of it, a fourth of their difference; one that
-changes it as the difference between its context with and without it; the stem as itself minus the cost of an empty call;
-a head as its context with it, which has no sink then, minus the context alone, which has one. Method ``blk_chain`` of the additivity study behind this project: isolated blocks are 10 to 30 %
-wrong where a runtime changes the memory layout.
+A block that keeps its shape is timed in two chains, of 1 and of 5: a fourth of their difference is its row. One that
+changes it is timed as the difference between its context with and without it; the stem as itself minus the cost of an
+empty call; a head as its context with it (without the sink then) minus the context alone. Method ``blk_chain`` of the
+additivity study behind this project: isolated blocks are 10 to 30 % wrong where a runtime changes the memory layout.
 """
 
 from __future__ import annotations
