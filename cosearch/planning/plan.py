@@ -101,12 +101,20 @@ class Plan:
 
 
 def _table_record(hardware: Hardware) -> TableRecord:
-    certificate = hardware.certificate
+    proof = None if hardware.certificate is None else hardware.certificate.accuracy
     return TableRecord(
         table_id=hardware.table_id,
         provenance=hardware.provenance,
         path=f"{hardware.path.parent.name}/{hardware.path.name}" if hardware.path else None,
-        certificate=None if certificate is None else CertificateRecord(**certificate.accuracy.figures()),
+        certificate=None
+        if proof is None
+        else CertificateRecord(
+            mape=proof.mape,
+            within_5=proof.within_5,
+            within_10=proof.within_10,
+            kendall_tau=proof.kendall_tau,
+            bias=proof.bias,
+        ),
     )
 
 
