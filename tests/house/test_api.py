@@ -238,9 +238,10 @@ def test_a_table_is_measured_for_the_blocks_of_the_space(tmp_path, monkeypatch):
         asked.append(request)
         work = json.loads(Path(request.worklists[0]).read_text())
         rows = {op.key: Row(op.key, 1e-6) for op in map(OpSpec.from_dict, work["ops"])}
-        device = {"name": request.device, "description": "", "runtime": "onnxruntime", "dtype": "float32", "threads": 1}
+        device = {"name": request.device, "description": "a toy", "runtime": "onnxruntime", "dtype": "float32", "threads": 1}
         header = {"device": device, "provenance": "synthetic", "calibration": {"overhead_s": 2e-6, "scale": 1.0}}
-        return TableFile(header, rows, {"mape": 0.25, "kendall_tau": 0.5})
+        proof = {"networks": 3, "mape": 0.25, "within_5": 0.5, "within_10": 1.0, "bias": 0.0, "kendall_tau": 0.5}
+        return TableFile(header, rows, proof)
 
     monkeypatch.setattr(job, "run", run)
     out = tmp_path / "tables" / "mine.jsonl"
