@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 from pipeline_runs import TINY
-from test_tables_schema import make_file
+from small_table import make_file
 
 from cosearch.cli import compare_command  # noqa: F401  it adds its verb
 from cosearch.cli.app import main

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from pipeline_runs import TARGET_S, TINY, Moment, assert_equal, changed, command, results, steps
-from test_rl_training import CPU, SHAPES, SMALL, flat, go, teacher_for, toys  # noqa: F401  the fixture puts the toys in
+from small_stages import CPU, SHAPES, SMALL, flat, go, teacher_for, toys  # noqa: F401  the fixture puts the toys in
 
 from cosearch.config.run import config_from_dict, resolve
 from cosearch.config.search import StrategyConfig

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 import torch
+from small_stages import config_of, flat, go, make, teacher_for, toys  # noqa: F401  the toys are registered for a test
 from test_rl_learner import BASE, CPU, batch, network
-from test_rl_training import config_of, flat, go, make, teacher_for, toys  # noqa: F401  the toys are registered for a test
 
 from cosearch.config.run import resolve
 from cosearch.rl.lanes import SHARE, Labelling, Lanes, lanes_for

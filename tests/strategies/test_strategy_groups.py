@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 from graph_space import graph_space
-from test_cost_accel import begun
 
+from accel_models import load_design
+from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_cost import AccelCost
+from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.groups import best, draw, marginals
 from cosearch.strategies.budgeted import expected_cost, multiplier
@@ -93,7 +95,9 @@ def test_best_and_draw_agree_where_the_distribution_is_sharp():
 
 
 def test_an_accelerators_cost_of_a_graph_is_that_of_its_network():
-    accelerator = begun(SPACE)
+    options = AccelConfig(every_steps=100, evaluations=560, final_evaluations=560)
+    accelerator = Accelerator(SPACE, load_design("zc706"), options, lambda number: 1000 + number)
+    accelerator.begin({})
     cost = AccelCost(accelerator)
     for choices in EVERY[::5]:
         architecture = SPACE.architecture(choices)

@@ -6,7 +6,7 @@ import shlex
 import sys
 
 import pytest
-from test_tables_schema import CONV, TAIL, make_file
+from small_table import CONV, TAIL, make_file
 from typer.testing import CliRunner
 
 from latency_tables import commands

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from test_tables_schema import CONV, TAIL, make_file
+from small_table import CONV, TAIL, make_file
 
 from latency_tables.devices import find_table, list_devices, load_any
 from latency_tables.errors import MissingOpError, TableError, UnknownNameError
