@@ -100,31 +100,31 @@ def search_command(
         print(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
         return
     with printing.progress_bar("search", evaluations) as update:
-        found = search_design(
+        searched = search_design(
             layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations, progress=update
         )
     rows: list[MethodRow] = []
     if beside:
         with printing.progress_bar("other methods", len(ALL_METHODS) - 2) as update:
-            rows = compare_methods(layers, base, found, seed, chunks, objective.value, evaluations, update)
+            rows = compare_methods(layers, base, searched, seed, chunks, objective.value, evaluations, update)
     if out is not None:
-        save_design(found.design, out)
+        save_design(searched.design, out)
     if as_json:
         print(
             json.dumps(
                 {
-                    "design": found.design.to_dict(),
-                    "chunk_of": list(found.chunk_of),
-                    "evaluations": found.evaluations,
+                    "design": searched.design.to_dict(),
+                    "chunk_of": list(searched.chunk_of),
+                    "evaluations": searched.evaluations,
                     "objective": objective.value,
                     "seed": seed,
-                    **found.result.to_dict(),
+                    **searched.result.to_dict(),
                     "methods": [asdict(row) for row in rows],
                 }
             )
         )
         return
-    printing.network_report(found.design, found.result)
+    printing.network_report(searched.design, searched.result)
     printing.method_table(rows, objective.value)
     if out is not None:
         print(f"design written to {out}")

@@ -124,7 +124,8 @@ def layer_costs(
         counts: of the same layers, from :func:`compute_counts` or an engine of another kind.
         rows, cols: ``[..., 1, 1]``.
         tile: buffer tiles ``[..., L]``.
-        capacity_bytes: bytes of weight, input and output buffer, ``[..., 1, 1]``, which prices an access; default the tile.
+        capacity_bytes: bytes of weight, input and output buffer, ``[..., 1, 1]``, which prices an access; default the
+            tile, at least 64 bytes.
 
     Returns:
         ``[..., L, 3]`` each, see :class:`LayerCosts`.

@@ -110,6 +110,7 @@ def evaluate(
     Raises:
         InfeasibleCandidateError: a layer does not fit the buffers, or the energy is asked for and unknown.
         ShapeError: ``chunk_of`` has another length or an unknown chunk.
+        ConfigError: an unknown objective.
     """
     table = _table(layers, design)
     if chunk_of is None:
@@ -162,11 +163,11 @@ def block_costs(
     Args:
         blocks: of one network in order, or candidates for places whose chunks are given.
         design: hardware; frozen while an architecture is being updated.
-        objective: what the cuts minimise if no chunks are given.
+        objective: what the cuts minimise if no chunks are given, see ``assignment.OBJECTIVES``.
         chunk_of: chunk of each block.
 
     Raises:
-        InfeasibleCandidateError: a layer does not fit the buffers.
+        InfeasibleCandidateError: a layer does not fit the buffers, or the energy is to be minimised and unknown.
         ShapeError: ``chunk_of`` has another length or an unknown chunk.
     """
     grouped = from_blocks(blocks)

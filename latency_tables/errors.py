@@ -8,13 +8,13 @@ CosearchError
 │   ├── RunFolderError            a run folder exists, is in use, is unreadable or is not one
 │   ├── TableError                a table cannot be read or is not valid
 │   │   └── MissingOpError        an operation has no row; names the nearest rows and the command that measures it
-│   ├── DesignError               an accelerator design or its file is not valid
-│   ├── ShapeError                two shapes do not fit
-│   └── InfeasibleTargetError     no architecture meets the target; names the fastest there is
-├── InfeasibleCandidateError      this candidate cannot be built or costed; the search records it and goes on
+│   ├── DesignError               an accelerator design or one of its files is not valid, or it does not hold a network
+│   ├── ShapeError                shapes, choices or weights do not fit each other
+│   └── InfeasibleTargetError     no architecture was found that meets the targets; says what to ask for
+├── InfeasibleCandidateError      a network cannot be put on an accelerator design; a search of designs leaves it out
 └── RunFailedError                the run itself failed: exit code 1
     ├── DiskFullError             no space is left: exit code 2, as nothing is wrong with the run; it goes on once there is
-    ├── NonFiniteError            a loss or a gradient is NaN or infinite
+    ├── NonFiniteError            a loss, gradient, output, cost or recorded number is NaN or infinite
     ├── EnvironmentFailedError    an environment died or broke its contract
     ├── ParityError               an exported network differs from the network it was made from
     └── MeasurementError          a measurement could not be made or is too noisy to be written
@@ -28,7 +28,7 @@ class CosearchError(Exception):
 
 
 class RequestError(CosearchError):
-    """What was asked for is wrong; nothing was done."""
+    """What was asked for is wrong, or cannot be had: what to ask for instead is in the message."""
 
     exit_code = 2
 
@@ -58,19 +58,19 @@ class MissingOpError(TableError):
 
 
 class DesignError(RequestError):
-    """An accelerator design, or the file that describes it, is not valid."""
+    """An accelerator design, a file of layers or of reference rows is not valid, or no design holds what was asked for."""
 
 
 class ShapeError(RequestError):
-    """Two shapes do not fit each other."""
+    """Shapes of blocks, choices of an architecture or weights of a path do not fit each other."""
 
 
 class InfeasibleTargetError(RequestError):
-    """No architecture of the space meets the target."""
+    """No architecture of the space was found that meets the targets."""
 
 
 class InfeasibleCandidateError(CosearchError):
-    """One candidate cannot be built or costed; the search records it and goes on."""
+    """A network cannot be put on an accelerator design, or costed there; a search of designs leaves the design out."""
 
 
 class RunFailedError(CosearchError):
@@ -84,7 +84,7 @@ class DiskFullError(RunFailedError):
 
 
 class NonFiniteError(RunFailedError):
-    """A loss, gradient or cost is NaN or infinite."""
+    """A loss, a gradient, an output of the policy, a cost or a number to be recorded is NaN or infinite."""
 
 
 class EnvironmentFailedError(RunFailedError):

@@ -1,8 +1,9 @@
 """Searches to compare with, at equal evaluations: random, evolution, and hard-Gumbel sampling (the A3C-S and Auto-NBA family).
 
-All draw the same genotype: two sides and a dataflow for each chunk, and J - 1 cuts. ``gumbel`` is the corrected estimator (log
-cost minus a running mean); ``das`` is the rule as released with Auto-NBA (ICML 2021): learning rate 1e-7 and no baseline, which
-cannot leave random search. ``evolution+cuts`` gives evolution the exact cuts and dataflows that the gradient search also uses.
+All draw the same genotype: the knobs (sides, and tile sizes where memory is modelled) and a dataflow for each chunk, and J - 1
+cuts. ``gumbel`` is the corrected estimator (log cost minus a running mean); ``das`` is the rule as released with Auto-NBA (ICML
+2021): learning rate 1e-7 and no baseline, which cannot leave random search. ``evolution+cuts`` gives evolution the exact cuts and
+dataflows that the gradient search also uses.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def random_search(problem: DesignProblem, budget: int, seed: int) -> Elites:
 
 
 def evolution(problem: DesignProblem, budget: int, seed: int, *, exact_cuts: bool = False) -> Elites:
-    """Forty parents, mutation only: one gene a child moves to a neighbour or anywhere.
+    """Forty parents, mutation only: one or two genes of a child move to a neighbour or anywhere.
 
     Args:
         problem: what is searched.

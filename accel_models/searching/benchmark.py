@@ -77,14 +77,14 @@ def run_benchmark(
     rows = []
     for (network, chunks), best in BEST_KNOWN.items():
         for name in methods:
-            found, begin = [], time.process_time()
+            values, begin = [], time.process_time()
             for seed in range(seeds):
                 problem = pipeline_problem(network, chunks)
                 elites = ALL_METHODS[name](problem, evaluations, seed)
                 assert problem.evaluations <= evaluations, f"{name} used {problem.evaluations} evaluations of {evaluations}"
-                found.append(elites.best.value if elites.best else float("inf"))
+                values.append(elites.best.value if elites.best else float("inf"))
             seconds = (time.process_time() - begin) / seeds
-            row = BenchmarkRow(network, chunks, name, tuple(value / best for value in found), min(found), seconds)
+            row = BenchmarkRow(network, chunks, name, tuple(value / best for value in values), min(values), seconds)
             rows.append(row)
             if progress is not None:
                 progress(row)

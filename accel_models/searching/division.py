@@ -105,7 +105,7 @@ def divide(problem: DesignProblem, elites: Elites, candidate: Candidate, end: in
         if not waiting and runs.elements(cuts) <= problem.limits.elements:
             if problem.evaluations >= end:
                 return False
-            found = candidate.index.copy()
-            found[:, :2] = ARRAYS[[runs.place[run] for run in cuts]]
-            elites.add(problem, found[None], problem.score(found[None]))
+            division = candidate.index.copy()
+            division[:, :2] = ARRAYS[[runs.place[run] for run in cuts]]
+            elites.add(problem, division[None], problem.score(division[None]))
             runs.target = max(runs.seen[run] for run in cuts)

@@ -35,7 +35,7 @@ class MethodRow:
 def compare_methods(
     layers: Sequence[LayerShape],
     base: AccelDesign,
-    found: FoundDesign,
+    searched: FoundDesign,
     seed: int,
     chunks: int,
     objective: str,
@@ -47,21 +47,21 @@ def compare_methods(
     Args:
         layers: the network.
         base: gives platform and number formats.
-        found: result of the gradient search on the same problem.
+        searched: result of the gradient search on the same problem.
         seed: of every method.
         chunks: J.
         objective: see ``assignment.OBJECTIVES``.
         evaluations: of every method.
         progress: called with the number of finished methods and the best value.
     """
-    rows = [MethodRow("gradient+polish", found.searched_value, found.evaluations, 1.0)]
+    rows = [MethodRow("gradient+polish", searched.searched_value, searched.evaluations, 1.0)]
     for done, (name, method) in enumerate(METHODS.items(), start=1):
         problem = DesignProblem(layers, machine_of(base), chunks, limits_of(base), objective)
         best = method(problem, evaluations, seed).best
         value = None if best is None else best.value
-        rows.append(MethodRow(name, value, problem.evaluations, None if value is None else value / found.searched_value))
+        rows.append(MethodRow(name, value, problem.evaluations, None if value is None else value / searched.searched_value))
         if progress is not None:
-            progress(done, found.searched_value if value is None else value)
+            progress(done, searched.searched_value if value is None else value)
     return rows
 
 

@@ -104,17 +104,19 @@ class Accelerator:
             self._place(smallest, [self._placed(smallest, self.design)])
             return
         self._own = self.base if self._usable(self.base) else None
-        found = self._searched(smallest.ops(), self.options.evaluations)
-        if found is None:
+        design = self._searched(smallest.ops(), self.options.evaluations)
+        if design is None:
             raise DesignError(
                 f"no design within the limits of {self.base.platform.name} holds the smallest network of space "
                 f"{self.space.name!r} in {self.options.evaluations} evaluations; raise accel.evaluations, lower "
                 "accel.chunks, or name a larger platform"
             )
-        self._place(smallest, [self._placed(smallest, found)])
+        self._place(smallest, [self._placed(smallest, design)])
 
     def optimise(self, architecture: Architecture, evaluations: int) -> bool:
         """Search a design for one network, and take the best of it, the present and the platform's own design.
+
+        A fixed design stays as it is; only its cuts are chosen anew for the network.
 
         Args:
             architecture: the network; it keeps the targets that it meets now.
@@ -126,8 +128,8 @@ class Accelerator:
         before = self.design
         places = [Place(self.design, self.chunk_of), self._placed(architecture, self.design)]
         if not self.options.fixed:
-            found = self._searched(architecture.ops(), evaluations)
-            places += [self._placed(architecture, design) for design in (found, self._own) if design is not None]
+            design = self._searched(architecture.ops(), evaluations)
+            places += [self._placed(architecture, each) for each in (design, self._own) if each is not None]
         self._place(architecture, places)
         return self.design != before
 
@@ -143,8 +145,8 @@ class Accelerator:
         """
         if self.options.fixed:
             return self.predict(ops)
-        found = self._searched(ops, self.options.final_evaluations, REFERENCES + number)
-        designs = [design for design in (found, self.base) if design is not None and not limits_exceeded(design)]
+        searched = self._searched(ops, self.options.final_evaluations, REFERENCES + number)
+        designs = [each for each in (searched, self.base) if each is not None and not limits_exceeded(each)]
         known = []
         for design in designs:
             try:
@@ -282,7 +284,7 @@ class Accelerator:
             number, self.searches = self.searches, self.searches + 1
         layers = layers_of(ops)
         try:
-            found = search_design(
+            design = search_design(
                 layers,
                 self.base,
                 self.seed_of(number),
@@ -298,8 +300,8 @@ class Accelerator:
             "output_buffer_bytes": self.base.partial_bits // 8,
             "input_buffer_bytes": window * self.base.activation_bits // 8,
         }
-        chunks = tuple(replace(c, **{name: max(size, getattr(c, name)) for name, size in least.items()}) for c in found.chunks)
-        roomy = replace(found, chunks=chunks)
+        chunks = tuple(replace(c, **{name: max(size, getattr(c, name)) for name, size in least.items()}) for c in design.chunks)
+        roomy = replace(design, chunks=chunks)
         return None if limits_exceeded(roomy) else roomy
 
     def _placed(self, architecture: Architecture, design: AccelDesign) -> Place:

@@ -58,6 +58,7 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, ...], num_actions: 
 
     Raises:
         ConfigError: stages of unequal lengths.
+        UnknownNameError: an unknown operation.
         ShapeError: a window larger than its input.
     """
     lengths = {len(config.stage_channels), len(config.stage_repeats), len(config.stage_strides)}

@@ -1,7 +1,8 @@
 """From architecture scores to a network: constrained discretisation, and the derived network with its weights.
 
 max_a sum_l score[l, a_l]  subject to  base + sum_l cost[l, a_l] <= target for each limit   (a multiple-choice knapsack)
-is solved exactly as an integer program (HiGHS through scipy), so targets are met whenever any architecture meets them together.
+is solved as an integer program (HiGHS through scipy). What it returns meets every target; it is the best one up to the solver's
+gap, 1e-6 of the range of the scores.
 A group of the space, exactly k of whose points are not zero, is one more row: the sum of their zeros is the rest.
 """
 
@@ -20,7 +21,7 @@ from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 
-MAX_CUTS = 100  # attempts that the solver may miss the target by a hair before the cheapest is taken
+MAX_CUTS = 100  # solutions above a target by less than the solver's tolerance that are excluded before it is given up
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,20 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
         constraints.append(LinearConstraint(zeros[None], dropped, dropped))
     goal = _scaled(scores)
     for _ in range(MAX_CUTS):
-        found = milp(
+        solution = milp(
             -goal,
             constraints=constraints,
             integrality=np.ones(goal.size, dtype=int),
             bounds=Bounds(0, 1),
             options={"mip_rel_gap": 0.0},
         )
-        if found.x is None:
+        if solution.x is None:
             break
-        best = space.architecture([int(np.argmax(part)) for part in np.split(found.x, starts[1:-1])])
+        best = space.architecture([int(np.argmax(part)) for part in np.split(solution.x, starts[1:-1])])
         if all(limit.meets(best.choices) for limit in limits):
             return best
         taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
-        constraints.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # a hair over, within its tolerance: not it
+        constraints.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # over by its tolerance: exclude this one
     if len(limits) > 1:
         raise InfeasibleTargetError(
             f"each of the {len(limits)} targets is met by some architecture of space {space.name!r}, but none was found that "
@@ -130,7 +131,7 @@ def within(cost: float, bound: float) -> bool:
 
 
 def derive(architecture: Architecture, generator: torch.Generator, supernet: SuperNet | None = None) -> AgentNetwork:
-    """The plain network of an architecture.
+    """The network of an architecture on its own, outside the supernet.
 
     Args:
         architecture: what to build.
@@ -138,7 +139,8 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
         supernet: copy the weights of its path; None for fresh weights.
 
     Returns:
-        A network whose output equals the supernet's along the same path.
+        The network; with a supernet its output equals the supernet's along the same path, and its head learns quantiles where
+        the supernet's does.
     """
     network = AgentNetwork(architecture.ops(), generator, architecture.wiring(), architecture.space.policy)
     if supernet is not None:

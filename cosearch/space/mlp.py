@@ -47,6 +47,7 @@ def mlp_space(config: MlpConfig, frame_shape: tuple[int, ...], num_actions: int)
 
     Raises:
         ConfigError: stages of unequal lengths, or a candidate that is made for images.
+        UnknownNameError: an unknown operation.
         ShapeError: a width below 1.
     """
     if len(config.stage_widths) != len(config.stage_repeats) or min(config.stage_repeats, default=0) < 1:

@@ -1,7 +1,8 @@
 """Operations: each one record that makes both the torch module and the ``OpSpec``, so network and cost cannot disagree.
 
 The blocks carry no batch normalisation: in reinforcement learning its statistics follow the policy and differ between
-acting and deploying (RL-DARTS switched it off too). Every block ends with a ReLU, so that any chain of them is non-linear.
+acting and deploying (RL-DARTS switched it off too). Every candidate of the chain space but the identity ends with a ReLU, so that
+any chain of them is non-linear; candidates of cells and of the mlp space end as their papers have them.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ class CandidateOp:
     Attributes:
         name: registry name.
         description: one line for ``cosearch list ops``.
-        make_spec: (in_channels, height, width, out_channels, stride) -> the block, or None for the identity.
+        make_spec: (in_channels, height, width, out_channels, stride) -> the block, or None for the identity or the zero.
         keeps_channels: it cannot change the number of channels.
         zero: it stands for no connection at all; its block is None.
         takes: ``frames``: feature maps of any size; ``vectors``: height and width are 1, the stride too.

@@ -186,6 +186,9 @@ def test_the_drawing_of_the_exception_tree_is_the_tree():
         found[name] = above[depth - 1]
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     assert found == {name: value.__base__.__name__ for name, value in classes.items() if name != "CosearchError"}
+    codes = dict(re.findall(r"── (\w+) .*: exit code (\d)", errors.__doc__))
+    own = {name for name, value in classes.items() if "exit_code" in vars(value)} - {"CosearchError"} | {"RunFailedError"}
+    assert codes == {name: str(classes[name].exit_code) for name in own}
 
 
 HEAD = '"""Text."""\n'
