@@ -36,7 +36,7 @@ from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet
 from cosearch.statistics import estimate_text, student_interval
 from cosearch.strategies.base import STRATEGIES
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 from cosearch.training.supernet_subject import SuperNetSubject
 from cosearch.training.threads import set_threads
 from latency_tables.worklists import Network
@@ -106,7 +106,7 @@ def train_alone(config: Config, network: Network, steps: int, seed: int, episode
 
 def _train(config: Config, subject: Any, streams: Streams, steps: int) -> dict[str, Any]:
     started = time.perf_counter()
-    training = Training(config, subject, streams, None, total_steps=steps)
+    training = make_training(config, subject, streams, None, total_steps=steps)
     curve: list[list[float]] = []
     try:
         while not training.finished:

@@ -93,10 +93,10 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
         "score_mean": score.mean,
         "score_ci95": score.ci95,
         "episodes": len(score.returns),
-        "score_train": training.collector.score,
+        "score_train": training.score,
         "cpu_s": round(cpu_s, 1),
         "steps_per_cpu_s": round(training.step / cpu_s),
-        "updates": training.learner.updates,
+        "updates": training.rounds.learner.updates,
         "curve": curve[::8],
     }
 

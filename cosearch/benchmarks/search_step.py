@@ -39,7 +39,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.strategies.budgeted import multiplier
     from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
     from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
-    from cosearch.training.on_policy import Training
+    from cosearch.training.algorithms import make_training
     from cosearch.training.supernet_subject import SuperNetSubject
     from cosearch.training.threads import set_threads
 
@@ -82,7 +82,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
             device=device,
             warmup=0.0,
         )
-    trainings = {name: Training(config, subject, streams, teacher, total_steps=10**9) for name, subject in subjects.items()}
+    trainings = {name: make_training(config, subject, streams, teacher, total_steps=10**9) for name, subject in subjects.items()}
     for training in trainings.values():
         training.advance()
     seconds: dict[str, list[float]] = {name: [] for name in trainings}

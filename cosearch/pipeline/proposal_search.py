@@ -158,7 +158,7 @@ class ProposalSearch:
         finally:
             training.close()
         item["outcome"] = {
-            "score": training.collector.score,
+            "score": training.score,
             "env_steps": training.step,
             "weights": packed(network.cpu().state_dict()),
             "lines": [],

@@ -15,8 +15,8 @@ from cosearch.planning.plan import Plan
 from cosearch.record.events import EventWriter
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
-from cosearch.training.on_policy import Training
 from cosearch.training.progress import Progress
+from cosearch.training.stage import Training
 
 TRAINING_STAGES = ("search", "retrain")
 

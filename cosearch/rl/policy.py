@@ -33,7 +33,7 @@ class Policy(Protocol):
     def read(self, outputs: Tensor) -> Tensor:
         """Policy outputs ``[batch, outputs]`` of a network -> parameters of the same shape, float32."""
 
-    def room(self, *shape: int) -> Tensor:
+    def empty_actions(self, *shape: int) -> Tensor:
         """An empty tensor for so many actions: ``shape`` for discrete ones, ``[*shape, size]`` for vectors."""
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
@@ -65,7 +65,7 @@ class Categorical:
         """See :class:`Policy`: logits ``[batch, actions]`` to log-probabilities."""
         return F.log_softmax(outputs.float(), dim=-1)
 
-    def room(self, *shape: int) -> Tensor:
+    def empty_actions(self, *shape: int) -> Tensor:
         """See :class:`Policy`."""
         return torch.empty(shape, dtype=torch.int64)
 
@@ -109,7 +109,7 @@ class Gaussian:
         """See :class:`Policy`: ``[batch, 2 size]`` as they are."""
         return outputs.float()
 
-    def room(self, *shape: int) -> Tensor:
+    def empty_actions(self, *shape: int) -> Tensor:
         """See :class:`Policy`."""
         return torch.empty(*shape, self.size)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv, frame_dtype
 from cosearch.rl.losses import gae
 from cosearch.rl.policy import Categorical, Policy, policy_of
@@ -48,7 +48,7 @@ class Rollout:
 
 
 class RewardScale:
-    """Divides rewards by the running standard deviation of the discounted return, clipped to +-10 (the field's VecNormalize).
+    """Divides rewards by the running deviation of the discounted return, clipped to +-10 (as stable-baselines3's VecNormalize).
 
     Args:
         num_envs: environments.
@@ -78,7 +78,7 @@ class RewardScale:
         self._return[done] = 0.0
         return np.clip(reward / self.std, -10.0, 10.0).astype(np.float32)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Plain values and tensors."""
         return {
             "return": torch.from_numpy(self._return.copy()),
@@ -87,10 +87,46 @@ class RewardScale:
             "count": float(self._count),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self._return = state["return"].numpy().copy()
-        self._mean, self._var, self._count = state["mean"], state["var"], state["count"]
+        self._return = read(state, "return", Tensor).numpy().copy()
+        self._mean, self._var, self._count = read(state, "mean", float), read(state, "var", float), read(state, "count", float)
+
+
+class Episodes:
+    """Counts the episodes of all environments and their returns.
+
+    Args:
+        num_envs: environments.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.returns = np.zeros(num_envs, dtype=np.float64)
+        self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.ended = 0
+
+    def count(self, reward: np.ndarray, done: np.ndarray) -> None:
+        """One step of all environments: rewards and ends ``[envs]``."""
+        self.returns += reward
+        for i in np.flatnonzero(done):
+            self.recent.append(float(self.returns[i]))
+            self.returns[i] = 0.0
+            self.ended += 1
+
+    @property
+    def score(self) -> float | None:
+        """Mean return of the last episodes; None before the first one has ended."""
+        return float(np.mean(self.recent)) if self.recent else None
+
+    def state(self) -> State:
+        """Plain values and tensors."""
+        return {"returns": torch.from_numpy(self.returns.copy()), "recent": list(self.recent), "episodes": self.ended}
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.returns = read(state, "returns", Tensor).numpy().copy()
+        self.recent = deque(read_list(state, "recent", float), maxlen=RECENT_EPISODES)
+        self.ended = read(state, "episodes", int)
 
 
 class Collector:
@@ -109,9 +145,7 @@ class Collector:
     ) -> None:
         self.env, self.num_steps, self.gamma, self.lam, self.scale, self.generator = env, num_steps, gamma, lam, scale, generator
         self.policy = policy_of(env)
-        self.returns = np.zeros(env.num_envs, dtype=np.float64)
-        self.recent: deque[float] = deque(maxlen=RECENT_EPISODES)
-        self.episodes = 0
+        self.counted = Episodes(env.num_envs)
 
     def collect(self, actors: Sequence[Forward], watch: Callable[[Tensor, int], None] | None = None) -> Rollout:
         """One rollout; the environments are shared evenly among the actors, in order.
@@ -133,7 +167,7 @@ class Collector:
             )
         share = n // len(actors)
         frames = np.empty((steps, n, *env.frame_shape), dtype=frame_dtype(env.frame_shape))
-        actions, log_prob = self.policy.room(steps, n), torch.empty(steps, n)
+        actions, log_prob = self.policy.empty_actions(steps, n), torch.empty(steps, n)
         value = np.empty((steps + 1, n), dtype=np.float32)
         reward, done = np.empty((steps, n), dtype=np.float32), np.empty((steps, n), dtype=np.bool_)
         flat = torch.from_numpy(frames).flatten(0, 1)
@@ -156,7 +190,7 @@ class Collector:
                 reward[t] = self.scale(step.reward, done[t])
                 for i, last in step.last_frames.items():
                     reward[t, i] += self.gamma * float(actors[i // share](torch.from_numpy(last[None]))[1])
-                self._count(step.reward, done[t])
+                self.counted.count(step.reward, done[t])
             value[steps] = (
                 torch.cat([actor(torch.from_numpy(now[i * share : (i + 1) * share]))[1] for i, actor in enumerate(actors)])
                 .float()
@@ -173,32 +207,22 @@ class Collector:
             policy=self.policy,
         )
 
-    def _count(self, reward: np.ndarray, done: np.ndarray) -> None:
-        self.returns += reward
-        for i in np.flatnonzero(done):
-            self.recent.append(float(self.returns[i]))
-            self.returns[i] = 0.0
-            self.episodes += 1
+    @property
+    def episodes(self) -> int:
+        """Episodes that have ended."""
+        return self.counted.ended
 
     @property
     def score(self) -> float | None:
         """Mean return of the last episodes; None before the first one has ended."""
-        return float(np.mean(self.recent)) if self.recent else None
+        return self.counted.score
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Plain values and tensors, the environment's state included."""
-        return {
-            "env": self.env.state(),
-            "scale": self.scale.state(),
-            "returns": torch.from_numpy(self.returns.copy()),
-            "recent": list(self.recent),
-            "episodes": self.episodes,
-        }
+        return {"env": self.env.state(), "scale": self.scale.state(), **self.counted.state()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.env.restore(state["env"])
-        self.scale.restore(state["scale"])
-        self.returns = state["returns"].numpy().copy()
-        self.recent = deque(state["recent"], maxlen=RECENT_EPISODES)
-        self.episodes = state["episodes"]
+        self.env.restore(read_state(state, "env"))
+        self.scale.restore(read_state(state, "scale"))
+        self.counted.restore(state)

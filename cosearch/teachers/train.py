@@ -30,8 +30,9 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, fixed_agents
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 from cosearch.training.progress import Progress
+from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError, RunFolderError, UnknownNameError
 
@@ -140,7 +141,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         env=request.env,
         description=f"{request.network}, PPO",
         gamma=config.rl.discount,
-        reward_std=training.collector.scale.std,
+        reward_std=training.rounds.collector.scale.std,
         provenance=provenance,
     )
     return {"teacher": str(out), **provenance}
@@ -182,7 +183,7 @@ def _train(
     progress: Progress,
 ) -> Training:
     subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=device)
-    training = Training(config, subject, streams, None, total_steps=request.steps)
+    training = make_training(config, subject, streams, None, total_steps=request.steps)
     held_out = None
     if request.test_envs:
         options = EnvOptions(request.test_envs, streams.derive("env", 1), train_levels=request.train_levels, test=True)

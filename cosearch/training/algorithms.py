@@ -1,25 +1,30 @@
 """What differs between the learning algorithms at the level of stages: the training, the head, the learning rate, how to act.
 
-On-policy (``ppo``, ``a2c``): ``Training``, the plain head, actions sampled from the logits. Off-policy (``dqn``): ``QTraining``,
+On-policy (``ppo``, ``a2c``): ``OnPolicy``, the plain head, actions sampled from the logits. Off-policy (``dqn``): ``OffPolicy``,
 a head for quantiles that is folded into the plain one before the export, and the best action.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cosearch.compute import compute_device
 from cosearch.config.run import Config
+from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.lanes import Lanes, lanes_for
 from cosearch.rl.rollout import Forward
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
 from cosearch.space.quantile_head import fold, widen
-from cosearch.training.off_policy import QTraining
-from cosearch.training.on_policy import Trainable, Training
+from cosearch.training.off_policy import OffPolicy
+from cosearch.training.on_policy import OnPolicy
+from cosearch.training.stage import Stage, Trainable, Training
 
 EVALUATION_EPSILON = 0.001  # Machado et al. 2018: a greedy agent may be caught in a loop that no episode ends
 
@@ -45,19 +50,54 @@ def as_deployed(network: AgentNetwork, config: Config) -> AgentNetwork:
 
 
 def make_training(
-    config: Config, subject: Trainable, streams: Streams, teacher: Teacher | None, *, inherited: bool = False, **options: Any
+    config: Config,
+    subject: Trainable,
+    streams: Streams,
+    teacher: Teacher | None,
+    *,
+    total_steps: int,
+    inherited: bool = False,
+    distill_from: float = 1.0,
+    distill_to: float = 1.0,
+    env_index: int = 0,
+    lr: tuple[float, float] | None = None,
 ) -> Training:
     """The training of the configuration's algorithm.
 
     Args:
-        config, subject, streams, teacher: see ``Training``.
+        config: the run's configuration.
+        subject: what is trained.
+        streams: the run's random streams.
+        teacher: its labels are distilled; None for none.
+        total_steps: environment steps of the stage; the learning rate falls over them.
         inherited: the weights have learned in an earlier stage, so the agent need not begin with random actions.
-        **options: further arguments of ``Training``.
+        distill_from, distill_to: weight of the distillation at the stage's begin and end, 0..1.
+        env_index: makes the environment's seed differ between stages.
+        lr: (begin, end) of the learning rate; None for the configuration's.
     """
-    if config.rl.algorithm != "dqn":
-        return Training(config, subject, streams, teacher, **options)
-    epsilon = config.dqn.epsilon_inherited if inherited else None
-    return QTraining(config, subject, streams, teacher, epsilon_start=epsilon, **options)
+    off_policy = config.rl.algorithm == "dqn"
+    begin = learning_rate(config)
+    end = begin * (config.dqn.lr_end_fraction if off_policy else config.rl.lr_end_fraction)
+    options = EnvOptions(config.env.num_envs, streams.derive("env", env_index), train_levels=config.env.train_levels)
+    lanes = _lanes(config)
+    env = make_env(config.env.name, options)
+    distill, lr = (distill_from, distill_to), (begin, end) if lr is None else lr
+    stage = Stage(config, subject, teacher, env, lanes, total_steps, distill, lr)
+    if off_policy:
+        return Training(stage, OffPolicy(stage, streams, config.dqn.epsilon_inherited if inherited else None))
+    return Training(stage, OnPolicy(stage, streams))
+
+
+def _lanes(config: Config) -> Lanes:
+    """The run's threads, first as lanes, then within the operations of each lane.
+
+    Off-policy there is one lane: the minibatches of a replay come one after the other, each with fresh priorities.
+    """
+    threads = config.threads or os.cpu_count() or 1
+    spread = config.rl.algorithm != "dqn" and compute_device(config.compute).type == "cpu"
+    count = lanes_for(threads, config.rl.minibatch) if spread else 1
+    torch.set_num_threads(max(1, threads // count))
+    return Lanes(count)
 
 
 def acting(config: Config) -> dict[str, Any]:

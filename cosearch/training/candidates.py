@@ -26,7 +26,7 @@ from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
-from cosearch.training.on_policy import Training
+from cosearch.training.stage import Training
 from cosearch.training.workers import Send
 
 
@@ -115,7 +115,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
         training.run(send)
     finally:
         training.close()
-    return {"score": training.collector.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict())}
+    return {"score": training.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict())}
 
 
 def packed(weights: Mapping[str, Tensor]) -> bytes:

@@ -10,9 +10,7 @@ import pytest
 from test_layers import FILES, module_name, tree_of
 
 MENDED_LATER = {  # class: why it still inherits; a class that no longer does has to leave this list
-    "cosearch.rl.dqn.update.EpsilonGreedy": "a collector that sometimes acts at random",
     "cosearch.rl.env_families.minatar.MinAtarEnvs": "replayed environments of one family",
-    "cosearch.training.off_policy.QTraining": "training with a replay memory",
 }
 
 

@@ -28,7 +28,7 @@ from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.conformance import seeded
 from cosearch.training.algorithms import acting, as_deployed, as_policy, as_trained, make_training
-from cosearch.training.on_policy import Training
+from cosearch.training.on_policy import OnPolicy
 from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError
@@ -147,7 +147,7 @@ def base():
 def test_each_option_on_differs_from_off(option, base):
     def weights(config):
         training, _ = make(config=config)
-        return go(training, 6), training.subject.network.state_dict()
+        return go(training, 6), training.stage.subject.network.state_dict()
 
     if not base:
         base["base"] = weights(config_of(reward_clip=0.5))
@@ -176,13 +176,13 @@ def test_half_precision_learns():
 
 def test_a_two_level_strategy_learns_its_architecture_from_another_minibatch():
     training, _ = make("supernet", strategy="darts")
-    draws, draw = [], training.replay.draw
-    training.replay.draw = lambda *args: draws.append(draw(*args)) or draws[-1]
-    before = [row.clone() for row in training.subject.strategy.state()["logits"]]
+    draws, draw = [], training.rounds.replay.draw
+    training.rounds.replay.draw = lambda *args: draws.append(draw(*args)) or draws[-1]
+    before = [row.clone() for row in training.stage.subject.strategy.state()["logits"]]
     log = go(training, 2)
-    assert training.subject.held_out and len(draws) == 2 * log[-1]["updates"] > 0
+    assert training.stage.subject.held_out and len(draws) == 2 * log[-1]["updates"] > 0
     assert not (draws[-1].positions == draws[-2].positions).all()
-    assert any(not torch.equal(a, b) for a, b in zip(before, training.subject.strategy.state()["logits"]))
+    assert any(not torch.equal(a, b) for a, b in zip(before, training.stage.subject.strategy.state()["logits"]))
 
 
 LEARNERS = [("network", None), ("supernet", "reinforce"), ("supernet", "a3cs"), ("supernet", "rl-darts")]
@@ -209,7 +209,7 @@ def test_it_learns_a_game_that_a_blind_policy_loses(kind, strategy):
     assert log[0]["score_train"] is None or log[0]["score_train"] < 4.5
     assert log[-1]["score_train"] > 6.5
     if kind == "network":
-        agent = as_deployed(training.subject.network, config).eval()
+        agent = as_deployed(training.stage.subject.network, config).eval()
         env = make_env("toy:signal", EnvOptions(8, 1, test=True))
         assert evaluate(as_policy(agent, config), env, 64, seeded(0)).mean > 7.0  # first episodes are short: 7.56 is perfect
         assert sum(p.numel() for p in agent.parameters()) == sum(op.params for op in agent.ops)
@@ -257,7 +257,7 @@ def test_on_policy_is_what_it_was_and_each_algorithm_says_how_to_act():
         None,
         total_steps=8,
     )
-    assert type(training) is Training
+    assert type(training.rounds) is OnPolicy
 
 
 def test_the_policy_takes_the_best_action_and_now_and_then_any():

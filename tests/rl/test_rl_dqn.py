@@ -141,7 +141,7 @@ def test_target_weights_are_the_older_ones_inside_the_block_only():
 
 def test_epsilon_greedy_shares_the_environments_and_explores_as_often_as_asked():
     env = SignalEnv("signal", EnvOptions(400, 1))
-    player = EpsilonGreedy(env, 1, np.random.default_rng(0))
+    player = EpsilonGreedy(env, np.random.default_rng(0))
 
     def always(action):
         return lambda frames: (nn.functional.one_hot(torch.full((len(frames),), action), 3).float()[..., None], torch.zeros(1))

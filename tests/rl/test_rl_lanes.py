@@ -14,7 +14,7 @@ from cosearch.rl.learner import Distillation, Learner, micro_batch_for
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.testing.conformance import seeded
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -94,7 +94,7 @@ def test_a_training_with_two_lanes_resumes_bit_for_bit_and_differs_from_one_by_r
 
     def training(count):
         made, streams = make("toy:limit", kind, teacher)
-        made.lanes = made.learner.lanes = Lanes(count)
+        made.stage.lanes = made.rounds.learner.lanes = Lanes(count)
         return made, streams
 
     whole, _ = training(2)
@@ -127,8 +127,10 @@ def test_threads_become_lanes_as_far_as_a_minibatch_can_be_shared():
                     "distill.teacher": "none",
                 }
             )
-            made = Training(config, NetworkSubject(network(), lr=1e-3, bf16=False, device=CPU), Streams(0), None, total_steps=10)
-            assert (made.lanes.count, torch.get_num_threads()) == wanted
+            made = make_training(
+                config, NetworkSubject(network(), lr=1e-3, bf16=False, device=CPU), Streams(0), None, total_steps=10
+            )
+            assert (made.stage.lanes.count, torch.get_num_threads()) == wanted
             made.close()
     finally:
         torch.set_num_threads(before)

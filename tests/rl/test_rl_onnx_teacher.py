@@ -19,7 +19,7 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, find_teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, minatar_cnn
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 from latency_tables.errors import ConfigError, MissingExtraError, RequestError, ShapeError
 
 SHAPE, ACTIONS = (10, 10, 4), 3
@@ -139,7 +139,7 @@ def test_an_onnx_teacher_teaches_like_the_same_network_as_a_teacher_file(path, t
         streams = Streams(0)
         network = AgentNetwork(minatar_cnn(SHAPE, ACTIONS), streams.torch("weights"))
         student = NetworkSubject(network, lr=1e-3, bf16=False, device=CPU)
-        training = Training(made.config, student, streams, made.load_teacher(CPU), total_steps=64)
+        training = make_training(made.config, student, streams, made.load_teacher(CPU), total_steps=64)
         logs.append([training.advance() for _ in range(2)])
         training.close()
     for ours, theirs in zip(*logs):

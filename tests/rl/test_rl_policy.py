@@ -78,7 +78,7 @@ def test_the_density_is_that_of_the_unclipped_action():
 def test_rooms_hold_what_is_drawn():
     for policy, pair in PAIRS:
         actions = policy.sample(pair()[0], seeded(0))
-        room = policy.room(2, 25)
+        room = policy.empty_actions(2, 25)
         room[0] = actions[:25]
         assert torch.equal(room[0], actions[:25]) and room.dtype == actions.dtype and room.shape[:2] == (2, 25)
 

@@ -11,7 +11,7 @@ from small_stages import CPU, config_of, flat, go, make, teacher_for, toys  # no
 
 from cosearch.compute import compute_device
 from cosearch.seeding import Streams
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 from latency_tables.errors import NonFiniteError
 
 CASES = [
@@ -64,19 +64,19 @@ def test_the_seed_fixes_a_run_and_two_stages_play_different_games():
     one, same = (make("toy:limit", "network")[0] for _ in range(2))
     assert go(one, 2) == go(same, 2)
     streams = Streams(3)
-    other = Training(one.config, one.subject, streams, None, total_steps=320, env_index=1)
-    assert (other.env.observe() != make("toy:limit", "network")[0].env.observe()).any()
+    other = make_training(one.stage.config, one.stage.subject, streams, None, total_steps=320, env_index=1)
+    assert (other.stage.env.observe() != make("toy:limit", "network")[0].env.observe()).any()
 
 
 def test_steps_learning_rate_and_distillation_follow_the_progress(tmp_path):
     training, _ = make("toy:limit", "network", teacher_for("toy:limit", tmp_path), steps=96)
     log = go(training, 3)
     assert training.finished and training.progress == 1.0 and [line["step"] for line in log] == [32, 64, 96]
-    lr, low = training.config.rl.lr, training.config.rl.lr_end_fraction * training.config.rl.lr
+    lr, low = training.stage.config.rl.lr, training.stage.config.rl.lr_end_fraction * training.stage.config.rl.lr
     wanted = [lr - done / 96 * (lr - low) for done in (0, 32, 64)]
     assert 0 < low < lr / 10 and [line["lr"] for line in log] == pytest.approx(wanted)
     assert [line["distill_weight"] for line in log] == pytest.approx([1.0, 1 - 0.5 / 3, 1 - 1 / 3])
-    assert training.subject.optimiser.param_groups[0]["lr"] == pytest.approx(wanted[-1])
+    assert training.stage.subject.optimiser.param_groups[0]["lr"] == pytest.approx(wanted[-1])
     assert {"distill_actor", "distill_critic", "teacher_agreement"} <= set(log[0])
 
 
@@ -84,7 +84,7 @@ def test_steps_learning_rate_and_distillation_follow_the_progress(tmp_path):
 def test_the_learning_rate_is_held_before_it_falls(hold, wanted):
     config = config_of("toy:limit", lr_hold_fraction=hold, lr_end_fraction=0.1)
     training, _ = make("toy:limit", "network", config=config, steps=96)
-    assert [line["lr"] / training.config.rl.lr for line in go(training, 3)] == pytest.approx(wanted)
+    assert [line["lr"] / training.stage.config.rl.lr for line in go(training, 3)] == pytest.approx(wanted)
 
 
 def test_the_teachers_reward_scale_is_used_and_its_weights_stay(tmp_path):
@@ -93,7 +93,7 @@ def test_the_teachers_reward_scale_is_used_and_its_weights_stay(tmp_path):
     taught, _ = make("toy:limit", "network", teacher)
     alone, _ = make("toy:limit", "network")
     log = go(taught, 2)
-    assert taught.collector.scale.std == 2.0 != alone.collector.scale.std
+    assert taught.rounds.collector.scale.std == 2.0 != alone.rounds.collector.scale.std
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.network.parameters()))
     assert not any(p.requires_grad for p in teacher.network.parameters())
     assert go(alone, 2)[1]["entropy"] != log[1]["entropy"] and "distill_actor" not in go(alone, 1)[0]
@@ -104,16 +104,16 @@ def test_rewards_are_scaled_by_returns_of_their_own_discount_where_it_is_given()
     short = replace(config, rl=replace(config.rl, reward_gamma=0.1))
     runs = {name: make("toy:limit", "network", config=values)[0] for name, values in (("own", config), ("short", short))}
     logs = {name: go(training, 2) for name, training in runs.items()}
-    assert runs["own"].collector.scale.gamma == config.rl.discount and runs["short"].collector.scale.gamma == 0.1
-    assert runs["own"].collector.gamma == runs["short"].collector.gamma == config.rl.discount  # the learner's stays
-    assert runs["short"].collector.scale.std < runs["own"].collector.scale.std  # returns of fewer rewards vary less
+    assert runs["own"].rounds.collector.scale.gamma == config.rl.discount and runs["short"].rounds.collector.scale.gamma == 0.1
+    assert runs["own"].rounds.collector.gamma == runs["short"].rounds.collector.gamma == config.rl.discount  # the learner's stays
+    assert runs["short"].rounds.collector.scale.std < runs["own"].rounds.collector.scale.std  # returns of fewer rewards vary less
     assert logs["own"][0]["loss_value"] != logs["short"][0]["loss_value"]
 
 
 def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(tmp_path):
     teacher = teacher_for("toy:limit", tmp_path)
     training, _ = make("toy:limit", "network", teacher)
-    rollout = training.collector.collect([teacher.forward])
+    rollout = training.rounds.collector.collect([teacher.forward])
     teacher.label(rollout)
     logits, value = teacher.network(rollout.frames.flatten(0, 1))
     torch.testing.assert_close(rollout.teacher_policy.flatten(0, 1), torch.log_softmax(logits, -1))
@@ -124,20 +124,20 @@ def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(
 
 def test_a2c_makes_one_pass():
     training, _ = make("toy:limit", "network", config=config_of("toy:limit", algorithm="a2c"))
-    assert training.learner.options.epochs == 1 and training.learner.options.algorithm == "a2c"
+    assert training.rounds.learner.options.epochs == 1 and training.rounds.learner.options.algorithm == "a2c"
     assert make("toy:limit", "network")[0].learner.options.epochs == 2
 
 
 def test_warmup_trains_weights_only():
     training, _ = make("toy:limit", "supernet")
-    training.subject.warmup = 0.5
-    weights = [p.detach().clone() for p in training.subject.supernet.parameters()]
+    training.stage.subject.warmup = 0.5
+    weights = [p.detach().clone() for p in training.stage.subject.supernet.parameters()]
     go(training, 4)
-    assert all((row == row[0]).all() for row in training.subject.strategy.arch.alpha)
-    assert training.subject.penalties[0].multiplier == 0.0
-    assert any(not torch.equal(a, b) for a, b in zip(weights, training.subject.supernet.parameters()))
+    assert all((row == row[0]).all() for row in training.stage.subject.strategy.arch.alpha)
+    assert training.stage.subject.penalties[0].multiplier == 0.0
+    assert any(not torch.equal(a, b) for a, b in zip(weights, training.stage.subject.supernet.parameters()))
     go(training, 3)
-    assert any((row != row[0]).any() for row in training.subject.strategy.arch.alpha)
+    assert any((row != row[0]).any() for row in training.stage.subject.strategy.arch.alpha)
 
 
 def test_the_price_of_a_missed_target_lowers_the_expected_latency():
@@ -157,7 +157,7 @@ def test_half_precision_trains():
 def test_weights_that_are_not_finite_stop_the_run():
     training, _ = make("toy:limit", "network")
     with torch.no_grad():
-        next(training.subject.network.parameters()).fill_(float("nan"))
+        next(training.stage.subject.network.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteError):
         training.advance()
 

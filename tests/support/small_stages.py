@@ -20,7 +20,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import TOYS
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table
 
@@ -86,15 +86,15 @@ def make(env, kind, teacher=None, config=None, steps=320, fast=False):
             device=CPU,
             warmup=0.0,
         )
-    return Training(config, subject, streams, teacher, total_steps=steps, distill_to=0.5), streams
+    return make_training(config, subject, streams, teacher, total_steps=steps, distill_to=0.5), streams
 
 
 def go(training, updates):
     """Advance; the log without its clock."""
     log = []
     for _ in range(updates):
-        if isinstance(training.subject, SuperNetSubject):
-            training.subject.set_progress(training.progress)
+        if isinstance(training.stage.subject, SuperNetSubject):
+            training.stage.subject.set_progress(training.progress)
         line = training.advance()
         assert line.pop("steps_per_s") > 0
         log.append(line)

@@ -15,7 +15,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
-from cosearch.training.on_policy import Training
+from cosearch.training.algorithms import make_training
 
 PARTS = ("environment", "inference", "learning, forward", "optimiser")
 
@@ -61,13 +61,18 @@ class OwnPpo:
         streams = Streams(seed)
         network = AgentNetwork(workload.ops(), streams.torch("weights"))
         subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=torch.device("cpu"))
-        self.training = Training(config, subject, streams, None, total_steps=10**12)
+        self.training = make_training(config, subject, streams, None, total_steps=10**12)
         self.network, self.clock = network, Clock()
         self._watch()
 
     def _watch(self) -> None:
         clock, training = self.clock, self.training
-        env, subject, learner, collector = training.env, training.subject, training.learner, training.collector
+        env, subject, learner, collector = (
+            training.stage.env,
+            training.stage.subject,
+            training.rounds.learner,
+            training.rounds.collector,
+        )
         for name in ("send", "receive"):
             setattr(env, name, clock.timed("environment", getattr(env, name)))
         for name in ("step", "zero_grad"):
@@ -88,7 +93,7 @@ class OwnPpo:
 
     def score(self) -> float | None:
         """See ``Contestant``."""
-        return self.training.collector.score
+        return self.training.score
 
     def shares(self) -> dict[str, float]:
         """See ``Contestant``."""

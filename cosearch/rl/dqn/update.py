@@ -14,17 +14,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.dqn.quantiles import bellman_target, q_distillation, quantile_huber
 from cosearch.rl.dqn.replay import Batch, Replay
 from cosearch.rl.envs import Step, VectorEnv
 from cosearch.rl.learner import Subject
-from cosearch.rl.rollout import Collector, Forward, RewardScale
+from cosearch.rl.rollout import Episodes, Forward, RewardScale
 from latency_tables.errors import NonFiniteError
 
 
@@ -92,19 +92,17 @@ class TargetWeights:
             old.copy_(saved)
 
 
-class EpsilonGreedy(Collector):
-    """Steps the environments with the best action, or with probability epsilon with any; counts episodes as any collector.
+class EpsilonGreedy:
+    """Steps the environments epsilon-greedily and counts their episodes.
 
     Args:
         env: the vector environment.
-        num_steps: steps of one round.
         rng: of the exploration.
     """
 
-    def __init__(self, env: VectorEnv, num_steps: int, rng: np.random.Generator) -> None:
-        scale = RewardScale(env.num_envs, 1.0, 1.0)  # rewards stay as they are
-        super().__init__(env, num_steps, gamma=1.0, lam=1.0, scale=scale, generator=torch.Generator())
-        self.rng = rng
+    def __init__(self, env: VectorEnv, rng: np.random.Generator) -> None:
+        self.env, self.rng, self.counted = env, rng, Episodes(env.num_envs)
+        self.scale = RewardScale(env.num_envs, 1.0, 1.0)  # rewards stay as they are; saved like any collector's
 
     def play(self, actors: Sequence[Forward], frames: np.ndarray, epsilon: float) -> tuple[np.ndarray, Step]:
         """One step of all environments, which the actors share evenly, in order.
@@ -131,8 +129,28 @@ class EpsilonGreedy(Collector):
         actions = np.where(explore, other, q.argmax(1).numpy())
         self.env.send(actions)
         step = self.env.receive()
-        self._count(step.reward, step.terminated | step.truncated)
+        self.counted.count(step.reward, step.terminated | step.truncated)
         return actions, step
+
+    @property
+    def episodes(self) -> int:
+        """Episodes that have ended."""
+        return self.counted.ended
+
+    @property
+    def score(self) -> float | None:
+        """Mean return of the last episodes; None before the first one has ended."""
+        return self.counted.score
+
+    def state(self) -> State:
+        """Plain values and tensors, the environment's state included."""
+        return {"env": self.env.state(), "scale": self.scale.state(), **self.counted.state()}
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.env.restore(read_state(state, "env"))
+        self.scale.restore(read_state(state, "scale"))
+        self.counted.restore(state)
 
 
 class QLearner:
@@ -149,7 +167,7 @@ class QLearner:
 
     def update(
         self, subject: Subject, actors: Sequence[Forward], replay: Replay, progress: float, distillation: float
-    ) -> dict[str, Any]:
+    ) -> dict[str, float]:
         """One optimiser step on one minibatch.
 
         Args:
@@ -227,14 +245,14 @@ class QLearner:
             terms |= {"distill_actor": actor_kl, "teacher_agreement": (q.argmax(1) == teacher.argmax(1)).float().mean()}
         return loss, (target.mean(1) - taken.detach().mean(1)).abs(), terms
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Target weights and the number of updates."""
         return {"target": self.target.state(), "updates": self.updates}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.target.restore(state["target"])
-        self.updates = state["updates"]
+        self.target.restore(read_list(state, "target", Tensor))
+        self.updates = read(state, "updates", int)
 
 
 def _checked(sums: dict[str, Tensor]) -> dict[str, float]:

@@ -1,0 +1,207 @@
+"""One stage of learning, whatever the algorithm: its data, how far it is, and the loop that ends with its steps.
+
+The search of a supernet, the training of one candidate, the retraining of the derived network and the training of a teacher
+are this loop with another subject; a round (play, then learn) is that of ``on_policy`` or ``off_policy``. The whole state can be
+saved between two rounds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from cosearch.config.run import Config
+from cosearch.record.state import State, read, read_state
+from cosearch.rl.envs import VectorEnv
+from cosearch.rl.lanes import Lanes
+from cosearch.rl.learner import Subject
+from cosearch.rl.rollout import RewardScale
+from cosearch.rl.teacher import Teacher
+
+Metrics = dict[str, object]
+
+
+class Trainable(Subject, Protocol):
+    """A subject whose learning rate can be set, that logs, saves and restores itself."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The module whose weights learn."""
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the next steps."""
+
+    def see(self, frames: Tensor) -> None:
+        """Update the observation statistics from ``[time, envs, *frame_shape]``; after each update of the weights."""
+
+    def metrics(self) -> dict[str, object]:
+        """Declared metrics beyond the learner's."""
+
+    def state(self) -> State:
+        """Everything, as tensors and plain values."""
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+
+
+@dataclass
+class Stage:
+    """What is trained, on what, for how long, and how far it is.
+
+    Attributes:
+        config: the run's configuration.
+        subject: what is trained.
+        teacher: its labels are distilled; None for none.
+        env: the environments, owned by the stage.
+        lanes: threads that share each minibatch, owned by the stage.
+        total_steps: environment steps of the stage.
+        distill: weight of the distillation at the stage's begin and end, 0..1.
+        lr: learning rate at the stage's begin and end.
+        step: environment steps that are done.
+    """
+
+    config: Config
+    subject: Trainable
+    teacher: Teacher | None
+    env: VectorEnv
+    lanes: Lanes
+    total_steps: int
+    distill: tuple[float, float]
+    lr: tuple[float, float]
+    step: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage's steps are done."""
+        return self.step >= self.total_steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage that is done, 0..1."""
+        return min(1.0, self.step / self.total_steps)
+
+    @property
+    def distill_weight(self) -> float | None:
+        """Weight of the distillation now; None without a teacher."""
+        if self.teacher is None:
+            return None
+        return self.distill[0] + (self.distill[1] - self.distill[0]) * self.progress
+
+
+class Player(Protocol):
+    """What steps the environments and counts their episodes."""
+
+    @property
+    def scale(self) -> RewardScale:
+        """What divides the rewards."""
+
+    @property
+    def score(self) -> float | None:
+        """Mean return of the last episodes; None before the first one has ended."""
+
+    @property
+    def episodes(self) -> int:
+        """Episodes that have ended."""
+
+
+class Rounds(Protocol):
+    """What a stage repeats."""
+
+    @property
+    def collector(self) -> Player:
+        """What plays."""
+
+    def advance(self) -> Metrics:
+        """Play ``rl.rollout_steps`` steps of all environments and learn; moves the stage's ``step``.
+
+        Returns:
+            Declared metrics, without ``step``, ``score_train``, ``episodes``, those of the subject, and the speed.
+        """
+
+    def state(self) -> State:
+        """Everything but the stage's step, the subject and the random streams."""
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+
+
+class Training:
+    """A stage in progress.
+
+    Args:
+        stage: what is trained.
+        rounds: how.
+    """
+
+    def __init__(self, stage: Stage, rounds: Rounds) -> None:
+        self.stage, self.rounds = stage, rounds
+
+    @property
+    def step(self) -> int:
+        """Environment steps that are done."""
+        return self.stage.step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage's steps are done."""
+        return self.stage.finished
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage that is done, 0..1."""
+        return self.stage.progress
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one round."""
+        return self.stage.config.env.num_envs * self.stage.config.rl.rollout_steps
+
+    @property
+    def score(self) -> float | None:
+        """Mean return of the last episodes; None before the first one has ended."""
+        return self.rounds.collector.score
+
+    def advance(self) -> Metrics:
+        """One round.
+
+        Returns:
+            Declared metrics of the round, ``step`` and ``steps_per_s`` included.
+
+        Raises:
+            NonFiniteError: an action value, loss or gradient is not finite.
+            EnvironmentFailedError: an environment failed.
+        """
+        started, begun = time.perf_counter(), self.step
+        values = self.rounds.advance()
+        return {
+            "step": self.step,
+            "score_train": self.score,
+            "episodes": self.rounds.collector.episodes,
+            **values,
+            **self.stage.subject.metrics(),
+            "steps_per_s": (self.step - begun) / (time.perf_counter() - started),
+        }
+
+    def run(self, report: Callable[[Metrics], None]) -> None:
+        """Advance to the end; ``report`` gets each round's metrics, may save :meth:`state`, and may raise to interrupt."""
+        while not self.finished:
+            report(self.advance())
+
+    def state(self) -> State:
+        """Everything but the random streams, which the run saves."""
+        return {"step": self.step, "subject": self.stage.subject.state(), **self.rounds.state()}
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.stage.step = read(state, "step", int)
+        self.stage.subject.restore(read_state(state, "subject"))
+        self.rounds.restore(state)
+
+    def close(self) -> None:
+        """Release the environments and the threads."""
+        self.stage.env.close()
+        self.stage.lanes.close()
