@@ -26,12 +26,14 @@ from cosearch.training.candidates import (
     candidate_job,
     candidate_streams,
     candidate_training,
-    packed,
+    outcome_of,
     train_candidate,
     unpacked,
 )
 from cosearch.training.workers import Workers
+from latency_tables.errors import RunFailedError
 
+FAILED_MAX = 0.5  # share of the candidates whose training may fail before the search does
 Item = dict[str, Any]  # a candidate that was asked for: index, choices, latency_s, accelerator; then training, then outcome
 
 
@@ -150,19 +152,13 @@ class ProposalSearch:
             under_way = {**item, "training": training.state(), "streams": streams.state_dict()}
             return self.state(step=self.done + training.step, waiting=[under_way])
 
-        try:
+        def run() -> None:
             if "training" in item:
                 training.restore(item["training"])
                 streams.load_state_dict(item["streams"])
             self.session.train(training, stage="search", offset=self.done, state=state, extra=lambda: self._facts(item))
-        finally:
-            training.close()
-        item["outcome"] = {
-            "score": training.score,
-            "env_steps": training.step,
-            "weights": packed(network.cpu().state_dict()),
-            "lines": [],
-        }
+
+        item["outcome"] = {**outcome_of(training, network, run), "lines": []}
 
     def _train_beside(self) -> None:
         """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends."""
@@ -191,20 +187,34 @@ class ProposalSearch:
         architecture, outcome = self._architecture(item), item["outcome"]
         for line in outcome["lines"]:
             self.session.log({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
-        self.strategy.tell(Evaluation(architecture, outcome["score"], item["latency_s"]))
+        failure = outcome.get("failure")
+        self.strategy.tell(Evaluation(architecture, outcome["score"], item["latency_s"], failed=failure is not None))
+        told = {
+            "choices": item["choices"],
+            "score": outcome["score"],
+            "latency_s": item["latency_s"],
+            "env_steps": outcome["env_steps"],
+        }
+        if failure is not None:
+            self.told.append({**told, "failure": failure})
+            self._failed(item, failure)
+            return
+        self.told.append(told)
         weights = unpacked(outcome["weights"])
         if self.bank is not None:
             self.bank.keep(architecture, weights)
-        self.told.append(
-            {
-                "choices": item["choices"],
-                "score": outcome["score"],
-                "latency_s": item["latency_s"],
-                "env_steps": outcome["env_steps"],
-            }
-        )
         if self.strategy.best() == item["index"]:
             self.best = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
+
+    def _failed(self, item: Item, failure: str) -> None:
+        """Say so; too many failures are a fault of the settings, not of the candidates."""
+        failed, of = sum("failure" in told for told in self.told), len(self.shares)
+        self.session.progress.note(f"candidate {item['index']} ({self._name(item)}) failed and is not the result: {failure}")
+        if failed > FAILED_MAX * of:
+            raise RunFailedError(
+                f"{failed} of {of} candidates failed, at most {FAILED_MAX:.0%} may; the last one, {item['index']} "
+                f"({self._name(item)}): {failure}"
+            )
 
     def _finish(self) -> None:
         plan = self.plan

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +14,13 @@ from torch import Tensor
 from cosearch.config.search import StrategyConfig
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import BilevelStrategy, Evaluation, StrategyInfo
+from cosearch.strategies.base import BilevelStrategy, Evaluation, GradientStrategy, ProposalStrategy, StrategyInfo
 from cosearch.testing.conformance import require, seeded
 
+Told = tuple[tuple[int, ...], float | None]  # choices and score
 
-def default_options(info: StrategyInfo) -> Any:
+
+def default_options(info: StrategyInfo) -> object:
     """The options of a strategy with their defaults."""
     return info.options(StrategyConfig(name=info.name))
 
@@ -38,7 +39,9 @@ def toy_loss(path: Path, table: Sequence[Sequence[float]]) -> Tensor:
     ).sum()
 
 
-def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> list[list[tuple[int, ...]]]:
+def optimise(
+    strategy: GradientStrategy | BilevelStrategy, loss: Callable[[GradientStrategy | BilevelStrategy, Path], Tensor], steps: int
+) -> list[list[tuple[int, ...]]]:
     """Let a gradient strategy take steps on ``loss(path, its expected-cost probabilities)``.
 
     Args:
@@ -69,7 +72,7 @@ def optimise(strategy: Any, loss: Callable[[Any, Path], Tensor], steps: int) -> 
     return taken
 
 
-def best_choices(strategy: Any, space: SearchSpace) -> tuple[int, ...]:
+def best_choices(strategy: GradientStrategy | BilevelStrategy, space: SearchSpace) -> tuple[int, ...]:
     """The choices of the legal architecture with the highest score."""
     return space.best(strategy.scores()).choices
 
@@ -89,7 +92,7 @@ def check_gradient_strategy(
         AssertionError: something does not hold.
     """
 
-    def loss(_: Any, path: Path) -> Tensor:
+    def loss(_: object, path: Path) -> Tensor:
         return toy_loss(path, table)
 
     generator = seeded(3)
@@ -124,7 +127,8 @@ def check_proposal_strategy(
 ) -> None:
     """A proposal strategy: members of the space that meet the target, the best of what it was told, exact resume.
 
-    It is asked once for one candidate at a time and once for several before the first of them is told, as worker processes do.
+    It is asked once for one candidate at a time and once for several before the first of them is told, as worker processes do;
+    and both again with candidates whose training failed, the first one always among them.
 
     Args:
         info: the registry record.
@@ -137,27 +141,35 @@ def check_proposal_strategy(
     """
     banned = space.best([[float(-k) for k in range(len(point.candidates))] for point in space.points]).choices
 
-    def turn(strategy: Any, together: int) -> list[tuple[int, ...]]:
-        found = []
+    def turn(strategy: ProposalStrategy, together: int, failing: Callable[[int], bool], told: list[Told]) -> None:
         for _ in range(asks // together):
             asked = [strategy.ask() for _ in range(together)]
             for architecture in asked:
                 require(architecture == space.architecture(architecture.choices), f"{info.name}: proposed {architecture}")
                 require(architecture.choices != banned, f"{info.name}: proposed what does not meet the target")
-                strategy.tell(Evaluation(architecture, value(architecture), 1e-3))
-            found += [architecture.choices for architecture in asked]
-        return found
+                failed = failing(len(told))
+                score = None if failed else value(architecture)
+                strategy.tell(Evaluation(architecture, score, 1e-3, failed=failed))
+                told.append((architecture.choices, score))
 
-    for together in (1, 2):
+    for together, failing in (
+        (1, lambda index: False),
+        (2, lambda index: False),
+        (1, lambda index: index % 3 == 0),
+        (2, lambda index: index < asks),
+    ):
         generator, fresh = seeded(3), seeded(0)
         strategy, resumed = (
             info.make(space, default_options(info), stream, lambda a: a.choices != banned) for stream in (generator, fresh)
         )
-        told = turn(strategy, together)
-        state, noise = copy.deepcopy(strategy.state()), generator.get_state()
-        told += turn(strategy, together)
+        told: list[Told] = []
+        turn(strategy, together, failing, told)
+        state, noise, before = copy.deepcopy(strategy.state()), generator.get_state(), list(told)
+        turn(strategy, together, failing, told)
         resumed.restore(state)
         fresh.set_state(noise)
-        require(turn(resumed, together) == told[asks:], f"{info.name}: resumed, it proposes other architectures")
-        scores = [value(space.architecture(choices)) for choices in told]
+        turn(resumed, together, failing, before)
+        require(before == told, f"{info.name}: resumed, it proposes other architectures")
+        require(resumed.best() == strategy.best(), f"{info.name}: resumed, best() is {resumed.best()}, not {strategy.best()}")
+        scores = [float("-inf") if score is None else score for _, score in told]
         require(scores[strategy.best()] == max(scores), f"{info.name}: best() is {strategy.best()}, the scores are {scores}")

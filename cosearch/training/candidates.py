@@ -7,7 +7,7 @@ changes nothing in its result.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.stage import Training
 from cosearch.training.workers import Send
+from latency_tables.errors import NonFiniteError
 
 
 def candidate_streams(seed: int, index: int) -> Streams:
@@ -99,7 +100,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
         send: gets the metrics of each update.
 
     Returns:
-        ``score``, ``env_steps`` and ``weights``, packed.
+        See :func:`outcome_of`.
     """
     load_builtins()
     config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
@@ -111,8 +112,25 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     if job["weights"] is not None:
         network.load_state_dict(unpacked(job["weights"]))
     training = candidate_training(config, network, streams, teacher, job["steps"])
+    return outcome_of(training, network, lambda: training.run(send))
+
+
+def outcome_of(training: Training, network: nn.Module, run: Callable[[], None]) -> dict[str, Any]:
+    """Train a candidate to its end and say how it did; a loss that is not finite ends its training alone.
+
+    Args:
+        training: of the candidate; closed afterwards.
+        network: the candidate's.
+        run: does the training.
+
+    Returns:
+        ``score``, ``env_steps`` that it took, and ``weights``, packed. A candidate that failed has None for score
+        and weights, and ``failure``, the reason.
+    """
     try:
-        training.run(send)
+        run()
+    except NonFiniteError as error:
+        return {"score": None, "env_steps": training.step, "weights": None, "failure": str(error)}
     finally:
         training.close()
     return {"score": training.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict())}

@@ -59,14 +59,14 @@ class OnPolicy:
         stage.subject.set_lr(lr)
         actors = stage.subject.actors()
         labelling = teacher.labelling(stage.lanes) if teacher is not None and stage.lanes.count > 1 else None
-        rollout = self.collector.collect(actors, labelling.frames if labelling else None)
         distillation, weight = None, stage.distill_weight
+        rollout = self.collector.collect(actors, labelling.frames if labelling else None)
+        stage.step += config.env.num_envs * config.rl.rollout_steps  # they are spent even where the update fails
         if teacher is not None and weight is not None:
             distillation = Distillation(weight * config.distill.actor, weight * config.distill.critic)
             teacher.label(rollout, labelling)
         terms = self.learner.update(stage.subject, actors, rollout, distillation)
         stage.subject.see(rollout.frames)
-        stage.step += config.env.num_envs * config.rl.rollout_steps
         terms.pop("loss_cost", None)
         return {"lr": lr, "distill_weight": weight, **terms}
 

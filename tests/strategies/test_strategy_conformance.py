@@ -14,6 +14,7 @@ from small_space import small_space
 import cosearch.strategies
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.one_level import OneLevelStrategy
+from cosearch.strategies.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
 from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
 
@@ -99,3 +100,23 @@ def test_the_same_search_in_another_process():
         for _ in range(2)
     )
     assert first == second and first.count("(") > 25
+
+
+@pytest.mark.parametrize(
+    "fault, text",
+    [
+        (lambda strategy: setattr(strategy, "best", lambda: 0), "best"),  # the first one fails
+        (lambda strategy: setattr(strategy, "restore", lambda state: None), "resumed"),
+    ],
+)
+def test_a_proposal_strategy_that_takes_a_failed_candidate_does_not_conform(fault, text):
+    def make(*arguments):
+        strategy = RandomSearch(*arguments)
+        fault(strategy)
+        return strategy
+
+    options = STRATEGIES.get("evolution").options
+
+    bad = StrategyInfo("bad", "broken", "none", "proposal", False, False, make, options)
+    with pytest.raises(AssertionError, match=text):
+        check_proposal_strategy(bad, SPACE, lambda a: 1.0 if text == "best" else -float(sum(a.choices)))

@@ -208,3 +208,10 @@ def test_no_proposal_comes_twice_while_there_are_others():
     small = small_space("conv_k3", "skip", cells=2)
     strategy = Nsga2(small, Nsga2Options(population=2), seeded(0))
     assert {choices for choices, _, _ in run(strategy, 12, score=lambda a: 0.0)} == set(itertools.product(range(2), repeat=2))
+
+
+def test_a_failed_candidate_is_no_parent_of_nsga2_however_fast_it_is():
+    strategy = nsga2(population=3)
+    for choices, score, cost, failed in (([0] * 5, None, 1e-9, True), ([1] * 5, -4.0, 1e-3, False), ([2] * 5, 3.0, 2e-3, False)):
+        strategy.tell(Evaluation(SPACE.architecture(choices), score, cost, failed=failed))
+    assert sorted(strategy.parents) == [1, 2]

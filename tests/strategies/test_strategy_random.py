@@ -10,7 +10,7 @@ from cosearch.strategies.base import Evaluation
 from cosearch.strategies.proposals import Result
 from cosearch.strategies.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
-from latency_tables.errors import InfeasibleTargetError, RequestError
+from latency_tables.errors import InfeasibleTargetError, RequestError, RunFolderError
 
 SPACE = small_space("conv_k3", "conv_k5", "skip", cells=3)
 
@@ -79,3 +79,29 @@ def test_the_seed_fixes_the_proposals():
     one, same, other = search(1), search(1), search(2)
     drawn = [[strategy.ask().choices for _ in range(10)] for strategy in (one, same, other)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_failed_candidate_is_never_the_best_and_is_remembered():
+    one, two = search(), search(1)
+    for n, (score, failed) in enumerate([(None, True), (None, False), (-3.0, False), (None, True)]):
+        one.tell(Evaluation(SPACE.architecture([n % 3] * 3), score, 1e-3, failed=failed))
+    two.restore(one.state())
+    assert one.best() == two.best() == 2 and two.results.trained() == [1, 2]
+    for strategy in (one, two):
+        assert [strategy.results[n].failed for n in range(4)] == [True, False, False, True]
+    old = {"results": [[[0, 0, 0], 1.0, 1e-3]]}  # saved before failures were recorded
+    two.restore(old)
+    assert two.best() == 0
+
+
+def test_of_failures_alone_there_is_no_best():
+    strategy = search()
+    strategy.tell(Evaluation(SPACE.architecture([0, 0, 0]), None, 1e-3, failed=True))
+    with pytest.raises(RequestError, match="no result yet of a candidate that could be trained"):
+        strategy.best()
+
+
+@pytest.mark.parametrize("row", [[[0, 0, 0], "high", 1e-3], [["conv_k3"], 1.0, 1e-3]])
+def test_a_saved_result_of_another_form_is_refused(row):
+    with pytest.raises(RunFolderError, match="the saved state"):
+        search().restore({"results": [row]})

@@ -1,0 +1,113 @@
+"""A candidate whose loss is not finite is recorded, and the search goes on: until more than half of them have failed."""
+
+import json
+
+import pytest
+import torch
+from pipeline_runs import TINY_PROPOSALS, assert_equal, results
+
+from cosearch.cli.app import main
+from cosearch.config.run import resolve
+from cosearch.pipeline import proposal_search
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import make_space
+from cosearch.rl.learner import Learner
+from cosearch.training.candidates import candidate_job, train_candidate
+from latency_tables.errors import NonFiniteError
+
+WORDS = (
+    *TINY_PROPOSALS,
+    "env.name=minatar:breakout",
+    "strategy.name=evolution",
+    "strategy.candidates=3",
+    "budget.search_steps=120",
+    "budget.retrain_steps=0",
+    "rl.minibatch=16",
+)
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """Search with the candidates whose training fails: index -> updates before it does."""
+    threads = torch.get_num_threads()
+
+    def run(name, failing, *words, interrupt=None):
+        index, make, streams = [0], proposal_search.candidate_training, proposal_search.candidate_streams
+
+        def streams_of(seed, which):
+            index[0] = which
+            return streams(seed, which)
+
+        def training_of(*arguments):
+            training = make(*arguments)
+            learner, which = training.rounds.learner, index[0]
+            update, made = learner.update, [0]
+
+            def failing_update(*given):
+                if interrupt == (which, made[0]):
+                    raise KeyboardInterrupt
+                if failing.get(which) == made[0]:
+                    raise NonFiniteError("a loss is not finite: nan")
+                made[0] += 1
+                return update(*given)
+
+            learner.update = failing_update
+            return training
+
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(proposal_search, "candidate_training", training_of)
+            patch.setattr(proposal_search, "candidate_streams", streams_of)
+            words = (
+                ("resume", f"runs/{name}") if (tmp_path / "runs" / name).exists() else ("search", "--run", name, *WORDS, *words)
+            )
+            return main([*words, "--quiet"]), tmp_path / "runs" / name
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def told(run):
+    return json.loads((run / "architecture.json").read_text())["derived_by"]["candidates"]
+
+
+def test_a_failed_candidate_is_recorded_and_is_not_the_result(search):
+    code, run = search("one", {0: 1})
+    first, second, third = told(run)
+    assert code == 0
+    assert (first["score"], first["failure"], first["env_steps"]) == (None, "a loss is not finite: nan", 64)  # both its rollouts
+    assert "failure" not in second and "failure" not in third
+    architecture, summary = (json.loads((run / name).read_text()) for name in ("architecture.json", "summary.json"))
+    assert architecture["choices"] in (second["choices"], third["choices"])
+    assert summary["env_steps"] == 128 == sum(candidate["env_steps"] for candidate in told(run))
+
+
+def test_a_run_interrupted_after_a_failure_ends_as_the_uninterrupted_one(search):
+    _, whole = search("whole", {1: 0})
+    assert [candidate["env_steps"] for candidate in told(whole)] == [64, 32, 32]
+    code, broken = search("broken", {1: 0}, interrupt=(2, 0))
+    assert code == 130 and not (broken / "architecture.json").exists()
+    code, broken = search("broken", {1: 0})
+    assert code == 0 and [("failure" in candidate) for candidate in told(broken)] == [False, True, False]
+    assert_equal(results(broken), results(whole))
+
+
+def test_more_than_half_failed_ends_the_search_with_one_message(search, capsys):
+    code, run = search("one", {0: 0, 2: 0})
+    error = capsys.readouterr().err
+    assert code == 1 and not (run / "architecture.json").exists()
+    assert "2 of 3 candidates failed, at most 50% may" in error and "Traceback" not in error
+
+
+def test_a_worker_process_reports_a_failure_as_its_outcome(monkeypatch):
+    load_builtins()
+    config = resolve(overrides=list(WORDS))
+    count = len(make_space(config).points)
+
+    def update(*given):
+        raise NonFiniteError("a loss is not finite: nan")
+
+    monkeypatch.setattr(Learner, "update", update)
+    sent = []
+    outcome = train_candidate(candidate_job(config, 0, [0] * count, 64, None), sent.append)
+    assert outcome == {"score": None, "env_steps": 32, "weights": None, "failure": "a loss is not finite: nan"} and not sent
