@@ -65,7 +65,7 @@ def test_the_seed_fixes_a_run_and_two_stages_play_different_games():
     assert go(one, 2) == go(same, 2)
     streams = Streams(3)
     other = make_training(one.stage.config, one.stage.subject, streams, None, total_steps=320, env_index=1)
-    assert (other.stage.env.observe() != make("toy:limit", "network")[0].env.observe()).any()
+    assert (other.stage.env.observe() != make("toy:limit", "network")[0].stage.env.observe()).any()
 
 
 def test_steps_learning_rate_and_distillation_follow_the_progress(tmp_path):
