@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from latency_tables.measuring.remote import Connection, LostBoard, Place, core_archive
+from latency_tables.measuring.remote import Connection, LostBoard, Place
 from latency_tables.opspec import OpSpec
 from latency_tables.table import load_table
 from latency_tables.worklists import make_worklist
@@ -57,35 +57,6 @@ def board(tmp_path_factory):
         time.sleep(0.1)
     yield Place(host="127.0.0.1", ssh_options=options)
     os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
-
-
-def test_the_core_is_the_same_bytes_every_time_and_holds_no_host_code():
-    import io
-    import zipfile
-
-    name, data = core_archive()
-    assert (name, data) == core_archive()
-    names = zipfile.ZipFile(io.BytesIO(data)).namelist()
-    assert "latency_tables/board/core.py" in names and not any(
-        n.endswith(("/table.py", "/commands.py", "/job.py")) for n in names
-    )
-
-
-def test_the_core_runs_from_the_archive_with_numpy_and_the_runtime_only(tmp_path):
-    """A Python that refuses torch, onnx, scipy, typer and rich still runs the core from its zip."""
-    name, data = core_archive()
-    (tmp_path / name).write_bytes(data)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nfor name in ('torch', 'onnx', 'scipy', 'typer', 'rich', 'filelock'):\n    sys.modules[name] = None\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    text = json.dumps({"verb": "hello", "threads": 1, "payload": 0}).encode()
-    done = subprocess.run(
-        [sys.executable, "-u", str(tmp_path / name)], input=len(text).to_bytes(4, "big") + text, capture_output=True,
-        env=environment, cwd=tmp_path, timeout=60, check=True,
-    )  # fmt: skip
-    first, last = (json.loads(line) for line in done.stdout.splitlines())
-    assert first["fingerprint"]["python"] and last == {"end": True}
 
 
 def test_an_unreachable_host_is_one_clear_error():

@@ -122,6 +122,18 @@ def test_rows_scale_and_certificate_recover_the_true_machine(tmp_path):
     assert len(names[0]) == 4 and len(names[1]) == 5 and not names[0] & names[1]
 
 
+def test_a_complete_journal_asks_for_the_machine_and_for_no_visit(tmp_path):
+    first, journal = measured(tmp_path / "j")
+    first.run()
+    journal.close()
+    again, _ = measured(tmp_path / "j")
+    before = FakeCore.visits
+    again.run()
+    seen = again.measured()
+    assert FakeCore.visits == before and seen.resumed and seen.visits == first.measured().visits
+    assert seen.hello.fingerprint == {"machine": "fake", "cores": 2}
+
+
 def test_no_energy_is_null_with_a_reason(tmp_path):
     measurer, _ = measured(tmp_path / "j")
     measurer.run()
