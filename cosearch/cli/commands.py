@@ -218,7 +218,7 @@ def teacher(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a teacher with PPO; started again with the same values it goes on where it stopped."""
+    """Train a teacher (PPO; with rl.algorithm=a2c: A2C); started again with the same values it goes on where it stopped."""
     if from_sb3 is not None:
         from cosearch.teachers.from_sb3 import convert_sb3
 

@@ -39,7 +39,9 @@ METRICS = {
     "stage": Metric("-", "part of the run: teacher, search, retrain, or control (the same network trained alone)", "text"),
     "step": Metric("environment steps", "environment steps so far in this stage", "count"),
     "wall_s": Metric("s", "compute time spent on the run so far, carried across resumes"),
-    "score_train": Metric("1", "mean return of the training episodes that ended since the last line"),
+    "score_train": Metric(
+        "1", "mean return of the last 100 training episodes, of all before there are so many; null: none has ended"
+    ),
     "episodes": Metric("episodes", "training episodes that ended so far in this stage", "count"),
     "loss_policy": Metric("1", "clipped or plain policy-gradient loss, mean of the update"),
     "loss_value": Metric("1", "loss of the value estimate, mean of the update"),
@@ -54,7 +56,9 @@ METRICS = {
     "grad_norm": Metric("1", "norm of the gradient before clipping"),
     "lr": Metric("1", "learning rate of the network weights"),
     "distill_actor": Metric("nat", "KL divergence of the student's policy from the teacher's"),
-    "distill_critic": Metric("1", "squared error between the values of student and teacher"),
+    "distill_critic": Metric(
+        "1", "half of the mean squared error between the values of student and teacher, in units of scaled rewards"
+    ),
     "distill_weight": Metric("1", "weight of the distillation losses at this step"),
     "teacher_agreement": Metric("1", "share of the observations on which student and teacher prefer the same action"),
     "temperature": Metric("1", "temperature of the architecture samples"),

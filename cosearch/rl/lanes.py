@@ -1,4 +1,4 @@
-"""Several threads of a training, each with its share of the processor: measured faster than several threads in each operation.
+"""Data-parallel threads within one process: measured faster than several threads in each operation.
 
 The operations of a small network take tens of microseconds, too short to be shared by cores; two halves of a batch are not. What
 lanes compute is dealt out and put together in a fixed order, so a run repeats bit for bit on the same number of lanes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -53,12 +53,12 @@ class Lanes:
         parts += [future.result() for future in others]
         return [parts[i % self.count][i // self.count] for i in range(len(items))]
 
-    def submit(self, function: Callable[..., Result], *args: Any) -> Future[Result]:
-        """Start ``function`` in a lane that is not the caller's; with one lane, when the result is asked for it is there."""
+    def submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Start ``function`` in a lane that is not the caller's. With one lane it runs immediately."""
         if self._pool is not None:
-            return self._pool.submit(function, *args)
+            return self._pool.submit(function, item)
         future: Future[Result] = Future()
-        future.set_result(function(*args))
+        future.set_result(function(item))
         return future
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""`cosearch teacher`: PPO on a fixed network, resumable; at first with the hyper-parameters that Procgen's authors published.
+"""`cosearch teacher`: PPO or A2C on a fixed network, resumable, with the hyper-parameters that Procgen's authors published.
 
 64 environments x 256 steps, 8 minibatches of 2,048, 3 epochs, Adam 5e-4 eps 1e-5, gamma 0.999, lambda 0.95, clip 0.2 also on
 the value, entropy 0.01, value 0.5, gradient norm 0.5 (Cobbe et al. 2020), rewards scaled by returns of discount 0.99 (the default
@@ -25,6 +25,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.heldout import HeldOut
+from cosearch.rl.learner import ALGORITHMS
 from cosearch.rl.policy import policy_of
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import save_teacher
@@ -34,7 +35,7 @@ from cosearch.training.algorithms import make_training
 from cosearch.training.progress import Progress
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
-from latency_tables.errors import RequestError, RunFolderError, UnknownNameError
+from latency_tables.errors import ConfigError, RequestError, RunFolderError, UnknownNameError
 
 PUBLISHED = {
     "rl.rollout_steps": 256,
@@ -124,8 +125,9 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     with run.lock():
         training = _train(run, config, device, request, network, streams, progress)
     scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}
-    provenance = {
+    provenance: dict[str, object] = {
         "command": command,
+        "algorithm": config.rl.algorithm,
         "seed": request.seed,
         "steps": training.step,
         "train_levels": request.train_levels,
@@ -139,7 +141,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         out,
         network,
         env=request.env,
-        description=f"{request.network}, PPO",
+        description=f"{request.network}, {config.rl.algorithm.upper()}",
         gamma=config.rl.discount,
         reward_std=training.rounds.collector.scale.std,
         provenance=provenance,
@@ -151,14 +153,20 @@ def teacher_config(request: TeacherRequest) -> Config:
     """The configuration of a teacher's training: published values, then the family's, then the request's words.
 
     Raises:
-        ConfigError: an unknown key or a value out of its range.
+        ConfigError: an unknown key, a value out of its range, or an algorithm without a policy and a state value.
         UnknownNameError: no such environment.
     """
     family, _ = split_name(request.env)
     values = {**PUBLISHED, **{key: value for key, value in family.teacher.items() if "." in key}}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels, "threads": request.threads}
-    return resolve(overrides=[*words, *request.values], options=fixed)
+    config = resolve(overrides=[*words, *request.values], options=fixed)
+    if config.rl.algorithm not in ALGORITHMS:
+        raise ConfigError(
+            f"a teacher has a policy and a state value, rl.algorithm={config.rl.algorithm} learns action values: "
+            f"set rl.algorithm to {' or '.join(ALGORITHMS)}"
+        )
+    return config
 
 
 def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:

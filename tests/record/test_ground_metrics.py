@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosearch.record.metrics import METRICS, STAGES, append_metrics, checked_metrics, read_metrics, truncate_metrics
+from cosearch.rl.losses import critic_distillation
+from cosearch.rl.rollout import RECENT_EPISODES, Episodes
 from latency_tables.errors import NonFiniteError, RunFolderError, UnknownNameError
 
 BASE = {"stage": "search", "step": 4, "wall_s": 0.5}
@@ -185,3 +187,16 @@ def test_a_killed_and_resumed_log_equals_the_uninterrupted_one(tmp_path_factory,
             if (position + 1) % every == 0:
                 saved = position + 1
     assert logged(path) == plan
+
+
+def test_what_the_log_says_of_the_training_score_is_what_is_counted():
+    episodes = Episodes(1)
+    for reward in range(RECENT_EPISODES + 50):
+        episodes.count(np.array([float(reward)]), np.array([True]))
+    assert episodes.score == 50 + (RECENT_EPISODES - 1) / 2  # the mean of the last ones alone
+    assert f"last {RECENT_EPISODES} training episodes" in METRICS["score_train"].meaning and Episodes(1).score is None
+
+
+def test_what_the_log_says_of_the_critics_distillation_is_what_is_computed():
+    assert float(critic_distillation(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]))) == (4.0 + 0.0) / 2 / 2
+    assert METRICS["distill_critic"].meaning.startswith("half of the mean squared error")

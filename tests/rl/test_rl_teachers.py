@@ -13,13 +13,14 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
 from cosearch.rl.env_families.minatar import MINATAR_GAMES
-from cosearch.rl.envs import EnvOptions
+from cosearch.rl.envs import ENVIRONMENTS, EnvOptions
 from cosearch.rl.heldout import HeldOut
+from cosearch.rl.learner import ALGORITHMS
 from cosearch.rl.teacher import TEACHERS, list_teachers, save_teacher
 from cosearch.space.network import AgentNetwork, fixed_agents, minatar_cnn, reference_agents
 from cosearch.teachers.listing import teacher_rows
-from cosearch.teachers.train import TeacherRequest, teacher_config
-from cosearch.testing.toys import EPISODE_STEPS, NUM_ACTIONS, SIDE, SignalEnv
+from cosearch.teachers.train import TeacherRequest, teacher_config, train_teacher
+from cosearch.testing.toys import EPISODE_STEPS, NUM_ACTIONS, SIDE, TOYS, SignalEnv
 from latency_tables.devices import list_devices
 from latency_tables.errors import ConfigError
 from latency_tables.table import load_table
@@ -182,3 +183,35 @@ def test_a_table_without_rows_gives_null(monkeypatch, tmp_path):
     measured = [entry for entry in latencies if entry["device"] == "x86-server" and entry["dtype"] == "float32"]
     assert measured and all(entry["latency_s"] is None for entry in measured)
     assert any(entry["latency_s"] for entry in latencies)  # an estimate answers for every operation
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_teacher_is_labelled_with_the_algorithm_that_trained_it(algorithm, tmp_path, monkeypatch):
+    monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
+    words = (f"rl.algorithm={algorithm}", "env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32")
+    request = TeacherRequest("toy:signal", "", 32, 0, 1, 2, 1, values=words)
+    threads = torch.get_num_threads()
+    train_teacher(request, tmp_path / "mine.json", tmp_path / "runs", "a test", Quiet())
+    torch.set_num_threads(threads)
+    record = json.loads((tmp_path / "mine.json").read_text())
+    labels = {"ppo": "PPO", "a2c": "A2C"}
+    assert [label for label in labels.values() if label in record["description"]] == [labels[algorithm]]
+    assert record["provenance"]["algorithm"] == algorithm
+
+
+def test_an_algorithm_without_a_policy_trains_no_teacher():
+    with pytest.raises(ConfigError, match=r"set rl\.algorithm to ppo or a2c"):
+        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=("rl.algorithm=dqn",)))
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def stage(self, name, total_steps, done_steps):
+        self.shown = name
+
+    def update(self, metrics):
+        self.shown = metrics
+
+    def note(self, text):
+        self.shown = text

@@ -125,7 +125,7 @@ def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(
 def test_a2c_makes_one_pass():
     training, _ = make("toy:limit", "network", config=config_of("toy:limit", algorithm="a2c"))
     assert training.rounds.learner.options.epochs == 1 and training.rounds.learner.options.algorithm == "a2c"
-    assert make("toy:limit", "network")[0].learner.options.epochs == 2
+    assert make("toy:limit", "network")[0].rounds.learner.options.epochs == 2
 
 
 def test_warmup_trains_weights_only():
