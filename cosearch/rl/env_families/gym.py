@@ -6,7 +6,8 @@ its own; the actions of the running episode are recorded, and a restore plays th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,25 @@ GYM_EXAMPLES = (
 ALE_EXAMPLES = ("Breakout", "Pong", "SpaceInvaders", "Qbert", "Seaquest", "BeamRider")
 
 
+@dataclass(frozen=True)
+class Moved:
+    """What one step of each of several environments gave, before any is reset.
+
+    Attributes:
+        reward: ``[envs]``, float32.
+        terminated, truncated: ``[envs]``, bool; never both.
+        last_frames: the last frame of each environment whose episode was truncated.
+    """
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    last_frames: dict[int, np.ndarray]
+
+
+Mover = Callable[[Sequence[Any], list[Any], np.ndarray], Moved]
+
+
 class ReplayedEnvs:
     """Single Gymnasium environments stepped in turn, restored by replaying the running episodes.
 
@@ -35,6 +55,8 @@ class ReplayedEnvs:
         to_frame: observation -> uint8 ``[height, width, channels]`` or float32 ``[features]``.
         options: number and seed.
         on_reset: (one environment) -> None, called before each reset, for what a reset with a seed leaves as it was.
+        move: (environments, actions, frames) -> what a step of each gave; it writes the frames of those whose episode goes on.
+            None: Gymnasium's ``step``, one after the other.
 
     Raises:
         EnvironmentFailedError: actions that are neither discrete nor vectors.
@@ -49,11 +71,12 @@ class ReplayedEnvs:
         options: EnvOptions,
         *,
         on_reset: Callable[[Any], None] = lambda env: None,
+        move: Mover | None = None,
     ) -> None:
         self._envs = [make() for _ in range(options.num_envs)]
         self.num_envs, self.num_actions, self.action_box = options.num_envs, *_actions_of(self._envs[0].action_space)
         self._action_dtype = np.int64 if self.action_box is None else np.float32
-        self._on_reset = on_reset
+        self._on_reset, self._move = on_reset, move or self._one_by_one
         self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
         self._actions: list[list[Any]] = [[] for _ in self._envs]
@@ -77,23 +100,28 @@ class ReplayedEnvs:
 
     def receive(self) -> Step:
         """See ``VectorEnv``."""
-        n = self.num_envs
+        actions = self._pending.tolist() if self.action_box is None else [row.copy() for row in self._pending]
+        moved = self._move(self._envs, actions, self._frames)
+        for recorded, action in zip(self._actions, actions, strict=True):
+            recorded.append(action)
+        for i in np.flatnonzero(moved.terminated | moved.truncated):
+            self._episodes[i] += 1
+            self._actions[i] = []
+            self._frames[i] = self._reset(i)
+        return Step(self._frames.copy(), moved.reward, moved.terminated, moved.truncated, moved.last_frames)
+
+    def _one_by_one(self, envs: Sequence[Any], actions: list[Any], frames: np.ndarray) -> Moved:
+        n = len(envs)
         reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         last: dict[int, np.ndarray] = {}
-        for i, env in enumerate(self._envs):
-            action = int(self._pending[i]) if self.action_box is None else self._pending[i].copy()
+        for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
             observation, reward[i], terminated[i], cut, _ = env.step(action)
             truncated[i] = cut and not terminated[i]
-            self._actions[i].append(action)
             if truncated[i]:
                 last[i] = self._to_frame(observation)
-            if terminated[i] or truncated[i]:
-                self._episodes[i] += 1
-                self._actions[i] = []
-                self._frames[i] = self._reset(i)
-            else:
-                self._frames[i] = self._to_frame(observation)
-        return Step(self._frames.copy(), reward, terminated, truncated, last)
+            elif not terminated[i]:
+                frames[i] = self._to_frame(observation)
+        return Moved(reward, terminated, truncated, last)
 
     def state(self) -> dict[str, Any]:
         """See ``VectorEnv``."""

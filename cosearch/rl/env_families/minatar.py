@@ -6,12 +6,13 @@ with probability 0.1, the difficulty ramp on. Trajectories equal those entries' 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cosearch.rl.env_families.gym import ReplayedEnvs
-from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
+from cosearch.rl.env_families.gym import Moved, ReplayedEnvs
+from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions
 from latency_tables.errors import MissingExtraError
 
 MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
@@ -63,7 +64,22 @@ def _frame(state: np.ndarray) -> np.ndarray:
     return np.asarray(state, dtype=np.uint8) * np.uint8(255)
 
 
-class MinAtarEnvs(ReplayedEnvs):
+def _move(games: Sequence[Game], actions: list[int], frames: np.ndarray) -> Moved:
+    """One step of each game: no episode is truncated, and all frames are scaled at once."""
+    rewards, ended = [], []
+    states = np.empty(frames.shape, dtype=np.bool_)
+    for i, (game, action) in enumerate(zip(games, actions, strict=True)):
+        reward, over = game.game.act(game.actions[action])
+        rewards.append(reward)
+        ended.append(over)
+        if not over:
+            states[i] = game.game.state()
+    np.multiply(states.view(np.uint8), 255, out=frames)
+    terminated = np.array(ended, dtype=np.bool_)
+    return Moved(np.array(rewards, dtype=np.float32), terminated, np.zeros_like(terminated), {})
+
+
+def minatar_envs(name: str, options: EnvOptions) -> ReplayedEnvs:
     """``options.num_envs`` games.
 
     Args:
@@ -73,34 +89,11 @@ class MinAtarEnvs(ReplayedEnvs):
     Raises:
         MissingExtraError: the package is not installed.
     """
-
-    def __init__(self, name: str, options: EnvOptions) -> None:
-        try:
-            from minatar import Environment
-        except ImportError as error:
-            raise MissingExtraError(f"MinAtar cannot be imported ({error}): pip install 'cosearch[minatar]'") from error
-        super().__init__(lambda: Game(Environment, name), _frame, options)
-        self._none_cut = np.zeros(self.num_envs, dtype=np.bool_)
-
-    def receive(self) -> Step:
-        """See ``VectorEnv``: no episode is truncated, and all frames are scaled at once."""
-        actions, rewards, ended = self._pending.tolist(), [], []
-        states = np.empty((self.num_envs, *self.frame_shape), dtype=np.bool_)
-        for i, env in enumerate(self._envs):
-            action = actions[i]
-            reward, over = env.game.act(env.actions[action])
-            rewards.append(reward)
-            ended.append(over)
-            self._actions[i].append(action)
-            if not over:
-                states[i] = env.game.state()
-        np.multiply(states.view(np.uint8), 255, out=self._frames)
-        terminated = np.array(ended, dtype=np.bool_)
-        for i in np.flatnonzero(terminated):
-            self._episodes[i] += 1
-            self._actions[i] = []
-            self._frames[i] = self._reset(i)
-        return Step(self._frames.copy(), np.array(rewards, dtype=np.float32), terminated, self._none_cut, {})
+    try:
+        from minatar import Environment
+    except ImportError as error:
+        raise MissingExtraError(f"MinAtar cannot be imported ({error}): pip install 'cosearch[minatar]'") from error
+    return ReplayedEnvs(lambda: Game(Environment, name), _frame, options, move=_move)
 
 
 TEACHER = {  # tiny frames, dense rewards: shorter rollouts, more epochs, a higher learning rate that falls
@@ -118,7 +111,7 @@ ENVIRONMENTS.register(
         "minatar",
         "five miniature Atari games, 10x10 boolean planes (Young & Tian 2019)",
         MINATAR_GAMES,
-        MinAtarEnvs,
+        minatar_envs,
         teacher=TEACHER,
         run=RUN,
     )
