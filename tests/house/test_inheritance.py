@@ -9,6 +9,7 @@ import ast
 import pytest
 from test_layers import FILES, module_name, tree_of
 
+
 class Sources:
     """Classes and imports of a set of modules."""
 
