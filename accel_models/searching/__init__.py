@@ -1,1 +1,1 @@
-"""The search of a design: the problem, the methods, and the controls that they are compared with."""
+"""The search of a design: the problem, the search by gradient with its discrete polish, and other methods to compare it with."""
