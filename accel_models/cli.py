@@ -11,15 +11,6 @@ from typing import Annotated
 
 import typer
 
-from accel_models import printing
-from accel_models.check import EXACT_MEANS, compare
-from accel_models.design import design_names, load_design, save_design
-from accel_models.evaluate import evaluate
-from accel_models.layers import load_layers, network_names
-from accel_models.references.rows import statistics, write_rows
-from accel_models.searching.benchmark import ALL_METHODS, as_markdown, run_benchmark
-from accel_models.searching.methods import MethodRow, compare_methods, plan
-from accel_models.searching.search import search_design
 from latency_tables.errors import ConfigError, CosearchError
 
 app = typer.Typer(
@@ -29,6 +20,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Evaluate and search accelerators for a fixed network; everything here is modelled, not measured.",
 )
+
+
+METHOD_WORDS = {  # in the order of searching.benchmark.ALL_METHODS, which imports torch
+    "random": "uniform samples",
+    "evolution": "forty parents, mutation only",
+    "evolution+cuts": "evolution of the sides with exact cuts and dataflows",
+    "gumbel": "hard Gumbel samples, log cost minus running mean, rate 3e-2",
+    "das": "hard Gumbel samples as released with Auto-NBA: no baseline, rate 1e-7",
+    "gradient": "continuous log2 knobs and mixed option costs, projected on the way",
+    "gradient+polish": "the same, then a discrete polish",
+}
 
 
 class Objective(StrEnum):
@@ -57,6 +59,11 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """What a network costs on a design, layer by layer."""
+    from accel_models import printing
+    from accel_models.design import load_design
+    from accel_models.evaluation import evaluate
+    from accel_models.layers import load_layers
+
     accelerator = load_design(design)
     result = evaluate(load_layers(network), accelerator, objective.value)
     over = result.resources.over(accelerator.platform)
@@ -84,11 +91,17 @@ def search_command(
     beside: Annotated[bool, typer.Option("--compare/--no-compare", help="Run the other methods as well.")] = True,
     benchmark: Annotated[bool, typer.Option("--benchmark", help="Compare methods on four pipeline problems instead.")] = False,
     seeds: Annotated[int, typer.Option(help="Runs of each method; only for --benchmark.")] = 6,
-    methods: Annotated[str, typer.Option(help="Methods of --benchmark, separated by commas.")] = ",".join(ALL_METHODS),
+    methods: Annotated[str, typer.Option(help="Methods of --benchmark, separated by commas.")] = ",".join(METHOD_WORDS),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the accelerator for a fixed network within the limits of a platform."""
+    from accel_models import printing
+    from accel_models.design import load_design, save_design
+    from accel_models.layers import load_layers
+    from accel_models.searching.methods import MethodRow, compare_methods, plan
+    from accel_models.searching.search import search_design
+
     if evaluations < 1 or seeds < 1:
         raise ConfigError(f"evaluations and seeds must be at least 1, got {evaluations} and {seeds}")
     if benchmark:
@@ -105,7 +118,7 @@ def search_command(
         )
     rows: list[MethodRow] = []
     if beside:
-        with printing.progress_bar("other methods", len(ALL_METHODS) - 2) as update:
+        with printing.progress_bar("other methods", len(METHOD_WORDS) - 2) as update:
             rows = compare_methods(layers, base, searched, seed, chunks, objective.value, evaluations, update)
     if out is not None:
         save_design(searched.design, out)
@@ -131,6 +144,9 @@ def search_command(
 
 
 def _benchmark(methods: list[str], seeds: int, evaluations: int, dry_run: bool, as_json: bool) -> None:
+    from accel_models import printing
+    from accel_models.searching.benchmark import as_markdown, run_benchmark
+
     if dry_run:
         print(f"4 problems, {seeds} seeds, {evaluations} evaluations each; methods: {', '.join(methods)}")
         return
@@ -152,6 +168,9 @@ class Kind(StrEnum):
 @app.command("list", epilog="Example: python -m accel_models list designs")
 def list_command(kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.designs, as_json: Json = False) -> None:
     """Designs, networks or search methods."""
+    from accel_models.design import design_names, load_design
+    from accel_models.layers import load_layers, network_names
+
     if kind is Kind.designs:
         designs = [load_design(name) for name in design_names()]
         rows: list[dict[str, object]] = [
@@ -164,7 +183,7 @@ def list_command(kind: Annotated[Kind, typer.Argument(help="What to list.")] = K
             macs = sum(layer.macs for layer in layers)
             rows.append({"name": name, "description": f"{len(layers)} layers, {macs / 1e6:.2f} million multiply-accumulates"})
     else:
-        rows = [{"name": name, "description": printing.METHOD_WORDS[name]} for name in ALL_METHODS]
+        rows = [{"name": name, "description": words} for name, words in METHOD_WORDS.items()]
     print(json.dumps(rows) if as_json else "\n".join(f"{row['name']:<16} {row['description']}" for row in rows))
 
 
@@ -177,6 +196,10 @@ def check_command(
     as_json: Json = False,
 ) -> None:
     """Compare the equations with rows of another simulator."""
+    from accel_models import printing
+    from accel_models.check import EXACT_MEANS, compare
+    from accel_models.references.rows import statistics, write_rows
+
     compared = compare(reference, rows_file, layers)
     errors = statistics(compared)
     if out is not None:

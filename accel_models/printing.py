@@ -10,20 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from accel_models.design import AccelDesign
-from accel_models.evaluate import NetworkResult
+from accel_models.evaluation import NetworkResult
 from accel_models.references.rows import Statistics
 from accel_models.searching.benchmark import BenchmarkRow
 from accel_models.searching.methods import MethodRow
 
-METHOD_WORDS = {
-    "gradient+polish": "continuous log2 knobs and mixed option costs, projected on the way, then a discrete polish",
-    "gradient": "the same without the polish",
-    "random": "uniform samples",
-    "evolution": "forty parents, mutation only",
-    "evolution+cuts": "evolution of the sides with exact cuts and dataflows",
-    "gumbel": "hard Gumbel samples, log cost minus running mean, rate 3e-2",
-    "das": "hard Gumbel samples as released with Auto-NBA: no baseline, rate 1e-7",
-}
 NOT_VALIDATED = (
     "modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per "
     "second of an FPGA, timing closure, power. Static power is not included."

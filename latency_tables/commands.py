@@ -13,26 +13,8 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from latency_tables.checks import check_table
-from latency_tables.compare import compare_tables
-from latency_tables.devices import list_devices, load_any
-from latency_tables.draw import caption, draw_table, terminal_comparison, terminal_table
 from latency_tables.errors import CosearchError, TableError
-from latency_tables.estimating.estimate import build_estimate
-from latency_tables.estimating.evidence import left_out, load_sets, markdown
-from latency_tables.estimating.published import refit_spec
-from latency_tables.estimating.specification import list_specs, load_spec
-from latency_tables.measuring import job
-from latency_tables.measuring.remote import Place
-from latency_tables.measuring.rpc import read_tvm_target
-from latency_tables.measuring.settings import Settings
-from latency_tables.output import certificate_markdown, certificate_rows, command_line, summary
-from latency_tables.schema import write_table
-from latency_tables.table import load_table
-from latency_tables.worklists import load_worklist
 
 EXAMPLES = """Examples:
 
@@ -100,6 +82,17 @@ def measure(
 
     Times are in seconds.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from latency_tables.draw import caption
+    from latency_tables.measuring import job
+    from latency_tables.measuring.remote import Place
+    from latency_tables.measuring.rpc import read_tvm_target
+    from latency_tables.measuring.settings import Settings
+    from latency_tables.output import command_line, summary
+    from latency_tables.table import load_table
+
     settings = Settings(
         threads=threads,
         provider=provider,
@@ -160,6 +153,13 @@ def check(
     as_json: JsonFlag = False,
 ) -> None:
     """Check a table: format, checksum, coverage, plausibility, and what its certificate says."""
+    from latency_tables.checks import check_table
+    from latency_tables.devices import list_devices, load_any
+    from latency_tables.draw import caption
+    from latency_tables.output import summary
+    from latency_tables.table import load_table
+    from latency_tables.worklists import load_worklist
+
     try:
         loaded = load_any(table)
     except TableError as error:
@@ -187,6 +187,13 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show a table in the terminal, or draw it."""
+    from rich.console import Console
+
+    from latency_tables.checks import check_table
+    from latency_tables.devices import load_any
+    from latency_tables.draw import draw_table, terminal_table
+    from latency_tables.output import summary
+
     loaded = load_any(table)
     if png is not None:
         draw_table(loaded, png, findings=check_table(loaded))
@@ -206,6 +213,12 @@ def diff(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two tables: two devices, two runtimes or two dates."""
+    from rich.console import Console
+
+    from latency_tables.compare import compare_tables
+    from latency_tables.devices import load_any
+    from latency_tables.draw import terminal_comparison
+
     one, two = load_any(first), load_any(second)
     comparison = compare_tables(one, two)
     if as_json:
@@ -226,6 +239,15 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Make an estimated table from public specifications and published measurements."""
+    from latency_tables.draw import caption
+    from latency_tables.estimating.estimate import build_estimate
+    from latency_tables.estimating.published import refit_spec
+    from latency_tables.estimating.specification import load_spec
+    from latency_tables.output import summary
+    from latency_tables.schema import write_table
+    from latency_tables.table import load_table
+    from latency_tables.worklists import load_worklist
+
     ops = {op.key: op for name in worklist or ("chain", "references") for op in load_worklist(name).ops}
     spec = load_spec(device) if published is None else refit_spec(load_spec(device), published)
     write_table(out, build_estimate(spec, ops.values()))
@@ -236,6 +258,9 @@ def fit(
 @app.command(name="list")
 def list_command(as_json: JsonFlag = False) -> None:
     """List the shipped tables, and the specifications that ``fit`` knows."""
+    from latency_tables.devices import list_devices
+    from latency_tables.estimating.specification import list_specs
+
     records = [
         {
             "name": r.name,
@@ -260,6 +285,9 @@ def certificates(
     as_json: JsonFlag = False,
 ) -> None:
     """Figures of certificates side by side, for a README: table, single-operation sums, FLOPs, and measuring twice."""
+    from latency_tables.devices import list_devices, load_any
+    from latency_tables.output import certificate_markdown, certificate_rows
+
     tables = [load_any(name) for name in table or [str(record.path) for record in list_devices()]]
     rows = certificate_rows(tables)
     emit([row.to_dict() for row in rows], as_json, lambda _: certificate_markdown(rows))
@@ -271,6 +299,8 @@ def evidence(
     as_json: JsonFlag = False,
 ) -> None:
     """Error of a roofline on block positions that it has not seen, for every published set of latencies."""
+    from latency_tables.estimating.evidence import left_out, load_sets, markdown
+
     figures = [(published, left_out(published)) for published in load_sets(folder)]
     rows = [
         {"source": p.source, "device": p.device, "kind": p.kind, "batch": p.batch, "dropped": p.dropped, **asdict(errors)}

@@ -15,7 +15,7 @@ import torch
 from accel_models.cost import Machine, machine_of
 from accel_models.design import AccelDesign, Chunk
 from accel_models.engines.systolic import DATAFLOWS
-from accel_models.evaluate import NetworkResult, evaluate
+from accel_models.evaluation import NetworkResult, evaluate
 from accel_models.layers import LayerShape
 from accel_models.resources import dsp_per_multiplier
 from accel_models.searching.division import divide

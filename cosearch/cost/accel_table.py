@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from accel_models.design import DESIGNS, AccelDesign, design_names, load_design
-from accel_models.evaluate import NetworkResult, block_costs, evaluate
+from accel_models.evaluation import NetworkResult, block_costs, evaluate
 from accel_models.layers import LayerShape, from_blocks
 from accel_models.resources import resources
 from latency_tables.errors import DesignError, InfeasibleCandidateError

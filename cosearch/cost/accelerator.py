@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from accel_models.design import AccelDesign
-from accel_models.evaluate import BlockCost, NetworkResult, block_costs
+from accel_models.evaluation import BlockCost, NetworkResult, block_costs
 from accel_models.searching.search import search_design
 from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_table import PROVENANCE, AccelTable, device_of, layers_of, limits_exceeded, network_on

@@ -33,7 +33,7 @@ class OperationRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRecord:
-    """One layer on an accelerator; see ``accel_models.evaluate.LayerResult``. SI units; energies are None where unknown."""
+    """One layer on an accelerator; see ``accel_models.evaluation.LayerResult``. SI units; energies are None where unknown."""
 
     name: str
     kind: str
@@ -60,7 +60,7 @@ class ResourcesRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRecord:
-    """The derived network on an accelerator; see ``accel_models.evaluate.NetworkResult``. SI units."""
+    """The derived network on an accelerator; see ``accel_models.evaluation.NetworkResult``. SI units."""
 
     latency_s: float
     interval_s: float

@@ -12,7 +12,7 @@ from accel_models.cost import machine_of
 from accel_models.design import AccelDesign, Chunk, design_names
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.mapper import best_tile, candidate_tiles
-from accel_models.evaluate import _table
+from accel_models.evaluation import _table
 from accel_models.layers import LayerShape, network_names, to_records
 from accel_models.resources import bram18_blocks, dsp_per_multiplier, resources
 from latency_tables.errors import DesignError, InfeasibleCandidateError, ShapeError
