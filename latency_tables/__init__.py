@@ -1,0 +1,18 @@
+"""Latency tables: what each operation costs on a device, measured there or estimated, and so what a network of them costs.
+
+Floors. A file imports from lower floors and from its own floor, but no room (a folder) from another room of its floor:
+
+    6  commands, __main__                       the command line
+    5  devices, checks, compare, output, draw   tables found by name, judged, compared and shown
+    4  table                                    predicts a network from its rows
+    3  measuring, estimating                    tables made: by timing models on a device, or from public figures
+    2  onnx_models                              the models that are timed
+    1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
+    1  opspec, layer, cell_kinds, vector_kinds  the one vocabulary of operations, shared with networks and accelerators
+    1  fields                                   strict reading of JSON
+    0  board, errors                            what is copied to a board; the errors of the whole project
+
+The other packages use ``opspec``, ``errors``, ``table``, ``devices`` and ``worklists``, and of the rooms ``measuring.job`` (a
+table from a request) with its ``settings``, ``measuring.remote`` (a measuring core, here or on a board) and the records and
+runners of ``board``. Tables lie in folders named after their devices, specifications of estimates in ``specs``.
+"""

@@ -66,7 +66,7 @@ def measure(
     budget: Annotated[float, typer.Option(help="Seconds after which no new round starts.")] = 240.0,
     rounds: Annotated[int, typer.Option(help="Visits of each model, at least.")] = 9,
     max_rounds: Annotated[int, typer.Option(help="Visits of each model, at most.")] = 40,
-    tolerance: Annotated[float, typer.Option(help="Relative half-width at which a row is sure.")] = 0.02,
+    tolerance: Annotated[float, typer.Option(help="Relative half-width of its interval at which a row has converged.")] = 0.02,
     energy_seconds: Annotated[float, typer.Option(help="Power reading a model where the board has a sensor; 0: none.")] = 2.0,
     period_s: Annotated[float | None, typer.Option(help="Also call whole networks once in so many seconds (0.02).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,

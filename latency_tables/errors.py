@@ -74,7 +74,7 @@ class InfeasibleCandidateError(CosearchError):
 
 
 class RunFailedError(CosearchError):
-    """The run failed; the last good checkpoint is kept."""
+    """The request was right, but the run failed; what it had written before is kept."""
 
 
 class DiskFullError(RunFailedError):

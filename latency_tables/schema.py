@@ -2,7 +2,7 @@
 
 One JSON object a line: a ``header``, then one ``row`` an operation (sorted by key), then at most one ``certificate``.
 Reading trusts nothing: every field that a number depends on is checked, and ``table_id`` (SHA-256 of the content)
-must fit, so that a changed digit is an error and never another latency. Standard library only.
+must fit, so that a changed digit is an error and never another latency.
 """
 
 from __future__ import annotations

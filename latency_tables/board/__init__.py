@@ -1,4 +1,7 @@
-"""What runs on a board: this folder and ``errors`` are copied there, nothing else is.
+"""What runs on a board: this folder, ``errors`` and the package's docstring are copied there (``measuring.remote.core_archive``).
 
-Only the standard library, numpy and the runtime that is measured may be imported; Python 3.8 syntax.
+- ``core``: requests in, answers out; ``timing``: visits and paced calls; ``sensors``: power, clocks, what the machine is.
+- ``runners``: ONNX Runtime; ``compilers``: torch and TVM.
+
+Only the standard library, numpy and the runtime that is measured may be imported; syntax and library of Python 3.8.
 """

@@ -1,4 +1,4 @@
-"""Further runtimes of the measuring core: torch (eager) and TVM (compiled for the target). Optional, imported on use.
+"""Further runtimes of the measuring core: torch (eager) and TVM (compiled for the target), both optional.
 
 Both read the same ONNX models as ONNX Runtime, so that a table differs by its runtime and nothing else. Untuned TVM is
 tens of times slower than ONNX Runtime on a CPU: its table is true for untuned TVM and for nothing else, and says so.

@@ -1,24 +1,21 @@
-"""Runs an ONNX model with ONNX Runtime the way it is deployed, and measures whole networks.
+"""Runs an ONNX model with ONNX Runtime the way it is deployed.
 
 Telemetry is off before the runtime is imported, threads are explicit, idle threads do not spin, inputs and outputs are
-bound once. A provider that the runtime would replace by another is an error. Runs on the board (Python 3.8 syntax).
+bound once. A provider that the runtime would replace by another is an error.
 """
 
 from __future__ import annotations
 
 import collections
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latency_tables.board.timing import Paced, VisitPlan, is_clean, paced, take_samples
 from latency_tables.errors import MeasurementError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -152,7 +149,7 @@ def op_histogram(model: bytes) -> dict[str, int]:
 
 
 def _fields(data: bytes, wanted: int) -> list[bytes]:
-    found, at = [], 0
+    values, at = [], 0
     while at < len(data):
         tag, at = _varint(data, at)
         kind = tag & 7
@@ -161,11 +158,11 @@ def _fields(data: bytes, wanted: int) -> list[bytes]:
         elif kind == 2:
             size, at = _varint(data, at)
             if tag >> 3 == wanted:
-                found.append(data[at : at + size])
+                values.append(data[at : at + size])
             at += size
         else:
             at += 8 if kind == 1 else 4
-    return found
+    return values
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -177,85 +174,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
         if byte < 128:
             return value, at
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A whole network timed on this machine; seconds.
-
-    Attributes:
-        latency_s: the table's statistic: median over rounds of the clean median, back to back.
-        p50_s, p90_s, p99_s, min_s: of all back-to-back samples, clean or not.
-        clean_share: share of samples that were not preempted, or None with several threads.
-        samples_s: the raw samples of all rounds.
-        paced: the same at a control period with sleeps, or None if it was not asked for.
-        context: clock, warm-up, statistic, runtime, version, provider, threads, machine, graph.
-    """
-
-    latency_s: float
-    p50_s: float
-    p90_s: float
-    p99_s: float
-    min_s: float
-    clean_share: float | None
-    samples_s: tuple[float, ...]
-    paced: Paced | None
-    context: dict[str, object]
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON object."""
-        return asdict(self)
-
-
-def measure_network(
-    model: bytes | str | Path,
-    feed: Mapping[str, np.ndarray] | None = None,
-    *,
-    threads: int = 1,
-    provider: str = "CPUExecutionProvider",
-    rounds: int = 5,
-    seconds: float = 2.0,
-    period_s: float | None = 0.02,
-    paced_seconds: float = 2.0,
-) -> Measurement:
-    """Time a whole network: back to back, and at a control period with sleeps between.
-
-    Args:
-        model, feed, threads, provider: see :class:`OnnxRunner`.
-        rounds, seconds: so many visits, so long in total, back to back.
-        period_s: control period in seconds; None leaves the paced mode out.
-        paced_seconds: how long the paced mode runs.
-
-    Raises:
-        MeasurementError: the runtime refuses the model.
-    """
-    runner = OnnxRunner(model, feed, threads=threads, provider=provider)
-    plan = VisitPlan(seconds=seconds / rounds, warmup_s=0.05)
-    walls: list[float] = []
-    medians: list[float] = []
-    clean: list[bool] = []
-    for _ in range(rounds):
-        samples, inner = take_samples(runner, plan)
-        flags = [threads > 1 or is_clean(wall * inner, cpu * inner) for wall, cpu in samples]
-        kept = [wall for (wall, _), good in zip(samples, flags) if good] if sum(flags) >= 4 else [wall for wall, _ in samples]
-        walls += [wall for wall, _ in samples]
-        clean += flags
-        medians.append(float(np.median(kept)))
-    p50, p90, p99 = (float(v) for v in np.percentile(walls, (50, 90, 99)))
-    context = {
-        "clock": "perf_counter_ns",
-        "warmup_s": plan.warmup_s,
-        "rounds": rounds,
-        "round_medians_s": medians,
-        "statistic": "latency_s is the median over rounds of the clean median",
-        "runtime": "onnxruntime",
-        "runtime_version": import_onnxruntime().__version__,
-        "provider": provider,
-        "threads": threads,
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "graph": runner.graph,
-    }
-    rhythm = None if period_s is None else paced(runner, period_s=period_s, seconds=paced_seconds)
-    share = None if threads > 1 else sum(clean) / len(clean)
-    return Measurement(float(np.median(medians)), p50, p90, p99, min(walls), share, tuple(walls), rhythm, context)

@@ -4,7 +4,7 @@ Power comes from the total input rail (INA3221 of a Jetson through hwmon or iio,
 counter of an x86 package (RAPL), or from the power-management chip of a Raspberry Pi 5, which has no total: there the
 rails that have both volts and amps are summed, which reads less than the supply gives, and the sensor's name says so.
 Elsewhere rails are never summed: a board without a known total rail has no power, and no power is None, never 0. What
-cannot be read is None. Standard library only, Python 3.8 syntax.
+cannot be read is None.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def parse_pmic(text: str) -> float | None:
     volts: dict[str, float] = {}
     amps: dict[str, float] = {}
     for line in text.splitlines():
-        found = PMIC_LINE.match(line)
-        if not found:
+        parts = PMIC_LINE.match(line)
+        if not parts:
             continue
-        rail, letter, what, value, unit = found.groups()
+        rail, letter, what, value, unit = parts.groups()
         if letter != unit or (what == "current") != (unit == "A"):
             return None
         try:

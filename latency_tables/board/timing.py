@@ -1,4 +1,4 @@
-"""Times a callable: visits, clean samples, percentiles. Runs on the board: standard library and numpy, Python 3.8 syntax.
+"""Times a callable: visits, clean samples, percentiles.
 
 A *visit* warms up, then times calls for a short while. Wall time and the thread's CPU time are read around each sample:
 where the thread waited (wall - CPU above 1 us and 1 %) it was preempted, and the sample is dropped for that cause and

@@ -173,16 +173,18 @@ class Measurer:
         if self.elapsed_s > self.settings.budget_s:
             return []
         self._paired = paired_visits(self.journal.visits)
-        unsure = set()
+        open_models = set()
         for row in self.plan.rows:
-            if not self._is_sure(row):
-                unsure |= {row.more, row.less}
+            if not self._has_converged(row):
+                open_models |= {row.more, row.less}
         for name, ops in self.plan.networks:
-            if name not in self.journal.failed and not self._is_sure(RowPlan(ops[0], "network", name, "", 1), NETWORK_TOLERANCE):
-                unsure.add(name)
-        return [name for name in names if name in unsure and self._rounds(name) < self.settings.max_rounds]
+            if name not in self.journal.failed and not self._has_converged(
+                RowPlan(ops[0], "network", name, "", 1), NETWORK_TOLERANCE
+            ):
+                open_models.add(name)
+        return [name for name in names if name in open_models and self._rounds(name) < self.settings.max_rounds]
 
-    def _is_sure(self, row: RowPlan, share: float = 1.0) -> bool:
+    def _has_converged(self, row: RowPlan, share: float = 1.0) -> bool:
         visits = self._paired or paired_visits(self.journal.visits)
         if row.more in self.journal.failed or row.less in self.journal.failed:
             return True

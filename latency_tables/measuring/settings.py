@@ -1,4 +1,4 @@
-"""How to measure: how long a visit is, how often a model is visited, when a row is sure."""
+"""How to measure: how long a visit is, how often a model is visited, when a row has converged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Settings:
         visit: how long one visit is.
         min_rounds, max_rounds: visits of every model, at least and at most.
         network_factor: whole networks get so many times the visits, as calibration and certificate stand on them.
-        tolerance: half-width of a row's interval, relative, at which it is sure; half of it for whole networks.
+        tolerance: half-width of a row's interval, relative, at which it has converged; half of it for whole networks.
         budget_s: wall time in seconds after which no new round starts (the first ``min_rounds`` are always made).
         seed: order of visits and weights of models.
         nice: priority that the core asks for.

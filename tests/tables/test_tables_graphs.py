@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as f
 
-from latency_tables.board.runners import OnnxRunner, measure_network, op_histogram
+from latency_tables.board.runners import OnnxRunner, op_histogram
 from latency_tables.errors import MeasurementError, ShapeError
 from latency_tables.onnx_models.blocks import build_block_model, build_empty_model, build_network_model, keeps_shape
 from latency_tables.onnx_models.layers import build_layer_model
@@ -127,19 +127,6 @@ def test_runner_refuses_what_it_cannot_do():
 def test_plain_layout_can_be_kept():
     model = build_block_model(OpSpec("conv", 16, 16, 16, 16, 3, 1, 1), repeats=5)
     assert not any(name.startswith("Reorder") for name in OnnxRunner(model, nchw=True).graph)
-
-
-def test_measurement_holds_its_samples_and_where_they_come_from(tmp_path):
-    path = tmp_path / "n.onnx"
-    path.write_bytes(build_network_model(NETWORK))
-    found = measure_network(path, rounds=3, seconds=0.06, period_s=0.005, paced_seconds=0.05)
-    assert 0 < found.min_s <= found.p50_s <= found.p90_s <= found.p99_s
-    assert found.p50_s == pytest.approx(np.median(found.samples_s))
-    assert min(found.context["round_medians_s"]) <= found.latency_s <= max(found.context["round_medians_s"])
-    assert (
-        found.paced.samples == 10 and found.context["runtime"] == "onnxruntime" and found.to_dict()["paced"]["period_s"] == 0.005
-    )
-    assert measure_network(path, rounds=2, seconds=0.02, period_s=None).paced is None
 
 
 def test_telemetry_is_off_and_leaves_nothing_in_the_home_folder(tmp_path):

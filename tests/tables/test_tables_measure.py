@@ -148,12 +148,12 @@ def test_unsure_rows_are_visited_again_until_sure_or_the_cap(tmp_path):
     measurer.run()
     counts = {len(v) for v in journal.visits.values()}
     assert counts == {3}
-    assert not all(measurer._is_sure(row) for row in PLAN.rows)
+    assert not all(measurer._has_converged(row) for row in PLAN.rows)
     FakeCore.visits = 0
     patient, journal = measured(tmp_path / "b", max_rounds=40, budget_s=60.0)
     patient.run()
     rounds = [len(journal.visits[row.more]) for row in PLAN.rows]
-    assert max(rounds) > 3 and all(patient._is_sure(row) or len(journal.visits[row.more]) == 40 for row in PLAN.rows)
+    assert max(rounds) > 3 and all(patient._has_converged(row) or len(journal.visits[row.more]) == 40 for row in PLAN.rows)
 
 
 @pytest.mark.parametrize("fail_at", [(1,), (40,), (20, 21, 60), tuple(range(5, 200, 50))])
