@@ -56,8 +56,9 @@ def forecast(plan: Plan) -> dict[str, Any]:
     scores = [torch.rand(len(point.candidates), generator=streams.torch("arch")).tolist() for point in plan.space.points]
     network = as_trained(derive(most_likely_feasible(plan, scores), streams.torch("weights")), config, streams)
     rates = []
-    for subject in (searching, NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=device)):
-        training = make_training(replace(config), subject, streams, teacher, total_steps=1)
+    alone = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=device)
+    for subject, taught_by in ((searching, plan.search_teacher(teacher)), (alone, teacher)):
+        training = make_training(replace(config), subject, streams, taught_by, total_steps=1)
         training.advance()
         rates.append(training.advance()["steps_per_s"])
         training.close()
@@ -69,6 +70,8 @@ def forecast(plan: Plan) -> dict[str, Any]:
         "space_size": plan.space.size,
         "table": {"device": plan.hardware.device.name, "provenance": plan.hardware.provenance},
         "teacher": plan.teacher.name if plan.teacher else None,
+        "search_uses_teacher": plan.teacher is not None and plan.strategy.uses_teacher,
+        "not_exactly_resumable_because": plan.inexact_resume,
         "latency_target_s": plan.constraints[0].value,
         "references": {name: to_json(reference) for name, reference in plan.references.items()},
         "search_steps_per_s": searching_rate,
@@ -88,11 +91,14 @@ def forecast_text(result: dict[str, Any]) -> str:
         ]
         for key, value in values.items()
     ]
+    taught = f", which acts in retraining only: {result['config']['strategy']['name']} searches without a teacher"
     return "\n".join(
         [
             *lines,
             "",
-            f"table: {result['table']['device']} ({result['table']['provenance']}), teacher: {result['teacher'] or 'none'}",
+            f"table: {result['table']['device']} ({result['table']['provenance']}), teacher: {result['teacher'] or 'none'}"
+            + (taught if result["teacher"] and not result["search_uses_teacher"] else ""),
+            *([f"not exactly resumable: {why}"] if (why := result["not_exactly_resumable_because"]) else []),
             f"space: {result['space_size']:.3g} architectures, latency target {result['latency_target_s'] * 1e3:.3f} ms",
             f"speed here: {result['search_steps_per_s']:,.0f} steps/s searching, "
             f"{result['retrain_steps_per_s']:,.0f} steps/s retraining",

@@ -37,7 +37,9 @@ def gradient_search(session: Session) -> None:
         warmup=config.strategy.warmup_fraction,
         warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
     )
-    training = make_training(config, subject, streams, session.teacher, total_steps=config.budget.search_steps, lr=(lr, lr))
+    training = make_training(
+        config, subject, streams, session.search_teacher, total_steps=config.budget.search_steps, lr=(lr, lr)
+    )
     try:
         saved = session.checkpoint["stage_state"]
         if saved is not None:

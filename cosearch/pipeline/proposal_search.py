@@ -146,7 +146,7 @@ class ProposalSearch:
         network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
         if self.bank is not None:
             network.load_state_dict(self.bank.weights(architecture))
-        training = candidate_training(self.config, network, streams, self.session.teacher, self.shares[item["index"]])
+        training = candidate_training(self.config, network, streams, self.session.search_teacher, self.shares[item["index"]])
 
         def state() -> dict[str, Any]:
             under_way = {**item, "training": training.state(), "streams": streams.state_dict()}

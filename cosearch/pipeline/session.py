@@ -36,6 +36,7 @@ class Session:
         self.device = compute_device(config.compute)
         self.streams = Streams(config.seed)
         self.teacher = plan.load_teacher(self.device)
+        self.search_teacher = plan.search_teacher(self.teacher)
         self.checkpoint: dict[str, Any] = run.load_checkpoint() or {
             "stage": "search",
             "stage_state": None,

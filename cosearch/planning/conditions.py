@@ -144,6 +144,12 @@ TEACHER = Condition(
     lambda r, key: f"without a teacher (distill.teacher={r.config.distill.teacher}, env.name={r.config.env.name})",
     _fixed("name one in distill.teacher (`cosearch list teachers`)"),
 )
+TAUGHT = Condition(
+    "the strategy searches with a teacher, or there is retraining",
+    lambda r, key: r.strategy.uses_teacher or r.config.budget.retrain_steps > 0,
+    lambda r, key: f"with strategy {r.strategy.name!r}, which searches without a teacher, and budget.retrain_steps=0",
+    _fixed("set budget.retrain_steps"),
+)
 DISTILLS = Condition(
     "distill.actor or distill.critic is above 0 (dqn: distill.actor)",
     lambda r, key: r.config.distill.actor > 0.0 or (_on_policy(r) and r.config.distill.critic > 0.0),

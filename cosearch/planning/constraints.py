@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from cosearch.config.run import ObjectiveConfig
 from cosearch.cost.accel_cost import AccelCost
 from cosearch.cost.constraint import Constraint, Cost
@@ -14,9 +16,39 @@ from cosearch.space.derive import discretise
 from cosearch.space.ends import observations_of
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
+from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from latency_tables.errors import ConfigError
 from latency_tables.table import Table
 
 LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
+
+
+def check_gradients(strategy: StrategyInfo, space: SearchSpace, constraints: Sequence[Constraint]) -> None:
+    """Raise unless the costs give gradients where the strategy learns from them.
+
+    Args:
+        strategy: the search method's record.
+        space: gives the path weights.
+        constraints: of the run.
+
+    Raises:
+        ConfigError: a cost whose expectation has no gradient in the path weights, or one that is not finite.
+    """
+    if not strategy.needs_differentiable_cost:
+        return
+    for constraint in constraints:
+        sizes = [len(point.candidates) for point in space.points]
+        weights = [torch.full((size,), 1.0 / size, requires_grad=True) for size in sizes]
+        expected = constraint.cost.expected(weights)
+        gradients = torch.autograd.grad(expected, weights, allow_unused=True) if expected.requires_grad else [None]
+        if not any(gradient is not None for gradient in gradients) or not all(
+            gradient is None or torch.isfinite(gradient).all() for gradient in gradients
+        ):
+            others = ", ".join(info.name for info in STRATEGIES.entries() if not info.needs_differentiable_cost)
+            raise ConfigError(
+                f"strategy {strategy.name!r} learns from the gradient of the cost, and this {constraint.metric} "
+                f"({type(constraint.cost).__name__}) gives none: choose a strategy that needs none: {others}"
+            )
 
 
 def references_on(hardware: Hardware, space: SearchSpace) -> dict[str, ReferenceRecord]:

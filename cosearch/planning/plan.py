@@ -14,7 +14,7 @@ import torch
 from cosearch.config.run import Config, config_to_dict
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
-from cosearch.planning.constraints import check_reachable, make_constraints, references_on
+from cosearch.planning.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.hardware import Hardware, make_hardware, search_first_design
 from cosearch.planning.request import resolve_request
 from cosearch.planning.teacher import load_teacher
@@ -30,6 +30,7 @@ from cosearch.record.run_record import (
     TargetRecord,
     TeacherIdentity,
 )
+from cosearch.rl.envs import inexact_resume
 from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import StrategyInfo
@@ -47,6 +48,7 @@ class Plan:
         teacher: record of the teacher, or None.
         constraints: costs with their upper bounds, the latency's first.
         references: what each fixed agent is predicted to take, by name.
+        inexact_resume: why a resumed run cannot equal an uninterrupted one; None where it does.
     """
 
     config: Config
@@ -56,6 +58,7 @@ class Plan:
     teacher: TeacherRecord | None
     constraints: tuple[Constraint, ...]
     references: dict[str, ReferenceRecord]
+    inexact_resume: str | None = None
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -69,6 +72,10 @@ class Plan:
             device: where it runs.
         """
         return load_teacher(self.teacher, self.space, device, bf16=self.config.rl.bf16)
+
+    def search_teacher(self, teacher: Teacher | None) -> Teacher | None:
+        """What the search learns from: the run's teacher, or nobody where the strategy searches without one."""
+        return teacher if self.strategy.uses_teacher else None
 
     def record(self, command: str) -> RunRecord:
         """What ``run.json`` says of the run, without its name and date.
@@ -89,6 +96,8 @@ class Plan:
                 TargetRecord(metric=bound.metric, value=bound.value, margin=bound.margin) for bound in self.constraints
             ),
             references=self.references,
+            exactly_resumable=self.inexact_resume is None,
+            not_exactly_resumable_because=self.inexact_resume,
             space=SpaceRecord(
                 name=space.name,
                 config=space.config,
@@ -144,8 +153,10 @@ def make_plan(config: Config) -> Plan:
     constraints = make_constraints(request.config.objective, hardware, space, next(iter(references.values())))
     if isinstance(hardware, Accelerator):
         search_first_design(hardware, constraints)
+    check_gradients(request.strategy, space, constraints)
     check_reachable(space, constraints)
-    return Plan(request.config, space, hardware, request.strategy, request.teacher, constraints, references)
+    inexact = inexact_resume(request.config.env.name)
+    return Plan(request.config, space, hardware, request.strategy, request.teacher, constraints, references, inexact)
 
 
 def versions() -> dict[str, str]:

@@ -144,6 +144,8 @@ class RunRecord:
         teacher: None without one.
         targets: latency first.
         references: fixed agents by name.
+        exactly_resumable: a run that was interrupted and resumed equals one that was not.
+        not_exactly_resumable_because: why not; absent where it is.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -160,6 +162,8 @@ class RunRecord:
     targets: tuple[TargetRecord, ...]
     references: Mapping[str, ReferenceRecord]
     space: SpaceRecord
+    exactly_resumable: bool = True
+    not_exactly_resumable_because: str | None = field(default=None, metadata=OMITTED)
 
     @property
     def latency_target_s(self) -> float | None:

@@ -200,6 +200,24 @@ def _guarded(name: str, function: Callable[[], Any]) -> Any:
         raise EnvironmentFailedError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
+def inexact_resume(name: str) -> str | None:
+    """Why a resumed run of an environment cannot equal an uninterrupted one; None where it does.
+
+    Args:
+        name: ``family:game``.
+
+    Raises:
+        UnknownNameError: no such environment.
+        EnvironmentFailedError: it cannot be made.
+    """
+    probe = make_env(name, EnvOptions(1, 0))
+    exact = probe.exact_resume
+    probe.close()
+    if exact:
+        return None
+    return f"{name} can neither save its state nor be replayed exactly: after a resume its episodes begin anew"
+
+
 class CheckedEnv:
     """Holds an environment to its contract at every step, so that a broken one cannot poison a run.
 

@@ -45,8 +45,8 @@ class StrategyInfo:
         name, description: for lists.
         paper: citation.
         kind: ``gradient`` or ``proposal``.
-        needs_differentiable_cost: whether the cost must give gradients.
-        uses_teacher: distils from a teacher while it searches.
+        needs_differentiable_cost: whether the costs must give gradients; checked when the plan is made.
+        uses_teacher: whether its search distils from the teacher; else the teacher acts in retraining only.
         make: (space, options, generator) -> the strategy; of a proposal strategy (space, options, generator, is_feasible),
             where is_feasible tells whether an architecture meets the targets: only such may be proposed.
         options: (section ``strategy`` of the configuration) -> the options; see :func:`own_options`.

@@ -25,6 +25,7 @@ from cosearch.seeding import Streams, derived_seed
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import STRATEGIES
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.stage import Training
 from cosearch.training.workers import Send
@@ -106,7 +107,8 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
     space = make_space(config)
     architecture = space.architecture(job["choices"])
-    teacher = load_teacher(named_teacher(config), space, compute_device(config.compute), bf16=config.rl.bf16)
+    taught = STRATEGIES.get(config.strategy.name).uses_teacher
+    teacher = load_teacher(named_teacher(config) if taught else None, space, compute_device(config.compute), bf16=config.rl.bf16)
     streams = candidate_streams(config.seed, job["index"])
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:
