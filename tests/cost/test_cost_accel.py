@@ -120,6 +120,8 @@ def test_unknown_energy_is_refused_and_never_zero(space):
     accelerator = fixed(space, load_design("zc706"))
     with pytest.raises(RequestError, match="no constants with a source"):
         AccelCost(accelerator, "energy_j")
+    with pytest.raises(RequestError, match="no constants with a source"):
+        accelerator.costs("energy_j")
     assert accelerator.predict(sampled(space, 1)[0].ops()).energy_j is None
     with pytest.raises(RequestError, match="unknown metric"):
         AccelCost(accelerator, "latency_ms")
@@ -229,6 +231,25 @@ def test_state_holds_everything(space, monkeypatch):
     assert other.state() == saved and other.design.name == "8x8" and not other.due(150) and other.due(200)
     accelerator.start_over()
     assert accelerator.design == start and accelerator.searches == 3
+
+
+def test_a_state_is_these_five_plain_values_as_in_every_checkpoint_so_far(space, monkeypatch):
+    faked(monkeypatch, with_array(4, 4))
+    accelerator = begun(space)
+    state = {
+        "design": json.loads(json.dumps(with_array(16, 8).to_dict())),
+        "chunk_of": [0] * len(space.nodes),
+        "searches": 7,
+        "next_step": 300,
+        "made_for": [0] * len(space.points),
+    }
+    accelerator.restore(state)
+    assert accelerator.state() == state and accelerator.design == with_array(16, 8)
+    accelerator.searches = 11
+    accelerator.return_to({**state, "made_for": None})
+    assert accelerator.searches == 11 and accelerator.made_for is None and accelerator.design == with_array(16, 8)
+    accelerator.start_over()
+    assert accelerator.design == load_design("zc706") and accelerator.searches == 11, "nothing was kept: the platform's own"
 
 
 def test_found_designs_keep_within_tight_limits_and_repeat(space):
