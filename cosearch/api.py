@@ -186,8 +186,8 @@ def measure(
     from cosearch.planning.task import resolve_task
     from cosearch.space.network import reference_agents
     from latency_tables.errors import RequestError
-    from latency_tables.measuring.job import Request, run
-    from latency_tables.measuring.remote import Place
+    from latency_tables.measuring.job import MeasureRequest, run
+    from latency_tables.measuring.remote import Location
     from latency_tables.measuring.settings import Settings
     from latency_tables.table import Table
 
@@ -200,8 +200,8 @@ def measure(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_worklist(chosen, worklist, min(networks, chosen.size), further=[op for ops in references.values() for op in ops])
     settings = Settings(threads=threads, min_rounds=rounds, max_rounds=max(rounds, 40), budget_s=budget_s)
-    request = Request(
-        path, device, worklists=(str(worklist),), dtype=dtype, again=again, place=Place(host=host), settings=settings
+    request = MeasureRequest(
+        path, device, worklists=(str(worklist),), dtype=dtype, again=again, location=Location(host=host), settings=settings
     )
     table = Table(run(request, command="cosearch.measure(...)"), path=path)
     proof = None if table.certificate is None else table.certificate.accuracy

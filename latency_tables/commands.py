@@ -87,7 +87,7 @@ def measure(
 
     from latency_tables.draw import caption
     from latency_tables.measuring import job
-    from latency_tables.measuring.remote import Place
+    from latency_tables.measuring.remote import Location
     from latency_tables.measuring.rpc import read_tvm_target
     from latency_tables.measuring.settings import Settings
     from latency_tables.output import command_line, summary
@@ -103,7 +103,7 @@ def measure(
         budget_s=budget,
         seed=seed,
     )
-    request = job.Request(
+    request = job.MeasureRequest(
         out=out,
         device=device,
         description=description,
@@ -116,7 +116,7 @@ def measure(
         again=again,
         energy_seconds=energy_seconds,
         period_s=period_s,
-        place=Place(
+        location=Location(
             host=host,
             python=python,
             ssh_options=tuple(ssh_option or ()),

@@ -25,7 +25,7 @@ PREFERENCE = ("measured", "derived", "estimated", "synthetic")
 
 
 @dataclass(frozen=True)
-class DeviceRecord:
+class ListedTable:
     """One table of one device, from its header only."""
 
     name: str
@@ -50,13 +50,13 @@ def table_folders() -> list[Path]:
     return folders
 
 
-def list_devices() -> list[DeviceRecord]:
+def list_devices() -> list[ListedTable]:
     """All tables there are, sorted by device; a device has one record a runtime, dtype and thread count.
 
     Raises:
         TableError: the header of a table is not valid, or two folders hold the same table.
     """
-    records: dict[tuple[str, str, str, int], DeviceRecord] = {}
+    records: dict[tuple[str, str, str, int], ListedTable] = {}
     for folder in table_folders():
         for path in sorted(folder.glob("*/*.jsonl")):
             record = _read_record(path)
@@ -117,7 +117,7 @@ def load_any(name: str) -> Table:
     return load_table(own[0].path) if own else find_table(name)
 
 
-def _read_record(path: Path) -> DeviceRecord:
+def _read_record(path: Path) -> ListedTable:
     try:
         with path.open(encoding="utf-8") as lines:
             first = lines.readline(MAX_FILE_BYTES)
@@ -127,4 +127,4 @@ def _read_record(path: Path) -> DeviceRecord:
     header = parse_line(first, where)
     check_header(header, where)
     device, provenance = read_device(header["device"], where), text_of(header, "provenance", where)
-    return DeviceRecord(device.name, device.description, provenance, device.runtime, device.dtype, device.threads, path)
+    return ListedTable(device.name, device.description, provenance, device.runtime, device.dtype, device.threads, path)

@@ -19,7 +19,7 @@ from cosearch.record.agent import MeasuredLatency, PacedLatency
 from cosearch.record.json_record import JsonObject
 from latency_tables.board.timing import Paced, Visit, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError
-from latency_tables.measuring.remote import Connection, Place
+from latency_tables.measuring.remote import Connection, Location
 
 PERIOD_S = 0.02
 ROUNDS = 5
@@ -67,7 +67,7 @@ class SideBySide:
 
 
 def measure_agent(
-    path: Path, *, threads: int, seconds: float, device: str = "this machine", place: Place | None = None
+    path: Path, *, threads: int, seconds: float, device: str = "this machine", location: Location | None = None
 ) -> SideBySide:
     """Time one exported agent.
 
@@ -76,7 +76,7 @@ def measure_agent(
         threads: CPU threads of the runtime, explicit; idle ones do not spin.
         seconds: half of it back to back, half at the control period.
         device: name of the machine for the record.
-        place: where; None for this machine.
+        location: where; None for this machine.
 
     Returns:
         What :func:`measure_side_by_side` returns, for an agent named ``agent``.
@@ -85,7 +85,7 @@ def measure_agent(
         RequestError: the file is missing, or threads or seconds are out of range.
         MeasurementError: the runtime refuses the file, or the measuring process was lost.
     """
-    return measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, place=place)
+    return measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, location=location)
 
 
 def measure_side_by_side(
@@ -94,7 +94,7 @@ def measure_side_by_side(
     threads: int,
     seconds: float,
     device: str = "this machine",
-    place: Place | None = None,
+    location: Location | None = None,
 ) -> SideBySide:
     """Time several models in turns, so that they see the same moments of a noisy machine.
 
@@ -103,7 +103,7 @@ def measure_side_by_side(
         threads: CPU threads of the runtime.
         seconds: for each model; half of it back to back, half at the control period.
         device: name of the machine for the record.
-        place: where; None for this machine.
+        location: where; None for this machine.
 
     Raises:
         RequestError: a file is missing, there is no model, or threads or seconds are out of range.
@@ -115,7 +115,7 @@ def measure_side_by_side(
             f"got {len(models)}, {threads}, {seconds}"
         )
     contents = {name: _content(name, model) for name, model in models.items()}
-    core = Connection(place or Place(), answer_timeout_s=120 + 2 * seconds)
+    core = Connection(location or Location(), answer_timeout_s=120 + 2 * seconds)
     try:
         hello = core.one("hello", threads=threads, runtime="onnxruntime", nice=NICE, pin=True)
         graphs = {name: _load(core, name, content) for name, content in contents.items()}

@@ -15,7 +15,7 @@ from cosearch.seeding import Streams
 from cosearch.space.network import reference_agents
 from cosearch.training.progress import Progress
 from latency_tables.errors import RequestError
-from latency_tables.measuring.job import Request, run
+from latency_tables.measuring.job import MeasureRequest, run
 
 NETWORKS = 60  # whole networks: half calibrate the table, half are its certificate
 
@@ -51,5 +51,5 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
         worklist = out.with_suffix(".worklist.json")
         write_bytes_atomic(worklist, work)
         progress.note(f"measuring {len(ops)} blocks and {NETWORKS} networks on this machine (minutes, once) -> {out}")
-        run(Request(out=out, device="this", worklists=(str(worklist),)), command="cosearch --device this")
+        run(MeasureRequest(out=out, device="this", worklists=(str(worklist),)), command="cosearch --device this")
     return dataclasses.replace(config, table=str(out))

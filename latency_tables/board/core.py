@@ -1,6 +1,6 @@
 """The measuring core on a board: requests in on stdin, one JSON line a result out on stdout, log on stderr.
 
-A request is a 4-byte big-endian length, a JSON object of that length with the ``verb``, its fields (:class:`Request`)
+A request is a 4-byte big-endian length, a JSON object of that length with the ``verb``, its fields (:class:`RequestFields`)
 and the length ``payload`` of the model, and then the model. The core is started by ``measuring.remote`` over a pipe or
 SSH, listens nowhere and ends with its input. It knows nothing of tables: the host chooses what to visit and in which
 order, so a lost connection loses at most the visits under way.
@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 2**20
 MAX_MODEL_BYTES = 2**28
 
 
-class Request(TypedDict, total=False):
+class RequestFields(TypedDict, total=False):
     """The fields of a request.
 
     ``hello``: ``runtime``, ``threads``, ``provider``, ``nchw`` (see ``OnnxRunner``), ``nice`` (wished priority), ``pin``
@@ -58,9 +58,9 @@ class RequestHandler:
         self.provider = "CPUExecutionProvider"
         self.nchw = False
 
-    def answer(self, verb: str, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def answer(self, verb: str, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         """The answers to one request; the last one has ``end`` true."""
-        verbs: dict[str, Callable[[Request, bytes], Iterator[dict[str, object]]]] = {
+        verbs: dict[str, Callable[[RequestFields, bytes], Iterator[dict[str, object]]]] = {
             "hello": self._hello,
             "load": self._load,
             "visit": self._visit,
@@ -75,7 +75,7 @@ class RequestHandler:
             yield from verbs[verb](request, payload)
         yield {"end": True}
 
-    def _hello(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _hello(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         self.threads = int(request.get("threads", 1))
         self.runtime = request.get("runtime", "onnxruntime")
         self.provider = request.get("provider", "CPUExecutionProvider")
@@ -115,7 +115,7 @@ class RequestHandler:
 
         return OnnxRunner(payload, threads=self.threads, provider=self.provider, nchw=self.nchw)
 
-    def _load(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _load(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         name = request["id"]
         try:
             runner = self._runner(payload)
@@ -126,7 +126,7 @@ class RequestHandler:
         self.models[name] = runner
         yield {"id": name, "graph": getattr(runner, "graph", {})}
 
-    def _visit(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _visit(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         plan = VisitPlan.from_dict(request.get("plan", {}))
         for name in request["ids"]:
             if name not in self.models:
@@ -135,7 +135,7 @@ class RequestHandler:
             seen = visit(self.models[name], plan, threads=self.threads, sentinel=self.models.get(request.get("sentinel", "")))
             yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
 
-    def _paced(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _paced(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         for name in request["ids"]:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
@@ -143,7 +143,7 @@ class RequestHandler:
             seen = paced(self.models[name], period_s=float(request["period_s"]), seconds=float(request["seconds"]))
             yield {"id": name, "paced": seen.to_dict()}
 
-    def _energy(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _energy(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         source, reason = find_power_source(request.get("root", "/"))
         for name in request["ids"]:
             if name not in self.models:
@@ -153,10 +153,10 @@ class RequestHandler:
             else:
                 yield {"id": name, **_energy_of(source, self.models[name], float(request["seconds"]))}
 
-    def _state(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _state(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         yield {"state": machine_state()}
 
-    def _drop(self, request: Request, payload: bytes) -> Iterator[dict[str, object]]:
+    def _drop(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         for name in request["ids"]:
             self.models.pop(name, None)
         yield {"models": len(self.models)}

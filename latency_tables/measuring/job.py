@@ -20,7 +20,7 @@ from latency_tables.measuring.compose import compose_table
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
-from latency_tables.measuring.remote import Place
+from latency_tables.measuring.remote import Location
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import TableFile, read_table, write_table
@@ -31,8 +31,8 @@ RUNTIMES = ("onnxruntime", "torch", "tvm")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to measure.
+class MeasureRequest:
+    """What to measure, and where.
 
     Attributes:
         out: the table file.
@@ -45,7 +45,7 @@ class Request:
         energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
         period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
         paced_seconds: so long for each network.
-        place, settings: where and how.
+        location, settings: where and how.
     """
 
     out: Path
@@ -61,7 +61,7 @@ class Request:
     energy_seconds: float = 2.0
     period_s: float | None = None
     paced_seconds: float = 1.0
-    place: Place = field(default_factory=Place)
+    location: Location = field(default_factory=Location)
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Request:
             faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
         if self.batch < 1 or self.settings.threads < 1:
             faults.append(f"batch and threads must be at least 1, got {self.batch} and {self.settings.threads}")
-        if self.place.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
+        if self.location.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
             faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
         if self.period_s is not None and not 0 < self.period_s <= 10:
             faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
@@ -105,7 +105,7 @@ class Request:
         return make_plan(self.work(), seed=self.settings.seed)
 
 
-def preview(request: Request) -> dict[str, object]:
+def preview(request: MeasureRequest) -> dict[str, object]:
     """What a request would do: models, rows, networks and expected time."""
     plan = request.plan()
     base_s = SECONDS_A_VISIT * sum(request.settings.least_visits(name) for name in plan.builders)
@@ -113,7 +113,7 @@ def preview(request: Request) -> dict[str, object]:
         base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
     return {
         "device": request.device,
-        "host": request.place.host or request.place.tracker or "this machine",
+        "host": request.location.host or request.location.tracker or "this machine",
         "runtime": request.runtime,
         "dtype": request.dtype,
         "threads": request.settings.threads,
@@ -129,7 +129,7 @@ def preview(request: Request) -> dict[str, object]:
 
 
 def run(
-    request: Request, *, progress: Callable[[int, int, str], None] = lambda done, total, text: None, command: str = ""
+    request: MeasureRequest, *, progress: Callable[[int, int, str], None] = lambda done, total, text: None, command: str = ""
 ) -> TableFile:
     """Measure and write the table; resumes an interrupted run of the same request.
 
@@ -156,7 +156,7 @@ def run(
     return table
 
 
-def _existing(request: Request) -> TableFile | None:
+def _existing(request: MeasureRequest) -> TableFile | None:
     if request.keys:
         existing = read_table(request.out)
         device = read_device(existing.header["device"], str(request.out))
@@ -173,7 +173,7 @@ def _existing(request: Request) -> TableFile | None:
     return None
 
 
-def _measure(request: Request, progress: Callable[[int, int, str], None], command: str) -> TableFile:
+def _measure(request: MeasureRequest, progress: Callable[[int, int, str], None], command: str) -> TableFile:
     plan = request.plan()
     settings = dataclasses.asdict(request.settings)
     for changeable in ("budget_s", "max_rounds", "min_rounds", "tolerance", "nice", "pin"):
@@ -183,14 +183,14 @@ def _measure(request: Request, progress: Callable[[int, int, str], None], comman
         "device": request.device,
         "runtime": request.runtime,
         "dtype": request.dtype,
-        "host": request.place.host,
-        "tracker": request.place.tracker,
+        "host": request.location.host,
+        "tracker": request.location.tracker,
         "provenance": request.provenance,
         "settings": settings,
     }
     journal = Journal(Path(str(request.out) + ".journal"), identity)
     try:
-        measurer = Measurer(plan, request.place, request.settings, journal, runtime=request.runtime, progress=progress)
+        measurer = Measurer(plan, request.location, request.settings, journal, runtime=request.runtime, progress=progress)
         measurer.run()
         networks = [name for name, _ in (*plan.calibration, *plan.certificate)]
         if request.energy_seconds > 0 and measurer.hello.power:

@@ -17,7 +17,7 @@ from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
-from latency_tables.measuring.remote import Answer, Connection, Core, LostBoard, Place
+from latency_tables.measuring.remote import Answer, Connection, Core, Location, LostBoard
 from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.statistics import difference, paired_visits
@@ -34,7 +34,7 @@ class Measurer:
 
     Args:
         plan: the models.
-        place: where.
+        location: where.
         settings: how.
         journal: where visits are kept.
         runtime: what runs the models there.
@@ -44,14 +44,14 @@ class Measurer:
     def __init__(
         self,
         plan: MeasurePlan,
-        place: Place,
+        location: Location,
         settings: Settings,
         journal: Journal,
         *,
         runtime: str = "onnxruntime",
         progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     ) -> None:
-        self.plan, self.place, self.settings, self.journal, self._progress = plan, place, settings, journal, progress
+        self.plan, self.location, self.settings, self.journal, self._progress = plan, location, settings, journal, progress
         self.runtime = runtime
         self.hello = Hello()
         self._end_state: object = None
@@ -242,7 +242,7 @@ class Measurer:
 
     def _core(self) -> Core:
         if self._connection is None:
-            self._connection = TrackerConnection(self.place) if self.place.tracker else Connection(self.place)
+            self._connection = TrackerConnection(self.location) if self.location.tracker else Connection(self.location)
             answer = self._connection.one(
                 "hello",
                 nice=self.settings.nice,

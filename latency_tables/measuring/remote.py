@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Protocol, Unpack
 
 import latency_tables
-from latency_tables.board.core import Request
+from latency_tables.board.core import RequestFields
 from latency_tables.errors import MeasurementError, RequestError
 
 SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
@@ -38,7 +38,7 @@ class LostBoard(MeasurementError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where to measure.
 
     Attributes:
@@ -68,12 +68,12 @@ class Place:
 
 
 class Core(Protocol):
-    """A measuring core, wherever it is; what it can be asked for is said at ``board.core.Request``."""
+    """A measuring core, wherever it is; what it can be asked for is said at ``board.core.RequestFields``."""
 
-    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Iterator[Answer]:
+    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Iterator[Answer]:
         """Send one request and give its answers as they come."""
 
-    def one(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Answer:
+    def one(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Answer:
         """The single answer to a request."""
 
     def close(self) -> None:
@@ -115,15 +115,15 @@ class Connection:
     """One running measuring core.
 
     Args:
-        place: where.
+        location: where.
         answer_timeout_s: a silence longer than this, in seconds, counts as a lost connection.
 
     Raises:
         LostBoard: the core could not be started.
     """
 
-    def __init__(self, place: Place, *, answer_timeout_s: float = 120.0) -> None:
-        self.place = place
+    def __init__(self, location: Location, *, answer_timeout_s: float = 120.0) -> None:
+        self.location = location
         self._timeout = answer_timeout_s
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log: list[str] = []
@@ -137,35 +137,35 @@ class Connection:
         threading.Thread(target=_pump, args=(self._process.stderr, self._note), daemon=True).start()
 
     def _command(self) -> tuple[list[str], dict[str, str] | None]:
-        if self.place.host is None:
+        if self.location.host is None:
             root = str(Path(latency_tables.__file__).parent.parent)
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
             environment["OMP_NUM_THREADS"] = "1"
             return [sys.executable, "-u", "-m", "latency_tables.board.core"], environment
         name, data = core_archive()
-        folder, path = shlex.quote(self.place.folder), shlex.quote(f"{self.place.folder}/{name}")
+        folder, path = shlex.quote(self.location.folder), shlex.quote(f"{self.location.folder}/{name}")
         push = f"mkdir -p {folder} && cat > {path}.part && mv {path}.part {path}"
         try:
             done = subprocess.run([*self._ssh(), push], input=data, capture_output=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise LostBoard(f"cannot reach {self.place.host} with ssh: {error}") from error
+            raise LostBoard(f"cannot reach {self.location.host} with ssh: {error}") from error
         if done.returncode:
             raise LostBoard(
-                f"cannot copy the measuring core to {self.place.host}: "
-                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.place.host} true"
+                f"cannot copy the measuring core to {self.location.host}: "
+                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.location.host} true"
             )
-        run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.place.python)} -u {path}"
+        run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.location.python)} -u {path}"
         return [*self._ssh(), run], None
 
     def _ssh(self) -> list[str]:
-        return ["ssh", *SSH_OPTIONS, *self.place.ssh_options, "--", str(self.place.host)]
+        return ["ssh", *SSH_OPTIONS, *self.location.ssh_options, "--", str(self.location.host)]
 
     def _note(self, line: str | None) -> None:
         if line is not None:
             self._log.append(line.rstrip())
             del self._log[:-20]
 
-    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Iterator[Answer]:
+    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Iterator[Answer]:
         """Send one request and give its answers as they come.
 
         Raises:
@@ -195,7 +195,7 @@ class Connection:
                 raise MeasurementError(f"{self._where()}: {answer['error']}")
             yield answer
 
-    def one(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Answer:
+    def one(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Answer:
         """The single answer to a request; see :meth:`ask`."""
         return only(self.ask(verb, payload, **values), verb, self._where())
 
@@ -215,7 +215,7 @@ class Connection:
         return self._process.pid
 
     def _where(self) -> str:
-        return f"the measuring core on {self.place.host or 'this machine'}"
+        return f"the measuring core on {self.location.host or 'this machine'}"
 
     def _lost(self) -> str:
         log: Sequence[str] = [line for line in self._log if line][-3:]

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from latency_tables.board.compilers import compile_tvm, runtime_version, tvm_modules
-from latency_tables.board.core import Request
+from latency_tables.board.core import RequestFields
 from latency_tables.board.timing import Visit, VisitPlan, summarise
 from latency_tables.errors import MeasurementError, RequestError
-from latency_tables.measuring.remote import Answer, LostBoard, Place, only
+from latency_tables.measuring.remote import Answer, Location, LostBoard, only
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,39 +63,39 @@ class TrackerConnection:
     """One session with a device of a TVM RPC tracker.
 
     Args:
-        place: with ``tracker``, ``tracker_key``, ``tvm_target`` and ``compiler``.
+        location: with ``tracker``, ``tracker_key``, ``tvm_target`` and ``compiler``.
 
     Raises:
         MissingExtraError: TVM is not installed here.
         LostBoard: the tracker cannot be reached or has no such device.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, location: Location) -> None:
+        self.location = location
         self._tvm, self._relax = tvm_modules()
-        host, port = read_address(str(place.tracker))
+        host, port = read_address(str(location.tracker))
         self._machines: dict[str, VirtualMachine] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
         self._sent = 0
         self._threads = 1
         try:
             tracker = self._tvm.rpc.connect_tracker(host, port)
-            self._remote = tracker.request(place.tracker_key, session_timeout=SESSION_S)
+            self._remote = tracker.request(location.tracker_key, session_timeout=SESSION_S)
             self._device = self._remote.cpu(0)
         except (OSError, RuntimeError, ValueError) as error:
             raise LostBoard(
-                f"no device {place.tracker_key!r} at the TVM RPC tracker {place.tracker}: {str(error)[-200:]}; "
-                f"start it on the board with: python3 -m tvm.exec.rpc_server --tracker HOST:PORT --key {place.tracker_key}"
+                f"no device {location.tracker_key!r} at the TVM RPC tracker {location.tracker}: {str(error)[-200:]}; "
+                f"start it on the board with: python3 -m tvm.exec.rpc_server --tracker HOST:PORT --key {location.tracker_key}"
             ) from error
 
-    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Iterator[Answer]:
-        """The answers to one request, see ``board.core.Request``.
+    def ask(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Iterator[Answer]:
+        """The answers to one request, see ``board.core.RequestFields``.
 
         Raises:
             LostBoard: the session ended.
             MeasurementError: the verb needs the measuring core on the board.
         """
-        verbs: dict[str, Callable[[Request, bytes], Iterator[Answer]]] = {
+        verbs: dict[str, Callable[[RequestFields, bytes], Iterator[Answer]]] = {
             "hello": self._hello, "load": self._load, "visit": self._visit, "state": self._state, "drop": self._drop,
         }  # fmt: skip
         if verb not in verbs:
@@ -105,11 +105,11 @@ class TrackerConnection:
         try:
             yield from verbs[verb](values, payload)
         except (OSError, RuntimeError, ValueError) as error:  # whatever TVM raises descends from one of these
-            raise LostBoard(f"the TVM RPC session with {self.place.tracker_key} ended: {str(error)[-200:]}") from error
+            raise LostBoard(f"the TVM RPC session with {self.location.tracker_key} ended: {str(error)[-200:]}") from error
 
-    def one(self, verb: str, payload: bytes = b"", **values: Unpack[Request]) -> Answer:
+    def one(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Answer:
         """The single answer to a request; see :meth:`ask`."""
-        return only(self.ask(verb, payload, **values), verb, self.place.tracker_key)
+        return only(self.ask(verb, payload, **values), verb, self.location.tracker_key)
 
     def close(self) -> None:
         """Give the device back to the tracker; safe to call twice."""
@@ -117,9 +117,9 @@ class TrackerConnection:
         self._remote = self._device = None
         self._folder.cleanup()
 
-    def _hello(self, request: Request, payload: bytes) -> Iterator[Answer]:
+    def _hello(self, request: RequestFields, payload: bytes) -> Iterator[Answer]:
         self._threads = threads = request.get("threads", 1)
-        compiled_for = self.place.tvm_target or {"kind": "llvm"}
+        compiled_for = self.location.tvm_target or {"kind": "llvm"}
         fixed: int | None = threads
         try:
             self._remote.get_function("runtime.config_threadpool")(1, threads)
@@ -129,7 +129,7 @@ class TrackerConnection:
         yield {
             "fingerprint": {
                 "machine": triple.split("-")[0] or None,
-                "model": f"device {self.place.tracker_key} of a TVM RPC tracker",
+                "model": f"device {self.location.tracker_key} of a TVM RPC tracker",
                 "cpu": compiled_for.get("mcpu"),
                 "target": compiled_for,
             },
@@ -141,12 +141,12 @@ class TrackerConnection:
             "state": {"load": None},
         }
 
-    def _load(self, request: Request, payload: bytes) -> Iterator[Answer]:
+    def _load(self, request: RequestFields, payload: bytes) -> Iterator[Answer]:
         self._sent += 1
         library = f"model{self._sent}.so"
         name, path = request["id"], Path(self._folder.name) / library
         try:
-            compiled, feed = compile_tvm(payload, threads=self._threads, target=self.place.tvm_target)
+            compiled, feed = compile_tvm(payload, threads=self._threads, target=self.location.tvm_target)
             compiled.export_library(str(path), **self._linker())
         except MeasurementError as error:
             yield {"id": name, "error": str(error)[:500]}
@@ -160,11 +160,11 @@ class TrackerConnection:
         yield {"id": name, "graph": {}}
 
     def _linker(self) -> dict[str, Callable[..., object]]:
-        if self.place.compiler is None:
+        if self.location.compiler is None:
             return {}
         from tvm.support import cc
 
-        return {"fcompile": cc.cross_compiler(self.place.compiler)}
+        return {"fcompile": cc.cross_compiler(self.location.compiler)}
 
     def outputs(self, name: str) -> list[np.ndarray]:
         """Outputs of one run of a loaded model, as arrays."""
@@ -173,7 +173,7 @@ class TrackerConnection:
         values = machine.get_outputs("main")
         return [value.numpy() for value in (values if isinstance(values, (list, tuple)) else [values])]
 
-    def _visit(self, request: Request, payload: bytes) -> Iterator[Answer]:
+    def _visit(self, request: RequestFields, payload: bytes) -> Iterator[Answer]:
         wanted, sentinel = VisitPlan.from_dict(request.get("plan", {})), request.get("sentinel", "")
         short = replace(wanted, seconds=wanted.seconds / 4, min_samples=5)
         for name in request["ids"]:
@@ -199,10 +199,10 @@ class TrackerConnection:
         repeat = min(most, max(plan.min_samples, math.ceil(plan.seconds / (one_s * inner))))
         return summarise([(value, value) for value in run(inner, repeat)], inner, threads=UNKNOWN_CLEAN)
 
-    def _state(self, request: Request, payload: bytes) -> Iterator[Answer]:
+    def _state(self, request: RequestFields, payload: bytes) -> Iterator[Answer]:
         yield {"state": {"load": None}}
 
-    def _drop(self, request: Request, payload: bytes) -> Iterator[Answer]:
+    def _drop(self, request: RequestFields, payload: bytes) -> Iterator[Answer]:
         for name in request["ids"]:
             self._machines.pop(name, None)
         yield {"models": len(self._machines)}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from latency_tables.measuring.remote import Connection, LostBoard, Place
+from latency_tables.measuring.remote import Connection, Location, LostBoard
 from latency_tables.opspec import OpSpec
 from latency_tables.table import load_table
 from latency_tables.worklists import make_worklist
@@ -55,13 +55,13 @@ def board(tmp_path_factory):
         if (folder / "pid").exists():
             break
         time.sleep(0.1)
-    yield Place(host="127.0.0.1", ssh_options=options)
+    yield Location(host="127.0.0.1", ssh_options=options)
     os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
 
 
 def test_an_unreachable_host_is_one_clear_error():
     with pytest.raises(LostBoard, match="ssh"):
-        Connection(Place(host="127.0.0.1", ssh_options=("-p", "1", "-F", "none")))
+        Connection(Location(host="127.0.0.1", ssh_options=("-p", "1", "-F", "none")))
 
 
 @pytest.mark.slow

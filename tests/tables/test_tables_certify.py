@@ -11,11 +11,11 @@ from latency_tables.errors import RequestError
 from latency_tables.measuring import compose
 from latency_tables.measuring import loop as measure
 from latency_tables.measuring.compose import compose_table
-from latency_tables.measuring.job import Request, run
+from latency_tables.measuring.job import MeasureRequest, run
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, make_plan
-from latency_tables.measuring.remote import LostBoard, Place
+from latency_tables.measuring.remote import Location, LostBoard
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import Device
 from latency_tables.output import certificate_markdown, certificate_rows
@@ -68,7 +68,7 @@ def busy(monkeypatch):
 
 def composed(tmp_path, plan=PLAN, extras=(), **settings):
     journal = Journal(tmp_path / "j", {"plan": plan.plan_id})
-    measurer = Measurer(plan, Place(), Settings(**{"min_rounds": 3, "budget_s": 0.0, **settings}), journal)
+    measurer = Measurer(plan, Location(), Settings(**{"min_rounds": 3, "budget_s": 0.0, **settings}), journal)
     measurer.run()
     networks = [name for name, _ in plan.networks]
     if "energy" in extras:
@@ -166,11 +166,11 @@ def test_a_period_is_measured_on_request_only_and_nothing_is_asked_twice(tmp_pat
     settings = Settings(min_rounds=3, budget_s=0.0)
     values = {"out": tmp_path / "t.jsonl", "device": "toy", "worklists": (str(work),), "settings": settings}
     FakeCore.fail_at = (300, 301, 330, 360)
-    run(Request(**values, period_s=0.02))
+    run(MeasureRequest(**values, period_s=0.02))
     assert len(BusyCore.asked) == len(set(BusyCore.asked)) and {verb for verb, _ in BusyCore.asked} == {"energy", "paced"}
     assert sum(verb == "paced" for verb, _ in BusyCore.asked) == 9
     BusyCore.asked = ()
-    run(Request(**values, again=True, energy_seconds=0.0))
+    run(MeasureRequest(**values, again=True, energy_seconds=0.0))
     assert BusyCore.asked == ()
     with pytest.raises(RequestError, match="period-s"):
-        Request(**values, period_s=0.0)
+        MeasureRequest(**values, period_s=0.0)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from latency_tables.board.timing import Visit
+from latency_tables.board.timing import Paced, Visit
 from latency_tables.errors import MeasurementError, RequestError, TableError
 from latency_tables.measuring import loop as measure
 from latency_tables.measuring.compose import compose_table
-from latency_tables.measuring.job import Request, preview, run
+from latency_tables.measuring.job import MeasureRequest, preview, run
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, make_plan
-from latency_tables.measuring.remote import LostBoard, Place
+from latency_tables.measuring.remote import Location, LostBoard
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import Device, OpSpec
 from latency_tables.schema import read_table
@@ -97,7 +97,9 @@ def fake_core(monkeypatch):
 def measured(path, **settings):
     journal = Journal(path, {"plan": PLAN.plan_id})
     JOURNALS.append(journal)
-    measurer = Measurer(PLAN, Place(), Settings(**{"min_rounds": 3, "network_factor": 1, "budget_s": 0.0, **settings}), journal)
+    measurer = Measurer(
+        PLAN, Location(), Settings(**{"min_rounds": 3, "network_factor": 1, "budget_s": 0.0, **settings}), journal
+    )
     return measurer, journal
 
 
@@ -202,11 +204,52 @@ def test_journal_of_another_measurement_or_damaged_is_refused(tmp_path):
         Journal(tmp_path / "j", {"plan": PLAN.plan_id})
 
 
-def request(tmp_path, **values) -> Request:
+EARLIER = """{"journal": 1, "plan": "p"}
+{"graph": {"Conv": 2}, "id": "a"}
+{"id": "a", "visit": {"clean_share": 1.0, "high_s": 3.0, "inner": 1, "low_s": 1.0, "median_s": 2.0, "min_s": 1.0, \
+"p10_s": 1.0, "p90_s": 3.0, "p99_s": 3.0, "samples": 50, "sentinel_s": null}}
+{"failed": "no kernel", "id": "b"}
+{"calls": 9.0, "energy_j": 0.5, "id": "a", "idle_w": 1.0, "kind": "energy", "power_w": 4.0, "samples": 7.0}
+{"energy_j": null, "id": "c", "kind": "energy", "reason": "the sensor stopped answering"}
+{"id": "a", "kind": "paced", "paced": {"max_s": 9.0, "missed": 0, "p50_s": 4.0, "p90_s": 5.0, "p99_s": 6.0, \
+"period_s": 0.02, "samples": 50}}
+"""
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "j").write_text(EARLIER)
+    journal = Journal(tmp_path / "j", {"plan": "p"})
+    journal.close()
+    assert journal.visits == {"a": [Visit(2.0, 1.0, 3.0, 1.0, 1.0, 3.0, 3.0, 50, 1, 1.0)]} and journal.graphs == {
+        "a": {"Conv": 2}
+    }
+    assert journal.failed == {"b": "no kernel"} and journal.energies_j == {"a": 0.5, "c": None}
+    assert journal.paced == {"a": Paced(0.02, 4.0, 5.0, 6.0, 9.0, samples=50, missed=0)}
+    assert journal.resumed and (tmp_path / "j").read_text() == EARLIER
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "a", "visit": {"median_s": 2}}',
+        json.dumps({"id": "a", "visit": {**Visit(*(1.0,) * 7, 50, 1, 1.0).to_dict(), "median_s": "2"}}),
+        '{"id": "a", "visit": 3}',
+        '{"id": "a", "kind": "energy", "energy_j": "much"}',
+        '{"id": "a", "kind": "smell"}',
+        '{"id": "a", "graph": []}',
+    ],
+)
+def test_a_damaged_line_of_a_journal_is_named(tmp_path, line):
+    (tmp_path / "j").write_text(f'{{"journal": 1, "plan": "p"}}\n{line}\n')
+    with pytest.raises(TableError, match="line 2 is damaged"):
+        Journal(tmp_path / "j", {"plan": "p"})
+
+
+def request(tmp_path, **values) -> MeasureRequest:
     work = tmp_path / "work.json"
     work.write_text(json.dumps(WORK.to_dict()))
     settings = Settings(min_rounds=3, budget_s=0.0)
-    return Request(out=tmp_path / "t.jsonl", device="toy", worklists=(str(work),), settings=settings, **values)
+    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=(str(work),), settings=settings, **values)
 
 
 def test_job_writes_a_table_then_refuses_then_adds_single_operations(tmp_path):

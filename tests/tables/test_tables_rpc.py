@@ -21,8 +21,8 @@ import pytest
 
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import MeasurementError, MissingExtraError, RequestError
-from latency_tables.measuring.job import Request, run
-from latency_tables.measuring.remote import LostBoard, Place
+from latency_tables.measuring.job import MeasureRequest, run
+from latency_tables.measuring.remote import Location, LostBoard
 from latency_tables.measuring.rpc import TrackerConnection, read_address, read_tvm_target
 from latency_tables.measuring.settings import Settings
 from latency_tables.onnx_models.blocks import build_network_model
@@ -51,19 +51,19 @@ def test_addresses_and_targets_are_read_or_refused():
 
 
 def test_a_tracker_is_for_tvm_and_stands_alone(tmp_path):
-    target = Place(tracker="127.0.0.1:9190")
+    target = Location(tracker="127.0.0.1:9190")
     with pytest.raises(RequestError, match="runtime tvm"):
-        Request(out=tmp_path / "t", place=target)
+        MeasureRequest(out=tmp_path / "t", location=target)
     with pytest.raises(RequestError, match="period-s"):
-        Request(out=tmp_path / "t", place=target, runtime="tvm", period_s=0.02)
+        MeasureRequest(out=tmp_path / "t", location=target, runtime="tvm", period_s=0.02)
     with pytest.raises(RequestError, match="got both"):
-        Place(host="me@board", tracker="127.0.0.1:9190")
+        Location(host="me@board", tracker="127.0.0.1:9190")
 
 
 def test_without_tvm_the_install_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tvm", None)  # an import of it fails, whether it is installed or not
     with pytest.raises(MissingExtraError, match=r"cosearch\[tvm\]"):
-        TrackerConnection(Place(tracker="127.0.0.1:9190"))
+        TrackerConnection(Location(tracker="127.0.0.1:9190"))
 
 
 def free_port():
@@ -122,7 +122,7 @@ def check_parity(connection):
 
 @pytest.mark.slow
 def test_a_session_over_loopback_computes_what_onnxruntime_computes(tracker):
-    connection = TrackerConnection(Place(tracker=tracker(sys.executable, "here"), tracker_key="here"))
+    connection = TrackerConnection(Location(tracker=tracker(sys.executable, "here"), tracker_key="here"))
     try:
         hello = connection.one("hello", threads=1)
         assert hello["power"] is None and hello["settings"] == {"threads": 1} and hello["runtime_version"]
@@ -137,17 +137,18 @@ def test_a_session_over_loopback_computes_what_onnxruntime_computes(tracker):
     finally:
         connection.close()
     with pytest.raises(LostBoard, match="rpc_server"):
-        TrackerConnection(Place(tracker=f"127.0.0.1:{free_port()}", tracker_key="here"))
+        TrackerConnection(Location(tracker=f"127.0.0.1:{free_port()}", tracker_key="here"))
 
 
 @pytest.mark.slow
 def test_a_table_is_measured_through_the_tracker(tracker, tmp_path):
     networks = [[STEM, *cells, HEAD] for cells in ((CELLS[0],), (CELLS[1],), tuple(CELLS), (CELLS[1], CELLS[1]), (CELLS[0],) * 2)]
     (tmp_path / "work.json").write_text(json.dumps(make_worklist("toy", [], networks).to_dict()))
-    target = Place(tracker=tracker(sys.executable, "table"), tracker_key="table")
+    target = Location(tracker=tracker(sys.executable, "table"), tracker_key="table")
     settings = Settings(min_rounds=2, max_rounds=2, budget_s=1.0)
-    run(Request(out=tmp_path / "t.jsonl", device="toy", worklists=(str(tmp_path / "work.json"),), runtime="tvm", place=target,
-                settings=settings))  # fmt: skip
+    work = (str(tmp_path / "work.json"),)
+    out = tmp_path / "t.jsonl"
+    run(MeasureRequest(out=out, device="toy", worklists=work, runtime="tvm", location=target, settings=settings))
     table = load_table(tmp_path / "t.jsonl")
     assert table.device.runtime == "tvm" and table.coverage(networks[3]) == 1.0 and table.certificate.accuracy.networks == 3
     assert table.header["host"]["model"] == "device table of a TVM RPC tracker" and not (tmp_path / "t.jsonl.journal").exists()
@@ -161,7 +162,7 @@ def test_code_compiled_for_an_arm_board_runs_there(tracker):
     if shutil.which(COMPILER) is None:
         pytest.skip(f"{COMPILER} is not installed")
     address = tracker(str(python), "arm")
-    connection = TrackerConnection(Place(tracker=address, tracker_key="arm", tvm_target=AARCH64, compiler=COMPILER))
+    connection = TrackerConnection(Location(tracker=address, tracker_key="arm", tvm_target=AARCH64, compiler=COMPILER))
     try:
         assert connection.one("hello", threads=1)["fingerprint"]["machine"] == "aarch64"
         check_parity(connection)
