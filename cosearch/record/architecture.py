@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from cosearch.record.json_record import OMITTED, Absent, JsonObject, from_json, to_json
+from latency_tables.errors import RunFolderError
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -200,6 +201,12 @@ class ArchitectureRecord:
             file: where it came from, for the message.
 
         Raises:
-            RunFolderError: it is no such record; names the key.
+            RunFolderError: it is no such record, or its lists of choice points differ in length; names the key.
         """
-        return from_json(cls, content, file)
+        record = from_json(cls, content, file)
+        if not len(record.choices) == len(record.choice_names) == len(record.candidate_names):
+            raise RunFolderError(
+                f"{file}: choices, choice_names and candidate_names must have one entry for each choice point, got "
+                f"{len(record.choices)}, {len(record.choice_names)} and {len(record.candidate_names)}"
+            )
+        return record

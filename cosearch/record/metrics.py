@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.registry import unknown_name
 from latency_tables.errors import NonFiniteError, RunFolderError
 
-STAGES = ("teacher", "search", "retrain", "control")
+STAGES = ("teacher", "search", "retrain")
 REQUIRED = ("stage", "step", "wall_s")
+Line = dict[str, object]  # one line of the log
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Metric:
 
 
 METRICS = {
-    "stage": Metric("-", "part of the run: teacher, search, retrain, or control (the same network trained alone)", "text"),
+    "stage": Metric("-", "part of the run: search or retrain; teacher, where a teacher is trained", "text"),
     "step": Metric("environment steps", "environment steps so far in this stage", "count"),
     "wall_s": Metric("s", "compute time spent on the run so far, carried across resumes"),
     "score_train": Metric(
@@ -77,7 +78,7 @@ METRICS = {
 }
 
 
-def checked_metrics(values: dict[str, Any]) -> dict[str, Any]:
+def checked_metrics(values: Mapping[str, object]) -> Line:
     """The same values as plain Python numbers, lists and text.
 
     Args:
@@ -100,7 +101,7 @@ def checked_metrics(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _plain(key, METRICS[key].kind, value) for key, value in values.items()}
 
 
-def _plain(key: str, kind: str, value: Any) -> Any:
+def _plain(key: str, kind: str, value: object) -> object:
     if kind == "rows" and value is not None:
         rows = value.tolist() if hasattr(value, "tolist") else value
         if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (list, tuple)) for row in rows):
@@ -114,14 +115,27 @@ def _plain(key: str, kind: str, value: Any) -> Any:
         return value
     if kind == "count" and (type(value) is not int or value < 0):
         raise TypeError(f"metric {key} must be a whole number of at least 0, got {value!r}")
-    if value is not None and type(value) not in (int, float):
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"metric {key} must be a number or None, got {value!r}")
-    if value is not None and not math.isfinite(value):
+    if not math.isfinite(value):
         raise NonFiniteError(f"metric {key} is {value}: the run has diverged; lower the learning rate or the cost weight")
     return value
 
 
-def append_metrics(path: Path, values: dict[str, Any]) -> None:
+def number(line: Mapping[str, object], key: str) -> float | None:
+    """A quantity of a line; None where it is absent or not known.
+
+    Args:
+        line: of the log.
+        key: name of a metric that is a number or a count.
+    """
+    value = line.get(key)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def append_metrics(path: Path, values: Mapping[str, object]) -> None:
     """Check one line and append it, synchronised to the disk.
 
     Args:
@@ -134,7 +148,7 @@ def append_metrics(path: Path, values: dict[str, Any]) -> None:
     append_line(path, json.dumps(checked_metrics(values), allow_nan=False))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Line]:
     """All whole lines in order; empty when there is no file yet. An unfinished last line is left out.
 
     Raises:
@@ -168,7 +182,7 @@ def truncate_metrics(path: Path, step: int, stage: str) -> int:
         return 0
     lines = _lines(path)
     own = [i for i, (record, _) in enumerate(lines) if record["stage"] == stage]
-    before = [i for i in own if lines[i][0]["step"] <= step]
+    before = [i for i in own if (at := number(lines[i][0], "step")) is not None and at <= step]
     keep = before[-1] + 1 if before else own[0] if own else len(lines)
     kept = b"".join(raw for _, raw in lines[:keep])
     content = path.read_bytes()
@@ -178,12 +192,12 @@ def truncate_metrics(path: Path, step: int, stage: str) -> int:
     return len(lines) - keep + (not content.endswith(b"\n"))
 
 
-def _lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
+def _lines(path: Path) -> list[tuple[Line, bytes]]:
     """Each whole line as record and as bytes."""
     if not path.exists():
         return []
     whole = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for place, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         if not raw.endswith(b"\n"):
             break  # a writer was killed inside its last line
         try:
@@ -191,6 +205,6 @@ def _lines(path: Path) -> list[tuple[dict[str, Any], bytes]]:
             if record["stage"] not in STAGES or type(record["step"]) is not int:
                 raise ValueError("stage or step is wrong")
         except (ValueError, KeyError, TypeError) as error:
-            raise RunFolderError(f"{path}:{number} is not a line of metrics ({error}); mend or remove that line") from error
+            raise RunFolderError(f"{path}:{place} is not a line of metrics ({error}); mend or remove that line") from error
         whole.append((record, raw))
     return whole

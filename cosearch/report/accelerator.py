@@ -6,12 +6,13 @@ Read from ``architecture.json`` alone, where the search left design, limits and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from accel_models.design import AccelDesign, Chunk
+from cosearch.record.architecture import AcceleratorRecord, NetworkRecord
 from cosearch.report.architecture import cells
-from cosearch.report.data import Run, number, part, records
+from cosearch.report.data import Run
 from cosearch.report.format import count_text, significant
 from cosearch.report.plots import Plot
 from cosearch.report.svg import AGENT, MUTED, TARGET, figure, inline_svg
@@ -47,14 +48,33 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Array:
+    """One row of the table of arrays.
+
+    Attributes:
+        number: stage of the pipeline, from 1.
+        array: rows and columns.
+        engine: dataflow, or that it is a tile engine.
+        tile: its sizes, or that each layer has its own.
+        buffers: bytes for weights, inputs and outputs.
+    """
+
+    number: int
+    array: str
+    engine: str
+    tile: str
+    buffers: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Section:
     """What the page shows of an accelerator.
 
     Attributes:
         name: of the design.
         design: label and text of each line of the design table.
-        chunks: the stages: number, array, engine and dataflow, tile, and the three buffers in bytes.
-        speed: label and text: one frame alone, and a full pipeline.
+        chunks: the stages of the pipeline.
+        speed: label, seconds for each frame and frames per second: one frame alone, and a full pipeline.
         layers: the layers that take time.
         energy: part and joules; empty where unknown.
         no_energy: the sentence that stands in its place.
@@ -64,7 +84,7 @@ class Section:
 
     name: str
     design: list[tuple[str, str]]
-    chunks: list[dict[str, Any]]
+    chunks: list[Array]
     speed: list[tuple[str, float, float]]
     layers: list[Layer]
     energy: list[tuple[str, float]]
@@ -75,133 +95,108 @@ class Section:
 
 def accelerator_section(run: Run) -> Section | None:
     """The section of a run whose device is an accelerator; None for any other, and before the search has ended."""
-    record = part(run.architecture, "predicted", "accelerator")
-    design, network = part(record, "design"), part(record, "network")
-    if not design or not network:
+    record = None if run.architecture is None else run.architecture.predicted.accelerator
+    if record is None:
         return None
+    design, network = AccelDesign.from_dict(record.design), record.network
     parts = _energy(network)
     return Section(
-        name=str(design.get("name")),
-        design=_design(record),
-        chunks=_chunks(design),
-        speed=_speed(network),
-        layers=_layers(run, record),
+        name=design.name,
+        design=_design(design, record),
+        chunks=[_array(number, chunk) for number, chunk in enumerate(design.chunks, start=1)],
+        speed=[
+            ("one frame alone, as for an agent in one environment", network.latency_s, network.single_frame_per_s),
+            ("pipeline full, many environments", network.interval_s, network.frames_per_s),
+        ],
+        layers=_layers(run, design, network),
         energy=parts,
         no_energy="" if parts else NO_ENERGY,
-        roofline=roofline_plot(record),
+        roofline=roofline_plot(design, network),
         not_validated=NOT_VALIDATED,
     )
 
 
-def _design(record: dict[str, Any]) -> list[tuple[str, str]]:
-    design, used, limits = part(record, "design"), part(record, "network", "resources"), part(record, "limits")
-    platform = part(design, "platform")
-    lines = [("platform", str(platform.get("description") or platform.get("name")))]
-    for label, key in (
-        ("DSP slices", "dsp"),
-        ("BRAM, 18 kbit", "bram18"),
-        ("processing elements", "elements"),
-        ("SRAM, bytes", "sram_bytes"),
+def _design(design: AccelDesign, record: AcceleratorRecord) -> list[tuple[str, str]]:
+    used, limits, platform = record.network.resources, record.limits, design.platform
+    lines = [("platform", platform.description or platform.name)]
+    for label, value, limit in (
+        ("DSP slices", used.dsp, limits.dsp),
+        ("BRAM, 18 kbit", used.bram18, limits.bram18),
+        ("processing elements", used.elements, limits.elements),
+        ("SRAM, bytes", used.sram_bytes, limits.sram_bytes),
     ):
-        value, limit = number(used, key), number(limits, key)
         if value is not None and limit is not None:
             lines.append((label, f"{value:g} of {limit:g}"))
-    clock, bandwidth = number(platform, "clock_hz"), number(platform, "dram_bytes_per_s")
-    buffers = "double" if design.get("double_buffered") else "single"
+    bits = f"weights {design.weight_bits}, activations {design.activation_bits}, sums {design.partial_bits} bits"
     lines += [
-        ("clock", f"{clock / 1e6:g} MHz"),
-        ("DRAM bandwidth", f"{bandwidth / 1e9:g} GB/s"),
-        (
-            "numbers",
-            f"weights {design.get('weight_bits')}, activations {design.get('activation_bits')}, "
-            f"sums {design.get('partial_bits')} bits",
-        ),
-        ("buffers", buffers),
+        ("clock", f"{platform.clock_hz / 1e6:g} MHz"),
+        ("DRAM bandwidth", f"{platform.dram_bytes_per_s / 1e9:g} GB/s"),
+        ("numbers", bits),
+        ("buffers", "double" if design.double_buffered else "single"),
     ]
-    area = number(used, "area_mm2")
-    return [*lines, ("area", f"{significant(area)} mm²")] if area is not None else lines
+    return lines if used.area_mm2 is None else [*lines, ("area", f"{significant(used.area_mm2)} mm²")]
 
 
-def _chunks(design: dict[str, Any]) -> list[dict[str, Any]]:
-    found = []
-    for index, chunk in enumerate(records(design, "chunks")):
-        tile, engine = chunk.get("tile"), "tile engine"
-        if chunk.get("engine") == "systolic":
-            engine = DATAFLOWS.get(str(chunk.get("dataflow")), "unknown")
-        found.append(
-            {
-                "number": index + 1,
-                "array": f"{chunk.get('rows')} × {chunk.get('cols')}",
-                "engine": engine,
-                "tile": "× ".join(str(size) for size in tile) if tile else "best of each layer",
-                "buffers": [number(chunk, f"{what}_buffer_bytes") for what in ("weight", "input", "output")],
-            }
-        )
-    return found
+def _array(number: int, chunk: Chunk) -> Array:
+    return Array(
+        number=number,
+        array=f"{chunk.rows} × {chunk.cols}",
+        engine=DATAFLOWS[chunk.dataflow] if chunk.engine == "systolic" else "tile engine",
+        tile="× ".join(str(size) for size in chunk.tile) if chunk.tile else "best of each layer",
+        buffers=(chunk.weight_buffer_bytes, chunk.input_buffer_bytes, chunk.output_buffer_bytes),
+    )
 
 
-def _speed(network: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """Label, seconds and frames per second."""
-    alone, full = number(network, "latency_s"), number(network, "interval_s")
-    return [
-        ("one frame alone, as for an agent in one environment", alone, 1.0 / alone),
-        ("pipeline full, many environments", full, 1.0 / full),
-    ]
-
-
-def _layers(run: Run, record: dict[str, Any]) -> list[Layer]:
-    platform = part(record, "design", "platform")
-    clock = number(platform, "clock_hz")
+def _layers(run: Run, design: AccelDesign, network: NetworkRecord) -> list[Layer]:
+    platform = design.platform
     blocks = [f"{box.point}: {box.operation}" if box.point else box.operation for box in cells(run)[0] if box.key is not None]
-    found = []
-    for layer in records(record, "network", "layers"):
-        latency = number(layer, "latency_s")
-        if not latency:
+    rows = []
+    for layer in network.layers:
+        if not layer.latency_s:
             continue  # applied while a tile leaves its buffer
-        place, _, name = str(layer.get("name")).partition(".")
+        place, _, name = layer.name.partition(".")
         block = blocks[int(place)] if place.isdigit() and int(place) < len(blocks) else place
-        moving = number(layer, "dram_bytes") / number(platform, "dram_bytes_per_s")
-        found.append(
+        moving = layer.dram_bytes / platform.dram_bytes_per_s
+        rows.append(
             Layer(
                 name=f"{block}, {name}",
-                chunk=int(layer["chunk"]) + 1,
-                utilisation=number(layer, "utilisation") if layer["macs"] else None,
-                bound="DRAM" if moving > number(layer, "cycles") / clock else "array",
-                cycles=number(layer, "cycles"),
-                dram_bytes=number(layer, "dram_bytes"),
-                latency_s=latency,
-                energy_j=number(layer, "energy_j"),
+                chunk=layer.chunk + 1,
+                utilisation=layer.utilisation if layer.macs else None,
+                bound="DRAM" if moving > layer.cycles / platform.clock_hz else "array",
+                cycles=layer.cycles,
+                dram_bytes=layer.dram_bytes,
+                latency_s=layer.latency_s,
+                energy_j=layer.energy_j,
             )
         )
-    return found
+    return rows
 
 
-def _energy(network: dict[str, Any]) -> list[tuple[str, float]]:
+def _energy(network: NetworkRecord) -> list[tuple[str, float]]:
     """Joules of one frame by part, over all layers; empty where a layer's energy is unknown."""
     totals: dict[str, float] = {}
-    for layer in records(network, "layers"):
-        parts = layer.get("energy_parts")
-        if parts is None:
+    for layer in network.layers:
+        if layer.energy_parts is None:
             return []
-        for name, energy_j in parts.items():
+        for name, energy_j in layer.energy_parts.items():
             totals[name] = totals.get(name, 0.0) + energy_j
     return list(totals.items())
 
 
-def roofline_plot(record: dict[str, Any]) -> Plot | None:
+def roofline_plot(design: AccelDesign, network: NetworkRecord) -> Plot | None:
     """Attained multiply-accumulates a second against those for each DRAM byte, under the two roofs of the design.
 
     Args:
-        record: ``predicted.accelerator`` of ``architecture.json``.
+        design: the accelerator.
+        network: its layers on it.
     """
-    design = part(record, "design")
-    clock, bandwidth = number(design, "platform", "clock_hz"), number(design, "platform", "dram_bytes_per_s")
-    busy = [layer for layer in records(record, "network", "layers") if layer["macs"] and layer["dram_bytes"]]
-    if not busy or clock is None or bandwidth is None:
+    clock, bandwidth = design.platform.clock_hz, design.platform.dram_bytes_per_s
+    busy = [layer for layer in network.layers if layer.macs and layer.dram_bytes]
+    if not busy:
         return None
-    peaks = sorted({chunk["rows"] * chunk["cols"] * clock for chunk in records(design, "chunks")})
-    work = np.array([layer["macs"] / layer["dram_bytes"] for layer in busy])
-    rate = np.array([layer["macs"] / layer["latency_s"] for layer in busy])
+    peaks = sorted({chunk.rows * chunk.cols * clock for chunk in design.chunks})
+    work = np.array([layer.macs / layer.dram_bytes for layer in busy])
+    rate = np.array([layer.macs / layer.latency_s for layer in busy])
     x = np.geomspace(min(work.min(), peaks[0] / bandwidth) / 2, max(work.max(), peaks[-1] / bandwidth) * 2, 200)
     with figure(height=3.1) as (drawing, (axes,)):
         for index, peak in enumerate(peaks):

@@ -7,22 +7,25 @@ and is shown as "not measured". Never a zero in its place. This file only reads;
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cosearch.record.metrics import read_metrics
+from cosearch.record.agent import AgentRecord
+from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.metrics import Line, number, read_metrics
+from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import Content
+from cosearch.record.summary import Summary
 from latency_tables.errors import RunFolderError
 
 FILES = {
     "metrics.jsonl": "learning curves",
-    "architecture.json": "the derived architecture and its predicted latency",
-    "agent.json": "the export record: parity and measured latency",
-    "summary.json": "the final score and its interval",
+    ArchitectureRecord.FILE: "the derived architecture and its predicted latency",
+    AgentRecord.FILE: "the export record: parity and measured latency",
+    Summary.FILE: "the final score and its interval",
 }
-CLIPS = {"clip.gif": "image/gif", "clip.png": "image/png"}
+CLIP = "clip.gif"
 CLIP_BYTES_MAX = 12_000_000  # a larger clip would make the report slow to open; it is named, not embedded
 
 
@@ -34,113 +37,94 @@ class Run:
         path: the folder.
         record: ``run.json``.
         metrics: the lines of ``metrics.jsonl``, in order.
-        architecture, agent, summary: the JSON files of these names; empty where absent.
+        architecture, agent, summary: the files of these names; None where absent.
         missing: one sentence for each thing that is not there or could not be used.
-        clip: media type and bytes of the clip of the agent playing, or ``None``.
+        clip: bytes of ``clip.gif``, the agent playing; None where absent.
     """
 
     path: Path
-    record: dict[str, Any]
-    metrics: tuple[dict[str, Any], ...]
-    architecture: dict[str, Any]
-    agent: dict[str, Any]
-    summary: dict[str, Any]
+    record: RunRecord
+    metrics: tuple[Line, ...]
+    architecture: ArchitectureRecord | None
+    agent: AgentRecord | None
+    summary: Summary | None
     missing: tuple[str, ...]
-    clip: tuple[str, bytes] | None
+    clip: bytes | None
 
     @property
     def name(self) -> str:
         """Name of the run; the folder's name where the record has none."""
-        return str(self.record.get("name") or self.path.name)
+        return self.record.name or self.path.name
 
     @property
     def finished(self) -> bool:
         """Whether the last stage wrote its summary."""
-        return bool(self.summary)
+        return self.summary is not None
 
-    def curve(self, stage: str, key: str, candidate: Any = None) -> tuple[list[float], list[float]]:
+    def curve(self, stage: str, key: str) -> tuple[list[float], list[float]]:
         """Steps and values of one metric, by ascending step; a repeated step keeps its newest value.
 
         Args:
             stage: a stage of the run, such as ``search``.
             key: name of the metric.
-            candidate: only the lines of this candidate (``None``: all lines of the stage).
         """
         points: dict[float, float] = {}
         for line in self.metrics:
-            if line.get("stage") == stage and (candidate is None or line.get("candidate") == candidate):
-                step, value = number(line, "step"), number(line, key)
-                if step is not None and value is not None:
-                    points[step] = value
+            step, value = number(line, "step"), number(line, key)
+            if line["stage"] == stage and step is not None and value is not None:
+                points[step] = value
         steps = sorted(points)
         return steps, [points[step] for step in steps]
 
-    def candidates(self, stage: str) -> list[Any]:
-        """Names of the candidates that the lines of a stage mention, in order of appearance."""
-        names = [line.get("candidate") for line in self.metrics if line.get("stage") == stage]
-        return list(dict.fromkeys(name for name in names if isinstance(name, (str, int))))
+    @property
+    def has_candidates(self) -> bool:
+        """Whether the search trained one candidate after the other, instead of a supernet."""
+        return any("candidate" in line for line in self.metrics)
 
     def probabilities(self) -> tuple[list[float], list[list[list[float]]]]:
         """Steps and architecture probabilities ``[steps][points][candidates]``; lines that do not fit the last are left out."""
         rows = {}
         for line in self.metrics:
-            step, value = number(line, "step"), line.get("arch_probabilities")
-            if step is not None and line.get("stage") == "search" and _is_table(value):
-                rows[step] = value
+            step, table = number(line, "step"), _table(line.get("arch_probabilities"))
+            if step is not None and line["stage"] == "search" and table is not None:
+                rows[step] = table
         if not rows:
             return [], []
         last = [len(row) for row in rows[max(rows)]]
         steps = [step for step in sorted(rows) if [len(row) for row in rows[step]] == last]
         return steps, [rows[step] for step in steps]
 
+    @property
+    def latency_target_s(self) -> float | None:
+        """The latency that was asked for, seconds: from the summary, or while there is none from the record of the run."""
+        return self.record.latency_target_s if self.summary is None else self.summary.latency_target_s
 
-def number(source: Any, *path: str) -> float | None:
-    """The finite number below ``path`` in nested objects; ``None`` where it is absent, null, NaN or not a number."""
-    for key in path:
-        source = source.get(key) if isinstance(source, dict) else None
-    if isinstance(source, bool) or not isinstance(source, (int, float)) or not math.isfinite(source):
-        return None
-    return source
+    @property
+    def latency_predicted_s(self) -> float | None:
+        """Predicted latency of the derived agent, seconds: from the newest file that knows it."""
+        if self.summary is not None:
+            return self.summary.latency_predicted_s
+        if self.agent is not None:
+            return self.agent.latency.predicted_s
+        return None if self.architecture is None else self.architecture.predicted.latency_s
 
+    @property
+    def latency_measured_s(self) -> float | None:
+        """Measured median latency of the exported agent, seconds: from the export record, else from the summary."""
+        if self.agent is not None and self.agent.latency.measured is not None:
+            return self.agent.latency.measured.p50_s
+        return None if self.summary is None else self.summary.latency_measured_s
 
-def interval(source: Any, *path: str) -> tuple[float, float] | None:
-    """The pair of finite numbers ``[low, high]`` below ``path``, or ``None``."""
-    for key in path:
-        source = source.get(key) if isinstance(source, dict) else None
-    if not isinstance(source, (list, tuple)) or len(source) != 2:
-        return None
-    low, high = number({"low": source[0]}, "low"), number({"high": source[1]}, "high")
-    return None if low is None or high is None else (low, high)
-
-
-def part(source: Any, *path: str) -> dict[str, Any]:
-    """The object below ``path``; empty where it is absent or null."""
-    for key in path:
-        source = source.get(key) if isinstance(source, dict) else None
-    return source if isinstance(source, dict) else {}
-
-
-def records(source: Any, *path: str) -> list[dict[str, Any]]:
-    """The list of objects below ``path``; empty where it is absent or null."""
-    found = part(source, *path[:-1]).get(path[-1])
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    @property
+    def teacher_score(self) -> float | None:
+        """Mean score of the teacher: from the summary, or while there is none from the record of the run."""
+        if self.summary is not None and self.summary.teacher_score_mean is not None:
+            return self.summary.teacher_score_mean
+        return None if self.record.teacher is None else self.record.teacher.score_mean
 
 
-def latency_target_s(run: Run) -> float | None:
-    """The latency that was asked for: from the summary, or while there is none from the record of the run."""
-    places = (
-        (run.summary, ("latency_target_s",)),
-        (run.record, ("latency_target_s",)),
-        (run.record, ("config", "objective", "latency_target_s")),
-    )
-    resolved = (number(target, "value") for target in records(run.record, "targets") if target.get("metric") == "latency_s")
-    if not run.summary and (value := next(resolved, None)) is not None:
-        return value
-    return next((found for source, path in places if (found := number(source, *path)) is not None), None)
-
-
-def flatten(source: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every leaf of a nested object, in the order written."""
+def flatten(source: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted name and value of every leaf of a nested JSON object, in the order written."""
     if isinstance(source, dict) and source:
         for key, value in source.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
@@ -155,53 +139,41 @@ def read_run(run_path: Path) -> Run:
         run_path: the run folder; it needs ``run.json``, all else may be absent.
 
     Raises:
-        RunFolderError: the path is not a run folder, or one of its files is damaged.
+        RunFolderError: the path is not a run folder, or one of its files is damaged; names the file and the key.
     """
     path = Path(run_path)
     if not path.is_dir():
         raise RunFolderError(f"there is no run folder {path}; `ls {path.parent}` shows the runs there are")
-    record = _read_json(path / "run.json")
+    record = _read(path, RunRecord)
     if record is None:
         raise RunFolderError(f"{path} is not a run folder: it has no run.json; give the folder that `cosearch search` made")
     missing = [f"{name} is not there yet: {what}" for name, what in FILES.items() if not (path / name).is_file()]
     log = path / "metrics.jsonl"
     metrics = tuple(read_metrics(log))
-    torn = log.is_file() and log.stat().st_size > 0 and not log.read_bytes().endswith(b"\n")
-    fault = "the last line of metrics.jsonl was not finished and is left out" if torn else None
-    clip, clip_fault = _read_clip(path)
-    architecture, agent, summary = (_read_json(path / f"{name}.json") or {} for name in ("architecture", "agent", "summary"))
-    missing += [text for text in (fault, clip_fault) if text]
+    if log.is_file() and log.stat().st_size > 0 and not log.read_bytes().endswith(b"\n"):
+        missing.append("the last line of metrics.jsonl was not finished and is left out")
+    clip = (path / CLIP).read_bytes() if (path / CLIP).is_file() else None
+    if clip is not None and len(clip) > CLIP_BYTES_MAX:
+        missing.append(f"{CLIP} is left out: {len(clip) / 1e6:.0f} MB are too many for a report")
+        clip = None
+    architecture, agent, summary = _read(path, ArchitectureRecord), _read(path, AgentRecord), _read(path, Summary)
     return Run(path, record, metrics, architecture, agent, summary, tuple(missing), clip)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, or ``None`` where the file is absent."""
+def _read(folder: Path, record: type[Content]) -> Content | None:
+    """The record in its file, or None where the file is absent."""
+    path = folder / record.FILE
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged ({error}); move it away and resume the run") from error
-    if not isinstance(value, dict):
-        raise RunFolderError(f"{path} must hold one JSON object, got {type(value).__name__}; move it away and resume the run")
-    return value
+    return record.from_json(content, path)
 
 
-def _read_clip(path: Path) -> tuple[tuple[str, bytes] | None, str | None]:
-    """Media type and bytes of the first clip there is, and a sentence where one cannot be embedded."""
-    for name, media in CLIPS.items():
-        if (path / name).is_file():
-            content = (path / name).read_bytes()
-            if len(content) <= CLIP_BYTES_MAX:
-                return (media, content), None
-            return None, f"{name} is left out: {len(content) / 1e6:.0f} MB are too many for a report"
-    return None, None
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a value is a non-empty list of non-empty lists of finite numbers."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(row, list) and row and all(number({"p": p}, "p") is not None for p in row) for row in value)
-    )
+def _table(value: object) -> list[list[float]] | None:
+    """A non-empty list of non-empty lists of numbers; None for anything else."""
+    rows = value if isinstance(value, list) else []
+    known = rows and all(isinstance(row, list) and row and all(isinstance(p, (int, float)) for p in row) for row in rows)
+    return rows if known else None

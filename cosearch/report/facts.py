@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosearch.report.data import Run, interval, latency_target_s, number, part
+from cosearch.record.metrics import number
+from cosearch.record.summary import Summary
+from cosearch.report.data import Run
 from cosearch.report.format import (
     NOT_MEASURED,
     count_text,
     duration_text,
     energy_text,
-    interval_text,
     score_text,
     share_text,
     significant,
     time_text,
 )
-from cosearch.report.pareto import agent_latency_s, measured_s
+from cosearch.statistics import interval_text
 
 PROVENANCE = {
     "measured": "each operation was timed on the device itself",
@@ -28,7 +29,6 @@ PROVENANCE = {
     "modelled": "computed by accelerator models; no board was timed, and nothing validates absolute speed or timing closure",
     "synthetic": "made under emulation; it says how operations compare, not how long they take",
 }
-UNKNOWN = "provenance unknown"
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,22 @@ class Facts:
 
 
 def facts(run: Run) -> Facts:
-    """The figures of a run, each from the first file that knows it."""
-    timed = part(run.agent, "latency", "measured")
-    device, here = part(run.record, "device"), timed.get("device")
-    words = (
-        run.summary.get("table_provenance"),
-        part(run.agent, "latency").get("predicted_provenance"),
-        part(run.architecture, "predicted").get("provenance"),
-        part(run.record, "table").get("provenance"),
-    )
-    teacher = number(run.summary, "teacher_score_mean")
+    """The figures of a run, each from the newest file that knows it."""
+    summary, agent, device = run.summary, run.agent, run.record.device
+    timed = None if agent is None else agent.latency.measured
+    provenance = run.record.table.provenance if summary is None else summary.table_provenance
+    here = {"this": "this machine"}.get(device.name, device.name)
     return Facts(
-        score=number(run.summary, "score_mean"),
-        score_ci95=interval(run.summary, "score_ci95"),
-        teacher=number(run.record, "teacher", "score_mean") if teacher is None else teacher,
-        predicted_s=agent_latency_s(run),
-        provenance=str(next((word for word in words if word), UNKNOWN)),
-        target_s=latency_target_s(run),
-        measured_s=measured_s(run),
-        measured_on=str(timed.get("device") or "a device that was not recorded"),
-        on_target=here is not None and here == {"this": "this machine"}.get(device.get("name"), device.get("name")),
-        device=str(device.get("name") or "the device"),
+        score=None if summary is None else summary.score_mean,
+        score_ci95=None if summary is None else summary.score_ci95,
+        teacher=run.teacher_score,
+        predicted_s=run.latency_predicted_s,
+        provenance=provenance,
+        target_s=run.latency_target_s,
+        measured_s=run.latency_measured_s,
+        measured_on="a device that was not recorded" if timed is None else timed.device,
+        on_target=timed is not None and timed.device == here,
+        device=device.name,
     )
 
 
@@ -103,7 +98,7 @@ def progress(run: Run) -> str:
     if not run.metrics:
         return "started, nothing recorded yet"
     last = run.metrics[-1]
-    return f"unfinished: {last.get('stage', 'unknown stage')}, step {count_text(number(last, 'step'))}"
+    return f"unfinished: {last['stage']}, step {count_text(number(last, 'step'))}"
 
 
 def verdict(run: Run) -> str:
@@ -133,7 +128,7 @@ def _latency_clause(known: Facts) -> str:
         source = "model" if known.provenance == "modelled" else "table"
         limits = "" if known.provenance == "measured" else f", as far as such a {source} can tell"
         return f"{clause}: the promise of {time_text(known.target_s)} holds{limits}"
-    if known.predicted_s <= known.target_s:
+    if known.measured_s is not None and known.predicted_s <= known.target_s:
         clause += f", but was measured there at {time_text(known.measured_s)}"
     return f"{clause}: the promise of {time_text(known.target_s)} is broken"
 
@@ -141,34 +136,24 @@ def _latency_clause(known: Facts) -> str:
 def _source(provenance: str) -> str:
     if provenance == "modelled":
         return "by an accelerator model"
-    return f"from {_article(provenance)} table" if provenance != UNKNOWN else "from a table of unknown provenance"
+    return f"from {_article(provenance)} table"
 
 
 def tiles(run: Run) -> list[Tile]:
     """The key figures, in the order in which a reader asks for them."""
-    known = facts(run)
-    episodes = number(run.summary, "episodes")
-    share_ci = None
-    if known.share is not None and known.score_ci95:
-        share_ci = " to ".join(f"{100 * bound / known.teacher:.0f}" for bound in known.score_ci95) + " %"
-    device = part(run.agent, "latency", "measured")
-    words = (device.get("device"), device.get("runtime"), _threads(device.get("threads")))
-    where = ", ".join(str(word) for word in words if word)
+    known, summary = facts(run), run.summary
+    timed = None if run.agent is None else run.agent.latency.measured
+    where = "" if timed is None else f"median; {timed.device}, {timed.runtime}, {_threads(timed.threads)}"
+    teacher = "no teacher"
+    if known.teacher is not None:
+        teacher = f"teacher {score_text(known.teacher)}"
+        if known.share is not None and known.score_ci95:
+            shares = " to ".join(f"{100 * bound / known.teacher:.0f}" for bound in known.score_ci95)
+            teacher += f"; 95 %: {shares} %"
+    params, macs, env_steps = (None, None, None) if summary is None else (summary.params, summary.macs, summary.env_steps)
     return [
-        Tile(
-            "Score",
-            score_text(known.score),
-            _word(known.score, "measured"),
-            f"95 %: {interval_text(known.score_ci95)}; {count_text(episodes)} episodes" if known.score is not None else "",
-        ),
-        Tile(
-            "Of the teacher's score",
-            share_text(known.share),
-            "",
-            f"teacher {score_text(known.teacher)}" + (f"; 95 %: {share_ci}" if share_ci else "")
-            if known.teacher is not None
-            else "no teacher",
-        ),
+        Tile("Score", score_text(known.score), _word(known.score, "measured"), _episodes(summary)),
+        Tile("Of the teacher's score", share_text(known.share), "", teacher),
         Tile(
             "Latency, predicted",
             time_text(known.predicted_s),
@@ -176,24 +161,28 @@ def tiles(run: Run) -> list[Tile]:
             _promise(known),
             {True: "good", False: "bad", None: ""}[known.holds],
         ),
-        Tile(
-            "Latency, measured here",
-            time_text(known.measured_s),
-            _word(known.measured_s, "measured"),
-            f"median; {where}" if where and known.measured_s is not None else "",
-        ),
-        Tile("Parameters", count_text(number(run.summary, "params")), "", "weights and biases"),
-        Tile("Multiply-accumulates", count_text(number(run.summary, "macs")), "", "for one decision"),
+        Tile("Latency, measured here", time_text(known.measured_s), _word(known.measured_s, "measured"), where),
+        Tile("Parameters", count_text(params), "", "weights and biases"),
+        Tile("Multiply-accumulates", count_text(macs), "", "for one decision"),
         Tile("Wall time", duration_text(_wall_s(run)), "", "of the whole run" if run.finished else "so far"),
-        Tile("Environment steps", count_text(number(run.summary, "env_steps")), "", "search and retraining"),
+        Tile("Environment steps", count_text(env_steps), "", "search and retraining"),
     ]
+
+
+def _episodes(summary: Summary | None) -> str:
+    if summary is None:
+        return ""
+    if summary.score_ci95 is None:
+        return interval_text(None, "episode")
+    low, high = summary.score_ci95
+    return f"95 %: {score_text(low)} to {score_text(high)}; {count_text(summary.episodes)} episodes"
 
 
 def _promise(known: Facts) -> str:
     if known.target_s is None:
         return "no target recorded"
     text = f"target {time_text(known.target_s)}"
-    if known.holds is None:
+    if known.holds is None or known.predicted_s is None:
         return text
     if known.predicted_s > known.target_s:
         return f"{text}: broken, {share_text(known.predicted_s / known.target_s - 1)} over"
@@ -203,24 +192,25 @@ def _promise(known: Facts) -> str:
 
 def certainty(run: Run) -> list[tuple[str, str, str]]:
     """How sure each figure is: quantity, one word, and what that rests on."""
-    known = facts(run)
-    episodes, seeds = number(run.summary, "episodes"), _seeds(run)
-    rows = []
-    if known.score is not None:
-        basis = f"{count_text(episodes)} episodes, {seeds} {'seed' if seeds == 1 else 'seeds'} of training."
-        luck = " The interval covers the luck of the episodes, not that of the training." if seeds == 1 else ""
-        rows.append(("Score", "measured", basis + luck))
+    known, rows = facts(run), []
+    if run.summary is not None:
+        luck = "The interval covers the luck of the episodes, not that of the training."
+        basis = f"{count_text(run.summary.episodes)} episodes, 1 seed of training. {luck}"
+        if run.summary.score_ci95 is None:
+            basis = f"1 episode, 1 seed of training: {interval_text(None, 'episode')}."
+        rows.append(("Score", "measured", basis))
+    costs = None if run.architecture is None else run.architecture.predicted
     if known.predicted_s is not None:
-        bounds = interval(run.architecture, "predicted", "interval_s")
-        within = f" Expected between {time_text(bounds[0])} and {time_text(bounds[1])}." if bounds else ""
         basis = _sentence(PROVENANCE.get(known.provenance, "no more is recorded"))
-        rows.append(("Latency, predicted", known.provenance, basis + within))
+        if costs is not None and costs.interval_s is not None:
+            basis += f" Expected between {time_text(costs.interval_s[0])} and {time_text(costs.interval_s[1])}."
+        rows.append(("Latency, predicted", known.provenance, basis))
     if known.measured_s is not None:
         place = "the target device itself" if known.on_target else f"not the target device ({known.device})"
         rows.append(("Latency, measured", "measured", f"On {known.measured_on}: {place}."))
     else:
         rows.append(("Latency, measured", NOT_MEASURED, "The exported agent was not timed."))
-    energy = number(run.architecture, "predicted", "energy_j")
+    energy = None if costs is None else costs.energy_j
     modelled = known.provenance == "modelled"
     no_energy = "No constants with a source for this platform." if modelled else "The table holds no energy."
     rows.append(
@@ -230,59 +220,49 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
             f"{energy_text(energy)} for one decision, predicted." if energy is not None else no_energy,
         )
     )
-    parity = part(run.agent, "parity")
-    difference, agreement = number(parity, "max_abs_difference"), number(parity, "greedy_agreement")
-    if difference is not None:
-        frames = count_text(number(parity, "observations"))
-        rows.append(
-            (
-                "Exported file",
-                "measured",
-                f"Differs from the trained network by at most {significant(difference)}; "
-                f"the same greedy action on {share_text(agreement)} of {frames} observations.",
-            )
+    if run.agent is not None:
+        parity = run.agent.parity
+        same = (
+            f"the same greedy action on {share_text(parity.greedy_agreement)} of {count_text(parity.observations)} observations"
         )
+        difference = significant(parity.max_abs_difference)
+        basis = f"Differs from the trained network by at most {difference}; {same}."
+        rows.append(("Exported file", "measured", basis))
     return rows
 
 
 def caveats(run: Run) -> list[str]:
     """What a reader should not conclude."""
-    known, found = facts(run), []
+    known, told = facts(run), []
     if known.predicted_s is not None and known.provenance != "measured":
         source = "an accelerator model" if known.provenance == "modelled" else f"{_article(known.provenance)} table"
-        found.append(
+        told.append(
             f"The latency for {known.device} rests on {source}: "
             f"{PROVENANCE.get(known.provenance, 'how it was made is not recorded')}."
         )
     if known.measured_s is not None and not known.on_target:
-        found.append(f"The latency was timed on {known.measured_on}, not on {known.device}: it does not test the prediction.")
-    if known.score is not None and _seeds(run) == 1:
-        found.append("One seed: another seed may find another architecture and another score.")
-    met = run.summary.get("target_met")
-    if known.holds is not None and isinstance(met, bool) and met != known.holds:
-        found.append(f"The summary says that the target is {'met' if met else 'not met'}; the figures above say the contrary.")
-    if run.finished and not run.summary.get("control"):
-        found.append("No random-search control was run: how much the search itself contributes is not known.")
+        told.append(f"The latency was timed on {known.measured_on}, not on {known.device}: it does not test the prediction.")
+    if run.summary is not None:
+        told.append("One seed: another seed may find another architecture and another score.")
+        met = run.summary.target_met
+        if known.holds is not None and met != known.holds:
+            told.append(f"The summary says that the target is {'met' if met else 'not met'}; the figures above say the contrary.")
+        if run.summary.control is None:
+            told.append("No random-search control was run: how much the search itself contributes is not known.")
     if known.teacher is None:
-        found.append("No teacher's score is recorded, so the score has no yardstick.")
+        told.append("No teacher's score is recorded, so the score has no yardstick.")
     elif known.teacher <= 0:
-        found.append("The teacher's score is not positive, so a share of it is not shown.")
-    return found
-
-
-def _seeds(run: Run) -> int:
-    """Training seeds behind the score: one, unless the summary lists or counts more."""
-    seeds = run.summary.get("seeds")
-    return len(seeds) if isinstance(seeds, list) and seeds else int(number(run.summary, "seeds") or 1)
+        told.append("The teacher's score is not positive, so a share of it is not shown.")
+    return told
 
 
 def _wall_s(run: Run) -> float | None:
     walls = [wall for line in run.metrics if (wall := number(line, "wall_s")) is not None]
-    return number(run.summary, "wall_s") if run.finished else max(walls, default=None)
+    return run.summary.wall_s if run.summary is not None else max(walls, default=None)
 
 
-def _threads(threads: object) -> str:
-    return "" if threads is None else f"{threads} thread" + ("" if threads == 1 else "s")
+def _threads(threads: int) -> str:
+    return f"{threads} thread" + ("" if threads == 1 else "s")
 
 
 def _article(word: str) -> str:

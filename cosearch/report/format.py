@@ -71,11 +71,6 @@ def score_text(score: float | None) -> str:
     return f"{score:.0f}" if abs(score) >= 99.95 else f"{score:.1f}" if abs(score) >= 9.995 else f"{score:.2f}"
 
 
-def interval_text(bounds: tuple[float, float] | None) -> str:
-    """An interval of scores: ``19.8 to 23.0``."""
-    return NOT_MEASURED if bounds is None else f"{score_text(bounds[0])} to {score_text(bounds[1])}"
-
-
 def significant(value: float) -> str:
     """Three significant digits without exponent for 0.001 to 1e6, with exponent beyond."""
     if value == 0:

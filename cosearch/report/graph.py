@@ -12,7 +12,7 @@ import networkx
 from matplotlib.patches import FancyArrowPatch
 
 from cosearch.report.architecture import Cell
-from cosearch.report.data import Run, part
+from cosearch.report.data import Run
 from cosearch.report.format import time_text
 from cosearch.report.plots import Plot
 from cosearch.report.svg import AGENT, INK, LINE, MUTED, SURFACE, figure, inline_svg, short
@@ -26,9 +26,10 @@ def graph_plot(run: Run, boxes: Sequence[Cell]) -> Plot | None:
 
     Args:
         run: with its ``architecture.json``.
-        boxes: of ``report_architecture.cells``, in order of execution; identities are no blocks of the network.
+        boxes: of ``architecture.cells``, in order of execution; identities are no blocks of the network.
     """
-    wiring, blocks = part(run.architecture).get("wiring"), [box for box in boxes if box.key is not None]
+    wiring = None if run.architecture is None else run.architecture.wiring
+    blocks = [box for box in boxes if box.key is not None]
     if not wiring or len(wiring) != len(blocks):
         return None
     try:
@@ -83,7 +84,7 @@ def positions(wiring: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
     Raises:
         ShapeError: a block reads one that is not there, or itself in the end.
     """
-    graph = networkx.DiGraph()
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
     graph.add_nodes_from(range(len(wiring)))
     graph.add_edges_from((source, index) for index, inputs in enumerate(wiring) for source in inputs)
     if len(graph) > len(wiring) or not networkx.is_directed_acyclic_graph(graph):

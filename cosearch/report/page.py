@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,11 +16,11 @@ from markupsafe import Markup
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report import format as words
 from cosearch.report.accelerator import accelerator_section
-from cosearch.report.architecture import Cell, cells
-from cosearch.report.data import Run, flatten, number, part, read_run
+from cosearch.report.architecture import cells
+from cosearch.report.data import Run, flatten, read_run
 from cosearch.report.facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
 from cosearch.report.graph import graph_plot
-from cosearch.report.pareto import agent_latency_s, compared_agents, pareto_plot, predicted_measured_plot
+from cosearch.report.pareto import compared_agents, pareto_plot, predicted_measured_plot
 from cosearch.report.plots import (
     STAGE_TITLES,
     Plot,
@@ -36,7 +35,7 @@ from cosearch.report.terminal import render_summary
 
 __all__ = ["render_summary", "write_report"]
 
-_DRAWN = frozenset(
+DRAWN = frozenset(
     (
         "score_train",
         "score_eval",
@@ -91,10 +90,10 @@ def render_page(run: Run) -> str:
     return environment.get_template("report.html").render(_context(run))
 
 
-def _context(run: Run) -> dict[str, Any]:
+def _context(run: Run) -> dict[str, object]:
     boxes, boxes_note = cells(run)
     known = facts(run)
-    subject = (_environment_name(run), part(run.record, "device").get("name"), run.record.get("created_utc"))
+    subject = (_environment_name(run), run.record.device.name, run.record.created_utc)
     return {
         "name": run.name,
         "progress": progress(run),
@@ -105,14 +104,14 @@ def _context(run: Run) -> dict[str, Any]:
         "certainty": certainty(run),
         "provenance_words": PROVENANCE,
         "provenance": known.provenance,
-        "subject": " · ".join(str(word) for word in subject if word),
+        "subject": " · ".join(word for word in subject if word),
         "curves": _present(
             *(score_plot(run, stage) for stage in STAGE_TITLES),
             latency_plot(run),
             agreement_plot(run),
             *(distillation_plot(run, stage) for stage in STAGE_TITLES),
         ),
-        "others": other_curves(run, _DRAWN),
+        "others": other_curves(run, DRAWN),
         "cells": boxes,
         "cells_note": boxes_note,
         "graph": graph_plot(run, boxes),
@@ -122,16 +121,15 @@ def _context(run: Run) -> dict[str, Any]:
         "agents": compared_agents(run),
         "predicted_measured": predicted_measured_plot(run),
         "has_energy": any(box.energy_j is not None for box in boxes),
-        "overhead_s": _overhead_s(run, boxes),
-        "latency_total_s": agent_latency_s(run),
-        "latency": part(run.agent, "latency"),
+        "overhead_s": _overhead_s(run),
+        "latency_total_s": run.latency_predicted_s,
         "latency_rows": _latency_rows(run),
-        "paced": _paced(run),
-        "clip": _clip(run),
+        "paced": None if run.agent is None else run.agent.latency.paced,
+        "clip": None if run.clip is None else f"data:image/gif;base64,{base64.b64encode(run.clip).decode('ascii')}",
         "caveats": caveats(run),
         "accelerator": accelerator_section(run),
         "tables": _provenance_tables(run),
-        "command": run.record.get("command"),
+        "command": run.record.command,
     }
 
 
@@ -144,66 +142,51 @@ def _keep_units(text: str) -> str:
     return re.sub(r"(?<=\d) (?=(?:%|ms|µs|s|min|h|J|mJ|µJ|[kMGT])(?![\w]))", "\u00a0", text)
 
 
-def _environment_name(run: Run) -> str | None:
-    """The environment's name, wherever the config keeps it."""
-    leaves = dict(flatten(part(run.record, "config")))
-    return next((str(leaves[key]) for key in ("env.name", "env", "environment.name", "environment") if leaves.get(key)), None)
+def _environment_name(run: Run) -> str:
+    return str(dict(flatten(run.record.config)).get("env.name", ""))
 
 
-def _overhead_s(run: Run, boxes: list[Cell]) -> float | None:
-    """What the prediction holds beyond the operations: fixed costs of an inference."""
-    total = number(run.architecture, "predicted", "latency_s")
-    times = [box.latency_s for box in boxes if box.key is not None]
-    if total is None or not times or None in times:
+def _overhead_s(run: Run) -> float | None:
+    """What the prediction holds beyond the operations, where that is worth a row: fixed costs of an inference."""
+    if run.architecture is None:
         return None
-    rest = total - sum(times)
-    return rest if abs(rest) > _OVERHEAD_SHOWN_FROM * total else None
+    predicted = run.architecture.predicted
+    rest = predicted.latency_s - sum(operation.latency_s for operation in predicted.operations)
+    return rest if abs(rest) > _OVERHEAD_SHOWN_FROM * predicted.latency_s else None
 
 
 def _latency_rows(run: Run) -> list[tuple[str, float | None]]:
     """Latency of one decision: predicted, then the quantiles of the measurement."""
-    measured = part(run.agent, "latency", "measured")
-    if not measured and agent_latency_s(run) is None:
+    measured = None if run.agent is None else run.agent.latency.measured
+    if run.latency_predicted_s is None:
         return []
-    quantiles = [
-        (f"measured, {label}", number(measured, key))
-        for label, key in (("median", "p50_s"), ("90 of 100 within", "p90_s"), ("99 of 100 within", "p99_s"))
+    known = facts(run)
+    rows = [(f"predicted ({known.provenance})", known.predicted_s), ("target", known.target_s)]
+    p50_s, p90_s, p99_s = (None, None, None) if measured is None else (measured.p50_s, measured.p90_s, measured.p99_s)
+    return [
+        *rows,
+        ("measured, median", p50_s),
+        ("measured, 90 of 100 within", p90_s),
+        ("measured, 99 of 100 within", p99_s),
     ]
-    return [(f"predicted ({facts(run).provenance})", agent_latency_s(run)), ("target", facts(run).target_s), *quantiles]
 
 
-def _paced(run: Run) -> dict[str, Any] | None:
-    """Latency at the control period, where it was measured."""
-    paced = part(run.agent, "latency", "paced")
-    if not paced:
-        return None
-    return {key: number(paced, key) for key in ("period_s", "p50_s", "p99_s", "missed")}
-
-
-def _clip(run: Run) -> str | None:
-    """The clip as a data address."""
-    if run.clip is None:
-        return None
-    media, content = run.clip
-    return f"data:{media};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, Any]], bool]]:
+def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, object]], bool]]:
     """Tables of where everything comes from: title, rows, and whether it starts folded."""
-    record = run.record
-    top = [("seed", record.get("seed")), ("created (UTC)", record.get("created_utc"))]
-    known = {"name", "command", "created_utc", "seed", "config", "versions", "device", "table", "teacher"}
-    extra = {key: value for key, value in record.items() if key not in known}
-    found = [("Run", top, False)]
-    for title, key, folded in (
-        ("Device", "device", False),
-        ("Latency table", "table", False),
-        ("Teacher", "teacher", False),
-        ("Versions", "versions", True),
-        ("Configuration", "config", True),
+    content = run.record.to_json()
+    derived_by = {} if run.architecture is None else run.architecture.to_json()["derived_by"]
+    top: list[tuple[str, object]] = [("seed", run.record.seed), ("created (UTC)", run.record.created_utc or None)]
+    tables: list[tuple[str, list[tuple[str, object]], bool]] = [("Run", top, False)]
+    for title, values, folded in (
+        ("Device", content["device"], False),
+        ("Latency table", content["table"], False),
+        ("Teacher", content["teacher"], False),
+        ("Versions", content["versions"], True),
+        ("Configuration", content["config"], True),
+        ("Search space", content["space"], True),
+        ("Targets", {str(target.metric): target.value for target in run.record.targets}, True),
+        ("Reference agents", content["references"], True),
+        ("Derivation", derived_by, True),
     ):
-        rows = list(flatten(part(record, key))) if part(record, key) else []
-        found.append((title, rows, folded))
-    derived = part(run.architecture, "derived_by")
-    found += [(title, list(flatten(values)), True) for title, values in (("Derivation", derived), ("More", extra)) if values]
-    return found
+        tables.append((title, list(flatten(values)) if values else [], folded))
+    return tables

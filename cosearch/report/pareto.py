@@ -7,18 +7,19 @@ agent of this run. The supernet's scores are not final scores, so they stand apa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cosearch.report.data import Run, interval, latency_target_s, number, records
+from cosearch.record.summary import ReferenceAgent
+from cosearch.report.data import Run
 from cosearch.report.format import time_text, time_unit
 from cosearch.report.plots import Plot, thin
 from cosearch.report.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, short
 
-_SCORES = ("score_mean", "score", "score_eval", "score_train")
-_LATENCIES = ("latency_predicted_s", "latency_s", "latency_argmax_s")
+THIS_AGENT = "this agent"
 
 
 def pareto_front(latencies_s: Sequence[float], scores: Sequence[float]) -> list[int]:
@@ -34,77 +35,56 @@ def pareto_front(latencies_s: Sequence[float], scores: Sequence[float]) -> list[
     return front
 
 
-def agent_latency_s(run: Run) -> float | None:
-    """Predicted latency of the derived agent: from the summary, else the export record, else the architecture."""
-    for source, path in (
-        (run.summary, ("latency_predicted_s",)),
-        (run.agent, ("latency", "predicted_s")),
-        (run.architecture, ("predicted", "latency_s")),
-    ):
-        found = number(source, *path)
-        if found is not None:
-            return found
-    return None
-
-
 def supernet_points(run: Run) -> list[tuple[float, float]]:
     """``(latency_s, score)`` of the most probable architecture along the search, at most 60 of them."""
     latency = dict(zip(*run.curve("search", "latency_argmax_s"), strict=True))
-    steps, scores = run.curve("search", "score_train")
-    shared = [(latency[step], score) for step, score in zip(steps, scores, strict=True) if step in latency]
-    return list(zip(*(axis.tolist() for axis in thin(*zip(*shared, strict=True), limit=60)), strict=True)) if shared else []
+    shared = [(step, score) for step, score in zip(*run.curve("search", "score_train"), strict=True) if step in latency]
+    times, scores = thin([latency[step] for step, _ in shared], [score for _, score in shared], limit=60)
+    return list(zip(times.tolist(), scores.tolist(), strict=True))
 
 
 def control_points(run: Run) -> list[tuple[float, float]]:
-    """``(latency_s, score)`` of the control's candidates, from the summary or else from the last line of each."""
-    listed = [(_first(item, _LATENCIES), _first(item, _SCORES)) for item in records(run.summary, "control", "candidates")]
-    if not listed:
-        last = {
-            line.get("candidate"): line
-            for line in run.metrics
-            if line.get("stage") == "control"
-            and _first(line, _SCORES) is not None
-            and isinstance(line.get("candidate"), (str, int))
-        }
-        listed = [(_first(line, _LATENCIES), _first(line, _SCORES)) for line in last.values()]
-    return [(latency, score) for latency, score in listed if latency is not None and score is not None]
+    """``(latency_s, score)`` of the control's candidates that have a score."""
+    control = None if run.summary is None else run.summary.control
+    candidates = () if control is None else control.candidates
+    return [(candidate.latency_s, candidate.score) for candidate in candidates if candidate.score is not None]
 
 
 def pareto_plot(run: Run) -> Plot | None:
     """The Pareto plot, or ``None`` where neither an agent nor a candidate has both figures."""
-    supernet, control = supernet_points(run), control_points(run)
-    agent = (agent_latency_s(run), number(run.summary, "score_mean"))
-    if not supernet and not control and None in agent:
+    supernet, control, summary = supernet_points(run), control_points(run), run.summary
+    if not supernet and not control and summary is None:
         return None
-    references, proposals = records(run.summary, "reference_agents"), bool(run.candidates("search"))
-    target = latency_target_s(run)
-    times = [latency for latency, _ in supernet + control] + [number(item, "latency_predicted_s") for item in references]
-    scale, unit = time_unit([time for time in (*times, agent[0], target) if time is not None])
+    references = () if summary is None else summary.reference_agents
+    target, teacher = run.latency_target_s, run.teacher_score
+    times = [latency for latency, _ in supernet + control] + [agent.latency_predicted_s for agent in references]
+    times += [time for time in (None if summary is None else summary.latency_predicted_s, target) if time is not None]
+    scale, unit = time_unit(times)
     with figure(height=3.3) as (drawing, (axes,)):
-        _clouds(axes, supernet, control, scale, "candidates, over time" if proposals else "supernet, over time")
-        if None not in agent:
-            bounds = interval(run.summary, "score_ci95")
-            if bounds:
-                axes.vlines(agent[0] * scale, *bounds, color=AGENT, linewidth=1.5)
-            axes.plot(agent[0] * scale, agent[1], "o", color=AGENT, markersize=9, label="this agent", zorder=5)
+        _clouds(axes, supernet, control, scale, "candidates, over time" if run.has_candidates else "supernet, over time")
+        if summary is not None:
+            latency = summary.latency_predicted_s * scale
+            if summary.score_ci95 is not None:
+                axes.vlines(latency, *summary.score_ci95, color=AGENT, linewidth=1.5)
+            axes.plot(latency, summary.score_mean, "o", color=AGENT, markersize=9, label=THIS_AGENT, zorder=5)
         _references(axes, references, scale)
         if target is not None:
             axes.axvline(target * scale, color=TARGET, linestyle=(0, (5, 2)), linewidth=1.3, label="target")
-        teacher = number(run.summary, "teacher_score_mean")
         if teacher is not None:
             axes.axhline(teacher, color=TEACHER, linestyle=(0, (5, 2)), linewidth=1.2, label="teacher's score")
         axes.set_xlabel(f"predicted latency, {unit}")
         axes.set_ylabel("score")
-        _wide_axis_is_logarithmic(axes, [time * scale for time in (*times, agent[0], target) if time is not None])
+        _wide_axis_is_logarithmic(axes, [time * scale for time in times])
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.1, columnspacing=1.1)
-        svg = inline_svg(drawing, "pareto", f"Latency against score; this agent: {time_text(agent[0])}")
+        described = f"Latency against score; this agent: {time_text(run.latency_predicted_s)}"
+        svg = inline_svg(drawing, "pareto", described)
     caption = "Up and to the left is better. The line joins the control's candidates that no other candidate beats. "
-    if supernet and proposals:
+    if supernet and run.has_candidates:
         caption += "Candidates are shown with their score while they were trained. "
     elif supernet:
         caption += "The supernet's path shows scores during the search with shared weights; they are not final scores. "
-    if any(_first(item, _SCORES) is None for item in references):
-        caption += "Reference agents without a score are marks at their latency only."
+    if references:
+        caption += "Reference agents are marks at their latency only: nobody trained them here."
     return Plot("Latency against score", svg, caption.strip())
 
 
@@ -121,49 +101,38 @@ def _clouds(axes: Axes, supernet: list[tuple[float, float]], control: list[tuple
         axes.plot(latency * scale, score, "D", color=CONTROL, markersize=4, label="random-search control")
 
 
-def _references(axes: Axes, references: list[dict], scale: float) -> None:
-    """Reference agents: a cross where a score is known, else a mark at the foot of the plot; the name beside it."""
-    for item in references:
-        latency, score = number(item, "latency_predicted_s"), _first(item, _SCORES)
-        if latency is None:
-            continue
-        name = short(str(item.get("name", "reference")))
-        if score is None:
-            axes.plot(
-                latency * scale,
-                0.0,
-                "|",
-                color=MUTED,
-                markersize=12,
-                markeredgewidth=1.6,
-                transform=axes.get_xaxis_transform(),
-                clip_on=False,
-            )
-            axes.annotate(
-                name,
-                (latency * scale, 0.0),
-                xycoords=axes.get_xaxis_transform(),
-                xytext=(-3, 9),
-                textcoords="offset points",
-                rotation=90,
-                fontsize=8,
-                color=MUTED,
-                ha="right",
-                va="bottom",
-            )
-        else:
-            axes.plot(latency * scale, score, "x", color=INK, markersize=6)
-            axes.annotate(name, (latency * scale, score), xytext=(6, 4), textcoords="offset points", fontsize=8, color=MUTED)
+def _references(axes: Axes, references: Sequence[ReferenceAgent], scale: float) -> None:
+    """Reference agents as marks at the foot of the plot, each with its name beside it."""
+    for agent in references:
+        latency = agent.latency_predicted_s * scale
+        axes.plot(
+            latency,
+            0.0,
+            "|",
+            color=MUTED,
+            markersize=12,
+            markeredgewidth=1.6,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+        )
+        axes.annotate(
+            short(agent.name),
+            (latency, 0.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(-3, 9),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=8,
+            color=MUTED,
+            ha="right",
+            va="bottom",
+        )
 
 
 def predicted_measured_plot(run: Run) -> Plot | None:
     """Predicted against measured latency of this agent and of the reference agents, with the line of equality."""
-    points = [("this agent", agent_latency_s(run), measured_s(run))]
-    points += [
-        (str(item.get("name", "reference")), number(item, "latency_predicted_s"), number(item, "latency_measured_s"))
-        for item in records(run.summary, "reference_agents")
-    ]
-    points = [point for point in points if None not in point]
+    compared = [agent for agent in compared_agents(run) if agent.predicted_s is not None and agent.measured_s is not None]
+    points = [(agent.name, agent.predicted_s or 0.0, agent.measured_s or 0.0) for agent in compared]
     if not points:
         return None
     times = [time for _, *pair in points for time in pair]
@@ -171,14 +140,10 @@ def predicted_measured_plot(run: Run) -> Plot | None:
     with figure(height=3.3) as (drawing, (axes,)):
         low, high = min(times) * scale / 1.8, max(times) * scale * 1.8
         axes.plot([low, high], [low, high], color=MUTED, linestyle=":", linewidth=1.1, label="equal")
-        for index, (name, predicted, measured) in enumerate(points):
-            agent = index == 0 and name == "this agent"
+        for name, predicted, measured in points:
+            own = name == THIS_AGENT
             axes.plot(
-                predicted * scale,
-                measured * scale,
-                "o" if agent else "x",
-                color=AGENT if agent else INK,
-                markersize=8 if agent else 6,
+                predicted * scale, measured * scale, "o" if own else "x", color=AGENT if own else INK, markersize=8 if own else 6
             )
             right = predicted * scale < (low * high) ** 0.5
             axes.annotate(
@@ -200,40 +165,30 @@ def predicted_measured_plot(run: Run) -> Plot | None:
     return Plot("Predicted against measured", svg, "On the dotted line prediction and measurement agree.")
 
 
-def measured_s(run: Run) -> float | None:
-    """Measured median latency of the exported agent: from the export record, else from the summary."""
-    median = number(run.agent, "latency", "measured", "p50_s")
-    return number(run.summary, "latency_measured_s") if median is None else median
+@dataclass(frozen=True)
+class ComparedAgent:
+    """One row of the table beside the plots; None for what nobody knows. Latencies are in seconds."""
+
+    name: str
+    score: float | None
+    predicted_s: float | None
+    measured_s: float | None
+    params: int | None
 
 
-def compared_agents(run: Run) -> list[dict[str, float | str | None]]:
-    """Rows of the table beside the plots: this agent, the control and the reference agents, each with what is known."""
-    rows = []
-    if run.summary or agent_latency_s(run) is not None:
-        rows.append(
-            {
-                "name": "this agent",
-                "score": number(run.summary, "score_mean"),
-                "predicted_s": agent_latency_s(run),
-                "measured_s": measured_s(run),
-                "params": number(run.summary, "params"),
-                "macs": number(run.summary, "macs"),
-            }
-        )
-    named = [("random-search control", run.summary["control"])] if isinstance(run.summary.get("control"), dict) else []
-    named += [(str(item.get("name", "reference")), item) for item in records(run.summary, "reference_agents")]
-    for name, item in named:
-        sizes = {key: number(item, key) for key in ("params", "macs")}
-        rows.append(
-            {
-                "name": name,
-                "score": _first(item, _SCORES),
-                "predicted_s": number(item, "latency_predicted_s"),
-                "measured_s": number(item, "latency_measured_s"),
-                **sizes,
-            }
-        )
-    return rows
+def compared_agents(run: Run) -> list[ComparedAgent]:
+    """This agent, the control and the reference agents, each with what is known."""
+    summary = run.summary
+    if summary is None:
+        predicted_s = run.latency_predicted_s
+        return [] if predicted_s is None else [ComparedAgent(THIS_AGENT, None, predicted_s, run.latency_measured_s, None)]
+    rows = [ComparedAgent(THIS_AGENT, summary.score_mean, summary.latency_predicted_s, run.latency_measured_s, summary.params)]
+    if (control := summary.control) is not None:
+        rows.append(ComparedAgent("random-search control", control.score_mean, control.latency_predicted_s, None, None))
+    return rows + [
+        ComparedAgent(agent.name, None, agent.latency_predicted_s, agent.latency_measured_s, agent.params)
+        for agent in summary.reference_agents
+    ]
 
 
 def _wide_axis_is_logarithmic(axes: Axes, values: list[float], both: bool = False) -> None:
@@ -247,8 +202,3 @@ def _wide_axis_is_logarithmic(axes: Axes, values: list[float], both: bool = Fals
             axis.set_ticks([], minor=True)
         else:
             axis.set_major_locator(MaxNLocator(6))
-
-
-def _first(source: dict, keys: tuple[str, ...]) -> float | None:
-    """The first of several keys that holds a number."""
-    return next((value for value in (number(source, key) for key in keys) if value is not None), None)

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from cosearch.record.metrics import METRICS
-from cosearch.report.data import Run, interval, latency_target_s, number
+from cosearch.record.metrics import METRICS, number
+from cosearch.report.data import Run
 from cosearch.report.format import score_text, time_text, time_unit
 from cosearch.report.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, step_axis
 
 POINTS_MAX = 400  # points of a curve; more do not show at this width and make the page heavy
 SMOOTHED_FROM = 40  # a shorter curve is drawn as it is
 STAGE_TITLES = {
-    "teacher": "Score of the teacher in training",
     "search": "Score during the search",
     "retrain": "Score during retraining",
 }
@@ -70,7 +68,6 @@ def score_plot(run: Run, stage: str) -> Plot | None:
     if not steps and not evaluated[0]:
         return None
     with figure() as (drawing, (axes,)):
-        _control_curves(axes, run, stage)
         if steps:
             draw_curve(axes, steps, scores, AGENT, "training episodes")
         if evaluated[0]:
@@ -82,27 +79,9 @@ def score_plot(run: Run, stage: str) -> Plot | None:
         newest = scores[-1] if scores else evaluated[1][-1]
         svg = inline_svg(drawing, f"score-{stage}", f"{STAGE_TITLES[stage]}: {score_text(newest)} at the last step")
     caption = "Mean score of the training episodes; the bold line is its moving mean."
-    if stage == "search" and not run.candidates("search"):
+    if stage == "search" and not run.has_candidates:
         caption += " The supernet's score, not the final agent's: paths are sampled and share their weights."
     return Plot(STAGE_TITLES[stage], svg, caption)
-
-
-def _control_curves(axes: Axes, run: Run, stage: str) -> None:
-    """The control: its candidates beside the search; without candidates, one curve beside the retraining."""
-    names = run.candidates("control")
-    if stage != ("search" if names else "retrain"):
-        return
-    for index, name in enumerate(names or [None]):
-        steps, scores = run.curve("control", "score_train", name)
-        if steps:
-            axes.plot(
-                *thin(steps, scores, 120),
-                "-",
-                color=CONTROL,
-                linewidth=1.0,
-                alpha=0.7,
-                label=None if index else "control candidates" if names else "control, trained alone",
-            )
 
 
 def _evaluations(axes: Axes, run: Run, stage: str, evaluated: tuple[list[float], list[float]]) -> None:
@@ -116,16 +95,14 @@ def _evaluations(axes: Axes, run: Run, stage: str, evaluated: tuple[list[float],
 
 def _reference_lines(axes: Axes, run: Run, with_control: bool) -> None:
     """The teacher's score, with its interval as a band, and the control's final score."""
-    teacher = number(run.record, "teacher", "score_mean")
-    teacher = number(run.summary, "teacher_score_mean") if teacher is None else teacher
+    teacher, record = run.teacher_score, run.record.teacher
     if teacher is not None:
         axes.axhline(teacher, color=TEACHER, linestyle=(0, (5, 2)), linewidth=1.3, label="teacher")
-        bounds = interval(run.record, "teacher", "score_ci95")
-        if bounds:
-            axes.axhspan(*bounds, color=TEACHER, alpha=0.12, linewidth=0)
-    control = number(run.summary, "control", "score_mean")
+        if record is not None and record.score_ci95 is not None:
+            axes.axhspan(*record.score_ci95, color=TEACHER, alpha=0.12, linewidth=0)
+    control = None if run.summary is None else run.summary.control
     if with_control and control is not None:
-        axes.axhline(control, color=CONTROL, linestyle=(0, (1, 1.5)), linewidth=1.5, label="random-search control")
+        axes.axhline(control.score_mean, color=CONTROL, linestyle=(0, (1, 1.5)), linewidth=1.5, label="random-search control")
 
 
 def distillation_plot(run: Run, stage: str) -> Plot | None:
@@ -177,7 +154,7 @@ def latency_plot(run: Run) -> Plot | None:
     expected, chosen = run.curve("search", "latency_expected_s"), run.curve("search", "latency_argmax_s")
     if not expected[0] and not chosen[0]:
         return None
-    target = latency_target_s(run)
+    target = run.latency_target_s
     temperature = run.curve("search", "temperature")
     scale, unit = time_unit([*expected[1], *chosen[1], *([] if target is None else [target])])
     with figure(
@@ -221,19 +198,34 @@ def sparkline(steps: Sequence[float], values: Sequence[float], description: str)
     )
 
 
-def other_curves(run: Run, shown: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """Every further metric as a sparkline with its last value: stage, key, last, svg."""
-    pairs = dict.fromkeys(
-        (str(line.get("stage")), key)
+@dataclass(frozen=True)
+class Sparkline:
+    """A further metric: its stage, name, last value, small curve, and what it means."""
+
+    stage: str
+    key: str
+    last: float
+    svg: str
+    meaning: str
+
+
+def other_curves(run: Run, shown: frozenset[str] = frozenset()) -> list[Sparkline]:
+    """Every further metric as a small curve.
+
+    Args:
+        run: with its log.
+        shown: names of the metrics that are drawn elsewhere.
+    """
+    pairs = {
+        (str(line["stage"]), key)
         for line in run.metrics
         for key in line
         if key not in shown and key not in ("step", "stage") and number(line, key) is not None
-    )
+    }
     found = []
     for stage, key in sorted(pairs):
         steps, values = run.curve(stage, key)
-        if stage != "control" and len(steps) > 1:
+        if len(steps) > 1:
             svg = sparkline(steps, values, f"{key} during {stage}")
-            meaning = METRICS[key].meaning if key in METRICS else ""
-            found.append({"stage": stage, "key": key, "last": values[-1], "svg": svg, "meaning": meaning})
+            found.append(Sparkline(stage, key, values[-1], svg, METRICS[key].meaning if key in METRICS else ""))
     return found

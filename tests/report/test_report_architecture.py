@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
 import pytest
-from report_fake_run import CHOICES, POINTS, change, make_run, operations
+from report_fake_run import CHOICES, POINTS, architecture_record, change, make_run, operations, write_json
 
+from cosearch.record.architecture import OperationRecord
+from cosearch.record.json_record import to_json
 from cosearch.report.architecture import cells, choices
 from cosearch.report.data import read_run
 from cosearch.space.chain import ChainConfig, chain_space
+from latency_tables.errors import RunFolderError
+
+
+def write_architecture(path, architecture):
+    costs = [
+        OperationRecord(key=op.key, latency_s=1e-4, energy_j=None, macs=op.macs, params=op.params) for op in architecture.ops()
+    ]
+    write_json(path / "architecture.json", architecture_record(architecture, costs).to_json())
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +30,7 @@ def run(tmp_path_factory):
 
 def test_cells_are_the_chain_with_its_shares(run):
     boxes, note = cells(run)
-    total = sum(op["latency_s"] for op in operations())
+    total = sum(op.latency_s for op in operations())
     assert note is None and [box.point for box in boxes] == ["", *POINTS, ""]
     assert [box.kind for box in boxes] == [
         "stem",
@@ -37,31 +46,29 @@ def test_cells_are_the_chain_with_its_shares(run):
         "head",
     ]
     assert sum(box.share for box in boxes if box.share is not None) == pytest.approx(1.0)
-    assert boxes[1].share == pytest.approx(operations()[1]["latency_s"] / total) and boxes[1].shape == "16×32×32"
+    assert boxes[1].share == pytest.approx(operations()[1].latency_s / total) and boxes[1].shape == "16×32×32"
     assert boxes[-1].shape == "15 actions + value" and boxes[2].latency_s is None
 
 
-def test_operations_find_their_choices_by_order_alone(tmp_path):
+def test_a_space_that_is_not_known_here_is_drawn_where_only_one_order_fits(tmp_path):
     path = make_run(tmp_path / "run")
-    told = cells(read_run(path))
-    change(
-        path,
-        "architecture.json",
-        operations=[{key: value for key, value in op.items() if key != "choice"} for op in operations()],
-    )
-    assert cells(read_run(path)) == told
-    change(path, "architecture.json", operations=operations()[:-2])  # one too few, and without an order that fits
-    shorter = [{key: value for key, value in op.items() if key != "choice"} for op in operations()[:-2]]
-    change(path, "architecture.json", operations=shorter)
+    known = [box.operation for box in cells(read_run(path))[0]]
+    change(path, "architecture.json", space="somebody-elses")
     boxes, note = cells(read_run(path))
-    assert "could not be matched" in note and len(boxes) == len(shorter) and not any(box.point for box in boxes)
+    assert note is None and [box.operation for box in boxes] == known
+    assert [box.point for box in boxes] == ["", *(f"point {index}" for index in range(len(CHOICES))), ""]
+    shorter = [to_json(op) for op in operations()[:-2]]
+    change(path, "architecture.json", predicted__operations=shorter)
+    boxes, note = cells(read_run(path))
+    assert "6 operations could not be matched with 9 choices" in note
+    assert len(boxes) == 6 and not any(box.point for box in boxes)
 
 
-def test_one_unknown_latency_makes_all_shares_unknown(tmp_path):
+def test_lists_of_different_lengths_are_refused(tmp_path):
     path = make_run(tmp_path / "run")
-    change(path, "architecture.json", operations=[operations()[0] | {"latency_s": None}, *operations()[1:]])
-    boxes, _ = cells(read_run(path))
-    assert all(box.share is None for box in boxes) and boxes[0].latency_s is None and boxes[1].latency_s > 0
+    change(path, "architecture.json", choice_names=["skip"])
+    with pytest.raises(RunFolderError, match=r"architecture\.json: choices, choice_names and .* got 9, 1 and 9"):
+        read_run(path)
 
 
 def test_the_file_of_a_real_architecture_is_drawn(tmp_path):
@@ -69,10 +76,7 @@ def test_the_file_of_a_real_architecture_is_drawn(tmp_path):
     space = chain_space(config, (64, 64, 3), 15)
     architecture = space.architecture([3, 8, 8, 1])  # the third skips with a stride: a 1x1 convolution of its own
     path = make_run(tmp_path / "run")
-    costs = [{"key": op.key, "latency_s": 1e-4, "energy_j": None} for op in architecture.ops()]
-    (path / "architecture.json").write_text(
-        json.dumps(architecture.to_dict() | {"predicted": {"latency_s": 5e-4, "operations": costs}})
-    )
+    write_architecture(path, architecture)
     boxes, note = cells(read_run(path))
     assert note is None and [box.point for box in boxes] == [
         "",
@@ -87,18 +91,10 @@ def test_the_file_of_a_real_architecture_is_drawn(tmp_path):
     assert [box.macs for box in boxes if box.macs is not None] == [op.macs for op in architecture.ops()]
 
 
-def test_names_of_points_may_stand_in_choice_names(tmp_path):
-    path = make_run(tmp_path / "run")
-    content = json.loads((path / "architecture.json").read_text())
-    expected = choices(read_run(path))
-    del content["point_names"]
-    (path / "architecture.json").write_text(json.dumps(content | {"choice_names": POINTS}))
-    assert choices(read_run(path)) == expected and len(expected) == len(CHOICES)
-    (path / "architecture.json").write_text(json.dumps({"choices": [1, 0]}))
-    assert [(choice.point, choice.operation) for choice in choices(read_run(path))] == [
-        ("point 0", "candidate 1"),
-        ("point 1", "candidate 0"),
-    ]
+def test_choices_are_named_by_the_space_of_the_file(run):
+    found = choices(run)
+    assert [choice.point for choice in found] == POINTS
+    assert [choice.candidates.index(choice.operation) for choice in found] == CHOICES
 
 
 def test_the_report_knows_the_spaces_without_anyone_loading_them(tmp_path):
@@ -106,7 +102,7 @@ def test_the_report_knows_the_spaces_without_anyone_loading_them(tmp_path):
         ChainConfig(stage_channels=(8, 16), stage_repeats=(1, 1), stage_strides=(1, 2), stem_channels=8), (64, 64, 3), 15
     )
     path = make_run(tmp_path / "run")
-    (path / "architecture.json").write_text(json.dumps(space.architecture([8, 8]).to_dict()))
+    write_architecture(path, space.architecture([8, 8]))
     program = (
         "import sys, pathlib; from cosearch.report.architecture import cells;"
         "from cosearch.report.data import read_run;"

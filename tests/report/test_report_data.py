@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import old_run
 import pytest
 from report_fake_run import CHOICES, change, make_run, metric_lines
 
-from cosearch.report.data import CLIP_BYTES_MAX, flatten, interval, latency_target_s, number, part, read_run, records
+from cosearch.record.metrics import number
+from cosearch.report.data import CLIP_BYTES_MAX, flatten, read_run
 from latency_tables.errors import RunFolderError
 
 
@@ -15,19 +17,11 @@ def write_lines(path, lines):
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def test_numbers_are_finite_numbers_or_none():
-    source = {"a": {"b": 2.5, "zero": 0, "null": None, "nan": float("nan"), "inf": float("inf"), "true": True, "text": "3"}}
-    assert number(source, "a", "b") == 2.5 and number(source, "a", "zero") == 0
-    for key in ("null", "nan", "inf", "true", "text", "absent"):
-        assert number(source, "a", key) is None, key
-    assert number(source, "a", "b", "c") is None and number(None, "a") is None
-
-
-def test_intervals_parts_and_records():
-    source = {"ci": [1, 2.0], "short": [1], "bad": [1, None], "list": [{"x": 1}, 3], "null": None}
-    assert interval(source, "ci") == (1, 2.0)
-    assert all(interval(source, key) is None for key in ("short", "bad", "null", "absent"))
-    assert part(source, "null") == {} and records(source, "list") == [{"x": 1}] and records(source, "null") == []
+def test_numbers_of_a_line_are_numbers_or_none():
+    line = {"b": 2.5, "zero": 0, "null": None, "true": True, "text": "3"}
+    assert number(line, "b") == 2.5 and number(line, "zero") == 0
+    for key in ("null", "true", "text", "absent"):
+        assert number(line, key) is None, key
 
 
 def test_flatten_names_every_leaf_in_order():
@@ -38,7 +32,7 @@ def test_flatten_names_every_leaf_in_order():
 def test_a_finished_run_misses_nothing(tmp_path):
     run = read_run(make_run(tmp_path / "run"))
     assert run.finished and run.missing == () and run.name == "starpilot-jetson"
-    assert len(run.metrics) == len(metric_lines()) and run.clip[0] == "image/gif"
+    assert len(run.metrics) == len(metric_lines()) and run.clip[:3] == b"GIF"
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "architecture.json", "agent.json", "summary.json"])
@@ -66,14 +60,6 @@ def test_curves_skip_nulls_keep_the_newest_and_ascend(tmp_path):
     assert read_run(path).curve("search", "entropy") == ([10, 20], [1.0, 5.0])
 
 
-def test_candidates_have_curves_of_their_own(tmp_path):
-    run = read_run(make_run(tmp_path / "run"))
-    assert run.candidates("control") == ["c0", "c1", "c2"] and run.candidates("search") == []
-    expected = [line["score_train"] for line in metric_lines() if line.get("candidate") == "c1"]
-    assert run.curve("control", "score_train", "c1")[1] == expected
-    assert run.curve("control", "score_train", "c1") != run.curve("control", "score_train", "c2")
-
-
 def test_probabilities_leave_out_lines_of_another_shape(tmp_path):
     path = make_run(tmp_path / "run")
     line = {"stage": "search", "wall_s": 1.0}
@@ -98,7 +84,7 @@ def test_an_unfinished_last_line_is_left_out_and_said(tmp_path):
     assert len(run.metrics) == len(metric_lines()) and "not finished" in run.missing[0]
 
 
-@pytest.mark.parametrize("content, word", [("{", "damaged"), ("[1]", "must hold one JSON object")])
+@pytest.mark.parametrize("content, word", [("{", "is damaged"), ("[1]", "its content must be an object")])
 def test_damage_is_an_error_that_names_the_file(tmp_path, content, word):
     path = make_run(tmp_path / "run")
     (path / "summary.json").write_text(content, encoding="utf-8")
@@ -120,14 +106,22 @@ def test_a_clip_that_is_too_large_is_named_not_embedded(tmp_path):
     assert run.clip is None and "clip.gif is left out" in run.missing[0]
 
 
-def test_the_target_is_known_before_the_summary(tmp_path):
+def test_figures_are_known_before_the_summary(tmp_path):
     path = make_run(tmp_path / "run")
-    assert latency_target_s(read_run(path)) == 4.0e-3
-    (path / "summary.json").unlink()
-    assert latency_target_s(read_run(path)) is None
-    change(path, "run.json", config={"objective": {"latency_target_s": 7e-3}})
-    assert latency_target_s(read_run(path)) == 7e-3
-    change(path, "run.json", latency_target_s=6e-3)
-    assert latency_target_s(read_run(path)) == 6e-3
-    change(path, "run.json", targets=[{"metric": "energy_j", "value": 1.0}, {"metric": "latency_s", "value": 5e-3}])
-    assert latency_target_s(read_run(path)) == 5e-3
+    predicted_s = read_run(path).latency_predicted_s
+    for name in ("summary.json", "agent.json"):
+        (path / name).unlink()
+        run = read_run(path)
+        assert (run.latency_target_s, run.latency_predicted_s, run.teacher_score) == (4.0e-3, predicted_s, 15.1), name
+    assert run.latency_measured_s is None
+    (path / "architecture.json").unlink()
+    assert read_run(path).latency_predicted_s is None
+    change(path, "run.json", targets=[{"metric": "energy_j", "value": 1.0, "margin": 0.0}])
+    assert read_run(path).latency_target_s is None
+
+
+def test_a_run_of_version_0_1_0_is_read():
+    run = read_run(old_run.FOLDER)
+    assert run.finished and run.missing == () and run.summary.strategy == "reinforce" and not run.has_candidates
+    assert run.curve("search", "score_train")[0][-1] == 163840 and run.curve("retrain", "score_train")[0][-1] == 323584
+    assert len(run.probabilities()[1][-1]) == len(run.architecture.choices) == 7

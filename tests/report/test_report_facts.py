@@ -14,7 +14,6 @@ from cosearch.report.format import (
     count_text,
     duration_text,
     energy_text,
-    interval_text,
     plain_text,
     score_text,
     share_text,
@@ -76,8 +75,6 @@ def test_latencies_print_as_ms_or_us(time_s, text):
         (score_text, 14.24, "14.2"),
         (score_text, 1234.5, "1234"),
         (score_text, -0.5, "-0.50"),
-        (interval_text, (1.0, 22.0), "1.00 to 22.0"),
-        (interval_text, None, "not measured"),
         (significant, 4.1e-7, "4.10e-07"),
         (significant, 0.05, "0.050"),
         (plain_text, None, "none"),
@@ -112,45 +109,42 @@ def test_a_missed_target_is_broken_and_by_how_much(path):
 
 
 def test_a_measurement_on_the_target_can_break_the_promise(path):
-    latency = {"measured": {"p50_s": 4.5e-3, "device": "jetson", "runtime": "onnxruntime", "threads": 1}}
     assert facts(read_run(path)).holds is True
-    change(path, "agent.json", latency=latency)
+    change(path, "agent.json", latency__measured__p50_s=4.5e-3, latency__measured__device="jetson")
     assert facts(read_run(path)).holds is False and "measured there at 4.50 ms" in verdict(read_run(path))
     assert not any("does not test the prediction" in sentence for sentence in caveats(read_run(path)))
-    latency["measured"]["device"] = "this machine"  # slow, but elsewhere: says nothing about the target
-    change(path, "agent.json", latency=latency)
+    change(path, "agent.json", latency__measured__device="this machine")  # slow, but elsewhere: says nothing about the target
     assert facts(read_run(path)).holds is True and any(
         "does not test the prediction" in sentence for sentence in caveats(read_run(path))
     )
 
 
-@pytest.mark.parametrize(
-    "label, name, values",
-    [
-        ("Score", "summary.json", {"score_mean": None}),
-        ("Parameters", "summary.json", {"params": None}),
-        ("Multiply-accumulates", "summary.json", {"macs": None}),
-        ("Wall time", "summary.json", {"wall_s": None}),
-        ("Environment steps", "summary.json", {"env_steps": None}),
-        ("Of the teacher's score", "summary.json", {"score_mean": float("nan")}),
-    ],
-)
-def test_null_is_not_measured_and_never_zero(path, label, name, values):
+@pytest.mark.parametrize("label", ["Score", "Of the teacher's score", "Parameters", "Multiply-accumulates", "Environment steps"])
+def test_what_no_file_knows_is_not_measured_and_never_zero(path, label):
     assert tile(path, label).figure != "not measured"
-    change(path, name, **values)
+    (path / "summary.json").unlink()
     assert tile(path, label).figure == "not measured" and tile(path, label).word == ""
+
+
+def test_one_episode_has_no_interval(path):
+    assert tile(path, "Score").detail == "95 %: 13.1 to 15.3; 400 episodes"
+    assert tile(path, "Of the teacher's score").detail == "teacher 15.1; 95 %: 87 to 101 %"
+    change(path, "summary.json", score_ci95=None, episodes=1)
+    assert tile(path, "Score").detail == "no interval (1 episode)"
+    assert tile(path, "Of the teacher's score").detail == "teacher 15.1"
+    assert certainty(read_run(path))[0] == ("Score", "measured", "1 episode, 1 seed of training: no interval (1 episode).")
 
 
 def test_an_unmeasured_latency(path):
     change(path, "summary.json", latency_measured_s=None)
-    change(path, "agent.json", latency={"predicted_s": 1e-3, "measured": None})
+    change(path, "agent.json", latency__measured=None)
     assert tile(path, "Latency, measured here").figure == "not measured"
     assert ("Latency, measured", "not measured", "The exported agent was not timed.") in certainty(read_run(path))
 
 
 def test_energy_is_unknown_until_the_table_knows_it(path):
     assert ("Energy", "not measured", "The table holds no energy.") in certainty(read_run(path))
-    change(path, "architecture.json", predicted={"latency_s": 2e-3, "energy_j": 0.012})
+    change(path, "architecture.json", predicted__energy_j=0.012)
     assert ("Energy", "estimated", "12.0 mJ for one decision, predicted.") in certainty(read_run(path))
 
 
@@ -170,22 +164,22 @@ def test_without_a_teacher(path):
     assert any("no yardstick" in text for text in caveats(read_run(path)))
 
 
-def test_seeds_control_and_contradictions_are_caveats(path):
+def test_one_seed_no_control_and_contradictions_are_caveats(path):
     def has(words):
         return any(words in text for text in caveats(read_run(path)))
 
     assert has("One seed") and not has("No random-search control") and not has("the contrary")
-    change(path, "summary.json", seeds=[0, 1, 2], control=None, target_met=False)
-    assert not has("One seed") and has("No random-search control") and has("the contrary")
-    assert "3 seeds" in certainty(read_run(path))[0][2]
+    change(path, "summary.json", control=None, target_met=False)
+    assert has("No random-search control") and has("the contrary")
+    (path / "summary.json").unlink()
+    assert not has("One seed") and not has("No random-search control")
 
 
-def test_unknown_provenance_stays_unknown(path):
-    change(path, "summary.json", table_provenance=None)
-    change(path, "agent.json", latency={})
-    change(path, "architecture.json", predicted={"latency_s": 1e-3})
-    change(path, "run.json", table={})
-    assert "unknown provenance" in verdict(read_run(path)) and facts(read_run(path)).provenance == "provenance unknown"
+def test_the_provenance_is_the_tables_until_the_summary_says_it(path):
+    change(path, "run.json", table__provenance="derived")
+    assert facts(read_run(path)).provenance == "estimated"
+    (path / "summary.json").unlink()
+    assert facts(read_run(path)).provenance == "derived"
 
 
 def test_an_unfinished_run_says_how_far_it_is(path):
@@ -220,12 +214,12 @@ def test_the_terminal_summary_prints_brackets_as_they_are(path):
 
 def test_this_machine_is_the_target_when_the_device_is_this(path):
     assert facts(read_run(path)).on_target is False
-    change(path, "run.json", device={"name": "this"})
+    change(path, "run.json", device__name="this")
     assert facts(read_run(path)).on_target is True
-    change(path, "agent.json", latency={"measured": {"p50_s": 1e-3}})
+    change(path, "agent.json", latency__measured=None)
     assert facts(read_run(path)).on_target is False
 
 
 def test_the_interval_of_a_prediction_is_told(path):
-    change(path, "architecture.json", predicted={"latency_s": 2e-3, "interval_s": [1e-3, 4e-3]})
+    change(path, "architecture.json", predicted__interval_s=[1e-3, 4e-3])
     assert certainty(read_run(path))[1][2].endswith("Expected between 1.00 ms and 4.00 ms.")

@@ -1,14 +1,14 @@
 """The drawing of a network with branches: levels against longest paths, one box a block, one arrow a read."""
 
-import json
 import re
 from functools import cache
 from itertools import pairwise
 
 import pytest
 import torch
-from report_fake_run import change, make_run
+from report_fake_run import architecture_record, change, make_run, write_json
 
+from cosearch.record.architecture import OperationRecord
 from cosearch.report.architecture import cells
 from cosearch.report.data import read_run
 from cosearch.report.graph import graph_plot, positions
@@ -54,10 +54,18 @@ def test_what_is_no_graph_is_refused_and_not_drawn(wiring, tmp_path):
 def test_the_report_of_a_cell_draws_every_block_and_every_read(tmp_path):
     architecture = architectures()[0]
     path, wiring = make_run(tmp_path / "run"), architecture.network().wiring
-    costs = [{"key": op.key, "latency_s": 1e-5 * (i + 1), "energy_j": None} for i, op in enumerate(architecture.ops())]
-    (path / "architecture.json").write_text(
-        json.dumps(architecture.to_dict() | {"predicted": {"latency_s": sum(c["latency_s"] for c in costs), "operations": costs}})
-    )
+    costs = [
+        OperationRecord(
+            key=op.key,
+            latency_s=1e-5 * (i + 1),
+            energy_j=None,
+            macs=op.macs,
+            params=op.params,
+            choice=architecture.space.nodes[placed.node].point,
+        )
+        for i, (op, placed) in enumerate(zip(architecture.ops(), architecture.placed()))
+    ]
+    write_json(path / "architecture.json", architecture_record(architecture, costs).to_json())
     run = read_run(path)
     svg = graph_plot(run, cells(run)[0]).svg
     texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)

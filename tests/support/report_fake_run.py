@@ -9,61 +9,79 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from latency_tables.opspec import OpSpec
+from cosearch.record.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, ParityRecord, TensorRecord
+from cosearch.record.architecture import ArchitectureRecord, CandidateRecord, OperationRecord, PredictedCosts
+from cosearch.record.json_record import to_json
+from cosearch.record.run_record import (
+    DeviceRecord,
+    ReferenceRecord,
+    RunRecord,
+    SpaceRecord,
+    TableRecord,
+    TargetRecord,
+    TeacherIdentity,
+)
+from cosearch.record.summary import ControlRecord, ReferenceAgent, Summary
+from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.space import Architecture
 
-CANDIDATES = [
-    "conv_k3",
-    "conv_k5",
-    "mbconv_k3_e1",
-    "mbconv_k3_e3",
-    "mbconv_k3_e5",
-    "mbconv_k5_e1",
-    "mbconv_k5_e3",
-    "mbconv_k5_e5",
-    "skip",
-]
-POINTS = [f"stage{stage}.{cell}" for stage in (1, 2, 3) for cell in (1, 2, 3)]
+CHAIN = ChainConfig(
+    stem_channels=16,
+    stem_kernel=3,
+    stem_stride=2,
+    stage_channels=(16, 32, 64),
+    stage_repeats=(3, 3, 3),
+    stage_strides=(1, 2, 2),
+    hidden=256,
+)
+SPACE = chain_space(CHAIN, (64, 64, 3), 15)
 CHOICES = [3, 8, 2, 4, 2, 8, 7, 3, 8]
+ARCHITECTURE = SPACE.architecture(CHOICES)
+POINTS = [point.name for point in SPACE.points]
+CANDIDATES = SPACE.points[0].candidates
 TARGET_S = 4.0e-3
 SEARCH_STEPS, RETRAIN_STEPS, PER_LINE = 400_000, 600_000, 4096
 
 
-def operations() -> list[dict[str, Any]]:
+def operations() -> tuple[OperationRecord, ...]:
     """Stem, the active cells and the head, with a latency of 0.08 ms + 1 s for 8 GMAC."""
-    specs: list[tuple[int | None, OpSpec]] = [(None, OpSpec("stem", 3, 64, 64, 16, 3, 2, 1))]
-    channels, size = 16, 32
-    for index, choice in enumerate(CHOICES):
-        first, width = index % 3 == 0, (16, 32, 64)[index // 3]
-        stride = 2 if first and index else 1
-        name = CANDIDATES[choice]
-        if name != "skip":
-            kernel, expansion = int(name.split("_")[1][1]), int(name[-1]) if name.startswith("mbconv") else 1
-            kind = "mbconv" if name.startswith("mbconv") else "conv"
-            spec = OpSpec(kind, channels, size, size, width, kernel, stride, kernel // 2, expansion=expansion)
-            specs.append((index, spec))
-            channels, size = width, spec.out_height
-    specs.append((None, OpSpec("head", channels, size, size, 16, hidden=256)))
-    return [
-        {
-            "key": spec.key,
-            "latency_s": 8e-5 + spec.macs / 8e9,
-            "energy_j": None,
-            "macs": spec.macs,
-            "params": spec.params,
-            "choice": index,
-        }
-        for index, spec in specs
-    ]
+    return tuple(
+        OperationRecord(key=op.key, latency_s=8e-5 + op.macs / 8e9, energy_j=None, macs=op.macs, params=op.params)
+        for op in ARCHITECTURE.ops()
+    )
+
+
+def architecture_record(
+    architecture: Architecture, operations: Sequence[OperationRecord], overhead_s: float = 2.5e-4
+) -> ArchitectureRecord:
+    """``architecture.json`` of an architecture whose operations cost this."""
+    predicted = PredictedCosts(
+        latency_s=sum(operation.latency_s for operation in operations) + overhead_s,
+        energy_j=None,
+        overhead_s=overhead_s,
+        interval_s=None,
+        provenance="estimated",
+        device="jetson",
+        operations=tuple(operations),
+    )
+    content = {
+        **architecture.to_dict(),
+        "candidate_names": [list(point.candidates) for point in architecture.space.points],
+        "predicted": to_json(predicted),
+        "derived_by": {"method": "exact"},
+    }
+    return ArchitectureRecord.from_json(content, "made up")
 
 
 def metric_lines(seed: int = 3) -> list[dict[str, Any]]:
-    """Search, three control candidates and retraining, one line for every 4096 steps."""
+    """Search and retraining, one line for every 4096 steps."""
     random, lines, wall = np.random.default_rng(seed), [], 0.0
     logits = np.zeros((len(POINTS), len(CANDIDATES)))
     for step in range(PER_LINE, SEARCH_STEPS + 1, PER_LINE):
@@ -85,13 +103,6 @@ def metric_lines(seed: int = 3) -> list[dict[str, Any]]:
                 "arch_probabilities": p.round(4).tolist(),
             }
         )
-    for candidate in range(3):
-        for step in range(PER_LINE, 120_000, PER_LINE * 2):
-            wall += 1.1
-            lines.append(
-                _line("control", step, wall, step / 1.2e5, random, score=2 + (3 + candidate) * step / 1.2e5)
-                | {"candidate": f"c{candidate}", "latency_argmax_s": (2.6e-3, 3.7e-3, 3.1e-3)[candidate]}
-            )
     for step in range(PER_LINE, RETRAIN_STEPS + 1, PER_LINE):
         done = step / RETRAIN_STEPS
         wall += 1.3
@@ -132,114 +143,130 @@ def _line(stage: str, step: int, wall: float, done: float, random: np.random.Gen
 def make_run(path: Path) -> Path:
     """Write a finished run folder at ``path`` (created) and return it."""
     path.mkdir(parents=True)
-    ops = operations()
-    predicted = sum(op["latency_s"] for op in ops) + 2.5e-4
-    summary = {
-        "score_mean": 14.2,
-        "score_ci95": [13.1, 15.3],
-        "episodes": 400,
-        "teacher_score_mean": 15.1,
-        "latency_predicted_s": predicted,
-        "latency_measured_s": 1.21e-3,
-        "latency_target_s": TARGET_S,
-        "target_met": True,
-        "table_provenance": "estimated",
-        "params": sum(op["params"] for op in ops),
-        "macs": sum(op["macs"] for op in ops),
-        "env_steps": SEARCH_STEPS + RETRAIN_STEPS,
-        "wall_s": 612.4,
-        "reference_agents": [
-            {
-                "name": "IMPALA-CNN",
-                "latency_predicted_s": 9.6e-3,
-                "latency_measured_s": 3.9e-3,
-                "params": 626_000,
-                "macs": 42_000_000,
-            },
-            {
-                "name": "Nature-CNN",
-                "latency_predicted_s": 2.7e-3,
-                "latency_measured_s": 0.9e-3,
-                "params": 1_690_000,
-                "macs": 8_900_000,
-            },
-        ],
-        "control": {
-            "score_mean": 10.9,
-            "score_ci95": [9.8, 12.0],
-            "env_steps": SEARCH_STEPS,
-            "latency_predicted_s": 3.1e-3,
-            "candidates": [
-                {"score_mean": s, "latency_predicted_s": t}
-                for s, t in ((7.1, 2.6e-3), (10.9, 3.1e-3), (8.8, 3.7e-3), (6.2, 2.9e-3))
-            ],
-        },
+    architecture = architecture_record(ARCHITECTURE, operations())
+    predicted_s, blocks = architecture.predicted.latency_s, ARCHITECTURE.ops()
+    references = {
+        "IMPALA-CNN": ReferenceRecord(latency_predicted_s=9.6e-3, params=626_000, macs=42_000_000),
+        "Nature-CNN": ReferenceRecord(latency_predicted_s=2.7e-3, params=1_690_000, macs=8_900_000),
     }
-    agent = {
-        "parity": {"max_abs_difference": 4.1e-7, "greedy_agreement": 1.0, "observations": 512, "tolerance": 1e-4},
-        "inputs": [{"name": "frames", "dtype": "uint8", "shape": ["batch", 64, 64, 3]}],
-        "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 15]}],
-        "latency": {
-            "predicted_s": predicted,
-            "predicted_provenance": "estimated",
-            "measured": {
-                "p50_s": 1.21e-3,
-                "p90_s": 1.3e-3,
-                "p99_s": 1.72e-3,
-                "device": "this machine",
-                "runtime": "onnxruntime",
-                "threads": 1,
-            },
-            "paced": {"period_s": 0.02, "p50_s": 1.55e-3, "p99_s": 2.6e-3, "missed": 0},
-        },
-    }
-    write_json(
-        path / "run.json",
-        {
-            "name": "starpilot-jetson",
-            "command": "python -m cosearch --device jetson --target-ms 4",
-            "created_utc": "2026-01-02T03:04:05Z",
-            "config": {
-                "env": {"name": "procgen:starpilot", "levels": 0},
-                "search": {"strategy": "a3cs", "env_steps": SEARCH_STEPS},
-            },
-            "seed": 7,
-            "versions": {"cosearch": "0.1.0", "torch": "2.13.0", "onnxruntime": "1.31.1"},
-            "device": {
-                "name": "jetson",
-                "description": "small board with a GPU",
-                "runtime": "onnxruntime",
-                "dtype": "float32",
-                "threads": 1,
-            },
-            "table": {"table_id": "9f31c2", "provenance": "estimated", "path": "latency_tables/jetson/roofline-float32-1t.jsonl"},
-            "teacher": {
-                "name": "starpilot-impala",
-                "score_mean": 15.1,
-                "score_ci95": [14.3, 15.9],
-                "steps": 25_000_000,
-                "network": "IMPALA",
-            },
-        },
+    summary = Summary(
+        score_mean=14.2,
+        score_ci95=(13.1, 15.3),
+        episodes=400,
+        teacher_score_mean=15.1,
+        teacher_score_ci95=(14.3, 15.9),
+        share_of_teacher=14.2 / 15.1,
+        latency_predicted_s=predicted_s,
+        latency_predicted_for="jetson",
+        latency_measured_s=1.21e-3,
+        latency_measured_on="this machine",
+        latency_target_s=TARGET_S,
+        target_met=True,
+        target_checked_by="estimated table",
+        table_provenance="estimated",
+        params=sum(op.params for op in blocks),
+        macs=sum(op.macs for op in blocks),
+        env_steps=SEARCH_STEPS + RETRAIN_STEPS,
+        wall_s=612.4,
+        strategy="a3cs",
+        seed=7,
+        reference_agents=tuple(
+            ReferenceAgent(
+                name=name,
+                latency_predicted_s=reference.latency_predicted_s,
+                params=reference.params,
+                macs=reference.macs,
+                latency_measured_s=measured_s,
+                predicted_ratio=predicted_s / reference.latency_predicted_s,
+                measured_ratio=1.21e-3 / measured_s,
+            )
+            for (name, reference), measured_s in zip(references.items(), (3.9e-3, 0.9e-3))
+        ),
+        control=ControlRecord(
+            score_mean=10.9,
+            score_ci95=(9.8, 12.0),
+            env_steps=SEARCH_STEPS,
+            latency_predicted_s=3.1e-3,
+            seed=7,
+            candidates=tuple(
+                CandidateRecord(choices=tuple(CHOICES), score=score, latency_s=latency_s, env_steps=SEARCH_STEPS // 4)
+                for score, latency_s in ((7.1, 2.6e-3), (10.9, 3.1e-3), (8.8, 3.7e-3), (6.2, 2.9e-3))
+            ),
+        ),
     )
-    write_json(
-        path / "architecture.json",
-        {
-            "space": "chain",
-            "choices": CHOICES,
-            "point_names": POINTS,
-            "choice_names": [CANDIDATES[choice] for choice in CHOICES],
-            "candidate_names": [CANDIDATES] * len(POINTS),
-            "operations": ops,
-            "predicted": {"latency_s": predicted, "energy_j": None, "provenance": "estimated"},
-            "derived_by": {"method": "exact", "latency_bound_s": TARGET_S},
-        },
+    record = RunRecord(
+        name="starpilot-jetson",
+        created_utc="2026-01-02T03:04:05Z",
+        command="python -m cosearch --device jetson --target-ms 4",
+        config={"env": {"name": "procgen:starpilot", "num_envs": 64}, "strategy": {"name": "a3cs"}},
+        seed=7,
+        versions={"cosearch": "0.1.0", "torch": "2.13.0", "onnxruntime": "1.31.1"},
+        device=DeviceRecord(
+            name="jetson", description="small board with a GPU", runtime="onnxruntime", dtype="float32", threads=1
+        ),
+        table=TableRecord(table_id="9f31c2", provenance="estimated", path="jetson/roofline-float32-1t.jsonl"),
+        teacher=TeacherIdentity(
+            name="starpilot-impala",
+            network="IMPALA",
+            score_mean=15.1,
+            score_ci95=(14.3, 15.9),
+            provenance={"steps": 25_000_000},
+        ),
+        targets=(TargetRecord(metric="latency_s", value=TARGET_S, margin=0.0),),
+        references=references,
+        space=SpaceRecord(name="chain", config={}, size=9**9, frame_shape=(64, 64, 3), num_actions=15),
     )
-    write_json(path / "agent.json", agent)
-    write_json(path / "summary.json", summary)
+    for file in (record, architecture, agent_record(predicted_s), summary):
+        write_json(path / file.FILE, file.to_json())
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metric_lines()), encoding="utf-8")
     (path / "clip.gif").write_bytes(clip_bytes())
     return path
+
+
+def agent_record(predicted_s: float) -> AgentRecord:
+    """``agent.json`` of an agent that was timed on this machine."""
+    measured = MeasuredLatency(
+        p50_s=1.21e-3,
+        p90_s=1.3e-3,
+        p99_s=1.72e-3,
+        min_s=1.1e-3,
+        worst_p99_s=2.0e-3,
+        samples=2000,
+        clean_share=0.99,
+        rounds=5,
+        device="this machine",
+        runtime="onnxruntime",
+        runtime_version="1.31.1",
+        threads=1,
+        statistic="median over rounds",
+    )
+    paced = PacedLatency(max_s=3e-3, missed=0, p50_s=1.55e-3, p90_s=2e-3, p99_s=2.6e-3, period_s=0.02, samples=125)
+    parity = ParityRecord(
+        max_abs_difference=4.1e-7,
+        greedy_agreement=1.0,
+        rounding_ties=0,
+        observations=512,
+        tolerance=1e-4,
+        batch_sizes=(1, 7),
+        opset=17,
+        bytes=745_643,
+        sha256="e09c",
+    )
+    return AgentRecord(
+        parity=parity,
+        inputs=(TensorRecord(name="frames", dtype="uint8", shape=("batch", 64, 64, 3)),),
+        outputs=(TensorRecord(name="logits", dtype="float32", shape=("batch", 15)),),
+        preprocessing="inside the graph",
+        latency=LatencyRecord(
+            predicted_s=predicted_s,
+            predicted_provenance="estimated",
+            predicted_for="jetson",
+            measured=measured,
+            paced=paced,
+            conditions={},
+        ),
+        architecture=tuple(ARCHITECTURE.choice_names),
+    )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -248,9 +275,15 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def change(path: Path, name: str, /, **values: Any) -> None:
-    """Replace top-level keys of a JSON file of the run."""
+    """Replace keys of a JSON file of the run; ``a__b`` is the key ``b`` of the object ``a``."""
     content = json.loads((path / name).read_text(encoding="utf-8"))
-    write_json(path / name, content | values)
+    for key, value in values.items():
+        *above, last = key.split("__")
+        place = content
+        for step in above:
+            place = place[step]
+        place[last] = value
+    write_json(path / name, content)
 
 
 def clip_bytes() -> bytes:
