@@ -83,14 +83,14 @@ def _show(folder: Path, as_json: bool) -> None:
 
     from cosearch.compare.page import terminal_tables, write_comparison
 
-    result = write_comparison(folder)
+    result, files = write_comparison(folder)
     if as_json:
-        _emit(result, True)
+        _emit({**result.to_json(), "files": [str(file) for file in files]}, True)
         return
     for table in terminal_tables(result):
         rich_print(table)
-    if result["unfinished"]:
-        print(f"not finished, so not in the figures: {', '.join(result['unfinished'])}")
+    if result.unfinished:
+        print(f"not finished, so not in the figures: {', '.join(result.unfinished)}")
     print(folder / "compare.html")
 
 

@@ -6,17 +6,19 @@ run of this comparison has on the task. Within one task scores stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cosearch.compare.plan import CONTROL, PlannedRun
 from cosearch.compare.runs import read_comparison
+from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to_json
+from cosearch.record.run_record import RunRecord, TeacherIdentity
+from cosearch.record.summary import Summary
 from cosearch.report.data import Run, read_run
-from cosearch.statistics import hypervolume, improvement_estimate, iqm_estimate
+from cosearch.statistics import Estimate, hypervolume, improvement_estimate, iqm_estimate
 from latency_tables.errors import ConfigError
 
 ALL = "all tasks"
@@ -36,29 +38,104 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Found:
+class ComparedRun:
     """A planned run and what its folder holds; ``run`` is None where there is no folder yet."""
 
     planned: PlannedRun
     run: Run | None
 
-    @property
-    def finished(self) -> bool:
-        """Whether it has its summary."""
-        return self.run is not None and self.run.finished
 
-    @property
-    def score(self) -> float:
-        """Mean score of the final agent's episodes."""
-        return float(self.run.summary["score_mean"])
+@dataclass(frozen=True)
+class Result:
+    """A finished run: what was planned, its record and its summary."""
 
-    @property
-    def latency_s(self) -> float:
-        """Predicted latency of the final agent, seconds."""
-        return float(self.run.summary["latency_predicted_s"])
+    planned: PlannedRun
+    record: RunRecord
+    summary: Summary
 
 
-def find_runs(folder: Path) -> list[Found]:
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One run of the comparison.
+
+    Attributes:
+        name, env, strategy, seed: as planned.
+        status: ``finished``, ``unfinished`` or ``missing``.
+        figures: those of its summary that :data:`FIGURES` names; empty until it is finished.
+    """
+
+    name: str
+    env: str
+    strategy: str
+    seed: int
+    status: str
+    figures: JsonObject = field(default_factory=dict, metadata=FURTHER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyRow:
+    """One strategy on one task, or over all tasks, where scores are on the common scale and the figures of a task are absent.
+
+    Attributes:
+        env, strategy: the task and the label.
+        runs: how many are finished.
+        iqm: inter-quartile mean of the score.
+        score_mean: its mean.
+        improvement: probability of a better score than random search; None for random search itself and without its runs.
+        latency_predicted_s: median, seconds.
+        targets_met: runs that meet their target.
+        hypervolume: share of the box from the reference to the fastest and highest; None where that box is empty.
+        env_steps: of each run.
+        wall_s: mean compute time of a run, seconds.
+    """
+
+    env: str
+    strategy: str
+    runs: int
+    iqm: Estimate
+    score_mean: float
+    improvement: Estimate | None
+    latency_predicted_s: float | None = field(default=None, metadata=OMITTED)
+    targets_met: int | None = field(default=None, metadata=OMITTED)
+    hypervolume: float | Absent | None = field(default=Absent.ABSENT, metadata=OMITTED)
+    env_steps: int | None = field(default=None, metadata=OMITTED)
+    wall_s: float | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Slowest latency (the target) and lowest score that count in the hypervolume, and the fastest and highest there are."""
+
+    latency_s: float
+    fastest_s: float
+    score_low: float
+    score_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All figures of a comparison.
+
+    Attributes:
+        folder: of the comparison.
+        runs: one entry each, with its status.
+        strategies: one entry for each task and strategy that has finished runs, and for several tasks one over all of them.
+        unfinished: names of runs.
+        reference: of the hypervolume, by task; None without finished runs.
+    """
+
+    folder: str
+    runs: tuple[RunRow, ...]
+    strategies: tuple[StrategyRow, ...]
+    unfinished: tuple[str, ...]
+    reference: Mapping[str, Reference | None]
+
+    def to_json(self) -> dict[str, object]:
+        """The same as one plain JSON object."""
+        return to_json(self)
+
+
+def compared_runs(folder: Path) -> list[ComparedRun]:
     """The runs of a comparison in the order of the request.
 
     Raises:
@@ -66,151 +143,165 @@ def find_runs(folder: Path) -> list[Found]:
         ConfigError: finished runs of one task differ in what must be equal.
     """
     planned = read_comparison(folder)
-    found = [
-        Found(run, read_run(Path(folder) / run.name) if (Path(folder) / run.name / "run.json").is_file() else None)
+    runs = [
+        ComparedRun(run, read_run(Path(folder) / run.name) if (Path(folder) / run.name / "run.json").is_file() else None)
         for run in planned
     ]
-    for env in tasks(found):
-        _require_equal([item for item in found if item.planned.env == env and item.finished])
-    return found
+    for env in tasks(runs):
+        _require_equal(results_of(runs, env))
+    return runs
 
 
-def tasks(found: Sequence[Found]) -> list[str]:
+def results_of(runs: Sequence[ComparedRun], env: str) -> list[Result]:
+    """The finished runs of one task."""
+    return [
+        Result(item.planned, item.run.record, item.run.summary)
+        for item in runs
+        if item.planned.env == env and item.run is not None and item.run.summary is not None
+    ]
+
+
+def tasks(runs: Sequence[ComparedRun]) -> list[str]:
     """The environments, in order of appearance."""
-    return list(dict.fromkeys(item.planned.env for item in found))
+    return list(dict.fromkeys(item.planned.env for item in runs))
 
 
-def strategies(found: Sequence[Found]) -> list[str]:
+def strategies(runs: Sequence[ComparedRun | Result]) -> list[str]:
     """The strategies, in order of appearance."""
-    return list(dict.fromkeys(item.planned.strategy for item in found))
+    return list(dict.fromkeys(item.planned.strategy for item in runs))
 
 
-def _require_equal(found: Sequence[Found]) -> None:
+def _require_equal(results: Sequence[Result]) -> None:
     """Refuse a comparison of runs with other steps, targets, tables or search spaces: their scores would mean other things."""
-    for what, values in {
-        "environment steps": {item.planned.name: item.run.summary["env_steps"] for item in found},
-        "latency target": {item.planned.name: item.run.summary["latency_target_s"] for item in found},
-        "table": {item.planned.name: item.run.record["table"]["table_id"] for item in found},
-        "search space": {item.planned.name: str(item.run.record["space"]) for item in found},
+    values: dict[str, dict[str, object]] = {
+        "environment steps": {item.planned.name: item.summary.env_steps for item in results},
+        "latency target": {item.planned.name: item.summary.latency_target_s for item in results},
+        "table": {item.planned.name: item.record.table.table_id for item in results},
+        "search space": {item.planned.name: item.record.space for item in results},
         "teacher": {
-            item.planned.name: str(item.run.record["teacher"])
-            for item in found
+            item.planned.name: item.record.teacher
+            for item in results
             if not any(key.startswith("distill.") for key in item.planned.own)
         },
-    }.items():
-        if len(set(values.values())) > 1:
-            first, *others = values.items()
-            other = next(pair for pair in others if pair[1] != first[1])
-            raise ConfigError(
-                f"the runs cannot be compared: their {what} differs, {first[0]} has {str(first[1])[:80]}, "
-                f"{other[0]} has {str(other[1])[:80]}"
-            )
+    }
+    for what, by_run in values.items():
+        if not by_run:
+            continue
+        (first, wanted), *others = by_run.items()
+        for name, value in others:
+            if value != wanted:
+                raise ConfigError(
+                    f"the runs cannot be compared: their {what} differs, {first} has {_shortly(wanted)}, "
+                    f"{name} has {_shortly(value)}"
+                )
 
 
-def comparison(folder: Path) -> dict[str, Any]:
-    """All figures as one plain JSON object.
+def _shortly(value: object) -> str:
+    return str(value.name if isinstance(value, TeacherIdentity) else value)[:80]
+
+
+def comparison(folder: Path) -> Comparison:
+    """All figures of a comparison.
 
     Args:
         folder: of the comparison.
 
-    Returns:
-        ``runs`` (one entry each, with its status), ``strategies`` (one entry for each task and strategy that has finished runs,
-        and for several tasks one over all of them), ``unfinished`` (names), ``reference`` (of the hypervolume, by task).
-
     Raises:
-        RunFolderError, ConfigError: see :func:`find_runs`.
+        RunFolderError, ConfigError: see :func:`compared_runs`.
     """
-    found = find_runs(folder)
-    rows, references = [], {}
-    for env in tasks(found):
-        here = [item for item in found if item.planned.env == env and item.finished]
-        references[env] = _reference(here)
-        rows += [_row(env, name, here, references[env]) for name in strategies(here)]
-    if len(tasks(found)) > 1:
-        rows += _over_all(found, references)
-    return {
-        "folder": str(folder),
-        "runs": [_run(item) for item in found],
-        "strategies": rows,
-        "unfinished": [item.planned.name for item in found if not item.finished],
-        "reference": references,
-    }
+    runs = compared_runs(folder)
+    rows: list[StrategyRow] = []
+    references: dict[str, Reference | None] = {}
+    for env in tasks(runs):
+        here = results_of(runs, env)
+        references[env] = reference = _reference(here)
+        if reference is not None:
+            rows += [_row(env, name, here, reference) for name in strategies(here)]
+    if len(tasks(runs)) > 1:
+        rows += _over_all(runs, references)
+    return Comparison(
+        folder=str(folder),
+        runs=tuple(_run(item) for item in runs),
+        strategies=tuple(rows),
+        unfinished=tuple(item.planned.name for item in runs if item.run is None or not item.run.finished),
+        reference=references,
+    )
 
 
-def _run(item: Found) -> dict[str, Any]:
-    status = "finished" if item.finished else "missing" if item.run is None else "unfinished"
-    figures = {key: item.run.summary.get(key) for key in FIGURES} if item.finished else {}
-    planned = item.planned
-    return {
-        "name": planned.name,
-        "env": planned.env,
-        "strategy": planned.strategy,
-        "seed": planned.seed,
-        "status": status,
-        **figures,
-    }
+def _run(item: ComparedRun) -> RunRow:
+    planned, summary = item.planned, None if item.run is None else item.run.summary
+    status = "missing" if item.run is None else "unfinished" if summary is None else "finished"
+    content = {} if summary is None else summary.to_json()
+    return RunRow(
+        name=planned.name,
+        env=planned.env,
+        strategy=planned.strategy,
+        seed=planned.seed,
+        status=status,
+        figures={key: content[key] for key in FIGURES if content},
+    )
 
 
-def _reference(found: Sequence[Found]) -> dict[str, float] | None:
-    """Slowest latency (the target) and lowest score that count in the hypervolume, and the fastest and highest there are."""
-    if not found:
+def _reference(results: Sequence[Result]) -> Reference | None:
+    if not results:
         return None
-    scores = [item.score for item in found]
-    return {
-        "latency_s": float(found[0].run.summary["latency_target_s"]),
-        "fastest_s": min(item.latency_s for item in found),
-        "score_low": min(scores),
-        "score_high": max(scores),
-    }
+    scores = [item.summary.score_mean for item in results]
+    return Reference(
+        latency_s=results[0].summary.latency_target_s,
+        fastest_s=min(item.summary.latency_predicted_s for item in results),
+        score_low=min(scores),
+        score_high=max(scores),
+    )
 
 
-def _scores(found: Sequence[Found], name: str) -> list[float]:
-    return [item.score for item in found if item.planned.strategy == name]
+def _scores(results: Sequence[Result], name: str) -> list[float]:
+    return [item.summary.score_mean for item in results if item.planned.strategy == name]
 
 
-def _row(env: str, name: str, here: Sequence[Found], reference: dict[str, float]) -> dict[str, Any]:
-    mine, scores, control = [item for item in here if item.planned.strategy == name], _scores(here, name), _scores(here, CONTROL)
-    box = (reference["latency_s"] - reference["fastest_s"]) * (reference["score_high"] - reference["score_low"])
-    area = hypervolume([(item.latency_s, item.score) for item in mine], (reference["latency_s"], reference["score_low"]))
-    return {
-        "env": env,
-        "strategy": name,
-        "runs": len(mine),
-        "iqm": iqm_estimate([scores]).to_dict(),
-        "score_mean": float(np.mean(scores)),
-        "improvement": improvement_estimate([scores], [control]).to_dict() if control and name != CONTROL else None,
-        "latency_predicted_s": float(np.median([item.latency_s for item in mine])),
-        "targets_met": sum(bool(item.run.summary["target_met"]) for item in mine),
-        "hypervolume": area / box if box > 0 else None,
-        "env_steps": mine[0].run.summary["env_steps"],
-        "wall_s": float(np.mean([item.run.summary["wall_s"] for item in mine])),
-    }
+def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> StrategyRow:
+    mine = [item.summary for item in here if item.planned.strategy == name]
+    scores, control = _scores(here, name), _scores(here, CONTROL)
+    box = (reference.latency_s - reference.fastest_s) * (reference.score_high - reference.score_low)
+    points = [(summary.latency_predicted_s, summary.score_mean) for summary in mine]
+    area = hypervolume(points, (reference.latency_s, reference.score_low))
+    return StrategyRow(
+        env=env,
+        strategy=name,
+        runs=len(mine),
+        iqm=iqm_estimate([scores]),
+        score_mean=float(np.mean(scores)),
+        improvement=improvement_estimate([scores], [control]) if control and name != CONTROL else None,
+        latency_predicted_s=float(np.median([summary.latency_predicted_s for summary in mine])),
+        targets_met=sum(summary.target_met for summary in mine),
+        hypervolume=area / box if box > 0 else None,
+        env_steps=mine[0].env_steps,
+        wall_s=float(np.mean([summary.wall_s for summary in mine])),
+    )
 
 
-def _over_all(found: Sequence[Found], references: dict[str, Any]) -> list[dict[str, Any]]:
+def _over_all(runs: Sequence[ComparedRun], references: Mapping[str, Reference | None]) -> list[StrategyRow]:
     """One row a strategy that has finished runs on every task, on the common scale."""
 
     def scaled(name: str) -> list[list[float]]:
         per_task = []
         for env, reference in references.items():
-            here = [item for item in found if item.planned.env == env and item.finished]
-            width = reference["score_high"] - reference["score_low"] if reference else 0.0
-            per_task.append([(s - reference["score_low"]) / width if width else 0.5 for s in _scores(here, name)])
+            low, width = (0.0, 0.0) if reference is None else (reference.score_low, reference.score_high - reference.score_low)
+            per_task.append([(s - low) / width if width else 0.5 for s in _scores(results_of(runs, env), name)])
         return per_task
 
     rows, control = [], scaled(CONTROL)
-    for name in strategies(found):
+    for name in strategies(runs):
         scores = scaled(name)
         if all(scores):
             improved = all(control) and name != CONTROL
             rows.append(
-                {
-                    "env": ALL,
-                    "strategy": name,
-                    "runs": sum(map(len, scores)),
-                    "iqm": iqm_estimate(scores).to_dict(),
-                    "score_mean": float(np.mean([np.mean(task) for task in scores])),
-                    "improvement": improvement_estimate(scores, control).to_dict() if improved else None,
-                }
+                StrategyRow(
+                    env=ALL,
+                    strategy=name,
+                    runs=sum(map(len, scores)),
+                    iqm=iqm_estimate(scores),
+                    score_mean=float(np.mean([np.mean(task) for task in scores])),
+                    improvement=improvement_estimate(scores, control) if improved else None,
+                )
             )
     return rows

@@ -9,16 +9,15 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 
-from cosearch.compare.data import ALL, comparison, find_runs
+from cosearch.compare.data import ALL, Comparison, StrategyRow, compared_runs, comparison
 from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report.format import duration_text, time_text
-from cosearch.statistics import estimate_text
+from cosearch.statistics import Estimate, estimate_text
 
 COLUMNS = (
     "strategy",
@@ -49,64 +48,64 @@ NOTE = (
 )
 
 
-def write_comparison(folder: Path) -> dict[str, Any]:
+def write_comparison(folder: Path) -> tuple[Comparison, list[Path]]:
     """Write figures, plots and pages into a comparison's folder.
 
     Args:
         folder: of the comparison; its runs need not all be finished.
 
     Returns:
-        The figures, see ``comparison``, and the ``files`` that were written.
+        The figures, and the files that were written.
 
     Raises:
         RunFolderError: the folder holds no comparison, or a run's files are damaged.
         ConfigError: its runs cannot be compared.
     """
     folder = Path(folder)
-    found, result = find_runs(folder), comparison(folder)
-    plots = all_plots(found, result["strategies"], result["reference"])
+    result = comparison(folder)
+    plots = all_plots(compared_runs(folder), result)
     pages = {
-        "compare-results.json": json.dumps(result, indent=1).encode() + b"\n",
+        "compare-results.json": json.dumps(result.to_json(), indent=1).encode() + b"\n",
         **plots,
         "compare.md": markdown(result, list(plots)).encode(),
         "compare.html": _page(result, plots).encode(),
     }
     for name, content in pages.items():
         write_bytes_atomic(folder / name, content)
-    return {**result, "files": [str(folder / name) for name in pages]}
+    return result, [folder / name for name in pages]
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+def tables(result: Comparison) -> list[tuple[str, list[list[str]]]]:
     """For each task its name and the cells of its table.
 
     Args:
-        result: see ``comparison``.
+        result: the figures.
     """
-    rows = result["strategies"]
-    return [(env, [_cells(row) for row in rows if row["env"] == env]) for env in dict.fromkeys(row["env"] for row in rows)]
+    rows = result.strategies
+    return [(env, [_cells(row) for row in rows if row.env == env]) for env in dict.fromkeys(row.env for row in rows)]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    latency, hypervolume, improvement = row.get("latency_predicted_s"), row.get("hypervolume"), row["improvement"]
+def _cells(row: StrategyRow) -> list[str]:
+    latency = row.latency_predicted_s
     return [
-        row["strategy"],
-        str(row["runs"]),
-        _estimate(row["iqm"]),
-        f"{row['score_mean']:.2f}",
-        "" if improvement is None else _estimate(improvement),
+        row.strategy,
+        str(row.runs),
+        _estimate(row.iqm),
+        f"{row.score_mean:.2f}",
+        "" if row.improvement is None else _estimate(row.improvement),
         "" if latency is None else time_text(latency),
-        f"{row['targets_met']} of {row['runs']}" if "targets_met" in row else "",
-        "" if hypervolume is None else f"{hypervolume:.2f}",
-        f"{row['env_steps']:,}" if "env_steps" in row else "",
-        duration_text(row["wall_s"]) if "wall_s" in row else "",
+        "" if row.targets_met is None else f"{row.targets_met} of {row.runs}",
+        f"{row.hypervolume:.2f}" if isinstance(row.hypervolume, float) else "",
+        "" if row.env_steps is None else f"{row.env_steps:,}",
+        "" if row.wall_s is None else duration_text(row.wall_s),
     ]
 
 
-def _estimate(figure: dict[str, Any]) -> str:
-    return estimate_text(figure["value"], figure["ci95"], "run")
+def _estimate(figure: Estimate) -> str:
+    return estimate_text(figure.value, figure.ci95, "run")
 
 
-def terminal_tables(result: dict[str, Any]) -> list[Table]:
+def terminal_tables(result: Comparison) -> list[Table]:
     """The tables for a terminal, without the columns that only the pages have room for."""
     made = []
     for env, rows in tables(result):
@@ -119,11 +118,11 @@ def terminal_tables(result: dict[str, Any]) -> list[Table]:
     return made
 
 
-def markdown(result: dict[str, Any], plots: Sequence[str]) -> str:
+def markdown(result: Comparison, plots: Sequence[str]) -> str:
     """The page as Markdown.
 
     Args:
-        result: see ``comparison``.
+        result: the figures.
         plots: names of the pictures beside it.
     """
     lines = ["# Comparison of strategies", ""]
@@ -137,15 +136,15 @@ def markdown(result: dict[str, Any], plots: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _unfinished(result: dict[str, Any]) -> list[str]:
-    return [f"Not finished, so not in the figures: {', '.join(result['unfinished'])}.", ""] if result["unfinished"] else []
+def _unfinished(result: Comparison) -> list[str]:
+    return [f"Not finished, so not in the figures: {', '.join(result.unfinished)}.", ""] if result.unfinished else []
 
 
 def _caption(name: str) -> str:
     return next(caption for end, caption in CAPTIONS.items() if name.endswith(end))
 
 
-def _page(result: dict[str, Any], plots: dict[str, bytes]) -> str:
+def _page(result: Comparison, plots: dict[str, bytes]) -> str:
     environment = Environment(loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined)
     pictures = [(base64.b64encode(content).decode(), _caption(name)) for name, content in plots.items()]
     return environment.get_template("compare.html").render(

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cosearch.compare.data import Found, strategies, tasks
+from cosearch.compare.data import ComparedRun, Comparison, Reference, Result, StrategyRow, results_of, strategies, tasks
 from cosearch.compare.plan import CONTROL
 from cosearch.report.format import time_unit
 from cosearch.report.svg import step_axis
 from cosearch.statistics import band
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 COLOURS = ("#1769aa", "#c2410c", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be185d", "#4d7c0f", "#334155", "#a16207")
 GREY = "#6b7280"
 POINTS = 200
-_STYLE = {
+STYLE: dict[RcKeyType, object] = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -40,41 +43,36 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     return {CONTROL: GREY, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
 
 
-def all_plots(found: Sequence[Found], rows: Sequence[dict[str, Any]], references: dict[str, Any]) -> dict[str, bytes]:
+def all_plots(runs: Sequence[ComparedRun], result: Comparison) -> dict[str, bytes]:
     """PNG files by name.
 
     Args:
-        found: the runs.
-        rows, references: of ``comparison``.
+        runs: of the comparison.
+        result: its figures.
     """
     drawn = {}
-    for env in tasks(found):
-        here = [item for item in found if item.planned.env == env]
-        if any(item.finished for item in here):
-            stem = "" if len(tasks(found)) == 1 else f"{env.replace(':', '-').replace('/', '-')}-"
-            drawn[f"{stem}scatter.png"] = scatter_plot(here, references[env])
-            drawn[f"{stem}curves.png"] = curves_plot(here)
-            drawn[f"{stem}intervals.png"] = intervals_plot([row for row in rows if row["env"] == env])
+    for env in tasks(runs):
+        reference, finished = result.reference[env], results_of(runs, env)
+        if reference is not None:
+            stem = "" if len(tasks(runs)) == 1 else f"{env.replace(':', '-').replace('/', '-')}-"
+            drawn[f"{stem}scatter.png"] = scatter_plot(finished, reference)
+            drawn[f"{stem}curves.png"] = curves_plot([item for item in runs if item.planned.env == env])
+            drawn[f"{stem}intervals.png"] = intervals_plot([row for row in result.strategies if row.env == env])
     return drawn
 
 
-def scatter_plot(found: Sequence[Found], reference: dict[str, float]) -> bytes:
+def scatter_plot(finished: Sequence[Result], reference: Reference) -> bytes:
     """Score against latency of every finished run of one task; a line around what each strategy dominates."""
-    finished = [item for item in found if item.finished]
-    scale, unit = time_unit([reference["latency_s"]])
-    with rc_context(_STYLE):
+    scale, unit = time_unit([reference.latency_s])
+    with rc_context(STYLE):
         drawing, axes = _figure(1)
         for name, colour in _ordered(finished):
-            points = sorted((item.latency_s * scale, item.score) for item in finished if item.planned.strategy == name)
-            axes[0].plot(*zip(*points), "o", color=colour, label=name, markersize=6, alpha=0.85)
-            axes[0].plot(
-                *_staircase(points, reference["latency_s"] * scale, reference["score_low"]),
-                "-",
-                color=colour,
-                linewidth=1.1,
-                alpha=0.6,
-            )
-        axes[0].axvline(reference["latency_s"] * scale, color="#b91c1c", linestyle=(0, (5, 2)), linewidth=1.2, label="target")
+            summaries = [item.summary for item in finished if item.planned.strategy == name]
+            points = sorted((summary.latency_predicted_s * scale, summary.score_mean) for summary in summaries)
+            axes[0].plot(*zip(*points, strict=True), "o", color=colour, label=name, markersize=6, alpha=0.85)
+            x, y = _staircase(points, reference.latency_s * scale, reference.score_low)
+            axes[0].plot(x, y, "-", color=colour, linewidth=1.1, alpha=0.6)
+        axes[0].axvline(reference.latency_s * scale, color="#b91c1c", linestyle=(0, (5, 2)), linewidth=1.2, label="target")
         axes[0].set_xlabel(f"predicted latency, {unit}")
         axes[0].set_ylabel("score")
         axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -92,15 +90,15 @@ def _staircase(points: Sequence[tuple[float, float]], slowest: float, lowest: fl
     return ([*x, slowest], [*y, covered]) if x else ([], [])
 
 
-def curves_plot(found: Sequence[Found]) -> bytes:
+def curves_plot(runs: Sequence[ComparedRun]) -> bytes:
     """Training score of search and retraining: mean over the runs, with its 95 % bootstrap interval."""
-    begun = [item for item in found if item.run is not None]
-    stages = [stage for stage in ("search", "retrain") if any(item.run.curve(stage, "score_train")[0] for item in begun)]
-    with rc_context(_STYLE):
+    begun = [(item.planned.strategy, item.run) for item in runs if item.run is not None]
+    stages = [stage for stage in ("search", "retrain") if any(run.curve(stage, "score_train")[0] for _, run in begun)]
+    with rc_context(STYLE):
         drawing, axes = _figure(max(1, len(stages)))
-        for panel, stage in zip(axes, stages):
-            for name, colour in _ordered(begun):
-                curves = [item.run.curve(stage, "score_train") for item in begun if item.planned.strategy == name]
+        for panel, stage in zip(axes, stages, strict=False):
+            for name, colour in _ordered(runs):
+                curves = [run.curve(stage, "score_train") for strategy, run in begun if strategy == name]
                 _banded(panel, [curve for curve in curves if curve[0]], colour, name)
             panel.set_title(stage)
             panel.set_ylabel("training score")
@@ -120,22 +118,23 @@ def _banded(panel: Axes, curves: Sequence[tuple[list[float], list[float]]], colo
         panel.fill_between(grid, *bounds, color=colour, alpha=0.15, linewidth=0)
 
 
-def intervals_plot(rows: Sequence[dict[str, Any]]) -> bytes:
+def intervals_plot(rows: Sequence[StrategyRow]) -> bytes:
     """Inter-quartile mean and probability of improvement of each strategy, with their intervals."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         drawing, axes = _figure(2, height=1.2 + 0.38 * len(rows))
-        shades = colours([row["strategy"] for row in rows])
-        for panel, key, label in (
-            (axes[0], "iqm", "inter-quartile mean of the score"),
-            (axes[1], "improvement", "probability of improvement over random search"),
+        shades = colours([row.strategy for row in rows])
+        for panel, estimates, label in (
+            (axes[0], [row.iqm for row in rows], "inter-quartile mean of the score"),
+            (axes[1], [row.improvement for row in rows], "probability of improvement over random search"),
         ):
-            for place, row in enumerate(rows):
-                if row[key] is not None:
-                    if row[key]["ci95"] is not None:
-                        bar = {"color": shades[row["strategy"]], "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
-                        panel.plot(row[key]["ci95"], [place, place], **bar)
-                    panel.plot(row[key]["value"], place, "|", color=shades[row["strategy"]], markersize=13, markeredgewidth=2)
-            panel.set_yticks(range(len(rows)), [row["strategy"] for row in rows])
+            for place, (row, estimate) in enumerate(zip(rows, estimates, strict=True)):
+                if estimate is None:
+                    continue
+                colour = shades[row.strategy]
+                if estimate.ci95 is not None:
+                    panel.plot(estimate.ci95, [place, place], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
+                panel.plot(estimate.value, place, "|", color=colour, markersize=13, markeredgewidth=2)
+            panel.set_yticks(range(len(rows)), [row.strategy for row in rows])
             panel.set_ylim(len(rows) - 0.4, -0.6)
             panel.set_xlabel(label)
         axes[1].axvline(0.5, color=GREY, linewidth=1, linestyle=(0, (5, 2)))
@@ -144,8 +143,8 @@ def intervals_plot(rows: Sequence[dict[str, Any]]) -> bytes:
         return _png(drawing)
 
 
-def _ordered(found: Sequence[Found]) -> list[tuple[str, str]]:
-    return [(name, colour) for name, colour in colours(strategies(found)).items() if name in strategies(found)]
+def _ordered(runs: Sequence[ComparedRun | Result]) -> list[tuple[str, str]]:
+    return [(name, colour) for name, colour in colours(strategies(runs)).items() if name in strategies(runs)]
 
 
 def _figure(panels: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:

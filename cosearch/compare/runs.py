@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
+from cosearch.report.data import flatten
 from cosearch.training.workers import Send, Workers
 from latency_tables.errors import CosearchError, RunFolderError
 
@@ -41,21 +42,17 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
         RequestError: a run could not be made, see ``cosearch.planning.plan.make_plan``.
         RunFolderError: the comparison exists with other values.
     """
-    record = {
-        "format": 1,
-        "command": command,
-        "runs": [
-            {
-                "name": run.name,
-                "env": run.env,
-                "strategy": run.strategy,
-                "seed": run.seed,
-                "config": config_to_dict(run.config),
-                "own": list(run.own),
-            }
-            for run in runs
-        ],
-    }
+    entries: list[object] = [
+        {
+            "name": run.name,
+            "env": run.env,
+            "strategy": run.strategy,
+            "seed": run.seed,
+            "config": config_to_dict(run.config),
+            "own": list(run.own),
+        }
+        for run in runs
+    ]
     path = folder / RECORD
     if path.is_file():
         old = {run.name: run.config for run in read_comparison(folder)}
@@ -66,7 +63,7 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
                     f"({_difference(old[run.name], run.config)}); choose another --name"
                 )
         kept = [entry for entry in json.loads(path.read_bytes())["runs"] if entry["name"] not in {run.name for run in runs}]
-        record["runs"] += kept
+        entries += kept
     elif folder.exists() and any(folder.iterdir()):
         raise RunFolderError(f"{folder} exists already and holds no {RECORD}; choose another --name")
     checked = set()
@@ -75,17 +72,12 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
             checked.add((run.env, run.strategy))
             make_plan(replace(run.config, control=""))  # raises what the run would trip over
     folder.mkdir(parents=True, exist_ok=True)
+    record = {"format": 1, "command": command, "runs": entries}
     write_bytes_atomic(path, json.dumps(record, indent=1).encode() + b"\n")
 
 
-def _difference(old: Config, new: Config, prefix: str = "") -> str:
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in values.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-        return found
-
-    before, after = flat(config_to_dict(old)), flat(config_to_dict(new))
+def _difference(old: Config, new: Config) -> str:
+    before, after = dict(flatten(config_to_dict(old))), dict(flatten(config_to_dict(new)))
     return ", ".join(
         f"{key} {before.get(key)} there, {after.get(key)} now"
         for key in sorted(before.keys() | after.keys())
@@ -136,24 +128,28 @@ def make_runs(folder: Path, runs: Sequence[PlannedRun], *, jobs: int, command: s
     """
     failed: dict[str, str] = {}
     with Workers(make_run, jobs) as workers:
-        for part in ([run for run in runs if run.strategy == CONTROL], [run for run in runs if run.strategy != CONTROL]):
-            todo = [run for run in part if not _finished(folder / run.name)]
+        for controls in (True, False):
+            todo = [run for run in runs if (run.strategy == CONTROL) == controls and not _finished(folder / run.name)]
+            failed |= _make(workers, folder, todo, command, tell)
+    return failed
 
-            def done(index: int, reason: str | None, todo: Sequence[PlannedRun] = todo) -> None:
-                tell(f"{todo[index].name}: " + ("finished" if reason is None else f"failed: {reason}"))
-                if reason is not None:
-                    failed[todo[index].name] = reason
 
-            work = [
-                {"folder": str(folder), "name": run.name, "config": config_to_dict(run.config), "command": command}
-                for run in todo
-            ]
-            workers.run(
-                work,
-                name=lambda index, todo=todo: f"the run {todo[index].name}",
-                done=done,
-                sent=lambda index, text, todo=todo: tell(f"{todo[index].name}: {text}"),
-            )
+def _make(workers: Workers, folder: Path, todo: Sequence[PlannedRun], command: str, tell: Tell) -> dict[str, str]:
+    """Make runs in worker processes; for each that failed, why."""
+    failed: dict[str, str] = {}
+
+    def done(index: int, reason: str | None) -> None:
+        tell(f"{todo[index].name}: " + ("finished" if reason is None else f"failed: {reason}"))
+        if reason is not None:
+            failed[todo[index].name] = reason
+
+    work = [{"folder": str(folder), "name": run.name, "config": config_to_dict(run.config), "command": command} for run in todo]
+    workers.run(
+        work,
+        name=lambda index: f"the run {todo[index].name}",
+        done=done,
+        sent=lambda index, text: tell(f"{todo[index].name}: {text}"),
+    )
     return failed
 
 

@@ -99,7 +99,7 @@ def _start(run_path: Path) -> float:
     record = run_path / "run.json"
     try:
         created = json.loads(record.read_text(encoding="utf-8")).get("created_utc") if record.is_file() else None
-        moment = datetime.fromisoformat(created)
-    except (TypeError, ValueError):
+        moment = datetime.fromisoformat(str(created))
+    except (AttributeError, ValueError):
         return time.time()
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

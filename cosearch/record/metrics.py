@@ -97,7 +97,7 @@ def checked_metrics(values: Mapping[str, object]) -> Line:
         if key not in METRICS:
             raise unknown_name("metric", key, METRICS, "Each metric is declared in cosearch/record/metrics.py")
     if values["stage"] not in STAGES:
-        raise unknown_name("stage", values["stage"], STAGES, f"There are {', '.join(STAGES)}")
+        raise unknown_name("stage", str(values["stage"]), STAGES, f"There are {', '.join(STAGES)}")
     return {key: _plain(key, METRICS[key].kind, value) for key, value in values.items()}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
 from cosearch.record.summary import ReferenceAgent
@@ -92,7 +93,8 @@ def _clouds(axes: Axes, supernet: list[tuple[float, float]], control: list[tuple
     """The path of the search, later points fuller; the control's candidates and their front."""
     if supernet:
         latency, score = np.array(supernet).T
-        axes.scatter(latency * scale, score, s=10, color=AGENT, alpha=np.linspace(0.12, 0.6, len(score)), linewidths=0)
+        fuller = [to_rgba(AGENT, alpha) for alpha in np.linspace(0.12, 0.6, len(score)).tolist()]
+        axes.scatter(latency * scale, score, s=10, c=fuller, linewidths=0)
         axes.scatter([], [], s=10, color=AGENT, alpha=0.5, linewidths=0, label=name)
     if control:
         latency, score = np.array(control).T

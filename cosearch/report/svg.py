@@ -11,11 +11,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
+from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Stand-in colour of each variable of the style sheet; no two alike, and none that a figure would use by itself.
 INK, MUTED, LINE, AGENT, TEACHER, CONTROL, TARGET, SURFACE = (f"#0a0b{index:02x}" for index in range(1, 9))
@@ -29,7 +33,7 @@ _VARIABLES = {
     TARGET: "--target",
     SURFACE: "--surface",
 }
-_STYLE = {
+_STYLE: dict[RcKeyType, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.parse_math": False,
@@ -117,7 +121,7 @@ def inline_svg(drawing: Figure, prefix: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     head, body = text.split(">", 1)
-    box = re.search(r'viewBox="([^"]+)"', head).group(1)
+    box = head.split('viewBox="', 1)[1].split('"', 1)[0]
     body = body.replace("xlink:href", "href")
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'href="#', f'href="#{prefix}-', body)

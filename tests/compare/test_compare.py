@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import old_run
 import pytest
 
 from cosearch.cli.app import main
@@ -24,19 +25,17 @@ WORDS = ("distill.teacher=none", "objective.latency_ratio=0.3", "budget.search_s
 TARGET_S = 2e-4
 
 
-SUMMARY = {
-    "score_mean": 1.0,
-    "score_ci95": [1.0, 1.0],
-    "latency_predicted_s": 1e-4,
-    "latency_measured_s": 1e-4,
-    "latency_target_s": TARGET_S,
-    "target_met": True,
-    "table_provenance": "estimated",
-    "wall_s": 60.0,
-    "params": 1,
-    "macs": 1,
-    "env_steps": 20480,
-}
+SUMMARY = old_run.content(
+    "summary.json",
+    score_mean=1.0,
+    score_ci95=[1.0, 1.0],
+    latency_predicted_s=1e-4,
+    latency_measured_s=1e-4,
+    latency_target_s=TARGET_S,
+    target_met=True,
+    wall_s=60.0,
+    env_steps=20480,
+)
 
 
 def plan(folder, strategies=("a3cs",), seeds=range(2), envs=("minatar:breakout",), words=WORDS, **more):
@@ -166,7 +165,7 @@ def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=Non
     for run in runs:
         if run.name in left_out:
             continue
-        made_run = RunDir.create(folder, run.name, {"table": {"table_id": "t"}, "space": {}, "teacher": None, "config": {}})
+        made_run = RunDir.create(folder, run.name, old_run.content("run.json", name=run.name))
         value = scores[run.strategy][run.seed]
         value = value[envs.index(run.env)] if isinstance(value, tuple) else value
         for step in (2048, 4096):
@@ -190,7 +189,7 @@ SCORES = {"random": [1.0, 2.0, 3.0, 4.0, 5.0], "a3cs": [6.0, 3.0, 4.0, 8.0, 3.5]
 
 
 def test_the_figures_are_those_of_the_folders(tmp_path):
-    result = comparison(made(tmp_path / "c", SCORES, latency={"a3cs": 5e-5}))
+    result = comparison(made(tmp_path / "c", SCORES, latency={"a3cs": 5e-5})).to_json()
     random, a3cs = result["strategies"]
     assert random["strategy"] == "random" and random["improvement"] is None and random["iqm"]["value"] == 3.0
     assert a3cs["iqm"]["value"] == pytest.approx(np.mean(sorted(SCORES["a3cs"])[1:4]))
@@ -204,7 +203,7 @@ def test_the_figures_are_those_of_the_folders(tmp_path):
 
 
 def test_what_is_not_finished_is_named_and_left_out(tmp_path):
-    result = comparison(made(tmp_path / "c", SCORES, left_out=["a3cs-s0", "random-s4"]))
+    result = comparison(made(tmp_path / "c", SCORES, left_out=["a3cs-s0", "random-s4"])).to_json()
     assert result["unfinished"] == ["random-s4", "a3cs-s0"]
     assert [row["runs"] for row in result["strategies"]] == [4, 4]
     assert [run["status"] for run in result["runs"] if run["name"] in ("random-s4", "a3cs-s0")] == ["missing", "missing"]
@@ -212,8 +211,8 @@ def test_what_is_not_finished_is_named_and_left_out(tmp_path):
 
 def test_without_a_single_finished_run_there_is_an_empty_table(tmp_path):
     every = [f"{name}-s{seed}" for name in SCORES for seed in range(5)]
-    result = write_comparison(made(tmp_path / "c", SCORES, left_out=every))
-    assert result["strategies"] == [] and len(result["unfinished"]) == 10
+    result, files = write_comparison(made(tmp_path / "c", SCORES, left_out=every))
+    assert result.strategies == () and len(result.unfinished) == 10 and all(file.is_file() for file in files)
 
 
 def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(tmp_path):
@@ -222,13 +221,27 @@ def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(t
         runs = plan(folder, ("alone=a3cs",), [0], words=words)
         begin(folder, runs, "made up")
         for run, teacher in zip(runs, ("one", "other")):
-            one = RunDir.create(folder, run.name, {"table": {"table_id": "t"}, "space": {}, "teacher": teacher, "config": {}})
+            record = old_run.content("run.json", teacher={"name": teacher, "network": "IMPALA-CNN"})
+            one = RunDir.create(folder, run.name, record)
             one.write_json("summary.json", SUMMARY)
         if refused:
             with pytest.raises(ConfigError, match="their teacher differs, random-s0 has one, alone-s0 has other"):
                 comparison(folder)
         else:
-            assert [row["strategy"] for row in comparison(folder)["strategies"]] == ["random", "alone"]
+            assert [row.strategy for row in comparison(folder).strategies] == ["random", "alone"]
+
+
+def test_runs_of_version_0_1_0_are_compared(tmp_path):
+    folder = tmp_path / "c"
+    runs = plan(folder, seeds=[0])
+    begin(folder, runs, "made up")
+    for run in runs:
+        old_run.copy_to(folder / run.name)
+    result, files = write_comparison(folder)
+    assert [(row.strategy, row.runs, row.targets_met) for row in result.strategies] == [("random", 1, 1), ("a3cs", 1, 1)]
+    assert result.strategies[1].iqm.value == 11.8046875 and result.strategies[1].iqm.ci95 is None
+    assert "| a3cs | 1 | 11.80, no interval (1 run) |" in (folder / "compare.md").read_text()
+    assert {"scatter.png", "curves.png", "intervals.png"} <= {file.name for file in files}
 
 
 def test_unequal_steps_cannot_be_compared(tmp_path):
@@ -238,7 +251,7 @@ def test_unequal_steps_cannot_be_compared(tmp_path):
 
 def test_several_tasks_are_put_on_one_scale(tmp_path):
     scores = {"random": [(0.0, 100.0), (2.0, 300.0)], "a3cs": [(4.0, 500.0), (1.0, 200.0)]}
-    result = comparison(made(tmp_path / "c", scores, envs=("minatar:breakout", "minatar:asterix")))
+    result = comparison(made(tmp_path / "c", scores, envs=("minatar:breakout", "minatar:asterix"))).to_json()
     everything = {row["strategy"]: row for row in result["strategies"] if row["env"] == ALL}
     # breakout: 0..4, asterix: 100..500
     assert everything["random"]["iqm"]["value"] == pytest.approx(np.mean([0.0, 0.5]))  # of 0, 0.5, 0, 0.5 the middle two
@@ -248,7 +261,7 @@ def test_several_tasks_are_put_on_one_scale(tmp_path):
 
 def test_the_pages_hold_the_figures_and_load_nothing(tmp_path):
     folder = made(tmp_path / "c", SCORES)
-    result = write_comparison(folder)
+    result = write_comparison(folder)[0].to_json()
     text, page = (folder / "compare.md").read_text(), (folder / "compare.html").read_text()
     row = next(row for row in result["strategies"] if row["strategy"] == "a3cs")
     figure = f"{row['iqm']['value']:.2f} [{row['iqm']['ci95'][0]:.2f}, {row['iqm']['ci95'][1]:.2f}]"
