@@ -1,6 +1,7 @@
 """Runs with an accelerator as the device: searched with the agent or fixed, exactly resumable, reported, and clear refusals."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from pipeline_runs import TINY, TINY_PROPOSALS, Moment, assert_equal, command, results
@@ -92,22 +93,22 @@ def test_a_killed_run_goes_on_to_the_same_agent_and_accelerator(runs, tmp_path):
 def test_the_report_shows_the_accelerator(runs, name):
     run = read_run(runs / name)
     section, page = accelerator_section(run), render_page(run)
-    network = run.architecture["predicted"]["accelerator"]["network"]
+    network = run.architecture.predicted.accelerator.network
     assert NOT_VALIDATED in page and "Roofline" in page and "by an accelerator model" in page and "modelled" in page
-    assert len(section.layers) == sum(layer["latency_s"] > 0 for layer in network["layers"])
-    assert sum(layer.latency_s for layer in section.layers) == pytest.approx(network["latency_s"])
+    assert len(section.layers) == sum(layer.latency_s > 0 for layer in network.layers)
+    assert sum(layer.latency_s for layer in section.layers) == pytest.approx(network.latency_s)
     assert all(layer.utilisation is None or 0 < layer.utilisation <= 1 for layer in section.layers)
-    assert section.speed[0][2] == pytest.approx(1 / network["latency_s"])
+    assert section.speed[0][2] == pytest.approx(1 / network.latency_s)
     if name == "npu":
-        assert sum(energy for _, energy in section.energy) == pytest.approx(network["energy_j"]) and NO_ENERGY not in page
+        assert sum(energy for _, energy in section.energy) == pytest.approx(network.energy_j) and NO_ENERGY not in page
     else:
         assert NO_ENERGY in page and not section.energy
 
 
 def test_no_section_for_a_device_with_a_table(runs, tmp_path):
     run = read_run(runs / "searched")
-    plain = {**run.architecture, "predicted": {k: v for k, v in run.architecture["predicted"].items() if k != "accelerator"}}
-    other = type(run)(**{**vars(run), "architecture": plain})
+    plain = replace(run.architecture, predicted=replace(run.architecture.predicted, accelerator=None))
+    other = replace(run, architecture=plain)
     assert accelerator_section(other) is None and NOT_VALIDATED not in render_page(other)
 
 
