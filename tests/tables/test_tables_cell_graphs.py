@@ -58,8 +58,8 @@ def test_networks_compute_what_the_agents_compute(operations, scaffold):
                 mine.copy_(theirs)
             logits, value = network(torch.from_numpy(frames))
         wanted = torch.cat([logits, value[:, None]], 1).numpy()
-        found = OnnxRunner(model, {"frames": frames}).outputs()[0]
-        assert np.abs(found - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max())
+        outputs = OnnxRunner(model, {"frames": frames}).outputs()[0]
+        assert np.abs(outputs - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("op", BLOCKS, ids=lambda op: op.key)

@@ -50,8 +50,8 @@ class BusyCore(FakeCore):
 
 
 def all_times_s(name):
-    for found, ops in WIDE.uniform:
-        if name == found:
+    for network, ops in WIDE.uniform:
+        if name == network:
             return true_time_s(EMPTY) + CACHE * sum(TRUE_S[op.key] for op in ops)
     return true_time_s(name)
 
@@ -136,9 +136,9 @@ def test_energy_stands_beside_power_times_time(tmp_path, busy):
     assert content.header["calibration"]["power_w"] == pytest.approx(1.01 * POWER_W)
     for key, row in content.rows.items():
         assert row.energy_j == pytest.approx(POWER_W * TRUE_S[key])
-    found = table.predict(NETWORKS[0])
-    assert found.power_times_time_j == pytest.approx(1.01 * POWER_W * found.latency_s)
-    assert found.energy_j == pytest.approx(POWER_W * found.latency_s, rel=1e-6)
+    prediction = table.predict(NETWORKS[0])
+    assert prediction.power_times_time_j == pytest.approx(1.01 * POWER_W * prediction.latency_s)
+    assert prediction.energy_j == pytest.approx(POWER_W * prediction.latency_s, rel=1e-6)
     assert proof["rows"]["mape"] == pytest.approx(0.01 / 1.01) and proof["power_times_time"]["mape"] == pytest.approx(0, abs=1e-9)
     assert "energy error 0.99%, of 3.03 W x time 0.00%" in caption(table)
 
@@ -153,10 +153,10 @@ def test_unknown_energy_is_null_everywhere(tmp_path):
 
 def test_paced_calls_are_recorded_beside_back_to_back_ones(tmp_path, busy):
     _, content = composed(tmp_path, extras=["paced"])
-    found = content.certificate["paced"]
-    assert found["p50_over_back_to_back"] == pytest.approx(1.5) and found["p99_over_back_to_back"] == pytest.approx(3)
-    assert (found["period_s"], found["networks"], found["calls"], found["missed"]) == (0.02, 5, 250, 5)
-    assert found["one_factor"]["factor"] == pytest.approx(1.5) and found["one_factor"]["mape"] == pytest.approx(0, abs=1e-9)
+    paced = content.certificate["paced"]
+    assert paced["p50_over_back_to_back"] == pytest.approx(1.5) and paced["p99_over_back_to_back"] == pytest.approx(3)
+    assert (paced["period_s"], paced["networks"], paced["calls"], paced["missed"]) == (0.02, 5, 250, 5)
+    assert paced["one_factor"]["factor"] == pytest.approx(1.5) and paced["one_factor"]["mape"] == pytest.approx(0, abs=1e-9)
     assert "paced" not in composed(tmp_path / "plain")[1].certificate
 
 

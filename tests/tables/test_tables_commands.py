@@ -41,9 +41,9 @@ def main(monkeypatch, capsys, *arguments):
 
 def test_check_tells_validity_and_the_certificate(toy, monkeypatch, capsys):
     code, out, _ = main(monkeypatch, capsys, "check", toy, "--json")
-    found = json.loads(out)
-    assert code == 0 and found["valid"] is True and found["rows"] == 2 and found["certificate"]["mape"] == 0.01
-    assert found["provenance"] == "measured" and found["energy"] is True
+    answer = json.loads(out)
+    assert code == 0 and answer["valid"] is True and answer["rows"] == 2 and answer["certificate"]["mape"] == 0.01
+    assert answer["provenance"] == "measured" and answer["energy"] is True
 
 
 def test_broken_table_is_exit_code_2_with_one_message(toy, monkeypatch, capsys):
@@ -72,8 +72,8 @@ def test_show_prints_rows_and_draws(toy, tmp_path):
 def test_diff_compares_calibrated_rows(toy, tmp_path):
     content = make_file(scale=2.5)
     write_table(tmp_path / "other.jsonl", TableFile({**content.header, "provenance": "derived"}, content.rows, None))
-    found = json.loads(call("diff", toy, tmp_path / "other.jsonl", "--json").stdout)
-    assert found["ratio_median"] == pytest.approx(2.0) and found["changed"]["provenance"] == ["measured", "derived"]
+    answer = json.loads(call("diff", toy, tmp_path / "other.jsonl", "--json").stdout)
+    assert answer["ratio_median"] == pytest.approx(2.0) and answer["changed"]["provenance"] == ["measured", "derived"]
     assert "ratio 2.000" in re.sub(r"\s+", " ", call("diff", toy, tmp_path / "other.jsonl").stdout)
 
 
@@ -81,8 +81,12 @@ def test_compare_by_hand():
     one, two = make_file(scale=1.0), make_file(scale=1.0)
     two.rows[CONV.key] = Row(CONV.key, 8e-5)
     two.rows[WIDE.key] = Row(WIDE.key, 9e-5)
-    found = compare_tables(Table(one), Table(two))
-    assert found.rows[0] == (CONV.key, 4e-5, 8e-5, 2.0) and found.only_second == (WIDE.key,) and found.only_first == ()
+    comparison = compare_tables(Table(one), Table(two))
+    assert (
+        comparison.rows[0] == (CONV.key, 4e-5, 8e-5, 2.0)
+        and comparison.only_second == (WIDE.key,)
+        and comparison.only_first == ()
+    )
     lonely = TableFile(one.header, {WIDE.key: Row(WIDE.key, 1e-5)}, None)
     with pytest.raises(TableError, match="share no row"):
         compare_tables(Table(one), Table(lonely))
@@ -102,8 +106,8 @@ def test_fit_and_list():
 
 def test_fit_writes_the_shipped_table(tmp_path):
     out = tmp_path / "jetson.jsonl"
-    found = json.loads(call("fit", "--device", "jetson", "--out", out, "--json").stdout)
-    assert found["provenance"] == "estimated" and json.loads(call("diff", "jetson", out, "--json").stdout)["ratio_median"] == 1.0
+    answer = json.loads(call("fit", "--device", "jetson", "--out", out, "--json").stdout)
+    assert answer["provenance"] == "estimated" and json.loads(call("diff", "jetson", out, "--json").stdout)["ratio_median"] == 1.0
 
 
 @pytest.mark.parametrize("line", re.findall(r"^python -m latency_tables (.*)$", commands.EXAMPLES, re.MULTILINE))

@@ -56,10 +56,14 @@ def test_every_specification_gives_sources_an_error_and_a_table(name, tmp_path):
     assert spec.sources and spec.error["kind"] and spec.interval_factors[0] < 1 < spec.interval_factors[1]
     write_table(tmp_path / "t.jsonl", build_estimate(spec, [CONV]))
     table = load_table(tmp_path / "t.jsonl")
-    found = table.predict([CONV, CONV])
-    assert found.provenance == "estimated" and found.interval[0] < found.latency_s < found.interval[1]
+    prediction = table.predict([CONV, CONV])
+    assert prediction.provenance == "estimated" and prediction.interval[0] < prediction.latency_s < prediction.interval[1]
     power = spec.constants["power_w"]["value"]
-    assert (found.energy_j is None) if power is None else found.energy_j == pytest.approx(power * found.latency_s, rel=1e-4)
+    assert (
+        (prediction.energy_j is None)
+        if power is None
+        else prediction.energy_j == pytest.approx(power * prediction.latency_s, rel=1e-4)
+    )
     assert find_table(name).header["sources"] == list(spec.sources), "the shipped table comes from this specification"
 
 

@@ -44,17 +44,17 @@ def test_the_space_has_22_layers_at_12_places():
 
 @pytest.mark.parametrize("combine", ["sum", "max"])
 def test_a_machine_that_is_a_roofline_is_predicted_exactly_and_macs_are_not_enough(combine):
-    found = left_out(PublishedSet("made", "machine", "synthetic", 1, made_rows(replace(TRUE, combine=combine))))
-    assert found.rows == 72 and found.mape < 0.02 and found.macs_mape > 0.05
+    errors = left_out(PublishedSet("made", "machine", "synthetic", 1, made_rows(replace(TRUE, combine=combine))))
+    assert errors.rows == 72 and errors.mape < 0.02 and errors.macs_mape > 0.05
 
 
 def test_the_place_that_is_tested_is_not_fitted():
     """A place and its twin with the same blocks at three times the latency: each is predicted from the other alone."""
     rows = [row for row in made_rows(TRUE) if row.place == "64-64-s1-8x8"]
     twins = [replace(row, place="twin", latency_s=3 * row.latency_s) for row in rows]
-    found = left_out(PublishedSet("made", "machine", "synthetic", 1, (*rows, *twins)))
-    assert found.mape == pytest.approx((2 + 2 / 3) / 2, rel=0.01) and found.bias == pytest.approx((2 - 2 / 3) / 2, rel=0.01)
-    assert found.within_10 == 0
+    errors = left_out(PublishedSet("made", "machine", "synthetic", 1, (*rows, *twins)))
+    assert errors.mape == pytest.approx((2 + 2 / 3) / 2, rel=0.01) and errors.bias == pytest.approx((2 - 2 / 3) / 2, rel=0.01)
+    assert errors.within_10 == 0
 
 
 def write_published(folder, machine):
@@ -108,8 +108,8 @@ def test_wrong_folders_are_one_clear_error(tmp_path):
 def test_every_published_set_has_its_figures():
     if not FOLDER.is_dir():
         pytest.skip("the published latencies are not here")
-    found = json.loads(CliRunner().invoke(commands.app, ["evidence", str(FOLDER), "--json"]).stdout)
-    assert len(found) == 28 and all(row["rows"] + row["dropped"] in (72, 132) for row in found)
-    figures = {(row["source"], row["device"]): row for row in found}
+    rows = json.loads(CliRunner().invoke(commands.app, ["evidence", str(FOLDER), "--json"]).stdout)
+    assert len(rows) == 28 and all(row["rows"] + row["dropped"] in (72, 132) for row in rows)
+    figures = {(row["source"], row["device"]): row for row in rows}
     assert figures["HW-NAS-Bench", "pixel3"]["mape"] < 0.1 and figures["HELP", "1080ti_1"]["mape"] < 0.07
-    assert sum(row["mape"] < row["macs_mape"] for row in found) == 28
+    assert sum(row["mape"] < row["macs_mape"] for row in rows) == 28

@@ -49,9 +49,9 @@ def by_hand(frames, weights):
 def test_network_computes_what_torch_computes():
     model = build_network_model(NETWORK, seed=3)
     frames = np.random.default_rng(1).integers(0, 255, (1, 16, 16, 3)).astype(np.uint8)
-    found = OnnxRunner(model, {"frames": frames}).outputs()[0]
+    outputs = OnnxRunner(model, {"frames": frames}).outputs()[0]
     expected = by_hand(frames, weights_of(model))
-    assert found.shape == (1, 5) and np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert outputs.shape == (1, 5) and np.abs(outputs - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_seed_decides_the_weights():
@@ -80,8 +80,8 @@ def test_context_before_a_block_leaves_out_the_relu_that_the_block_has_itself():
 @pytest.mark.parametrize("op", NETWORK, ids=lambda op: op.kind)
 def test_isolated_primitives_have_the_shapes_of_their_layer(op):
     for layer in op.layers():
-        found = OnnxRunner(build_layer_model(layer)).outputs()[0]
-        assert found.size == layer.elements_out
+        outputs = OnnxRunner(build_layer_model(layer)).outputs()[0]
+        assert outputs.size == layer.elements_out
 
 
 def test_wrong_requests_are_refused():

@@ -69,8 +69,8 @@ class FakeCore:
 def true_time_s(name):
     if name == EMPTY:
         return EMPTY_S
-    for found, ops in (*PLAN.calibration, *PLAN.certificate):
-        if name == found:
+    for network, ops in (*PLAN.calibration, *PLAN.certificate):
+        if name == network:
             return EMPTY_S + CACHE * sum(TRUE_S[op.key] for op in ops)
     if name.startswith("single-"):
         return 5e-6

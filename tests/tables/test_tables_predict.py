@@ -14,12 +14,12 @@ from latency_tables.table import Table
 
 def test_prediction_is_overhead_plus_scale_times_sum():
     table = Table(make_file(overhead_j=1e-5))
-    found = table.predict([CONV, CONV, TAIL])
-    assert found.latency_s == pytest.approx(1e-5 + 1.25 * (4e-5 + 4e-5 + 6e-5), rel=1e-12)
-    assert found.energy_j == pytest.approx(1e-5 + 1.25 * (2e-4 + 2e-4 + 3e-4), rel=1e-12)
-    assert found.overhead_s + sum(row[1] for row in found.operations) == pytest.approx(found.latency_s, rel=1e-12)
-    assert found.interval == pytest.approx((0.9 * found.latency_s, 1.2 * found.latency_s))
-    assert found.provenance == "measured" and found.operations[2][0] == TAIL.key
+    prediction = table.predict([CONV, CONV, TAIL])
+    assert prediction.latency_s == pytest.approx(1e-5 + 1.25 * (4e-5 + 4e-5 + 6e-5), rel=1e-12)
+    assert prediction.energy_j == pytest.approx(1e-5 + 1.25 * (2e-4 + 2e-4 + 3e-4), rel=1e-12)
+    assert prediction.overhead_s + sum(row[1] for row in prediction.operations) == pytest.approx(prediction.latency_s, rel=1e-12)
+    assert prediction.interval == pytest.approx((0.9 * prediction.latency_s, 1.2 * prediction.latency_s))
+    assert prediction.provenance == "measured" and prediction.operations[2][0] == TAIL.key
     assert table.latency_rows_s([CONV, TAIL]) == pytest.approx([5e-5, 7.5e-5])
 
 
@@ -95,8 +95,8 @@ def test_jetson_is_estimated_and_computes_what_is_outside_its_rows():
     table = find_table("jetson")
     odd = OpSpec("conv", 7, 9, 9, 5, 3, 1, 1)
     assert odd.key not in table.rows and table.provenance == "estimated"
-    found = table.predict([odd])
-    assert found.provenance == "estimated" and found.latency_s > table.overhead_s and found.energy_j > 0
+    prediction = table.predict([odd])
+    assert prediction.provenance == "estimated" and prediction.latency_s > table.overhead_s and prediction.energy_j > 0
 
 
 def test_written_rows_of_an_estimate_equal_its_model():

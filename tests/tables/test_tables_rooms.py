@@ -26,7 +26,7 @@ def part(module: str) -> str:
 
 def faults(name: str, code: str) -> list[str]:
     """Imports, anywhere in a file of ``name``, of higher floors or of another room of the same floor."""
-    known, found = floors(), []
+    known, upwards = floors(), []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -37,8 +37,8 @@ def faults(name: str, code: str) -> list[str]:
         for other in (part(module) for module in modules if module.startswith("latency_tables.")):
             beside = known[other] == known[name] and other != name and {other, name} <= ROOMS
             if known[other] > known[name] or beside:
-                found.append(f"{node.lineno}: {name} imports {other}")
-    return found
+                upwards.append(f"{node.lineno}: {name} imports {other}")
+    return upwards
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -192,7 +192,7 @@ def full_file():
 def places(value, path=()):
     """Every place in a JSON value."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(found for key, child in children for found in places(child, (*path, key)))]
+    return [path, *(place for key, child in children for place in places(child, (*path, key)))]
 
 
 HOSTILE = [None, True, 0, -1, 1e308, 10**30, "", "1", "x" * 3000, [], [1], {}, {"mape": "x"}, [[]], "\x1b[2J", 0.5]
@@ -215,11 +215,11 @@ def test_a_thousand_hostile_values_with_a_fitting_hash_are_an_error_or_show_with
                 continue  # the first value removed the second one's place
         try:
             table = Table(parse_table(sealed(broken), where="fuzz"))
-            found = table.predict([CONV, TAIL])
+            prediction = table.predict([CONV, TAIL])
         except CosearchError:
             errors += 1
             continue
-        assert 0 < found.latency_s < 1e6 and (found.energy_j is None or found.energy_j > 0)
+        assert 0 < prediction.latency_s < 1e6 and (prediction.energy_j is None or prediction.energy_j > 0)
         check_table(table)
         assert caption(table) and certificate_markdown(certificate_rows([table])) and json.dumps(summary(table))
         Console(file=io.StringIO()).print(terminal_table(table))

@@ -88,9 +88,9 @@ def test_average_power_and_energy_above_idle():
         time.sleep(0.002)
         busy["on"] = False
 
-    found = _energy_of(PowerSource("x", "power", read), call, 0.2)
-    assert found["power_w"] > found["idle_w"] + 0.1
-    assert found["idle_w"] == pytest.approx(3.0, abs=0.3) and found["energy_j"] > 0
+    energy = _energy_of(PowerSource("x", "power", read), call, 0.2)
+    assert energy["power_w"] > energy["idle_w"] + 0.1
+    assert energy["idle_w"] == pytest.approx(3.0, abs=0.3) and energy["energy_j"] > 0
     flat = _energy_of(PowerSource("x", "power", lambda: 3.0), lambda: time.sleep(0.001), 0.3)
     assert flat["energy_j"] is None and "not above idle" in flat["reason"]
 
@@ -117,9 +117,9 @@ def test_throttling_bits_of_a_pi(tmp_path):
 def test_fingerprint_hides_the_serial(tmp_path):
     root = put(tmp_path, {"proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd sve\nCPU part\t: 0xd08\nSerial\t: 00deadbeef",
                           "proc/device-tree/model": "Raspberry Pi 4 Model B\0"})  # fmt: skip
-    found = fingerprint(root)
-    assert found["model"] == "Raspberry Pi 4 Model B" and found["isa"] == ["asimd", "sve"] and found["cpu"] == "0xd08"
-    assert "deadbeef" not in str(found) and len(found["serial_sha256"]) == 16
+    machine = fingerprint(root)
+    assert machine["model"] == "Raspberry Pi 4 Model B" and machine["isa"] == ["asimd", "sve"] and machine["cpu"] == "0xd08"
+    assert "deadbeef" not in str(machine) and len(machine["serial_sha256"]) == 16
 
 
 PMIC = """\

@@ -52,8 +52,8 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_calibration_recovers_a_scale_and_needs_a_reason_for_an_offset():
     sums = np.array([1.0, 1.1, 1.25, 1.3, 1.4, 1.5, 1.6])
-    found = calibrate(sums, 0.01 + 1.05 * sums, overhead_s=0.01)
-    assert found.method == "scale" and found.scale == pytest.approx(1.05) and found.overhead_s == 0.01
+    plain = calibrate(sums, 0.01 + 1.05 * sums, overhead_s=0.01)
+    assert plain.method == "scale" and plain.scale == pytest.approx(1.05) and plain.overhead_s == 0.01
     offset = calibrate(sums, 0.5 + 1.05 * sums, overhead_s=0.01)
     assert offset.method == "affine" and offset.overhead_s == pytest.approx(0.5) and offset.scale == pytest.approx(1.05)
     few = calibrate(sums[:2], sums[:2], overhead_s=0.01)
@@ -62,8 +62,8 @@ def test_calibration_recovers_a_scale_and_needs_a_reason_for_an_offset():
 
 def test_calibration_never_gives_a_negative_overhead():
     sums = np.linspace(1, 2, 9)
-    found = calibrate(sums, 1.3 * sums - 0.25, overhead_s=0.0)
-    assert found.overhead_s >= 0 and found.scale > 0
+    fit = calibrate(sums, 1.3 * sums - 0.25, overhead_s=0.0)
+    assert fit.overhead_s >= 0 and fit.scale > 0
 
 
 def test_scale_is_the_least_relative_square():
@@ -87,10 +87,10 @@ def test_interval_factors_hold_every_left_out_network():
 
 
 def test_accuracy_by_hand():
-    found = accuracy([1.04, 2.0, 3.6, 4.0], [1.0, 2.0, 4.0, 5.0])
-    assert found.mape == pytest.approx((0.04 + 0 + 0.1 + 0.2) / 4) and found.bias == pytest.approx((0.04 - 0.1 - 0.2) / 4)
-    assert found.within_5 == 0.5 and found.within_10 == 0.75 and found.max_ape == pytest.approx(0.2)
-    assert found.kendall_tau == 1.0
+    figures = accuracy([1.04, 2.0, 3.6, 4.0], [1.0, 2.0, 4.0, 5.0])
+    assert figures.mape == pytest.approx((0.04 + 0 + 0.1 + 0.2) / 4) and figures.bias == pytest.approx((0.04 - 0.1 - 0.2) / 4)
+    assert figures.within_5 == 0.5 and figures.within_10 == 0.75 and figures.max_ape == pytest.approx(0.2)
+    assert figures.kendall_tau == 1.0
 
 
 def test_tau_against_all_pairs():
@@ -111,8 +111,8 @@ def test_corrections_find_a_row_that_costs_more_inside_networks_and_leave_good_r
     counts = rng.integers(0, 3, (40, 8)).astype(float) + 0.1
     parts = counts * np.linspace(1.0, 2.0, 8)
     truth = np.array([1, 1, 1.3, 1, 1, 1, 0.9, 1])
-    found = correct_rows(parts, parts @ truth + 0.5, 0.5)
-    assert found.ridge is not None and found.factors == pytest.approx(truth, abs=0.02) and found.mape < 0.01
+    correction = correct_rows(parts, parts @ truth + 0.5, 0.5)
+    assert correction.ridge is not None and correction.factors == pytest.approx(truth, abs=0.02) and correction.mape < 0.01
     noise = parts.sum(axis=1) * rng.normal(1, 0.01, 40) + 0.5
     assert np.abs(correct_rows(parts, noise, 0.5).factors - 1).max() < 0.03
     exact = correct_rows(parts, parts.sum(axis=1) + 0.5, 0.5)

@@ -84,9 +84,9 @@ def test_paced_counts_missed_deadlines():
     def sleep(seconds):
         machine.now += seconds
 
-    found = paced(machine.call, period_s=0.02, seconds=1.8, clock=lambda: machine.now, sleep=sleep)
-    assert found.samples == 90 and found.missed == 30
-    assert found.p50_s == pytest.approx(0.001) and found.max_s == pytest.approx(0.030)
+    calls = paced(machine.call, period_s=0.02, seconds=1.8, clock=lambda: machine.now, sleep=sleep)
+    assert calls.samples == 90 and calls.missed == 30
+    assert calls.p50_s == pytest.approx(0.001) and calls.max_s == pytest.approx(0.030)
     fast = FakeMachine(itertools.repeat(0.001))
     assert (
         paced(

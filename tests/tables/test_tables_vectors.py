@@ -45,12 +45,12 @@ def weights_of(model):
 def test_a_network_of_vectors_computes_what_torch_computes():
     model = build_network_model(NETWORK, seed=3)
     seen = np.random.default_rng(1).normal(size=(1, 5)).astype(np.float32)
-    found = OnnxRunner(model, {"frames": seen}).outputs()[0]
+    outputs = OnnxRunner(model, {"frames": seen}).outputs()[0]
     it = iter(weights_of(model))
     x = torch.tanh(f.linear(torch.from_numpy(seen), next(it), next(it)))
     x = x + f.linear(torch.tanh(f.linear(x, next(it), next(it))), next(it), next(it))
     x = f.linear(f.relu(f.linear(x, next(it), next(it))), next(it), next(it))
-    np.testing.assert_allclose(found, f.linear(x, next(it), next(it)).numpy(), atol=1e-5)
+    np.testing.assert_allclose(outputs, f.linear(x, next(it), next(it)).numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("op", [*NETWORK, OpSpec("head", 8, 1, 1, 3, hidden=4)], ids=lambda op: op.key)
