@@ -19,9 +19,8 @@ import typer
 from cosearch.benchmarks.co_search import bootstrap
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import resolve
-from cosearch.pipeline.retrain import run_retrain
-from cosearch.pipeline.search import run_search
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
 from cosearch.record.metrics import read_metrics
 from cosearch.record.rundir import RunDir
@@ -48,7 +47,7 @@ WORDS = {
     "procgen:starpilot": (),
 }
 SHARE = 0.9  # of the teacher's score
-STAGES = {"search": run_search, "retrain": run_retrain}
+TRAINING = {name: STAGES[name] for name in ("search", "retrain")}  # without the finish
 
 
 def run_one(env: str, arm: str, seed: int, runs: Path, words: list[str]) -> None:
@@ -67,12 +66,7 @@ def run_one(env: str, arm: str, seed: int, runs: Path, words: list[str]) -> None
     run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, plan.record("benchmark").to_json())
     set_threads(config.threads)
     with run.lock():
-        session = Session(run, plan, TerminalProgress(True))
-        try:
-            while session.stage in STAGES:
-                STAGES[session.stage](session)
-        finally:
-            session.close()
+        work_on(open_session(run, plan, TerminalProgress(True)), TRAINING)
 
 
 def _folder(env: str, arm: str, seed: int, runs: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from cosearch.cost.accelerator import Accelerator
 from cosearch.record.architecture import AcceleratorRecord
@@ -35,7 +34,7 @@ def search_again(
         accelerator.optimise(most_likely(scores), accelerator.options.evaluations)
 
 
-def progress_of(accelerator: Accelerator | None) -> dict[str, Any]:
+def progress_of(accelerator: Accelerator | None) -> dict[str, int]:
     """Metrics of a step."""
     return {} if accelerator is None else {"accel_searches": accelerator.searches}
 

@@ -1,14 +1,16 @@
-"""The end of a search: the architecture that meets the targets, its file, and what is handed on to the retraining."""
+"""The end of a search: the architecture that meets the targets, and its file."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from cosearch.pipeline.co_design import settle
-from cosearch.pipeline.session import Session
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
 from cosearch.record.json_record import Absent
+from cosearch.record.rundir import RunDir
 from cosearch.space.derive import discretise
 from cosearch.space.space import FORMAT, Architecture
 
@@ -27,19 +29,20 @@ def meets_targets(plan: Plan, architecture: Architecture) -> bool:
     return all(constraint.met_by(architecture) for constraint in plan.constraints)
 
 
-def hand_on(session: Session, architecture: Architecture, network: torch.nn.Module, derived_by: Derivation, steps: int) -> None:
-    """Write ``architecture.json`` and finish the stage.
+def write_architecture(plan: Plan, run: RunDir, architecture: Architecture, derived_by: Derivation) -> str:
+    """Write ``architecture.json``; on an accelerator its design is searched a last time.
 
     Args:
-        session: of the run.
+        plan: the resolved run.
+        run: the run folder.
         architecture: what was found.
-        network: its derived network, with the weights that it learned in the search.
         derived_by: how it was chosen.
-        steps: environment steps of the search.
+
+    Returns:
+        One line about it.
     """
-    plan = session.plan
     space, blocks = plan.space, architecture.network()
-    accelerator = None if plan.accelerator is None else settle(plan.accelerator, architecture, session.run)
+    accelerator = None if plan.accelerator is None else settle(plan.accelerator, architecture, run)
     prediction = plan.hardware.predict(architecture.ops())
     points = [space.nodes[placed.node].point for placed in architecture.placed()]
     wired = blocks.wiring is not None  # then the order of the blocks does not tell their choices
@@ -59,7 +62,7 @@ def hand_on(session: Session, architecture: Architecture, network: torch.nn.Modu
         operations=operations,
         accelerator=accelerator,
     )
-    session.run.write(
+    run.write(
         ArchitectureRecord(
             format=FORMAT,
             space=space.name,
@@ -76,9 +79,12 @@ def hand_on(session: Session, architecture: Architecture, network: torch.nn.Modu
             derived_by=derived_by,
         )
     )
-    session.progress.note(
+    return (
         f"derived {'/'.join(architecture.choice_names)}: {prediction.latency_s * 1e3:.3f} ms {prediction.provenance} "
         f"on {plan.hardware.device.name}"
     )
-    weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-    session.finish_stage("retrain", choices=list(architecture.choices), searched_weights=weights, search_steps=steps)
+
+
+def contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for a checkpoint, in plain memory order whatever the device prefers."""
+    return {key: value.contiguous() for key, value in weights.items()}

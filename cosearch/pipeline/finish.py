@@ -7,7 +7,6 @@ evaluated is the exported file itself, run by onnxruntime: the score is that of 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.measure import SideBySide, measure_side_by_side
 from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.co_design import in_short
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.session import Clock, Resources
 from cosearch.planning.control import control_of
-from cosearch.planning.plan import teacher_identity
+from cosearch.planning.plan import Plan, teacher_identity
 from cosearch.record.agent import AgentRecord, LatencyRecord
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.run_record import ReferenceRecord
@@ -31,33 +31,50 @@ from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.policy import act, how_to_act, policy_of
 from cosearch.rl.rollout import Forward
+from cosearch.seeding import Streams
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy
+from cosearch.training.progress import Progress
 
 EVAL_ENVS = 64
 
 
-def run_finish(session: Session) -> None:
-    """Produce the run's results from its final weights."""
-    plan, config, run = session.plan, session.plan.config, session.run
-    session.progress.stage("finish", 4, 0)
-    architecture = plan.space.architecture(session.handed_on["choices"])
+def run_finish(
+    plan: Plan,
+    searched: SearchOutput,
+    trained: RetrainOutput,
+    resources: Resources,
+    run: RunDir,
+    progress: Progress,
+    clock: Clock,
+) -> None:
+    """Produce the run's results from its final weights.
+
+    Args:
+        plan: the resolved run.
+        searched, trained: what the stages before gave.
+        resources: streams and teacher of the run.
+        run: gets the results.
+        progress: display.
+        clock: of the run.
+    """
+    config, streams = plan.config, resources.streams
+    progress.stage("finish", 4, 0)
+    architecture = plan.space.architecture(searched.choices)
     network = derive(architecture, torch.Generator().manual_seed(0))
-    network.load_state_dict(session.handed_on["weights"])
+    network.load_state_dict(trained.weights)
     network = network.float().eval()
-    frames = observations(network, config.env.name, config.budget.parity_frames, session)
+    frames = observations(network, config, config.budget.parity_frames, streams)
     exported = export_agent(network, run.path, frames)
-    session.progress.note(
-        f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations"
-    )
-    score = _evaluate(session, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
-    session.progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
+    progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
+    score = _evaluate(config, streams, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
+    progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = {"sample": "sampled", "argmax": "greedy"}[acting(config)["rule"]]
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
-    timed = _measure(session, run)
+    timed = _measure(plan, run)
     prediction = plan.hardware.predict(architecture.ops())
     latency = LatencyRecord(
         predicted_s=prediction.latency_s,
@@ -78,22 +95,29 @@ def run_finish(session: Session) -> None:
             architecture=tuple(architecture.choice_names),
         )
     )
-    run.write(_summary(session, architecture, score, timed))
+    teacher_score = _teacher_score(config, resources)
+    run.write(_summary(plan, architecture, score, timed, teacher_score, searched.steps + trained.steps, clock.spent_s))
     (run.path / "clip.gif").unlink(missing_ok=True)
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
         player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)
         shown = play(player, config, config.budget.clip_frames, config.seed)
         write_bytes_atomic(run.path / "clip.gif", animate(shown))
     write_report(run.path)
-    session.finish_stage("done")
 
 
-def _summary(session: Session, architecture: Architecture, score: Score, timed: SideBySide) -> Summary:
-    plan, handed_on = session.plan, session.handed_on
+def _summary(
+    plan: Plan,
+    architecture: Architecture,
+    score: Score,
+    timed: SideBySide,
+    teacher: tuple[float | None, Interval | None],
+    env_steps: int,
+    wall_s: float,
+) -> Summary:
     ops = architecture.ops()
     predicted = plan.constraints[0].cost.exact(architecture)
     target = plan.constraints[0].value
-    teacher_mean, teacher_ci95 = _teacher_score(session)
+    teacher_mean, teacher_ci95 = teacher
     measured_s = timed.agents["agent"].measured.p50_s
     on_this_machine = plan.hardware.device.name == "this"
     checked_by = f"{plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'}"
@@ -114,8 +138,8 @@ def _summary(session: Session, architecture: Architecture, score: Score, timed: 
         table_provenance=plan.hardware.provenance,
         params=sum(op.params for op in ops),
         macs=sum(op.macs for op in ops),
-        env_steps=handed_on["search_steps"] + handed_on["retrain_steps"],
-        wall_s=session.wall_s,
+        env_steps=env_steps,
+        wall_s=wall_s,
         strategy=plan.strategy.name,
         seed=plan.config.seed,
         reference_agents=tuple(
@@ -141,33 +165,36 @@ def _reference_agent(
     )
 
 
-def _teacher_score(session: Session) -> tuple[float | None, Interval | None]:
+def _teacher_score(config: Config, resources: Resources) -> tuple[float | None, Interval | None]:
     """What the teacher's file says of its score; a user's ONNX file says nothing, so it plays the agent's own evaluation."""
-    record = session.plan.teacher
-    if record is None or session.teacher is None:
+    teacher = resources.teacher
+    if teacher is None:
         return None, None
-    if not record.is_onnx:
-        said = teacher_identity(record)
+    if not teacher.record.is_onnx:
+        said = teacher_identity(teacher.record)
         return said.score_mean, said.score_ci95
-    score = _evaluate(session, session.teacher.forward)
+    score = _evaluate(config, resources.streams, teacher.forward)
     return score.mean, score.ci95
 
 
-def observations(network: AgentNetwork, env_name: str, count: int, session: Session) -> np.ndarray:
+def observations(network: AgentNetwork, config: Config, count: int, streams: Streams) -> np.ndarray:
     """Real observations that the agent meets on held-out levels.
+
+    Args:
+        network: the agent.
+        config: of the run: task and algorithm.
+        count: how many.
+        streams: give the seeds of levels and actions.
 
     Returns:
         ``[count, *frame_shape]``, uint8 images or float32 vectors.
     """
-    streams = session.streams
     env = make_env(
-        env_name,
-        EnvOptions(
-            min(EVAL_ENVS, count), streams.derive("eval", 1), test=True, train_levels=session.plan.config.env.train_levels
-        ),
+        config.env.name,
+        EnvOptions(min(EVAL_ENVS, count), streams.derive("eval", 1), test=True, train_levels=config.env.train_levels),
     )
     generator = torch.Generator().manual_seed(streams.derive("eval", 2))
-    policy = as_policy(network, session.plan.config)
+    policy = as_policy(network, config)
     seen: list[np.ndarray] = []
     try:
         while sum(len(part) for part in seen) < count:
@@ -181,7 +208,7 @@ def observations(network: AgentNetwork, env_name: str, count: int, session: Sess
     return np.concatenate(seen)[:count]
 
 
-def _acting(config: Config) -> dict[str, Any]:
+def _acting(config: Config) -> dict[str, object]:
     if config.rl.algorithm == "dqn":
         return acting(config)
     env = make_env(config.env.name, EnvOptions(1, 0))
@@ -192,8 +219,7 @@ def _acting(config: Config) -> dict[str, Any]:
     return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}
 
 
-def _evaluate(session: Session, agent: Forward) -> Score:
-    config, streams = session.plan.config, session.streams
+def _evaluate(config: Config, streams: Streams, agent: Forward) -> Score:
     env = make_env(
         config.env.name,
         EnvOptions(
@@ -209,9 +235,8 @@ def _evaluate(session: Session, agent: Forward) -> Score:
         env.close()
 
 
-def _measure(session: Session, run: RunDir) -> SideBySide:
+def _measure(plan: Plan, run: RunDir) -> SideBySide:
     """The agent and the reference agents, in turns on one thread of this machine, back to back and paced."""
-    plan = session.plan
     models: dict[str, Path | bytes] = {"agent": run.path / "agent.onnx"}
     for name, ops in reference_agents(plan.space.frame_shape, plan.space.num_actions).items():
         models[name] = to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), plan.space.frame_shape)

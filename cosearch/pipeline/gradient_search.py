@@ -5,19 +5,27 @@ from __future__ import annotations
 import torch
 
 from cosearch.cost.objective import DualPenalty
+from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.co_design import progress_of, search_again
-from cosearch.pipeline.derivation import hand_on, most_likely_feasible
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
+from cosearch.pipeline.session import Checkpointing, Resources, RunLog
+from cosearch.pipeline.train import train
+from cosearch.planning.plan import Plan
 from cosearch.record.architecture import Derivation
+from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive, discretise
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.supernet_subject import SuperNetSubject
 
 
-def gradient_search(session: Session) -> None:
-    """Search to the end of its budget, or go on where the checkpoint stands."""
-    plan, config, streams = session.plan, session.plan.config, session.streams
+def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
+    """Search to the end of its budget, or go on where the checkpoint stands.
+
+    Args:
+        plan, resources, run, log, checkpoints: of the session.
+    """
+    config, streams = plan.config, resources.streams
     strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
     penalties = [
         DualPenalty(constraint, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic)
@@ -33,25 +41,32 @@ def gradient_search(session: Session) -> None:
         fresh=config.strategy.update_path == "fresh",
         lr=lr,
         bf16=config.rl.bf16,
-        device=session.device,
+        device=resources.device,
         warmup=config.strategy.warmup_fraction,
         warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
     )
-    training = make_training(
-        config, subject, streams, session.search_teacher, total_steps=config.budget.search_steps, lr=(lr, lr)
-    )
+    teacher = plan.search_teacher(resources.teacher)
+    training = make_training(config, subject, streams, teacher, total_steps=config.budget.search_steps, lr=(lr, lr))
     try:
-        saved = session.checkpoint["stage_state"]
+        saved = checkpoints.current.stage_state
         if saved is not None:
             training.restore(saved)
-            session.streams.load_state_dict(session.checkpoint["streams"])
-        session.progress.stage("search", config.budget.search_steps, training.step)
+            checkpoints.restore_streams()
+        log.progress.stage("search", config.budget.search_steps, training.step)
 
         def before() -> None:
             search_again(plan.accelerator, training.step, strategy.scores(), lambda scores: most_likely_feasible(plan, scores))
             subject.set_progress(training.progress)
 
-        session.train(training, stage="search", before=before, extra=lambda: progress_of(plan.accelerator))
+        train(
+            training,
+            log,
+            checkpoints,
+            stage="search",
+            interval_s=config.budget.checkpoint_interval_s,
+            before=before,
+            extra=lambda: progress_of(plan.accelerator),
+        )
     finally:
         training.close()
     architecture = most_likely_feasible(plan, strategy.scores())
@@ -62,4 +77,5 @@ def gradient_search(session: Session) -> None:
         probabilities=tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities()),
         unconstrained_choices=tuple(discretise(plan.space, strategy.scores()).choices),
     )
-    hand_on(session, architecture, network, derived_by, training.step)
+    log.progress.note(write_architecture(plan, run, architecture, derived_by))
+    return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), training.step)

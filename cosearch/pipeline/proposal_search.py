@@ -6,16 +6,21 @@ here, one after the other. A run that is killed loses at most the evaluations in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
+from torch import Tensor
 
+from cosearch.cost.accelerator import SavedAccelerator
+from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.co_design import progress_of
-from cosearch.pipeline.derivation import hand_on, meets_targets
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.derivation import contiguous, meets_targets, write_architecture
+from cosearch.pipeline.session import Checkpointing, Resources, RunLog
+from cosearch.pipeline.train import train
 from cosearch.planning.budget import candidate_shares
+from cosearch.planning.plan import Plan
 from cosearch.record.architecture import CandidateRecord, Derivation
-from cosearch.record.json_record import from_json
+from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
@@ -34,24 +39,73 @@ from cosearch.training.workers import Workers
 from latency_tables.errors import RunFailedError
 
 FAILED_MAX = 0.5  # share of the candidates whose training may fail before the search does
-Item = dict[str, Any]  # a candidate that was asked for: index, choices, latency_s, accelerator; then training, then outcome
 
 
-def proposal_search(session: Session) -> None:
-    """Search to the end of its budget, or go on where the checkpoint stands."""
-    ProposalSearch(session).run()
+class Outcome(TypedDict):
+    """How the training of a candidate ended, with the metrics of its updates that are not in the log yet.
+
+    One that failed has no weights, and says why.
+    """
+
+    score: float | None
+    env_steps: int
+    weights: bytes | None
+    lines: list[State]
+    failure: NotRequired[str]
+
+
+class Item(TypedDict):
+    """A candidate that was asked for, as a checkpoint holds it; while it trains with its training, then with its outcome."""
+
+    index: int
+    choices: list[int]
+    latency_s: float
+    accelerator: SavedAccelerator | None
+    searches: dict[str, int]
+    training: NotRequired[State]
+    streams: NotRequired[State]
+    outcome: NotRequired[Outcome]
+
+
+class Told(TypedDict):
+    """What the strategy was told of a candidate."""
+
+    choices: list[int]
+    score: float | None
+    latency_s: float
+    env_steps: int
+    failure: NotRequired[str]
+
+
+class Best(TypedDict):
+    """The best candidate so far, with its weights and the design that it was trained on."""
+
+    choices: list[int]
+    weights: dict[str, Tensor]
+    accelerator: SavedAccelerator | None
+
+
+def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
+    """Search to the end of its budget, or go on where the checkpoint stands.
+
+    Args:
+        plan, resources, run, log, checkpoints: of the session.
+    """
+    search = ProposalSearch(plan, resources, log, checkpoints)
+    search.run()
+    return search.output(run)
 
 
 class ProposalSearch:
     """The search stage of one run.
 
     Args:
-        session: of the run.
+        plan, resources, log, checkpoints: of the session.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session, self.plan, self.config = session, session.plan, session.plan.config
-        plan, streams, section = self.plan, session.streams, self.config.strategy
+    def __init__(self, plan: Plan, resources: Resources, log: RunLog, checkpoints: Checkpointing) -> None:
+        self.plan, self.config, self.resources, self.log, self.checkpoints = plan, plan.config, resources, log, checkpoints
+        streams, section = resources.streams, self.config.strategy
         self.shares = candidate_shares(self.config)
         self.strategy: ProposalStrategy = plan.strategy.make(
             plan.space,
@@ -62,24 +116,24 @@ class ProposalSearch:
         self.bank: WeightBank | None = None
         if section.candidate_init == "shared":
             self.bank = WeightBank(as_trained(SuperNet(plan.space, streams.torch("weights")), self.config, streams))
-        self.told: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
+        self.told: list[Told] = []
+        self.best: Best | None = None
         self.waiting: list[Item] = []
         self.workers = Workers(train_candidate, section.workers)
-        saved = session.checkpoint["stage_state"]
+        saved = checkpoints.current.stage_state
         if saved is not None:
             self.strategy.restore(saved["strategy"])
             self.told, self.best, self.waiting = saved["told"], saved["best"], saved["waiting"]
             if self.bank is not None:
                 self.bank.supernet.load_state_dict(saved["bank"])
-            streams.load_state_dict(session.checkpoint["streams"])
+            checkpoints.restore_streams()
 
     @property
     def done(self) -> int:
         """Environment steps of the candidates that were told."""
         return sum(candidate["env_steps"] for candidate in self.told)
 
-    def state(self, **changes: Any) -> dict[str, Any]:
+    def state(self, **changes: object) -> State:
         """The stage's state for a checkpoint; ``changes`` take the place of its entries."""
         bank = None if self.bank is None else {key: value.clone() for key, value in self.bank.supernet.state_dict().items()}
         return {
@@ -93,8 +147,8 @@ class ProposalSearch:
         }
 
     def run(self) -> None:
-        """All candidates, then the best one is handed on."""
-        self.session.progress.stage("search", sum(self.shares), self.done)
+        """Train all candidates."""
+        self.log.progress.stage("search", sum(self.shares), self.done)
         with self.workers:
             while len(self.told) < len(self.shares):
                 if not self.waiting:
@@ -106,8 +160,7 @@ class ProposalSearch:
                 for item in self.waiting:
                     self._tell(item)
                 self.waiting = []
-                self.session.save(self.state())
-        self._finish()
+                self.checkpoints.save(self.state())
 
     def _ask(self) -> None:
         accelerator = self.plan.accelerator
@@ -127,9 +180,9 @@ class ProposalSearch:
                 }
             )
         if len(self.waiting) > 1:
-            self.session.save(self.state())
+            self.checkpoints.save(self.state())
 
-    def _facts(self, item: Item) -> dict[str, Any]:
+    def _facts(self, item: Item) -> dict[str, object]:
         return {"candidate": self._name(item), "latency_argmax_s": item["latency_s"], **item["searches"]}
 
     def _name(self, item: Item) -> str:
@@ -146,38 +199,48 @@ class ProposalSearch:
         network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
         if self.bank is not None:
             network.load_state_dict(self.bank.weights(architecture))
-        training = candidate_training(self.config, network, streams, self.session.search_teacher, self.shares[item["index"]])
+        teacher = self.plan.search_teacher(self.resources.teacher)
+        training = candidate_training(self.config, network, streams, teacher, self.shares[item["index"]])
 
-        def state() -> dict[str, Any]:
-            under_way = {**item, "training": training.state(), "streams": streams.state_dict()}
+        def state() -> State:
+            under_way: Item = {**item, "training": training.state(), "streams": streams.state_dict()}
             return self.state(step=self.done + training.step, waiting=[under_way])
 
         def run() -> None:
             if "training" in item:
                 training.restore(item["training"])
                 streams.load_state_dict(item["streams"])
-            self.session.train(training, stage="search", offset=self.done, state=state, extra=lambda: self._facts(item))
+            train(
+                training,
+                self.log,
+                self.checkpoints,
+                stage="search",
+                interval_s=self.config.budget.checkpoint_interval_s,
+                offset=self.done,
+                state=state,
+                extra=lambda: self._facts(item),
+            )
 
-        item["outcome"] = {**outcome_of(training, network, run), "lines": []}
+        item["outcome"] = _outcome(outcome_of(training, network, run), [])
 
     def _train_beside(self) -> None:
         """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends."""
         left = [item for item in self.waiting if "outcome" not in item]
-        lines: list[list[dict[str, Any]]] = [[] for _ in left]
+        lines: list[list[State]] = [[] for _ in left]
         weights = [None if self.bank is None else self.bank.weights(self._architecture(item)) for item in left]
         jobs = [
             candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], start)
             for item, start in zip(left, weights)
         ]
 
-        def sent(index: int, line: dict[str, Any]) -> None:
+        def sent(index: int, line: State) -> None:
             if lines[index] and line["step"] <= lines[index][-1]["step"]:
                 lines[index] = []  # its process had died: this is the second one
             lines[index].append(line)
 
-        def done(index: int, outcome: dict[str, Any]) -> None:
-            left[index]["outcome"] = {**outcome, "lines": lines[index]}
-            self.session.save(self.state())
+        def done(index: int, outcome: State) -> None:
+            left[index]["outcome"] = _outcome(outcome, lines[index])
+            self.checkpoints.save(self.state())
 
         self.workers.run(
             jobs, sent=sent, done=done, name=lambda index: f"candidate {left[index]['index']} ({self._name(left[index])})"
@@ -186,21 +249,22 @@ class ProposalSearch:
     def _tell(self, item: Item) -> None:
         architecture, outcome = self._architecture(item), item["outcome"]
         for line in outcome["lines"]:
-            self.session.log({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
-        failure = outcome.get("failure")
-        self.strategy.tell(Evaluation(architecture, outcome["score"], item["latency_s"], failed=failure is not None))
-        told = {
+            self.log.add({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
+        packed_weights = outcome["weights"]
+        self.strategy.tell(Evaluation(architecture, outcome["score"], item["latency_s"], failed=packed_weights is None))
+        told: Told = {
             "choices": item["choices"],
             "score": outcome["score"],
             "latency_s": item["latency_s"],
             "env_steps": outcome["env_steps"],
         }
-        if failure is not None:
+        if packed_weights is None:
+            failure = outcome["failure"]
             self.told.append({**told, "failure": failure})
             self._failed(item, failure)
             return
         self.told.append(told)
-        weights = unpacked(outcome["weights"])
+        weights = unpacked(packed_weights)
         if self.bank is not None:
             self.bank.keep(architecture, weights)
         if self.strategy.best() == item["index"]:
@@ -209,20 +273,47 @@ class ProposalSearch:
     def _failed(self, item: Item, failure: str) -> None:
         """Say so; too many failures are a fault of the settings, not of the candidates."""
         failed, of = sum("failure" in told for told in self.told), len(self.shares)
-        self.session.progress.note(f"candidate {item['index']} ({self._name(item)}) failed and is not the result: {failure}")
+        self.log.progress.note(f"candidate {item['index']} ({self._name(item)}) failed and is not the result: {failure}")
         if failed > FAILED_MAX * of:
             raise RunFailedError(
                 f"{failed} of {of} candidates failed, at most {FAILED_MAX:.0%} may; the last one, {item['index']} "
                 f"({self._name(item)}): {failure}"
             )
 
-    def _finish(self) -> None:
-        plan = self.plan
-        architecture = plan.space.architecture(self.best["choices"])
-        network = as_trained(derive(architecture, torch.Generator().manual_seed(0)), self.config, self.session.streams)
-        network.load_state_dict(self.best["weights"])
-        if plan.accelerator is not None:
-            plan.accelerator.return_to(self.best["accelerator"])
-        candidates = tuple(from_json(CandidateRecord, item, self.session.run.path, "told") for item in self.told)
+    def output(self, run: RunDir) -> SearchOutput:
+        """The best candidate, once all are trained.
+
+        Args:
+            run: gets ``architecture.json``.
+
+        Raises:
+            RunFailedError: no candidate was trained to its end.
+        """
+        plan, best = self.plan, self.best
+        if best is None:
+            raise RunFailedError("no candidate was trained to its end, so there is no result")
+        architecture = plan.space.architecture(best["choices"])
+        network = as_trained(derive(architecture, torch.Generator().manual_seed(0)), self.config, self.resources.streams)
+        network.load_state_dict(best["weights"])
+        if plan.accelerator is not None and best["accelerator"] is not None:
+            plan.accelerator.return_to(best["accelerator"])
+        candidates = tuple(
+            CandidateRecord(
+                choices=tuple(told["choices"]),
+                score=told["score"],
+                latency_s=told["latency_s"],
+                env_steps=told["env_steps"],
+                failure=told.get("failure"),
+            )
+            for told in self.told
+        )
         derived_by = Derivation(method="best training score among the candidates", candidates=candidates)
-        hand_on(self.session, architecture, network, derived_by, self.done)
+        self.log.progress.note(write_architecture(plan, run, architecture, derived_by))
+        return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
+
+
+def _outcome(ended: State, lines: list[State]) -> Outcome:
+    outcome: Outcome = {"score": ended["score"], "env_steps": ended["env_steps"], "weights": ended["weights"], "lines": lines}
+    if "failure" in ended:
+        outcome["failure"] = ended["failure"]
+    return outcome

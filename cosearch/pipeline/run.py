@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.finish import run_finish
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.session import Session, open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.run_record import RunRecord
@@ -18,8 +20,6 @@ from cosearch.record.rundir import RunDir
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, RunFolderError, TableError
-
-STAGES = {"search": run_search, "retrain": run_retrain, "finish": run_finish}
 
 
 def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progress) -> RunDir:
@@ -79,7 +79,7 @@ def resume_run(path: Path, progress: Progress) -> RunDir:
 def is_finished(run: RunDir) -> bool:
     """Whether the run has reached its report."""
     checkpoint = run.load_checkpoint()
-    return checkpoint is not None and checkpoint["stage"] == "done"
+    return checkpoint is not None and Checkpoint.from_dict(checkpoint).stage == "done"
 
 
 def export_again(path: Path, progress: Progress) -> RunDir:
@@ -94,7 +94,7 @@ def export_again(path: Path, progress: Progress) -> RunDir:
     """
     run = RunDir.open(path)
     checkpoint = run.load_checkpoint()
-    if checkpoint is None or "weights" not in checkpoint["handed_on"]:
+    if checkpoint is None or Checkpoint.from_dict(checkpoint).outputs.retrain is None:
         raise RunFolderError(f"{path} has no trained agent yet: `cosearch resume {path}` goes on with it")
     _work(run, make_plan(config_of(run)), progress, again="finish")
     return run
@@ -112,15 +112,53 @@ def free_name(runs: Path, stem: str) -> str:
     return next(name for name in names if not (Path(runs) / name).exists())
 
 
+def _search(session: Session) -> None:
+    found = run_search(session.plan, session.resources, session.run, session.log, session.checkpoints)
+    session.checkpoints.finish_stage("retrain", search=found)
+
+
+def _retrain(session: Session) -> None:
+    trained = run_retrain(session.plan, _searched(session), session.resources, session.log, session.checkpoints)
+    session.checkpoints.finish_stage("finish", retrain=trained)
+
+
+def _finish(session: Session) -> None:
+    trained = session.checkpoints.current.outputs.retrain
+    if trained is None:
+        raise RunFolderError(f"{session.run.path}: its checkpoint holds no final weights; start a new run")
+    run_finish(session.plan, _searched(session), trained, session.resources, session.run, session.log.progress, session.clock)
+    session.checkpoints.finish_stage("done")
+
+
+def _searched(session: Session) -> SearchOutput:
+    searched = session.checkpoints.current.outputs.search
+    if searched is None:
+        raise RunFolderError(f"{session.run.path}: its checkpoint holds no architecture; start a new run")
+    return searched
+
+
+STAGES = {"search": _search, "retrain": _retrain, "finish": _finish}
+
+
+def work_on(session: Session, stages: Mapping[str, Callable[[Session], None]] = STAGES) -> None:
+    """Do the stages that are left, in their order.
+
+    Args:
+        session: taken up where the run stands.
+        stages: by name; the first one that is not among them ends the work.
+    """
+    try:
+        while session.checkpoints.current.stage in stages:
+            stages[session.checkpoints.current.stage](session)
+    finally:
+        session.log.close()
+
+
 def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None) -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     set_threads(plan.config.threads)
     with run.lock():
-        session = Session(run, plan, progress)
+        session = open_session(run, plan, progress)
         if again is not None:
-            session.checkpoint["stage"] = again
-        try:
-            while session.stage in STAGES:
-                STAGES[session.stage](session)
-        finally:
-            session.close()
+            session.checkpoints.go_back_to(again)
+        work_on(session)

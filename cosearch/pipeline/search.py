@@ -1,18 +1,27 @@
 """The search stage: a supernet under a gradient strategy, or candidates one after the other under a proposal strategy.
 
-It hands on the architecture, how it was derived, and the weights that it had learned.
+It gives the architecture, and the weights that this had learned.
 """
 
 from __future__ import annotations
 
+from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.gradient_search import gradient_search
 from cosearch.pipeline.proposal_search import proposal_search
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.session import Checkpointing, Resources, RunLog
+from cosearch.planning.plan import Plan
+from cosearch.record.rundir import RunDir
 
 
-def run_search(session: Session) -> None:
-    """Search to the end of its budget, or go on where the checkpoint stands."""
-    if session.plan.strategy.kind == "gradient":
-        gradient_search(session)
-    else:
-        proposal_search(session)
+def run_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
+    """Search to the end of its budget, or go on where the checkpoint stands.
+
+    Args:
+        plan: the resolved run.
+        resources: what it computes with.
+        run: gets ``architecture.json``, and on an accelerator ``accelerator.json``.
+        log: gets each update.
+        checkpoints: get the state of the search.
+    """
+    search = gradient_search if plan.strategy.kind == "gradient" else proposal_search
+    return search(plan, resources, run, log, checkpoints)

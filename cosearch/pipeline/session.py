@@ -1,137 +1,195 @@
-"""One process working on one run folder: streams, clock, log and checkpoints, shared by all stages.
+"""One process working on one run folder, by its parts: what it computes with, its clock, its log, its checkpoints.
 
-A checkpoint is one dictionary: the stage in progress, its state, the random streams, the seconds spent and what earlier
-stages handed on. It is saved between two updates, at intervals and at the end of each stage.
+The parts are made here, and ``run`` gives each stage those that it needs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
 
 from cosearch.compute import compute_device
+from cosearch.cost.accelerator import Accelerator
+from cosearch.pipeline.checkpoint import Checkpoint, RetrainOutput, SearchOutput, State
 from cosearch.planning.plan import Plan
 from cosearch.record.events import EventWriter
 from cosearch.record.rundir import RunDir
+from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.training.progress import Progress
-from cosearch.training.stage import Training
 
 TRAINING_STAGES = ("search", "retrain")
 
 
-class Session:
-    """The state of a run while a process works on it.
+@dataclass(frozen=True)
+class Resources:
+    """What a process computes with.
+
+    Attributes:
+        device: where networks are trained.
+        streams: the run's random streams.
+        teacher: with its weights; None without one.
+    """
+
+    device: torch.device
+    streams: Streams
+    teacher: Teacher | None
+
+
+class Clock:
+    """Seconds of work on a run, over all processes.
 
     Args:
-        run: the run folder, locked by the caller.
-        plan: the resolved run.
+        spent_s: seconds that earlier processes spent.
+    """
+
+    def __init__(self, spent_s: float = 0.0) -> None:
+        self._earlier_s, self._started = spent_s, time.perf_counter()
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds so far."""
+        return self._earlier_s + time.perf_counter() - self._started
+
+
+class RunLog:
+    """The lines of a run: on the disk, as event files, and on the display.
+
+    Args:
+        run: the folder.
+        clock: of the run.
         progress: display.
     """
 
-    def __init__(self, run: RunDir, plan: Plan, progress: Progress) -> None:
-        self.run, self.plan, self.progress = run, plan, progress
-        config = plan.config
-        self.device = compute_device(config.compute)
-        self.streams = Streams(config.seed)
-        self.teacher = plan.load_teacher(self.device)
-        self.search_teacher = plan.search_teacher(self.teacher)
-        self.checkpoint: dict[str, Any] = run.load_checkpoint() or {
-            "stage": "search",
-            "stage_state": None,
-            "handed_on": {},
-            "wall_s": 0.0,
-            "ordinal": 0,
-            "streams": self.streams.state_dict(),
-        }
-        self.streams.load_state_dict(self.checkpoint["streams"])
-        if plan.accelerator is not None and "accelerator" in self.checkpoint:
-            plan.accelerator.restore(self.checkpoint["accelerator"])
-        self._started = time.perf_counter()
-        self._saved = self._started
-        step = self.checkpoint["stage_state"]["step"] if self.checkpoint["stage_state"] else 0
-        if self.stage in TRAINING_STAGES:
-            run.truncate_metrics(step, self.stage)
-        self.events = EventWriter(run.path)
+    def __init__(self, run: RunDir, clock: Clock, progress: Progress) -> None:
+        self._run, self._clock, self.progress = run, clock, progress
+        self._events = EventWriter(run.path)
 
-    @property
-    def stage(self) -> str:
-        """Name of the stage in progress."""
-        return self.checkpoint["stage"]
-
-    @property
-    def handed_on(self) -> dict[str, Any]:
-        """What finished stages left for the next ones."""
-        return self.checkpoint["handed_on"]
-
-    @property
-    def wall_s(self) -> float:
-        """Seconds of work so far, over all resumes."""
-        return self.checkpoint["wall_s"] + time.perf_counter() - self._started
-
-    def save(self, stage_state: dict[str, Any] | None) -> None:
-        """Write a checkpoint of the stage in progress."""
-        ordinal = self.checkpoint["ordinal"] + 1
-        self.checkpoint = {
-            **self.checkpoint,
-            "stage_state": stage_state,
-            "wall_s": self.wall_s,
-            "ordinal": ordinal,
-            "streams": self.streams.state_dict(),
-            **({} if self.plan.accelerator is None else {"accelerator": self.plan.accelerator.state()}),
-        }
-        self._started = self._saved = time.perf_counter()
-        self.run.save_checkpoint(self.checkpoint, ordinal)
-
-    def finish_stage(self, following: str, **handed_on: Any) -> None:
-        """The stage is done: hand its result on and save."""
-        self.checkpoint = {**self.checkpoint, "stage": following, "handed_on": {**self.handed_on, **handed_on}}
-        self.save(None)
-
-    def close(self) -> None:
-        """Close the event file."""
-        self.events.close()
-
-    def train(
-        self,
-        training: Training,
-        *,
-        stage: str,
-        extra: Callable[[], dict[str, Any]] | None = None,
-        state: Callable[[], dict[str, Any]] | None = None,
-        offset: int = 0,
-        before: Callable[[], None] | None = None,
-    ) -> None:
-        """Run a training to its end, logging each update and saving at intervals.
-
-        Args:
-            training: fresh or restored.
-            stage: name in the log.
-            extra: more metrics of an update.
-            state: the stage's state for checkpoints, with its ``step``; None: the training's own.
-            offset: steps of the stage before this training.
-            before: called before each update.
-        """
-        interval = self.plan.config.budget.checkpoint_interval_s
-        while not training.finished:
-            if before is not None:
-                before()
-            values = training.advance()
-            values["step"] += offset
-            self.log({**values, **(extra() if extra else {})}, stage)
-            if time.perf_counter() - self._saved >= interval and not training.finished:
-                self.save(state() if state else training.state())
-
-    def log(self, values: dict[str, Any], stage: str) -> None:
+    def add(self, values: Mapping[str, object], stage: str) -> None:
         """Write one line to the log and to the event file, and show it.
 
         Args:
             values: declared metrics of an update.
             stage: name in the log.
         """
-        line = {"stage": stage, "wall_s": round(self.wall_s, 3), **values}
-        self.run.append_metrics(line)
-        self.events.add(line)
-        self.events.flush()
+        line = {"stage": stage, "wall_s": round(self._clock.spent_s, 3), **values}
+        self._run.append_metrics(line)
+        self._events.add(line)
+        self._events.flush()
         self.progress.update(line)
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._events.close()
+
+
+class Checkpointing:
+    """The newest checkpoint of a run, and the writing of the next ones.
+
+    Args:
+        run: the folder.
+        current: the newest checkpoint.
+        streams: the run's random streams, saved with each one.
+        clock: of the run.
+        accelerator: saved with each one; None on a device with a table.
+    """
+
+    def __init__(
+        self, run: RunDir, current: Checkpoint, streams: Streams, clock: Clock, accelerator: Accelerator | None = None
+    ) -> None:
+        self._run, self._streams, self._clock, self._accelerator = run, streams, clock, accelerator
+        self.current, self._saved_s = current, clock.spent_s
+
+    @property
+    def age_s(self) -> float:
+        """Seconds of work since the newest checkpoint."""
+        return self._clock.spent_s - self._saved_s
+
+    def restore_streams(self) -> None:
+        """Put the random streams where the checkpoint left them: after its stage has drawn what it begins with."""
+        self._streams.load_state_dict(self.current.streams)
+
+    def save(self, stage_state: State | None) -> None:
+        """Write a checkpoint of the stage in progress.
+
+        Args:
+            stage_state: everything that the stage needs to go on, with its ``step``; None at a stage's begin.
+        """
+        self.current = replace(
+            self.current,
+            stage_state=stage_state,
+            wall_s=self._clock.spent_s,
+            ordinal=self.current.ordinal + 1,
+            streams=self._streams.state_dict(),
+            accelerator=None if self._accelerator is None else self._accelerator.state(),
+        )
+        self._saved_s = self.current.wall_s
+        self._run.save_checkpoint(self.current.to_dict(), self.current.ordinal)
+
+    def finish_stage(self, following: str, *, search: SearchOutput | None = None, retrain: RetrainOutput | None = None) -> None:
+        """The stage in progress is done: save its output and go on to the next.
+
+        Args:
+            following: name of the next stage.
+            search, retrain: the output of the stage that is done; None keeps what there is.
+        """
+        outputs = self.current.outputs
+        outputs = replace(outputs, search=search or outputs.search, retrain=retrain or outputs.retrain)
+        self.current = replace(self.current, stage=following, outputs=outputs)
+        self.save(None)
+
+    def go_back_to(self, stage: str) -> None:
+        """Do a stage again from its begin; the outputs of those before it are there."""
+        self.current = replace(self.current, stage=stage)
+
+
+@dataclass(frozen=True)
+class Session:
+    """The parts of one process's work on a run.
+
+    Attributes:
+        plan: the resolved run.
+        run: its folder, locked by the caller.
+        resources: what it computes with.
+        clock: seconds of work.
+        log: lines and display.
+        checkpoints: the newest one, and the writing of the next.
+    """
+
+    plan: Plan
+    run: RunDir
+    resources: Resources
+    clock: Clock
+    log: RunLog
+    checkpoints: Checkpointing
+
+
+def open_session(run: RunDir, plan: Plan, progress: Progress) -> Session:
+    """Take up a run at its newest checkpoint, or at its begin: streams and accelerator restored, the log cut back to it.
+
+    Args:
+        run: the run folder, locked by the caller.
+        plan: the resolved run.
+        progress: display.
+
+    Raises:
+        ConfigError: the checkpoint's random streams are of another seed or version.
+        RunFolderError: all checkpoints are damaged.
+    """
+    device, streams = compute_device(plan.config.compute), Streams(plan.config.seed)
+    teacher = plan.load_teacher(device)
+    saved = run.load_checkpoint()
+    current = Checkpoint("search", streams.state_dict()) if saved is None else Checkpoint.from_dict(saved)
+    streams.load_state_dict(current.streams)
+    if plan.accelerator is not None and current.accelerator is not None:
+        plan.accelerator.restore(current.accelerator)
+    clock = Clock(current.wall_s)
+    if current.stage in TRAINING_STAGES:
+        run.truncate_metrics(current.step, current.stage)
+    log = RunLog(run, clock, progress)
+    return Session(
+        plan, run, Resources(device, streams, teacher), clock, log, Checkpointing(run, current, streams, clock, plan.accelerator)
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,15 @@ from cosearch.training.stage import Stage, Trainable, Training
 
 EVALUATION_EPSILON = 0.001  # Machado et al. 2018: a greedy agent may be caught in a loop that no episode ends
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 def learning_rate(config: Config) -> float:
     """Adam's learning rate of the weights at the begin of a stage."""
     return config.dqn.lr if config.rl.algorithm == "dqn" else config.rl.lr
 
 
-def as_trained(network: nn.Module, config: Config, streams: Streams) -> nn.Module:
+def as_trained(network: Module, config: Config, streams: Streams) -> Module:
     """Give a new network or supernet the head that the algorithm learns with, in place."""
     if config.rl.algorithm == "dqn":
         widen(network, config.dqn.quantiles, config.dqn.dueling, streams.torch("weights"))

@@ -118,7 +118,7 @@ def test_the_figures_of_the_summary_agree_with_the_files(finished):
     predicted = predict_architecture(run.path / "architecture.json", find_table("jetson"))
     assert summary["latency_predicted_s"] == pytest.approx(predicted["latency_s"], rel=1e-12) == agent["latency"]["predicted_s"]
     assert summary["params"] == predicted["params"] and summary["macs"] == predicted["macs"]
-    assert summary["params"] == sum(tensor.numel() for tensor in checkpointed(run.path)["handed_on"]["weights"].values())
+    assert summary["params"] == sum(tensor.numel() for tensor in checkpointed(run.path)["stage_outputs"]["weights"].values())
     returns = run.read_json("evaluation.json")["returns"]
     assert summary["score_mean"] == pytest.approx(np.mean(returns)) and summary["episodes"] == len(returns) == 4
     assert summary["env_steps"] == 128 + 96

@@ -289,7 +289,7 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
     assert_equal(results(run), results(straight))
     assert steps(run) == [("search", step) for step in range(32, 129, 32)] + [("retrain", step) for step in range(32, 97, 32)]
     folder = RunDir.open(straight)
-    agent, found = folder.read_json("agent.json"), folder.load_checkpoint()["handed_on"]
+    agent, found = folder.read_json("agent.json"), folder.load_checkpoint()["stage_outputs"]
     assert agent["acting"]["rule"] == "argmax" and agent["outputs"][0]["shape"] == ["batch", 3]
     assert folder.read_json("evaluation.json")["actions"] == "greedy"
     wide, narrow = found["searched_weights"], found["weights"]

@@ -10,9 +10,8 @@ from pipeline_runs import TINY, changed
 from cosearch.config.presets import PRESETS
 from cosearch.config.run import resolve
 from cosearch.pipeline.derivation import meets_targets, most_likely_feasible
-from cosearch.pipeline.retrain import run_retrain
-from cosearch.pipeline.search import run_search
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space
 from cosearch.record.rundir import RunDir
@@ -91,11 +90,8 @@ def stages(tmp_path_factory):
         if key not in made:
             plan = make_plan(resolve(overrides=[*TINY, *overrides]))
             folder = RunDir.create(tmp_path_factory.mktemp("runs"), "one", plan.record("a test").to_json())
-            session = Session(folder, plan, Silent())
-            run_search(session)
-            if retrain:
-                run_retrain(session)
-            session.close()
+            session = open_session(folder, plan, Silent())
+            work_on(session, {name: STAGES[name] for name in (("search", "retrain") if retrain else ("search",))})
             log = folder.read_metrics()
             made[key] = session, [[line for line in log if line["stage"] == stage] for stage in ("search", "retrain")]
         return made[key]
@@ -103,8 +99,12 @@ def stages(tmp_path_factory):
     return run
 
 
-def weights(session, name="searched_weights"):
-    return session.handed_on[name]
+def outputs(session):
+    return session.checkpoints.current.outputs
+
+
+def weights(session, stage="search"):
+    return getattr(outputs(session), stage).weights
 
 
 @pytest.mark.parametrize("option", SEARCH_DIFFERS)
@@ -131,13 +131,13 @@ def test_a_micro_batch_changes_no_more_than_rounding(stages):
 @pytest.mark.parametrize("option", RETRAIN_DIFFERS)
 def test_an_option_of_the_retraining_changes_the_final_weights_but_not_the_search(option, stages):
     (base, _), (other, _) = stages(retrain=True), stages(option, retrain=True)
-    assert base.handed_on["choices"] == other.handed_on["choices"] and not changed(weights(base), weights(other))
-    assert changed(weights(base, "weights"), weights(other, "weights"))
+    assert outputs(base).search.choices == outputs(other).search.choices and not changed(weights(base), weights(other))
+    assert changed(weights(base, "retrain"), weights(other, "retrain"))
 
 
 def test_no_retraining_keeps_the_searched_weights(stages):
     session, (_, log) = stages("budget.retrain_steps=0", retrain=True)
-    assert not log and not changed(weights(session), weights(session, "weights")) and session.handed_on["retrain_steps"] == 0
+    assert not log and not changed(weights(session), weights(session, "retrain")) and outputs(session).retrain.steps == 0
     with pytest.raises(ConfigError, match=r"budget.retrain_init=scratch would export an agent that has learned nothing: set"):
         plan_of("budget.retrain_steps=0", "budget.retrain_init=scratch")
     with pytest.raises(ConfigError, match=r"learned nothing.*budget.retrain_init=inherit"):

@@ -11,6 +11,7 @@ from cosearch.cli.app import main
 from cosearch.config.run import resolve
 from cosearch.deploy.export import to_onnx
 from cosearch.pipeline import finish
+from cosearch.pipeline.session import Resources
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.rl.evaluate import Score
@@ -157,16 +158,19 @@ def test_our_own_exported_agent_is_a_teacher(tmp_path):
     onnx.checker.check_model(str(path))
 
 
-def test_the_score_of_an_onnx_teacher_is_measured_and_that_of_a_teacher_file_read(monkeypatch):
-    monkeypatch.setattr(finish, "_evaluate", lambda session, agent: Score((1.0, 3.0)) if agent == "agent" else None)
+def test_the_score_of_an_onnx_teacher_is_measured_and_that_of_a_teacher_file_read(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "_evaluate", lambda config, streams, agent: Score((1.0, 3.0)) if agent == "agent" else None)
 
-    def session(record):
-        return SimpleNamespace(plan=SimpleNamespace(teacher=record), teacher=SimpleNamespace(forward="agent"))
+    def score(record):
+        teacher = None if record is None else SimpleNamespace(record=record, forward="agent")
+        return finish._teacher_score(None, Resources(CPU, Streams(0), teacher))
 
-    measured = finish._teacher_scores(session(SimpleNamespace(is_onnx=True, provenance={})))
-    assert measured["score_mean"] == 2.0 and measured["score_ci95"][0] < 2.0 < measured["score_ci95"][1]
-    assert finish._teacher_scores(session(SimpleNamespace(is_onnx=False, provenance={"score_mean": 7}))) == {"score_mean": 7}
-    assert finish._teacher_scores(session(None)) == {}
+    mean, (low, high) = score(find_teacher(str(path), "minatar:breakout"))
+    assert mean == 2.0 and low < 2.0 < high
+    about = {"env": "minatar:breakout", "description": "toy", "gamma": 0.9, "reward_std": 2.0}
+    said = {"score_mean": 7.0, "score_ci95": [6.0, 8.0]}
+    assert score(save_teacher(tmp_path / "native.json", Outputs().network, **about, provenance=said)) == (7.0, (6.0, 8.0))
+    assert score(None) == (None, None)
 
 
 def test_pickles_are_refused_unless_the_user_trusts_them(tmp_path, capsys):

@@ -165,7 +165,7 @@ def results(run: Path) -> dict[str, Any]:
     """Everything of a finished run that must be equal in an equal run: files, weights, figures, log."""
     folder = RunDir.open(run)
     checkpoint = folder.load_checkpoint()
-    weights = {name: tensor.numpy().tobytes() for name, tensor in checkpoint["handed_on"]["weights"].items()}
+    weights = {name: tensor.numpy().tobytes() for name, tensor in checkpoint["stage_outputs"]["weights"].items()}
     agent = folder.read_json("agent.json")
     agent.pop("latency")
     return {

@@ -1,0 +1,122 @@
+"""What a run's checkpoint holds: the stage in progress with its state, what finished stages gave, the random streams, the time.
+
+A checkpoint is plain values and tensors on the disk. Old ones, whose key for the outputs was ``handed_on``, stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from cosearch.cost.accelerator import SavedAccelerator
+
+State = dict[str, Any]  # as torch.load gives it: tensors and plain values, which their owner's ``restore`` reads
+
+
+@dataclass(frozen=True)
+class SearchOutput:
+    """What the search gives to the retraining.
+
+    Attributes:
+        choices: of the derived architecture, one candidate's index for each choice point.
+        weights: of its network, as the search left them.
+        steps: environment steps of the search.
+    """
+
+    choices: tuple[int, ...]
+    weights: dict[str, Tensor]
+    steps: int
+
+
+@dataclass(frozen=True)
+class RetrainOutput:
+    """What the retraining gives to the finish: the final weights, and its environment steps."""
+
+    weights: dict[str, Tensor]
+    steps: int
+
+
+@dataclass(frozen=True)
+class StageOutputs:
+    """What the finished stages gave; None for a stage that is not finished."""
+
+    search: SearchOutput | None = None
+    retrain: RetrainOutput | None = None
+
+    def to_dict(self) -> State:
+        """Plain values for a checkpoint."""
+        values: State = {}
+        if self.search is not None:
+            values |= {"choices": list(self.search.choices), "searched_weights": self.search.weights}
+            values |= {"search_steps": self.search.steps}
+        if self.retrain is not None:
+            values |= {"weights": self.retrain.weights, "retrain_steps": self.retrain.steps}
+        return values
+
+    @classmethod
+    def from_dict(cls, values: State) -> StageOutputs:
+        """The outputs that :meth:`to_dict` made plain."""
+        search, retrain = None, None
+        if "choices" in values:
+            search = SearchOutput(tuple(values["choices"]), values["searched_weights"], values["search_steps"])
+        if "weights" in values:
+            retrain = RetrainOutput(values["weights"], values["retrain_steps"])
+        return cls(search, retrain)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run between two updates.
+
+    Attributes:
+        stage: in progress: ``search``, ``retrain``, ``finish`` or ``done``.
+        streams: of the random streams.
+        stage_state: of the stage in progress, with its ``step``; None at its begin.
+        outputs: of the finished stages.
+        wall_s: seconds of work so far, over all processes.
+        ordinal: how many checkpoints there were before, and this one.
+        accelerator: its present design; None on a device with a table.
+    """
+
+    stage: str
+    streams: State
+    stage_state: State | None = None
+    outputs: StageOutputs = field(default_factory=StageOutputs)
+    wall_s: float = 0.0
+    ordinal: int = 0
+    accelerator: SavedAccelerator | None = None
+
+    @property
+    def step(self) -> int:
+        """Environment steps of the stage in progress."""
+        return int(self.stage_state["step"]) if self.stage_state else 0
+
+    def to_dict(self) -> State:
+        """Plain values and tensors."""
+        accelerator = {} if self.accelerator is None else {"accelerator": self.accelerator}
+        return {
+            "stage": self.stage,
+            "stage_state": self.stage_state,
+            "stage_outputs": self.outputs.to_dict(),
+            "wall_s": self.wall_s,
+            "ordinal": self.ordinal,
+            "streams": self.streams,
+            **accelerator,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Checkpoint:
+        """The checkpoint that :meth:`to_dict` made plain, in this version or an earlier one."""
+        outputs = values["stage_outputs"] if "stage_outputs" in values else values["handed_on"]
+        return cls(
+            stage=values["stage"],
+            streams=values["streams"],
+            stage_state=values["stage_state"],
+            outputs=StageOutputs.from_dict(outputs),
+            wall_s=values["wall_s"],
+            ordinal=values["ordinal"],
+            accelerator=values.get("accelerator"),
+        )

@@ -1,0 +1,43 @@
+"""A stage's training, run to its end: each update logged, the stage's state saved at intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cosearch.pipeline.checkpoint import State
+from cosearch.pipeline.session import Checkpointing, RunLog
+from cosearch.training.stage import Training
+
+
+def train(
+    training: Training,
+    log: RunLog,
+    checkpoints: Checkpointing,
+    *,
+    stage: str,
+    interval_s: float,
+    extra: Callable[[], Mapping[str, object]] | None = None,
+    state: Callable[[], State] | None = None,
+    offset: int = 0,
+    before: Callable[[], None] | None = None,
+) -> None:
+    """Run a training to its end.
+
+    Args:
+        training: fresh or restored.
+        log: gets each update.
+        checkpoints: get the stage's state.
+        stage: name in the log.
+        interval_s: seconds between checkpoints.
+        extra: more metrics of an update.
+        state: the stage's state for checkpoints, with its ``step``; None: the training's own.
+        offset: environment steps of the stage before this training.
+        before: called before each update.
+    """
+    while not training.finished:
+        if before is not None:
+            before()
+        values = training.advance()
+        log.add({**values, "step": training.step + offset, **(extra() if extra else {})}, stage)
+        if checkpoints.age_s >= interval_s and not training.finished:
+            checkpoints.save(state() if state else training.state())
