@@ -31,7 +31,14 @@ EXTRAS = {
     "tvm": ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post1", "tornado", "psutil", "cloudpickle"],  # a pair that works
     "ray": ["ray[default]>=2.40"],
     "bench": ["stable-baselines3>=2.3"],
-    "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "minatar>=1.0.15", "scikit-learn>=1.4"],
+    "test": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",  # a test that hangs fails
+        "pytest-xdist>=3.6",  # one worker a core
+        "hypothesis>=6.100",
+        "minatar>=1.0.15",
+        "scikit-learn>=1.4",
+    ],
     "check": [  # upper bounds: a new rule must not fail a change that has nothing to do with it
         "ruff>=0.17,<0.18",  # lint and format in one quick tool
         "mypy>=2.4,<2.5",  # the reference type checker

@@ -1,8 +1,20 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and how the tests are spread over the cores."""
 
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
+
+# both before torch is imported, as the command line does it: waiting threads that spin slow every other worker down
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """None beside this process where only single files are asked for: starting workers would take longer than the tests."""
+    return 0 if config.args and all(Path(words.split("::")[0]).is_file() for words in config.args) else None
 
 
 @pytest.fixture

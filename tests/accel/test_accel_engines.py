@@ -228,7 +228,7 @@ def test_a_thousand_designs_in_under_a_second():
         best = float("inf")
         for _ in range(3):
             knobs = (torch.rand(1000, 5, dtype=torch.float64) * 5).requires_grad_(True)
-            begin = time.perf_counter()
+            begin = time.process_time()
             k = torch.exp2(knobs)
             rows, cols = k[:, 0, None, None], k[:, 1, None, None]
             columns = torch.full((1000, 1), 1e6, dtype=torch.float64)
@@ -236,7 +236,7 @@ def test_a_thousand_designs_in_under_a_second():
             counts = compute_counts(shapes, machine, rows, cols, "smooth")
             out = layer_costs(shapes, machine, counts, rows, cols, tile).latency_cycles
             out.log().sum().backward()
-            best = min(best, time.perf_counter() - begin)
+            best = min(best, time.process_time() - begin)
         assert out.shape == (1000, 27, 3) and bool(torch.isfinite(knobs.grad).all()) and best < 1.0
     finally:
         torch.set_num_threads(threads)
