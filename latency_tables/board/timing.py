@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -256,8 +257,8 @@ def paced(
     return Paced(period_s, p50, p90, p99, float(max(walls)), len(walls), missed)
 
 
-def _numbers(values: object, what: str) -> dict:
-    """A JSON object whose fields are numbers or null, as keyword arguments of the record that it describes."""
+def _numbers(values: object, what: str) -> dict[str, Any]:
+    """A JSON object of numbers and nulls, as keyword arguments of its record, which refuses unknown and missing ones."""
     if not isinstance(values, dict) or not all(v is None or isinstance(v, (int, float)) for v in values.values()):
         raise TypeError(f"{what} must be a JSON object of numbers, got {values!r:.80}")
     return values

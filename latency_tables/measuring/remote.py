@@ -43,7 +43,7 @@ class Location:
 
     Attributes:
         host: ``user@board`` of the system's ssh configuration, or None for this machine.
-        python: the Python there.
+        python: the Python of a ``host``; here it is that of this process.
         folder: where the core is put there, relative to the home directory.
         ssh_options: further options of ssh, such as ``("-p", "2222")``.
         tracker, tracker_key: ``host:port`` of a TVM RPC tracker and the device's key there, instead of ``host``.
@@ -208,11 +208,6 @@ class Connection:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    @property
-    def process_id(self) -> int:
-        """Process id of the local end, for a test that kills it."""
-        return self._process.pid
 
     def _where(self) -> str:
         return f"the measuring core on {self.location.host or 'this machine'}"
