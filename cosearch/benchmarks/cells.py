@@ -180,7 +180,7 @@ def main(
         "settings": list(SETTINGS),
     }
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    result = {"identity": identity, **facts, "seeds": {}}
+    result: dict[str, Any] = {"identity": identity, **facts, "seeds": {}}
     if out.is_file():
         saved = json.loads(out.read_text(encoding="utf-8"))
         result = saved if saved["identity"] == identity else result

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,16 +20,21 @@ import numpy as np
 import typer
 
 from accel_models.design import DESIGNS, load_design
+from accel_models.resources import resources
 from accel_models.searching.search import search_design
 from cosearch.benchmarks.default_run import difference, statistics
-from cosearch.config.run import config_from_dict, resolve
+from cosearch.config.run import Config, resolve
 from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
+from cosearch.planning.recorded import config_of
+from cosearch.record.rundir import RunDir
+from cosearch.record.summary import Summary
 from cosearch.seeding import Streams
 from cosearch.space.files import load_architecture
 from cosearch.statistics import Interval, estimate_text, percentile_interval
 from latency_tables.errors import RequestError
+from latency_tables.opspec import OpSpec
 
 HERE = Path(__file__).parent
 DEVICE = "zc706"
@@ -98,25 +104,25 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
         made = {arm: _read(runs / f"co-search-{arm}-s{seed}") for arm in MADE}
         co, first = made["co"], made["first"]
         arms = {
-            "co-search": (co, co["latency_s"], co["dsp"]),
+            "co-search": (co, co.summary.latency_predicted_s, co.dsp),
             "agent first": (first, *_afterwards(first)),
             "own design": (co, *_on_own_design(co)),
-            "random": (made["random"], made["random"]["latency_s"], made["random"]["dsp"]),
+            "random": (made["random"], made["random"].summary.latency_predicted_s, made["random"].dsp),
         }
         for arm, (run, latency_s, dsp) in arms.items():
-            returns[arm].append(run["returns"])
+            returns[arm].append(run.returns)
             rows[arm].append(
                 {
                     "seed": seed,
-                    "score_mean": float(run["returns"].mean()),
+                    "score_mean": float(run.returns.mean()),
                     "latency_s": latency_s,
                     "frames_per_s": 1.0 / latency_s,
                     "dsp": dsp,
-                    "macs": run["macs"],
-                    "env_steps": run["env_steps"],
-                    "wall_s": run["wall_s"],
-                    "latency_target_s": run["latency_target_s"],
-                    "choices": run["choices"],
+                    "macs": run.summary.macs,
+                    "env_steps": run.summary.env_steps,
+                    "wall_s": run.summary.wall_s,
+                    "latency_target_s": run.summary.latency_target_s,
+                    "choices": list(run.choices),
                     "provenance": "modelled",
                 }
             )
@@ -144,39 +150,47 @@ def bootstrap(values: np.ndarray) -> Interval | None:
     return percentile_interval(rng.choice(values, (4000, len(values))).mean(1), [len(values)])
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        returns = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"]
-        config = config_from_dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"])
-    except FileNotFoundError as error:
-        raise RequestError(f"{folder} is no finished run: run this without --only-table first") from error
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its results, the returns of its episodes, its network and its configuration."""
+
+    summary: Summary
+    returns: np.ndarray
+    choices: tuple[str, ...]
+    ops: list[OpSpec]
+    config: Config
+
+    @property
+    def dsp(self) -> float | None:
+        """DSP slices of its accelerator."""
+        return None if self.summary.accelerator is None else self.summary.accelerator.dsp
+
+
+def _read(folder: Path) -> Finished:
+    if not (folder / Summary.FILE).is_file():
+        raise RequestError(f"{folder} is no finished run: run this without --only-table first")
+    run = RunDir.open(folder)
+    returns = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"]
     architecture = load_architecture(folder / "architecture.json")
-    keys = ("macs", "env_steps", "wall_s", "latency_target_s")
-    return {
-        **{key: summary[key] for key in keys},
-        "returns": np.asarray(returns),
-        "latency_s": summary["latency_predicted_s"],
-        "dsp": summary["accelerator"]["dsp"],
-        "choices": list(architecture.choice_names),
-        "ops": architecture.ops(),
-        "config": config,
-    }
+    choices, ops = tuple(architecture.choice_names), list(architecture.ops())
+    return Finished(run.read(Summary), np.asarray(returns), choices, ops, config_of(run))
 
 
-def _on_own_design(run: dict[str, Any]) -> tuple[float, float]:
-    table = AccelTable(load_design(DESIGNS / f"{DEVICE}.json"))
-    return table.predict(run["ops"]).latency_s, table.network(run["ops"]).resources.dsp
+def _on_own_design(run: Finished) -> tuple[float, float | None]:
+    design = load_design(DESIGNS / f"{DEVICE}.json")
+    return AccelTable(design).predict(run.ops).latency_s, resources(design).dsp
 
 
-def _afterwards(run: dict[str, Any]) -> tuple[float, float]:
+def _afterwards(run: Finished) -> tuple[float, float | None]:
     """Latency and DSP of an agent on the better of the own design and one that is searched for it now."""
-    base, config = load_design(DESIGNS / f"{DEVICE}.json"), run["config"]
+    base, config = load_design(DESIGNS / f"{DEVICE}.json"), run.config
     seed = Streams(config.seed).derive("accel", 0)
-    found = search_design(layers_of(run["ops"]), base, seed, evaluations=config.accel.final_evaluations).design
-    tables = [AccelTable(design) for design in (base, found) if not limits_exceeded(design)]
-    best = min(tables, key=lambda table: table.predict(run["ops"]).latency_s)
-    return best.predict(run["ops"]).latency_s, best.network(run["ops"]).resources.dsp
+    found = search_design(layers_of(run.ops), base, seed, evaluations=config.accel.final_evaluations).design
+    designs = [design for design in (base, found) if not limits_exceeded(design)]
+    latency_s, best = min(
+        ((AccelTable(design).predict(run.ops).latency_s, design) for design in designs), key=lambda pair: pair[0]
+    )
+    return latency_s, resources(best).dsp
 
 
 def markdown(result: dict[str, Any]) -> str:

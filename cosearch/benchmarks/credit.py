@@ -36,6 +36,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import multiplier
 from cosearch.training.threads import set_threads
+from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -51,6 +52,8 @@ class Frames:
     """
 
     def __init__(self, plan: Plan, count: int) -> None:
+        if plan.teacher is None:
+            raise RequestError(f"there is no teacher for {plan.config.env.name}: `cosearch list teachers` shows all")
         teacher = Teacher(plan.teacher, device=CPU, bf16=True)
         env = make_env(plan.config.env.name, EnvOptions(ENVS, 77, train_levels=plan.config.env.train_levels))
         generator, observation = torch.Generator().manual_seed(1), env.observe()
@@ -80,7 +83,8 @@ class Frames:
 
 def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: int) -> float:
     """Held-out divergence in nats of an architecture that was trained on ``samples`` frames."""
-    network = derive(architecture, torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    network = derive(architecture, torch.Generator().manual_seed(0))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
     forward = mixed_precision(network, CPU, True)
     _descend(plan, network, lambda generator: data.loss(forward, generator), samples, seed=1)
     return data.held_out(forward)
@@ -91,7 +95,8 @@ def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list
     config, streams = plan.config.strategy, Streams(seed)
     info = STRATEGIES.get(name)
     strategy = info.make(plan.space, info.options(config), streams.torch("arch"))
-    supernet = SuperNet(plan.space, streams.torch("weights")).to(memory_format=torch.channels_last)
+    supernet = SuperNet(plan.space, streams.torch("weights"))
+    supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
     run = mixed_precision(supernet, CPU, True)
     cost, bound = plan.constraints[0].cost, plan.constraints[0].bound
     rows, done, path = cost.candidate_costs(), 0, None
@@ -143,7 +148,8 @@ def measure(architectures: int, samples: int, strategies: list[str], seeds: int)
     plan = make_plan(resolve())
     data = Frames(plan, 40_960)
     limit = plan.constraints[0].limit
-    generator, drawn = torch.Generator().manual_seed(0), []
+    generator = torch.Generator().manual_seed(0)
+    drawn: list[Architecture] = []
     while len(drawn) < architectures:
         found = plan.space.sample(generator)
         if limit.meets(found.choices):

@@ -17,6 +17,9 @@ import numpy as np
 import typer
 from scipy.stats import trim_mean
 
+from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.rundir import RunDir
+from cosearch.record.summary import Summary
 from cosearch.statistics import estimate_text, interval_text, percentile_interval
 
 HERE = Path(__file__).parent
@@ -71,9 +74,10 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
         rows, returns[strategy] = [], []
         for seed in range(seeds):
             folder = runs / f"default-{strategy}-s{seed}"
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            choices = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))["choice_names"]
-            impala = next(r for r in summary["reference_agents"] if r["name"] == "impala-cnn")
+            run = RunDir.open(folder)
+            found, choices = run.read(Summary), run.read(ArchitectureRecord).choice_names
+            summary = found.to_json()
+            impala = next(agent for agent in found.reference_agents if agent.name == "impala-cnn")
             returns[strategy].append(np.asarray(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"]))
             keys = (
                 "score_mean",
@@ -95,9 +99,9 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
                 {
                     "seed": seed,
                     **{key: summary[key] for key in keys},
-                    "choices": choices,
-                    "predicted_share_of_impala": impala["predicted_ratio"],
-                    "measured_share_of_impala": impala["measured_ratio"],
+                    "choices": list(choices),
+                    "predicted_share_of_impala": impala.predicted_ratio,
+                    "measured_share_of_impala": impala.measured_ratio,
                 }
             )
         result["strategies"][strategy] = {"seeds": rows, **statistics(returns[strategy])}

@@ -22,7 +22,7 @@ from cosearch.config.run import resolve
 from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
-from cosearch.record.metrics import read_metrics
+from cosearch.record.metrics import number, read_metrics
 from cosearch.record.rundir import RunDir
 from cosearch.statistics import estimate_text
 from cosearch.training.threads import set_threads
@@ -82,12 +82,9 @@ def curve(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if not (folder / "metrics.jsonl").is_file():
         raise RequestError(f"{folder} is no run: run this without --only-table first")
     lines = read_metrics(folder / "metrics.jsonl")
-    searched = max(line["step"] for line in lines if line["stage"] == "search")
-    rows = [
-        (line["step"] + (searched if line["stage"] == "retrain" else 0), line["score_train"])
-        for line in lines
-        if line["score_train"] is not None
-    ]
+    points = [(str(line["stage"]), number(line, "step") or 0.0, number(line, "score_train")) for line in lines]
+    searched = max(step for stage, step, _ in points if stage == "search")
+    rows = [(step + (searched if stage == "retrain" else 0), score) for stage, step, score in points if score is not None]
     return np.array([step for step, _ in rows]), np.array([score for _, score in rows])
 
 

@@ -71,7 +71,8 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
     streams = Streams(config.seed)
     probe = make_env(config.env.name, EnvOptions(1, 0))
     check_options(resolve_request(config))
-    ops = network_of(probe.frame_shape, probe.num_actions)
+    height, width, channels = probe.frame_shape
+    ops = network_of((height, width, channels), probe.num_actions)
     network = as_trained(AgentNetwork(ops, streams.torch("weights")), config, streams)
     subject = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=torch.device("cpu"))
     training = make_training(config, subject, streams, None, total_steps=steps)

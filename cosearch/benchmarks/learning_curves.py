@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cosearch.record.metrics import read_metrics
+from cosearch.record.metrics import number, read_metrics
 from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def curve(family: str, game: str, seed: int, runs: Path) -> dict[str, np.ndarray
         raise RequestError(f"{log} does not exist: run this without --only-table first")
     lines = read_metrics(log)
     names = {"step": "step", "wall_s": "wall_s", "train": "score_train", "test": "score_eval"}
-    return {name: np.array([line.get(key) for line in lines], dtype=float) for name, key in names.items()}
+    return {name: np.array([number(line, key) for line in lines], dtype=float) for name, key in names.items()}
 
 
 def at(values: np.ndarray, step: np.ndarray, point: int) -> float | None:
@@ -141,8 +141,8 @@ def compare_minatar(game: str, curves: list[dict[str, np.ndarray]], published: d
     """
     rows = []
     for i, point in enumerate(published["steps"]):
-        ours = [at(c["train"], c["step"], point) for c in curves]
-        if None not in ours:
+        ours = [score for c in curves if (score := at(c["train"], c["step"], point)) is not None]
+        if len(ours) == len(curves):
             rows.append(
                 {
                     "steps": point,
@@ -213,10 +213,10 @@ def plot(result: dict[str, Any], curves: dict[str, list[dict[str, np.ndarray]]],
                 axis.fill_between(points, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
             else:
                 axis.plot(points, values, "o", label=f"published {name}")
-        for number, seed in enumerate(seeds):
+        for index, seed in enumerate(seeds):
             for kind, colour in (("train", "C0"), ("test", "C1")):
                 if np.isfinite(seed[kind]).any():
-                    label = None if number else f"ours, {kind}"
+                    label = None if index else f"ours, {kind}"
                     axis.plot(seed["step"] / 1e6, seed[kind], color=colour, linewidth=1, label=label)
         axis.set(title=game, xlabel="million environment steps", ylabel="mean return of the last 100 episodes")
         axis.set_xlim(0, 1.05 * max(seed["step"][-1] for seed in seeds) / 1e6)
@@ -260,9 +260,9 @@ def main(
         "published": {k: published[k] for k in ("source", "how")},
         "games": {},
     }
-    for game, seeds in curves.items():
-        ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(seeds)]
-        result["games"][game] = {"runs": ends, "rows": compare(game, seeds, published)}
+    for game, found in curves.items():
+        ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(found)]
+        result["games"][game] = {"runs": ends, "rows": compare(game, found, published)}
     name = "_".join(["learning_curves", *(["minatar"] if minatar else []), *([label] if label else [])])
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(result, curves, published, HERE / f"{name}.png")

@@ -115,9 +115,9 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
             warnings.filterwarnings("ignore", module=r"torch\.(onnx|jit)\b.*")
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the gate tests what the tracer warns of
             torch.onnx.export(
-                _Parts(plain) if _is_gaussian(plain) else plain,
+                _Parts(plain) if isinstance(plain, AgentNetwork) and _is_gaussian(plain) else plain,
                 (example,),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # the stub knows paths only; the tracing exporter takes any binary file
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[read],
@@ -189,7 +189,8 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
             f"the exported file differs from the network by {difference:.3g} (at most {tolerance:g} is allowed) "
             f"over {len(frames)} observations; no agent was written"
         )
-    flipped = np.flatnonzero(logits.argmax(1) != their_logits.argmax(1)) if not _is_gaussian(plain) else []
+    differs = logits.argmax(1) != their_logits.argmax(1)
+    flipped = [] if _is_gaussian(plain) else np.flatnonzero(differs).tolist()
     wrong = [i for i in flipped if not _is_rounding(plain, frames[i], logits[i], their_logits[i])]
     if wrong:
         raise ParityError(
@@ -228,7 +229,8 @@ def check_frames(frames: np.ndarray) -> None:
 def plain_copy(network: nn.Module) -> nn.Module:
     """A copy on the CPU in float32, contiguous, in evaluation mode; the network itself stays as it is."""
     plain = copy.deepcopy(network).to("cpu", torch.float32)
-    return plain.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    plain = plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub leaves it out
+    return plain.eval().requires_grad_(False)
 
 
 def declared_interface(model: bytes) -> tuple[tuple[TensorRecord, ...], tuple[TensorRecord, ...]]:

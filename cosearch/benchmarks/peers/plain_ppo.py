@@ -20,10 +20,11 @@ from torch.distributions import Categorical
 from cosearch.benchmarks.peers.workloads import Workload
 
 
-def orthogonal(layer: nn.Module, gain: float = 2.0**0.5) -> nn.Module:
+def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float = 2.0**0.5) -> nn.Module:
     """``layer`` with orthogonal weights and no bias."""
     nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -39,7 +39,8 @@ class Features(BaseFeaturesExtractor):
     def __init__(self, observation_space: gymnasium.Space, network: str, width: int, last: bool) -> None:
         super().__init__(observation_space, width)
         self.last = last
-        self.body = body(network, observation_space.shape[2 if last else 0])
+        shape = observation_space.shape or ()
+        self.body = body(network, shape[2 if last else 0])
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames in 0..1 -> ``[batch, width]``."""
