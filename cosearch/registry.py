@@ -112,7 +112,7 @@ class Registry(Generic[T]):
 
     def _load_others(self) -> None:
         """Read the entry points once. A broken package is an error that names it, not an entry that is missing in silence."""
-        if self._others_loaded:
+        if self._others_loaded or self.entry_point_group is None:
             return
         self._others_loaded = True  # first: what is loaded below may look itself up here
         before = dict(self._entries)

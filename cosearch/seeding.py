@@ -136,8 +136,8 @@ class Streams:
                     f"the saved random streams are {', '.join(sorted(state[kind]))}; this version has "
                     f"{', '.join(sorted(self._torch))}. Resume with the version that run.json names"
                 )
-        for name, generator in self._torch.items():
-            generator.set_state(state["torch"][name])
+        for name, stream in self._torch.items():
+            stream.set_state(state["torch"][name])
         for name, generator in self._numpy.items():
             generator.bit_generator.state = json.loads(state["numpy"][name])
 

@@ -33,11 +33,11 @@ def _run(words: list[str]) -> int:
     import typer
 
     from cosearch.cli import compare_command  # noqa: F401  it adds its verb
-    from cosearch.cli.commands import app, command_line, go_on_with
+    from cosearch.cli.commands import app, command_line, resume_hint
     from latency_tables.errors import CosearchError
 
-    group = typer.main.get_command(app)
-    go_on_with.set(("", None))
+    group = typer.main.get_group(app)
+    resume_hint.set(("", None))
     if words[:1] == ["--version"]:
         import importlib.metadata
 
@@ -56,7 +56,7 @@ def _run(words: list[str]) -> int:
     try:
         result = group.main(words, prog_name="cosearch", standalone_mode=False)
         if result == INTERRUPTED:  # the command library turns Ctrl-C into this code
-            return _interrupted(*go_on_with.get())
+            return _interrupted(*resume_hint.get())
         return result if isinstance(result, int) else 0
     except CosearchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -68,7 +68,7 @@ def _run(words: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        return _interrupted(*go_on_with.get())
+        return _interrupted(*resume_hint.get())
     except BrokenPipeError:
         sys.stderr.close()
         return 1

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import print as rich_print
 
+if TYPE_CHECKING:
+    from cosearch.cli.progress import TerminalProgress
+    from cosearch.record.rundir import RunDir
+
 command_line: ContextVar[str] = ContextVar("command_line", default="cosearch")
-go_on_with: ContextVar[tuple[str, Path | None]] = ContextVar("go_on_with", default=("", None))  # what to type, for which run
+resume_hint: ContextVar[tuple[str, Path | None]] = ContextVar("resume_hint", default=("", None))  # what to type, for which run
 
 app = typer.Typer(
     name="cosearch",
@@ -28,7 +32,8 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
 
 
-def _emit(result: Any, as_json: bool, text: Any = None) -> None:
+def emit(result: object, as_json: bool, text: object = None) -> None:
+    """Print a result: as one JSON object, or as text for people; the result itself where there is no text."""
     if as_json:
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
@@ -36,7 +41,7 @@ def _emit(result: Any, as_json: bool, text: Any = None) -> None:
         (print if isinstance(shown, str) else rich_print)(shown)  # rich would break long paths into lines
 
 
-def _progress(quiet: bool) -> Any:
+def _progress(quiet: bool) -> TerminalProgress:
     from cosearch.cli.progress import TerminalProgress
 
     return TerminalProgress(quiet)
@@ -94,10 +99,10 @@ def search(
         from cosearch.pipeline.forecast import forecast, forecast_text
 
         result = forecast(plan)
-        _emit(result, as_json, forecast_text(result))
+        emit(result, as_json, forecast_text(result))
         return
     name = run or free_name(runs, default_name(plan))
-    go_on_with.set((f"`cosearch resume {runs / name}`", runs / name))
+    resume_hint.set((f"`cosearch resume {runs / name}`", runs / name))
     try:
         finished = start_run(plan, runs, name, command_line.get(), progress)
     finally:
@@ -105,12 +110,12 @@ def search(
     _finish(finished, as_json)
 
 
-def _finish(run: Any, as_json: bool) -> None:
+def _finish(run: RunDir, as_json: bool) -> None:
     from cosearch.record.summary import Summary
     from cosearch.report.page import render_summary
 
     summary = run.read(Summary)
-    _emit({"run": str(run.path), **summary.to_json()}, as_json, render_summary(run.path))
+    emit({"run": str(run.path), **summary.to_json()}, as_json, render_summary(run.path))
 
 
 @app.command(epilog="`cosearch resume runs/first`")
@@ -119,7 +124,7 @@ def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     from cosearch.pipeline.run import resume_run
 
     progress = _progress(quiet)
-    go_on_with.set((f"`cosearch resume {run}`", run))
+    resume_hint.set((f"`cosearch resume {run}`", run))
     try:
         finished = resume_run(run, progress)
     finally:
@@ -140,8 +145,10 @@ def evaluate(
     from cosearch.deploy.evaluation import evaluate_run, evaluate_runs
     from cosearch.statistics import estimate_text, mean_text
 
-    how = {"episodes": episodes, "levels": levels, "greedy": greedy, "seed": seed}
-    result = evaluate_runs(runs, **how) if len(runs) > 1 else evaluate_run(runs[0], **how)
+    if len(runs) > 1:
+        result = evaluate_runs(runs, episodes=episodes, levels=levels, greedy=greedy, seed=seed)
+    else:
+        result = evaluate_run(runs[0], episodes=episodes, levels=levels, greedy=greedy, seed=seed)
     text = [
         f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: "
         f"{mean_text(row['score_mean'], row['score_ci95'], row['episodes'])}"
@@ -150,7 +157,7 @@ def evaluate(
     if "iqm" in result:
         iqm = estimate_text(result["iqm"]["value"], result["iqm"]["ci95"], "run")
         text.append(f"inter-quartile mean over {len(runs)} runs: {iqm}")
-    _emit(result, as_json, "\n".join(text))
+    emit(result, as_json, "\n".join(text))
 
 
 @app.command(epilog="`cosearch export runs/first`")
@@ -159,7 +166,7 @@ def export(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
     from cosearch.pipeline.run import export_again
 
     progress = _progress(quiet)
-    go_on_with.set((f"`cosearch export {run}`", run))
+    resume_hint.set((f"`cosearch export {run}`", run))
     try:
         finished = export_again(run, progress)
     finally:
@@ -173,7 +180,7 @@ def report(run: RunPath, as_json: Json = False) -> None:
     from cosearch.report.page import write_report
 
     path = write_report(run)
-    _emit({"report": str(path)}, as_json, str(path))
+    emit({"report": str(path)}, as_json, str(path))
 
 
 @app.command(epilog="`cosearch video runs/first` | `cosearch video runs/first --frames 300 --seed 7 --out agent.gif`")
@@ -188,7 +195,7 @@ def video(
     from cosearch.deploy.evaluation import write_clip
 
     path = write_clip(run, frames=frames, seed=seed, out=out)
-    _emit({"video": str(path), "bytes": path.stat().st_size}, as_json, str(path))
+    emit({"video": str(path), "bytes": path.stat().st_size}, as_json, str(path))
 
 
 @app.command(epilog="`cosearch teacher --env procgen:starpilot --steps 2000000 --seed 1 --out teachers/mine.json`")
@@ -223,12 +230,12 @@ def teacher(
         from cosearch.teachers.from_sb3 import convert_sb3
 
         converted = convert_sb3(from_sb3, env, out, allow_pickle=allow_pickle)
-        _emit(converted, as_json, f"{out}: use it with {converted['use']}")
+        emit(converted, as_json, f"{out}: use it with {converted['use']}")
         return
     from cosearch.teachers.train import TeacherRequest, train_teacher
 
     progress = _progress(quiet)
-    go_on_with.set(("the same command", None))
+    resume_hint.set(("the same command", None))
     try:
         result = train_teacher(
             TeacherRequest(env, network, steps, seed, threads, episodes, train_levels, test_envs, tuple(overrides or ())),
@@ -239,7 +246,7 @@ def teacher(
         )
     finally:
         progress.close()
-    _emit(result, as_json)
+    emit(result, as_json)
 
 
 @app.command(epilog="`cosearch sample --space chain --n 30 --seed 0 --out samples`")
@@ -258,7 +265,7 @@ def sample(
 
     made = make_space(resolve(options={"env.name": env, "space.name": space}))
     files = [str(path) for path in write_samples(made, n, seed, out)]
-    _emit({"files": files}, as_json, f"{n} architectures in {out}")
+    emit({"files": files}, as_json, f"{n} architectures in {out}")
 
 
 @app.command(epilog="`cosearch sample --out samples && cosearch predict --device jetson samples/0000.json`")
@@ -278,7 +285,7 @@ def predict(
     if (device is None) == (table is None):
         raise RequestError("give either --device NAME or --table FILE, e.g. `cosearch predict --device jetson ARCH.json`")
     result = predict_architecture(architecture, table_to_predict(device or "", str(table or "")))
-    _emit(result, as_json, prediction_text(result))
+    emit(result, as_json, prediction_text(result))
 
 
 @app.command(name="list", epilog="`cosearch list devices` | `cosearch list strategies --json`")
@@ -290,4 +297,4 @@ def list_(
     from cosearch.cli.listing import listing, listing_table
 
     rows = listing(what)
-    _emit(rows, as_json, listing_table(what, rows))
+    emit(rows, as_json, listing_table(what, rows))

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosearch.cli.commands import Json, Overrides, Quiet, _emit, app, command_line, go_on_with
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cosearch.compare.plan import PlannedRun
+
+from cosearch.cli.commands import Json, Overrides, Quiet, app, command_line, emit, resume_hint
 
 
 @app.command(
@@ -63,7 +68,7 @@ def compare(
         _dry_run(planned, jobs, as_json)
         return
     begin(folder, planned, command_line.get())
-    go_on_with.set(("the same command", folder))
+    resume_hint.set(("the same command", folder))
     started = time.monotonic()
 
     def tell(text: str) -> None:
@@ -85,7 +90,7 @@ def _show(folder: Path, as_json: bool) -> None:
 
     result, files = write_comparison(folder)
     if as_json:
-        _emit({**result.to_json(), "files": [str(file) for file in files]}, True)
+        emit({**result.to_json(), "files": [str(file) for file in files]}, True)
         return
     for table in terminal_tables(result):
         rich_print(table)
@@ -94,7 +99,7 @@ def _show(folder: Path, as_json: bool) -> None:
     print(folder / "compare.html")
 
 
-def _dry_run(planned: Any, jobs: int, as_json: bool) -> None:
+def _dry_run(planned: Sequence[PlannedRun], jobs: int, as_json: bool) -> None:
     from dataclasses import replace
 
     from cosearch.pipeline.forecast import forecast
@@ -119,8 +124,8 @@ def _dry_run(planned: Any, jobs: int, as_json: bool) -> None:
     ]
     text = "\n".join(
         [
-            *(f"{row['name']}: {row['env_steps']:,} steps, {row['expected_s'] / 60:.1f} min" for row in rows),
+            *(f"{run.name}: {run_steps(run.config):,} steps, {each[run.env, run.strategy] / 60:.1f} min" for run in planned),
             f"expected time with {jobs} at once: {expected_s / 60:.1f} min",
         ]
     )
-    _emit({"runs": rows, "expected_s": expected_s}, as_json, text)
+    emit({"runs": rows, "expected_s": expected_s}, as_json, text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -19,7 +20,19 @@ from cosearch.strategies.base import STRATEGIES
 from cosearch.teachers.listing import teacher_rows
 from latency_tables.devices import list_devices
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[str, Any]]  # each list has columns of its own
+
+
+class Described(Protocol):
+    """An entry of a registry."""
+
+    @property
+    def name(self) -> str:
+        """By which it is chosen."""
+
+    @property
+    def description(self) -> str:
+        """For the list."""
 
 
 def _devices() -> Rows:
@@ -58,7 +71,7 @@ def _envs() -> Rows:
     ]
 
 
-def _named(entries: Any) -> Rows:
+def _named(entries: Iterable[Described]) -> Rows:
     return [{"name": e.name, "description": e.description} for e in entries]
 
 
@@ -106,7 +119,7 @@ def _table(title: str, rows: Rows) -> RichTable:
     return table
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, list):

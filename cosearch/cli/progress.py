@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 LINE_EVERY_S = 10.0
 
@@ -22,14 +22,15 @@ class TerminalProgress:
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(file=sys.stderr, highlight=False)
         self._live = not quiet and self._console.is_terminal
-        self._quiet, self._bar, self._task, self._last, self._total = quiet, None, None, 0.0, 0
+        self._quiet, self._last_s, self._total = quiet, 0.0, 0
+        self._shown: tuple[Progress, TaskID] | None = None  # the live bar and its task
 
     def stage(self, name: str, total_steps: int, done_steps: int) -> None:
         """A stage begins."""
         self.close()
         self._total = total_steps
         if self._live:
-            self._bar = Progress(
+            bar = Progress(
                 TextColumn("{task.description:>8}"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -37,8 +38,8 @@ class TerminalProgress:
                 TextColumn("{task.fields[facts]}"),
                 console=self._console,
             )
-            self._bar.start()
-            self._task = self._bar.add_task(name, total=total_steps, completed=done_steps, facts="")
+            bar.start()
+            self._shown = bar, bar.add_task(name, total=total_steps, completed=done_steps, facts="")
         elif not self._quiet:
             self._console.print(f"{name}: step {done_steps:,} of {total_steps:,}")
 
@@ -51,10 +52,11 @@ class TerminalProgress:
             facts += f"  expected {metrics['latency_expected_s'] * 1e3:.3f} ms"
         if metrics.get("teacher_agreement") is not None:
             facts += f"  teacher {metrics['teacher_agreement']:.0%}"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=min(metrics["step"], self._total), facts=facts)
-        elif not self._quiet and time.monotonic() - self._last > LINE_EVERY_S:
-            self._last = time.monotonic()
+        if self._shown is not None:
+            bar, task = self._shown
+            bar.update(task, completed=min(metrics["step"], self._total), facts=facts)
+        elif not self._quiet and time.monotonic() - self._last_s > LINE_EVERY_S:
+            self._last_s = time.monotonic()
             self._console.print(f"{metrics['stage']}: step {metrics['step']:,} of {self._total:,}  {facts}")
 
     def note(self, text: str) -> None:
@@ -63,6 +65,6 @@ class TerminalProgress:
 
     def close(self) -> None:
         """Stop the live display."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._shown is not None:
+            self._shown[0].stop()
+            self._shown = None

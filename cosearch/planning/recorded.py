@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cosearch.config.run import Config, config_from_dict
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import RunFolderError
@@ -15,7 +13,7 @@ def config_of(run: RunDir) -> Config:
     Raises:
         RunFolderError: its record holds none.
     """
-    values: Any = run.record.get("config")
+    values = run.record.get("config")
     if not isinstance(values, dict):
         raise RunFolderError(f"{run.path / 'run.json'} holds no configuration")
     return config_from_dict(values, str(run.path / "run.json"))
