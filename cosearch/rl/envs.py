@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from cosearch.record.state import State
 from cosearch.registry import Registry
 from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError
+
+Got = TypeVar("Got")
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,10 @@ class VectorEnv(Protocol):
     def receive(self) -> Step:
         """The result of the step that :meth:`send` started."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything needed to go on exactly here: tensors and plain values only."""
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
 
     def close(self) -> None:
@@ -144,8 +147,8 @@ class EnvFamily:
     games: tuple[str, ...]
     make: Callable[[str, EnvOptions], VectorEnv]
     is_open: bool = False
-    teacher: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    run: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    teacher: Mapping[str, object] = field(default_factory=dict, hash=False)
+    run: Mapping[str, object] = field(default_factory=dict, hash=False)
     has_levels: bool = False
 
 
@@ -191,7 +194,7 @@ def make_env(name: str, options: EnvOptions) -> VectorEnv:
     return CheckedEnv(_guarded(name, lambda: family.make(game, options)), name)
 
 
-def _guarded(name: str, function: Callable[[], Any]) -> Any:
+def _guarded(name: str, function: Callable[[], Got]) -> Got:
     try:
         return function()
     except CosearchError:
@@ -237,7 +240,7 @@ class CheckedEnv:
         self.exact_resume = env.exact_resume
         self._dtype = frame_dtype(self.frame_shape)
 
-    def _check(self, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def _check(self, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
             got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise EnvironmentFailedError(f"{self.name} returned {what} as {got}, expected {np.dtype(dtype)} {shape}")
@@ -283,14 +286,14 @@ class CheckedEnv:
             raise EnvironmentFailedError(f"{self.name} returned a reward that is not finite: {step.reward}")
         return step
 
-    def _call(self, function: Callable[[], Any]) -> Any:
+    def _call(self, function: Callable[[], Got]) -> Got:
         return _guarded(self.name, function)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """See :class:`VectorEnv`."""
         return self._call(self.env.state)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """See :class:`VectorEnv`."""
         self._call(lambda: self.env.restore(state))
 

@@ -7,11 +7,11 @@ nothing. Its score has the same meaning and the same delay as the training score
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import numpy as np
 import torch
 
+from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import RECENT_EPISODES, Forward
@@ -56,15 +56,15 @@ class HeldOut:
         """Mean return of the last episodes; None before the first one has ended."""
         return float(np.mean(self._recent)) if self._recent else None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Plain values and tensors, the environment's state included; the generator is the run's."""
         return {"env": self.env.state(), "returns": torch.from_numpy(self._returns.copy()), "recent": list(self._recent)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.env.restore(state["env"])
-        self._returns = state["returns"].numpy().copy()
-        self._recent = deque(state["recent"], maxlen=RECENT_EPISODES)
+        self.env.restore(read_state(state, "env"))
+        self._returns = read(state, "returns", torch.Tensor).numpy().copy()
+        self._recent = deque(read_list(state, "recent", float), maxlen=RECENT_EPISODES)
 
     def close(self) -> None:
         """Release the environments."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -266,5 +266,5 @@ def _leaves(loss: Tensor) -> list[Tensor]:
 
 
 def _flatten(rollout: Rollout) -> dict[str, Tensor]:
-    values: dict[str, Any] = {key: getattr(rollout, key) for key in Rollout.__dataclass_fields__}
+    values: dict[str, object] = {key: getattr(rollout, key) for key in Rollout.__dataclass_fields__}
     return {key: value.flatten(0, 1) for key, value in values.items() if isinstance(value, Tensor)}

@@ -8,7 +8,6 @@ file says: the user gives it, or the critic is not distilled.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +89,7 @@ class OnnxNetwork:
         probe = np.zeros((PROBE_FRAMES, *self._frame_shape), dtype=np.uint8)
         outputs = self._run(probe)
         names = [output.name for output in self._session.get_outputs()]
-        shapes: dict[str, Any] = {name: list(part.shape) for name, part in zip(names, outputs)}
+        shapes: dict[str, list[int]] = {name: list(part.shape) for name, part in zip(names, outputs)}
         logits = [i for i, part in enumerate(outputs) if part.shape == (PROBE_FRAMES, self._actions)]
         values = [i for i, part in enumerate(outputs) if part.size == PROBE_FRAMES and part.shape[0] == PROBE_FRAMES]
         values = [i for i in values if i not in logits or len(logits) > 1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -174,7 +174,7 @@ def act(
         return (policy.greedy(parameters) if greedy else policy.sample(parameters, generator)).numpy()
 
 
-def how_to_act(env: VectorEnv) -> dict[str, Any]:
+def how_to_act(env: VectorEnv) -> dict[str, object]:
     """How to act on the outputs of an exported agent, as plain JSON; a bound that does not exist is None.
 
     Args:

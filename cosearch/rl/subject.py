@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cosearch.record.state import State, read_state
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from latency_tables.errors import NonFiniteError
@@ -25,7 +25,7 @@ def mixed_precision(
         bf16: autocast on or off (off: float32).
     """
 
-    def run(frames: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    def run(frames: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             logits, value = forward(frames.to(device, non_blocking=True), *rest)
         return logits.cpu(), value.cpu()
@@ -94,15 +94,15 @@ class NetworkSubject:
         """See ``Trainable``: statistics of vectors ``[time, envs, features]``; after the update, which uses those that acted."""
         self.network.ends.see(frames)
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, object]:
         """Nothing beyond the learner's."""
         return {}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Weights and optimiser."""
         return copy.deepcopy({"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()})
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given
+        self.network.load_state_dict(read_state(state, "network"))
+        self.optimiser.load_state_dict(copy.deepcopy(read_state(state, "optimiser")))  # it keeps the tensors that it is given

@@ -10,7 +10,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -53,7 +52,7 @@ class TeacherRecord:
     ops: tuple[OpSpec, ...]
     gamma: float | None
     reward_std: float | None
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
     path: Path
     policy: str = "categorical"
 
@@ -151,7 +150,14 @@ def read_record(path: Path) -> TeacherRecord:
 
 
 def save_teacher(
-    path: Path, network: AgentNetwork, *, env: str, description: str, gamma: float, reward_std: float, provenance: dict[str, Any]
+    path: Path,
+    network: AgentNetwork,
+    *,
+    env: str,
+    description: str,
+    gamma: float,
+    reward_std: float,
+    provenance: dict[str, object],
 ) -> TeacherRecord:
     """Write ``path`` (.json) and the weights beside it in float16 (the statistics of vector observations in float32).
 

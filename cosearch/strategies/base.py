@@ -61,7 +61,7 @@ class StrategyInfo:
     needs_differentiable_cost: bool
     uses_teacher: bool
     make: Callable[..., Any]
-    options: Callable[[StrategyConfig], Any]
+    options: Callable[[StrategyConfig], object]
     ignores: tuple[str, ...] = ()
 
     @property
@@ -81,7 +81,7 @@ class StrategyInfo:
 STRATEGIES: Registry[StrategyInfo] = Registry("strategy", entry_point_group="cosearch.strategies")
 
 
-def own_options(kind: type[Options], config: StrategyConfig, **shared: Any) -> Options:
+def own_options(kind: type[Options], config: StrategyConfig, **shared: object) -> Options:
     """Options from what strategies share and from the strategy's own ``strategy.values``.
 
     Args:

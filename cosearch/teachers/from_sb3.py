@@ -45,7 +45,7 @@ class Sb3Network(nn.Module):
         return self.policy.action_net(latent_actor), self.policy.value_net(latent_critic)[:, 0]
 
 
-def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[str, Any]:
+def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[str, object]:
     """Write a policy as an ONNX teacher, after its outputs have been compared.
 
     Args:

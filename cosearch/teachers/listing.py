@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from cosearch.rl.teacher import TeacherRecord, list_teachers
 from latency_tables.devices import list_devices
@@ -13,7 +12,7 @@ from latency_tables.table import Table, load_table
 SCORES = ("steps", "seed", "train_levels", "score_mean", "score_ci95", "episodes", "score_train_mean", "score_train_ci95")
 
 
-def teacher_rows() -> list[dict[str, Any]]:
+def teacher_rows() -> list[dict[str, object]]:
     """One row a shipped teacher.
 
     Returns:
@@ -25,7 +24,7 @@ def teacher_rows() -> list[dict[str, Any]]:
     return [_row(record, tables) for record in list_teachers()]
 
 
-def _row(record: TeacherRecord, tables: list[Table]) -> dict[str, Any]:
+def _row(record: TeacherRecord, tables: list[Table]) -> dict[str, object]:
     return {
         "name": record.name,
         "description": record.description,
@@ -38,7 +37,7 @@ def _row(record: TeacherRecord, tables: list[Table]) -> dict[str, Any]:
     }
 
 
-def _latency(record: TeacherRecord, table: Table) -> dict[str, Any]:
+def _latency(record: TeacherRecord, table: Table) -> dict[str, object]:
     device = table.device
     try:
         latency_s = table.predict([dataclasses.replace(op, dtype=device.dtype) for op in record.ops]).latency_s

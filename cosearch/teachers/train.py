@@ -13,7 +13,6 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -83,7 +82,7 @@ class TeacherRequest:
     values: tuple[str, ...] = ()
 
 
-def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, progress: Progress) -> dict[str, Any]:
+def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, progress: Progress) -> dict[str, object]:
     """Train, score on test and training levels, write the teacher file.
 
     Args:

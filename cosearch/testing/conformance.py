@@ -10,13 +10,12 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cosearch.rl.envs import EnvFamily, EnvOptions, make_env
+from cosearch.rl.envs import EnvFamily, EnvOptions, VectorEnv, make_env
 from cosearch.space.derive import derive
 from cosearch.space.operations import CandidateOp, build_block
 from cosearch.space.space import Architecture, SearchSpace, SpaceEntry, architecture_from_dict
@@ -56,7 +55,7 @@ def count_macs(block: nn.Module, *examples: Tensor) -> int:
     """
     total = 0
 
-    def hook(module: nn.Module, _: Any, output: Tensor) -> None:
+    def hook(module: nn.Module, _: object, output: Tensor) -> None:
         nonlocal total
         total += output.numel() * module.weight[0].numel()
 
@@ -132,7 +131,7 @@ def check_operation(entry: CandidateOp) -> None:
 
 def check_space(
     entry: SpaceEntry,
-    config: dict[str, Any],
+    config: dict[str, object],
     frame_shape: tuple[int, ...],
     num_actions: int,
     samples: int = 5,
@@ -203,7 +202,7 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
     )
 
 
-def random_actions(env: Any, stream: np.random.Generator, steps: int) -> np.ndarray:
+def random_actions(env: VectorEnv, stream: np.random.Generator, steps: int) -> np.ndarray:
     """Actions for ``steps`` steps: ``[time, envs]`` integers, or ``[time, envs, size]`` vectors, some outside their box.
 
     Args:
@@ -216,7 +215,7 @@ def random_actions(env: Any, stream: np.random.Generator, steps: int) -> np.ndar
     return stream.normal(0.0, 2.0, (steps, env.num_envs, env.num_actions)).astype(np.float32)
 
 
-def play(env: Any, actions: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+def play(env: VectorEnv, actions: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     """The steps that ``actions`` ``[time, envs, ...]`` give: frames, reward, terminated, truncated of each."""
     steps = []
     for row in actions:

@@ -7,11 +7,10 @@ its episodes are cut by a time limit instead of ending, so that values must be b
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import EnvFamily, EnvOptions, Step
 
 EPISODE_STEPS = 8
@@ -71,7 +70,7 @@ class SignalEnv:
         last = {int(i): frames[i].copy() for i in np.flatnonzero(ended)} if self._limit else {}
         return Step(frames, reward, never if self._limit else ended, ended if self._limit else never, last)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """See ``VectorEnv``."""
         return {
             "steps": torch.from_numpy(self._steps.copy()),
@@ -80,10 +79,10 @@ class SignalEnv:
             "seed": list(self._seed),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """See ``VectorEnv``."""
-        self._steps, self._draws = state["steps"].numpy().copy(), state["draws"].numpy().copy()
-        self._lit, self._seed = state["lit"].numpy().copy(), list(state["seed"])
+        self._steps, self._draws, self._lit = (read(state, key, torch.Tensor).numpy().copy() for key in ("steps", "draws", "lit"))
+        self._seed = read_list(state, "seed", int)
 
     def close(self) -> None:
         """Drop the actions that wait; nothing else is held."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +102,7 @@ def _lanes(config: Config) -> Lanes:
     return Lanes(count)
 
 
-def acting(config: Config) -> dict[str, Any]:
+def acting(config: Config) -> dict[str, object]:
     """How the exported agent acts, for ``agent.json``: ``rule`` (``sample`` from the softmax, or ``argmax``) and outputs."""
     if config.rl.algorithm == "dqn":
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Progress(Protocol):
@@ -11,7 +11,7 @@ class Progress(Protocol):
     def stage(self, name: str, total_steps: int, done_steps: int) -> None:
         """A stage begins, or goes on after a resume."""
 
-    def update(self, metrics: dict[str, Any]) -> None:
+    def update(self, metrics: dict[str, object]) -> None:
         """An update has been made."""
 
     def note(self, text: str) -> None:

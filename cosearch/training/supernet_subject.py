@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cosearch.cost.objective import DualPenalty
+from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision
@@ -163,7 +163,7 @@ class SuperNetSubject:
         """See ``Trainable``: the statistics of vectors ``[time, envs, features]``, shared by all paths."""
         self.supernet.ends.see(frames)
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, object]:
         """The strategy's, and expected and most-likely cost."""
         values = self.strategy.metrics()
         with torch.no_grad():
@@ -183,7 +183,7 @@ class SuperNetSubject:
                     values["energy_expected_j"] = float(cost.expected(probabilities))
         return values
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Weights, optimiser, strategy, dual variables."""
         weights = copy.deepcopy({"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()})
         return {
@@ -194,11 +194,11 @@ class SuperNetSubject:
             "beta": self.beta,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.supernet.load_state_dict(state["supernet"])
-        self.optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))  # it keeps the tensors that it is given
-        self.strategy.restore(state["strategy"])
-        for penalty, weight in zip(self.penalties, state["multipliers"]):
+        self.supernet.load_state_dict(read_state(state, "supernet"))
+        self.optimiser.load_state_dict(copy.deepcopy(read_state(state, "optimiser")))  # it keeps the tensors that it is given
+        self.strategy.restore(read_state(state, "strategy"))
+        for penalty, weight in zip(self.penalties, read_list(state, "multipliers", float)):
             penalty.multiplier = weight
-        self._learns_architecture, self.beta = state["learns"], state["beta"]
+        self._learns_architecture, self.beta = read(state, "learns", bool), read(state, "beta", float)

@@ -10,11 +10,11 @@ and no bootstrap behind a termination (Rainbow, Hessel et al. 2018, arXiv 1710.0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from cosearch.record.state import State, read
 from cosearch.rl.dqn.sum_tree import SumTree
 from cosearch.rl.envs import Step
 from latency_tables.errors import ConfigError, ShapeError
@@ -180,7 +180,7 @@ class Replay:
         self.tree.set(positions, priorities)
         self.highest = max(self.highest, float(priorities.max()))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that was written, as tensors and plain values; about the bytes of the frames."""
         used = min(self.written, self.times)
         arrays = {key: torch.from_numpy(array[:used].copy()) for key, array in self._arrays().items()}
@@ -192,22 +192,24 @@ class Replay:
             "written": self.written,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """Go back to a :meth:`state`.
 
         Raises:
             ShapeError: the state is of a memory of another size.
         """
-        used = min(state["written"], self.times)
+        used = min(read(state, "written", int), self.times)
         for key, array in self._arrays().items():
-            if tuple(state[key].shape) != (used, *array.shape[1:]):
-                raise ShapeError(f"the saved replay holds {key} {list(state[key].shape)}, this one {[used, *array.shape[1:]]}")
-            array[:used] = state[key].numpy()
+            saved = read(state, key, torch.Tensor)
+            if tuple(saved.shape) != (used, *array.shape[1:]):
+                raise ShapeError(f"the saved replay holds {key} {list(saved.shape)}, this one {[used, *array.shape[1:]]}")
+            array[:used] = saved.numpy()
         priorities = np.zeros(self.times * self.num_envs)
-        priorities[: used * self.num_envs] = state["priorities"].numpy()
+        priorities[: used * self.num_envs] = read(state, "priorities", torch.Tensor).numpy()
         self.tree.restore(priorities)
-        self.last_frames = {key: frame.numpy().copy() for key, frame in state["last_frames"].items()}
-        self.highest, self.written = state["highest"], state["written"]
+        last_frames: dict[int, torch.Tensor] = read(state, "last_frames", dict)
+        self.last_frames = {key: frame.numpy().copy() for key, frame in last_frames.items()}
+        self.highest, self.written = read(state, "highest", float), read(state, "written", int)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {"frames": self.frames, "actions": self.actions, "rewards": self.rewards, "ends": self.ends}

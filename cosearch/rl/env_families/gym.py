@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
 
@@ -123,7 +124,7 @@ class ReplayedEnvs:
                 frames[i] = self._to_frame(observation)
         return Moved(reward, terminated, truncated, last)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """See ``VectorEnv``."""
         return {
             "episodes": torch.from_numpy(self._episodes.copy()),
@@ -132,21 +133,21 @@ class ReplayedEnvs:
             "actions": [torch.from_numpy(np.array(actions, dtype=self._action_dtype)) for actions in self._actions],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions.
 
         Raises:
             EnvironmentFailedError: the replay ends at other frames than were saved.
         """
-        self._seed = state["seed"]
-        self._episodes = state["episodes"].numpy().copy()
-        recorded = [part.numpy().astype(self._action_dtype) for part in state["actions"]]
+        self._seed = read(state, "seed", int)
+        self._episodes = read(state, "episodes", torch.Tensor).numpy().copy()
+        recorded = [part.numpy().astype(self._action_dtype) for part in read_list(state, "actions", torch.Tensor)]
         self._actions = [part.tolist() if self.action_box is None else list(part) for part in recorded]
         for i, env in enumerate(self._envs):
             self._frames[i] = self._reset(i)
             for action in self._actions[i]:
                 self._frames[i] = self._to_frame(env.step(action)[0])
-            if not np.array_equal(self._frames[i], state["frames"][i].numpy()):
+            if not np.array_equal(self._frames[i], read(state, "frames", torch.Tensor)[i].numpy()):
                 raise EnvironmentFailedError(
                     f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
                     "seed lead to other frames. It is not deterministic after reset(seed), or its "

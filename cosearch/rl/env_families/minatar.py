@@ -42,7 +42,7 @@ class Game:
         self.actions = self.game.minimal_action_set()
         self.action_space = Discrete(len(self.actions))
 
-    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, object]]:
         """The first state of the episode that ``seed`` begins."""
         self.game.last_action = 0  # sticky actions repeat it, across episodes too
         self.game.random.seed(seed)  # as ``game.seed``, which makes a new generator: 70 % of the time of short episodes
@@ -50,7 +50,7 @@ class Game:
         self.game.reset()
         return self.game.state(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
         """One step, as Gymnasium returns it; there is no time limit."""
         reward, ended = self.game.act(self.actions[action])
         return self.game.state(), reward, ended, False, {}

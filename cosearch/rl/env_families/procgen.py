@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cosearch.record.state import State, read_list
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
 from latency_tables.errors import MissingExtraError
 
@@ -105,14 +106,14 @@ class ProcgenEnv:
             frames["rgb"], np.asarray(reward, dtype=np.float32), np.asarray(first, dtype=np.bool_), self._none_truncated, {}
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """See ``VectorEnv``: the engine's own bytes, one array an environment."""
         raw = self._env.callmethod("get_state")
         return {"engine": [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in raw]}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         """See ``VectorEnv``."""
-        self._env.callmethod("set_state", [part.numpy().tobytes() for part in state["engine"]])
+        self._env.callmethod("set_state", [part.numpy().tobytes() for part in read_list(state, "engine", torch.Tensor)])
 
     def close(self) -> None:
         """See ``VectorEnv``."""
