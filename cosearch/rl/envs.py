@@ -36,7 +36,7 @@ class Box:
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
         """``[num_envs, size]`` -> the nearest actions within the bounds, float32."""
-        return np.clip(actions, np.float32(self.low), np.float32(self.high)).astype(np.float32)
+        return np.clip(actions, np.array(self.low, np.float32), np.array(self.high, np.float32)).astype(np.float32)
 
 
 def frame_dtype(frame_shape: tuple[int, ...]) -> np.dtype:
@@ -70,21 +70,27 @@ class Step:
 
 
 class VectorEnv(Protocol):
-    """What the collector needs of an environment.
+    """What the collector needs of an environment."""
 
-    Attributes:
-        num_envs: environments stepped together.
-        frame_shape: ``(height, width, channels)`` of images, or ``(features,)`` of vectors.
-        num_actions: how many discrete actions, or how long an action vector.
-        action_box: bounds of action vectors; None for discrete actions, and then it may be left out.
-        exact_resume: a restored state goes on exactly as the original would have.
-    """
+    @property
+    def num_envs(self) -> int:
+        """Environments stepped together."""
 
-    num_envs: int
-    frame_shape: tuple[int, ...]
-    num_actions: int
-    action_box: Box | None
-    exact_resume: bool
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """``(height, width, channels)`` of images, or ``(features,)`` of vectors."""
+
+    @property
+    def num_actions(self) -> int:
+        """How many discrete actions, or how long an action vector."""
+
+    @property
+    def action_box(self) -> Box | None:
+        """Bounds of action vectors; None for discrete actions, and then it may be left out."""
+
+    @property
+    def exact_resume(self) -> bool:
+        """Whether a restored state goes on exactly as the original would have."""
 
     def observe(self) -> np.ndarray:
         """The current frames ``[num_envs, *frame_shape]``, uint8 images or float32 vectors."""

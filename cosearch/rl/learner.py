@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,17 +72,28 @@ class Subject(Protocol):
     def extra_loss(self) -> Tensor | None:
         """A loss that does not depend on frames (the hardware cost), once a minibatch."""
 
-    held_out: bool
-    """Whether half of a rollout's frames are kept from the weights, for :meth:`step_architecture` before each step."""
-
-    def step_architecture(self, train: Callable[[], float], held_out: Callable[[], float]) -> None:
-        """Called where ``held_out``: each function adds the gradients of the loss on a minibatch of its half; returns it."""
-
     def zero_grad(self) -> None:
         """Clear all gradients."""
 
     def step(self, max_grad_norm: float, loss: float) -> float:
         """``loss`` is the minibatch's. Clip, step all optimisers, return the gradient norm before clipping."""
+
+
+@runtime_checkable
+class HeldOutSubject(Protocol):
+    """A subject that may learn an architecture from frames that are kept from its weights."""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether half of a rollout's frames are kept from the weights, for :meth:`step_architecture` before each step."""
+
+    def step_architecture(self, train: Callable[[], float], held_out: Callable[[], float]) -> None:
+        """Called where ``held_out``: each function adds the gradients of the loss on a minibatch of its half; returns it."""
+
+
+def keeps_half(subject: Subject) -> HeldOutSubject | None:
+    """The subject where it has frames kept from its weights; else None."""
+    return subject if isinstance(subject, HeldOutSubject) and subject.held_out else None
 
 
 @dataclass(frozen=True)
@@ -132,8 +143,8 @@ class Learner:
         flat = _flatten(rollout)
         frames = torch.arange(steps * n).view(steps, n)
         groups = [frames[:, group * share : (group + 1) * share].reshape(-1) for group in range(len(actors))]
-        halves = None
-        if getattr(subject, "held_out", False):
+        halves, two_level = None, keeps_half(subject)
+        if two_level is not None:
             halves = [self._shuffled(index).chunk(2) for index in groups]
             size = min(size, *(len(half) for pair in halves for half in pair))
         for _ in range(self.options.epochs):
@@ -145,9 +156,9 @@ class Learner:
                 batches += [(group, part, other) for part, other in zip(parts, others)]
             for b in torch.randperm(len(batches), generator=self.generator).tolist():
                 group, index, other = batches[b]
-                if other is not None:
+                if other is not None and two_level is not None:
                     train, held = (self._closure(actors[group], flat, half, distillation) for half in (index, other))
-                    subject.step_architecture(train, held)
+                    two_level.step_architecture(train, held)
                 terms = self._minibatch(subject, actors[group], flat, index, distillation)
                 count += 1
                 for key, value in terms.items():
@@ -188,7 +199,8 @@ class Learner:
         size = min(self.options.micro_batch, -(-len(index) // self.lanes.count))
 
         def lane(starts: Sequence[int]) -> tuple[list[dict[str, Tensor]], dict[Tensor, Tensor]]:
-            found, gradients = [], {}
+            found: list[dict[str, Tensor]] = []
+            gradients: dict[Tensor, Tensor] = {}
             for start in starts:
                 part = index[start : start + size]
                 weight = len(part) / len(index)
@@ -253,16 +265,18 @@ def _checked(terms: dict[str, Tensor]) -> dict[str, float]:
 
 def _leaves(loss: Tensor) -> list[Tensor]:
     """The tensors that a loss is differentiable in, in the order of a walk through its graph."""
-    nodes, seen, found = [loss.grad_fn], {loss.grad_fn}, []
+    nodes = [] if loss.grad_fn is None else [loss.grad_fn]
+    seen, leaves = set(nodes), []
     while nodes:
         node = nodes.pop()
-        if hasattr(node, "variable"):
-            found.append(node.variable)
+        leaf = getattr(node, "variable", None)  # of a node that accumulates into a leaf
+        if isinstance(leaf, Tensor):
+            leaves.append(leaf)
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 nodes.append(following)
-    return found
+    return leaves
 
 
 def _flatten(rollout: Rollout) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latency_tables.errors import ShapeError
+
 
 def gae(reward: np.ndarray, value: np.ndarray, done: np.ndarray, *, gamma: float, lam: float) -> np.ndarray:
     """Advantages A_t = sum_l (gamma lam)^l delta_{t+l}, delta_t = r_t + gamma V_{t+1} - V_t, cut at episode ends.
@@ -68,9 +70,14 @@ def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, c
         target: ``[batch]``, returns.
         old_value: ``[batch]``, when the data was collected; needed with ``clip``.
         clip: largest change of the value, above 0.
+
+    Raises:
+        ShapeError: ``clip`` without ``old_value``.
     """
     error = (value - target).square()
     if clip is not None:
+        if old_value is None:
+            raise ShapeError("a value held within `clip` of the old one needs the old one")
         held = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.max(error, (held - target).square())
     return 0.5 * error.mean()

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cosearch.rl import losses
-from cosearch.rl.envs import VectorEnv
+from cosearch.rl.envs import Box, VectorEnv
 from latency_tables.errors import NonFiniteError
 
 HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
@@ -28,7 +28,9 @@ HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 class Policy(Protocol):
     """A family of distributions over the actions of one environment."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """``categorical`` or ``gaussian``."""
 
     def read(self, outputs: Tensor) -> Tensor:
         """Policy outputs ``[batch, outputs]`` of a network -> parameters of the same shape, float32."""
@@ -180,9 +182,9 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
     Args:
         env: the task.
     """
-    if policy_of(env).name == "categorical":
+    box: Box | None = getattr(env, "action_box", None)
+    if box is None:
         return {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
-    box = env.action_box
     low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
     return {
         "policy": "gaussian",

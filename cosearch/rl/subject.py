@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from cosearch.record.state import State, read_state
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from latency_tables.errors import NonFiniteError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def mixed_precision(
@@ -31,6 +34,16 @@ def mixed_precision(
         return logits.cpu(), value.cpu()
 
     return run
+
+
+def on_device(network: Network, device: torch.device) -> Network:
+    """A network moved to a device, its weights with the channels last; in place.
+
+    Args:
+        network: any module.
+        device: where to.
+    """
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 def clip_and_check(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
@@ -63,7 +76,7 @@ class NetworkSubject:
     """
 
     def __init__(self, network: nn.Module, *, lr: float, bf16: bool, device: torch.device) -> None:
-        self.network = network.to(device=device, memory_format=torch.channels_last)
+        self.network = on_device(network, device)
         self.optimiser = WeightAdam(network.parameters(), lr)
         self._forward = mixed_precision(self.network, device, bf16)
 

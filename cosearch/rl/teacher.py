@@ -19,8 +19,8 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
 from cosearch.rl.lanes import Labelling, Lanes
 from cosearch.rl.onnx_teacher import OnnxNetwork
-from cosearch.rl.rollout import Rollout
-from cosearch.rl.subject import mixed_precision
+from cosearch.rl.rollout import Forward, Rollout
+from cosearch.rl.subject import mixed_precision, on_device
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
 from latency_tables.opspec import OpSpec
@@ -109,9 +109,10 @@ def find_teacher(name: str, env: str, gamma: float | None = None, reward_std: fl
     if path.suffix == ".json":
         record = read_record(path)
     else:
-        record = next((r for r in shipped if r.name == name), None)
-        if record is None:
+        named = {r.name: r for r in reversed(shipped)}
+        if name not in named:
             raise _unknown(name, [r.name for r in shipped])
+        record = named[name]
     if record.env != env:
         raise ConfigError(
             f"teacher {record.name!r} plays {record.env}, the run plays {env}; "
@@ -208,10 +209,9 @@ class Teacher:
     ) -> None:
         self.record = record
         if record.is_onnx:
-            self.network = self.forward = OnnxNetwork(record.path, frame_shape, num_actions)
+            self.forward: Forward = OnnxNetwork(record.path, frame_shape, num_actions)
         else:
-            self.network = load_network(record).to(device=device, memory_format=torch.channels_last)
-            self.forward = mixed_precision(self.network, device, bf16)
+            self.forward = mixed_precision(on_device(load_network(record), device), device, bf16)
 
     def labelling(self, lanes: Lanes) -> Labelling:
         """The labels of a rollout in the making, computed in ``lanes``."""

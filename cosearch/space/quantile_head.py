@@ -99,7 +99,7 @@ def widen(network: nn.Module, quantiles: int, dueling: bool, generator: torch.Ge
     network.set_submodule(name, QuantileHead(head, quantiles, dueling, generator))
 
 
-def fold(network: nn.Module, plain: nn.Module) -> nn.Module:
+def fold(network: nn.Module, plain: ModuleT) -> ModuleT:
     """The network to deploy: action values as logits ``[batch, actions]`` and their mean over the actions as value ``[batch]``.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,9 @@ from cosearch.registry import Registry, unknown_name
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
 from latency_tables.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 GRADIENT_ONLY = (
     "paths_per_rollout",
@@ -33,7 +36,7 @@ GRADIENT_ONLY = (
     "warmup_factor",
 )
 PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
-Options = TypeVar("Options")
+Options = TypeVar("Options", bound="DataclassInstance")
 Backward = Callable[[], float]  # a backward pass; returns the loss
 
 

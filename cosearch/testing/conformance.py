@@ -55,7 +55,7 @@ def count_macs(block: nn.Module, *examples: Tensor) -> int:
     """
     total = 0
 
-    def hook(module: nn.Module, _: object, output: Tensor) -> None:
+    def hook(module: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
         nonlocal total
         total += output.numel() * module.weight[0].numel()
 
@@ -217,7 +217,7 @@ def random_actions(env: VectorEnv, stream: np.random.Generator, steps: int) -> n
 
 def play(env: VectorEnv, actions: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     """The steps that ``actions`` ``[time, envs, ...]`` give: frames, reward, terminated, truncated of each."""
-    steps = []
+    steps: list[tuple[np.ndarray, ...]] = []
     for row in actions:
         env.send(row)
         step = env.receive()

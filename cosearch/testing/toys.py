@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cosearch.record.state import State, read, read_list
-from cosearch.rl.envs import EnvFamily, EnvOptions, Step
+from cosearch.rl.envs import Box, EnvFamily, EnvOptions, Step
 
 EPISODE_STEPS = 8
 NUM_ACTIONS = 3
@@ -28,6 +28,7 @@ class SignalEnv:
 
     frame_shape = (SIDE, SIDE, 1)
     num_actions = NUM_ACTIONS
+    action_box: Box | None = None
     exact_resume = True
 
     def __init__(self, game: str, options: EnvOptions) -> None:

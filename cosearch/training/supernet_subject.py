@@ -12,7 +12,7 @@ from cosearch.cost.objective import DualPenalty
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
-from cosearch.rl.subject import clip_and_check, mixed_precision
+from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
 from cosearch.space.derive import discretise
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
@@ -50,7 +50,7 @@ class SuperNetSubject:
         warmup: float,
         warmup_factor: float | None = None,
     ) -> None:
-        self.supernet = supernet.to(device=device, memory_format=torch.channels_last)
+        self.supernet = on_device(supernet, device)
         self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
         self._drawing = threading.Lock()
         self._drawn: Path | None = None  # the path of this minibatch, None until its first forward pass

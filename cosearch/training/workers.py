@@ -67,14 +67,17 @@ class Workers:
             CosearchError: the function raised it.
             RunFailedError: the function raised something else, or two processes in a row died over one job.
         """
-        waiting, deaths, busy = list(range(len(jobs))), Counter(), {}
+        waiting = list(range(len(jobs)))
+        deaths: Counter[int] = Counter()
+        busy: dict[Connection, int] = {}
         while waiting or busy:
             while waiting and len(busy) < self.count:
                 connection, index = self._free(), waiting.pop(0)
                 busy[connection] = index
                 if not _sent(connection, jobs[index]):
                     self._died(connection, busy, waiting, deaths, name)
-            for connection in multiprocessing.connection.wait(list(busy)):
+            ready = multiprocessing.connection.wait(list(busy))
+            for connection in [each for each in busy if each in ready]:
                 index = busy[connection]
                 try:
                     kind, content = connection.recv()
@@ -140,7 +143,9 @@ def _sent(connection: Connection, job: Any) -> bool:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # it is, in a process that was spawned
+        multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

@@ -23,9 +23,9 @@ from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.dqn.quantiles import bellman_target, q_distillation, quantile_huber
 from cosearch.rl.dqn.replay import Batch, Replay
 from cosearch.rl.envs import Step, VectorEnv
-from cosearch.rl.learner import Subject
+from cosearch.rl.learner import Subject, keeps_half
 from cosearch.rl.rollout import Episodes, Forward, RewardScale
-from latency_tables.errors import NonFiniteError
+from latency_tables.errors import NonFiniteError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,10 @@ class QLearner:
         beta = o.beta_start + (1.0 - o.beta_start) * progress
         batch = replay.draw(o.minibatch, beta, self.rng)
         actor = actors[self.updates % len(actors)]
-        if getattr(subject, "held_out", False):
+        two_level = keeps_half(subject)
+        if two_level is not None:
             other = replay.draw(o.minibatch, beta, self.rng)
-            subject.step_architecture(*(self._closure(actor, drawn, distillation) for drawn in (batch, other)))
+            two_level.step_architecture(*(self._closure(actor, drawn, distillation) for drawn in (batch, other)))
         subject.zero_grad()
         sums, errors = self._gradients(actor, batch, distillation)
         extra = subject.extra_loss()
@@ -239,6 +240,8 @@ class QLearner:
         q = quantiles.mean(2)
         loss, terms = bellman, {"loss_value": bellman, "q_mean": q.max(1).values.mean()}
         if distillation:
+            if batch.teacher_log_probs is None:
+                raise ShapeError("distillation needs a replay that keeps the teacher's labels")
             teacher = batch.teacher_log_probs[part]
             actor_kl = q_distillation(q, teacher, self.options.temperature)
             loss = loss + distillation * actor_kl

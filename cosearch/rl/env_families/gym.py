@@ -84,7 +84,7 @@ class ReplayedEnvs:
         frames = [self._reset(i) for i in range(self.num_envs)]
         self.frame_shape = tuple(frames[0].shape)
         self._frames = np.stack(frames)
-        self._pending: np.ndarray | None = None
+        self._pending = np.zeros(0)  # of the step in progress
 
     def _reset(self, i: int) -> np.ndarray:
         self._on_reset(self._envs[i])

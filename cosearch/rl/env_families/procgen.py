@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cosearch.record.state import State, read_list
-from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, Step
+from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
 from latency_tables.errors import MissingExtraError
 
 GAMES = (
@@ -46,7 +46,7 @@ def _import_procgen() -> Any:
     saved = {name: sys.modules.get(name) for name in names}
     for name in names:
         sys.modules[name] = types.ModuleType(name)
-    sys.modules["gym.envs.registration"].register = lambda *args, **kwargs: None
+    vars(sys.modules["gym.envs.registration"])["register"] = lambda *args, **kwargs: None
     try:
         import procgen
     except ImportError as error:
@@ -72,6 +72,7 @@ class ProcgenEnv:
 
     frame_shape = (64, 64, 3)
     num_actions = 15
+    action_box: Box | None = None
     exact_resume = True
 
     def __init__(self, game: str, options: EnvOptions) -> None:
