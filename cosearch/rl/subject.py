@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cosearch.record.state import State, read_state
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
+from cosearch.space.network import AgentNetwork
 from latency_tables.errors import NonFiniteError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -75,7 +76,7 @@ class NetworkSubject:
         device: where to train.
     """
 
-    def __init__(self, network: nn.Module, *, lr: float, bf16: bool, device: torch.device) -> None:
+    def __init__(self, network: AgentNetwork, *, lr: float, bf16: bool, device: torch.device) -> None:
         self.network = on_device(network, device)
         self.optimiser = WeightAdam(network.parameters(), lr)
         self._forward = mixed_precision(self.network, device, bf16)

@@ -110,7 +110,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         out.parent.mkdir(parents=True, exist_ok=True)
     set_threads(request.threads)
     family, _ = split_name(request.env)
-    request = replace(request, network=request.network or family.teacher.get("network", ""))
+    request = replace(request, network=request.network or str(family.teacher.get("network", "")))
     probe = make_env(request.env, EnvOptions(1, 0))
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
     probe.close()

@@ -23,6 +23,7 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams, derived_seed
 from cosearch.space.derive import derive
+from cosearch.space.network import AgentNetwork
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
@@ -37,7 +38,7 @@ def candidate_streams(seed: int, index: int) -> Streams:
     return Streams(derived_seed(seed, f"candidate:{index}", 63))
 
 
-def candidate_training(config: Config, network: nn.Module, streams: Streams, teacher: Teacher | None, steps: int) -> Training:
+def candidate_training(config: Config, network: AgentNetwork, streams: Streams, teacher: Teacher | None, steps: int) -> Training:
     """The training of one candidate, at a constant learning rate.
 
     Args:

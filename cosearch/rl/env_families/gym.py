@@ -186,7 +186,7 @@ def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
     return make
 
 
-def _image(observation: Any) -> np.ndarray:
+def _image(observation: object) -> np.ndarray:
     array = np.asarray(observation)
     if array.ndim == 2:
         array = array[..., None]
@@ -195,7 +195,7 @@ def _image(observation: Any) -> np.ndarray:
     return array
 
 
-def _vector(observation: Any) -> np.ndarray:
+def _vector(observation: object) -> np.ndarray:
     return np.array(observation, dtype=np.float32)
 
 

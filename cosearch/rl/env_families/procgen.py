@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ GAMES = (
 LAST_LEVEL = 2**31 - 1
 
 
-def _import_procgen() -> Any:
+def _import_procgen() -> types.ModuleType:
     """Import Procgen without its registration in the retired ``gym`` package, which prints advertisements on stderr."""
     if "procgen" in sys.modules:
         return sys.modules["procgen"]
