@@ -114,6 +114,16 @@ def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
     assert {run.strategy: run.own for run in read_comparison(tmp_path / "c")} == {name: run.own for name, run in runs.items()}
 
 
+def test_a_word_for_all_goes_to_the_runs_in_which_it_has_an_effect(tmp_path):
+    words = (*WORDS, "a3cs:strategy.target_form=penalty", "objective.dual_lr=0.5", "strategy.candidates=3", "rl.lam=0.5")
+    runs = {run.strategy: run.config for run in plan(tmp_path, ("a3cs",), [0], words=words)}
+    assert runs["a3cs"].objective.dual_lr == 0.5 != runs["random"].objective.dual_lr
+    assert runs["random"].strategy.candidates == 3 != runs["a3cs"].strategy.candidates
+    assert runs["random"].rl.lam == runs["a3cs"].rl.lam == 0.5
+    with pytest.raises(ConfigError, match=r"objective.dual_lr=0.5 has no effect with any of random, evolution"):
+        plan(tmp_path, ("evolution",), [0], words=(*WORDS, "objective.dual_lr=0.5"))
+
+
 @pytest.mark.parametrize(
     "strategies, words, error, text",
     [

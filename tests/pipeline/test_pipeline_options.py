@@ -1,11 +1,9 @@
 """Options at the level of whole stages: each one on differs from off, and does what its description says."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import TINY, changed
+from pipeline_runs import TINY, Silent, changed
 
 from cosearch.config.presets import PRESETS
 from cosearch.config.run import resolve
@@ -57,19 +55,6 @@ SHOWS_WITH = {  # what an option needs on both sides to show in so few steps
     "strategy.active_paths=2": ("strategy.name=a3cs",),
 }
 RETRAIN_DIFFERS = ("budget.retrain_init=scratch", "rl.lr_end_fraction=0.9", "rl.lr_hold_fraction=0.9", "budget.retrain_steps=32")
-
-
-class Silent:
-    """Progress that shows nothing."""
-
-    def stage(self, name: str, total_steps: int, done_steps: int) -> None:
-        """Nothing."""
-
-    def update(self, metrics: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -208,3 +208,16 @@ def checkpointed(run: Path) -> dict[str, Any] | None:
 def changed(tensors: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
     """Whether two sets of weights differ anywhere."""
     return tensors.keys() != others.keys() or any(not torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+class Silent:
+    """Progress that shows nothing."""
+
+    def stage(self, name: str, total_steps: int, done_steps: int) -> None:
+        """Nothing."""
+
+    def update(self, metrics: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""

@@ -1,0 +1,497 @@
+"""Every key of the configuration: two small runs that differ in it alone differ in something, and without effect it is refused.
+
+``python -m pytest tests/config/test_every_field.py -s -k table`` prints them: key, run in which it has an effect, what differs.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from pipeline_runs import Silent
+
+from cosearch.compute import compute_device
+from cosearch.config.run import Config, config_defaults, config_from_dict, config_to_dict, resolve
+from cosearch.deploy.export import to_onnx
+from cosearch.deploy.measure import measure_side_by_side
+from cosearch.pipeline.finish import run_finish
+from cosearch.pipeline.proposal_search import ProposalSearch
+from cosearch.pipeline.retrain import run_retrain
+from cosearch.pipeline.search import run_search
+from cosearch.pipeline.session import Session
+from cosearch.planning.conditions import (
+    ACCELERATOR,
+    CLIPS,
+    DISCOUNT_TAKEN,
+    DISTILLS,
+    DISTILLS_ACTOR,
+    DQN,
+    EXPLORATION_FALLS,
+    GRADIENT,
+    HELD,
+    IMAGES,
+    INHERITS,
+    LEVELS,
+    NO_LATENCY_TARGET,
+    NO_TABLE,
+    ON_POLICY,
+    ONNX_TEACHER,
+    OWN_SCALE,
+    PENALTIES,
+    PIPELINE,
+    PPO,
+    PRIORITIES,
+    RETRAINING,
+    SAME_VALUES,
+    SEARCHED,
+    TEACHER,
+    USED,
+    VALUE_LOSS,
+    WARM_UP,
+)
+from cosearch.planning.plan import make_plan
+from cosearch.planning.request import resolve_request
+from cosearch.planning.task import resolve_task
+from cosearch.planning.unused import EFFECTS, check_options, unused
+from cosearch.record.rundir import RunDir
+from cosearch.rl.subject import NetworkSubject
+from cosearch.seeding import Streams
+from cosearch.space.derive import derive
+from cosearch.space.network import AgentNetwork, impala_cnn
+from cosearch.strategies.base import PROPOSAL_ONLY
+from cosearch.training.algorithms import make_training
+from cosearch.training.threads import set_threads
+from latency_tables.devices import find_table
+from latency_tables.errors import ConfigError
+
+pytest.importorskip("minatar", reason="MinAtar is not installed")
+
+SPACE = {"stem_channels": 8, "stage_channels": [8, 16], "stage_repeats": [1, 1], "stage_strides": [1, 2], "hidden": 16}
+TASK = (
+    "env.name=minatar:breakout",
+    "threads=1",
+    "env.num_envs=4",
+    "rl.rollout_steps=16",
+    "budget.search_steps=128",
+    "budget.retrain_steps=128",
+)
+ALONE = (*TASK, f"space.values={json.dumps(SPACE)}", "distill.teacher=none")
+SMALL = (*ALONE, "rl.minibatch=16", "strategy.paths_per_rollout=2", "strategy.warmup_fraction=0.1")
+A2C = (*ALONE, "rl.algorithm=a2c")
+LEARNED = (*TASK, f"space.values={json.dumps(SPACE)}", "rl.minibatch=16", "strategy.paths_per_rollout=2")
+PROPOSALS = (*ALONE, "rl.minibatch=16", "strategy.name=evolution", "strategy.candidates=2")
+FINISHED = (*ALONE, "rl.minibatch=16", "strategy.name=random", "strategy.candidates=2")
+A3CS = (*SMALL, "strategy.name=a3cs", "strategy.active_paths=0", "strategy.warmup_fraction=0")
+PENALTY = (*SMALL, "strategy.target_form=penalty", "strategy.warmup_fraction=0", "objective.latency_target_s=0.0002")
+OFF_POLICY = (
+    *ALONE,
+    "rl.algorithm=dqn",
+    "dqn.learning_starts=16",
+    "dqn.minibatch=16",
+    "dqn.quantiles=4",
+    "dqn.target_interval=2",
+)
+TAUGHT = tuple(word for word in OFF_POLICY if word != "distill.teacher=none")
+CHIP = (*SMALL, "device=zc706", "objective.latency_ratio=0.9", "accel.evaluations=560", "accel.final_evaluations=560")
+ONNX = (*LEARNED, "distill.teacher=ONNX", "distill.gamma=0.9", "distill.reward_std=2")
+CLOCKS = {"wall_s", "steps_per_s"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two runs that differ in one word, and what is looked at.
+
+    Attributes:
+        look: name of the function below that runs and looks.
+        base: words of both runs.
+        change: the value of the second run; the first has the default, or what ``base`` says.
+    """
+
+    look: str
+    base: tuple[str, ...]
+    change: object
+
+
+BREAKS = {  # words, added to a case, with which a condition does not hold
+    ON_POLICY: ("rl.algorithm=dqn",),
+    SAME_VALUES: ("rl.algorithm=dqn",),
+    DQN: ("rl.algorithm=ppo",),
+    PPO: ("rl.algorithm=a2c",),
+    CLIPS: ("rl.algorithm=a2c", "rl.value_clip=false"),
+    VALUE_LOSS: ("rl.value_weight=0",),
+    PRIORITIES: ("dqn.priority_exponent=0",),
+    EXPLORATION_FALLS: ("dqn.epsilon_fraction=0",),
+    RETRAINING: ("budget.retrain_steps=0",),
+    INHERITS: ("budget.retrain_init=scratch",),
+    TEACHER: ("distill.teacher=none",),
+    DISTILLS: ("distill.actor=0", "distill.critic=0"),
+    DISTILLS_ACTOR: ("distill.actor=0",),
+    OWN_SCALE: ("distill.teacher=auto",),
+    ONNX_TEACHER: ("distill.teacher=auto",),
+    DISCOUNT_TAKEN: ("distill.critic=0", "rl.gamma=0.5"),
+    GRADIENT: ("strategy.name=random", "strategy.candidates=2"),
+    HELD: ("strategy.target_form=penalty",),
+    PENALTIES: ("strategy.target_form=multiplier",),
+    WARM_UP: ("strategy.warmup_fraction=0",),
+    NO_LATENCY_TARGET: ("objective.latency_target_s=0.001",),
+    NO_TABLE: (f"table={find_table('jetson').path}",),
+    LEVELS: ("env.name=minatar:breakout",),
+    IMAGES: ("env.name=gym:CartPole-v1", "space.values={}", "distill.teacher=none"),
+    ACCELERATOR: ("device=jetson",),
+    SEARCHED: ("accel.fixed=true",),
+    PIPELINE: ("accel.chunks=1",),
+}
+
+CASES = {
+    "device": Case("plan", SMALL, "raspberry-pi-4"),
+    "table": Case("plan", SMALL, str(find_table("raspberry-pi-4").path)),
+    "seed": Case("search", SMALL, 1),
+    "threads": Case("threads", SMALL, 2),
+    "compute": Case("computing", SMALL, "cuda"),
+    "control": Case("finish", FINISHED, "CONTROL"),
+    "env.name": Case("search", SMALL, "minatar:asterix"),
+    "env.num_envs": Case("search", SMALL, 8),
+    "env.train_levels": Case("first_frames", ("env.name=procgen:maze", "env.num_envs=4", "distill.teacher=none"), 1),
+    "space.name": Case("plan", (*TASK, "distill.teacher=none", "objective.latency_ratio=2"), "cell"),
+    "space.values": Case("plan", SMALL, {**SPACE, "hidden": 32}),
+    "strategy.name": Case("search", SMALL, "a3cs"),
+    "strategy.paths_per_rollout": Case("search", SMALL, 1),
+    "strategy.update_path": Case("search", SMALL, "acting"),
+    "strategy.active_paths": Case("search", A3CS, 1),
+    "strategy.temperature_start": Case("search", A3CS, 1.0),
+    "strategy.temperature_end": Case("search", A3CS, 0.1),
+    "strategy.lr": Case("search", SMALL, 0.5),
+    "strategy.target_form": Case("search", SMALL, "penalty"),
+    "strategy.warmup_fraction": Case("search", SMALL, 0.9),
+    "strategy.warmup_factor": Case("search", (*SMALL, "strategy.warmup_fraction=0.9"), 1.5),
+    "strategy.candidates": Case("search", PROPOSALS, 1),
+    "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
+    "strategy.workers": Case("asked", PROPOSALS, 2),
+    "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),
+    "rl.algorithm": Case("search", ALONE, "a2c"),
+    "rl.rollout_steps": Case("search", SMALL, 8),
+    "rl.epochs": Case("search", SMALL, 1),
+    "rl.minibatch": Case("search", SMALL, 8),
+    "rl.micro_batch": Case("search", SMALL, 4),
+    "rl.lr": Case("search", SMALL, 0.01),
+    "rl.lr_end_fraction": Case("retrain", SMALL, 0.9),
+    "rl.lr_hold_fraction": Case("retrain", SMALL, 0.9),
+    "rl.gamma": Case("search", SMALL, 0.5),
+    "rl.lam": Case("search", SMALL, 0.5),
+    "rl.reward_gamma": Case("search", (*SMALL, "budget.search_steps=640"), 0.1),
+    "rl.clip": Case("search", SMALL, 1e-4),
+    "rl.value_clip": Case("search", (*SMALL, "rl.clip=0.0001"), False),
+    "rl.value_weight": Case("search", SMALL, 0.9),
+    "rl.entropy_weight": Case("search", SMALL, 0.5),
+    "rl.max_grad_norm": Case("search", SMALL, 0.01),
+    "rl.bf16": Case("search", SMALL, False),
+    "dqn.replay": Case("search", OFF_POLICY, 32),
+    "dqn.learning_starts": Case("search", OFF_POLICY, 48),
+    "dqn.replay_ratio": Case("search", OFF_POLICY, 2.0),
+    "dqn.minibatch": Case("search", OFF_POLICY, 8),
+    "dqn.micro_batch": Case("search", OFF_POLICY, 4),
+    "dqn.lr": Case("search", OFF_POLICY, 0.01),
+    "dqn.lr_end_fraction": Case("retrain", OFF_POLICY, 0.9),
+    "dqn.gamma": Case("search", OFF_POLICY, 0.5),
+    "dqn.n_step": Case("search", OFF_POLICY, 1),
+    "dqn.quantiles": Case("search", OFF_POLICY, 5),
+    "dqn.double": Case("search", OFF_POLICY, False),
+    "dqn.dueling": Case("search", OFF_POLICY, False),
+    "dqn.priority_exponent": Case("search", OFF_POLICY, 0.0),
+    "dqn.beta_start": Case("search", OFF_POLICY, 1.0),
+    "dqn.target_interval": Case("search", OFF_POLICY, 3),
+    "dqn.epsilon_start": Case("search", OFF_POLICY, 0.2),
+    "dqn.epsilon_end": Case("search", OFF_POLICY, 0.5),
+    "dqn.epsilon_fraction": Case("search", OFF_POLICY, 0.9),
+    "dqn.epsilon_inherited": Case("retrain", OFF_POLICY, 0.7),
+    "dqn.reward_clip": Case("search", OFF_POLICY, 0.1),
+    "dqn.temperature": Case("search", TAUGHT, 0.5),
+    "distill.teacher": Case("search", LEARNED, "none"),
+    "distill.gamma": Case("plan", ONNX, 0.8),
+    "distill.reward_std": Case("search", ONNX, 3.0),
+    "distill.actor": Case("search", LEARNED, 1.0),
+    "distill.critic": Case("search", LEARNED, 5.0),
+    "distill.end_fraction": Case("retrain", LEARNED, 0.1),
+    "objective.latency_target_s": Case("plan", SMALL, 0.0003),
+    "objective.latency_ratio": Case("plan", SMALL, 0.5),
+    "objective.energy_target_j": Case("plan", SMALL, 0.01),
+    "objective.margin": Case("plan", SMALL, 0.05),
+    "objective.dual_lr": Case("search", PENALTY, 0.9),
+    "objective.quadratic": Case("search", PENALTY, 9.0),
+    "budget.search_steps": Case("search", SMALL, 64),
+    "budget.retrain_steps": Case("retrain", SMALL, 64),
+    "budget.retrain_init": Case("retrain", SMALL, "scratch"),
+    "budget.eval_episodes": Case("finish", FINISHED, 3),
+    "budget.parity_frames": Case("finish", FINISHED, 7),
+    "budget.checkpoint_interval_s": Case("search", SMALL, 0),
+    "budget.measure_s": Case("finish", FINISHED, 0.1),
+    "budget.clip_frames": Case("finish", FINISHED, 5),
+    "accel.fixed": Case("plan", (*SMALL, "device=zc706", "objective.latency_ratio=0.9"), True),
+    "accel.every_steps": Case("search", (*CHIP, "strategy.warmup_fraction=0"), 64),
+    "accel.evaluations": Case("plan", CHIP, 1120),
+    "accel.final_evaluations": Case("plan", CHIP, 1120),
+    "accel.chunks": Case("plan", CHIP, 2),
+    "accel.objective": Case("plan", (*CHIP, "accel.chunks=2"), "interval"),
+}
+SHOWN_ALONE = {  # figures of the log behind which the runs are the same
+    "rl.clip": {"log: clip_fraction"},
+    "rl.value_clip": {"log: loss_value"},
+    "dqn.epsilon_start": {"log: epsilon"},  # a difference of rounding
+    "dqn.epsilon_inherited": {"log: epsilon"},
+    "distill.end_fraction": {"log: distill_weight"},
+}
+FINISH = {"budget.eval_episodes": 2, "budget.parity_frames": 4, "budget.measure_s": 0.02, "budget.clip_frames": 3}
+
+
+def word(key, value):
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+class Runs:
+    """Runs and looks at them, each once; every look gives names and values."""
+
+    def __init__(self, folder: Path, *, checked: bool = True) -> None:
+        self.folder, self.checked, self.made = folder, checked, {}
+        self.onnx = folder / "mine.onnx"
+        network = AgentNetwork(impala_cnn((10, 10, 4), 3), torch.Generator().manual_seed(3)).eval()
+        self.onnx.write_bytes(to_onnx(network, (10, 10, 4)))
+
+    def look(self, name, words):
+        words = tuple(part.replace("=ONNX", f"={self.onnx}") for part in words)
+        if (name, words) not in self.made:
+            self.made[name, words] = getattr(self, name)(words)
+        return self.made[name, words]
+
+    def planned(self, words):
+        config = resolve_task(overrides=words)
+        return make_plan(config if self.checked else replace(config, said=frozenset()))
+
+    def session(self, words):
+        plan = self.planned(words)
+        folder = RunDir.create(self.folder / str(len(list(self.folder.iterdir()))), "one", plan.record("a test").to_json())
+        return Session(folder, plan, Silent())
+
+    def plan(self, words):
+        plan = self.planned(words)
+        record = plan.record("").to_json()
+        design = None if plan.accelerator is None else plan.accelerator.state()
+        facts = {key: record[key] for key in ("table", "targets", "references", "space")}
+        return {**facts, "design": design, "discount": plan.config.rl.discount}
+
+    def computing(self, words):
+        try:
+            return {"device": str(compute_device(resolve(overrides=words).compute))}
+        except ConfigError as error:
+            return {"device": str(error)}
+
+    def training(self, words):
+        plan = self.planned(words)
+        streams = Streams(0)
+        network = derive(plan.space.architecture([0] * len(plan.space.points)), streams.torch("weights"))
+        subject = NetworkSubject(network, lr=1e-3, bf16=False, device=torch.device("cpu"))
+        return make_training(plan.config, subject, streams, None, total_steps=8)
+
+    def threads(self, words):
+        training = self.training(words)
+        try:
+            return {"threads": training.lanes.count * torch.get_num_threads()}
+        finally:
+            training.close()
+            set_threads(1)
+
+    def first_frames(self, words):
+        training = self.training(words)
+        try:
+            return {"frames": hashlib.sha256(training.env.observe().tobytes()).hexdigest()}
+        finally:
+            training.close()
+
+    def asked(self, words):
+        session = self.session(words)
+        search = ProposalSearch(session)
+        search._ask()
+        session.close()
+        return {"candidates asked for at once": len(search.waiting)}
+
+    def search(self, words):
+        return self.stages(words, run_search)
+
+    def retrain(self, words):
+        return self.stages(words, run_search, run_retrain)
+
+    def stages(self, words, *stages):
+        session = self.session(words)
+        for stage in stages:
+            stage(session)
+        session.close()
+        lines = session.run.read_metrics()
+        keys = dict.fromkeys(key for line in lines for key in line if key not in CLOCKS)
+        weights = session.handed_on.get("weights", session.handed_on["searched_weights"])
+        digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
+        log = {f"log: {key}": [line.get(key) for line in lines] for key in keys}
+        return {**log, "checkpoints": session.checkpoint["ordinal"], "weights": digest}
+
+    def finish(self, words):
+        """A whole run; those of the last stage's keys that are not said are small."""
+        said = {part.partition("=")[0] for part in words}
+        if "control=CONTROL" in words:
+            self.look("finish", tuple(part for part in words if part != "control=CONTROL"))
+            words = tuple(part.replace("CONTROL", str(self.control)) for part in words)
+        session = self.session((*words, *(word(key, value) for key, value in FINISH.items() if key not in said)))
+        seconds = []
+
+        def measured(*args, **options):
+            seconds.append(options["seconds"])
+            return measure_side_by_side(*args, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cosearch.pipeline.finish.measure_side_by_side", measured)
+            for stage in (run_search, run_retrain, run_finish):
+                stage(session)
+        session.close()
+        run = session.run
+        if "control" not in said:
+            self.control = run.path
+        control = run.read_json("summary.json")["control"]
+        with Image.open(run.path / "clip.gif") as clip:
+            frames = clip.n_frames
+        return {
+            "episodes": run.read_json("summary.json")["episodes"],
+            "observations of the parity check": run.read_json("agent.json")["parity"]["observations"],
+            "seconds of the measurement": seconds,
+            "frames of the clip": frames,
+            "control": None if control is None else control["score_mean"],
+        }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    before = torch.get_num_threads()
+    set_threads(1)
+    yield Runs(tmp_path_factory.mktemp("runs"))
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unchecked(tmp_path_factory):
+    """The same runs where nothing is refused."""
+    before = torch.get_num_threads()
+    set_threads(1)
+    yield Runs(tmp_path_factory.mktemp("unchecked"), checked=False)
+    torch.set_num_threads(before)
+
+
+def differing(one, other):
+    return [key for key in one | other if one.get(key) != other.get(key)]
+
+
+def leaves(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict) and not key.endswith("values"):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def test_every_field_has_its_conditions_and_a_case():
+    assert list(EFFECTS) == list(config_defaults()) == list(CASES)
+    assert set(EFFECTS) == set(leaves(config_to_dict(Config())))
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_table_of_what_each_field_changes(key, runs):
+    case = CASES[key]
+    found = differing(runs.look(case.look, case.base), runs.look(case.look, (*case.base, word(key, case.change))))
+    assert found, f"{word(key, case.change)} changes nothing"
+    print(f"| {key} | {case.look}: {' '.join(case.base)} {word(key, case.change)} | {', '.join(found[:3])} |")
+
+
+def test_the_same_words_change_nothing(runs):
+    assert differing(runs.look("search", SMALL), runs.search(SMALL)) == []
+
+
+REFUSALS = [(key, condition) for key, conditions in EFFECTS.items() for condition in conditions]
+
+
+def broken_by(key, condition):
+    """Words with which the condition does not hold."""
+    if condition is USED:
+        return ("strategy.name=reinforce",) if key.removeprefix("strategy.") in PROPOSAL_ONLY else BREAKS[GRADIENT]
+    return BREAKS[condition]
+
+
+@pytest.mark.parametrize("key, condition", REFUSALS, ids=lambda value: getattr(value, "name", value))
+def test_a_field_is_refused_wherever_one_of_its_conditions_does_not_hold(key, condition, runs):
+    case, broken = CASES[key], broken_by(key, condition)
+    said = tuple(part.replace("=ONNX", f"={runs.onnx}") for part in (*case.base, word(key, case.change)))
+    assert key not in unused(resolve_request(resolve_task(overrides=said)))
+    request = resolve_request(resolve_task(overrides=(*said, *broken)))
+    with pytest.raises(ConfigError) as caught:
+        check_options(request)
+    line = next(line for line in str(caught.value).splitlines() if line.startswith(f"{word(key, case.change)} has no effect "))
+    assert condition.without(request, key) in line and "; leave it out" in line
+    assert condition.instead(request, key) in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key, condition",
+    [pair for pair in REFUSALS if CASES[pair[0]].look in ("plan", "search", "retrain", "first_frames")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_what_is_refused_would_have_changed_nothing(key, condition, unchecked):
+    """``pytest -m slow tests/config/test_every_field.py``: a minute."""
+    case = CASES[key]
+    words = (*case.base, *broken_by(key, condition))
+    one, other = unchecked.look(case.look, words), unchecked.look(case.look, (*words, word(key, case.change)))
+    assert set(differing(one, other)) <= SHOWN_ALONE.get(key, set())
+
+
+def refused(*words, **layers):
+    with pytest.raises(ConfigError) as caught:
+        check_options(resolve_request(resolve_task(overrides=words, **layers)))
+    return str(caught.value).splitlines()
+
+
+def test_all_are_named_at_once_each_with_its_reason_and_what_to_set_instead():
+    lines = refused(
+        "rl.algorithm=a2c", "rl.epochs=5", "distill.teacher=none", "distill.actor=1", "dqn.n_step=5", "accel.chunks=2"
+    )
+    assert [line.partition("=")[0] for line in lines] == ["rl.epochs", "dqn.n_step", "distill.actor", "accel.chunks"]
+    assert lines[0] == "rl.epochs=5 has no effect with rl.algorithm=a2c; leave it out, or set rl.algorithm=ppo"
+    assert "zc706" in lines[3] and "has a table" in lines[3]
+
+
+def test_what_was_said_counts_also_where_it_equals_the_default_and_wherever_it_was_said(tmp_path):
+    default = Config().strategy.active_paths
+    assert len(refused(f"strategy.active_paths={default}")) == 1
+    file = tmp_path / "run.toml"
+    file.write_text(f"[strategy]\nactive_paths = {default}\n")
+    assert len(refused(file=file)) == len(refused(options={"strategy.active_paths": default})) == 1
+
+
+def test_what_others_said_is_not_refused():
+    smoke = resolve_task(preset="smoke", overrides=["env.name=minatar:breakout"])  # which says how many candidates
+    assert smoke.strategy.candidates == 2 and "strategy.candidates" not in smoke.said
+    check_options(resolve_request(smoke))
+    family = resolve_task(overrides=["env.name=minatar:breakout", "objective.latency_target_s=0.001"])  # which says a ratio
+    assert family.objective.latency_ratio == 0.3
+    check_options(resolve_request(family))
+    said = resolve_task(overrides=["env.name=minatar:breakout", "rl.algorithm=a2c", "rl.epochs=5"])
+    recorded = config_from_dict(json.loads(json.dumps(config_to_dict(said))))
+    assert recorded == said and recorded.said == frozenset() and "said" not in config_to_dict(said)
+    check_options(resolve_request(recorded))  # an old run goes on
+
+
+def test_a_request_cannot_say_what_was_said(tmp_path):
+    with pytest.raises(ConfigError, match="said: unknown key"):
+        resolve(overrides=["said=[]"])
+
+
+def test_a_discount_that_was_said_is_told_from_the_default():
+    assert resolve_request(resolve_task(overrides=["env.name=minatar:breakout"])).config.rl.discount == 0.99  # the teacher's
+    with pytest.raises(ConfigError, match=r"the run has rl.gamma 0.999.*Set rl.gamma=0.99"):
+        resolve_request(resolve_task(overrides=["env.name=minatar:breakout", "rl.gamma=0.999"]))
