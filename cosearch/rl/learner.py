@@ -199,7 +199,7 @@ class Learner:
         size = min(self.options.micro_batch, -(-len(index) // self.lanes.count))
 
         def lane(starts: Sequence[int]) -> tuple[list[dict[str, Tensor]], dict[Tensor, Tensor]]:
-            found: list[dict[str, Tensor]] = []
+            reports: list[dict[str, Tensor]] = []
             gradients: dict[Tensor, Tensor] = {}
             for start in starts:
                 part = index[start : start + size]
@@ -212,12 +212,12 @@ class Learner:
                     leaves = _leaves(loss)
                     for leaf, gradient in zip(leaves, torch.autograd.grad(loss * weight, leaves)):
                         gradients[leaf] = gradients[leaf] + gradient if leaf in gradients else gradient
-                found.append({key: weight * value.detach() for key, value in {**terms, "loss": loss}.items()})
-            return found, gradients
+                reports.append({key: weight * value.detach() for key, value in {**terms, "loss": loss}.items()})
+            return reports, gradients
 
         starts = range(0, len(index), size)
         done = self.lanes.run(lane, [starts[k :: self.lanes.count] for k in range(min(self.lanes.count, len(starts)))])
-        for terms in (terms for found, _ in done for terms in found):
+        for terms in (terms for reports, _ in done for terms in reports):
             for key, value in terms.items():
                 sums[key] = sums.get(key, 0.0) + value
         for leaf, gradient in ((leaf, gradient) for _, gradients in done for leaf, gradient in gradients.items()):

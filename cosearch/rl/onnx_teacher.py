@@ -63,14 +63,14 @@ class OnnxNetwork:
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise ShapeError(f"{self._path}: an ONNX teacher has one input, the frames; got {[i.name for i in inputs]}")
-        found = inputs[0]
-        if found.type != "tensor(uint8)":
+        frames = inputs[0]
+        if frames.type != "tensor(uint8)":
             raise ConfigError(
-                f"{self._path}: its input {found.name!r} is {found.type}, expected tensor(uint8): the frames as "
+                f"{self._path}: its input {frames.name!r} is {frames.type}, expected tensor(uint8): the frames as "
                 "they are; put the scaling (x / 255) into the graph"
             )
         h, w, c = self._frame_shape
-        shape = list(found.shape)
+        shape = list(frames.shape)
         orders = [
             first
             for first, wanted in ((False, [h, w, c]), (True, [c, h, w]))
@@ -78,12 +78,12 @@ class OnnxNetwork:
         ]
         if not orders:
             raise ShapeError(
-                f"{self._path}: its input {found.name!r} has the shape {shape}, expected [batch, {h}, {w}, {c}] or "
+                f"{self._path}: its input {frames.name!r} has the shape {shape}, expected [batch, {h}, {w}, {c}] or "
                 f"[batch, {c}, {h}, {w}]: the frames of this environment"
             )
         if isinstance(shape[0], int) and shape[0] > 0:
             raise ShapeError(f"{self._path}: its batch dimension is fixed to {shape[0]}; export it with a free one")
-        return found.name, orders[0]
+        return frames.name, orders[0]
 
     def _find_outputs(self) -> tuple[int, int]:
         probe = np.zeros((PROBE_FRAMES, *self._frame_shape), dtype=np.uint8)

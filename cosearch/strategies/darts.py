@@ -95,8 +95,8 @@ class DartsStrategy:
 
         try:
             move(_gradients(train, parameters)[:count], -lr)
-            found = _gradients(held_out, parameters)
-            at_step, total = found[:count], found[count:]
+            gradients = _gradients(held_out, parameters)
+            at_step, total = gradients[:count], gradients[count:]
             norm = float(torch.stack([d.square().sum() for d in at_step]).sum().sqrt()) if count else 0.0
             if norm == 0.0:  # the held-out loss does not depend on the weights: there is no second term
                 return total

@@ -118,8 +118,8 @@ def check_gradient_strategy(
     again = optimise(resumed, loss, steps - steps // 2), resumed.scores()
     require(again == went_on, f"{info.name}: resumed, it goes another way")
     best = space.best([[-value for value in row] for row in table]).choices
-    found = best_choices(strategy, space)
-    require(found == best, f"{info.name}: found {found}, the best is {best}")
+    chosen = best_choices(strategy, space)
+    require(chosen == best, f"{info.name}: chose {chosen}, the best is {best}")
 
 
 def check_proposal_strategy(

@@ -9,6 +9,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from cosearch.rl import losses
 from cosearch.testing.conformance import seeded
+from latency_tables.errors import ShapeError
 
 
 def slow_gae(reward, value, done, gamma, lam):
@@ -148,3 +149,8 @@ def test_gae_equals_stable_baselines():
         start = done[t]
     buffer.compute_returns_and_advantage(torch.from_numpy(value[steps]), done[-1])
     np.testing.assert_allclose(losses.gae(reward, value, done, gamma=0.97, lam=0.9), buffer.advantages, atol=1e-5)
+
+
+def test_a_held_value_loss_needs_the_old_value():
+    with pytest.raises(ShapeError, match="needs the old one"):
+        losses.value_loss(torch.zeros(2), torch.ones(2), clip=0.2)
