@@ -96,10 +96,10 @@ def search(
         resolved = table_of_this_machine(resolved, runs, progress, dry_run=dry_run)
     plan = make_plan(resolved)
     if dry_run:
-        from cosearch.pipeline.forecast import forecast, forecast_text
+        from cosearch.pipeline.forecast import forecast
 
         result = forecast(plan)
-        emit(result, as_json, forecast_text(result))
+        emit(result.to_json(), as_json, result.text())
         return
     name = run or free_name(runs, default_name(plan))
     resume_hint.set((f"`cosearch resume {runs / name}`", runs / name))

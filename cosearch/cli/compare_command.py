@@ -109,7 +109,7 @@ def _dry_run(planned: Sequence[PlannedRun], jobs: int, as_json: bool) -> None:
     each: dict[tuple[str, str], float] = {}
     for run in planned:
         if (run.env, run.strategy) not in each:
-            each[run.env, run.strategy] = forecast(make_plan(replace(run.config, control="")))["expected_s"]
+            each[run.env, run.strategy] = forecast(make_plan(replace(run.config, control=""))).expected_s
     expected_s = sum(each[run.env, run.strategy] for run in planned) / jobs
     rows = [
         {

@@ -1,108 +1,173 @@
-"""`--dry-run`: the resolved plan, with time and memory forecast from one real update on this machine."""
+"""`--dry-run`: the resolved plan, with time and memory forecast from real updates on this machine.
+
+What is timed is what the run will do: the supernet under its strategy or one candidate's own training, and the retraining.
+Candidates that are trained side by side in worker processes share the cores: more processes than cores are no faster.
+"""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
-from dataclasses import replace
-from typing import Any
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
 from cosearch.compute import compute_device
 from cosearch.config.run import config_to_dict
-from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.derivation import most_likely_feasible
+from cosearch.pipeline.gradient_search import search_subject
+from cosearch.planning.budget import candidate_shares, whole_rollouts
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
 from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
-from cosearch.space.supernet import SuperNet
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
-from cosearch.training.supernet_subject import SuperNetSubject
+from cosearch.training.candidates import candidate_training
+from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 
 FINISH_S = 45.0  # evaluation, export, measurement and report of the quick preset on two cores
+Clock = Callable[[], float]
 
 
-def forecast(plan: Plan) -> dict[str, Any]:
-    """Time two updates of the search and two of the retraining, and scale them to the budget.
+@dataclass(frozen=True)
+class Forecast:
+    """What a run is expected to take.
 
-    Returns:
-        The configuration, the plan's facts, ``expected_s`` in seconds and ``peak_memory_bytes``.
+    Attributes:
+        plan: the resolved run.
+        search_steps_per_s: environment steps of the search a second, of all worker processes together.
+        retrain_steps_per_s: of the retraining; None where there is none.
+        expected_s: the whole run, seconds.
+        peak_memory_bytes: of this process so far.
+    """
+
+    plan: Plan
+    search_steps_per_s: float
+    retrain_steps_per_s: float | None
+    expected_s: float
+    peak_memory_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        """The configuration, the plan's facts and the figures."""
+        plan = self.plan
+        return {
+            "config": config_to_dict(plan.config),
+            "space_size": plan.space.size,
+            "table": {"device": plan.hardware.device.name, "provenance": plan.hardware.provenance},
+            "teacher": plan.teacher.name if plan.teacher else None,
+            "search_uses_teacher": plan.teacher is not None and plan.strategy.uses_teacher,
+            "not_exactly_resumable_because": plan.inexact_resume,
+            "latency_target_s": plan.constraints[0].value,
+            "references": {name: to_json(reference) for name, reference in plan.references.items()},
+            "search_steps_per_s": self.search_steps_per_s,
+            "retrain_steps_per_s": self.retrain_steps_per_s,
+            "expected_s": self.expected_s,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+    def text(self) -> str:
+        """For people."""
+        plan, retraining = self.plan, ""
+        hardware, teacher = plan.hardware, plan.teacher.name if plan.teacher else "none"
+        if plan.teacher and not plan.strategy.uses_teacher:
+            teacher += f", which acts in retraining only: {plan.strategy.name} searches without a teacher"
+        if self.retrain_steps_per_s is not None:
+            retraining = f", {self.retrain_steps_per_s:,.0f} steps/s retraining"
+        lines = []
+        for key, value in config_to_dict(plan.config).items():
+            lines += (
+                [f"{key}.{name} = {inner}" for name, inner in value.items()] if isinstance(value, dict) else [f"{key} = {value}"]
+            )
+        lines += [
+            "",
+            f"table: {hardware.device.name} ({hardware.provenance}), teacher: {teacher}",
+            *([f"not exactly resumable: {plan.inexact_resume}"] if plan.inexact_resume else []),
+            f"space: {plan.space.size:.3g} architectures, latency target {plan.constraints[0].value * 1e3:.3f} ms",
+            f"speed here: {self.search_steps_per_s:,.0f} steps/s searching{retraining}",
+            f"expected time: {self.expected_s / 60:.1f} min, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
+        ]
+        return "\n".join(lines)
+
+
+def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
+    """Time an update of the search and one of the retraining, each after its first, and scale them to the budget.
+
+    Args:
+        plan: the resolved run.
+        clock: seconds.
     """
     config = plan.config
     set_threads(config.threads)
     device, streams = compute_device(config.compute), Streams(config.seed)
     teacher = plan.load_teacher(device)
-    supernet = as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams)
+    search_teacher = plan.search_teacher(teacher)
     if plan.strategy.kind == "gradient":
-        strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
+        subject = search_subject(plan, streams, device)
+        subject.set_progress(1.0)  # as after the warm-up, when weights and architecture learn
+        lr = learning_rate(config)
+        search_steps = whole_rollouts(config, config.budget.search_steps)
+        training = make_training(config, subject, streams, search_teacher, total_steps=search_steps, lr=(lr, lr))
+        search_s = search_steps / _rate(training, clock)
     else:
-        strategy = OneLevelStrategy(plan.space, OneLevelOptions(active_paths=config.strategy.active_paths), streams.torch("arch"))
-    searching = SuperNetSubject(
-        supernet,
-        strategy,
-        [DualPenalty(plan.constraints[0], dual_lr=0.0, quadratic=0.0)],
-        paths=plan.strategy.paths(config.strategy),
-        fresh=config.strategy.update_path == "fresh",
-        lr=learning_rate(config),
-        bf16=config.rl.bf16,
-        device=device,
-        warmup=0.0,
-    )
-    scores = [torch.rand(len(point.candidates), generator=streams.torch("arch")).tolist() for point in plan.space.points]
-    network = as_trained(derive(most_likely_feasible(plan, scores), streams.torch("weights")), config, streams)
-    rates = []
-    alone = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=device)
-    for subject, taught_by in ((searching, plan.search_teacher(teacher)), (alone, teacher)):
-        training = make_training(replace(config), subject, streams, taught_by, total_steps=1)
-        training.advance()
-        rates.append(training.advance()["steps_per_s"])
-        training.close()
-    searching_rate = rates[0] if plan.strategy.kind == "gradient" else rates[1] * config.strategy.workers
-    expected = config.budget.search_steps / searching_rate + config.budget.retrain_steps / rates[1] + FINISH_S
+        shares, workers = candidate_shares(config), config.strategy.workers
+        alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
+        training = candidate_training(alone, _network(plan, streams), streams, search_teacher, max(shares))
+        search_steps, search_s = sum(shares), _side_by_side(shares, workers, os.cpu_count() or 1) / _rate(training, clock)
+        set_threads(config.threads)
+    retrain_rate, retrain_s = None, 0.0
+    if config.budget.retrain_steps:
+        retrain_rate = _retraining_rate(plan, streams, teacher, clock)
+        retrain_s = whole_rollouts(config, config.budget.retrain_steps) / retrain_rate
     unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "config": config_to_dict(config),
-        "space_size": plan.space.size,
-        "table": {"device": plan.hardware.device.name, "provenance": plan.hardware.provenance},
-        "teacher": plan.teacher.name if plan.teacher else None,
-        "search_uses_teacher": plan.teacher is not None and plan.strategy.uses_teacher,
-        "not_exactly_resumable_because": plan.inexact_resume,
-        "latency_target_s": plan.constraints[0].value,
-        "references": {name: to_json(reference) for name, reference in plan.references.items()},
-        "search_steps_per_s": searching_rate,
-        "retrain_steps_per_s": rates[1],
-        "expected_s": expected,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-    }
-
-
-def forecast_text(result: dict[str, Any]) -> str:
-    """The forecast for people."""
-    lines = [
-        f"{section}.{key} = {value}" if section else f"{key} = {value}"
-        for section, values in [
-            ("", {k: v for k, v in result["config"].items() if not isinstance(v, dict)}),
-            *((k, v) for k, v in result["config"].items() if isinstance(v, dict)),
-        ]
-        for key, value in values.items()
-    ]
-    taught = f", which acts in retraining only: {result['config']['strategy']['name']} searches without a teacher"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"table: {result['table']['device']} ({result['table']['provenance']}), teacher: {result['teacher'] or 'none'}"
-            + (taught if result["teacher"] and not result["search_uses_teacher"] else ""),
-            *([f"not exactly resumable: {why}"] if (why := result["not_exactly_resumable_because"]) else []),
-            f"space: {result['space_size']:.3g} architectures, latency target {result['latency_target_s'] * 1e3:.3f} ms",
-            f"speed here: {result['search_steps_per_s']:,.0f} steps/s searching, "
-            f"{result['retrain_steps_per_s']:,.0f} steps/s retraining",
-            f"expected time: {result['expected_s'] / 60:.1f} min, "
-            f"peak memory so far {result['peak_memory_bytes'] / 2**20:,.0f} MiB",
-        ]
+    return Forecast(
+        plan,
+        search_steps / search_s,
+        retrain_rate,
+        search_s + retrain_s + FINISH_S,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     )
+
+
+def _network(plan: Plan, streams: Streams) -> AgentNetwork:
+    """Some architecture that meets the targets, as it is trained."""
+    scores = [torch.rand(len(point.candidates), generator=streams.torch("arch")).tolist() for point in plan.space.points]
+    return as_trained(derive(most_likely_feasible(plan, scores), streams.torch("weights")), plan.config, streams)
+
+
+def _retraining_rate(plan: Plan, streams: Streams, teacher: Teacher | None, clock: Clock) -> float:
+    config, device = plan.config, compute_device(plan.config.compute)
+    subject = NetworkSubject(_network(plan, streams), lr=learning_rate(config), bf16=config.rl.bf16, device=device)
+    steps = config.budget.retrain_steps
+    return _rate(make_training(config, subject, streams, teacher, total_steps=steps, env_index=1), clock)
+
+
+def _rate(training: Training, clock: Clock) -> float:
+    """Environment steps a second of the second round that learned something; with a replay the first ones only play."""
+    try:
+        values = training.advance()
+        while values.get("updates") == 0 and not training.finished:
+            values = training.advance()
+        started, begun = clock(), training.step
+        training.advance()
+        return (training.step - begun) / (clock() - started)
+    finally:
+        training.close()
+
+
+def _side_by_side(shares: list[int], workers: int, cores: int) -> float:
+    """How many steps of one process take as long as all candidates: ``workers`` at once, the next ones when the last has ended.
+
+    Args:
+        shares: environment steps of each candidate.
+        workers: processes.
+        cores: that they share.
+    """
+    batches = [shares[start : start + workers] for start in range(0, len(shares), workers)]
+    return sum(max(float(max(batch)), sum(batch) / cores) for batch in batches)

@@ -13,10 +13,39 @@ from cosearch.pipeline.train import train
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import Derivation
 from cosearch.record.rundir import RunDir
+from cosearch.seeding import Streams
 from cosearch.space.derive import derive, discretise
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.supernet_subject import SuperNetSubject
+
+
+def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperNetSubject:
+    """The supernet of a run with its strategy and penalties, before its first step.
+
+    Args:
+        plan: the resolved run.
+        streams: the run's random streams.
+        device: where to train.
+    """
+    config = plan.config
+    strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
+    penalties = [
+        DualPenalty(constraint, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic)
+        for constraint in plan.constraints
+    ]
+    return SuperNetSubject(
+        as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams),
+        strategy,
+        penalties,
+        paths=plan.strategy.paths(config.strategy),
+        fresh=config.strategy.update_path == "fresh",
+        lr=learning_rate(config),
+        bf16=config.rl.bf16,
+        device=device,
+        warmup=config.strategy.warmup_fraction,
+        warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
+    )
 
 
 def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
@@ -26,25 +55,8 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
         plan, resources, run, log, checkpoints: of the session.
     """
     config, streams = plan.config, resources.streams
-    strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
-    penalties = [
-        DualPenalty(constraint, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic)
-        for constraint in plan.constraints
-    ]
-    supernet = as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams)
-    lr = learning_rate(config)
-    subject = SuperNetSubject(
-        supernet,
-        strategy,
-        penalties,
-        paths=plan.strategy.paths(config.strategy),
-        fresh=config.strategy.update_path == "fresh",
-        lr=lr,
-        bf16=config.rl.bf16,
-        device=resources.device,
-        warmup=config.strategy.warmup_fraction,
-        warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
-    )
+    subject = search_subject(plan, streams, resources.device)
+    strategy, lr = subject.strategy, learning_rate(config)
     teacher = plan.search_teacher(resources.teacher)
     training = make_training(config, subject, streams, teacher, total_steps=config.budget.search_steps, lr=(lr, lr))
     try:
@@ -70,7 +82,7 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     finally:
         training.close()
     architecture = most_likely_feasible(plan, strategy.scores())
-    network = derive(architecture, torch.Generator().manual_seed(0), supernet.cpu())
+    network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())
     derived_by = Derivation(
         method="highest score among the architectures that meet the targets (exact integer program)",
         scores=tuple(tuple(row) for row in strategy.scores()),

@@ -297,7 +297,7 @@ class Runs:
     def threads(self, words):
         training = self.training(words)
         try:
-            return {"threads": training.lanes.count * torch.get_num_threads()}
+            return {"threads": training.stage.lanes.count * torch.get_num_threads()}
         finally:
             training.close()
             set_threads(1)
@@ -305,7 +305,7 @@ class Runs:
     def first_frames(self, words):
         training = self.training(words)
         try:
-            return {"frames": hashlib.sha256(training.env.observe().tobytes()).hexdigest()}
+            return {"frames": hashlib.sha256(training.stage.env.observe().tobytes()).hexdigest()}
         finally:
             training.close()
 
