@@ -5,11 +5,12 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from field_cases import BREAKS, CASES, SHOWN_ALONE, SMALL
 from PIL import Image
 from pipeline_runs import Silent
 
@@ -22,36 +23,8 @@ from cosearch.pipeline.proposal_search import ProposalSearch
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
 from cosearch.pipeline.session import Session
-from cosearch.planning.conditions import (
-    ACCELERATOR,
-    CLIPS,
-    DISCOUNT_TAKEN,
-    DISTILLS,
-    DISTILLS_ACTOR,
-    DQN,
-    EXPLORATION_FALLS,
-    GRADIENT,
-    HELD,
-    IMAGES,
-    INHERITS,
-    LEVELS,
-    NO_LATENCY_TARGET,
-    NO_TABLE,
-    ON_POLICY,
-    ONNX_TEACHER,
-    OWN_SCALE,
-    PENALTIES,
-    PIPELINE,
-    PPO,
-    PRIORITIES,
-    RETRAINING,
-    SAME_VALUES,
-    SEARCHED,
-    TEACHER,
-    USED,
-    VALUE_LOSS,
-    WARM_UP,
-)
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.conditions import GRADIENT, USED
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request
 from cosearch.planning.task import resolve_task
@@ -61,188 +34,14 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork, impala_cnn
-from cosearch.strategies.base import PROPOSAL_ONLY
+from cosearch.strategies.base import PROPOSAL_ONLY, STRATEGIES
 from cosearch.training.algorithms import make_training
 from cosearch.training.threads import set_threads
-from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
 
-SPACE = {"stem_channels": 8, "stage_channels": [8, 16], "stage_repeats": [1, 1], "stage_strides": [1, 2], "hidden": 16}
-TASK = (
-    "env.name=minatar:breakout",
-    "threads=1",
-    "env.num_envs=4",
-    "rl.rollout_steps=16",
-    "budget.search_steps=128",
-    "budget.retrain_steps=128",
-)
-ALONE = (*TASK, f"space.values={json.dumps(SPACE)}", "distill.teacher=none")
-SMALL = (*ALONE, "rl.minibatch=16", "strategy.paths_per_rollout=2", "strategy.warmup_fraction=0.1")
-A2C = (*ALONE, "rl.algorithm=a2c")
-LEARNED = (*TASK, f"space.values={json.dumps(SPACE)}", "rl.minibatch=16", "strategy.paths_per_rollout=2")
-PROPOSALS = (*ALONE, "rl.minibatch=16", "strategy.name=evolution", "strategy.candidates=2")
-FINISHED = (*ALONE, "rl.minibatch=16", "strategy.name=random", "strategy.candidates=2")
-A3CS = (*SMALL, "strategy.name=a3cs", "strategy.active_paths=0", "strategy.warmup_fraction=0")
-PENALTY = (*SMALL, "strategy.target_form=penalty", "strategy.warmup_fraction=0", "objective.latency_target_s=0.0002")
-OFF_POLICY = (
-    *ALONE,
-    "rl.algorithm=dqn",
-    "dqn.learning_starts=16",
-    "dqn.minibatch=16",
-    "dqn.quantiles=4",
-    "dqn.target_interval=2",
-)
-TAUGHT = tuple(word for word in OFF_POLICY if word != "distill.teacher=none")
-CHIP = (*SMALL, "device=zc706", "objective.latency_ratio=0.9", "accel.evaluations=560", "accel.final_evaluations=560")
-ONNX = (*LEARNED, "distill.teacher=ONNX", "distill.gamma=0.9", "distill.reward_std=2")
 CLOCKS = {"wall_s", "steps_per_s"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """Two runs that differ in one word, and what is looked at.
-
-    Attributes:
-        look: name of the function below that runs and looks.
-        base: words of both runs.
-        change: the value of the second run; the first has the default, or what ``base`` says.
-    """
-
-    look: str
-    base: tuple[str, ...]
-    change: object
-
-
-BREAKS = {  # words, added to a case, with which a condition does not hold
-    ON_POLICY: ("rl.algorithm=dqn",),
-    SAME_VALUES: ("rl.algorithm=dqn",),
-    DQN: ("rl.algorithm=ppo",),
-    PPO: ("rl.algorithm=a2c",),
-    CLIPS: ("rl.algorithm=a2c", "rl.value_clip=false"),
-    VALUE_LOSS: ("rl.value_weight=0",),
-    PRIORITIES: ("dqn.priority_exponent=0",),
-    EXPLORATION_FALLS: ("dqn.epsilon_fraction=0",),
-    RETRAINING: ("budget.retrain_steps=0",),
-    INHERITS: ("budget.retrain_init=scratch",),
-    TEACHER: ("distill.teacher=none",),
-    DISTILLS: ("distill.actor=0", "distill.critic=0"),
-    DISTILLS_ACTOR: ("distill.actor=0",),
-    OWN_SCALE: ("distill.teacher=auto",),
-    ONNX_TEACHER: ("distill.teacher=auto",),
-    DISCOUNT_TAKEN: ("distill.critic=0", "rl.gamma=0.5"),
-    GRADIENT: ("strategy.name=random", "strategy.candidates=2"),
-    HELD: ("strategy.target_form=penalty",),
-    PENALTIES: ("strategy.target_form=multiplier",),
-    WARM_UP: ("strategy.warmup_fraction=0",),
-    NO_LATENCY_TARGET: ("objective.latency_target_s=0.001",),
-    NO_TABLE: (f"table={find_table('jetson').path}",),
-    LEVELS: ("env.name=minatar:breakout",),
-    IMAGES: ("env.name=gym:CartPole-v1", "space.values={}", "distill.teacher=none"),
-    ACCELERATOR: ("device=jetson",),
-    SEARCHED: ("accel.fixed=true",),
-    PIPELINE: ("accel.chunks=1",),
-}
-
-CASES = {
-    "device": Case("plan", SMALL, "raspberry-pi-4"),
-    "table": Case("plan", SMALL, str(find_table("raspberry-pi-4").path)),
-    "seed": Case("search", SMALL, 1),
-    "threads": Case("threads", SMALL, 2),
-    "compute": Case("computing", SMALL, "cuda"),
-    "control": Case("finish", FINISHED, "CONTROL"),
-    "env.name": Case("search", SMALL, "minatar:asterix"),
-    "env.num_envs": Case("search", SMALL, 8),
-    "env.train_levels": Case("first_frames", ("env.name=procgen:maze", "env.num_envs=4", "distill.teacher=none"), 1),
-    "space.name": Case("plan", (*TASK, "distill.teacher=none", "objective.latency_ratio=2"), "cell"),
-    "space.values": Case("plan", SMALL, {**SPACE, "hidden": 32}),
-    "strategy.name": Case("search", SMALL, "a3cs"),
-    "strategy.paths_per_rollout": Case("search", SMALL, 1),
-    "strategy.update_path": Case("search", SMALL, "acting"),
-    "strategy.active_paths": Case("search", A3CS, 1),
-    "strategy.temperature_start": Case("search", A3CS, 1.0),
-    "strategy.temperature_end": Case("search", A3CS, 0.1),
-    "strategy.lr": Case("search", SMALL, 0.5),
-    "strategy.target_form": Case("search", SMALL, "penalty"),
-    "strategy.warmup_fraction": Case("search", SMALL, 0.9),
-    "strategy.warmup_factor": Case("search", (*SMALL, "strategy.warmup_fraction=0.9"), 1.5),
-    "strategy.candidates": Case("search", PROPOSALS, 1),
-    "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
-    "strategy.workers": Case("asked", PROPOSALS, 2),
-    "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),
-    "rl.algorithm": Case("search", ALONE, "a2c"),
-    "rl.rollout_steps": Case("search", SMALL, 8),
-    "rl.epochs": Case("search", SMALL, 1),
-    "rl.minibatch": Case("search", SMALL, 8),
-    "rl.micro_batch": Case("search", SMALL, 4),
-    "rl.lr": Case("search", SMALL, 0.01),
-    "rl.lr_end_fraction": Case("retrain", SMALL, 0.9),
-    "rl.lr_hold_fraction": Case("retrain", SMALL, 0.9),
-    "rl.gamma": Case("search", SMALL, 0.5),
-    "rl.lam": Case("search", SMALL, 0.5),
-    "rl.reward_gamma": Case("search", (*SMALL, "budget.search_steps=640"), 0.1),
-    "rl.clip": Case("search", SMALL, 1e-4),
-    "rl.value_clip": Case("search", (*SMALL, "rl.clip=0.0001"), False),
-    "rl.value_weight": Case("search", SMALL, 0.9),
-    "rl.entropy_weight": Case("search", SMALL, 0.5),
-    "rl.max_grad_norm": Case("search", SMALL, 0.01),
-    "rl.bf16": Case("search", SMALL, False),
-    "dqn.replay": Case("search", OFF_POLICY, 32),
-    "dqn.learning_starts": Case("search", OFF_POLICY, 48),
-    "dqn.replay_ratio": Case("search", OFF_POLICY, 2.0),
-    "dqn.minibatch": Case("search", OFF_POLICY, 8),
-    "dqn.micro_batch": Case("search", OFF_POLICY, 4),
-    "dqn.lr": Case("search", OFF_POLICY, 0.01),
-    "dqn.lr_end_fraction": Case("retrain", OFF_POLICY, 0.9),
-    "dqn.gamma": Case("search", OFF_POLICY, 0.5),
-    "dqn.n_step": Case("search", OFF_POLICY, 1),
-    "dqn.quantiles": Case("search", OFF_POLICY, 5),
-    "dqn.double": Case("search", OFF_POLICY, False),
-    "dqn.dueling": Case("search", OFF_POLICY, False),
-    "dqn.priority_exponent": Case("search", OFF_POLICY, 0.0),
-    "dqn.beta_start": Case("search", OFF_POLICY, 1.0),
-    "dqn.target_interval": Case("search", OFF_POLICY, 3),
-    "dqn.epsilon_start": Case("search", OFF_POLICY, 0.2),
-    "dqn.epsilon_end": Case("search", OFF_POLICY, 0.5),
-    "dqn.epsilon_fraction": Case("search", OFF_POLICY, 0.9),
-    "dqn.epsilon_inherited": Case("retrain", OFF_POLICY, 0.7),
-    "dqn.reward_clip": Case("search", OFF_POLICY, 0.1),
-    "dqn.temperature": Case("search", TAUGHT, 0.5),
-    "distill.teacher": Case("search", LEARNED, "none"),
-    "distill.gamma": Case("plan", ONNX, 0.8),
-    "distill.reward_std": Case("search", ONNX, 3.0),
-    "distill.actor": Case("search", LEARNED, 1.0),
-    "distill.critic": Case("search", LEARNED, 5.0),
-    "distill.end_fraction": Case("retrain", LEARNED, 0.1),
-    "objective.latency_target_s": Case("plan", SMALL, 0.0003),
-    "objective.latency_ratio": Case("plan", SMALL, 0.5),
-    "objective.energy_target_j": Case("plan", SMALL, 0.01),
-    "objective.margin": Case("plan", SMALL, 0.05),
-    "objective.dual_lr": Case("search", PENALTY, 0.9),
-    "objective.quadratic": Case("search", PENALTY, 9.0),
-    "budget.search_steps": Case("search", SMALL, 64),
-    "budget.retrain_steps": Case("retrain", SMALL, 64),
-    "budget.retrain_init": Case("retrain", SMALL, "scratch"),
-    "budget.eval_episodes": Case("finish", FINISHED, 3),
-    "budget.parity_frames": Case("finish", FINISHED, 7),
-    "budget.checkpoint_interval_s": Case("search", SMALL, 0),
-    "budget.measure_s": Case("finish", FINISHED, 0.1),
-    "budget.clip_frames": Case("finish", FINISHED, 5),
-    "accel.fixed": Case("plan", (*SMALL, "device=zc706", "objective.latency_ratio=0.9"), True),
-    "accel.every_steps": Case("search", (*CHIP, "strategy.warmup_fraction=0"), 64),
-    "accel.evaluations": Case("plan", CHIP, 1120),
-    "accel.final_evaluations": Case("plan", CHIP, 1120),
-    "accel.chunks": Case("plan", CHIP, 2),
-    "accel.objective": Case("plan", (*CHIP, "accel.chunks=2"), "interval"),
-}
-SHOWN_ALONE = {  # figures of the log behind which the runs are the same
-    "rl.clip": {"log: clip_fraction"},
-    "rl.value_clip": {"log: loss_value"},
-    "dqn.epsilon_start": {"log: epsilon"},  # a difference of rounding
-    "dqn.epsilon_inherited": {"log: epsilon"},
-    "distill.end_fraction": {"log: distill_weight"},
-}
 FINISH = {"budget.eval_episodes": 2, "budget.parity_frames": 4, "budget.measure_s": 0.02, "budget.clip_frames": 3}
 
 
@@ -367,21 +166,28 @@ class Runs:
         }
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    """One thread; and a strategy that searches without a teacher."""
     before = torch.get_num_threads()
     set_threads(1)
-    yield Runs(tmp_path_factory.mktemp("runs"))
+    load_builtins()
+    entry = replace(STRATEGIES.get("reinforce"), name="alone", uses_teacher=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(STRATEGIES, "_entries", {**STRATEGIES._entries, "alone": entry})
+        yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def unchecked(tmp_path_factory):
     """The same runs where nothing is refused."""
-    before = torch.get_num_threads()
-    set_threads(1)
-    yield Runs(tmp_path_factory.mktemp("unchecked"), checked=False)
-    torch.set_num_threads(before)
+    return Runs(tmp_path_factory.mktemp("unchecked"), checked=False)
 
 
 def differing(one, other):
