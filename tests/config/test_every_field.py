@@ -18,11 +18,9 @@ from cosearch.compute import compute_device
 from cosearch.config.run import Config, config_defaults, config_from_dict, config_to_dict, resolve
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_side_by_side
-from cosearch.pipeline.finish import run_finish
 from cosearch.pipeline.proposal_search import ProposalSearch
-from cosearch.pipeline.retrain import run_retrain
-from cosearch.pipeline.search import run_search
-from cosearch.pipeline.session import Session
+from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.session import open_session
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.conditions import GRADIENT, USED
 from cosearch.planning.plan import make_plan
@@ -71,7 +69,7 @@ class Runs:
     def session(self, words):
         plan = self.planned(words)
         folder = RunDir.create(self.folder / str(len(list(self.folder.iterdir()))), "one", plan.record("a test").to_json())
-        return Session(folder, plan, Silent())
+        return open_session(folder, plan, Silent())
 
     def plan(self, words):
         plan = self.planned(words)
@@ -110,28 +108,26 @@ class Runs:
 
     def asked(self, words):
         session = self.session(words)
-        search = ProposalSearch(session)
+        search = ProposalSearch(session.plan, session.resources, session.log, session.checkpoints)
         search._ask()
-        session.close()
+        session.log.close()
         return {"candidates asked for at once": len(search.waiting)}
 
     def search(self, words):
-        return self.stages(words, run_search)
+        return self.stages(words, "search")
 
     def retrain(self, words):
-        return self.stages(words, run_search, run_retrain)
+        return self.stages(words, "search", "retrain")
 
     def stages(self, words, *stages):
         session = self.session(words)
-        for stage in stages:
-            stage(session)
-        session.close()
+        work_on(session, {name: STAGES[name] for name in stages})
         lines = session.run.read_metrics()
         keys = dict.fromkeys(key for line in lines for key in line if key not in CLOCKS)
-        weights = session.handed_on.get("weights", session.handed_on["searched_weights"])
+        weights = getattr(session.checkpoints.current.outputs, stages[-1]).weights
         digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
         log = {f"log: {key}": [line.get(key) for line in lines] for key in keys}
-        return {**log, "checkpoints": session.checkpoint["ordinal"], "weights": digest}
+        return {**log, "checkpoints": session.checkpoints.current.ordinal, "weights": digest}
 
     def finish(self, words):
         """A whole run; those of the last stage's keys that are not said are small."""
@@ -148,9 +144,7 @@ class Runs:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("cosearch.pipeline.finish.measure_side_by_side", measured)
-            for stage in (run_search, run_retrain, run_finish):
-                stage(session)
-        session.close()
+            work_on(session, STAGES)
         run = session.run
         if "control" not in said:
             self.control = run.path
