@@ -25,6 +25,7 @@ import typer
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.metrics import number
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
@@ -107,13 +108,13 @@ def train_alone(config: Config, network: Network, steps: int, seed: int, episode
 def _train(config: Config, subject: Any, streams: Streams, steps: int) -> dict[str, Any]:
     started = time.perf_counter()
     training = make_training(config, subject, streams, None, total_steps=steps)
-    curve: list[list[float]] = []
+    curve: list[list[float | None]] = []
     try:
         while not training.finished:
             if hasattr(subject, "set_progress"):
                 subject.set_progress(training.progress)
             row = training.advance()
-            curve.append([row["step"], row["score_train"]])
+            curve.append([number(row, "step"), number(row, "score_train")])
     finally:
         training.close()
     every = max(1, len(curve) // 20)

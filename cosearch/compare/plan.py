@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cosearch.config.run import Config
 from cosearch.config.search import StrategyConfig
@@ -21,7 +20,7 @@ from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request, with_absolute_paths
 from cosearch.planning.task import resolve_task
 from cosearch.planning.unused import unused
-from cosearch.strategies.base import STRATEGIES
+from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, UnknownNameError
 from latency_tables.table import Table
 
@@ -56,7 +55,7 @@ def planned_runs(
     preset: str = "quick",
     file: Path | None = None,
     words: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> list[PlannedRun]:
     """All runs of a comparison, random search first.
 
@@ -161,7 +160,7 @@ def _without(given: Sequence[str], ignored: Collection[str], words: Sequence[str
     return [word for word in given if word not in words or word.partition("=")[0] not in ignored]
 
 
-def _uses(info: Any, key: str) -> bool:
+def _uses(info: StrategyInfo, key: str) -> bool:
     if not key.startswith("values."):
         return key not in info.unused
     try:

@@ -1,4 +1,4 @@
-"""A comparison: its runs (``compare_plan.py``) as ordinary run folders below one folder, made side by side, at equal steps.
+"""A comparison: its runs (``cosearch.compare.plan``) as ordinary run folders below one folder, made side by side, at equal steps.
 
 ``compare.json`` says which runs there are to be; the runs themselves are those of ``cosearch search`` and go on after a kill as
 these do. Random search is always among them: it is every other run's control, so its runs come first.

@@ -104,9 +104,9 @@ class Checkpoints:
 
 def _read(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
-    expected, found = path.stem.rsplit("-", 1)[1], _digest(data)
-    if expected != found:
-        raise ValueError(f"its content has digest {found}, its name says {expected}")
+    expected, got = path.stem.rsplit("-", 1)[1], _digest(data)
+    if expected != got:
+        raise ValueError(f"its content has digest {got}, its name says {expected}")
     return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 
@@ -114,13 +114,13 @@ def _digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _require_plain(value: Any, where: str) -> None:
+def _require_plain(value: object, where: str) -> None:
     """Refuse at saving what ``weights_only`` would refuse at resuming, when it is too late."""
-    if type(value) in (dict, OrderedDict):
+    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
         for key, item in value.items():
             _require_plain(key, f"a key of {where}")
             _require_plain(item, f"{where}[{key!r}]")
-    elif type(value) in (list, tuple):
+    elif isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         for index, item in enumerate(value):
             _require_plain(item, f"{where}[{index}]")
     elif type(value) not in _PLAIN:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cosearch.record.durable import one_clear_error
-from cosearch.record.metrics import REQUIRED, read_metrics
+from cosearch.record.metrics import REQUIRED, number, read_metrics
 
 SUFFIX = ".cosearch"  # end of our event files' names: files of other writers in the folder are left alone
 
@@ -61,13 +62,13 @@ class EventWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def add(self, metrics: dict[str, Any]) -> None:
+    def add(self, metrics: Mapping[str, object]) -> None:
         """Write the numbers of one line; null, text and lists have no curve and are passed over.
 
         Args:
             metrics: a line of ``metrics.jsonl``. A step that a curve already has, or has passed, is not written again.
         """
-        stage, step = metrics["stage"], int(metrics["step"])
+        stage, step, wall_s = metrics["stage"], int(number(metrics, "step") or 0), number(metrics, "wall_s") or 0.0
         group = stage if metrics.get("candidate") is None else f"{stage}-{metrics['candidate']}"
         for key, value in metrics.items():
             tag = f"{group}/{key}"
@@ -75,7 +76,7 @@ class EventWriter:
                 continue
             if step > self._last_step.get(tag, -1):
                 self._last_step[tag] = step
-                moment = self._start_s + float(metrics["wall_s"])
+                moment = self._start_s + wall_s
                 scalar = Summary.Value(tag=tag, simple_value=value)
                 self._write(Event(wall_time=moment, step=step, summary=Summary(value=[scalar])))
 

@@ -1,7 +1,7 @@
 """A run's folder: what it is, its log, its checkpoints and its results. One process writes it at a time.
 
 ``run.json`` (the resolved configuration, seed, versions, device and table), ``metrics.jsonl``, ``checkpoints/``, and the
-results that the pipeline adds. A folder is made whole or not at all, and none is ever written over.
+results that the pipeline adds. A folder is created atomically and never overwritten.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class RunDir:
         if not (path / "run.json").is_file():
             raise RunFolderError(f"{path} is not a run folder: it holds no run.json; give the folder that `cosearch search` made")
         record = cls(path, {}).read_json("run.json")
-        found = record.get("format") if isinstance(record, dict) else None
-        if not isinstance(record, dict) or found != RUN_FORMAT:
+        version = record.get("format") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or version != RUN_FORMAT:
             raise RunFolderError(
-                f"{path / 'run.json'} is not a run of this version: its format must be {RUN_FORMAT}, got {found!r}; "
+                f"{path / 'run.json'} is not a run of this version: its format must be {RUN_FORMAT}, got {version!r}; "
                 "use the version of cosearch that made it"
             )
         return cls(path, record)
@@ -134,7 +134,7 @@ class RunDir:
         finally:
             lock.release()
 
-    def append_metrics(self, values: dict[str, Any]) -> None:
+    def append_metrics(self, values: Mapping[str, object]) -> None:
         """Add one line to ``metrics.jsonl``; see :func:`cosearch.record.metrics.append_metrics`."""
         metrics.append_metrics(self.path / "metrics.jsonl", values)
 
@@ -142,7 +142,7 @@ class RunDir:
         """Cut the log back to a checkpoint; see :func:`cosearch.record.metrics.truncate_metrics`."""
         return metrics.truncate_metrics(self.path / "metrics.jsonl", step, stage)
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[metrics.Line]:
         """All lines of the log; see :func:`cosearch.record.metrics.read_metrics`."""
         return metrics.read_metrics(self.path / "metrics.jsonl")
 

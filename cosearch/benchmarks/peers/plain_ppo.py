@@ -9,7 +9,7 @@ nothing is slowed down: whole minibatches, one forward pass for actor and critic
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -99,12 +99,11 @@ class GymProcgen(gymnasium.vector.VectorEnv):
         game, num_envs, seed, threads: of the engine.
     """
 
-    metadata: ClassVar = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
-
     def __init__(self, game: str, num_envs: int, seed: int, threads: int) -> None:
         from cosearch.rl.env_families.procgen import ProcgenEnv
         from cosearch.rl.envs import EnvOptions
 
+        self.metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
         self._engine = ProcgenEnv(game, EnvOptions(num_envs, seed, threads))
         self.num_envs = num_envs
         self.single_observation_space = gymnasium.spaces.Box(0, 255, self._engine.frame_shape, np.uint8)
