@@ -1,1 +1,4 @@
-"""The order of the stages of one run: search, derive, retrain, finish. The only room that knows all the others."""
+"""The stages of one run, search, retrain and finish, their order and what they give each other.
+
+The only room that knows all the others.
+"""

@@ -1,6 +1,8 @@
 """Everything a run needs, resolved and checked before a folder is made.
 
-request -> hardware -> references -> constraints -> check."""
+A request gives the hardware, the fixed agents beside it give the constraints, and some architecture must meet them. On an
+accelerator this searches designs: one for each fixed agent, and the one that the run begins with.
+"""
 
 from __future__ import annotations
 
