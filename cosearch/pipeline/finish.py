@@ -72,7 +72,7 @@ def run_finish(
     progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
     score = _evaluate(config, streams, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
-    actions = {"sample": "sampled", "argmax": "greedy"}[acting(config)["rule"]]
+    actions = "greedy" if acting(config)["rule"] == "argmax" else "sampled"
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
     timed = _measure(plan, run)
     prediction = plan.hardware.predict(architecture.ops())
