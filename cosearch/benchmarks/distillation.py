@@ -109,7 +109,9 @@ def collect(env: str, seeds: int, runs: Path) -> dict[str, Any]:
     teacher = make_plan(resolve(overrides=list(WORDS.get(env, ())), options={"env.name": env})).teacher
     if teacher is None:
         raise RequestError(f"there is no teacher for {env}: `cosearch list teachers` shows all")
-    score = teacher.provenance["score_train_mean"]  # on training levels, as the curves are
+    score = number(teacher.provenance, "score_train_mean")  # on training levels, as the curves are
+    if score is None:
+        raise RequestError(f"the teacher {teacher.name} has no score on training levels: score_train_mean is missing in its file")
     wanted = SHARE * score
     result: dict[str, Any] = {
         "env": env,
