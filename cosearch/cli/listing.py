@@ -20,7 +20,8 @@ from cosearch.strategies.base import STRATEGIES
 from cosearch.teachers.listing import teacher_rows
 from latency_tables.devices import list_devices
 
-Rows = list[dict[str, Any]]  # each list has columns of its own
+Row = dict[str, Any]  # each list has columns of its own
+Rows = list[Row]
 
 
 class Described(Protocol):
@@ -127,7 +128,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _scores(row: dict[str, Any]) -> dict[str, str]:
+def _scores(row: Row) -> dict[str, str]:
     return {
         "name": row["name"],
         "score [95 %]": estimate_text(row["score_mean"], row["score_ci95"], "episode"),

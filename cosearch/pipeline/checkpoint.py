@@ -5,7 +5,6 @@ A checkpoint is plain values and tensors on the disk. Old ones, whose key for th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +107,7 @@ class Checkpoint:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Checkpoint:
+    def from_dict(cls, values: State) -> Checkpoint:
         """The checkpoint that :meth:`to_dict` made plain, in this version or an earlier one."""
         outputs = values["stage_outputs"] if "stage_outputs" in values else values["handed_on"]
         return cls(
