@@ -1,4 +1,4 @@
-"""The command line: outputs that scripts rely on, exit codes, and the commands of the README."""
+"""The command line: outputs that scripts rely on, exit codes, and the commands of the documents."""
 
 import csv
 import json
@@ -12,7 +12,8 @@ from accel_models import load_design
 from accel_models.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "accel_models" / "README.md").read_text(encoding="utf-8")
+GUIDE, EVIDENCE = (ROOT / "docs" / part / "accelerators.md" for part in ("guide", "evidence"))
+DOCUMENTS = "\n".join(path.read_text(encoding="utf-8") for path in (GUIDE, EVIDENCE))
 
 
 def run(capsys, *arguments):
@@ -114,10 +115,10 @@ def test_nothing_within_the_limits_exits_1(capsys, tmp_path):
     assert code == 1 and "within the limits" in err
 
 
-COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    python -m accel_models")]
+COMMANDS = [line.strip() for line in DOCUMENTS.splitlines() if line.startswith("    python -m accel_models")]
 
 
-def test_readme_commands_run(capsys, tmp_path, monkeypatch):
+def test_documented_commands_run(capsys, tmp_path, monkeypatch):
     (tmp_path / "accel_models").symlink_to(ROOT / "accel_models")
     monkeypatch.chdir(tmp_path)
     assert len(COMMANDS) >= 8
@@ -128,8 +129,8 @@ def test_readme_commands_run(capsys, tmp_path, monkeypatch):
         assert code == 0, (command, err)
 
 
-def test_readme_python_runs():
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+def test_documented_python_runs():
+    for block in re.findall(r"```python\n(.*?)```", DOCUMENTS, re.DOTALL):
         exec(block, {})
 
 

@@ -304,7 +304,8 @@ def test_the_verb_regenerates_from_the_folders_alone(tmp_path, capsys):
 
 
 def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
-    text = (Path(__file__).resolve().parents[2] / "cosearch" / "strategies" / "README.md").read_text(encoding="utf-8")
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    text = "".join((docs / part / "strategies.md").read_text(encoding="utf-8") for part in ("guide", "evidence"))
     lines = [line for line in text.splitlines() if line.startswith("python -m cosearch compare --strategies")]
     for line, count in zip(lines, (30, 20, 20), strict=True):
         words = iter(shlex.split(line)[4:])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import typer
@@ -15,18 +16,24 @@ from cosearch.statistics import student_interval
 from cosearch.teachers.listing import teacher_rows
 from latency_tables.errors import RequestError
 
-TEXT = throughput.DOCUMENT.read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def page(name):
+    """The text of a page of the documentation."""
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_every_metric_is_documented_in_one_line_as_it_is_declared():
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", TEXT.split("## Metrics")[1], re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", page("guide/metrics"), re.MULTILINE)
     assert {name: (unit, meaning) for name, unit, meaning in rows} == {n: (m.unit, m.meaning) for n, m in METRICS.items()}
     assert len(rows) == len(METRICS)
 
 
 def test_the_table_of_speeds_is_the_one_that_the_benchmark_kept():
     result = json.loads(throughput.SAVED.read_text(encoding="utf-8"))
-    assert throughput.documented(TEXT, result) == TEXT
+    assert throughput.DOCUMENT == DOCS / "evidence" / "speed.md"
+    assert throughput.documented(page("evidence/speed"), result) == page("evidence/speed")
     assert {w["name"] for w in result["workloads"]} == set(WORKLOADS)
     for w in result["workloads"]:
         assert set(w["steps_per_s"]) == set(CONTESTANTS) and set(w["ratios"]) == set(CONTESTANTS[1:])
@@ -39,7 +46,9 @@ KEPT = sorted(path.stem.removeprefix("equal_curves-") for path in equal_curves.H
 @pytest.mark.parametrize("workload", KEPT)
 def test_the_learning_curves_are_the_ones_that_were_kept_and_overlap(workload):
     result = json.loads(equal_curves.saved(workload).read_text(encoding="utf-8"))
-    assert result["workload"] == workload and f"begin -->\n{equal_curves.markdown(result)}\n<!-- equal curves: end" in TEXT
+    assert result["workload"] == workload and f"begin -->\n{equal_curves.markdown(result)}\n<!-- equal curves: end" in page(
+        "evidence/speed"
+    )
     last = {name: [found[-1][1] for found in curves] for name, curves in result["curves"].items()}
     mean = sum(last["cosearch"]) / len(last["cosearch"])
     assert all(low <= mean <= high for low, high in map(student_interval, last.values()))
@@ -70,13 +79,18 @@ def test_equal_curves_train_the_chosen_workload_and_keep_each_seed(monkeypatch, 
 @pytest.mark.parametrize("name", ["learning_curves", "learning_curves_minatar"])
 def test_the_curves_beside_published_ones_are_those_that_were_kept(name):
     result = json.loads((learning_curves.HERE / f"{name}.json").read_text(encoding="utf-8"))
-    assert learning_curves.markdown(result).strip() in TEXT and f"](../benchmarks/{name}.png)" in TEXT
+    assert learning_curves.markdown(result).strip() in page("evidence/learning-curves")
+    assert f"](../../cosearch/benchmarks/{name}.png)" in page("evidence/learning-curves")
 
 
 @pytest.mark.parametrize("label", ["published_settings", "minibatch_1024", "minibatch_512"])
 def test_what_other_settings_missed_is_what_was_kept(label):
     result = json.loads((learning_curves.HERE / f"learning_curves_{label}.json").read_text(encoding="utf-8"))
-    (row,) = [line for line in TEXT.splitlines() if line.startswith("| ") and f"learning_curves_{label}.json" in line]
+    (row,) = [
+        line
+        for line in page("evidence/learning-curves").splitlines()
+        if line.startswith("| ") and f"learning_curves_{label}.json" in line
+    ]
     for part in result["games"].values():
         assert f"{sum(not point['not_below'] for point in part['rows'])} of {len(part['rows'])}" in row
         for kind in ("train", "test"):
@@ -90,7 +104,7 @@ def test_what_other_settings_missed_is_what_was_kept(label):
 
 
 def test_the_table_of_teachers_is_what_the_list_says():
-    table = TEXT.split("<!-- teachers:begin -->")[1].split("<!-- teachers:end -->")[0].strip().splitlines()[2:]
+    table = page("guide/teachers").split("<!-- teachers:begin -->")[1].split("<!-- teachers:end -->")[0].strip().splitlines()[2:]
     rows = teacher_rows()
     assert len(table) == len(rows)
     for line, row in zip(table, rows):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cosearch.benchmarks.peers.workloads import Workload
+from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.subject import NetworkSubject
@@ -52,15 +53,20 @@ class OwnPpo:
     Args:
         workload: what to train.
         seed: of everything.
-        threads: CPU threads.
+        threads: CPU threads; 0: all cores.
+        compute: ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: ``cuda`` without a GPU.
+        MissingExtraError: the environment's package is not installed.
     """
 
-    def __init__(self, workload: Workload, seed: int, threads: int) -> None:
+    def __init__(self, workload: Workload, seed: int, threads: int, *, compute: str = "cpu") -> None:
         load_builtins()
-        config = config_of(workload, seed, threads)
+        config = config_of(workload, seed, threads, compute)
         streams = Streams(seed)
         network = AgentNetwork(workload.ops(), streams.torch("weights"))
-        subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=torch.device("cpu"))
+        subject = NetworkSubject(network, lr=config.rl.lr, bf16=config.rl.bf16, device=compute_device(compute))
         self.training = make_training(config, subject, streams, None, total_steps=10**12)
         self.network, self.clock = network, Clock()
         self._watch()
@@ -113,7 +119,7 @@ class OwnPpo:
         self.training.close()
 
 
-def config_of(workload: Workload, seed: int, threads: int) -> Config:
+def config_of(workload: Workload, seed: int, threads: int, compute: str = "cpu") -> Config:
     """A workload as a configuration; what only sets the speed is this package's default."""
     w = workload
     return resolve(
@@ -122,6 +128,7 @@ def config_of(workload: Workload, seed: int, threads: int) -> Config:
             "env.num_envs": w.num_envs,
             "seed": seed,
             "threads": threads,
+            "compute": compute,
             "distill.teacher": "none",
             "rl.rollout_steps": w.rollout_steps,
             "rl.epochs": w.epochs,

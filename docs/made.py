@@ -1,0 +1,138 @@
+"""Parts of the pages that are made when the site is built: tables from saved results, the floors from the code and its tests.
+
+A line ``<!-- made: NAME -->`` of a page is replaced by what the function of that name in :data:`PARTS` returns.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SAVED = ROOT / "cosearch" / "benchmarks"
+MARK = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
+
+
+def fill(text: str) -> str:
+    """A page with its made parts."""
+    return MARK.sub(lambda found: PARTS[found[1]](), text)
+
+
+def saved(name: str) -> dict:
+    """A result as its benchmark kept it."""
+    return json.loads((SAVED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def default_run() -> str:
+    from cosearch.benchmarks.default_run import markdown
+
+    return markdown(saved("default_run"))
+
+
+def throughput() -> str:
+    from cosearch.benchmarks.throughput import markdown
+
+    return markdown(saved("throughput"))
+
+
+def credit() -> str:
+    from cosearch.benchmarks.credit import markdown
+
+    result = saved("credit")
+    return markdown(result, [name for name, rows in result.items() if isinstance(rows, list)])
+
+
+def co_search() -> str:
+    from cosearch.benchmarks.co_search import markdown
+
+    return markdown(saved("co_search"))
+
+
+def cells() -> str:
+    from cosearch.benchmarks.cells import markdown
+
+    return markdown(saved("cells"))
+
+
+def distillation() -> str:
+    from cosearch.benchmarks.distillation import markdown
+
+    return markdown(saved("distillation-breakout"))
+
+
+def certificates() -> str:
+    from latency_tables.devices import list_devices, load_any
+    from latency_tables.output import certificate_markdown, certificate_rows
+
+    tables = [load_any(str(device.path)) for device in list_devices()]
+    rows = certificate_rows([table for table in tables if table.certificate is not None])
+    return certificate_markdown([row for row in rows if row.method == "blocks in chains"])
+
+
+def floors_of_the_test() -> dict[str, int]:
+    """Package -> floor, as ``tests/house/test_layers.py`` holds it."""
+    tree = ast.parse((ROOT / "tests" / "house" / "test_layers.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS":
+            return ast.literal_eval(node.value)
+    raise LookupError("tests/house/test_layers.py assigns no FLOORS")
+
+
+def first_sentence(package: str) -> str:
+    """What a room's own docstring says it is."""
+    path = ROOT / package.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.split("\n\n")[0].split()).replace("|", "/")
+
+
+def floors() -> str:
+    """The floors from the roof down, each room with its files and what it says of itself."""
+    levels: dict[int, list[str]] = {}
+    for package, level in floors_of_the_test().items():
+        levels.setdefault(level, []).append(package)
+    rows = ["| floor | room | files | what lives there |", "| --- | --- | --- | --- |"]
+    for level in sorted(levels, reverse=True):
+        for package in levels[level]:
+            path = ROOT / package.replace(".", "/")
+            own = package in ("cosearch", "latency_tables", "accel_models")
+            files = len(list(path.glob("*.py") if own and package == "cosearch" else path.rglob("*.py"))) if path.is_dir() else 1
+            words = first_sentence("cosearch" if package == "cosearch.__init__" else package)
+            words = "modules that lie directly in it: names, randomness, statistics" if package == "cosearch" else words
+            rows.append(f"| {level} | `{package}` | {files} | {words} |")
+    return "\n".join(rows)
+
+
+def with_literal_blocks(lines: list[str]) -> list[str]:
+    """Lines of plain text as reStructuredText: indented lines and drawn trees become literal blocks, numbered lists lists."""
+    found: list[str] = []
+    kind = "text"
+    for line in lines:
+        if re.match(r"\d+\. ", line):
+            now = "list"
+        elif line.startswith(("├", "│", "└")):
+            now = "literal"
+        elif line.startswith(" "):
+            now = "list" if kind == "list" else "literal"
+        else:
+            now = "text" if line else kind
+        if now != kind:
+            found += ["", "::", ""] if now == "literal" else [""]
+        found.append(f"  {line}" if line.startswith(("├", "│", "└")) else line)
+        kind = now
+    return found
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "default-run": default_run,
+    "throughput": throughput,
+    "credit": credit,
+    "co-search": co_search,
+    "cells": cells,
+    "distillation": distillation,
+    "certificates": certificates,
+    "floors": floors,
+}
