@@ -60,6 +60,12 @@ class Forecast:
         return {
             "config": config_to_dict(plan.config),
             "space_size": plan.space.size,
+            "space": {
+                "name": plan.space.name,
+                "size": plan.counts.size,
+                "feasible": plan.counts.feasible,
+                "distinct": plan.counts.distinct,
+            },
             "table": {"device": plan.hardware.device.name, "provenance": plan.hardware.provenance},
             "teacher": plan.teacher.name if plan.teacher else None,
             "search_uses_teacher": plan.teacher is not None and plan.strategy.uses_teacher,
@@ -89,7 +95,8 @@ class Forecast:
             "",
             f"table: {hardware.device.name} ({hardware.provenance}), teacher: {teacher}",
             *([f"not exactly resumable: {plan.inexact_resume}"] if plan.inexact_resume else []),
-            f"space: {plan.space.size:.3g} architectures, latency target {plan.constraints[0].value * 1e3:.3f} ms",
+            f"latency target: {plan.constraints[0].value * 1e3:.3f} ms",
+            f"space: {plan.counts.text()}",
             f"speed here: {self.search_steps_per_s:,.0f} steps/s searching{retraining}",
             f"expected time: {self.expected_s / 60:.1f} min, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
         ]

@@ -36,6 +36,8 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         RunFolderError: the folder exists or is in use.
         RunFailedError: the run failed; the last checkpoint is kept.
     """
+    if plan.counts.few:
+        progress.note(f"space: {plan.counts.text()}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     run = RunDir.create(Path(runs), name, replace(plan.record(command), name=name, created_utc=created).to_json())
     _work(run, plan, progress)

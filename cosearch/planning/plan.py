@@ -34,6 +34,7 @@ from cosearch.record.run_record import (
 )
 from cosearch.rl.envs import inexact_resume
 from cosearch.rl.teacher import Teacher, TeacherRecord
+from cosearch.space.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import StrategyInfo
 
@@ -50,6 +51,7 @@ class Plan:
         teacher: record of the teacher, or None.
         constraints: costs with their upper bounds, the latency's first.
         references: what each fixed agent is predicted to take, by name.
+        counts: of architectures and different networks within the constraints; on an accelerator, with its first design.
         inexact_resume: why a resumed run cannot equal an uninterrupted one; None where it does.
     """
 
@@ -60,6 +62,7 @@ class Plan:
     teacher: TeacherRecord | None
     constraints: tuple[Constraint, ...]
     references: dict[str, ReferenceRecord]
+    counts: Counts
     inexact_resume: str | None = None
 
     @property
@@ -100,6 +103,8 @@ class Plan:
             references=self.references,
             exactly_resumable=self.inexact_resume is None,
             not_exactly_resumable_because=self.inexact_resume,
+            feasible_architectures=self.counts.feasible,
+            distinct_networks=self.counts.distinct,
             space=SpaceRecord(
                 name=space.name,
                 config=space.config,
@@ -157,8 +162,9 @@ def make_plan(config: Config) -> Plan:
         search_first_design(hardware, constraints)
     check_gradients(request.strategy, space, constraints)
     check_reachable(space, constraints)
+    counts = count_networks(space, [constraint.limit for constraint in constraints])
     inexact = inexact_resume(request.config.env.name)
-    return Plan(request.config, space, hardware, request.strategy, request.teacher, constraints, references, inexact)
+    return Plan(request.config, space, hardware, request.strategy, request.teacher, constraints, references, counts, inexact)
 
 
 def versions() -> dict[str, str]:

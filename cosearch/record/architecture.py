@@ -56,7 +56,7 @@ class ResourcesRecord:
     dsp: float | None
     bram18: float | None
     sram_bytes: float | None
-    area_mm2: float | None = field(default=None, metadata=OMITTED)
+    area_mm2: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,6 +146,8 @@ class RunRecord:
         references: fixed agents by name.
         exactly_resumable: a run that was interrupted and resumed equals one that was not.
         not_exactly_resumable_because: why not; absent where it is.
+        feasible_architectures: how many architectures of the space meet the targets; None where nobody counted.
+        distinct_networks: how many different networks these are; None where nobody counted.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -164,6 +166,8 @@ class RunRecord:
     space: SpaceRecord
     exactly_resumable: bool = True
     not_exactly_resumable_because: str | None = field(default=None, metadata=OMITTED)
+    feasible_architectures: int | None = None
+    distinct_networks: int | None = None
 
     @property
     def latency_target_s(self) -> float | None:

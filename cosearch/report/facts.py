@@ -20,6 +20,7 @@ from cosearch.report.format import (
     significant,
     time_text,
 )
+from cosearch.space.counting import Counts
 from cosearch.statistics import interval_text
 
 PROVENANCE = {
@@ -247,6 +248,9 @@ def caveats(run: Run) -> list[str]:
         met = run.summary.target_met
         if known.holds is not None and met != known.holds:
             told.append(f"The summary says that the target is {'met' if met else 'not met'}; the figures above say the contrary.")
+        counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)
+        if counts.few:
+            told.append(f"There was little to find: {counts.text()}.")
         if run.summary.control is None:
             told.append("No random-search control was run: how much the search itself contributes is not known.")
     if known.teacher is None:

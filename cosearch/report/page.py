@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.json_record import to_json
 from cosearch.report import format as words
 from cosearch.report.accelerator import accelerator_section
 from cosearch.report.architecture import cells
@@ -32,6 +33,7 @@ from cosearch.report.plots import (
 )
 from cosearch.report.probabilities import probability_plots
 from cosearch.report.terminal import render_summary
+from cosearch.space.counting import Counts
 
 __all__ = ["render_summary", "write_report"]
 
@@ -175,6 +177,7 @@ def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, object]], bo
     """Tables of where everything comes from: title, rows, and whether it starts folded."""
     content = run.record.to_json()
     derived_by = {} if run.architecture is None else run.architecture.to_json()["derived_by"]
+    counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)
     top: list[tuple[str, object]] = [("seed", run.record.seed), ("created (UTC)", run.record.created_utc or None)]
     tables: list[tuple[str, list[tuple[str, object]], bool]] = [("Run", top, False)]
     for title, values, folded in (
@@ -183,7 +186,7 @@ def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, object]], bo
         ("Teacher", content["teacher"], False),
         ("Versions", content["versions"], True),
         ("Configuration", content["config"], True),
-        ("Search space", content["space"], True),
+        ("Search space", {"architectures": counts.text(), **to_json(run.record.space)}, True),
         ("Targets", {str(target.metric): target.value for target in run.record.targets}, True),
         ("Reference agents", content["references"], True),
         ("Derivation", derived_by, True),

@@ -25,7 +25,7 @@ from cosearch.space.space import SearchSpace
 from latency_tables.opspec import OpSpec
 
 MAX_ENUMERATED = 20_000
-MAX_SUMS = 4_000_000  # different sums held at once: about 100 MB
+MAX_SUMS = 500_000  # different sums held at once
 TARGET_UNITS = 1 << 50  # of each limit's target
 FEW_NETWORKS = 500  # below this a comparison of searches can hardly tell them apart
 
@@ -48,7 +48,19 @@ class Counts:
     @property
     def few(self) -> bool:
         """Whether there are so few different networks that comparing searches on them tells little."""
-        return self.distinct is not None and self.distinct < FEW_NETWORKS
+        most = self.feasible if self.distinct is None else self.distinct
+        return most is not None and most < FEW_NETWORKS
+
+    def text(self) -> str:
+        """One line for people, with a warning where there are few."""
+        if self.feasible is None:
+            return f"{self.size:.3g} architectures; those under the target were not counted"
+        networks = "" if self.distinct is None else f", {self.distinct:,} different networks"
+        warning = (
+            f". WARNING: fewer than {FEW_NETWORKS}, so random search covers them and comparing searches tells little; "
+            "a higher target or a larger space gives the search something to find"
+        )
+        return f"{self.size:.3g} architectures, {self.feasible:,} under the target{networks}{warning if self.few else ''}"
 
 
 def count_networks(space: SearchSpace, limits: Sequence[Limit] = ()) -> Counts:
@@ -60,13 +72,14 @@ def count_networks(space: SearchSpace, limits: Sequence[Limit] = ()) -> Counts:
     """
     binding = [limit for limit in limits if not limit.meets([int(np.argmax(row)) for row in limit.costs])]
     units, bounds = _whole_costs(space, binding)
+    kind: type = np.int64 if space.size < 2**62 else object  # whole numbers of Python where there are too many
     try:
-        feasible = _count_choices([_options(space, unit, units) for unit in space.units], bounds)
+        feasible = _count_choices([_options(space, unit, units) for unit in space.units], bounds, kind)
     except _TooManySumsError:
         return Counts(space.size, None, None)
     if _is_row(space):
         try:
-            distinct = _count_words(space, units, bounds)
+            distinct = _count_words(space, units, bounds, kind)
         except _TooManySumsError:
             distinct = None
     elif feasible <= MAX_ENUMERATED:
@@ -119,22 +132,26 @@ def _merged(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Equal rows of ``sums [n, limits]`` as one, their ``counts [n]`` added."""
     if not sums.shape[1]:
         return sums[:1], counts.sum(keepdims=True)[: len(sums)]
-    different, place = np.unique(sums, axis=0, return_inverse=True)
-    total = np.zeros(len(different), dtype=object)  # whole numbers of Python: a space may be larger than 2^63
+    if sums.shape[1] == 1:
+        flat, place = np.unique(sums[:, 0], return_inverse=True)
+        different = flat[:, None]
+    else:
+        different, place = np.unique(sums, axis=0, return_inverse=True)
+    total = np.zeros(len(different), dtype=counts.dtype)
     np.add.at(total, place.ravel(), counts)
     if len(different) > MAX_SUMS:
         raise _TooManySumsError
     return different, total
 
 
-def _count_choices(options: Sequence[np.ndarray], bounds: np.ndarray) -> int:
+def _count_choices(options: Sequence[np.ndarray], bounds: np.ndarray, kind: type) -> int:
     """In how many ways one option of each ``[options, limits]`` keeps their sum within ``bounds [limits]``."""
     least = [np.min(rows, axis=0) for rows in options]
     rest = sum(least, start=np.zeros_like(bounds))
-    sums, counts = np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=object)
+    sums, counts = np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=kind)
     for rows, cheapest in zip(options, least):
         rest = rest - cheapest
-        kinds, how_many = _merged(rows, np.ones(len(rows), dtype=object))
+        kinds, how_many = _merged(rows, np.ones(len(rows), dtype=kind))
         if len(sums) * len(kinds) > 8 * MAX_SUMS:
             raise _TooManySumsError
         every = (sums[:, None] + kinds[None]).reshape(len(sums) * len(kinds), len(bounds))
@@ -151,7 +168,7 @@ def _is_row(space: SearchSpace) -> bool:
     )  # the stem is 0
 
 
-def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray) -> int | None:
+def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray, kind: type) -> int | None:
     """Different words of blocks within the bounds; None where one block has different costs at different points."""
     count = len(space.points)
     cost_of: dict[OpSpec, np.ndarray] = {}
@@ -172,7 +189,7 @@ def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray) -> int | 
                 reached.add(end)
         return frozenset(reached)
 
-    start = (np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=object))
+    start = (np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=kind))
     states: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {closure({0}): start}
     words = 0
     while states:  # words of one more block in each round

@@ -164,6 +164,15 @@ def test_without_a_teacher(path):
     assert any("no yardstick" in text for text in caveats(read_run(path)))
 
 
+@pytest.mark.parametrize(
+    "distinct, feasible, warns", [(17, 29, True), (1372, 2504, False), (None, 29, True), (None, None, False)]
+)
+def test_few_networks_under_the_target_are_a_caveat(path, distinct, feasible, warns):
+    change(path, "run.json", distinct_networks=distinct, feasible_architectures=feasible)
+    told = [text for text in caveats(read_run(path)) if text.startswith("There was little to find")]
+    assert len(told) == warns and all("29 under the target" in text for text in told)
+
+
 def test_one_seed_no_control_and_contradictions_are_caveats(path):
     def has(words):
         return any(words in text for text in caveats(read_run(path)))

@@ -120,7 +120,7 @@ def test_an_architecture_on_the_very_edge_is_counted_as_the_derivation_counts_it
 def test_one_block_with_two_prices_is_no_network_count():
     space = small_space("conv_k3", "skip", cells=2)
     counts = count_networks(space, [Limit([[1.0, 0.0], [2.0, 0.0]], 0.0, 2.5)])
-    assert counts == Counts(4, 3, None) and not counts.few
+    assert counts == Counts(4, 3, None) and counts.few  # three architectures are at most three networks
 
 
 def test_one_block_with_two_prices_is_counted_where_no_limit_looks_at_prices():
