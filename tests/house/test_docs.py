@@ -50,6 +50,7 @@ def run(words: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # each command of the guide as it stands, a whole search among them
 @pytest.mark.timeout(900)
 def test_the_guide_runs_as_written(tmp_path):
     guide = commands(README.split("## Guide")[1])
