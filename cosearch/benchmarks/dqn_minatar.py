@@ -30,6 +30,7 @@ from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
 from cosearch.statistics import mean_text
 from cosearch.training.algorithms import as_deployed, as_policy, as_trained, learning_rate, make_training
+from cosearch.training.off_policy import OffPolicy
 from cosearch.training.threads import set_threads
 from latency_tables.opspec import OpSpec
 
@@ -81,6 +82,8 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
         line = training.advance()
         curve.append([line["step"], line["score_train"]])
     cpu_s = time.process_time() - begun
+    rounds = training.rounds
+    assert isinstance(rounds, OffPolicy)  # that is what DQN makes
     training.close()
     env = make_env(config.env.name, EnvOptions(64, streams.derive("eval"), test=True))
     policy = as_policy(as_deployed(network, config).eval(), config)
@@ -97,7 +100,7 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
         "score_train": training.score,
         "cpu_s": round(cpu_s, 1),
         "steps_per_cpu_s": round(training.step / cpu_s),
-        "updates": training.rounds.learner.updates,
+        "updates": rounds.learner.updates,
         "curve": curve[::8],
     }
 

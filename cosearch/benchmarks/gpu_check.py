@@ -35,7 +35,7 @@ from cosearch.rl.dqn.update import QLearner, QOptions
 from cosearch.rl.envs import Step
 from cosearch.rl.learner import Learner, LearnerOptions
 from cosearch.rl.rollout import Rollout
-from cosearch.rl.subject import NetworkSubject, mixed_precision
+from cosearch.rl.subject import NetworkSubject, mixed_precision, on_device
 from cosearch.space.network import AgentNetwork, nature_cnn
 from cosearch.space.quantile_head import widen
 from cosearch.space.space import SPACES
@@ -154,7 +154,7 @@ def supernet_part(device: torch.device, bf16: bool) -> Outcome:
     """Forward and backward pass of the default space's supernet along one path with two candidates a point."""
     rng = np.random.default_rng(0)
     space = SPACES.get("chain").build({}, FRAME, ACTIONS, "categorical")
-    network = SuperNet(space, torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
+    network = on_device(SuperNet(space, torch.Generator().manual_seed(0)), device)
     active = tuple((i % len(p.candidates), (i + 3) % len(p.candidates)) for i, p in enumerate(space.points))
     weights = tuple(torch.tensor([0.6, 0.4], requires_grad=True) for _ in space.points)
     outputs, value = mixed_precision(network, device, bf16)(torch.from_numpy(frames_of(rng, BATCH)), Path(active, weights))

@@ -148,7 +148,8 @@ def _count_choices(options: Sequence[np.ndarray], bounds: np.ndarray, kind: type
     """In how many ways one option of each ``[options, limits]`` keeps their sum within ``bounds [limits]``."""
     least = [np.min(rows, axis=0) for rows in options]
     rest = sum(least, start=np.zeros_like(bounds))
-    sums, counts = np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=kind)
+    sums = np.zeros((1, len(bounds)), dtype=np.int64)
+    counts: np.ndarray = np.ones(1, dtype=kind)
     for rows, cheapest in zip(options, least):
         rest = rest - cheapest
         kinds, how_many = _merged(rows, np.ones(len(rows), dtype=kind))
@@ -189,8 +190,10 @@ def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray, kind: typ
                 reached.add(end)
         return frozenset(reached)
 
-    start = (np.zeros((1, len(bounds)), dtype=np.int64), np.ones(1, dtype=kind))
-    states: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {closure({0}): start}
+    once: np.ndarray = np.ones(1, dtype=kind)
+    states: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {
+        closure({0}): (np.zeros((1, len(bounds)), dtype=np.int64), once)
+    }
     words = 0
     while states:  # words of one more block in each round
         words += sum(int(counts.sum()) for places, (_, counts) in states.items() if count in places)

@@ -17,6 +17,7 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import make_training
+from cosearch.training.on_policy import OnPolicy
 
 PARTS = ("environment", "inference", "learning, forward", "optimiser")
 
@@ -72,13 +73,9 @@ class OwnPpo:
         self._watch()
 
     def _watch(self) -> None:
-        clock, training = self.clock, self.training
-        env, subject, learner, collector = (
-            training.stage.env,
-            training.stage.subject,
-            training.rounds.learner,
-            training.rounds.collector,
-        )
+        clock, training, rounds = self.clock, self.training, self.training.rounds
+        assert isinstance(rounds, OnPolicy)  # that is what PPO makes
+        env, subject = training.stage.env, training.stage.subject
         for name in ("send", "receive"):
             setattr(env, name, clock.timed("environment", getattr(env, name)))
         for name in ("step", "zero_grad"):
@@ -88,10 +85,13 @@ class OwnPpo:
         def part() -> str:
             return "learning, forward" if torch.is_grad_enabled() else "inference"
 
-        subject.actors = lambda: [clock.timed(part, actor) for actor in actors()]
-        learner.update = clock.timed("update", learner.update)
-        collector.collect = clock.timed("collect", collector.collect)
-        training.advance = clock.timed("all", training.advance)
+        for owner, name, replacement in (
+            (subject, "actors", lambda: [clock.timed(part, actor) for actor in actors()]),
+            (rounds.learner, "update", clock.timed("update", rounds.learner.update)),
+            (rounds.collector, "collect", clock.timed("collect", rounds.collector.collect)),
+            (training, "advance", clock.timed("all", training.advance)),
+        ):
+            setattr(owner, name, replacement)
 
     def advance(self) -> None:
         """One rollout and its update."""
