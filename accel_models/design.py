@@ -17,6 +17,7 @@ from typing import TypeVar
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.systolic import DATAFLOWS, DEPTHWISE_MODES
 from latency_tables.errors import DesignError
+from latency_tables.writing import write_bytes_atomic
 
 ENGINES = ("systolic", "tile")
 DSP_KINDS = ("DSP48E1", "DSP48E2")
@@ -215,8 +216,13 @@ def load_design(source: str | Path) -> AccelDesign:
 
 
 def save_design(design: AccelDesign, path: str | Path) -> None:
-    """Write a design in the format that :func:`load_design` reads."""
-    Path(path).write_text(json.dumps(design.to_dict(), indent=1) + "\n", encoding="utf-8")
+    """Write a design in the format that :func:`load_design` reads.
+
+    Raises:
+        RequestError: something that is no regular file is there.
+        RunFailedError: the disk refuses the write.
+    """
+    write_bytes_atomic(Path(path), (json.dumps(design.to_dict(), indent=1) + "\n").encode())
 
 
 def design_names() -> list[str]:

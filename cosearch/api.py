@@ -190,6 +190,7 @@ def measure(
     from latency_tables.measuring.remote import Location
     from latency_tables.measuring.settings import Settings
     from latency_tables.table import Table
+    from latency_tables.writing import make_folder
 
     path = Path(out)
     if path.exists() and not again:
@@ -197,7 +198,7 @@ def measure(
     chosen = make_space(resolve_task(overrides=_words({"space": space or {}}), options={"env.name": env}))
     references = reference_agents(chosen.frame_shape, chosen.num_actions)
     worklist = path.with_suffix(".worklist.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_worklist(chosen, worklist, min(networks, chosen.size), further=[op for ops in references.values() for op in ops])
     settings = Settings(threads=threads, min_rounds=rounds, max_rounds=max(rounds, 40), budget_s=budget_s)
     request = MeasureRequest(

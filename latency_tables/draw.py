@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from latency_tables.checks import Finding
 from latency_tables.compare import Comparison
+from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row
 from latency_tables.table import Table
+from latency_tables.writing import make_folder, one_clear_error, regular_file, write_bytes_atomic
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -81,12 +84,28 @@ def _energy(table: Table) -> str:
 
 
 def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None = None) -> None:
-    """Write a picture: slowest rows with intervals, latency against MACs, and predicted against measured networks."""
+    """Write a picture: slowest rows with intervals, latency against MACs, and predicted against measured networks.
+
+    Args:
+        table: what is drawn.
+        path: the file; its ending says which kind of picture, PNG where it has none.
+        findings: what checking the table gave.
+
+    Raises:
+        RequestError: an ending that is no kind of picture, or something that is no regular file is there.
+        RunFailedError: the disk refuses the write.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    target = Path(path)
+    with one_clear_error(target):
+        regular_file(target)
     figure = Figure(figsize=(15, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    kinds = FigureCanvasAgg(figure).get_supported_filetypes()
+    ending = target.suffix[1:].lower() or "png"
+    if ending not in kinds:
+        raise RequestError(f"a picture can be written as {', '.join(sorted(kinds))}; got the file {target}")
     bars, work, proof = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
     timed = [(r.latency_s, r) for r in table.rows.values() if r.latency_s is not None]
     timed.sort(key=lambda pair: pair[0])
@@ -116,8 +135,10 @@ def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None
         proof.text(0.5, 0.5, "no certificate", ha="center", transform=proof.transAxes)
     flags = f"; {len(findings)} findings" if findings else ""
     figure.suptitle(f"{table.device.name} — {table.provenance}{flags}\n{caption(table)}", fontsize=9)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=ending, dpi=110)
+    make_folder(target.parent)
+    write_bytes_atomic(target, picture.getbuffer())
 
 
 def terminal_comparison(first: Table, second: Table, comparison: Comparison, *, limit: int = 20) -> RichTable:

@@ -18,6 +18,7 @@ from latency_tables.errors import ShapeError, TableError
 from latency_tables.fields import number, number_or_none, object_of, one_of, pair_of, parse_line, text_of
 from latency_tables.header import MAX_ENERGY_J, MAX_LATENCY_S, check_header, read_device
 from latency_tables.opspec import OpSpec
+from latency_tables.writing import make_folder, write_bytes_atomic
 
 STATUSES = ("ok", "unsupported", "failed")
 MAX_FILE_BYTES = 64 * 2**20
@@ -178,14 +179,14 @@ def write_table(path: str | Path, table: TableFile) -> None:
 
     Raises:
         TableError: the content would not be a valid table.
+        RequestError: something that is no regular file is there.
+        RunFailedError: the disk refuses the write.
     """
     path = Path(path)
     text = dump_table(table)
     parse_table(text, where=str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    make_folder(path.parent)
+    write_bytes_atomic(path, text.encode())
 
 
 def _read_row(record: dict[str, object], dtype: str, where: str) -> Row:

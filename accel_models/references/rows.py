@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from latency_tables.errors import DesignError
+from latency_tables.writing import write_bytes_atomic
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def write_rows(rows: list[ComparedRow], path: str | Path) -> None:
     extra = sorted({key for row in rows for key in (row.details or {})})
     header = ["row", "exact", "cycles", "reference_cycles", "cycles_error", "energy", "reference_energy", "energy_error"]
     header += [f"{side}{key}" for key in extra for side in ("", "reference_")]
-    with Path(path).open("w", encoding="utf-8", newline="") as stream:
+    with io.StringIO(newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         for row in rows:
@@ -139,3 +141,4 @@ def write_rows(rows: list[ComparedRow], path: str | Path) -> None:
             for key in extra:
                 values += list((row.details or {}).get(key, (None, None)))
             writer.writerow(["" if value is None else value for value in values])
+        write_bytes_atomic(Path(path), stream.getvalue().encode())

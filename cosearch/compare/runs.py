@@ -24,6 +24,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.report.data import flatten
 from cosearch.training.workers import Send, Workers
 from latency_tables.errors import CosearchError, RunFolderError
+from latency_tables.writing import make_folder
 
 RECORD = "compare.json"
 LINE_EVERY_S = 60.0
@@ -71,7 +72,7 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
         if (run.env, run.strategy) not in checked:
             checked.add((run.env, run.strategy))
             make_plan(replace(run.config, control=""))  # raises what the run would trip over
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     record = {"format": 1, "command": command, "runs": entries}
     write_bytes_atomic(path, json.dumps(record, indent=1).encode() + b"\n")
 

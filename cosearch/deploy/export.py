@@ -30,6 +30,7 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.space.network import AgentNetwork
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import MeasurementError, ParityError, RunFailedError, ShapeError
+from latency_tables.writing import remove
 
 OPSET = 17
 TOLERANCE = 1e-4
@@ -76,8 +77,8 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray) -> Export
     """
     check_frames(frames)
     agent = folder / "agent.onnx"
-    agent.unlink(missing_ok=True)
-    (folder / "agent.json").unlink(missing_ok=True)
+    remove(agent)
+    remove(folder / "agent.json")
     model = to_onnx(network, frames.shape[1:])
     parity = check_parity(network, model, frames)
     inputs, outputs = declared_interface(model)

@@ -38,6 +38,7 @@ from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy
 from cosearch.training.progress import Progress
+from latency_tables.writing import remove
 
 EVAL_ENVS = 64
 
@@ -97,7 +98,7 @@ def run_finish(
     )
     teacher_score = _teacher_score(config, resources)
     run.write(_summary(plan, architecture, score, timed, teacher_score, searched.steps + trained.steps, clock.spent_s))
-    (run.path / "clip.gif").unlink(missing_ok=True)
+    remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
         player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)
         shown = play(player, config, config.budget.clip_frames, config.seed)

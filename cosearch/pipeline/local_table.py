@@ -16,6 +16,7 @@ from cosearch.space.network import reference_agents
 from cosearch.training.progress import Progress
 from latency_tables.errors import RequestError
 from latency_tables.measuring.job import MeasureRequest, run
+from latency_tables.writing import make_folder
 
 NETWORKS = 60  # whole networks: half calibrate the table, half are its certificate
 
@@ -47,7 +48,7 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
                 "this machine has no table for these blocks yet, so there is nothing to plan with. The command without --dry-run "
                 "measures it first (minutes, once); or plan for a device of `cosearch list devices`"
             )
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         worklist = out.with_suffix(".worklist.json")
         write_bytes_atomic(worklist, work)
         progress.note(f"measuring {len(ops)} blocks and {NETWORKS} networks on this machine (minutes, once) -> {out}")

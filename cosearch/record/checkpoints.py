@@ -20,6 +20,7 @@ import torch
 
 from cosearch.record.durable import TEMPORARY_SUFFIX, one_clear_error, write_bytes_atomic
 from latency_tables.errors import RunFolderError
+from latency_tables.writing import remove
 
 KEEP = 2
 _PLAIN = (int, float, bool, str, bytes, type(None), torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device)
@@ -76,7 +77,7 @@ class Checkpoints:
         write_bytes_atomic(path, data)
         good = [old for old in older if old not in self._damaged]
         for old in [*good[self.keep - 1 :], *self._damaged, *self.folder.glob(f".*{TEMPORARY_SUFFIX}")]:
-            old.unlink(missing_ok=True)
+            remove(old)
         self._damaged.clear()
         return path
 

@@ -1,45 +1,18 @@
 """Writing that survives a kill, a power cut and a full disk.
 
-A file is replaced whole or not at all: written beside its place, synchronised to the disk, renamed, and the folder
-synchronised as well. A line is appended whole: what a failed write left behind is cut off again. A write that fails
-becomes one clear error and leaves the old content as it was.
+A file is replaced whole or not at all (``latency_tables.writing``, which all packages share). A line is appended whole: what a
+failed write left behind is cut off again. A write that fails becomes one clear error and leaves the old content as it was.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from latency_tables.errors import DiskFullError, RunFailedError
+from latency_tables.writing import TEMPORARY_SUFFIX, one_clear_error, sync_folder, write_bytes_atomic
 
-TEMPORARY_SUFFIX = ".partial"
-
-
-def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Replace the content of ``path``; a reader sees the old bytes or the new ones, never a mixture.
-
-    Args:
-        path: the file; its folder must exist.
-        data: all bytes of the new content.
-
-    Raises:
-        RunFailedError: the disk is full or refuses the write; the old file is intact.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    with one_clear_error(path):
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            sync_folder(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+__all__ = ["TEMPORARY_SUFFIX", "append_line", "one_clear_error", "sync_folder", "write_bytes_atomic"]
 
 
 def append_line(path: Path, line: str) -> None:
@@ -77,34 +50,3 @@ def _cut_torn_line(file: BinaryIO) -> int:
             end = file.read().rfind(b"\n") + 1
             file.truncate(end)
     return end
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable, on systems where folders can be synchronised (all but Windows)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def one_clear_error(path: Path) -> Iterator[None]:
-    """Turn whatever the disk answers inside the ``with`` block into one error about ``path``.
-
-    Raises:
-        DiskFullError: no space is left.
-        RunFailedError: the disk refuses the write for another reason.
-    """
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (DiskFullError if full else RunFailedError)(
-            f"{'the disk is full' if full else 'the disk refused a write'}: {path} could not be written "
-            f"({error.strerror or error}). What it held before is kept. "
-            f"{'Free some space' if full else 'Check the folder and its rights'}, then repeat the command "
-            "(`cosearch resume FOLDER` for a run that had begun)"
-        ) from error

@@ -22,6 +22,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cosearch.record.durable import one_clear_error
 from cosearch.record.metrics import REQUIRED, number, read_metrics
+from latency_tables.writing import remove
 
 SUFFIX = ".cosearch"  # end of our event files' names: files of other writers in the folder are left alone
 
@@ -54,7 +55,7 @@ class EventWriter:
             self.add(line)
         self.flush()
         for file in outdated:  # only now: a kill in between leaves a copy too many, never one too few
-            file.unlink(missing_ok=True)
+            remove(file)
 
     def __enter__(self) -> Self:
         return self

@@ -21,6 +21,7 @@ from cosearch.record import metrics
 from cosearch.record.checkpoints import Checkpoints
 from cosearch.record.durable import TEMPORARY_SUFFIX, sync_folder, write_bytes_atomic
 from latency_tables.errors import NonFiniteError, RunFolderError
+from latency_tables.writing import remove
 
 __all__ = ["RUN_FORMAT", "RunDir", "write_bytes_atomic"]
 RUN_FORMAT = 1
@@ -129,7 +130,7 @@ class RunDir:
             raise RunFolderError(f"{self.path} cannot be locked: {error.strerror or error}; check its rights") from error
         try:
             for left_behind in self.path.glob(f".*{TEMPORARY_SUFFIX}"):  # by a writer that was killed
-                left_behind.unlink()
+                remove(left_behind)
             yield
         finally:
             lock.release()

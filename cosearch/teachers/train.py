@@ -19,7 +19,6 @@ import torch
 from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.durable import one_clear_error
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.evaluate import Score, evaluate
@@ -35,6 +34,7 @@ from cosearch.training.progress import Progress
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, RequestError, RunFolderError, UnknownNameError
+from latency_tables.writing import make_folder, one_clear_error, regular_file
 
 PUBLISHED = {
     "rl.rollout_steps": 256,
@@ -106,8 +106,10 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         raise RequestError(f"--out must be a .json file (the weights go beside it), got {out}")
     config = teacher_config(request)
     device = compute_device(config.compute)
-    with one_clear_error(out.parent):  # now, not after hours of training
-        out.parent.mkdir(parents=True, exist_ok=True)
+    for file in (out, out.with_suffix(".safetensors")):  # now, not after hours of training
+        with one_clear_error(file):
+            regular_file(file)
+    make_folder(out.parent)
     set_threads(request.threads)
     family, _ = split_name(request.env)
     request = replace(request, network=request.network or str(family.teacher.get("network", "")))

@@ -25,6 +25,7 @@ from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import TableFile, read_table, write_table
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
+from latency_tables.writing import make_folder, one_clear_error, regular_file, remove
 
 SECONDS_A_VISIT = 0.05
 RUNTIMES = ("onnxruntime", "torch", "tvm")
@@ -135,24 +136,31 @@ def run(
 
     Raises:
         TableError: a table is there already, or another measurement's journal, or the table to add to does not fit.
-        RequestError: another process measures into the same file.
+        RequestError: another process measures into the same file, or something that is no regular file is there.
+        RunFailedError: the disk refuses the file.
         MeasurementError: the measurement failed; what was measured is kept.
     """
     out = request.out
     request.work()
+    with one_clear_error(out):  # now, not after the measurement
+        regular_file(out)
     existing = _existing(request)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     lock = FileLock(str(out) + ".lock")
+    with one_clear_error(out):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RequestError(f"another process is measuring into {out}; wait for it or choose another file") from error
     try:
-        with lock.acquire(timeout=0):
-            table = _measure(request, progress, command)
-            if existing is not None:
-                table = _merged(existing, table)
-            write_table(out, table)
-            Path(str(out) + ".journal").unlink()
-    except Timeout as error:
-        raise RequestError(f"another process is measuring into {out}; wait for it or choose another file") from error
-    Path(str(out) + ".lock").unlink(missing_ok=True)
+        table = _measure(request, progress, command)
+        if existing is not None:
+            table = _merged(existing, table)
+        write_table(out, table)
+        remove(Path(str(out) + ".journal"))
+    finally:
+        lock.release()
+    remove(Path(str(out) + ".lock"))
     return table
 
 

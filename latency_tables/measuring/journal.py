@@ -14,6 +14,7 @@ from pathlib import Path
 
 from latency_tables.board.timing import Paced, Visit
 from latency_tables.errors import TableError
+from latency_tables.writing import make_folder, one_clear_error, regular_file
 
 KINDS = ("visit", "failed", "graph")
 
@@ -27,6 +28,8 @@ class Journal:
 
     Raises:
         TableError: the file belongs to another measurement, or is damaged other than at its end.
+        RequestError: something that is no regular file is there.
+        RunFailedError: the disk refuses the file.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
@@ -37,11 +40,12 @@ class Journal:
         self.energies_j: dict[str, float | None] = {}  # None: the sensor gave no answer
         self.paced: dict[str, Paced] = {}
         self.resumed = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = self._read(identity) if path.exists() else 0
-        self._stream = path.open("r+b" if kept else "wb")
-        self._stream.seek(kept)
-        self._stream.truncate()
+        make_folder(path.parent)
+        with one_clear_error(path):
+            kept = self._read(identity) if regular_file(path).exists() else 0
+            self._stream = path.open("r+b" if kept else "wb")
+            self._stream.seek(kept)
+            self._stream.truncate()
         if not kept:
             self._write({"journal": 1, **identity})
 
@@ -104,16 +108,18 @@ class Journal:
         self._take(record)
 
     def _write(self, record: Mapping[str, object]) -> None:
-        self._stream.write(json.dumps(record, sort_keys=True).encode() + b"\n")
-        self._stream.flush()
+        with one_clear_error(self.path):
+            self._stream.write(json.dumps(record, sort_keys=True).encode() + b"\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Write the file out and close it; safe to call twice."""
         if self._stream.closed:
             return
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        with one_clear_error(self.path):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
 
 
 def _counts(value: object) -> dict[str, int]:

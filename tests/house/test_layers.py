@@ -48,7 +48,15 @@ STRANGERS = {  # importer: what it must not know although it lies below or besid
     "cosearch.cost": ("cosearch.rl", "cosearch.space.network", "cosearch.space.supernet"),
     "cosearch.strategies": ("cosearch.rl",),
 }
-ONLY = {"accel_models": ("accel_models", "latency_tables.opspec", "latency_tables.errors")}
+ONLY = {
+    "accel_models": (
+        "accel_models",
+        "latency_tables.opspec",
+        "latency_tables.errors",
+        "latency_tables.writing",
+        "latency_tables.reading",
+    )
+}
 BESIDE_THE_BOARD = ("opspec", "schema", "table")  # what a host without torch reads and writes tables with
 BOARD = ("latency_tables", "latency_tables.errors", "latency_tables.board")  # all that is copied to a board
 WITH_THE_RUNTIME = {"numpy"}  # each measured runtime brings it
