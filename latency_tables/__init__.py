@@ -10,7 +10,7 @@ Floors. A file imports from lower floors and from its own floor, but no room (a 
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
     1  opspec, layer, cell_kinds, vector_kinds  the one vocabulary of operations, shared with networks and accelerators
     1  fields                                   strict reading of JSON
-    0  board, errors, writing                   what is copied to a board; the errors and the file writer of the whole project
+    0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project
 
 The other packages use ``opspec``, ``errors``, ``table``, ``devices`` and ``worklists``, and of the rooms ``measuring.job`` (a
 table from a request) with its ``settings``, ``measuring.remote`` (a measuring core, here or on a board) and the records and

@@ -10,10 +10,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
@@ -24,9 +25,14 @@ from cosearch.rl.subject import mixed_precision, on_device
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
 from latency_tables.opspec import OpSpec
+from latency_tables.reading import read_json, shown
+
+Value = TypeVar("Value")
 
 TEACHERS = Path(__file__).parents[1] / "teachers"
 FORMAT = "cosearch-teacher-1"
+REWARD_STD_RANGE = (1e-9, 1e9)
+POLICIES = ("categorical", "gaussian")
 CHUNK = 128  # frames of one forward pass: larger ones leave the cache
 
 
@@ -44,6 +50,10 @@ class TeacherRecord:
         provenance: command, seed, steps, levels, scores with intervals and episodes.
         path: of the JSON file, or of the ONNX file.
         policy: what its outputs mean, ``categorical`` or ``gaussian``.
+        made_for_sha256: SHA-256 of the weights that the file was written for; None: by a version that did not record it.
+
+    Raises:
+        ConfigError: the discount or the divisor of the rewards is out of its range, or there is no such policy.
     """
 
     name: str
@@ -55,6 +65,16 @@ class TeacherRecord:
     provenance: dict[str, object]
     path: Path
     policy: str = "categorical"
+    made_for_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        low, high = REWARD_STD_RANGE
+        if self.gamma is not None and not 0 <= self.gamma <= 1:
+            raise ConfigError(f"{self.path}: gamma of a teacher must be from 0 to 1, got {self.gamma}")
+        if self.reward_std is not None and not low <= self.reward_std <= high:
+            raise ConfigError(f"{self.path}: reward_std of a teacher must be from {low:g} to {high:g}, got {self.reward_std}")
+        if self.policy not in POLICIES:
+            raise ConfigError(f"{self.path}: policy of a teacher must be one of {', '.join(POLICIES)}, got {shown(self.policy)}")
 
     @property
     def weights_path(self) -> Path:
@@ -131,23 +151,42 @@ def read_record(path: Path) -> TeacherRecord:
     Raises:
         ConfigError: missing, damaged, or not a teacher.
     """
+    values = read_json(Path(path), "a teacher", ConfigError)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else values
+        raise ConfigError(f"{path}: expected a teacher of the format {FORMAT!r}, got {shown(found)}")
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise ConfigError(f"{path}: expected format {FORMAT!r}, got {values['format']!r}")
         return TeacherRecord(
-            Path(path).stem,
-            values["env"],
-            values["description"],
-            tuple(OpSpec.from_dict(op) for op in values["operations"]),
-            float(values["gamma"]),
-            float(values["reward_std"]),
-            values["provenance"],
-            Path(path),
-            values.get("policy", "categorical"),
+            name=Path(path).stem,
+            env=_typed(str, values["env"]),
+            description=_typed(str, values["description"]),
+            ops=tuple(OpSpec.from_dict(op) for op in _typed(list, values["operations"])),
+            gamma=_number(values["gamma"]),
+            reward_std=_number(values["reward_std"]),
+            provenance=_typed(dict, values["provenance"]),
+            path=Path(path),
+            policy=_typed(str, values.get("policy", "categorical")),
+            made_for_sha256=_typed(str, values["weights_sha256"]) if "weights_sha256" in values else None,
         )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ShapeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected a number, got {shown(value)}")
+    return float(value)
+
+
+def _typed(kind: type[Value], value: object) -> Value:
+    """``value``, if it is of that type.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {shown(value)}")
+    return value
 
 
 def save_teacher(
@@ -175,7 +214,8 @@ def save_teacher(
         key: value.detach().cpu().contiguous().to(torch.float32 if key in statistics else torch.float16)
         for key, value in network.state_dict().items()
     }
-    write_bytes_atomic(path.with_suffix(".safetensors"), save(weights))
+    content = save(weights)
+    write_bytes_atomic(path.with_suffix(".safetensors"), content)
     values = {
         "format": FORMAT,
         "env": env,
@@ -183,6 +223,7 @@ def save_teacher(
         "gamma": gamma,
         "reward_std": reward_std,
         "policy": network.ends.policy,
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
         "provenance": provenance,
         "operations": [op.to_dict() for op in network.ops],
     }
@@ -243,12 +284,21 @@ def load_network(record: TeacherRecord) -> AgentNetwork:
     """The teacher's network in float32 on the CPU, frozen.
 
     Raises:
-        ConfigError: the weights are missing, damaged or of another network.
+        ConfigError: the weights are missing, damaged, of another network, or not those that the record was written for.
     """
-    path = record.path.with_suffix(".safetensors")
+    path = record.weights_path
     try:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if record.made_for_sha256 not in (None, digest):
+            raise ConfigError(
+                f"its SHA-256 is {digest[:12]}..., the record was written for {str(record.made_for_sha256)[:12]}...: one of the "
+                "two files was damaged or comes from another teacher. Get both again, or repeat `cosearch teacher`"
+            )
         network = AgentNetwork(record.ops, torch.Generator().manual_seed(0), policy=record.policy)
-        network.load_state_dict({key: value.float() for key, value in load_file(str(path)).items()})
+        network.load_state_dict({key: value.float() for key, value in load(content).items()})
+        if not all(bool(weight.isfinite().all()) for weight in network.state_dict().values()):
+            raise ConfigError("a weight is NaN or infinite")
     except (OSError, SafetensorError, RuntimeError, CosearchError) as error:
         raise ConfigError(f"{path}: cannot be read as the weights of teacher {record.name!r}: {error}") from error
     return network.requires_grad_(False).eval()

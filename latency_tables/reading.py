@@ -1,0 +1,182 @@
+"""Reading JSON and CSV files that users give: limits before parsing, and each fault is one short message.
+
+What comes out is plain data in which nothing surprises the code behind it: text that can be printed and written again, numbers
+that are finite and fit a float, lists and objects of bounded depth, no field twice, and in a CSV every row as long as its header.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from latency_tables.errors import CosearchError
+
+MAX_BYTES = 64 * 2**20
+MAX_DEPTH = 64
+MAX_DIGITS = 40  # of a whole number: the entropy of a random generator has 39
+MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
+Fault = type[CosearchError]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 4, 4, 60, 60, 60
+
+
+def shown(value: object, letters: int = 80) -> str:
+    """A value for a message, at most so many letters long."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= letters else text[: letters - 3] + "..."
+
+
+def read_text(path: Path, what: str, fault: Fault) -> str:
+    """The text of a UTF-8 file.
+
+    Args:
+        path: the file.
+        what: what it is to be, for the message: ``a design``.
+        fault: class of the error.
+
+    Raises:
+        CosearchError: of that class: it cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise fault(f"{path}: cannot be read as {what}: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise fault(f"{path}: cannot be read as {what}: it has more than {MAX_BYTES // 2**20} MiB")
+    if data.startswith(MARKS):
+        raise fault(f"{path}: cannot be read as {what}: it begins with a byte order mark; save it as UTF-8 without one")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise fault(f"{path}: cannot be read as {what}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+
+
+def read_json(path: Path, what: str, fault: Fault) -> object:
+    """The content of a JSON file; the arguments are those of :func:`read_text`.
+
+    Raises:
+        CosearchError: of the class ``fault``: unreadable, or not such JSON.
+    """
+    return parse_json(read_text(path, what, fault), f"{path}: cannot be read as {what}", fault)
+
+
+def parse_json(text: str, where: str, fault: Fault) -> object:
+    """The content of a JSON text: every number finite and of at most 40 digits, no field twice, 64 levels at most.
+
+    Args:
+        text: the JSON.
+        where: beginning of the message.
+        fault: class of the error.
+
+    Raises:
+        CosearchError: of the class ``fault``: not such JSON.
+    """
+
+    def whole(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise fault(f"{where}: a whole number of {len(digits)} digits, expected at most {MAX_DIGITS}")
+        return int(digits)
+
+    def decimal(digits: str) -> float:
+        if not math.isfinite(float(digits)):
+            raise fault(f"{where}: {digits[:20]} is too large for a number")
+        return float(digits)
+
+    def constant(name: str) -> object:
+        raise fault(f"{where}: {name} is not a number")
+
+    def fields(items: list[tuple[str, object]]) -> dict[str, object]:
+        record = dict(items)
+        if len(record) != len(items):
+            names = [name for name, _ in items]
+            raise fault(f"{where}: the field {shown(next(name for name in names if names.count(name) > 1))} is named twice")
+        return record
+
+    try:
+        content: object = json.loads(
+            text, parse_int=whole, parse_float=decimal, parse_constant=constant, object_pairs_hook=fields
+        )
+    except RecursionError as error:
+        raise fault(f"{where}: lists and objects within each other deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
+        raise fault(f"{where}: not JSON: {error}") from error
+    _check_plain(content, where, fault)
+    return content
+
+
+def _check_plain(content: object, where: str, fault: Fault) -> None:
+    """Refuse what is nested too deeply, and text that cannot be encoded."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        inside: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                inside += [*value.keys(), *value.values()]
+            elif isinstance(value, list):
+                inside += value
+            elif isinstance(value, str) and not _can_be_written(value):
+                raise fault(f"{where}: a text with half of a surrogate pair, {shown(value)}")
+        if not inside:
+            return
+        level = inside
+    raise fault(f"{where}: lists and objects within each other deeper than {MAX_DEPTH}")
+
+
+def _can_be_written(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault) -> list[dict[str, str]]:
+    """Rows of a CSV file with commas and a header; empty columns at the end, as spreadsheets write them, are dropped.
+
+    Args:
+        path: the file.
+        what: what it is to be, for the message.
+        needed: columns that must be there.
+        fault: class of the error.
+
+    Returns:
+        At least one row; each with the header's columns.
+
+    Raises:
+        CosearchError: of the class ``fault``: unreadable, no rows, columns missing or named twice, or a row of another length.
+    """
+    where = f"{path}: cannot be read as {what}"
+    text = read_text(path, what, fault)
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if any(line)]
+    except csv.Error as error:
+        raise fault(f"{where}: not CSV: {error}") from error
+    if len(lines) < 2:
+        raise fault(f"{where}: expected a header and at least one row, got {len(lines)} lines")
+    names = lines[0]
+    while names and not names[-1]:
+        names = names[:-1]
+    _check_names(names, needed, where, fault)
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) < len(names) or any(line[len(names) :]):
+            raise fault(f"{where}: row {number} has {len(line)} values, the header {len(names)}")
+        rows.append(dict(zip(names, line)))
+    return rows
+
+
+def _check_names(names: list[str], needed: Iterable[str], where: str, fault: Fault) -> None:
+    if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
+        raise fault(f"{where}: its values are separated by semicolons or tabs, expected commas")
+    spaced = [name for name in names if name != name.strip()]
+    if spaced:
+        raise fault(f"{where}: the column {shown(spaced[0])} begins or ends with a space; remove the spaces at the commas")
+    if len(set(names)) != len(names):
+        raise fault(f"{where}: the column {shown(next(name for name in names if names.count(name) > 1))} is named twice")
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise fault(f"{where}: columns {', '.join(missing)} are missing; got {shown(names)}")
