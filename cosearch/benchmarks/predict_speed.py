@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -23,7 +23,7 @@ from latency_tables.devices import find_table
 FRAME, ACTIONS = (64, 64, 3), 15
 
 
-def measure(device: str, many: int) -> dict[str, Any]:
+def measure(device: str, many: int) -> dict[str, object]:
     """Seconds for ``many`` architectures.
 
     Args:
