@@ -14,7 +14,6 @@ import pickle
 import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,7 +47,7 @@ class Checkpoints:
         named = [(int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))]
         return [path for _, path in sorted(named, reverse=True)]
 
-    def save(self, state: dict[str, Any], tag: str | int) -> Path:
+    def save(self, state: dict[str, object], tag: str | int) -> Path:
         """Write a checkpoint, then remove those that are too old.
 
         Args:
@@ -81,7 +80,7 @@ class Checkpoints:
         self._damaged.clear()
         return path
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> dict[str, object] | None:
         """The newest checkpoint that is whole, on the CPU; ``None`` when none was ever saved.
 
         A damaged one is named in a logged warning, and the one before it is taken.
@@ -103,7 +102,7 @@ class Checkpoints:
         return None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     data = path.read_bytes()
     expected, got = path.stem.rsplit("-", 1)[1], _digest(data)
     if expected != got:

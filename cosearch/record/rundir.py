@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar
 
 import filelock
 
@@ -147,11 +147,11 @@ class RunDir:
         """All lines of the log; see :func:`cosearch.record.metrics.read_metrics`."""
         return metrics.read_metrics(self.path / "metrics.jsonl")
 
-    def save_checkpoint(self, state: dict[str, Any], tag: str | int) -> Path:
+    def save_checkpoint(self, state: dict[str, object], tag: str | int) -> Path:
         """Save the whole state of the run; see :meth:`cosearch.record.checkpoints.Checkpoints.save`."""
         return self._checkpoints.save(state, tag)
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
+    def load_checkpoint(self) -> dict[str, object] | None:
         """The newest whole state, or ``None``; see :meth:`cosearch.record.checkpoints.Checkpoints.load`."""
         return self._checkpoints.load()
 

@@ -20,6 +20,7 @@ from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.rundir import RunDir
+from cosearch.record.state import read, read_state
 from cosearch.rl.envs import EnvOptions, make_env, split_name
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.heldout import HeldOut
@@ -199,11 +200,11 @@ def _train(
         held_out = HeldOut(make_env(request.env, options), streams.torch("eval"))
     saved = run.load_checkpoint()
     if saved is not None:
-        training.restore(saved["training"])
+        training.restore(read_state(saved, "training"))
         if held_out is not None:
-            held_out.restore(saved["held_out"])
-        streams.load_state_dict(saved["streams"])
-    before, started = saved.get("wall_s", 0.0) if saved else 0.0, time.perf_counter()
+            held_out.restore(read_state(saved, "held_out"))
+        streams.load_state_dict(read_state(saved, "streams"))
+    before, started = read(saved, "wall_s", float) if saved and "wall_s" in saved else 0.0, time.perf_counter()
     run.truncate_metrics(training.step, "teacher")
     progress.stage("teacher", request.steps, training.step)
     try:

@@ -6,8 +6,6 @@ where the field's other implementations take the larger of two errors. Everythin
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 import torch
@@ -73,7 +71,7 @@ class VecProcgen(VecEnv):
         """Start a step."""
         self._engine.send(actions)
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, object]]]:
         """The step's result."""
         step = self._engine.receive()
         return step.frames, step.reward, step.terminated, [{} for _ in range(self.num_envs)]
@@ -82,19 +80,19 @@ class VecProcgen(VecEnv):
         """Release the engine."""
         self._engine.close()
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: object = None) -> list[object]:
         """An attribute, as often as there are environments."""
         return [getattr(self, attr_name, None)] * self.num_envs
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: object = None) -> None:
         """The engine has none to set."""
         raise AttributeError(attr_name)
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+    def env_method(self, method_name: str, *args: object, indices: object = None, **kwargs: object) -> list[object]:
         """The engine has no methods of single environments."""
         raise AttributeError(method_name)
 
-    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type, indices: object = None) -> list[bool]:
         """Never."""
         return [False] * self.num_envs
 
