@@ -24,7 +24,8 @@ from cosearch.cli.commands import Json, Overrides, Quiet, app, command_line, emi
 def compare(
     overrides: Overrides = None,
     strategies: Annotated[
-        str, typer.Option(help="Names with commas, or LABEL=NAME for a variant; random search, the control, is always added.")
+        str,
+        typer.Option(help="Names with commas, or LABEL=NAME for a variant; the controls, random and largest, are always added."),
     ] = "reinforce,a3cs,random",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
     env: Annotated[list[str] | None, typer.Option(help="Task; may be given several times.")] = None,
@@ -41,7 +42,7 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare strategies: equal environment steps, several seeds, intervals, random search as the control.
+    """Compare strategies: equal environment steps, several seeds, intervals, random search and the largest network as controls.
 
     Values for one strategy or variant alone are written STRATEGY:KEY=VALUE or LABEL:KEY=VALUE. The same command goes on with
     an interrupted comparison.

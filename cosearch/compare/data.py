@@ -6,14 +6,15 @@ run of this comparison has on the task. Within one task scores stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from cosearch.compare.plan import CONTROL, PlannedRun
+from cosearch.compare.plan import PlannedRun
 from cosearch.compare.runs import read_comparison
+from cosearch.planning.control import LARGEST, RANDOM
 from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to_json
 from cosearch.record.run_record import RunRecord, TeacherIdentity
 from cosearch.record.summary import Summary
@@ -82,6 +83,7 @@ class StrategyRow:
         iqm: inter-quartile mean of the score.
         score_mean: its mean.
         improvement: probability of a better score than random search; None for random search itself and without its runs.
+        improvement_largest: the same, than ``largest``.
         latency_predicted_s: median, seconds.
         targets_met: runs that meet their target.
         hypervolume: share of the box from the reference to the fastest and highest; None where that box is empty.
@@ -95,6 +97,7 @@ class StrategyRow:
     iqm: Estimate
     score_mean: float
     improvement: Estimate | None
+    improvement_largest: Estimate | None
     latency_predicted_s: float | None = field(default=None, metadata=OMITTED)
     targets_met: int | None = field(default=None, metadata=OMITTED)
     hypervolume: float | Absent | None = field(default=Absent.ABSENT, metadata=OMITTED)
@@ -260,7 +263,7 @@ def _scores(results: Sequence[Result], name: str) -> list[float]:
 
 def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> StrategyRow:
     mine = [item.summary for item in here if item.planned.strategy == name]
-    scores, control = _scores(here, name), _scores(here, CONTROL)
+    scores = _scores(here, name)
     box = (reference.latency_s - reference.fastest_s) * (reference.score_high - reference.score_low)
     points = [(summary.latency_predicted_s, summary.score_mean) for summary in mine]
     area = hypervolume(points, (reference.latency_s, reference.score_low))
@@ -270,13 +273,20 @@ def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> S
         runs=len(mine),
         iqm=iqm_estimate([scores]),
         score_mean=float(np.mean(scores)),
-        improvement=improvement_estimate([scores], [control]) if control and name != CONTROL else None,
+        improvement=_improvement(name, RANDOM, lambda strategy: [_scores(here, strategy)]),
+        improvement_largest=_improvement(name, LARGEST, lambda strategy: [_scores(here, strategy)]),
         latency_predicted_s=float(np.median([summary.latency_predicted_s for summary in mine])),
         targets_met=sum(summary.target_met for summary in mine),
         hypervolume=area / box if box > 0 else None,
         env_steps=mine[0].env_steps,
         wall_s=float(np.mean([summary.wall_s for summary in mine])),
     )
+
+
+def _improvement(name: str, control: str, scores: Callable[[str], list[list[float]]]) -> Estimate | None:
+    """Probability that a run of ``name`` scores more than one of ``control``; None for itself, and without its runs."""
+    theirs = scores(control)
+    return improvement_estimate(scores(name), theirs) if all(theirs) and name != control else None
 
 
 def _over_all(runs: Sequence[ComparedRun], references: Mapping[str, Reference | None]) -> list[StrategyRow]:
@@ -289,11 +299,10 @@ def _over_all(runs: Sequence[ComparedRun], references: Mapping[str, Reference | 
             per_task.append([(s - low) / width if width else 0.5 for s in _scores(results_of(runs, env), name)])
         return per_task
 
-    rows, control = [], scaled(CONTROL)
+    rows = []
     for name in strategies(runs):
         scores = scaled(name)
         if all(scores):
-            improved = all(control) and name != CONTROL
             rows.append(
                 StrategyRow(
                     env=ALL,
@@ -301,7 +310,8 @@ def _over_all(runs: Sequence[ComparedRun], references: Mapping[str, Reference | 
                     runs=sum(map(len, scores)),
                     iqm=iqm_estimate(scores),
                     score_mean=float(np.mean([np.mean(task) for task in scores])),
-                    improvement=improvement_estimate(scores, control) if improved else None,
+                    improvement=_improvement(name, RANDOM, scaled),
+                    improvement_largest=_improvement(name, LARGEST, scaled),
                 )
             )
     return rows

@@ -25,13 +25,14 @@ COLUMNS = (
     "IQM of the score",
     "mean",
     "better than random",
+    "better than largest",
     "latency",
     "targets met",
     "hypervolume",
     "steps",
     "time a run",
 )
-IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 5: "latency", 7: "HV"}  # 80 letters
+IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 6: "latency", 8: "HV"}  # 80 letters
 CAPTIONS = {
     "scatter.png": "Score on held-out episodes against predicted latency: one point a run; the lines are the area in the "
     "hypervolume.",
@@ -42,7 +43,8 @@ CAPTIONS = {
 }
 NOTE = (
     "IQM: inter-quartile mean over the runs (with three or fewer: the mean). Better than random: probability that a run "
-    "scores more than one of random search. Brackets: 95 % percentile bootstrap over the runs, too narrow for few of them. "
+    "scores more than one of random search. Better than largest: than one of the network with the most multiply-accumulates "
+    "within the target. Brackets: 95 % percentile bootstrap over the runs, too narrow for few of them. "
     "Latency: predicted, median of the runs. Hypervolume: share that a strategy's runs dominate of the box from the target "
     "and the lowest score to the fastest and the highest that any run of the comparison has."
 )
@@ -93,6 +95,7 @@ def _cells(row: StrategyRow) -> list[str]:
         _estimate(row.iqm),
         f"{row.score_mean:.2f}",
         "" if row.improvement is None else _estimate(row.improvement),
+        "" if row.improvement_largest is None else _estimate(row.improvement_largest),
         "" if latency is None else time_text(latency),
         "" if row.targets_met is None else f"{row.targets_met} of {row.runs}",
         f"{row.hypervolume:.2f}" if isinstance(row.hypervolume, float) else "",

@@ -1,7 +1,7 @@
 """Which runs a comparison has: strategies, or labelled variants of them, x seeds x tasks, each with its whole configuration.
 
-Random search is always among them: it is every other run's control. A word of the command line is for all runs, or for those of
-one label; a word for all goes to the runs in which it has an effect.
+The controls, random search and ``largest``, are always among them, and random search's run is shown beside every other. A word
+of the command line is for all runs, or for those of one label; a word for all goes to the runs in which it has an effect.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from cosearch.config.run import Config
 from cosearch.config.search import StrategyConfig
 from cosearch.planning.budget import run_steps
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.control import CONTROLS, RANDOM
 from cosearch.planning.hardware import table_or_design
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request, with_absolute_paths
@@ -23,8 +24,6 @@ from cosearch.planning.unused import unused
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, UnknownNameError
 from latency_tables.table import Table
-
-CONTROL = "random"
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,12 @@ def planned_runs(
     words: Sequence[str] = (),
     options: Mapping[str, object] | None = None,
 ) -> list[PlannedRun]:
-    """All runs of a comparison, random search first.
+    """All runs of a comparison, those of the controls first.
 
     Args:
         folder: of the comparison.
-        strategies: names, or LABEL=NAME for a variant that has words of its own; random search is added where it is missing.
+        strategies: names, or LABEL=NAME for a variant that has words of its own; random search and ``largest`` are added
+            where they are missing.
         seeds, envs: of the runs: every strategy has each of them.
         preset, file: see ``cosearch.config.run.resolve``.
         words: KEY=VALUE for all runs, or STRATEGY:KEY=VALUE (LABEL:KEY=VALUE) for those of one. A word for all is given to the
@@ -87,7 +87,7 @@ def planned_runs(
             given = _without(given, unused(request), words)
             chosen[name] = [*chosen.get(name, ()), *given]
             for seed in dict.fromkeys(seeds):
-                control = "" if name == CONTROL else str(folder / _run_name(env, CONTROL, seed, envs))
+                control = "" if name == RANDOM else str(folder / _run_name(env, RANDOM, seed, envs))
                 asked |= {"seed": seed, "control": control}
                 config = with_absolute_paths(resolve_task(preset=preset, file=file, overrides=given, options=asked))
                 config = replace(config, threads=config.threads or 1)
@@ -125,8 +125,8 @@ def _run_name(env: str, strategy: str, seed: int, envs: Sequence[str]) -> str:
 
 
 def _labels(strategies: Sequence[str]) -> dict[str, str]:
-    """Label -> strategy, random search first."""
-    found = {CONTROL: CONTROL}
+    """Label -> strategy, the controls first."""
+    found = {name: name for name in CONTROLS}
     for word in strategies:
         label, _, name = word.partition("=")
         if found.setdefault(label, name or label) != (name or label) or (name and label in STRATEGIES.names()):

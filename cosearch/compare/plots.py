@@ -12,16 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cosearch.compare.data import ComparedRun, Comparison, Reference, Result, StrategyRow, results_of, strategies, tasks
-from cosearch.compare.plan import CONTROL
+from cosearch.planning.control import LARGEST, RANDOM
 from cosearch.report.format import time_unit
 from cosearch.report.svg import step_axis
-from cosearch.statistics import band
+from cosearch.statistics import Estimate, band
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 COLOURS = ("#1769aa", "#c2410c", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be185d", "#4d7c0f", "#334155", "#a16207")
-GREY = "#6b7280"
+GREY, DARK_GREY = "#6b7280", "#1f2937"
 POINTS = 200
 STYLE: dict[RcKeyType, object] = {
     "font.size": 9.5,
@@ -38,9 +38,9 @@ STYLE: dict[RcKeyType, object] = {
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each strategy; grey for random search."""
-    others = [name for name in names if name != CONTROL]
-    return {CONTROL: GREY, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
+    """A colour for each strategy; grey for random search, dark grey for ``largest``."""
+    others = [name for name in names if name not in (RANDOM, LARGEST)]
+    return {RANDOM: GREY, LARGEST: DARK_GREY, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
 
 
 def all_plots(runs: Sequence[ComparedRun], result: Comparison) -> dict[str, bytes]:
@@ -119,14 +119,17 @@ def _banded(panel: Axes, curves: Sequence[tuple[list[float], list[float]]], colo
 
 
 def intervals_plot(rows: Sequence[StrategyRow]) -> bytes:
-    """Inter-quartile mean and probability of improvement of each strategy, with their intervals."""
+    """Inter-quartile mean of each strategy and its probability of improvement over each control, with their intervals."""
     with rc_context(STYLE):
-        drawing, axes = _figure(2, height=1.2 + 0.38 * len(rows))
+        panels: list[tuple[list[Estimate | None], str]] = [
+            ([row.iqm for row in rows], "inter-quartile mean of the score"),
+            ([row.improvement for row in rows], "probability of improvement over random search"),
+            ([row.improvement_largest for row in rows], "probability of improvement over largest"),
+        ]
+        panels = [panel for panel in panels if any(panel[0])]
+        drawing, axes = _figure(len(panels), height=1.2 + 0.38 * len(rows))
         shades = colours([row.strategy for row in rows])
-        for panel, estimates, label in (
-            (axes[0], [row.iqm for row in rows], "inter-quartile mean of the score"),
-            (axes[1], [row.improvement for row in rows], "probability of improvement over random search"),
-        ):
+        for panel, (estimates, label) in zip(axes, panels, strict=True):
             for place, (row, estimate) in enumerate(zip(rows, estimates, strict=True)):
                 if estimate is None:
                     continue
@@ -137,9 +140,10 @@ def intervals_plot(rows: Sequence[StrategyRow]) -> bytes:
             panel.set_yticks(range(len(rows)), [row.strategy for row in rows])
             panel.set_ylim(len(rows) - 0.4, -0.6)
             panel.set_xlabel(label)
-        axes[1].axvline(0.5, color=GREY, linewidth=1, linestyle=(0, (5, 2)))
-        axes[1].set_xlim(-0.02, 1.02)
-        axes[1].tick_params(labelleft=False)
+        for panel in axes[1:]:
+            panel.axvline(0.5, color=GREY, linewidth=1, linestyle=(0, (5, 2)))
+            panel.set_xlim(-0.02, 1.02)
+            panel.tick_params(labelleft=False)
         return _png(drawing)
 
 

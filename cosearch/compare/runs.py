@@ -1,7 +1,7 @@
 """A comparison: its runs (``cosearch.compare.plan``) as ordinary run folders below one folder, made side by side, at equal steps.
 
 ``compare.json`` says which runs there are to be; the runs themselves are those of ``cosearch search`` and go on after a kill as
-these do. Random search is always among them: it is every other run's control, so its runs come first.
+these do. Random search is always among them: it is shown beside every other run, so its runs come first.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cosearch.compare.plan import CONTROL, PlannedRun
+from cosearch.compare.plan import PlannedRun
 from cosearch.config.run import Config, config_from_dict, config_to_dict
 from cosearch.pipeline.run import is_finished, resume_run, start_run
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.control import RANDOM
 from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
@@ -130,7 +131,7 @@ def make_runs(folder: Path, runs: Sequence[PlannedRun], *, jobs: int, command: s
     failed: dict[str, str] = {}
     with Workers(make_run, jobs) as workers:
         for controls in (True, False):
-            todo = [run for run in runs if (run.strategy == CONTROL) == controls and not _finished(folder / run.name)]
+            todo = [run for run in runs if (run.strategy == RANDOM) == controls and not _finished(folder / run.name)]
             failed |= _make(workers, folder, todo, command, tell)
     return failed
 

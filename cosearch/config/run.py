@@ -97,7 +97,7 @@ class Config:
         seed: the one seed of the run.
         threads: CPU threads of the networks; 0: all cores.
         compute: where to train: ``cpu``, ``cuda`` or ``auto``.
-        control: path of a finished random-search run to show beside the result; empty: none.
+        control: path of a finished run of ``random`` or ``largest`` to show beside the result; empty: none.
         said: keys that the request named itself, in its file, words or options; no value of the run: not compared, not written.
     """
 

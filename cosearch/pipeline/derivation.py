@@ -24,11 +24,6 @@ def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:
     return discretise(plan.space, scores, *(constraint.limit for constraint in plan.constraints))
 
 
-def meets_targets(plan: Plan, architecture: Architecture) -> bool:
-    """Whether an architecture meets every target in the table's model."""
-    return all(constraint.met_by(architecture) for constraint in plan.constraints)
-
-
 def write_architecture(plan: Plan, run: RunDir, architecture: Architecture, derived_by: Derivation) -> str:
     """Write ``architecture.json``; on an accelerator its design is searched a last time.
 

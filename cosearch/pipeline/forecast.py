@@ -123,7 +123,7 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         training = make_training(config, subject, streams, search_teacher, total_steps=search_steps, lr=(lr, lr))
         search_s = search_steps / _rate(training, clock)
     else:
-        shares, workers = candidate_shares(config), config.strategy.workers
+        shares, workers = candidate_shares(config, plan.strategy), config.strategy.workers
         alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
         training = candidate_training(alone, _network(plan, streams), streams, search_teacher, max(shares))
         search_steps, search_s = sum(shares), _side_by_side(shares, workers, os.cpu_count() or 1) / _rate(training, clock)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cosearch.cost.accelerator import SavedAccelerator
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.co_design import progress_of
-from cosearch.pipeline.derivation import contiguous, meets_targets, write_architecture
+from cosearch.pipeline.derivation import contiguous, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import train
 from cosearch.planning.budget import candidate_shares
@@ -24,7 +24,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import Evaluation, ProposalStrategy
+from cosearch.strategies.base import Evaluation, Feasible, ProposalStrategy
 from cosearch.training.algorithms import as_trained
 from cosearch.training.candidates import (
     WeightBank,
@@ -106,12 +106,12 @@ class ProposalSearch:
     def __init__(self, plan: Plan, resources: Resources, log: RunLog, checkpoints: Checkpointing) -> None:
         self.plan, self.config, self.resources, self.log, self.checkpoints = plan, plan.config, resources, log, checkpoints
         streams, section = resources.streams, self.config.strategy
-        self.shares = candidate_shares(self.config)
+        self.shares = candidate_shares(self.config, plan.strategy)
         self.strategy: ProposalStrategy = plan.strategy.make(
             plan.space,
             plan.strategy.options(section),
             streams.torch("arch"),
-            lambda architecture: meets_targets(plan, architecture),
+            Feasible(plan.constraints),
         )
         self.bank: WeightBank | None = None
         if section.candidate_init == "shared":

@@ -7,6 +7,7 @@ strategies with the same configuration have the same number of environment steps
 from __future__ import annotations
 
 from cosearch.config.run import Config
+from cosearch.strategies.base import StrategyInfo
 from latency_tables.errors import ConfigError
 
 
@@ -25,8 +26,12 @@ def run_steps(config: Config) -> int:
     return sum(whole_rollouts(config, steps) for steps in (config.budget.search_steps, config.budget.retrain_steps))
 
 
-def candidate_shares(config: Config) -> list[int]:
+def candidate_shares(config: Config, strategy: StrategyInfo) -> list[int]:
     """Environment steps of each candidate of a proposal strategy.
+
+    Args:
+        config: of the run.
+        strategy: record of its strategy.
 
     Returns:
         Whole rollouts, as equal as they can be: the first ones get one more where they do not divide. The sum is what a
@@ -35,7 +40,7 @@ def candidate_shares(config: Config) -> list[int]:
     Raises:
         ConfigError: there are fewer rollouts than candidates.
     """
-    rollout, count = rollout_steps(config), config.strategy.candidates
+    rollout, count = rollout_steps(config), strategy.candidates(config.strategy)
     rollouts = whole_rollouts(config, config.budget.search_steps) // rollout
     if rollouts < count:
         raise ConfigError(

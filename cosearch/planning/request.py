@@ -70,7 +70,7 @@ def resolve_request(config: Config) -> Request:
     if config.env.num_envs % paths:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({paths})")
     if strategy.kind == "proposal":
-        candidate_shares(config)
+        candidate_shares(config, strategy)
     control_of(config)
     space = make_space(config)
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy)

@@ -35,13 +35,15 @@ class ReferenceAgent:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlRecord:
-    """The finished random-search run beside the result.
+    """The finished run of a control beside the result.
 
     Attributes:
+        strategy: ``random`` or ``largest``.
         score_mean, score_ci95, env_steps, latency_predicted_s, seed: as in its own summary.
         candidates: what it trained.
     """
 
+    strategy: str = "random"
     score_mean: float
     score_ci95: Interval | None
     env_steps: int
@@ -102,7 +104,7 @@ class Summary:
         wall_s: compute time of the whole run, seconds.
         strategy, seed: of the search.
         reference_agents: fixed agents beside this one.
-        control: None where no random-search run was named.
+        control: None where no run of one was named.
         accelerator: None on a device with a table.
     """
 

@@ -252,7 +252,7 @@ def caveats(run: Run) -> list[str]:
         if counts.few:
             told.append(f"There was little to find: {counts.text()}.")
         if run.summary.control is None:
-            told.append("No random-search control was run: how much the search itself contributes is not known.")
+            told.append("No control (strategy random or largest) was run: how much the search itself contributes is not known.")
     if known.teacher is None:
         told.append("No teacher's score is recorded, so the score has no yardstick.")
     elif known.teacher <= 0:

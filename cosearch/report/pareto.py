@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from cosearch.record.summary import ReferenceAgent
 from cosearch.report.data import Run
 from cosearch.report.format import time_text, time_unit
-from cosearch.report.plots import Plot, thin
+from cosearch.report.plots import Plot, control_text, thin
 from cosearch.report.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, short
 
 THIS_AGENT = "this agent"
@@ -62,7 +62,8 @@ def pareto_plot(run: Run) -> Plot | None:
     times += [time for time in (None if summary is None else summary.latency_predicted_s, target) if time is not None]
     scale, unit = time_unit(times)
     with figure(height=3.3) as (drawing, (axes,)):
-        _clouds(axes, supernet, control, scale, "candidates, over time" if run.has_candidates else "supernet, over time")
+        name = "candidates, over time" if run.has_candidates else "supernet, over time"
+        _clouds(axes, supernet, control, scale, name=name, control_name=control_text(run))
         if summary is not None:
             latency = summary.latency_predicted_s * scale
             if summary.score_ci95 is not None:
@@ -89,7 +90,15 @@ def pareto_plot(run: Run) -> Plot | None:
     return Plot("Latency against score", svg, caption.strip())
 
 
-def _clouds(axes: Axes, supernet: list[tuple[float, float]], control: list[tuple[float, float]], scale: float, name: str) -> None:
+def _clouds(
+    axes: Axes,
+    supernet: list[tuple[float, float]],
+    control: list[tuple[float, float]],
+    scale: float,
+    *,
+    name: str,
+    control_name: str,
+) -> None:
     """The path of the search, later points fuller; the control's candidates and their front."""
     if supernet:
         latency, score = np.array(supernet).T
@@ -100,7 +109,7 @@ def _clouds(axes: Axes, supernet: list[tuple[float, float]], control: list[tuple
         latency, score = np.array(control).T
         front = pareto_front(latency.tolist(), score.tolist())
         axes.step(latency[front] * scale, score[front], where="post", color=CONTROL, linewidth=1.0, alpha=0.8)
-        axes.plot(latency * scale, score, "D", color=CONTROL, markersize=4, label="random-search control")
+        axes.plot(latency * scale, score, "D", color=CONTROL, markersize=4, label=control_name)
 
 
 def _references(axes: Axes, references: Sequence[ReferenceAgent], scale: float) -> None:
@@ -186,7 +195,7 @@ def compared_agents(run: Run) -> list[ComparedAgent]:
         return [] if predicted_s is None else [ComparedAgent(THIS_AGENT, None, predicted_s, run.latency_measured_s, None)]
     rows = [ComparedAgent(THIS_AGENT, summary.score_mean, summary.latency_predicted_s, run.latency_measured_s, summary.params)]
     if (control := summary.control) is not None:
-        rows.append(ComparedAgent("random-search control", control.score_mean, control.latency_predicted_s, None, None))
+        rows.append(ComparedAgent(control_text(run), control.score_mean, control.latency_predicted_s, None, None))
     return rows + [
         ComparedAgent(agent.name, None, agent.latency_predicted_s, agent.latency_measured_s, agent.params)
         for agent in summary.reference_agents

@@ -93,6 +93,12 @@ def _evaluations(axes: Axes, run: Run, stage: str, evaluated: tuple[list[float],
     axes.plot(*evaluated, "o", color=INK, markersize=3.5, label="evaluation, 95 %")
 
 
+def control_text(run: Run) -> str:
+    """The name of the control beside the result."""
+    largest = run.summary is not None and run.summary.control is not None and run.summary.control.strategy == "largest"
+    return "largest-network control" if largest else "random-search control"
+
+
 def _reference_lines(axes: Axes, run: Run, with_control: bool) -> None:
     """The teacher's score, with its interval as a band, and the control's final score."""
     teacher, record = run.teacher_score, run.record.teacher
@@ -102,7 +108,7 @@ def _reference_lines(axes: Axes, run: Run, with_control: bool) -> None:
             axes.axhspan(*record.score_ci95, color=TEACHER, alpha=0.12, linewidth=0)
     control = None if run.summary is None else run.summary.control
     if with_control and control is not None:
-        axes.axhline(control.score_mean, color=CONTROL, linestyle=(0, (1, 1.5)), linewidth=1.5, label="random-search control")
+        axes.axhline(control.score_mean, color=CONTROL, linestyle=(0, (1, 1.5)), linewidth=1.5, label=control_text(run))
 
 
 def distillation_plot(run: Run, stage: str) -> Plot | None:

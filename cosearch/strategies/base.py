@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.registry import Registry, unknown_name
+from cosearch.space.derive import Limit
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
 from latency_tables.errors import ConfigError
@@ -51,10 +52,11 @@ class StrategyInfo:
         needs_differentiable_cost: whether the costs must give gradients; checked when the plan is made.
         uses_teacher: whether its search distils from the teacher; else the teacher acts in retraining only.
         make: (space, options, generator) -> the strategy; of a proposal strategy (space, options, generator, is_feasible),
-            where is_feasible tells whether an architecture meets the targets: only such may be proposed.
+            where is_feasible is a :class:`Feasible`: only what meets the targets may be proposed.
         options: (section ``strategy`` of the configuration) -> the options; see :func:`own_options`.
         ignores: keys of the configuration's section ``strategy``, beside those of the other kind, that have no effect with it;
-            setting one is refused. Without ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties.
+            setting one is refused. Without ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties,
+            without ``candidates`` one candidate has the whole budget.
     """
 
     name: str
@@ -75,6 +77,10 @@ class StrategyInfo:
     def paths(self, config: StrategyConfig) -> int:
         """How many paths share the environments of one rollout."""
         return 1 if "paths_per_rollout" in self.unused else config.paths_per_rollout
+
+    def candidates(self, config: StrategyConfig) -> int:
+        """How many candidates share the budget of the search."""
+        return 1 if "candidates" in self.unused else config.candidates
 
     def holds_target(self, config: StrategyConfig) -> bool:
         """Whether the first target bounds the sampled distribution exactly; else it is a penalty in the loss."""
@@ -215,6 +221,37 @@ class ProposalStrategy(Protocol):
 
     def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
+
+
+class Bound(Protocol):
+    """One target of a run, as a proposal strategy sees it; ``cosearch.cost.constraint.Constraint`` is one."""
+
+    @property
+    def limit(self) -> Limit:
+        """The target as a limit of the derivation, at the present costs of the candidates."""
+
+    def met_by(self, architecture: Architecture) -> bool:
+        """Whether an architecture meets it."""
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The check whether an architecture meets every target, which also gives the targets as limits.
+
+    Attributes:
+        bounds: the targets; none: every architecture is feasible.
+    """
+
+    bounds: tuple[Bound, ...] = ()
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """For a derivation, at the present costs of the candidates; an accelerator's change while it is searched."""
+        return tuple(bound.limit for bound in self.bounds)
+
+    def __call__(self, architecture: Architecture) -> bool:
+        """Whether an architecture meets every target."""
+        return all(bound.met_by(architecture) for bound in self.bounds)
 
 
 def always_feasible(architecture: Architecture) -> bool:

@@ -264,7 +264,7 @@ def test_an_architecture_with_a_choice_out_of_range_is_refused(here, refused):
     "summary, part",
     [
         (None, "summary.json; `cosearch resume"),
-        (old_run.content("summary.json"), "is a run of 'reinforce', expected a run made with --strategy random"),
+        (old_run.content("summary.json"), "is a run of 'reinforce', expected a run made with --strategy random or largest"),
         ({"strategy": "random"}, "summary.json: score_mean is missing"),
         ([], "summary.json: its content must be an object"),
     ],

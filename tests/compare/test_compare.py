@@ -44,7 +44,9 @@ def plan(folder, strategies=("a3cs",), seeds=range(2), envs=("minatar:breakout",
 
 def test_random_search_comes_first_and_is_every_other_runs_control(tmp_path):
     runs = plan(tmp_path, ("a3cs", "evolution", "a3cs"))
-    assert [run.name for run in runs] == [f"{name}-s{seed}" for name in ("random", "a3cs", "evolution") for seed in (0, 1)]
+    assert [run.name for run in runs] == [
+        f"{name}-s{seed}" for name in ("random", "largest", "a3cs", "evolution") for seed in (0, 1)
+    ]
     for run in runs:
         assert run.config.seed == run.seed and run.config.strategy.name == run.strategy and run.config.threads == 1
         assert run.config.control == ("" if run.strategy == "random" else str(tmp_path / f"random-s{run.seed}"))
@@ -55,10 +57,12 @@ def test_several_tasks_are_in_the_names(tmp_path):
     assert [run.name for run in runs] == [
         "minatar-breakout-random-s3",
         "minatar-asterix-random-s3",
+        "minatar-breakout-largest-s3",
+        "minatar-asterix-largest-s3",
         "minatar-breakout-a3cs-s3",
         "minatar-asterix-a3cs-s3",
     ]
-    assert runs[3].config.control.endswith("minatar-asterix-random-s3")
+    assert runs[5].config.control.endswith("minatar-asterix-random-s3")
 
 
 def test_runs_on_an_accelerator_have_the_target_of_the_first(tmp_path):
@@ -83,12 +87,14 @@ def test_words_reach_the_strategies_that_use_them(tmp_path):
     assert runs["a3cs"].strategy.temperature_end == 0.5 and runs["reinforce"].strategy.temperature_end == 0.3
     assert {name: config.strategy.values for name, config in runs.items()} == {
         "random": {},
+        "largest": {},
         "a3cs": {},
         "reinforce": {},
         "evolution": {"population": 3},
     }
     assert {name: config.strategy.candidates for name, config in runs.items()} == {
         "random": 4,
+        "largest": 4,
         "a3cs": 4,
         "reinforce": 4,
         "evolution": 5,
@@ -101,6 +107,7 @@ def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
     runs = {run.strategy: run for run in plan(tmp_path, ("darts", "second=darts", "alone=a3cs"), [0], words=words)}
     assert {label: run.config.strategy.name for label, run in runs.items()} == {
         "random": "random",
+        "largest": "largest",
         "darts": "darts",
         "second": "darts",
         "alone": "a3cs",
@@ -120,7 +127,7 @@ def test_a_word_for_all_goes_to_the_runs_in_which_it_has_an_effect(tmp_path):
     assert runs["a3cs"].objective.dual_lr == 0.5 != runs["random"].objective.dual_lr
     assert runs["random"].strategy.candidates == 3 != runs["a3cs"].strategy.candidates
     assert runs["random"].rl.lam == runs["a3cs"].rl.lam == 0.5
-    with pytest.raises(ConfigError, match=r"objective.dual_lr=0.5 has no effect with any of random, evolution"):
+    with pytest.raises(ConfigError, match=r"objective.dual_lr=0.5 has no effect with any of random, largest, evolution"):
         plan(tmp_path, ("evolution",), [0], words=(*WORDS, "objective.dual_lr=0.5"))
 
 
@@ -130,9 +137,10 @@ def test_a_word_for_all_goes_to_the_runs_in_which_it_has_an_effect(tmp_path):
         (["a3cs=reinforce"], [], ConfigError, "the label 'a3cs' is taken"),
         (["mine=reinforce", "mine=a3cs"], [], ConfigError, "the label 'mine' is taken"),
         (["random=a3cs"], [], ConfigError, "the label 'random' is taken"),
+        (["largest=a3cs"], [], ConfigError, "the label 'largest' is taken"),
         (["a/b=a3cs"], [], ConfigError, "letters, digits"),
         (["mine=a3sc"], [], UnknownNameError, "Did you mean 'a3cs'"),
-        (["a3cs"], ["strategy.values.population=3"], ConfigError, "population=3 has no effect with any of random, a3cs"),
+        (["a3cs"], ["strategy.values.population=3"], ConfigError, "population=3 has no effect with any of random, largest, a3cs"),
         (["a3sc"], [], UnknownNameError, "Did you mean 'a3cs'"),
         (["a3cs"], ["evolution:rl.lr=1"], ConfigError, "evolution:rl"),
         (
@@ -158,7 +166,10 @@ def test_a_comparison_may_grow_and_may_not_change(tmp_path):
     folder = tmp_path / "c"
     begin(folder, plan(folder, seeds=[0]), "first")
     begin(folder, plan(folder, ("evolution",), seeds=[1]), "second")
-    assert {run.name for run in read_comparison(folder)} == {"random-s0", "a3cs-s0", "random-s1", "evolution-s1"}
+    assert {run.name for run in read_comparison(folder)} == {
+        f"{name}-s{seed}"
+        for name, seed in (("random", 0), ("largest", 0), ("a3cs", 0), ("random", 1), ("largest", 1), ("evolution", 1))
+    }
     with pytest.raises(RunFolderError, match=r"random-s0 has other values \(rl.lr 0.002 there, 0.5 now\)"):
         begin(folder, plan(folder, seeds=[0], words=(*WORDS, "rl.lr=0.5")), "third")
     (tmp_path / "other").mkdir()
@@ -169,7 +180,7 @@ def test_a_comparison_may_grow_and_may_not_change(tmp_path):
 
 def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=None, left_out=()):
     """A comparison whose runs were never trained: scores by strategy, one a seed (by task for several)."""
-    runs = plan(folder, list(scores), range(len(next(iter(scores.values())))), envs)
+    runs = [run for run in plan(folder, list(scores), range(len(next(iter(scores.values())))), envs) if run.strategy in scores]
     folder.mkdir(parents=True, exist_ok=True)
     begin(folder, runs, "made up")
     for run in runs:
@@ -212,6 +223,21 @@ def test_the_figures_are_those_of_the_folders(tmp_path):
     assert {run["status"] for run in result["runs"]} == {"finished"} and len(result["runs"]) == 10
 
 
+def test_the_largest_network_is_a_control_beside_random_search(tmp_path):
+    scores = {"random": [1.0, 2.0, 3.0], "largest": [4.0, 4.0, 5.0], "a3cs": [4.0, 6.0, 2.5]}
+    folder = made(tmp_path / "c", scores)
+    rows = {row["strategy"]: row for row in write_comparison(folder)[0].to_json()["strategies"]}
+    assert rows["a3cs"]["improvement"]["value"] == pytest.approx((3 + 3 + 2) / 9)
+    assert rows["a3cs"]["improvement_largest"]["value"] == pytest.approx((0.5 + 0.5 + 3) / 9)
+    assert rows["random"]["improvement"] is None and rows["random"]["improvement_largest"]["value"] == 0.0
+    assert rows["largest"]["improvement_largest"] is None and rows["largest"]["improvement"]["value"] == 1.0
+    assert "| better than random | better than largest |" in (folder / "compare.md").read_text()
+    old = comparison(
+        made(tmp_path / "old", {name: scores[name] for name in ("random", "a3cs")})
+    )  # before `largest` was a control
+    assert [row.improvement_largest for row in old.strategies] == [None, None]
+
+
 def test_what_is_not_finished_is_named_and_left_out(tmp_path):
     result = comparison(made(tmp_path / "c", SCORES, left_out=["a3cs-s0", "random-s4"])).to_json()
     assert result["unfinished"] == ["random-s4", "a3cs-s0"]
@@ -230,7 +256,7 @@ def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(t
         folder = tmp_path / str(refused)
         runs = plan(folder, ("alone=a3cs",), [0], words=words)
         begin(folder, runs, "made up")
-        for run, teacher in zip(runs, ("one", "other")):
+        for run, teacher in zip(runs, ("one", "one", "other"), strict=True):
             record = old_run.content("run.json", teacher={"name": teacher, "network": "IMPALA-CNN"})
             one = RunDir.create(folder, run.name, record)
             one.write_json("summary.json", SUMMARY)
@@ -238,7 +264,7 @@ def test_another_teacher_cannot_be_compared_unless_it_is_what_a_variant_is_for(t
             with pytest.raises(ConfigError, match="their teacher differs, random-s0 has one, alone-s0 has other"):
                 comparison(folder)
         else:
-            assert [row.strategy for row in comparison(folder).strategies] == ["random", "alone"]
+            assert [row.strategy for row in comparison(folder).strategies] == ["random", "largest", "alone"]
 
 
 def test_runs_of_version_0_1_0_are_compared(tmp_path):
@@ -248,8 +274,10 @@ def test_runs_of_version_0_1_0_are_compared(tmp_path):
     for run in runs:
         old_run.copy_to(folder / run.name)
     result, files = write_comparison(folder)
-    assert [(row.strategy, row.runs, row.targets_met) for row in result.strategies] == [("random", 1, 1), ("a3cs", 1, 1)]
-    assert result.strategies[1].iqm.value == 11.8046875 and result.strategies[1].iqm.ci95 is None
+    assert [(row.strategy, row.runs, row.targets_met) for row in result.strategies] == [
+        (name, 1, 1) for name in ("random", "largest", "a3cs")
+    ]
+    assert result.strategies[2].iqm.value == 11.8046875 and result.strategies[2].iqm.ci95 is None
     assert "| a3cs | 1 | 11.80, no interval (1 run) |" in (folder / "compare.md").read_text()
     assert {"scatter.png", "curves.png", "intervals.png"} <= {file.name for file in files}
 
@@ -307,7 +335,7 @@ def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
     docs = Path(__file__).resolve().parents[2] / "docs"
     text = "".join((docs / part / "strategies.md").read_text(encoding="utf-8") for part in ("guide", "evidence"))
     lines = [line for line in text.splitlines() if line.startswith("python -m cosearch compare --strategies")]
-    for line, count in zip(lines, (30, 20, 20), strict=True):
+    for line, count in zip(lines, (35, 25, 25), strict=True):
         words = iter(shlex.split(line)[4:])
         options, values = {}, []
         for word in words:
@@ -322,5 +350,5 @@ def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
 
 
 def test_each_strategy_has_a_colour_of_its_own():
-    found = colours(["random", *"abcdefgh"])
-    assert len(set(found.values())) == 9
+    found = colours(["random", "largest", *"abcdefgh"])
+    assert len(set(found.values())) == 10

@@ -21,7 +21,7 @@ WORDS = (
     "a3cs:strategy.temperature_end=0.5",
     "evolution:strategy.values.population=2",
 )
-RUNS = ("random-s0", "a3cs-s0", "evolution-s0")
+RUNS = ("random-s0", "largest-s0", "a3cs-s0", "evolution-s0")
 
 
 def test_a_killed_comparison_goes_on_to_the_same_result(tmp_path):
@@ -60,5 +60,5 @@ def test_a_killed_comparison_goes_on_to_the_same_result(tmp_path):
 def test_a_run_that_fails_is_named_and_the_others_are_made(tmp_path):
     done = command(*WORDS, "evolution:rl.lr=1e30", "--json", folder=tmp_path)
     assert done.code == 1 and "error: evolution-s0: " in done.err
-    assert {row["strategy"] for row in done.json["strategies"]} == {"random", "a3cs"}
+    assert {row["strategy"] for row in done.json["strategies"]} == {"random", "largest", "a3cs"}
     assert done.json["unfinished"] == ["evolution-s0"]

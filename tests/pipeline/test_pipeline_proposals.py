@@ -15,6 +15,7 @@ from cosearch.planning.space import make_space
 from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.training.candidates import WeightBank, candidate_job, candidate_streams, train_candidate, unpacked
 from latency_tables.errors import ConfigError
 
@@ -45,6 +46,11 @@ def finished(tmp_path_factory):
     return run
 
 
+def strategy(name: str) -> StrategyInfo:
+    load_builtins()
+    return STRATEGIES.get(name)
+
+
 @pytest.mark.parametrize(
     "steps, candidates, shares",
     [(128, 4, [32] * 4), (120, 3, [64, 32, 32]), (300, 4, [96, 96, 64, 64]), (1, 1, [32]), (320, 3, [128, 96, 96])],
@@ -59,16 +65,17 @@ def test_the_budget_is_shared_out_in_whole_rollouts_without_a_remainder(steps, c
             "budget.retrain_steps=33",
         ]
     )
-    assert candidate_shares(config) == shares
+    assert candidate_shares(config, strategy("random")) == shares
     assert sum(shares) == -(-steps // 32) * 32 and run_steps(config) == sum(shares) + 64
+    assert candidate_shares(config, strategy("largest")) == [sum(shares)]
 
 
 def test_fewer_rollouts_than_candidates_are_refused_with_what_would_fit():
     config = resolve(preset="smoke", overrides=["strategy.candidates=3"])
     text = "gives 2 rollouts of 4096 .* 3 candidates: set strategy.candidates=2, budget.search_steps=12288"
     with pytest.raises(ConfigError, match=text):
-        candidate_shares(config)
-    assert len(candidate_shares(resolve(preset="smoke"))) == 2  # the preset itself fits
+        candidate_shares(config, strategy("random"))
+    assert len(candidate_shares(resolve(preset="smoke"), strategy("random"))) == 2  # the preset itself fits
 
 
 def test_proposals_and_gradients_take_the_same_steps(finished):

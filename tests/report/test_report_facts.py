@@ -177,11 +177,11 @@ def test_one_seed_no_control_and_contradictions_are_caveats(path):
     def has(words):
         return any(words in text for text in caveats(read_run(path)))
 
-    assert has("One seed") and not has("No random-search control") and not has("the contrary")
+    assert has("One seed") and not has("No control (strategy random or largest)") and not has("the contrary")
     change(path, "summary.json", control=None, target_met=False)
-    assert has("No random-search control") and has("the contrary")
+    assert has("No control (strategy random or largest)") and has("the contrary")
     (path / "summary.json").unlink()
-    assert not has("One seed") and not has("No random-search control")
+    assert not has("One seed") and not has("No control (strategy random or largest)")
 
 
 def test_the_provenance_is_the_tables_until_the_summary_says_it(path):
