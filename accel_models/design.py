@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
@@ -17,11 +17,16 @@ from typing import TypeVar
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.systolic import DATAFLOWS, DEPTHWISE_MODES
 from latency_tables.errors import DesignError
+from latency_tables.reading import read_json, shown
 from latency_tables.writing import write_bytes_atomic
 
 ENGINES = ("systolic", "tile")
 DSP_KINDS = ("DSP48E1", "DSP48E2")
-BITS = (8, 16)
+BITS, PARTIAL_BITS = (8, 16), (16, 24, 32, 48)
+MAX_RATE = 1e18  # cycles or bytes a second
+MAX_COUNT = 10**12  # elements, blocks, bytes
+MAX_CHUNKS, MAX_FAULTS = 256, 5
+_WHOLE = f"an integer from 1 to {MAX_COUNT}"
 T = TypeVar("T")
 DESIGNS = Path(__file__).with_name("designs")
 
@@ -56,23 +61,32 @@ class Platform:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{n} must be above 0, got {getattr(self, n)!r}"
+            f"{n} must be above 0 and at most {MAX_RATE:g}, got {shown(getattr(self, n))}"
             for n in ("clock_hz", "dram_bytes_per_s")
-            if not _number(getattr(self, n)) or not getattr(self, n) > 0
+            if not _number(getattr(self, n)) or not 0 < getattr(self, n) <= MAX_RATE
         ]
         needed = {"fpga": ("dsp_limit", "bram18_limit"), "asic": ("pe_limit", "sram_limit_bytes")}
-        if self.kind not in needed:
-            faults.append(f"kind must be fpga or asic, got {self.kind!r}")
+        if not _among(self.kind, needed):
+            faults.append(f"kind must be fpga or asic, got {shown(self.kind)}")
+        own = needed.get(self.kind, ()) if isinstance(self.kind, str) else ()
         faults += [
-            f"{name} of an {self.kind} must be an integer of at least 1, got {getattr(self, name)!r}"
-            for name in needed.get(self.kind, ())
+            f"{name} of an {self.kind} must be {_WHOLE}, got {shown(getattr(self, name))}"
+            for name in own
             if not _whole(getattr(self, name))
         ]
-        if self.kind == "fpga" and self.dsp_kind not in DSP_KINDS:
-            faults.append(f"dsp_kind must be one of {', '.join(DSP_KINDS)}, got {self.dsp_kind!r}")
-        if self.energy is not None and self.energy not in ENERGY_TABLES:
-            faults.append(f"energy must be null or one of {', '.join(ENERGY_TABLES)}, got {self.energy!r}")
-        _refuse(f"platform {self.name!r}", faults)
+        faults += [
+            f"{name} must be null or {_WHOLE}, got {shown(getattr(self, name))}"
+            for name in sorted({name for names in needed.values() for name in names} - {*own})
+            if getattr(self, name) is not None and not _whole(getattr(self, name))
+        ]
+        if (self.kind == "fpga" or self.dsp_kind is not None) and not _among(self.dsp_kind, DSP_KINDS):
+            faults.append(f"dsp_kind must be one of {', '.join(DSP_KINDS)}, got {shown(self.dsp_kind)}")
+        if self.energy is not None and not _among(self.energy, ENERGY_TABLES):
+            faults.append(f"energy must be null or one of {', '.join(ENERGY_TABLES)}, got {shown(self.energy)}")
+        faults += _not_texts(self, ("name", "description"))
+        if not (isinstance(self.sources, Mapping) and all(isinstance(p, str) for item in self.sources.items() for p in item)):
+            faults.append(f"sources must be an object of texts, got {shown(self.sources)}")
+        _refuse(f"platform {shown(self.name)}", faults)
 
     @property
     def dram_bytes_per_cycle(self) -> float:
@@ -105,24 +119,23 @@ class Chunk:
 
     def __post_init__(self) -> None:
         names = ("rows", "cols", "weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes")
-        faults = [
-            f"{n} must be an integer of at least 1, got {getattr(self, n)!r}" for n in names if not _whole(getattr(self, n))
-        ]
-        if self.dataflow not in DATAFLOWS:
-            faults.append(f"dataflow must be one of {', '.join(DATAFLOWS)}, got {self.dataflow!r}")
-        if self.engine not in ENGINES:
-            faults.append(f"engine must be one of {', '.join(ENGINES)}, got {self.engine!r}")
-        if self.tile is not None and (len(self.tile) != 4 or not all(_whole(t) for t in self.tile)):
-            faults.append(f"tile must be null or four integers of at least 1 (k, c, p, q), got {self.tile!r}")
+        faults = [f"{n} must be {_WHOLE}, got {shown(getattr(self, n))}" for n in names if not _whole(getattr(self, n))]
+        if not _among(self.dataflow, DATAFLOWS):
+            faults.append(f"dataflow must be one of {', '.join(DATAFLOWS)}, got {shown(self.dataflow)}")
+        if not _among(self.engine, ENGINES):
+            faults.append(f"engine must be one of {', '.join(ENGINES)}, got {shown(self.engine)}")
+        if self.tile is not None and not _wholes(self.tile, 4):
+            faults.append(f"tile must be null or four integers of at least 1 (k, c, p, q), got {shown(self.tile)}")
         if (self.unroll is not None) != (self.engine == "tile"):
             faults.append("unroll belongs to engine 'tile', and that engine needs it")
-        elif self.unroll is not None:
-            good = len(self.unroll) == 5 and all(_whole(u) for u in self.unroll)
-            if not good or self.rows != self.unroll[2] or self.rows * self.cols != _product(self.unroll):
-                faults.append(
-                    f"unroll must be five integers (g, k, c, p, q) with rows = c and cols = g k p q, got {self.unroll!r}"
-                )
+        elif self.unroll is not None and not self._fits(self.unroll):
+            faults.append(
+                f"unroll must be five integers (g, k, c, p, q) with rows = c and cols = g k p q, got {shown(self.unroll)}"
+            )
         _refuse("chunk", faults)
+
+    def _fits(self, unroll: tuple[int, ...]) -> bool:
+        return _wholes(unroll, 5) and self.rows == unroll[2] and self.rows * self.cols == _product(unroll)
 
     @property
     def elements(self) -> int:
@@ -156,17 +169,21 @@ class AccelDesign:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{n} must be one of 8, 16, got {getattr(self, n)!r}"
-            for n in ("weight_bits", "activation_bits")
-            if getattr(self, n) not in BITS
+            f"{n} must be one of {', '.join(map(str, known))}, got {shown(getattr(self, n))}"
+            for n, known in (("weight_bits", BITS), ("activation_bits", BITS), ("partial_bits", PARTIAL_BITS))
+            if not _among(getattr(self, n), known)
         ]
-        if self.partial_bits not in (16, 24, 32, 48):
-            faults.append(f"partial_bits must be one of 16, 24, 32, 48, got {self.partial_bits!r}")
-        if not self.chunks:
-            faults.append("a design needs at least one chunk")
-        if self.depthwise_mode not in DEPTHWISE_MODES:
-            faults.append(f"depthwise_mode must be one of {', '.join(DEPTHWISE_MODES)}, got {self.depthwise_mode!r}")
-        _refuse(f"design {self.name!r}", faults)
+        faults += [
+            f"{n} must be true or false, got {shown(getattr(self, n))}"
+            for n in ("overlap_fill", "double_buffered")
+            if not isinstance(getattr(self, n), bool)
+        ]
+        if not 1 <= len(self.chunks) <= MAX_CHUNKS:
+            faults.append(f"a design needs from 1 to {MAX_CHUNKS} chunks, got {len(self.chunks)}")
+        if not _among(self.depthwise_mode, DEPTHWISE_MODES):
+            faults.append(f"depthwise_mode must be one of {', '.join(DEPTHWISE_MODES)}, got {shown(self.depthwise_mode)}")
+        faults += _not_texts(self, ("name",))
+        _refuse(f"design {shown(self.name)}", faults)
 
     @property
     def multiplier_bits(self) -> int:
@@ -188,7 +205,7 @@ class AccelDesign:
         record["platform"] = _made(Platform, _checked(Platform, record["platform"], "platform"))
         chunks = record["chunks"]
         if not isinstance(chunks, (list, tuple)):
-            raise DesignError(f"design {record['name']!r}: chunks must be a list, got {chunks!r}")
+            raise DesignError(f"design {shown(record['name'])}: chunks must be a list, got {shown(chunks)}")
         record["chunks"] = tuple(_chunk(values) for values in chunks)
         return _made(cls, record)
 
@@ -207,10 +224,9 @@ def load_design(source: str | Path) -> AccelDesign:
             f"no design {str(source)!r}: give a JSON file, or one of {', '.join(design_names())}"
             f"{_nearest(str(source), design_names())}"
         )
+    content = read_json(path, "a design", DesignError)
     try:
-        return AccelDesign.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise DesignError(f"{path}: not JSON: {error}") from error
+        return AccelDesign.from_dict(content)
     except DesignError as error:
         raise DesignError(f"{path}: {error}") from error
 
@@ -242,9 +258,9 @@ def _made(kind: Callable[..., T], record: Mapping[str, object]) -> T:
 
 def _checked(kind: type, values: object, what: str) -> dict[str, object]:
     if not isinstance(values, dict):
-        raise DesignError(f"{what}: expected an object, got {values!r}")
+        raise DesignError(f"{what}: expected an object, got {shown(values)}")
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
-    faults = [f"unknown field {name!r}{_nearest(name, list(known))}" for name in values if name not in known]
+    faults = [f"unknown field {shown(name)}{_nearest(name, list(known))}" for name in values if name not in known]
     faults += [f"field {name!r} is missing" for name, needed in known.items() if needed and name not in values]
     _refuse(what, faults)
     return dict(values)
@@ -257,7 +273,8 @@ def _nearest(name: str, known: list[str]) -> str:
 
 def _refuse(what: str, faults: list[str]) -> None:
     if faults:
-        raise DesignError(f"{what}: {'; '.join(faults)}")
+        more = f"; and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+        raise DesignError(f"{what}: {'; '.join(faults[:MAX_FAULTS])}{more}")
 
 
 def _number(value: object) -> bool:
@@ -265,7 +282,20 @@ def _number(value: object) -> bool:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return type(value) is int and 1 <= value <= MAX_COUNT
+
+
+def _wholes(values: object, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count and all(_whole(value) for value in values)
+
+
+def _among(value: object, known: Iterable[object]) -> bool:
+    """Whether it is one of some texts or integers, and of their type: 8.0 is not 8, and a list is none of them."""
+    return any(type(value) is type(one) and value == one for one in known)
+
+
+def _not_texts(record: Platform | AccelDesign, names: Iterable[str]) -> list[str]:
+    return [f"{n} must be a text, got {shown(getattr(record, n))}" for n in names if not isinstance(getattr(record, n), str)]
 
 
 def _product(values: tuple[int, ...]) -> int:

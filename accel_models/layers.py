@@ -1,14 +1,15 @@
 """Layers as accelerator models see them, made from the project's operations or read from a file, and as tensors.
 
-A layer file is JSON (``{"name": ..., "layers": [{"name", "kind", "C", "K", ...}]}``) or CSV with the same columns. Only
+A layer file is JSON (``{"name": ..., "layers": [{"name", "kind", "C", "K", ...}]}``) or CSV with the same columns; a field that
+is not known is refused, as it would be computed as if it were not there. Only
 ``conv``, ``dw`` (depthwise) and ``fc`` keep the array busy; ``pool`` and ``add`` stream through it; ``relu`` and ``cast`` are
 applied while a tile leaves or enters a buffer and cost nothing.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,11 +19,15 @@ from torch import Tensor
 
 from latency_tables.errors import DesignError
 from latency_tables.opspec import Layer, OpSpec
+from latency_tables.reading import read_csv, read_json, shown
 
 ARRAY_KINDS = ("conv", "dw", "fc")
 STREAM_KINDS = ("pool", "add")
 FREE_KINDS = ("relu", "cast")
 NETWORKS = Path(__file__).with_name("networks")
+MAX_SIZE = 10**8  # of one dimension: seven of them multiplied are far inside a float
+NEEDED = ("name", "kind", "C", "K", "P", "Q", "R", "S", "stride")
+DERIVED = ("H", "W", "pad", "macs")  # what a file may state besides: it must fit the rest
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class LayerShape:
         kind: ``conv``, ``dw``, ``fc``, ``pool``, ``add``, ``relu`` or ``cast``.
         G, K, C: groups, output and input channels *per group*; depthwise has ``K = C = 1``.
         P, Q, R, S, stride: output rows and columns, kernel rows and columns, stride.
+
+    Raises:
+        DesignError: an unknown kind, or a size that is no integer from 1 to ``MAX_SIZE``.
     """
 
     name: str
@@ -50,14 +58,14 @@ class LayerShape:
     def __post_init__(self) -> None:
         if self.kind not in ARRAY_KINDS + STREAM_KINDS + FREE_KINDS:
             known = ", ".join(ARRAY_KINDS + STREAM_KINDS + FREE_KINDS)
-            raise DesignError(f"layer {self.name!r}: kind must be one of {known}, got {self.kind!r}")
+            raise DesignError(f"layer {shown(self.name)}: kind must be one of {known}, got {shown(self.kind)}")
         wrong = [
-            f"{n}={getattr(self, n)!r}"
+            f"{n}={shown(getattr(self, n))}"
             for n in ("G", "K", "C", "P", "Q", "R", "S", "stride")
-            if type(getattr(self, n)) is not int or getattr(self, n) < 1
+            if type(getattr(self, n)) is not int or not 1 <= getattr(self, n) <= MAX_SIZE
         ]
         if wrong:
-            raise DesignError(f"layer {self.name!r}: sizes must be integers of at least 1, got {', '.join(wrong)}")
+            raise DesignError(f"layer {shown(self.name)}: sizes must be integers from 1 to {MAX_SIZE}, got {', '.join(wrong)}")
 
     @property
     def macs(self) -> int:
@@ -104,20 +112,63 @@ def from_blocks(blocks: Iterable[OpSpec]) -> list[list[LayerShape]]:
     return out
 
 
-def _from_record(record: object, where: str) -> LayerShape:
-    try:
-        if not isinstance(record, Mapping):
-            raise TypeError("not an object")
-        sizes = {n: int(record[n]) for n in ("C", "K", "P", "Q", "R", "S", "stride")}
-        name, kind = str(record["name"]), str(record["kind"])
-        groups = int(record.get("G") or 1)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DesignError(f"{where}: a layer needs name, kind and integer C, K, P, Q, R, S, stride; got {record!r}") from error
+def _from_record(record: object, where: str, *, as_text: bool) -> LayerShape:
+    """One layer of a file; its numbers are texts in a CSV. Nothing that it states is left out of account."""
+    if not isinstance(record, Mapping):
+        raise DesignError(f"{where}: a layer must be an object with {', '.join(NEEDED)}, got {shown(record)}")
+    unknown = [name for name in record if name not in (*NEEDED, "G", *DERIVED)]
+    missing = [name for name in NEEDED if name not in record]
+    if unknown or missing:
+        fault = f"unknown field {shown(unknown[0])}" if unknown else f"{missing[0]} is missing"
+        raise DesignError(
+            f"{where}: {fault}; a layer has {', '.join(NEEDED)} and may have G (groups) and, to be checked, "
+            f"{', '.join(DERIVED)}. It has one stride and no dilation, and the batch is 1"
+        )
+    name, kind = record["name"], record["kind"]
+    if not isinstance(name, str) or not isinstance(kind, str):
+        raise DesignError(f"{where}: name and kind of a layer must be texts, got {shown(name)} and {shown(kind)}")
+    given = [n for n in (*NEEDED[2:], "G", *DERIVED) if n in record and not (as_text and n not in NEEDED and record[n] == "")]
+    sizes = {n: _whole(record[n], f"{where}: {n}", low=0 if n in DERIVED else 1, as_text=as_text) for n in given}
+    _check_derived(sizes, kind, where)
+    shape = {n: sizes[n] for n in ("P", "Q", "R", "S", "stride")}
+    channels_in, channels_out = sizes["C"], sizes["K"]
     if kind in ("conv", "fc"):
-        return LayerShape(name, kind, groups, sizes.pop("K") // groups, sizes.pop("C") // groups, **sizes)
-    channels = sizes.pop("K")
-    sizes.pop("C")
-    return LayerShape(name, kind, channels, 1, 1, **sizes)
+        groups = sizes.get("G", 1)
+        if channels_in % groups or channels_out % groups:
+            raise DesignError(f"{where}: C {channels_in} and K {channels_out} must be multiples of the {groups} groups (G)")
+        return LayerShape(name, kind, groups, channels_out // groups, channels_in // groups, **shape)
+    if channels_in != channels_out or sizes.get("G", channels_out) != channels_out:
+        raise DesignError(
+            f"{where}: a layer of kind {shown(kind)} has as many output as input channels, each a group of its own; "
+            f"got C {channels_in}, K {channels_out}{', G ' + str(sizes['G']) if 'G' in sizes else ''}"
+        )
+    return LayerShape(name, kind, channels_out, 1, 1, **shape)
+
+
+def _whole(value: object, what: str, *, low: int, as_text: bool) -> int:
+    """An integer from ``low`` to ``MAX_SIZE`` (the multiply-accumulates: without an upper end)."""
+    if as_text and isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value):
+        value = int(value)
+    if type(value) is not int or value < low or (value > MAX_SIZE and not what.endswith("macs")):
+        raise DesignError(f"{what} must be an integer from {low} to {MAX_SIZE}, got {shown(value)}")
+    return value
+
+
+def _check_derived(sizes: Mapping[str, int], kind: str, where: str) -> None:
+    """Refuse input sizes, padding or work that do not fit the layer: then it is another layer than it seems."""
+    for out, size, kernel in (("P", "H", "R"), ("Q", "W", "S")):
+        if size in sizes and "pad" in sizes:
+            fits = (sizes[size] + 2 * sizes["pad"] - sizes[kernel]) // sizes["stride"] + 1
+            if fits != sizes[out]:
+                raise DesignError(
+                    f"{where}: {size} {sizes[size]}, pad {sizes['pad']}, {kernel} {sizes[kernel]} and stride {sizes['stride']} "
+                    f"give {out} {fits}, got {sizes[out]}"
+                )
+    if "macs" in sizes and kind in ARRAY_KINDS:
+        groups = sizes["K"] if kind == "dw" else sizes.get("G", 1)
+        macs = math.prod(sizes[n] for n in "CKPQRS") // groups
+        if macs != sizes["macs"]:
+            raise DesignError(f"{where}: the layer has {macs} multiply-accumulates, got macs {sizes['macs']}")
 
 
 def load_layers(source: str | Path) -> list[LayerShape]:
@@ -134,18 +185,18 @@ def load_layers(source: str | Path) -> list[LayerShape]:
     if not path.is_file():
         known = ", ".join(network_names())
         raise DesignError(f"no network {str(source)!r}: give a JSON or CSV file of layers, or one of {known}")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".csv":
-        records: object = list(csv.DictReader(text.splitlines()))
+    as_text = path.suffix.lower() == ".csv"
+    if as_text:
+        records: object = read_csv(path, "a list of layers", NEEDED, DesignError)
     else:
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DesignError(f"{path}: not JSON: {error}") from error
+        content = read_json(path, "a list of layers", DesignError)
         records = content.get("layers") if isinstance(content, dict) else content
+        unknown = [name for name in content if name not in ("name", "description", "layers")] if isinstance(content, dict) else []
+        if unknown:
+            raise DesignError(f"{path}: unknown field {shown(unknown[0])} beside name, description and layers")
     if not isinstance(records, list) or not records:
         raise DesignError(f"{path}: expected a list of layers, or an object with a list under 'layers'")
-    return [_from_record(record, str(path)) for record in records]
+    return [_from_record(record, f"{path}, layer {n}", as_text=as_text) for n, record in enumerate(records, start=1)]
 
 
 def network_names() -> list[str]:

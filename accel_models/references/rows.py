@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from latency_tables.errors import DesignError
+from latency_tables.reading import read_csv, shown
 from latency_tables.writing import write_bytes_atomic
+
+MAX_NUMBER, MAX_WHOLE = 1e30, 10**9
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,34 @@ def read_rows(path: str | Path, needed: Iterable[str]) -> list[dict[str, str]]:
     file = Path(path)
     if not file.is_file():
         raise DesignError(f"no reference file {str(path)!r}: expected a CSV in the format of the reference")
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows:
-        raise DesignError(f"{path}: no rows")
-    missing = [name for name in needed if name not in rows[0]]
-    if missing:
-        raise DesignError(f"{path}: columns {', '.join(missing)} are missing; is this the file of another reference?")
-    return rows
+    return read_csv(file, "rows of a reference", needed, DesignError)
+
+
+def number(row: Mapping[str, str], name: str, where: str, *, low: float = 0.0) -> float:
+    """A finite number of a row, from ``low`` (above 0 where ``low`` is above it) to ``MAX_NUMBER``.
+
+    Raises:
+        DesignError: it is something else.
+    """
+    try:
+        value = float(row[name])
+    except ValueError:
+        value = math.nan
+    if not low <= value <= MAX_NUMBER:
+        raise DesignError(f"{where}: {name} must be a number from {low:g} to {MAX_NUMBER:g}, got {shown(row[name])}")
+    return value
+
+
+def whole(row: Mapping[str, str], name: str, where: str) -> int:
+    """An integer of a row, from 1 to ``MAX_WHOLE``.
+
+    Raises:
+        DesignError: it is something else.
+    """
+    text = row[name]
+    if not re.fullmatch("[0-9]{1,12}", text) or not 1 <= int(text) <= MAX_WHOLE:
+        raise DesignError(f"{where}: {name} must be an integer from 1 to {MAX_WHOLE}, got {shown(text)}")
+    return int(text)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import torch
 
 from accel_models.engines.systolic import DATAFLOWS, Product, product_view, systolic_counts
 from accel_models.layers import load_layers, stack
-from accel_models.references.rows import ComparedRow, read_rows
+from accel_models.references.rows import ComparedRow, number, read_rows, whole
 from latency_tables.errors import DesignError
+from latency_tables.reading import shown
 
 NEEDED = (
     "layer",
@@ -30,6 +31,8 @@ NEEDED = (
     "sram_ofmap_writes",
 )
 
+REFERENCE = ("sram_ifmap_reads", "sram_filter_reads", "sram_ofmap_writes")
+
 
 def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
     """Cycles and buffer accesses of every row.
@@ -44,23 +47,21 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
     rows = read_rows(path, NEEDED)
     shapes = {layer.name: layer for layer in load_layers(layers_file)}
     out = []
-    for number, row in enumerate(rows, start=2):
-        where = f"{path}, line {number}"
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}, line {line}"
         if row["dataflow"] not in DATAFLOWS:
-            raise DesignError(f"{where}: dataflow must be one of {', '.join(DATAFLOWS)}, got {row['dataflow']!r}")
-        try:
-            stated = [float(row[name]) for name in ("Sr", "Sc", "T", "n_sub")]
-            height, width = int(row["array_h"]), int(row["array_w"])
-            reference = [float(row[n]) for n in ("cycles", "sram_ifmap_reads", "sram_filter_reads", "sram_ofmap_writes")]
-        except ValueError as error:
-            raise DesignError(f"{where}: {error}") from error
+            raise DesignError(f"{where}: dataflow must be one of {', '.join(DATAFLOWS)}, got {shown(row['dataflow'])}")
+        stated = [number(row, name, where, low=1) for name in ("Sr", "Sc", "T", "n_sub")]
+        height, width = whole(row, "array_h", where), whole(row, "array_w", where)
+        cycles_ref = number(row, "cycles", where, low=1)
+        reference = [cycles_ref, *(number(row, n, where) for n in REFERENCE)]
         option = DATAFLOWS.index(row["dataflow"])
         product = Product(*(torch.full((1, 3), value, dtype=torch.float64) for value in stated))
         if row["layer"] in shapes:
             own = product_view(stack([shapes[row["layer"]]]), "channels")
             derived = [float(part[0, option]) for part in (own.rows, own.cols, own.length, own.repeats)]
             if derived != stated:
-                raise DesignError(f"{where}: Sr, Sc, T, n_sub are {stated}, but the shapes of {row['layer']} give {derived}")
+                raise DesignError(f"{where}: Sr, Sc, T, n_sub are {stated}, its layer's shapes give {derived}")
         counts = systolic_counts(product, torch.tensor(float(height)), torch.tensor(float(width)))
         cycles, inputs, weights, outputs, folds = (
             float(part[0, option])

@@ -13,8 +13,9 @@ from math import prod
 from pathlib import Path
 
 from accel_models.engines.loopnest import DIMENSIONS, Loops, factors, fills, output_traffic
-from accel_models.references.rows import ComparedRow, read_rows
+from accel_models.references.rows import ComparedRow, number, read_rows, whole
 from latency_tables.errors import DesignError
+from latency_tables.reading import shown
 
 NEEDED = (
     "target.cycle",
@@ -49,13 +50,13 @@ def parse_mapping(text: str) -> Mapping:
     """
     levels: dict[int, list[tuple[str, int, bool]]] = {}
     for part in text.split(" - "):
-        head = re.fullmatch(r"L([0-3])\[[WIO]*\]((?: [CKPQRSN]\d+X?)*)", part.strip())
+        head = re.fullmatch(r"L([0-3])\[[WIO]*\]((?: [CKPQRSN][1-9][0-9]{0,8}X?)*)", part.strip())
         if not head:
-            raise DesignError(f"not a mapping of four levels L3 - L2 - L1 - L0: {text!r}")
+            raise DesignError(f"not a mapping of four levels L3 - L2 - L1 - L0: {shown(text)}")
         loops = [(item[0], int(item[1:].rstrip("X")), item.endswith("X")) for item in head[2].split()]
         levels[int(head[1])] = [loop for loop in loops if loop[0] != "N"]
     if sorted(levels) != [0, 1, 2, 3]:
-        raise DesignError(f"not a mapping of four levels L3 - L2 - L1 - L0: {text!r}")
+        raise DesignError(f"not a mapping of four levels L3 - L2 - L1 - L0: {shown(text)}")
     temporal = tuple([(d, f) for d, f, spatial in reversed(levels[n]) if not spatial] for n in range(4))
     return Mapping(temporal, tuple([(d, f) for d, f, spatial in levels[n] if spatial] for n in range(4)))
 
@@ -111,20 +112,20 @@ def compare(path: str | Path) -> list[ComparedRow]:
         DesignError: a column is missing or cannot be read, or a mapping does not cover its layer.
     """
     out = []
-    for number, row in enumerate(read_rows(path, NEEDED), start=2):
+    for line, row in enumerate(read_rows(path, NEEDED), start=2):
+        where = f"{path}, line {line}"
+        sides, entries1, entries2 = (whole(row, n, where) for n in ("arch.meshX", "arch.mem1_entries", "arch.mem2_entries"))
+        stride = (whole(row, "prob.Wstride", where), whole(row, "prob.Hstride", where))
+        sizes = {d: whole(row, f"prob.{d}", where) for d in DIMENSIONS if d != "G"}
+        cycles_ref, energy_ref = (number(row, f"target.{n}", where, low=1e-30) for n in ("cycle", "energy"))
         try:
-            sides, entries1, entries2 = (int(row[n]) for n in ("arch.meshX", "arch.mem1_entries", "arch.mem2_entries"))
-            stride = (int(row["prob.Wstride"]), int(row["prob.Hstride"]))
-            sizes = {d: int(row[f"prob.{d}"]) for d in DIMENSIONS if d != "G"}
-            cycles_ref, energy_ref = float(row["target.cycle"]), float(row["target.energy"])
-        except ValueError as error:
-            raise DesignError(f"{path}, line {number}: {error}") from error
-        mapping = parse_mapping(row["mapping.mapping"])
+            mapping = parse_mapping(row["mapping.mapping"])
+        except DesignError as error:
+            raise DesignError(f"{where}: {error}") from error
+        covered = prod(f for loops in (*mapping.temporal, *mapping.spatial) for _, f in loops)
+        if covered != prod(sizes.values()):
+            raise DesignError(f"{where}: the mapping covers {shown(covered)} operations, the layer has {prod(sizes.values())}")
         count = accesses(mapping, stride)
-        if count.macs != prod(sizes.values()):
-            raise DesignError(
-                f"{path}, line {number}: the mapping covers {count.macs} operations, the layer has {prod(sizes.values())}"
-            )
         cycles = max(
             count.macs / (count.rows * count.cols),
             count.accumulator / (PORT_WORDS_PER_CYCLE * count.cols),
@@ -141,7 +142,7 @@ def compare(path: str | Path) -> list[ComparedRow]:
         )
         out.append(
             ComparedRow(
-                f"line {number}: {row['mapping.mapping']} on {sides}x{sides}",
+                f"line {line}: {row['mapping.mapping']} on {sides}x{sides}",
                 round(cycles) == round(cycles_ref),
                 cycles,
                 cycles_ref,

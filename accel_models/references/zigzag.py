@@ -8,7 +8,6 @@ buffers, all writes of spilled partial sums at partial-sum width, the first read
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,9 +22,10 @@ from accel_models.engines.loopnest import (
     tile_elements,
     visits,
 )
-from accel_models.layers import LayerShape, load_layers
-from accel_models.references.rows import ComparedRow, read_rows
+from accel_models.layers import MAX_SIZE, LayerShape, load_layers
+from accel_models.references.rows import MAX_NUMBER, ComparedRow, number, read_rows, whole
 from latency_tables.errors import DesignError
+from latency_tables.reading import parse_json, shown
 
 NEEDED = (
     "layer",
@@ -76,24 +76,38 @@ class Nest:
         return prod(factor * self.true_size(d) for d, factor in self.spatial.items())
 
 
-def parse_nest(row: dict[str, str], layer: LayerShape) -> Nest:
+def parse_nest(row: dict[str, str], layer: LayerShape, where: str) -> Nest:
     """Loops of a row.
 
     Raises:
         DesignError: the mapping cannot be read, or does not cover the layer.
     """
+    raw = parse_json(row["temporal_mapping"], f"{where}: temporal_mapping", DesignError)
+    side = whole(row, "array", where)
+    axes = (DEPTHWISE_AXES if layer.kind == "dw" else AXES).get(row["dataflow"])
+    if axes is None:
+        raise DesignError(f"{where}: dataflow must be one of {', '.join(AXES)}, got {shown(row['dataflow'])}")
     try:
-        raw = json.loads(row["temporal_mapping"])
-        temporal: dict[str, list[Loops]] = {t: [[(NAMES[d], int(f)) for d, f in level] for level in raw[t]] for t in "WIO"}
-        side = int(row["array"])
-        axes = (DEPTHWISE_AXES if layer.kind == "dw" else AXES)[row["dataflow"]]
+        if not isinstance(raw, dict):
+            raise TypeError("not an object")
+        temporal: dict[str, list[Loops]] = {t: [[(NAMES[d], _factor(f)) for d, f in level] for level in raw[t]] for t in "WIO"}
     except (KeyError, TypeError, ValueError) as error:
-        raise DesignError(f"row {row['layer']!r}: array, dataflow or temporal_mapping cannot be read: {error!r}") from error
+        raise DesignError(
+            f"{where}: temporal_mapping must have levels of [loop, factor] for W, I and O: {error!r:.99}"
+        ) from error
+    if any(prod(f for level in levels for _, f in level) > MAX_NUMBER for levels in temporal.values()):
+        raise DesignError(f"{where}: the factors of temporal_mapping multiply to more than {MAX_NUMBER:g}")
     nest = Nest(layer, side, {d: min(side, getattr(layer, d)) for d in axes}, temporal)
     short = [d for d in DIMENSIONS if nest.true_size(d) > 1 + 1e-9]
     if short or any(len(levels) != 3 for levels in temporal.values()):
-        raise DesignError(f"row {row['layer']!r}: the mapping does not cover {', '.join(short) or 'three levels'} of the layer")
+        raise DesignError(f"{where}: the mapping does not cover {', '.join(short) or 'three levels'} of the layer")
     return nest
+
+
+def _factor(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_SIZE:
+        raise ValueError(f"a factor must be an integer from 1 to {MAX_SIZE}, got {shown(value)}")
+    return value
 
 
 def evaluate(nest: Nest) -> tuple[float, float, dict[str, float]]:
@@ -140,10 +154,11 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
     rows = read_rows(path, NEEDED)
     shapes = {layer.name: layer for layer in load_layers(layers_file)}
     out = []
-    for row in rows:
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}, line {line}"
         if row["layer"] not in shapes:
-            raise DesignError(f"layer {row['layer']!r} is not in {layers_file}: name a list that has it with --layers")
-        cycles, energy, dram = evaluate(parse_nest(row, shapes[row["layer"]]))
+            raise DesignError(f"{where}: layer {shown(row['layer'])} is not in {layers_file}; give a list with it (--layers)")
+        cycles, energy, dram = evaluate(parse_nest(row, shapes[row["layer"]], where))
         columns = dict(
             zip(
                 dram,
@@ -151,11 +166,8 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
                 strict=True,
             )
         )
-        try:
-            details = {f"dram_{key}_bytes": (value, float(row[columns[key]])) for key, value in dram.items()}
-            latency, reference_energy = float(row["latency"]), float(row["energy"])
-        except ValueError as error:
-            raise DesignError(f"row {row['layer']!r} of {path}: {error}") from error
+        details = {f"dram_{key}_bytes": (value, number(row, columns[key], where)) for key, value in dram.items()}
+        latency, reference_energy = number(row, "latency", where, low=1), number(row, "energy", where, low=1e-30)
         exact = all(abs(ours - theirs) <= WORD_BYTES for ours, theirs in details.values())
         out.append(
             ComparedRow(

@@ -232,9 +232,9 @@ def test_layer_files_round_trip(name, tmp_path):
 def test_wrong_layer_files(tmp_path):
     for text, words in (
         ("[]", "list of layers"),
-        ('[{"name": "x"}]', "needs name"),
+        ('[{"name": "x"}]', "kind is missing"),
         ("{", "not JSON"),
-        ('[{"name":"x","kind":"conv","C":0,"K":1,"P":1,"Q":1,"R":1,"S":1,"stride":1}]', "at least 1"),
+        ('[{"name":"x","kind":"conv","C":0,"K":1,"P":1,"Q":1,"R":1,"S":1,"stride":1}]', "C must be an integer from 1"),
         ('[{"name":"x","kind":"lstm","C":1,"K":1,"P":1,"Q":1,"R":1,"S":1,"stride":1}]', "kind"),
     ):
         (tmp_path / "net.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,83 @@
+"""Every reader of files that users give, on seeded damage: only our own errors leave, short, in time, with the exit code 2."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from mutations import changed, damaged
+
+from accel_models import check
+from accel_models.design import DESIGNS, load_design
+from accel_models.layers import NETWORKS, load_layers
+from cosearch.rl.teacher import TEACHERS, read_record
+from cosearch.space.chain import ChainConfig, chain_space
+from latency_tables.errors import RequestError
+from latency_tables.estimating.specification import SPECS, load_spec
+
+LONGEST = 700  # letters of a message, the path of the file included
+SLOWEST_S = 2.0
+PUBLISHED = """device,metric,value_kind,op,place,value
+"""
+TIMELOOP = "target.cycle,target.energy,mapping.mapping,arch.meshX,arch.mem1_entries,arch.mem2_entries,prob.Wstride,prob.Hstride"
+
+
+def head(path: Path, lines: int = 4) -> bytes:
+    return b"".join(path.read_bytes().splitlines(keepends=True)[:lines])
+
+
+def architecture() -> bytes:
+    space = chain_space(ChainConfig(stage_channels=(4,), stage_repeats=(1,), stage_strides=(1,), hidden=8), (64, 64, 3), 15)
+    return json.dumps(space.architecture([0]).to_dict()).encode()
+
+
+def layers() -> bytes:
+    return json.dumps({"name": "two", "layers": json.loads((NETWORKS / "impala.json").read_text())["layers"][:2]}).encode()
+
+
+def timeloop() -> bytes:
+    names = TIMELOOP + "," + ",".join(f"prob.{d}" for d in "CKPQRSN")
+    return f"{names}\n9,1.5,L3[WIO] C2 K4X - L2[WI] N1 - L1[O] Q7 P3 - L0[W] N1,16,64,64,1,1,2,4,3,7,1,1,1\n".encode()
+
+
+READERS = {  # name of the file -> (what it holds, how it is read)
+    "design.json": ((DESIGNS / "edge-npu.json").read_bytes(), load_design),
+    "fpga.json": ((DESIGNS / "zc706.json").read_bytes(), load_design),
+    "network.json": (layers(), load_layers),
+    "network.csv": (head(check.DATA / "layers.csv"), load_layers),
+    "scalesim.csv": (head(check.DATA / "oracle_scalesim.csv"), lambda path: check.compare("scalesim", path)),
+    "zigzag.csv": (head(check.DATA / "oracle_zigzag.csv", 3), lambda path: check.compare("zigzag", path)),
+    "timeloop.csv": (timeloop(), lambda path: check.compare("timeloop", path)),
+    "estimate.json": ((SPECS / "jetson.json").read_bytes(), lambda path: load_spec(path).roofline()),
+    "teacher.json": ((TEACHERS / "minatar-breakout.json").read_bytes(), read_record),
+}
+
+
+def outcome(read, path: Path) -> str:
+    """How a reader takes a file: ``read``, or the message; anything but an error of a wrong request leaves as it is."""
+    begun = time.process_time()
+    text = "read"
+    try:
+        read(path)
+    except RequestError as error:
+        text = str(error)
+    spent_s = time.process_time() - begun
+    assert len(text) < LONGEST + len(str(path)) and "\n" not in text and text.encode(), text
+    assert spent_s < SLOWEST_S, f"{spent_s:.1f} s: {text}"
+    return text
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_only_our_own_errors_leave_a_reader(tmp_path, name):
+    content, read = READERS[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert outcome(read, path) == "read"
+    versions = list(damaged(content, 0, 250))
+    if name.endswith(".json"):
+        versions += changed(json.loads(content), 0, 250)
+    refused = 0
+    for version in versions:
+        path.write_bytes(version)
+        refused += outcome(read, path) != "read"
+    assert refused > len(versions) / 4
