@@ -154,3 +154,70 @@ def test_the_band_is_the_percentile_interval_of_the_mean_at_each_point():
     curves = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 7.0]])
     low, high = band(curves)
     assert low.tolist() == [0.0, 1.0, 5.0] and high.tolist() == [2.0, 1.0, 7.0]
+
+
+def quantile(values, share):
+    """Linear between the sorted values."""
+    values, place = sorted(values), share * (len(values) - 1)
+    low = int(place)
+    return values[low] + (place - low) * (values[min(low + 1, len(values) - 1)] - values[low])
+
+
+def middle_mean(values):
+    cut = len(values) // 4
+    return sum(sorted(values)[cut : len(values) - cut]) / (len(values) - 2 * cut)
+
+
+def redrawn(samples, statistic, *, resamples, batch, seed):
+    """The bootstrap as a loop: all resamples of one sample before those of the next one, batch by batch."""
+    stream, found = np.random.default_rng(seed), []
+    for _ in range(resamples // batch):
+        draws = [stream.integers(0, len(sample), (batch, len(sample))) for sample in samples]
+        found += [statistic(*(np.asarray(s)[d[n]].tolist() for s, d in zip(samples, draws))) for n in range(batch)]
+    return quantile(found, 0.025), quantile(found, 0.975)
+
+
+def test_intervals_are_those_of_a_loop_over_the_same_draws():
+    """The same seed gives the same interval for ever: 0 where none is given."""
+    scores, control = [[1.0, 2.5, 4.0, 8.0, 9.5], [3.0, 1.0, 7.5]], [[2.0, 3.0, 5.5], [1.0, 6.0]]
+    wanted = redrawn(scores[:1], lambda x: sum(x) / len(x), resamples=2000, batch=2000, seed=0)
+    assert mean_interval([1.0, 2.5, 4.0, 8.0, 9.5]) == pytest.approx(wanted, rel=1e-12)
+    wanted = redrawn(scores, lambda *tasks: middle_mean(sum(tasks, [])), resamples=5000, batch=1000, seed=0)
+    assert iqm_estimate(scores).ci95 == pytest.approx(wanted, rel=1e-12)
+
+    def better(a, b, c, d):
+        return sum(np.mean([(x > y) + (x == y) / 2 for x in one for y in two]) for one, two in ((a, c), (b, d))) / 2
+
+    wanted = redrawn([*scores, *control], better, resamples=5000, batch=1000, seed=0)
+    assert improvement_estimate(scores, control).ci95 == pytest.approx(wanted, rel=1e-12)
+    assert iqm_estimate(scores, seed=3) != iqm_estimate(scores)
+    assert improvement_estimate(scores, control, seed=3) != improvement_estimate(scores, control)
+
+
+def test_the_band_of_many_curves_is_that_of_a_loop_over_the_same_draws():
+    curves = np.array([[0.0, 1.0], [2.0, 1.5], [7.0, -3.0], [4.0, 9.0]])
+    for seed, found in ((0, band(curves)), (5, band(curves, seed=5))):
+        draws = np.random.default_rng(seed).integers(0, 4, (1000, 4))
+        for point in range(2):
+            means = [sum(curves[i, point] for i in draw) / 4 for draw in draws]
+            assert [side[point] for side in found] == pytest.approx([quantile(means, 0.025), quantile(means, 0.975)], rel=1e-12)
+
+
+def test_intervals_by_hand():
+    assert percentile_interval(list(range(1001)), [5]) == (25.0, 975.0)
+    # the mean is 3, the deviation sqrt(2.5), and Student's t for 4 degrees of freedom 2.776445
+    half = 2.776445 * (2.5 / 5) ** 0.5
+    assert student_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3 - half, 3 + half), rel=1e-6)
+    assert mean_interval([2.5, 2.5, 2.5]) == (2.5, 2.5)
+    assert mean_text(4.0, (3.0, 5.0), 1) == "4.00 [3.00, 5.00] over 1 episodes"
+    assert iqm_estimate([[1.0, 1.0]]).to_dict() == {"value": 1.0, "ci95": [1.0, 1.0]}
+
+
+def test_a_strategy_is_compared_on_the_tasks_of_both_only():
+    with pytest.raises(ValueError, match="shorter"):
+        improvement([[1.0], [2.0]], [[1.0]])
+
+
+def test_whole_numbers_are_scores_like_any_other():
+    assert mean_interval([1, 2, 4]) == mean_interval([1.0, 2.0, 4.0]) and iqm([[1, 2], [4]]) == pytest.approx(7 / 3)
+    assert iqm_estimate([[1, 2, 4, 8]]) == iqm_estimate([[1.0, 2.0, 4.0, 8.0]])
