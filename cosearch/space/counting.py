@@ -191,9 +191,9 @@ def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray, kind: typ
         return frozenset(reached)
 
     once: np.ndarray = np.ones(1, dtype=kind)
-    states: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {
-        closure({0}): (np.zeros((1, len(bounds)), dtype=np.int64), once)
-    }
+    start = (np.zeros((1, len(bounds)), dtype=np.int64), once)
+    # where what is not chosen exceeds a bound by itself, not even the empty word fits
+    states: dict[frozenset[int], tuple[np.ndarray, np.ndarray]] = {closure({0}): start} if (bounds >= 0).all() else {}
     words = 0
     while states:  # words of one more block in each round
         words += sum(int(counts.sum()) for places, (_, counts) in states.items() if count in places)

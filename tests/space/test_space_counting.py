@@ -157,3 +157,47 @@ def test_the_default_tasks_have_the_counts_that_enumeration_gave():
     counts = count_networks(space, [Limit(cost.candidate_costs(), cost.base, 226.3e-6)])
     few = by_enumeration(space, [Limit(cost.candidate_costs(), cost.base, 226.3e-6)])
     assert (counts.feasible, counts.distinct) == few and counts.few == (few[1] < FEW_NETWORKS)
+
+
+def test_what_costs_far_more_than_the_target_is_only_not_feasible():
+    space = small_space("conv_k3", "conv_k5", "skip", cells=3)
+    costs = [[0.3, 1e30, 0.0]] * 3
+    limits = [Limit(costs, 0.25, 1.0)]
+    assert count_networks(space, limits) == Counts(27, *by_enumeration(space, limits))
+
+
+def test_costs_that_differ_by_less_than_the_rounding_are_one_block():
+    """Sums of the same rows in another order differ in their last digit; that is no second price."""
+    space = small_space("conv_k3", "skip", cells=2)
+    assert count_networks(space, [Limit([[1.0, 0.0], [1.0 + 4e-16, 0.0]], 0.0, 1.5)]) == Counts(4, 3, 2)
+    assert count_networks(space, [Limit([[1.0, 0.0], [1.0 + 1e-14, 0.0]], 0.0, 1.5)]) == Counts(4, 3, None)
+
+
+def test_no_architecture_at_all_is_a_count_of_zero():
+    for space in (SPACES["one stage"], SPACES["branches"]):
+        limits = [Limit(costs_by_block(space, 3), 2.0, 1.0)]
+        assert count_networks(space, limits) == Counts(space.size, 0, 0)
+
+
+def test_too_many_sums_are_no_count(monkeypatch):
+    """Three points of cost 1 or 2 with a bound of 5.5: at most three different sums at once; 7 of 8 architectures fit."""
+    space, limits = small_space("conv_k3", "conv_k5", cells=3), [Limit([[1.0, 2.0]] * 3, 0.0, 5.5)]
+    monkeypatch.setattr("cosearch.space.counting.MAX_SUMS", 3)
+    assert count_networks(space, limits) == Counts(8, 7, 7)
+    monkeypatch.setattr("cosearch.space.counting.MAX_SUMS", 2)
+    assert count_networks(space, limits) == Counts(8, None, None)
+
+
+def test_a_space_with_branches_is_enumerated_up_to_a_limit(monkeypatch):
+    space = SPACES["branches that keep one"]
+    limits = [Limit(costs_by_block(space, 5), 0.0, 1.2)]
+    feasible, distinct = by_enumeration(space, limits)
+    assert 0 < distinct < feasible < space.size
+    monkeypatch.setattr("cosearch.space.counting.MAX_ENUMERATED", feasible)
+    assert count_networks(space, limits) == Counts(space.size, feasible, distinct)
+    monkeypatch.setattr("cosearch.space.counting.MAX_ENUMERATED", feasible - 1)
+    assert count_networks(space, limits) == Counts(space.size, feasible, None)
+
+
+def test_fewer_than_five_hundred_networks_are_few():
+    assert Counts(9, 9, 499).few and not Counts(900, 900, 500).few and not Counts(9, 9, None).few

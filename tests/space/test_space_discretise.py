@@ -1,14 +1,16 @@
 """Constrained discretisation against brute force: optimal, never over its target, and clear where nothing fits."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from graph_space import graph_space
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cosearch.space.chain import ChainConfig, chain_space
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derive import Limit, discretise, within
 from cosearch.space.space import ChoicePoint, SearchSpace
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -167,3 +169,96 @@ def test_a_solver_that_gives_up_is_an_error_and_never_the_cheapest(monkeypatch):
     monkeypatch.setattr("cosearch.space.derive.MAX_CUTS", 0)
     with pytest.raises(InfeasibleTargetError, match="attempts"):
         discretise(space, rows, Limit(rows, 0.0, 4.0))
+
+
+def test_messages_say_what_was_asked_what_is_there_and_what_to_ask_for(monkeypatch):
+    space, costs = plain_space([2, 2]), [[3.0, 4.0], [2.0, 1.5]]
+    name = repr(space.name)
+
+    def message(scores, *limits, error=InfeasibleTargetError):
+        with pytest.raises(error) as caught:
+            discretise(space, scores, *limits)
+        return str(caught.value)
+
+    zeros = [[0.0, 0.0]] * 2
+    assert message(zeros, Limit(costs, 0.5, 1.0)) == (
+        f"no architecture of space {name} meets the target 1: the fastest, c0/c1, costs 5. "
+        "Ask for 5.00005 or more, or for a smaller space"
+    )
+    assert message(zeros, Limit([[0.0, 1.0], [0.0, 0.0]], 0.0, 0.5), Limit([[1.0, 0.0], [0.0, 0.0]], 0.0, 0.5)) == (
+        f"each of the 2 targets is met by some architecture of space {name}, but none was found that meets them together; "
+        "ask for a higher objective.energy_target_j or objective.latency_target_s"
+    )
+    assert message([[0.0, 0.0]], error=ShapeError) == "scores need one entry a candidate of each of the 2 points, got [2]"
+    short = Limit([[0.0], [0.0, 0.0]], 0.0, 1.0)
+    assert message(zeros, short, error=ShapeError) == "costs need one entry a candidate of each of the 2 points, got [1, 2]"
+    lost = float("nan")
+    assert message([[0.0, lost], [0.0, 0.0]], error=NonFiniteError) == "scores of the architecture hold NaN or infinity"
+    unknown = Limit([[0.0, lost], [0.0, 0.0]], 0.0, 1.0)
+    assert message(zeros, unknown, error=NonFiniteError) == "costs of the architecture hold NaN or infinity"
+    monkeypatch.setattr("cosearch.space.derive.MAX_CUTS", 0)
+    assert message(zeros, Limit(costs, 0.5, 6.0)) == (
+        f"the solver found no architecture of space {name} within the target 6 in 0 attempts, although c0/c1 meets it with 5: "
+        "too many lie a rounding above it. Ask for a slightly different target"
+    )
+
+
+def test_a_cost_is_within_its_bound_up_to_the_rounding_of_its_sum():
+    assert within(0.0, 0.0) and within(2.0, 2.0) and within(2.0 * (1 + 5e-13), 2.0)
+    assert not within(2.0 * (1 + 3e-12), 2.0)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_groups_keep_their_number_of_points_as_enumeration_does(keep):
+    space, stream = graph_space(copies=1, keep=keep), np.random.default_rng(keep)
+    sizes = [len(point.candidates) for point in space.points]
+    for share in (0.4, 0.7, 1.0):
+        scores, costs = ([list(stream.random(size)) for size in sizes] for _ in range(2))
+        legal = [
+            choices
+            for choices in itertools.product(*map(range, sizes))
+            if sum(c != 0 for c in choices[1:]) == keep  # the zero of each of the three points of the group is its first
+        ]
+        cost = {choices: 0.25 + sum(row[c] for row, c in zip(costs, choices)) for choices in legal}
+        target = min(cost.values()) + share * (max(cost.values()) - min(cost.values()))
+        best = max((c for c in legal if cost[c] <= target), key=lambda c: sum(row[k] for row, k in zip(scores, c)))
+        assert discretise(space, scores, Limit(costs, 0.25, target)).choices == best
+
+
+def test_scores_and_costs_have_no_unit():
+    """The same problem in units from far below to far above 1 has the same solution."""
+    scores, costs = [[0.0, 6.0], [0.0, 5.0], [0.0, 5.0]], [[0.0, 6.0], [0.0, 5.0], [0.0, 5.0]]
+    for unit in (1e-12, 1e-6, 1e6, 1e12):
+        scaled = [[unit * value for value in row] for row in costs]
+        for points in (scores, [[unit * value - unit for value in row] for row in scores]):
+            assert discretise(plain_space([2, 2, 2]), points, Limit(scaled, unit, 11.0 * unit)).choices == (0, 1, 1)
+
+
+def solver_that_overshoots(monkeypatch, best_first):
+    """A solver that proposes these solutions in turn whatever it is asked; returns the rows that it was given each time."""
+    seen = []
+
+    def milp(goal, *, constraints, **options):
+        seen.append(constraints[1:])
+        choices = best_first[len(seen) - 1]
+        return SimpleNamespace(x=None if choices is None else np.concatenate([np.eye(2)[c] for c in choices]))
+
+    monkeypatch.setattr("cosearch.space.derive.milp", milp)
+    return seen
+
+
+def test_a_solution_above_the_target_is_excluded_and_the_next_one_taken(monkeypatch):
+    space, limit = plain_space([2, 2]), Limit([[1.0, 2.0]] * 2, 0.0, 3.0)
+    seen = solver_that_overshoots(monkeypatch, [(1, 1), (0, 1)])
+    assert discretise(space, [[0.0, 1.0]] * 2, limit).choices == (0, 1)
+    (_, cut) = seen[1]
+    for choices in itertools.product((0, 1), repeat=2):
+        value = float((cut.A @ np.concatenate([np.eye(2)[c] for c in choices])).item())
+        assert (cut.lb.item() <= value <= cut.ub.item()) == (choices != (1, 1))
+    solver_that_overshoots(monkeypatch, [None])
+    with pytest.raises(InfeasibleTargetError, match="in 100 attempts"):
+        discretise(space, [[0.0, 1.0]] * 2, limit)
+    seen = solver_that_overshoots(monkeypatch, [(1, 1)] * 101)
+    with pytest.raises(InfeasibleTargetError, match="in 100 attempts"):
+        discretise(space, [[0.0, 1.0]] * 2, limit)
+    assert len(seen) == 100
