@@ -133,6 +133,15 @@ def test_systolic_reads_equal_counting_folds():
         assert [float(v[0, place]) for v in counted] == [cycles, *words]
 
 
+def test_systolic_counts_leave_the_rounding_out_where_asked():
+    """3 x 3 windows of 2 channels and 25 pixels on 4 x 2 columns of 5 outputs: 4.5 folds of rows and 2.5 of columns."""
+    got = systolic_counts(
+        product_view(stack([LayerShape("x", "conv", 1, 5, 2, 5, 5, 3, 3, 1)])), num(4), num(2), rounding="smooth"
+    )
+    assert got.folds[0].tolist() == [4.5 * 2.5, 6.25 * 2.5, 4.5 * 12.5]
+    assert float(got.cycles[0, 0]) == 4.5 * 2.5 * (2 * 4 + 2 + 25 - 2) and float(got.input_reads[0, 0]) == 25 * 18 * 2.5
+
+
 def test_depthwise_modes_differ_and_columns_uses_them():
     shapes = stack([LayerShape("x", "dw", 16, 1, 1, 4, 4, 3, 3, 1)])
     channels, columns = (

@@ -180,27 +180,28 @@ def redrawn(samples, statistic, *, resamples, batch, seed):
 
 def test_intervals_are_those_of_a_loop_over_the_same_draws():
     """The same seed gives the same interval for ever: 0 where none is given."""
-    scores, control = [[1.0, 2.5, 4.0, 8.0, 9.5], [3.0, 1.0, 7.5]], [[2.0, 3.0, 5.5], [1.0, 6.0]]
+    draws = np.random.default_rng(4)
+    scores, control = ([draws.normal(size=n).tolist() for n in sizes] for sizes in ((9, 7), (8, 6)))
     wanted = redrawn(scores[:1], lambda x: sum(x) / len(x), resamples=2000, batch=2000, seed=0)
-    assert mean_interval([1.0, 2.5, 4.0, 8.0, 9.5]) == pytest.approx(wanted, rel=1e-12)
-    wanted = redrawn(scores, lambda *tasks: middle_mean(itertools.chain(*tasks)), resamples=5000, batch=1000, seed=0)
-    assert iqm_estimate(scores).ci95 == pytest.approx(wanted, rel=1e-12)
+    assert mean_interval(scores[0]) == pytest.approx(wanted, rel=1e-12)
+    for seed, found in ((0, iqm_estimate(scores)), (3, iqm_estimate(scores, seed=3))):
+        wanted = redrawn(scores, lambda *tasks: middle_mean(itertools.chain(*tasks)), resamples=5000, batch=1000, seed=seed)
+        assert found.ci95 == pytest.approx(wanted, rel=1e-12)
 
     def better(a, b, c, d):
         return sum(np.mean([(x > y) + (x == y) / 2 for x in one for y in two]) for one, two in ((a, c), (b, d))) / 2
 
     wanted = redrawn([*scores, *control], better, resamples=5000, batch=1000, seed=0)
     assert improvement_estimate(scores, control).ci95 == pytest.approx(wanted, rel=1e-12)
-    assert iqm_estimate(scores, seed=3) != iqm_estimate(scores)
     assert improvement_estimate(scores, control, seed=3) != improvement_estimate(scores, control)
 
 
 def test_the_band_of_many_curves_is_that_of_a_loop_over_the_same_draws():
-    curves = np.array([[0.0, 1.0], [2.0, 1.5], [7.0, -3.0], [4.0, 9.0]])
+    curves = np.random.default_rng(4).normal(size=(7, 2))
     for seed, found in ((0, band(curves)), (5, band(curves, seed=5))):
-        draws = np.random.default_rng(seed).integers(0, 4, (1000, 4))
+        draws = np.random.default_rng(seed).integers(0, 7, (1000, 7))
         for point in range(2):
-            means = [sum(curves[i, point] for i in draw) / 4 for draw in draws]
+            means = [sum(curves[i, point] for i in draw) / 7 for draw in draws]
             assert [side[point] for side in found] == pytest.approx([quantile(means, 0.025), quantile(means, 0.975)], rel=1e-12)
 
 
@@ -219,6 +220,16 @@ def test_a_strategy_is_compared_on_the_tasks_of_both_only():
         improvement([[1.0], [2.0]], [[1.0]])
 
 
-def test_whole_numbers_are_scores_like_any_other():
-    assert mean_interval([1, 2, 4]) == mean_interval([1.0, 2.0, 4.0]) and iqm([[1, 2], [4]]) == pytest.approx(7 / 3)
-    assert iqm_estimate([[1, 2, 4, 8]]) == iqm_estimate([[1.0, 2.0, 4.0, 8.0]])
+def test_single_precision_is_computed_in_double():
+    values = [[0.1, 0.7, 0.2, 0.4], [0.3, 0.6, 0.5]]
+    single = [np.array(task, np.float32) for task in values]
+    double = [task.astype(float).tolist() for task in single]
+    assert mean_interval(single[0]) == mean_interval(double[0]) and iqm(single) == iqm(double)
+    assert mean_interval(np.full(3, np.float32(0.1))) == (float(np.float32(0.1)),) * 2
+    assert iqm_estimate(single) == iqm_estimate(double)
+
+
+def test_the_hypervolume_by_hand():
+    """Two points that add their steps, one behind both, one at the reference."""
+    points = [(1.0, 3.0), (0.5, 2.5), (1.2, 2.75), (1.5, 9.0), (0.1, 2.0)]
+    assert hypervolume(points, (1.5, 2.0)) == pytest.approx(1.0 * 0.5 + 0.5 * 0.5)

@@ -51,6 +51,12 @@ def test_its_minimiser_is_the_quantile_function_and_one_quantile_is_half_of_hube
     torch.testing.assert_close(quantile_huber(one, target), wanted)
 
 
+def test_the_loss_is_linear_from_one_on_in_the_dtype_of_the_quantiles():
+    theta, target = torch.tensor([[0.0, 0.0]], dtype=torch.float64), torch.tensor([[3.0]], dtype=torch.float64)
+    found = quantile_huber(theta, target)
+    assert found.dtype == torch.float64 and found.tolist() == [(0.25 + 0.75) * (3.0 - 0.5)]
+
+
 def test_targets_by_hand_double_and_plain():
     later = torch.tensor([[[1.0, 3.0], [5.0, 7.0]], [[0.0, 0.0], [2.0, 4.0]]])  # two transitions, two actions, two quantiles
     choosing = torch.tensor([[[9.0, 9.0], [0.0, 0.0]], [[0.0, 1.0], [3.0, 3.0]]])

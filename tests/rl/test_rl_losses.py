@@ -132,6 +132,23 @@ def test_normalised_advantage_has_mean_zero_and_deviation_one():
     assert losses.normalise_advantage(torch.full((4,), 2.0)).tolist() == [0.0] * 4
 
 
+def test_a_value_that_fell_below_the_clip_pays_for_the_held_one():
+    low, old = torch.tensor([0.0]), torch.tensor([3.0])
+    assert float(losses.value_loss(low, low, old, 0.2)) == pytest.approx(0.5 * 2.8**2)
+
+
+def test_advantages_of_almost_equal_values_stay_small():
+    """Their deviation is 1e-8 / sqrt(2), and 1e-8 is added to it."""
+    found = losses.normalise_advantage(torch.tensor([0.0, 1e-8], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([-0.5 / (0.5**0.5 + 1), 0.5 / (0.5**0.5 + 1)])
+
+
+def test_advantages_are_float32_whatever_the_rewards_are():
+    reward, value, done = np.ones((3, 2)), np.zeros((4, 2)), np.zeros((3, 2), bool)
+    found = losses.gae(reward, value, done, gamma=0.5, lam=1.0)
+    assert found.dtype == np.float32 and found[:, 0].tolist() == [1.75, 1.5, 1.0]
+
+
 def test_gae_equals_stable_baselines():
     buffers = pytest.importorskip(
         "stable_baselines3.common.buffers", reason="stable-baselines3 is not installed (the bench extra)"

@@ -200,4 +200,5 @@ def test_a_space_with_branches_is_enumerated_up_to_a_limit(monkeypatch):
 
 
 def test_fewer_than_five_hundred_networks_are_few():
-    assert Counts(9, 9, 499).few and not Counts(900, 900, 500).few and not Counts(9, 9, None).few
+    assert Counts(9, 9, 499).few and not Counts(900, 900, 500).few
+    assert Counts(9, 499, None).few and not Counts(900, 500, None).few and not Counts(9, None, None).few

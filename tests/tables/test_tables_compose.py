@@ -128,13 +128,13 @@ def test_header_by_hand():
 
 
 def test_rows_by_hand():
-    rows = (*ROWS, RowPlan(LATE, "chain", "late5", "late1", 4), RowPlan(NOISE, "chain", "noise5", "noise1", 4))
+    rows = (RowPlan(LATE, "chain", "late5", "late1", 4), RowPlan(NOISE, "chain", "noise5", "noise1", 4), *ROWS)
     plan = plan_of(rows=rows)
     visits = dict(record(plan, additive).visits)
     visits["conv5"] = [visit(52e-6, share=0.75)] * 12 + [visit(52e-6, share=0.95), visit(52e-6)]
     visits["stem1"] = [visit(t) for t in (32e-6, 22e-6, 42e-6)]
     visits |= {"noise5": [visit(5e-6)], "noise1": [visit(7e-6)], "late5": [visit(5e-6)]}
-    seen = record(plan, additive, visits=visits, failed={"late1": "no kernel"}, graphs={"conv5": {"Conv": 5}})
+    seen = record(plan, additive, visits=visits, failed={"late5": "no kernel"}, graphs={"conv5": {"Conv": 5}})
     found = composed(plan, seen).rows
     assert set(found) == {row.op.key for row in rows}
     conv = found[CONV.key]
@@ -206,6 +206,32 @@ def test_the_estimator_with_the_least_error_makes_the_table():
     assert content.header["calibration"]["estimator"] == "median" and errors["median"] < 1e-9
     assert errors["min"] > 0.05 < errors["paired"] and content.header["calibration"]["scale"] == pytest.approx(1.1)
     assert content.header["protocol"]["estimator"] == "median over rounds of the clean median"
+
+
+def test_the_smallest_time_makes_the_rows_where_it_fits_best():
+    """Two of three visits of one chain were disturbed; the networks were not."""
+    plan, visits = plan_of(), dict(record(plan_of(), additive).visits)
+    visits["conv5"] = [visit(t) for t in (60e-6, 52e-6, 61e-6)]
+    content = composed(plan, record(plan, additive, visits=visits))
+    assert content.header["calibration"]["estimator"] == "min"
+    assert content.rows[CONV.key].latency_s == pytest.approx(10e-6) and content.header["calibration"]["scale"] == pytest.approx(
+        1.1
+    )
+    assert content.certificate["networks"] == 2 and content.certificate["mape"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_failure_of_either_model_of_a_row_is_its_reason():
+    plan = plan_of()
+    for model in ("conv5", "conv1"):
+        row = composed(plan, record(plan, additive, failed={model: f"no {model}"})).rows[CONV.key]
+        assert (row.status, row.details["reason"]) == ("unsupported", f"no {model}")
+
+
+def test_ten_networks_that_agree_with_their_rows_correct_nothing():
+    plan = plan_of([[op] * n for n in range(1, 6) for op in (CONV, DEEP)])
+    content = composed(plan, record(plan, additive))
+    assert content.header["calibration"]["ridge"] is None and content.header["calibration"]["scale"] == pytest.approx(1.1)
+    assert {op: content.rows[op.key].latency_s for op in ROW_S} == {op: pytest.approx(value) for op, value in ROW_S.items()}
 
 
 def test_without_enough_networks_nothing_is_fitted_and_without_the_empty_model_there_is_no_table():

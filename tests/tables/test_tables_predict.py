@@ -104,3 +104,103 @@ def test_written_rows_of_an_estimate_equal_its_model():
     bare = Table(TableFile(table.header, {}, None))
     for key, row in table.rows.items():
         assert bare.latency_s(OpSpec.from_key(key)) == pytest.approx(row.latency_s, rel=1e-5)
+
+
+def test_every_part_of_a_prediction_by_hand():
+    table = Table(make_file(overhead_j=1e-5, power_w=5.0))
+    latency_s = 1e-5 + 1.25 * (4e-5 + 6e-5)
+    found = table.predict([CONV, TAIL])
+    assert found.operations == (
+        (CONV.key, pytest.approx(5e-5), pytest.approx(2.5e-4)),
+        (TAIL.key, pytest.approx(7.5e-5), pytest.approx(3.75e-4)),
+    )
+    assert found.power_times_time_j == pytest.approx(5.0 * latency_s) and found.overhead_s == 1e-5
+    plain = Table(make_file(interval_factors=None)).predict([CONV])
+    assert plain.operations == ((CONV.key, pytest.approx(5e-5), None),)
+    assert (plain.energy_j, plain.interval, plain.power_times_time_j) == (None, None, None)
+
+
+def test_an_estimate_costs_its_power_times_its_time():
+    table = find_table("jetson")
+    odd = OpSpec("conv", 7, 9, 9, 5, 3, 1, 1)
+    assert table.power_w > 0 and table.energy_j(odd) == pytest.approx(table.power_w * table.latency_s(odd))
+    found = table.predict([odd])
+    assert found.power_times_time_j == pytest.approx(table.power_w * found.latency_s)
+    model = dict(table.header["model"])
+    model["constants"] = {**model["constants"], "power_w": {"value": None, "source": "unknown"}}
+    unknown = Table(dataclasses.replace(make_file(), header={**make_file().header, "model": model}))
+    assert unknown.energy_j(odd) is None and unknown.latency_s(odd) == pytest.approx(table.latency_s(odd))
+    with pytest.raises(MissingOpError, match="cast"):
+        table.energy_j(dataclasses.replace(odd, dtype="int8"))
+
+
+def test_coverage_by_hand():
+    table = Table(make_file())
+    others = [dataclasses.replace(CONV, kernel=k, padding=k // 2) for k in (1, 5, 7)]
+    assert table.coverage([CONV, *others]) == 0.25 and table.coverage([CONV, TAIL]) == 1.0 == table.coverage([])
+    assert table.coverage(others) == 0.0 == table.coverage([dataclasses.replace(CONV, dtype="int8")])
+
+
+def test_the_messages_of_missing_operations(tmp_path):
+    content = make_file()
+    rows = {k: dataclasses.replace(CONV, kernel=k, padding=k // 2) for k in (1, 5, 7, 9)}
+    content.rows[rows[9].key] = Row(rows[9].key, None, None, "unsupported")
+    for threads, named in ((1, "toy (onnxruntime, float32, 1 thread)"), (2, "toy (onnxruntime, float32, 2 threads)")):
+        content.header["device"]["threads"] = threads
+        for table, file in ((Table(content), "FILE"), (Table(content, path=tmp_path / "toy.jsonl"), "toy.jsonl")):
+            rest = (
+                f"in the table of {named}. Nearest rows: {CONV.key}, {TAIL.key}. Measure it with: "
+                f"python -m latency_tables measure --device toy --op {{}} --out {file}"
+            )
+            for asked, words in (
+                ([rows[1]], f"operation {rows[1].key} has no row {rest.format(rows[1].key)}"),
+                (
+                    [rows[9]],
+                    f"operation {rows[9].key} could not run (unsupported: no reason recorded) {rest.format(rows[9].key)}",
+                ),
+                (
+                    [CONV, *(rows[k] for k in (1, 5, 7, 9, 1))],
+                    f"operation {rows[1].key} (and 3 more: {rows[5].key}, {rows[7].key}, {rows[9].key}) "
+                    f"has no row {rest.format(rows[1].key)}",
+                ),
+            ):
+                with pytest.raises(MissingOpError) as caught:
+                    table.predict(asked)
+                assert str(caught.value) == words
+        with pytest.raises(MissingOpError) as caught:
+            table.latency_s(rows[1])
+        assert str(caught.value).startswith(f"operation {rows[1].key} has no row in")
+    many = [dataclasses.replace(CONV, kernel=k, padding=k // 2) for k in (1, 5, 7, 11, 13)]
+    with pytest.raises(MissingOpError, match=r"\(and 4 more: (\S+, ){3}\.\.\.\) has no row"):
+        Table(content).predict(many)
+    foreign = dataclasses.replace(CONV, dtype="int8")
+    with pytest.raises(MissingOpError) as caught:
+        Table(make_file()).latency_s(foreign)
+    assert str(caught.value) == (
+        f"the table of toy (onnxruntime, float32, 1 thread) holds float32 operations, got {foreign.key}; "
+        "use the table of that dtype, or convert the operations with Table.cast"
+    )
+    with pytest.raises(TableError, match=r"^a network needs at least one operation, got an empty list$"):
+        Table(make_file()).predict([])
+
+
+def test_the_nearest_rows_differ_least_relative_to_their_size():
+    """From 8 channels, 12 is nearer than 4 (a third against a half), a kind of its own is farthest, and three are named."""
+    content, asked = make_file(), dataclasses.replace(CONV, kernel=5, padding=2)
+    content.rows.clear()
+    near = [
+        dataclasses.replace(asked, in_channels=12),
+        dataclasses.replace(asked, in_channels=4),
+        dataclasses.replace(asked, activation="none"),
+        dataclasses.replace(asked, activation="none", in_channels=4),
+    ]
+    far = dataclasses.replace(asked, kind="stem")
+    for order in (near, near[::-1]):
+        for i in range(2):
+            content.rows.clear()
+            content.rows.update({op.key: Row(op.key, 1e-5) for op in (far, *order[i:])})
+            with pytest.raises(MissingOpError) as caught:
+                Table(content).latency_s(asked)
+            named = str(caught.value).split("Nearest rows: ")[1].split(". Measure")[0].split(", ")
+            wanted = [op.key for op in near if op in order[i:]][:3]
+            assert named == wanted

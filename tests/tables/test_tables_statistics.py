@@ -124,3 +124,96 @@ def test_paired_visits_take_out_what_the_sentinel_saw():
     assert [v.median_s for v in paired_visits({"a": slow})["a"]] == pytest.approx([2.2] * 3)
     plain = [seen(3.0)]
     assert paired_visits({"a": plain})["a"] == plain
+
+
+def one_row_by_hand(parts, measured, overhead):
+    """Corrections of a single row: each sum of the ridge regression is a number; leaving a network out takes one term away."""
+    share = [p / m for p, m in zip(parts, measured)]
+    rest = [(m - overhead) / m - d for m, d in zip(measured, share)]
+
+    def fitted(kept, ridge):
+        return sum(share[i] * rest[i] for i in kept) / (sum(share[i] ** 2 for i in kept) + ridge)
+
+    everyone = range(len(parts))
+    best, found, left = 0.9 * np.mean(np.abs(rest)), None, rest
+    for ridge in (0.1, 0.03, 0.01, 0.003):
+        out = [rest[i] - share[i] * fitted([j for j in everyone if j != i], ridge) for i in everyone]
+        if np.mean(np.abs(out)) < best:
+            best, found, left = np.mean(np.abs(out)), ridge, out
+    ratios = [1 / (1 - v) for v in left]
+    factor = 1.0 if found is None else 1 + fitted(everyone, found)
+    return factor, found, np.mean(np.abs(left)), (min(1.0, *ratios), max(1.0, *ratios))
+
+
+def test_corrections_of_one_row_by_hand():
+    ridges = set()
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        parts = draw.uniform(0.5, 3.0, 6)
+        measured = 0.4 + parts * draw.choice([1.0, 1.02, 1.1, 0.8]) * draw.normal(1.0, draw.choice([0.01, 0.05, 0.1]), 6)
+        found = correct_rows(parts[:, None], measured, 0.4)
+        factor, ridge, error, interval = one_row_by_hand(parts, measured, 0.4)
+        assert found.ridge == ridge and found.factors.tolist() == pytest.approx([factor]) and found.mape == pytest.approx(error)
+        assert found.interval_factors == pytest.approx(interval)
+        ridges.add(ridge)
+    assert {None, 0.1, 0.003} <= ridges, "every outcome occurs"
+
+
+def test_calibration_by_hand_where_the_line_would_start_below_zero_or_rise_slowly():
+    sums = np.linspace(1, 2, 9)
+    fit = calibrate(sums, 1.3 * sums - 0.05, overhead_s=0.6)
+    weights = (1.3 * sums - 0.05) ** -2.0
+    wanted = (weights * sums * (1.3 * sums - 0.05)).sum() / (weights * sums * sums).sum()
+    assert (fit.method, fit.overhead_s) == ("affine", 0.0) and fit.scale == pytest.approx(wanted)
+    slow = calibrate(sums, 0.5 + 0.25 * sums, overhead_s=0.0)
+    assert slow.method == "affine" and (slow.overhead_s, slow.scale) == pytest.approx((0.5, 0.25))
+    none = calibrate(sums[:2], sums[:2], overhead_s=0.01)
+    assert none.to_dict() == {
+        "overhead_s": 0.01,
+        "scale": 1.0,
+        "networks": 0,
+        "method": "none: fewer than 3 networks",
+        "mape": None,
+        "interval_factors": None,
+        "ridge": None,
+    }
+
+
+def test_a_difference_has_the_quantiles_of_a_loop_over_the_same_draws():
+    more, less = ([seen(float(v), spread=0.02) for v in np.random.default_rng(n).normal(5.0, 0.5, 7)] for n in (1, 2))
+    stream = np.random.default_rng(0)
+
+    def drawn(visits):
+        chosen = stream.integers(0, 7, (200, 7))
+        noise = stream.standard_normal((200, 7))
+        error = 0.04 / (2 * 1.96)
+        return [np.median([visits[i].median_s + error * e for i, e in zip(*row)]) for row in zip(chosen, noise)]
+
+    samples = np.array(drawn(more)) - np.array(drawn(less))
+    value, low, high = difference(more, less, 3)
+    assert value == pytest.approx((np.median([v.median_s for v in more]) - np.median([v.median_s for v in less])) / 3)
+    assert [low, high] == pytest.approx([np.quantile(samples, q) / 3 for q in (0.025, 0.975)])
+    assert difference(more, less, 3, seed=5) != (value, low, high)
+    least, *_ = difference(more, less, 3, estimator="min")
+    assert least == pytest.approx((min(v.median_s for v in more) - min(v.median_s for v in less)) / 3)
+
+
+def test_every_figure_of_the_accuracy_by_hand():
+    figures = accuracy([1.04, 2.16, 3.0, 3.2], [1.0, 2.0, 3.0, 4.0])
+    assert figures.median_ape == pytest.approx(0.06) and figures.networks == 4 and figures.within_10 == pytest.approx(0.75)
+    assert figures.r2 == pytest.approx(1 - (0.04**2 + 0.16**2 + 0.8**2) / 5.0)
+    same = accuracy([1, 2], [2, 2])
+    assert same.r2 is None and same.kendall_tau is None and same.mape == 0.25 == -same.bias
+
+
+def test_whole_numbers_are_times_like_any_other():
+    assert fit_line([1, 2, 5], [3, 5, 11]) == pytest.approx((1.0, 2.0))
+    single = np.array([1.1, 2.3, 5.7], np.float32)
+    assert fit_line(single, single) == pytest.approx(fit_line(single.astype(float), single.astype(float)), rel=1e-12, abs=1e-12)
+
+
+def test_estimators_have_names():
+    with pytest.raises(ValueError, match=r"^estimator must be one of paired, median, min, got 'mean'$"):
+        model_time_s([seen(1.0)], "mean")
+    with pytest.raises(MeasurementError, match=r"^a model was never visited; give the measurement more time$"):
+        model_time_s([])
