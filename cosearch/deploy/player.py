@@ -29,12 +29,17 @@ class ActingRule:
         policy: ``categorical`` (discrete actions) or ``gaussian`` (vectors).
         low, high: bounds that an action vector is clipped to, one for each component, infinite where there is none; None for
             discrete actions.
+        scale, shift: the environment's action is ``scale`` times the policy's plus ``shift``, one for each component.
+        first_action: the environment's own number of action 0.
     """
 
     rule: str
     policy: str
     low: FloatArray | None = None
     high: FloatArray | None = None
+    scale: FloatArray | float = 1.0
+    shift: FloatArray | float = 0.0
+    first_action: int = 0
 
 
 class Agent:
@@ -105,7 +110,8 @@ class Agent:
             greedy: the most likely actions (of a Gaussian the means), whatever the rule.
 
         Returns:
-            ``[batch]``, int64, or ``[batch, size]``, float32, clipped to the bounds of the action space.
+            ``[batch]``, int64, as the environment numbers them, or ``[batch, size]``, float32, within the bounds of the action
+            space.
 
         Raises:
             ShapeError: other observations than the agent was trained on.
@@ -120,13 +126,15 @@ class Agent:
             mean = outputs["mean"].astype(np.float64)
             spread = np.exp(outputs["log_std"].astype(np.float64))
             chosen = mean if greedy else mean + spread * self._random.standard_normal(mean.shape)
-            return np.clip(chosen, self.rule.low, self.rule.high).astype(np.float32)
+            return np.clip(self.rule.scale * chosen + self.rule.shift, self.rule.low, self.rule.high).astype(np.float32)
         logits = outputs["logits"].astype(np.float64)
         if greedy:
-            return logits.argmax(axis=1)
+            return logits.argmax(axis=1) + self.rule.first_action
         reached = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
         drawn = self._random.random((len(logits), 1)) * reached[:, -1:]
-        return (reached <= drawn).sum(axis=1)  # the first action whose cumulative probability exceeds the draw
+        return (reached <= drawn).sum(
+            axis=1
+        ) + self.rule.first_action  # the first action whose cumulative probability exceeds the draw
 
     def outputs(self, observations: ArrayLike) -> dict[str, Array]:
         """What the network returns for a batch of observations.
@@ -180,11 +188,17 @@ def read_rule(path: Path) -> ActingRule:
             f"{policy!r}; `cosearch export {path.parent}` writes it again"
         )
     if policy == "categorical":
-        return ActingRule(rule, policy)
+        first = acting.get("first_action", 0)
+        if type(first) is not int:
+            raise RunFolderError(f"{path}: acting.first_action must be a whole number, got {first!r:.80}")
+        return ActingRule(rule, policy, first_action=first)
     low, high = acting.get("clip_low"), acting.get("clip_high")
     if not (isinstance(low, list) and isinstance(high, list)):
         raise RunFolderError(f"{path}: acting.clip_low and acting.clip_high must be lists, got {low!r} and {high!r}")
-    return ActingRule(rule, policy, _bounds(low, -np.inf), _bounds(high, np.inf))
+    scale, shift = acting.get("scale", [1.0] * len(low)), acting.get("shift", [0.0] * len(low))
+    if not (isinstance(scale, list) and isinstance(shift, list) and len(scale) == len(shift) == len(low)):
+        raise RunFolderError(f"{path}: acting.scale and acting.shift must be lists as long as acting.clip_low")
+    return ActingRule(rule, policy, _bounds(low, -np.inf), _bounds(high, np.inf), _bounds(scale, 1.0), _bounds(shift, 0.0))
 
 
 def _bounds(values: list[float | None], missing: float) -> FloatArray:

@@ -210,13 +210,13 @@ def observations(network: AgentNetwork, config: Config, count: int, streams: Str
 
 
 def _acting(config: Config) -> dict[str, object]:
-    if config.rl.algorithm == "dqn":
-        return acting(config)
     env = make_env(config.env.name, EnvOptions(1, 0))
     try:
         how = how_to_act(env)
     finally:
         env.close()
+    if config.rl.algorithm == "dqn":
+        return {**acting(config), **{key: value for key, value in how.items() if key == "first_action"}}
     return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}
 
 

@@ -21,9 +21,20 @@ from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeEr
 Got = TypeVar("Got")
 
 
+REACHED = (0.1, 10.0)  # the farther bound of a box around 0 that a standard normal reaches and does not always overshoot
+FAR = 1e6  # a bound beyond is none
+
+
 @dataclass(frozen=True)
 class Box:
-    """Bounds of continuous actions, one entry for each component of the action vector; infinite where there is none."""
+    """Bounds of continuous actions, one entry for each component of the action vector; infinite where there is none.
+
+    A policy begins as a Gaussian around 0 with standard deviation 1. Where that reaches the bounds, or there are none, its
+    actions are the environment's, clipped. Where it does not (``[50, 100]``, ``[-0.01, 0.01]``), -1 and 1 stand for the bounds.
+
+    Raises:
+        ShapeError: bounds of two lengths or without room between them, or a single bound that a policy around 0 does not reach.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -34,9 +45,39 @@ class Box:
                 f"the bounds of actions need low < high for each of at least one component, got {self.low} and {self.high}"
             )
 
-    def clip(self, actions: np.ndarray) -> np.ndarray:
-        """``[num_envs, size]`` -> the nearest actions within the bounds, float32."""
-        return np.clip(actions, np.array(self.low, np.float32), np.array(self.high, np.float32)).astype(np.float32)
+        for i, (low, high) in enumerate(zip(self.low, self.high)):
+            if not low <= 0 <= high and max(abs(low), abs(high)) > FAR:
+                raise ShapeError(
+                    f"component {i} of the actions has the bounds {low:g} and {high:g}: a policy around 0 does not reach them, "
+                    "and one bound alone cannot be scaled. Register the environment with a wrapper (gymnasium's TransformAction)"
+                )
+
+    @property
+    def scaling(self) -> tuple[tuple[float, float], ...]:
+        """(scale, shift) of each component: the environment's action is ``scale * action + shift``, clipped; (1, 0): as it is."""
+        return tuple(_scaling(low, high) for low, high in zip(self.low, self.high))
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the action of any component is scaled."""
+        return any(pair != (1.0, 0.0) for pair in self.scaling)
+
+    def from_policy(self, actions: np.ndarray) -> np.ndarray:
+        """A policy's actions ``[num_envs, size]`` -> the environment's, scaled where that is needed and clipped, float32."""
+        if self.is_scaled:
+            scale, shift = np.array(self.scaling, np.float64).T
+            actions = scale * actions + shift
+        with np.errstate(over="ignore"):  # a bound beyond float32 is none
+            low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
+        return np.clip(actions, low, high).astype(np.float32)
+
+
+def _scaling(low: float, high: float) -> tuple[float, float]:
+    nearest, farthest = REACHED
+    widest = max(abs(low), abs(high))
+    if widest > FAR or (low <= 0 <= high and nearest <= widest <= farthest):
+        return 1.0, 0.0
+    return (high - low) / 2, (high + low) / 2
 
 
 def frame_dtype(frame_shape: tuple[int, ...]) -> np.dtype:
@@ -70,7 +111,11 @@ class Step:
 
 
 class VectorEnv(Protocol):
-    """What the collector needs of an environment."""
+    """What the collector needs of an environment.
+
+    One that numbers its discrete actions from another number than 0 says so in ``first_action``, for the exported agent; it takes
+    them from 0 all the same.
+    """
 
     @property
     def num_envs(self) -> int:
@@ -99,7 +144,7 @@ class VectorEnv(Protocol):
         """Start a step; the caller may compute meanwhile.
 
         Args:
-            actions: ``[num_envs]``, int, or ``[num_envs, num_actions]``, float32, in the box (``make_env`` clips them).
+            actions: ``[num_envs]``, int, or ``[num_envs, num_actions]``, float32, in the box (``make_env`` puts them there).
         """
 
     def receive(self) -> Step:
@@ -243,6 +288,7 @@ class CheckedEnv:
             raise EnvironmentFailedError(
                 f"{name} has {self.num_actions} action components, but bounds for {len(self.action_box.low)}"
             )
+        self.first_action: int = getattr(env, "first_action", 0)
         self.exact_resume = env.exact_resume
         self._dtype = frame_dtype(self.frame_shape)
 
@@ -263,9 +309,9 @@ class CheckedEnv:
         return self._check_frames("frames", self._call(self.env.observe), self.num_envs)
 
     def send(self, actions: np.ndarray) -> None:
-        """See :class:`VectorEnv`; action vectors are clipped to the box."""
+        """See :class:`VectorEnv`; action vectors are scaled and clipped to the box."""
         if self.action_box is not None:
-            actions = self.action_box.clip(actions)
+            actions = self.action_box.from_policy(actions)
         self._call(lambda: self.env.send(actions))
 
     def receive(self) -> Step:

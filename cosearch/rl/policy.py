@@ -184,15 +184,21 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
     """
     box: Box | None = getattr(env, "action_box", None)
     if box is None:
-        return {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
+        how: dict[str, object] = {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
+        first = getattr(env, "first_action", 0)
+        return how | {"first_action": first} if first else how
     low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
-    return {
+    scale, shift = ("scale * (", ") + shift") if box.is_scaled else ("", "")
+    how = {
         "policy": "gaussian",
-        "greedy": "clip(mean)",
-        "sampled": "clip(mean + exp(log_std) * standard normal)",
+        "greedy": f"clip({scale}mean{shift})",
+        "sampled": f"clip({scale}mean + exp(log_std) * standard normal{shift})",
         "clip_low": low,
         "clip_high": high,
     }
+    if box.is_scaled:
+        how |= {"scale": [pair[0] for pair in box.scaling], "shift": [pair[1] for pair in box.scaling]}
+    return how
 
 
 def policy_of(env: VectorEnv) -> Policy:

@@ -8,7 +8,7 @@ from cosearch.deploy.export import check_parity, export_agent, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.agent import TensorRecord
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import Box, EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import how_to_act
 from cosearch.space.mlp import MlpConfig, mlp_space
@@ -115,10 +115,7 @@ def test_file_and_network_play_the_same_episodes(tmp_path):
 
 def test_the_record_says_how_to_act():
     class Open:
-        num_actions = 2
-
-        class action_box:
-            low, high = (-1.0, -np.inf), (1.0, np.inf)
+        num_actions, action_box = 2, Box((-1.0, -np.inf), (1.0, np.inf))
 
     pendulum = how_to_act(make_env("gym:Pendulum-v1", EnvOptions(1, 0)))
     assert pendulum["policy"] == "gaussian" and pendulum["clip_low"] == [-2.0] and pendulum["clip_high"] == [2.0]

@@ -88,9 +88,10 @@ def test_actions_are_clipped_to_the_box_at_the_environment():
     [
         (lambda o: o * np.nan, "not finite"),
         (lambda o: np.full(5, np.inf), "not finite"),
-        (lambda o: o[:4], "failed"),
+        (lambda o: o[:4], r"an observation has the shape \(4,\), the first one had \(5,\)"),
+        (lambda o: o[:1], r"an observation has the shape \(1,\), the first one had \(5,\)"),
     ],
-    ids=["nan", "inf", "shape"],
+    ids=["nan", "inf", "shape", "stretched"],
 )
 def test_a_broken_vector_is_refused(bad, text):
     env = thermostat(bad=bad)

@@ -15,7 +15,7 @@ import torch
 
 from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
-from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
+from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, ShapeError, UnknownNameError
 
 GYM_EXAMPLES = (
     "CartPole-v1",
@@ -76,20 +76,29 @@ class ReplayedEnvs:
     ) -> None:
         self._envs = [make() for _ in range(options.num_envs)]
         self.num_envs, self.num_actions, self.action_box = options.num_envs, *_actions_of(self._envs[0].action_space)
+        self.first_action = int(getattr(self._envs[0].action_space, "start", 0))
         self._action_dtype = np.int64 if self.action_box is None else np.float32
         self._on_reset, self._move = on_reset, move or self._one_by_one
         self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
         self._actions: list[list[Any]] = [[] for _ in self._envs]
+        self.frame_shape: tuple[int, ...] = ()
         frames = [self._reset(i) for i in range(self.num_envs)]
-        self.frame_shape = tuple(frames[0].shape)
         self._frames = np.stack(frames)
         self._pending = np.zeros(0)  # of the step in progress
 
     def _reset(self, i: int) -> np.ndarray:
         self._on_reset(self._envs[i])
         seed = np.random.SeedSequence([self._seed, i, int(self._episodes[i])]).generate_state(1)[0]
-        return self._to_frame(self._envs[i].reset(seed=int(seed) & 0x7FFFFFFF)[0])
+        return self._frame(self._envs[i].reset(seed=int(seed) & 0x7FFFFFFF)[0])
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        """An observation as a frame; all have the shape of the first, nothing is stretched to it."""
+        frame = self._to_frame(observation)
+        self.frame_shape = self.frame_shape or frame.shape
+        if frame.shape != self.frame_shape:
+            raise EnvironmentFailedError(f"an observation has the shape {frame.shape}, the first one had {self.frame_shape}")
+        return frame
 
     def observe(self) -> np.ndarray:
         """See ``VectorEnv``."""
@@ -101,7 +110,8 @@ class ReplayedEnvs:
 
     def receive(self) -> Step:
         """See ``VectorEnv``."""
-        actions = self._pending.tolist() if self.action_box is None else [row.copy() for row in self._pending]
+        discrete = self.action_box is None
+        actions = (self._pending + self.first_action).tolist() if discrete else [row.copy() for row in self._pending]
         moved = self._move(self._envs, actions, self._frames)
         for recorded, action in zip(self._actions, actions, strict=True):
             recorded.append(action)
@@ -119,9 +129,9 @@ class ReplayedEnvs:
             observation, reward[i], terminated[i], cut, _ = env.step(action)
             truncated[i] = cut and not terminated[i]
             if truncated[i]:
-                last[i] = self._to_frame(observation)
+                last[i] = self._frame(observation)
             elif not terminated[i]:
-                frames[i] = self._to_frame(observation)
+                frames[i] = self._frame(observation)
         return Moved(reward, terminated, truncated, last)
 
     def state(self) -> State:
@@ -146,7 +156,7 @@ class ReplayedEnvs:
         for i, env in enumerate(self._envs):
             self._frames[i] = self._reset(i)
             for action in self._actions[i]:
-                self._frames[i] = self._to_frame(env.step(action)[0])
+                self._frames[i] = self._frame(env.step(action)[0])
             if not np.array_equal(self._frames[i], read(state, "frames", torch.Tensor)[i].numpy()):
                 raise EnvironmentFailedError(
                     f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
@@ -217,6 +227,14 @@ def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
     )
 
 
+def _as_declared(envs: ReplayedEnvs, shape: tuple[int, ...], game: str) -> ReplayedEnvs:
+    """The environments, if their frames have the shape that the observation space declares."""
+    if envs.frame_shape != shape:
+        envs.close()
+        raise EnvironmentFailedError(f"gym:{game} declares observations of the shape {shape}, but gives {envs.frame_shape}")
+    return envs
+
+
 def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     make = _gymnasium_maker(game)
     probe = make()
@@ -224,13 +242,14 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     probe.close()
     try:
         _actions_of(actions)
-    except EnvironmentFailedError as error:
+    except (EnvironmentFailedError, ShapeError) as error:
         raise ConfigError(f"gym:{game}: {error}") from error
     dimensions = len(getattr(frames, "shape", None) or ())
     if getattr(frames, "dtype", None) == np.uint8 and dimensions in (2, 3):
-        return ReplayedEnvs(make, _image, options)
+        declared = (*frames.shape, 1) if dimensions == 2 else frames.shape
+        return _as_declared(ReplayedEnvs(make, _image, options), declared, game)
     if type(frames).__name__ == "Box" and dimensions == 1:
-        return ReplayedEnvs(make, _vector, options)
+        return _as_declared(ReplayedEnvs(make, _vector, options), frames.shape, game)
     raise ConfigError(
         f"gym:{game} has observations {frames}, expected uint8 images [height, width, channels] or a Box of one "
         "dimension; a wrapper of yours, registered under an id of its own, can make it such"
