@@ -22,6 +22,7 @@ from cosearch.rl.lanes import Labelling, Lanes
 from cosearch.rl.onnx_teacher import OnnxNetwork
 from cosearch.rl.rollout import Forward, Rollout
 from cosearch.rl.subject import mixed_precision, on_device
+from cosearch.space.ends import POLICIES
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
 from latency_tables.opspec import OpSpec
@@ -32,7 +33,6 @@ Value = TypeVar("Value")
 TEACHERS = Path(__file__).parents[1] / "teachers"
 FORMAT = "cosearch-teacher-1"
 REWARD_STD_RANGE = (1e-9, 1e9)
-POLICIES = ("categorical", "gaussian")
 CHUNK = 128  # frames of one forward pass: larger ones leave the cache
 
 

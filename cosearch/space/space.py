@@ -16,12 +16,14 @@ import torch
 from cosearch.registry import Registry
 from cosearch.space import groups as group_of_points
 from cosearch.space.cells.graph import Group, Node, Placed, check_body, is_chain, place_blocks
-from cosearch.space.ends import observations_of
+from cosearch.space.ends import POLICIES, observations_of
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
+from latency_tables.reading import shown
 from latency_tables.worklists import Network
 
 FORMAT = "cosearch-architecture-1"
+MAX_TASK_SIZE = 2**20  # sides and channels of a frame, features, actions
 
 
 @dataclass(frozen=True)
@@ -303,13 +305,22 @@ def architecture_from_dict(values: object, source: str = "architecture") -> Arch
             f"{source}: expected an architecture written by cosearch (format {FORMAT!r} with the keys "
             f"{', '.join(sorted(needed))}). `cosearch sample --n 1 --out DIR` writes an example"
         )
-    try:
-        space = SPACES.get(values["space"]).build(
-            values["space_config"], tuple(values["frame_shape"]), values["num_actions"], values.get("policy", "categorical")
+    name, frame_shape, num_actions = values["space"], values["frame_shape"], values["num_actions"]
+    policy = values.get("policy", "categorical")
+    sizes = [*frame_shape, num_actions] if isinstance(frame_shape, (list, tuple)) else [None]
+    if not all(type(size) is int and 1 <= size <= MAX_TASK_SIZE for size in sizes) or policy not in POLICIES:
+        raise ConfigError(
+            f"{source}: not a valid architecture: frame_shape and num_actions must be whole numbers from 1 to {MAX_TASK_SIZE}, "
+            "and policy one of "
+            f"{', '.join(POLICIES)}; got {shown(frame_shape)}, {shown(num_actions)} and {shown(policy)}"
         )
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: not a valid architecture: space must be the name of a space, got {shown(name)}")
+    try:
+        space = SPACES.get(name).build(values["space_config"], tuple(frame_shape), num_actions, policy)
         architecture = space.architecture(values["choices"])
     except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
-        raise ConfigError(f"{source}: not a valid architecture: {error}") from error
+        raise ConfigError(f"{source}: not a valid architecture: {str(error)[:400]}") from error
     again = architecture.to_dict()
     if any(key in values and values[key] != again.get(key) for key in ("operations", "wiring")):
         raise ConfigError(

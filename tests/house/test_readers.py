@@ -12,6 +12,7 @@ from accel_models.design import DESIGNS, load_design
 from accel_models.layers import NETWORKS, load_layers
 from cosearch.rl.teacher import TEACHERS, read_record
 from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.files import load_architecture
 from latency_tables.errors import RequestError
 from latency_tables.estimating.specification import SPECS, load_spec
 
@@ -48,6 +49,7 @@ READERS = {  # name of the file -> (what it holds, how it is read)
     "scalesim.csv": (head(check.DATA / "oracle_scalesim.csv"), lambda path: check.compare("scalesim", path)),
     "zigzag.csv": (head(check.DATA / "oracle_zigzag.csv", 3), lambda path: check.compare("zigzag", path)),
     "timeloop.csv": (timeloop(), lambda path: check.compare("timeloop", path)),
+    "architecture.json": (architecture(), load_architecture),
     "estimate.json": ((SPECS / "jetson.json").read_bytes(), lambda path: load_spec(path).roofline()),
     "teacher.json": ((TEACHERS / "minatar-breakout.json").read_bytes(), read_record),
 }
@@ -81,3 +83,31 @@ def test_only_our_own_errors_leave_a_reader(tmp_path, name):
         path.write_bytes(version)
         refused += outcome(read, path) != "read"
     assert refused > len(versions) / 4
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("stage_repeats", [10**30]),
+        ("stage_repeats", [10**6]),
+        ("stage_channels", [10**30]),
+        ("hidden", 10**39),
+        ("stem_kernel", -(10**30)),
+        ("stage_repeats", [1] * 200),
+        ("candidates", ["skip"] * 200),
+        ("candidates", [["skip"]]),
+        ("x" * 5000, 1),
+    ],
+)
+def test_a_network_out_of_reason_is_refused_before_it_is_built(tmp_path, key, value):
+    content = json.loads(architecture())
+    content["space_config"][key] = value
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert f"space.values.{key[:20]}" in outcome(load_architecture, tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("key", ["space", "space_config", "frame_shape", "num_actions", "choices", "policy", "operations"])
+@pytest.mark.parametrize("value", [None, 0, -1, 1.5, True, "x", [], {}, [None], [[1]], {"a": 1}, 10**30])
+def test_an_architecture_of_wrong_types_is_refused(tmp_path, key, value):
+    (tmp_path / "a.json").write_text(json.dumps(json.loads(architecture()) | {key: value}))
+    assert outcome(load_architecture, tmp_path / "a.json") != "read"
