@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from accel_models import energy, load_design
+from accel_models.cost import Machine, clipped_tiles, compute_counts, layer_costs, machine_of
 from accel_models.engines.mapper import best_tile, candidate_tiles, tile_limits
 from accel_models.engines.tile_engine import tile_engine_cycles
+from accel_models.engines.traffic import Traffic
 from accel_models.layers import LayerShape, stack
 from accel_models.resources import Resources, bram18_blocks, dsp_per_multiplier, resources
 from latency_tables.errors import InfeasibleCandidateError
@@ -126,3 +128,80 @@ def test_a_tile_engine_rounds_as_asked_and_has_five_factors():
     assert tile_engine_cycles(layer, steps, "smooth").tolist() == pytest.approx([9 * 2 * (5 / 2.1) * 1.5 * (4 / 3)], rel=1e-12)
     with pytest.raises(ValueError, match="zip"):
         tile_engine_cycles(layer, steps[:4])
+
+
+def read_j(capacity, bits):
+    return 1.2 / 2.9 * 0.638e-12 * (capacity / 1024) ** 0.569 * bits**0.312
+
+
+def write_j(capacity, bits):
+    return 1.2 / 2.9 * 0.476e-12 * (capacity / 1024) ** 0.459 * bits**0.5
+
+
+@pytest.mark.parametrize("outs, inputs", [(2, 4), (5, 40)])
+@pytest.mark.parametrize("given", [None, (1000.0, 3000.0, 5000.0)])
+def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
+    """A 1x1 layer with 4 pixels on a weight-stationary array of 2 rows and 5 columns; bytes of a word: 1, 2 and 4."""
+    machine = Machine(8.0, 1.0, 2.0, 4.0, 16, energy=energy.ENERGY_TABLES["asic28"])
+    shapes, rows, cols = (
+        stack([LayerShape("x", "conv", 1, outs, inputs, 2, 2, 1, 1, 1)]),
+        num(2).reshape(1, 1),
+        num(5).reshape(1, 1),
+    )
+    tile = clipped_tiles(shapes, tuple(num(64).reshape(1) for _ in range(4)))
+    room = None if given is None else tuple(num(v).reshape(1, 1) for v in given)
+    costs = layer_costs(shapes, machine, compute_counts(shapes, machine, rows, cols), rows, cols, tile, room)
+    weights, pixels, results = outs * inputs, 4 * inputs, 4 * outs  # words; the outputs leave the array once for two inputs
+    written = results * inputs // 2
+    dram = weights + 2 * (pixels + results)
+    sizes = (max(weights, 64), max(2 * pixels, 64), max(4 * results, 64)) if given is None else given
+    ports = (5 * 8 * 1, 2 * 8 * 2, 5 * 8 * 4)  # bits
+    reads = (weights * 8, pixels * 16, (written - results) * 32)  # bits
+    buffer = sum(bits / port * read_j(size, port) for bits, port, size in zip(reads, ports, sizes))
+    buffer += written * 32 / 160 * write_j(sizes[2], 160) + dram * 8 / 32 * write_j(sizes[1], 32)
+    macs = 4 * outs * inputs
+    wanted = {
+        "multiply": macs * 2.06e-12,
+        "register": (macs * (1 + 2 + 8) + weights + 2 * pixels) * 0.043e-12,
+        "buffer": buffer,
+        "dram": dram * 64e-12,
+    }
+    assert {name: float(part[0, 0]) for name, part in costs.energy_parts.items()} == pytest.approx(wanted, rel=1e-9)
+    assert float(costs.energy_j[0, 0]) == pytest.approx(sum(wanted.values())) and float(costs.dram_bytes[0, 0]) == dram
+    cycles = (inputs / 2) * (2 * 2 + 5 + 4 - 2)
+    assert float(costs.compute_cycles[0, 0]) == cycles and float(costs.latency_cycles[0, 0]) == max(cycles, dram / 8)
+    assert [float(held) for held in costs.buffer_bytes] == [weights, 2 * pixels, 4 * results]
+    single = layer_costs(
+        shapes, replace(machine, double_buffered=False), compute_counts(shapes, machine, rows, cols), rows, cols, tile
+    )
+    assert float(single.latency_cycles[0, 0]) == cycles + dram / 8
+
+
+def test_layers_without_weights_stream_and_fused_ones_cost_nothing():
+    machine = Machine(8.0, activation_bytes=2.0, energy=energy.ENERGY_TABLES["asic28"])
+    shapes = stack([LayerShape("p", "pool", 8, 1, 1, 4, 4, 3, 3, 2), LayerShape("r", "relu", 8, 1, 1, 4, 4, 1, 1)])
+    rows, cols = num(2).reshape(1, 1), num(4).reshape(1, 1)
+    tile = clipped_tiles(shapes, tuple(num(64).reshape(1) for _ in range(4)))
+    costs = layer_costs(shapes, machine, compute_counts(shapes, machine, rows, cols), rows, cols, tile)
+    moved = 2 * (8 * 9 * 9 + 8 * 16)  # the window of 4 outputs by stride 2 is 9 wide
+    assert costs.dram_bytes.tolist() == [[moved] * 3, [0] * 3] and all(held.tolist() == [0, 0] for held in costs.buffer_bytes)
+    assert costs.compute_cycles.tolist() == [[8 * 16 * 9 / 4] * 3, [0] * 3]
+    fill = moved * 8 / 32 * write_j(64, 32)
+    assert costs.energy_parts["buffer"].tolist() == [pytest.approx([fill] * 3), [0] * 3]
+    assert costs.energy_parts["dram"].tolist() == [pytest.approx([moved * 64e-12] * 3), [0] * 3]
+    assert costs.energy_parts["register"].tolist() == [[0] * 3] * 2 == costs.energy_parts["multiply"].tolist()
+
+
+def test_the_shared_part_of_a_design_by_hand():
+    machine = machine_of(
+        replace(NPU, weight_bits=8, activation_bits=16, partial_bits=24, overlap_fill=False, double_buffered=False)
+    )
+    assert (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes, machine.multiplier_bits) == (1.0, 2.0, 3.0, 16)
+    assert (machine.overlap_fill, machine.double_buffered, machine.depthwise_mode) == (False, False, NPU.depthwise_mode)
+    assert machine.dram_bytes_per_cycle == NPU.platform.dram_bytes_per_s / NPU.platform.clock_hz
+    assert machine.energy is energy.ENERGY_TABLES[NPU.platform.energy] and machine_of(ZC706).energy is None
+
+
+def test_bytes_of_a_traffic_by_hand():
+    traffic = Traffic(*(torch.tensor([float(v)]) for v in (1, 10, 100, 1000, 10000)))
+    assert traffic.bytes(2.0, 3.0, 5.0).tolist() == [2 + 3 * 10 + 5 * 1100 + 3 * 10000]
