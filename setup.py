@@ -48,6 +48,7 @@ EXTRAS = {
         "types-networkx>=3.1",  # types of networkx, which carries none
         "pre-commit>=4,<5",  # the same gates before each commit
         "pytest-cov>=6,<8",  # coverage by branches
+        "mutmut>=3.8,<3.9",  # changes the code in small ways: do the tests notice?
     ],
 }
 TYPED = ["py.typed"]  # tells type checkers that the annotations are part of the package

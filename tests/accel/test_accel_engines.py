@@ -164,7 +164,7 @@ def test_rounding_modes():
     assert [float(folds(size, step.detach(), mode)) for mode in ("exact", "straight", "smooth")] == [3, 3, 2.5]
     folds(size, step, "straight").backward()
     assert float(step.grad) == pytest.approx(-10 / 16)
-    assert float(folds(num(2), num(4), "smooth")) == 1.0
+    assert float(folds(num(2), num(4), "smooth")) == 1.0 and float(folds(size, step.detach())) == 3.0
     with pytest.raises(ConfigError, match="rounding"):
         folds(size, step, "floor")
 

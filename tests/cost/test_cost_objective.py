@@ -92,6 +92,14 @@ def test_a_target_that_means_nothing_is_refused(value, margin):
         Constraint(LATENCY, value, margin)
 
 
+def test_messages_of_a_constraint_name_the_metric_and_the_value():
+    with pytest.raises(RequestError, match=r"^a target must be above 0 and finite, got latency_s -1\.5$"):
+        Constraint(LATENCY, -1.5)
+    with pytest.raises(RequestError, match=r"^the margin of latency_s must be at least 0 and below 1, got 2$"):
+        Constraint(LATENCY, 1.0, 2)
+    assert Constraint(LATENCY, 1.0).margin == 0.0 == Constraint(LATENCY, 1.0, 0.0).margin
+
+
 @pytest.mark.parametrize("quadratic", [0.0, 1.0])
 def test_dual_ascent_brings_the_optimum_to_the_target(quadratic):
     # minimise -log(x) + penalty(x): without the penalty x grows for ever; the constrained optimum is x = target

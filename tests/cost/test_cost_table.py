@@ -151,6 +151,19 @@ def test_unknown_metric_is_refused():
         TableCost(TINY, table_of(TINY), "power_w")
 
 
+def test_messages_say_what_was_expected_and_what_came():
+    with pytest.raises(RequestError, match=r"^unknown metric 'power_w': expected one of latency_s, energy_j$"):
+        TableCost(TINY, table_of(TINY), "power_w")
+    with pytest.raises(ShapeError, match=r"^expected weights of lengths \[3, 3, 3\], got \[3, 2\]$"):
+        TableCost(TINY, table_of(TINY)).expected([torch.ones(3), torch.ones(2)])
+    with pytest.raises(RequestError) as caught:
+        TableCost(TINY, table_of(TINY, energy=False), "energy_j")
+    assert str(caught.value) == (
+        "table 'toy' has no energy_j: its device could not measure energy. "
+        "Search without an energy target, or measure on a board with a power sensor"
+    )
+
+
 def test_a_space_of_other_frames_or_dtype_is_missing_from_a_measured_table():
     with pytest.raises(MissingOpError):
         TableCost(chain_space(CONFIG, (16, 12, 3), 4), table_of(TINY))
