@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from latency_tables.errors import TableError
-from latency_tables.estimating.published import PublishedRow, block_row, fit_roofline, predict_rows
+from latency_tables.estimating.published import NEEDED, SHAPE, PublishedRow, block_row, block_shape, fit_roofline, predict_rows
 from latency_tables.estimating.roofline import Roofline
+from latency_tables.reading import read_csv
 
 START = Roofline("sum", 1e-5, 1e13, 0.01, 0.003, 0.01, 1e12, 0.05)
 OPERATIONS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
@@ -58,19 +59,17 @@ def load_sets(folder: str | Path) -> list[PublishedSet]:
 
 
 def _hw_nas_bench(path: Path) -> Iterator[PublishedSet]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        lines = [line for line in csv.DictReader(stream) if line["metric"] == "latency" and not line["op"].endswith("_g2")]
+    everything = read_csv(path, "published block latencies", NEEDED, TableError)
+    lines = [line for line in everything if line["metric"] == "latency" and not line["op"].endswith("_g2")]
     for device in ("raspi4", "pixel3", *ESTIMATES):
         rows = [
-            block_row(line["op"], _shape(line), float(line["value"]) * 1e-3, above_skip=line["value_kind"] == "delta_vs_skip")
+            block_row(
+                line["op"], block_shape(line), float(line["value"]) * 1e-3, above_skip=line["value_kind"] == "delta_vs_skip"
+            )
             for line in lines
             if line["device"] == device and line["value_kind"] in ("delta_vs_skip", "absolute")
         ]
         yield PublishedSet("HW-NAS-Bench", device, "estimated" if device in ESTIMATES else "measured", 1, tuple(rows))
-
-
-def _shape(line: dict[str, str]) -> tuple[int, ...]:
-    return tuple(int(line[name]) for name in ("in_ch", "out_ch", "stride", "input_h", "input_w"))
 
 
 def layer_shapes() -> list[tuple[int, ...]]:
@@ -108,9 +107,9 @@ def _help(path: Path) -> Iterator[PublishedSet]:
 
 
 def _eager(path: Path) -> PublishedSet:
-    with path.open(encoding="utf-8", newline="") as stream:
-        lines = [line for line in csv.DictReader(stream) if line["op"] != "skip" and not line["op"].endswith("_g2")]
-    rows = [block_row(line["op"], _shape(line), float(line["value"]) * 1e-6, above_skip=False) for line in lines]
+    everything = read_csv(path, "published block latencies", ("op", "value", *SHAPE), TableError)
+    lines = [line for line in everything if line["op"] != "skip" and not line["op"].endswith("_g2")]
+    rows = [block_row(line["op"], block_shape(line), float(line["value"]) * 1e-6, above_skip=False) for line in lines]
     return PublishedSet("jh88/fbnet, TensorFlow 2.0 eager", "raspberry pi 4", "measured", 1, tuple(rows))
 
 

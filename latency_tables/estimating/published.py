@@ -7,7 +7,6 @@ nothing, or a 1x1 convolution where the shape changes. Grouped blocks are left o
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,10 +20,14 @@ from latency_tables.estimating.roofline import Roofline
 from latency_tables.estimating.specification import Specification
 from latency_tables.fields import object_of
 from latency_tables.opspec import Layer
+from latency_tables.reading import read_csv, shown
 
 FITTED = ("launch_s", "utilisation_conv", "utilisation_dw", "utilisation_bandwidth")
 BOUNDS = {"launch_s": (1e-9, 1e-2)}
 HEADER_CHANNELS, CLASSES = 1504, 100
+SHAPE = ("in_ch", "out_ch", "stride", "input_h", "input_w")
+NEEDED = ("device", "metric", "value_kind", "op", "value", *SHAPE)
+MAX_SIZE, MAX_VALUE_MS = 10**6, 1e6
 KINDS = {"conv": 0, "dw": 1, "fc": 2}
 PARTS = 26  # stem, 22 blocks, header, pooling, classifier
 
@@ -50,14 +53,14 @@ def load_published(path: str | Path, device: str) -> tuple[list[PublishedRow], f
     Raises:
         TableError: the file cannot be read, or has no such rows.
     """
+    everything = read_csv(Path(path), "published block latencies", NEEDED, TableError)
     try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
-            lines = [line for line in csv.DictReader(stream) if line["device"] == device and line["metric"] == "latency"]
+        lines = [line for line in everything if line["device"] == device and line["metric"] == "latency"]
         blocks = [line for line in lines if line["value_kind"] == "delta_vs_skip" and not line["op"].endswith("_g2")]
-        constants = [float(line["value"]) * 1e-3 for line in lines if line["value_kind"] == "constant"]
+        constants = [_value(line) * 1e-3 for line in lines if line["value_kind"] == "constant"]
         rows = [_row(line) for line in blocks]
-    except (OSError, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise TableError(f"cannot read {path} as published block latencies: {error!r}") from error
+    except ValueError as error:
+        raise TableError(f"{path}: cannot be read as published block latencies: {error!s:.200}") from error
     if not rows or len(constants) != 1:
         raise TableError(f"{path} has {len(rows)} block rows and {len(constants)} constants of {device}; expected some and 1")
     return rows, constants[0]
@@ -198,8 +201,26 @@ def refit_spec(spec: Specification, path: str | Path) -> Specification:
 
 
 def _row(line: dict[str, str]) -> PublishedRow:
-    shape = tuple(int(line[name]) for name in ("in_ch", "out_ch", "stride", "input_h", "input_w"))
-    return block_row(line["op"], shape, float(line["value"]) * 1e-3)
+    return block_row(line["op"], block_shape(line), _value(line) * 1e-3)
+
+
+def _value(line: dict[str, str]) -> float:
+    value = float(line["value"])
+    if not abs(value) <= MAX_VALUE_MS:
+        raise ValueError(f"value must be a number up to {MAX_VALUE_MS:g} (milliseconds), got {shown(line['value'])}")
+    return value
+
+
+def block_shape(line: dict[str, str]) -> tuple[int, ...]:
+    """``(in_channels, out_channels, stride, height, width)`` of the input of a published block.
+
+    Raises:
+        ValueError: one is no integer from 1 to ``MAX_SIZE``.
+    """
+    for name in SHAPE:
+        if not re.fullmatch("[0-9]{1,9}", line[name]) or not 1 <= int(line[name]) <= MAX_SIZE:
+            raise ValueError(f"{name} must be an integer from 1 to {MAX_SIZE}, got {shown(line[name])}")
+    return tuple(int(line[name]) for name in SHAPE)
 
 
 def block_row(name: str, shape: tuple[int, ...], latency_s: float, *, above_skip: bool = True) -> PublishedRow:
@@ -214,9 +235,9 @@ def block_row(name: str, shape: tuple[int, ...], latency_s: float, *, above_skip
     Raises:
         ValueError: the name is no such block.
     """
-    parts = re.fullmatch(r"k(\d+)_e(\d+)", name)
+    parts = re.fullmatch(r"k([1-9][0-9]?)_e([1-9][0-9]?)", name)
     if not parts:
-        raise ValueError(f"operation {name!r}")
+        raise ValueError(f"op must be like k3_e6, got {shown(name)}")
     kernel, widen = int(parts[1]), int(parts[2])
     c, o, stride, h, w = shape
     m, y, x = c * widen, -(-h // stride), -(-w // stride)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from latency_tables.errors import TableError, UnknownNameError
 from latency_tables.estimating.roofline import COMBINE, Roofline
 from latency_tables.fields import number, object_of, one_of, text_of
 from latency_tables.header import MAX_LATENCY_S
+from latency_tables.reading import read_json
 
 SPECS = Path(__file__).parents[1] / "specs"
 FIELDS = ("name", "description", "combine", "constants", "overhead", "interval_factors", "error", "sources")
@@ -73,10 +73,7 @@ def load_spec(name: str | Path) -> Specification:
     path = shipped if shipped.is_file() else Path(name)
     if not path.is_file():
         raise UnknownNameError(f"no specification {name}; shipped: {', '.join(list_specs())}; or give a JSON file")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TableError(f"cannot read {path} as a specification: {error}") from error
+    fields = read_json(path, "a specification", TableError)
     if not isinstance(fields, dict) or not set(FIELDS) <= set(fields):
         raise TableError(f"{path} is not a specification; it needs the fields {', '.join(FIELDS)}")
     return _read(fields, str(path))

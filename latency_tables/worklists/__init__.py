@@ -9,7 +9,6 @@ written by ``cosearch``; a file of your own has the same form.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import overload
 
 from latency_tables.errors import ShapeError, TableError, UnknownNameError
 from latency_tables.opspec import OpSpec
+from latency_tables.reading import read_json, shown
 
 FOLDER = Path(__file__).parent
 
@@ -132,12 +132,16 @@ def load_worklist(name: str | Path) -> WorkList:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.json"))) or "none"
         raise UnknownNameError(f"no work list {name}; shipped: {names}; or give a JSON file with space, ops and networks")
+    values = read_json(path, "a work list", TableError)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError(f"got {shown(values)}")
         networks = values["networks"].values() if isinstance(values["networks"], dict) else values["networks"]
         ops = [OpSpec.from_dict(op) for op in values.get("ops", [])]
         listed = (networks, values.get("uniform", []))
         groups = [[Network.from_json(network) for network in group] for group in listed]
         return make_worklist(str(values["space"]), ops, *groups)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapeError) as error:
-        raise TableError(f"{path} is not a work list (expected an object with space, ops, networks): {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ShapeError) as error:
+        raise TableError(
+            f"{path} is not a work list (expected an object with space, ops, networks): {str(error)[:200]}"
+        ) from error

@@ -14,12 +14,13 @@ from cosearch.rl.teacher import TEACHERS, read_record
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.files import load_architecture
 from latency_tables.errors import RequestError
+from latency_tables.estimating.published import load_published
 from latency_tables.estimating.specification import SPECS, load_spec
+from latency_tables.worklists import FOLDER as WORK_LISTS
+from latency_tables.worklists import load_worklist
 
 LONGEST = 700  # letters of a message, the path of the file included
 SLOWEST_S = 2.0
-PUBLISHED = """device,metric,value_kind,op,place,value
-"""
 TIMELOOP = "target.cycle,target.energy,mapping.mapping,arch.meshX,arch.mem1_entries,arch.mem2_entries,prob.Wstride,prob.Hstride"
 
 
@@ -41,6 +42,19 @@ def timeloop() -> bytes:
     return f"{names}\n9,1.5,L3[WIO] C2 K4X - L2[WI] N1 - L1[O] Q7 P3 - L0[W] N1,16,64,64,1,1,2,4,3,7,1,1,1\n".encode()
 
 
+def published() -> bytes:
+    """One block and the constant of a device."""
+    names = "device,metric,value_kind,op,value,in_ch,out_ch,stride,input_h,input_w"
+    rows = ["here,latency,delta_vs_skip,k3_e6,1.5,16,24,1,32,32", "here,latency,constant,all,9.5,1,1,1,1,1"]
+    return "\n".join([names, *rows, ""]).encode()
+
+
+def work_list() -> bytes:
+    content = json.loads((WORK_LISTS / "mlp.json").read_text())
+    networks = content["networks"]
+    return json.dumps({"space": "x", "ops": content["ops"][:2], "networks": list(networks)[:1], "uniform": []}).encode()
+
+
 READERS = {  # name of the file -> (what it holds, how it is read)
     "design.json": ((DESIGNS / "edge-npu.json").read_bytes(), load_design),
     "fpga.json": ((DESIGNS / "zc706.json").read_bytes(), load_design),
@@ -51,6 +65,8 @@ READERS = {  # name of the file -> (what it holds, how it is read)
     "timeloop.csv": (timeloop(), lambda path: check.compare("timeloop", path)),
     "architecture.json": (architecture(), load_architecture),
     "estimate.json": ((SPECS / "jetson.json").read_bytes(), lambda path: load_spec(path).roofline()),
+    "published.csv": (published(), lambda path: load_published(path, "here")),
+    "work_list.json": (work_list(), load_worklist),
     "teacher.json": ((TEACHERS / "minatar-breakout.json").read_bytes(), read_record),
 }
 
