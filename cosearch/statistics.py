@@ -1,11 +1,13 @@
-"""Statistics of scores: bootstrap intervals, inter-quartile mean, probability of improvement, hypervolume.
+"""Intervals of scores: bootstrap over seeds and episodes, Student's and Welch's, Newcombe's of the probability of improvement.
 
-Source: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021, arXiv 2108.13264.
-Their library, rliable, pins arch 5.3, which has no wheel for Python 3.11 and needs a compiler there; so the intervals come from
-``scipy.stats.bootstrap``, whose samples are resampled apart from each other: with one sample a task, that is the stratified
-bootstrap. Scores of a strategy are one list a task, one number a run. Intervals are percentile intervals, 95 %; with few runs
-they are too narrow (a test measures by how much), as any bootstrap's. From fewer than two values there is no interval: every
-resample of one value is that value, and an interval of width zero would say that nothing is uncertain.
+Sources: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021, arXiv 2108.13264, for
+what is estimated; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8, for the two levels; Newcombe,
+Statistics in Medicine 25, 2006, 559-573, for the probability of improvement.
+Agarwal's library, rliable, pins arch 5.3, which has no wheel for Python 3.11 and needs a compiler there; so the bootstrap over
+runs is ``scipy.stats.bootstrap``, whose samples are resampled apart from each other: with one sample a task, that is the
+stratified bootstrap. Scores of a strategy are one list a task, one number a run. All intervals are of 95 %; those of a bootstrap
+are percentile intervals, which are too narrow for few runs (a test measures by how much). From fewer than two values there is no
+interval: every resample of one value is that value, and an interval of width zero would say that nothing is uncertain.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, t, trim_mean
+from scipy.optimize import brentq
+from scipy.stats import bootstrap, norm, t, trim_mean
 
 RESAMPLES = 5_000
+TWO_LEVEL_RESAMPLES = 2_000
 Scores = Sequence[Sequence[float]]
 Interval = tuple[float, float]
 
@@ -56,12 +60,29 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def student_interval(values: Sequence[float] | np.ndarray) -> Interval | None:
-    """Student's 95 % interval of the mean of independent normal values; None for fewer than two values."""
+    """Student's interval of the mean of independent normal values (Biometrika 6, 1908); None for fewer than two values."""
     if len(values) < 2:
         return None
     mean = float(np.mean(values))
     half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return mean - half, mean + half
+
+
+def welch_interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval | None:
+    """Welch's interval of the difference of two means of normal values (Biometrika 34, 1947); None for fewer than two of either.
+
+    Args:
+        ours, theirs: such as one score a seed; their spreads may differ.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (ours, theirs)]
+    gap, variance = float(np.mean(ours) - np.mean(theirs)), sum(parts)
+    if variance == 0.0:
+        return gap, gap
+    freedom = variance**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (ours, theirs), strict=True))
+    half = float(t.ppf(0.975, freedom) * np.sqrt(variance))
+    return gap - half, gap + half
 
 
 def interval_text(ci95: Interval | Sequence[float] | None, of: str, form: str = ".2f") -> str:
@@ -85,9 +106,9 @@ def estimate_text(value: float, ci95: Interval | Sequence[float] | None, of: str
     return f"{value:{form}}{',' if ci95 is None else ''} {interval_text(ci95, of, form)}"
 
 
-def mean_text(mean: float, ci95: Interval | Sequence[float] | None, episodes: int) -> str:
+def mean_text(mean: float, ci95: Interval | Sequence[float] | None, count: int, of: str = "episode") -> str:
     """A mean score: ``12.50 [11.02, 14.10] over 256 episodes``, or ``4.00, no interval (1 episode)``."""
-    return estimate_text(mean, ci95, "episode") + ("" if ci95 is None else f" over {episodes} episodes")
+    return estimate_text(mean, ci95, of) + ("" if ci95 is None else f" over {count} {of}s")
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,38 @@ class Estimate:
     def to_dict(self) -> dict[str, object]:
         """``value`` and ``ci95``, plain JSON."""
         return {"value": self.value, "ci95": None if self.ci95 is None else list(self.ci95)}
+
+
+Returns = Sequence[np.ndarray]  # the returns of the episodes of each seed of training, ``[episodes]`` each
+
+
+def two_level_estimate(statistic: Callable[..., float], *methods: Returns, seed: int = 0) -> Estimate:
+    """A figure over seeds of training that play several episodes each: seeds are drawn anew, then episodes within each of them.
+
+    Davison and Hinkley 1997, section 3.8, first scheme: the luck of the training is in the interval, which that of episodes drawn
+    within the same seeds leaves out. Where the score of a seed varies three times as much as its episodes explain, it holds the
+    mean of three and five seeds in 79 and 86 % of the cases, and episodes alone do in 40 and 39 % (a test measures it): of few
+    seeds a mean is better told with :func:`student_interval`.
+
+    Args:
+        statistic: (the returns of each method) -> the figure.
+        *methods: for each method one array of returns a seed.
+        seed: of the resampling.
+
+    Returns:
+        The figure; without an interval where a method has one seed.
+    """
+    draws = np.random.default_rng(seed)
+
+    def drawn(returns: Returns) -> list[np.ndarray]:
+        seeds = [returns[index] for index in draws.integers(len(returns), size=len(returns))]
+        return [draws.choice(episodes, episodes.size) for episodes in seeds]
+
+    value = statistic(*methods)
+    if min(map(len, methods)) < 2:
+        return Estimate(value, None)
+    resamples = [statistic(*map(drawn, methods)) for _ in range(TWO_LEVEL_RESAMPLES)]
+    return Estimate(value, percentile_interval(resamples, map(len, methods)))
 
 
 def iqm(scores: Scores) -> float:
@@ -124,14 +177,50 @@ def improvement(ours: Scores, theirs: Scores) -> float:
     )
 
 
-def improvement_estimate(ours: Scores, theirs: Scores, seed: int = 0) -> Estimate:
-    """The same with its interval: runs of both are drawn anew within each task."""
-    tasks = len(ours)
+def improvement_estimate(ours: Scores, theirs: Scores) -> Estimate:
+    """The same with its interval: Newcombe's of each task, see :func:`improvement_interval`, joined for the mean over the tasks.
 
-    def statistic(*samples: np.ndarray, axis: int) -> np.ndarray:
-        return np.mean([_better(samples[i], samples[tasks + i], axis) for i in range(tasks)], axis=0)
+    The joint one recovers the tasks' variances from their intervals: Zou and Donner, Statistics in Medicine 27, 2008, 1693-1702.
+    None where a task has fewer than two runs of either.
+    """
+    pairs = list(zip(ours, theirs, strict=True))
+    values = [improvement([x], [y]) for x, y in pairs]
+    value = float(np.mean(values))
+    if min(min(len(x), len(y)) for x, y in pairs) < 2:
+        return Estimate(value, None)
+    bounds = [improvement_interval(part, len(x), len(y)) for part, (x, y) in zip(values, pairs, strict=True)]
+    below = float(np.linalg.norm([part - low for part, (low, _) in zip(values, bounds, strict=True)])) / len(pairs)
+    above = float(np.linalg.norm([high - part for part, (_, high) in zip(values, bounds, strict=True)])) / len(pairs)
+    return Estimate(value, (max(0.0, value - below), min(1.0, value + above)))
 
-    return _estimate([*ours, *theirs], statistic, seed)
+
+def improvement_interval(value: float, ours: int, theirs: int) -> Interval:
+    """Newcombe's interval of a probability of improvement, his method 5: all P with (value - P)^2 <= z^2 V(P).
+
+    V(P) = P (1 - P) (1 + (N - 1) ((1 - P) / (2 - P) + P / (1 + P))) / (ours theirs), with N = (ours + theirs) / 2.
+    Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2, Statistics in Medicine
+    25, 2006, 559-573. Unlike a bootstrap it has a width where every run is better. With five runs each and equal spreads it
+    holds the true value in 94 to 97 % of the cases from 0.5 to 0.97 (a test measures it), with spreads that differ tenfold in
+    86 % or more.
+
+    Args:
+        value: the estimate, 0 to 1.
+        ours, theirs: how many runs it stands on.
+
+    Returns:
+        Low and high, within 0 and 1.
+    """
+    z = float(norm.ppf(0.975))
+
+    def inside(p: float) -> float:
+        """Above 0 where ``p`` is too far from the estimate."""
+        more = ((ours + theirs) / 2.0 - 1.0) * ((1.0 - p) / (2.0 - p) + p / (1.0 + p))
+        return abs(value - p) - z * float(np.sqrt(p * (1.0 - p) * (1.0 + more) / (ours * theirs)))
+
+    edge = 1e-9  # at 0 and at 1 the variance is 0, which is no end of the interval
+    low = 0.0 if value <= edge else float(brentq(inside, 0.0, min(value, 1.0 - edge)))
+    high = 1.0 if value >= 1.0 - edge else float(brentq(inside, max(value, edge), 1.0))
+    return low, high
 
 
 def _better(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
@@ -167,22 +256,3 @@ def band(curves: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | N
     drawn = np.random.default_rng(seed).integers(0, len(curves), (1000, len(curves)))
     low, high = np.percentile(curves[drawn].mean(axis=1), [2.5, 97.5], axis=0)
     return low, high
-
-
-def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """Area that is dominated by points of (latency, score), lower latency and higher score being better.
-
-    Args:
-        points: latencies, in any unit of time, and scores.
-        reference: the slowest latency and the lowest score that count; what is beyond adds nothing.
-
-    Returns:
-        Area in units of latency times units of score.
-    """
-    slowest, lowest = reference
-    area, covered = 0.0, lowest
-    for latency, score in sorted(points, key=lambda point: (point[0], -point[1])):
-        if latency < slowest and score > covered:
-            area += (slowest - latency) * (score - covered)
-            covered = score
-    return area

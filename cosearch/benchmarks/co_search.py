@@ -4,7 +4,7 @@
 Four arms: the co-search; (a) the agent searched on the board's own design and the accelerator searched afterwards for it; (b) the
 co-searched agent on the board's own design; (c) random agents, each with a searched accelerator. All have the same latency
 target, and the accelerators of the first, second and last arm the same evaluations in their final search.
-Intervals, 95 %: of scores as in ``default_run`` (episodes within each seed), of frames per second over the seeds.
+Intervals, 95 %: of scores as in ``default_run`` (seeds, and episodes within them), of frames per second over the seeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import typer
 from accel_models.design import DESIGNS, load_design
 from accel_models.resources import resources
 from accel_models.searching.search import search_design
-from cosearch.benchmarks.default_run import difference, statistics
+from cosearch.benchmarks.default_run import BEFORE, RESAMPLED, difference, statistics
 from cosearch.config.run import Config, resolve
 from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded
 from cosearch.planning.builtins import load_builtins
@@ -127,7 +127,7 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
                 }
             )
     limit = load_design(DESIGNS / f"{DEVICE}.json").platform.dsp_limit
-    result: dict[str, Any] = {"device": DEVICE, "dsp_limit": limit, "arms": {}}
+    result: dict[str, Any] = {"device": DEVICE, "dsp_limit": limit, "resampled": RESAMPLED, "arms": {}}
     for arm, words in ARMS.items():
         rates = np.array([row["frames_per_s"] for row in rows[arm]])
         ratios = np.array([row["frames_per_s"] for row in rows["co-search"]]) / rates
@@ -207,15 +207,16 @@ def markdown(result: dict[str, Any]) -> str:
             "| | |"
             if arm == "co-search"
             else (
-                f"| {estimate_text(gap['mean'], gap['ci95'], 'episode', '+.2f')} "
+                f"| {estimate_text(gap['mean'], gap['ci95'], 'seed', '+.2f')} "
                 f"| {estimate_text(part['co_search_times_faster'], times, 'seed', '.3f')} |"
             )
         )
         lines.append(
-            f"| {arm}: {part['description']} | {estimate_text(part['mean'], part['mean_ci95'], 'episode')} "
+            f"| {arm}: {part['description']} | {estimate_text(part['mean'], part['mean_ci95'], 'seed')} "
             f"| {estimate_text(part['frames_per_s'], part['frames_per_s_ci95'], 'seed', ',.0f')} | {dsp} "
             f"{beside}"
         )
+    lines += ["", f"Resampled for the scores: {result.get('resampled', BEFORE)}; for the frames per second: seeds."]
     return "\n".join(lines)
 
 

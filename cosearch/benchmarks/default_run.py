@@ -1,8 +1,9 @@
 """The default run over several seeds, beside the random-search control of equal environment steps.
 
 ``python -m cosearch.benchmarks.default_run --seeds 3`` makes (or resumes) the runs, then prints the table and writes
-``default_run.json`` and ``default_run.png``. Intervals: 95 % percentile bootstrap, episodes resampled within each seed (the
-stratified bootstrap of Agarwal et al. 2021, arXiv 2108.13264); IQM: mean of the middle half of all episodes.
+``default_run.json`` and ``default_run.png``. Intervals of 95 %: of one seed over its episodes; of all by resampling seeds, and
+episodes within each (``two_level_estimate``), and of means by Student and Welch over the seeds, which are wider and hold for few
+of them. IQM: mean of the middle half of all episodes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +22,12 @@ from scipy.stats import trim_mean
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
-from cosearch.statistics import estimate_text, interval_text, percentile_interval
+from cosearch.statistics import estimate_text, interval_text, student_interval, two_level_estimate, welch_interval
 
 HERE = Path(__file__).parent
 STRATEGIES = ("reinforce", "random")
-RESAMPLES = 4000
+RESAMPLED = "seeds, and episodes within them"
+BEFORE = "episodes within the seeds"  # in results that were saved without saying so
 
 
 def run_all(seeds: int, runs: Path, extra: list[str], threads: int) -> None:
@@ -68,7 +71,7 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
     Returns:
         For each strategy the figures of each seed, and the mean, IQM and interval over them; and the difference.
     """
-    result: dict[str, Any] = {"strategies": {}}
+    result: dict[str, Any] = {"resampled": RESAMPLED, "strategies": {}}
     returns: dict[str, list[np.ndarray]] = {}
     for strategy in STRATEGIES:
         rows, returns[strategy] = [], []
@@ -115,35 +118,31 @@ def statistics(returns: list[np.ndarray]) -> dict[str, Any]:
     Args:
         returns: one array of episode returns a seed.
     """
-    rng = np.random.default_rng(0)
-    resampled = [[rng.choice(part, part.size) for part in returns] for _ in range(RESAMPLES)]
-    means = [np.mean([part.mean() for part in parts]) for parts in resampled]
-    iqms = [trim_mean(np.concatenate(parts), 0.25) for parts in resampled]
+    mean = two_level_estimate(seed_mean, returns)
+    iqm = two_level_estimate(lambda parts: float(trim_mean(np.concatenate(parts), 0.25)), returns)
     return {
-        "mean": float(np.mean([part.mean() for part in returns])),
-        "mean_ci95": percentile_interval(means, map(len, returns)),
-        "iqm": float(trim_mean(np.concatenate(returns), 0.25)),
-        "iqm_ci95": percentile_interval(iqms, map(len, returns)),
+        "mean": mean.value,
+        "mean_ci95": mean.ci95,
+        "mean_ci95_student": student_interval([float(part.mean()) for part in returns]),
+        "iqm": iqm.value,
+        "iqm_ci95": iqm.ci95,
     }
 
 
+def seed_mean(returns: Sequence[np.ndarray]) -> float:
+    """Mean over seeds of the mean return: each seed counts the same, whatever its number of episodes."""
+    return float(np.mean([part.mean() for part in returns]))
+
+
 def difference(ours: list[np.ndarray], control: list[np.ndarray]) -> dict[str, Any]:
-    """Difference of the mean scores with its 95 % interval, and the share of resamples in which ours is higher.
+    """Difference of the mean scores with its 95 % intervals.
 
     Args:
         ours, control: one array of episode returns a seed.
     """
-    rng = np.random.default_rng(0)
-
-    def mean(parts: list[np.ndarray]) -> float:
-        return float(np.mean([rng.choice(part, part.size).mean() for part in parts]))
-
-    differences = [mean(ours) - mean(control) for _ in range(RESAMPLES)]
-    return {
-        "mean": float(np.mean([p.mean() for p in ours]) - np.mean([p.mean() for p in control])),
-        "ci95": percentile_interval(differences, map(len, [*ours, *control])),
-        "share_above_zero": float(np.mean(np.asarray(differences) > 0)),
-    }
+    gap = two_level_estimate(lambda mine, theirs: seed_mean(mine) - seed_mean(theirs), ours, control)
+    welch = welch_interval(*([float(part.mean()) for part in parts] for parts in (ours, control)))
+    return {"mean": gap.value, "ci95": gap.ci95, "ci95_welch": welch}
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -164,12 +163,18 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{'yes' if row['target_met'] else 'no'} | {row['env_steps']:,} | {row['wall_s'] / 60:.1f} |"
             )
         lines.append(
-            f"| **{strategy}** | all | **{part['mean']:.2f}** {interval_text(part['mean_ci95'], 'episode')}, "
-            f"IQM {estimate_text(part['iqm'], part['iqm_ci95'], 'episode')} | | | | | | |"
+            f"| **{strategy}** | all | **{part['mean']:.2f}** {interval_text(part['mean_ci95'], 'seed')}, "
+            f"IQM {estimate_text(part['iqm'], part['iqm_ci95'], 'seed')} | | | | | | |"
         )
     d = result["difference"]
     lines.append("")
-    lines.append(f"Difference of the means {estimate_text(d['mean'], d['ci95'], 'episode', '+.2f')}.")
+    scores = [[row["score_mean"] for row in result["strategies"][strategy]["seeds"]] for strategy in STRATEGIES]
+    seeds = " and ".join(str(len(values)) for values in scores)
+    lines.append(
+        f"Difference of the means {estimate_text(d['mean'], d['ci95'], 'seed', '+.2f')}, resampled: "
+        f"{result.get('resampled', BEFORE)}; by Welch over {seeds} seeds "
+        f"{interval_text(welch_interval(*scores), 'seed', '+.2f')}."
+    )
     return "\n".join(lines)
 
 

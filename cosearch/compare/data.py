@@ -15,11 +15,12 @@ import numpy as np
 from cosearch.compare.plan import PlannedRun
 from cosearch.compare.runs import read_comparison
 from cosearch.planning.control import LARGEST, RANDOM
+from cosearch.quality import mean_hypervolume
 from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to_json
 from cosearch.record.run_record import RunRecord, TeacherIdentity
 from cosearch.record.summary import Summary
 from cosearch.report.data import Run, read_run
-from cosearch.statistics import Estimate, hypervolume, improvement_estimate, iqm_estimate
+from cosearch.statistics import Estimate, improvement_estimate, iqm_estimate
 from latency_tables.errors import ConfigError
 
 ALL = "all tasks"
@@ -86,7 +87,8 @@ class StrategyRow:
         improvement_largest: the same, than ``largest``.
         latency_predicted_s: median, seconds.
         targets_met: runs that meet their target.
-        hypervolume: share of the box from the reference to the fastest and highest; None where that box is empty.
+        hypervolume: share of the box from the reference to the fastest and highest that a run dominates, mean over the runs; None
+            where that box is empty.
         env_steps: of each run.
         wall_s: mean compute time of a run, seconds.
     """
@@ -266,7 +268,7 @@ def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> S
     scores = _scores(here, name)
     box = (reference.latency_s - reference.fastest_s) * (reference.score_high - reference.score_low)
     points = [(summary.latency_predicted_s, summary.score_mean) for summary in mine]
-    area = hypervolume(points, (reference.latency_s, reference.score_low))
+    area = mean_hypervolume(points, (reference.latency_s, reference.score_low))
     return StrategyRow(
         env=env,
         strategy=name,

@@ -34,19 +34,20 @@ COLUMNS = (
 )
 IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 6: "latency", 8: "HV"}  # 80 letters
 CAPTIONS = {
-    "scatter.png": "Score on held-out episodes against predicted latency: one point a run; the lines are the area in the "
-    "hypervolume.",
+    "scatter.png": "Score on held-out episodes against predicted latency: one point a run; the lines border what the "
+    "runs of a strategy dominate together.",
     "curves.png": "Training score, mean over the seeds with its 95 % interval. A gradient strategy shows its supernet during the "
     "search, a proposal strategy the candidate that is in training.",
-    "intervals.png": "Inter-quartile mean and probability of improvement with their 95 % stratified bootstrap intervals over the "
-    "seeds.",
+    "intervals.png": "Inter-quartile mean with its 95 % stratified bootstrap interval over the seeds, and probability of "
+    "improvement with Newcombe's interval.",
 }
 NOTE = (
     "IQM: inter-quartile mean over the runs (with three or fewer: the mean). Better than random: probability that a run "
     "scores more than one of random search. Better than largest: than one of the network with the most multiply-accumulates "
-    "within the target. Brackets: 95 % percentile bootstrap over the runs, too narrow for few of them. "
-    "Latency: predicted, median of the runs. Hypervolume: share that a strategy's runs dominate of the box from the target "
-    "and the lowest score to the fastest and the highest that any run of the comparison has."
+    "within the target. Brackets: 95 % over the runs, one a seed; of the IQM a percentile bootstrap, "
+    "too narrow for few of them, of the probabilities Newcombe's interval. "
+    "Latency: predicted, median of the runs. Hypervolume: share that a run dominates, in the mean over a strategy's runs, of the "
+    "box from the target and the lowest score to the fastest and the highest that any run of the comparison has."
 )
 
 
