@@ -115,6 +115,19 @@ def test_teacher_control_and_target_appear_only_where_they_are_known(run, tmp_pa
     assert ">target<" not in latency_plot(read_run(path)).svg
 
 
+def test_a_control_of_the_largest_network_is_named_so(run, tmp_path):
+    path = make_run(tmp_path / "one")
+    control = json.loads((path / "summary.json").read_text())["control"]
+    change(path, "summary.json", control={**control, "strategy": "largest"})
+    read = read_run(path)
+    for svg in (score_plot(read, "retrain").svg, pareto_plot(read).svg):
+        assert ">largest-network control<" in svg and "random-search control" not in svg
+    assert "largest-network control" in {row.name for row in compared_agents(read)}
+    del control["strategy"]  # as records were written before there was a second control
+    change(path, "summary.json", control=control)
+    assert "random-search control" in {row.name for row in compared_agents(read_run(path))}
+
+
 def test_nothing_recorded_draws_nothing(tmp_path):
     path = make_run(tmp_path / "run")
     for name in ("metrics.jsonl", "summary.json", "agent.json", "architecture.json"):

@@ -47,10 +47,10 @@ def test_it_is_the_most_multiply_accumulates_within_the_limits_by_enumeration(ta
     feasible = [a for a in all_of(SPACE) if 1.0 + sum(row[c] for row, c in zip(COSTS, a.choices)) <= target]
     proposed = strategy(Fixed(COSTS, target)).ask()
     assert proposed in feasible and macs(proposed) == max(map(macs, feasible))
-    other = [[row[3 - k] for k in range(4)] for row in COSTS]  # a second limit, which the first one's best may break
-    both = [a for a in feasible if 1.0 + sum(row[c] for row, c in zip(other, a.choices)) <= 18.0]
+    other = [[row[3 - k] for k in range(4)] for row in COSTS]  # a second limit, which the first one's best breaks at some targets
+    both = [a for a in feasible if 1.0 + sum(row[c] for row, c in zip(other, a.choices)) <= 12.0]
     if both:
-        assert macs(strategy(Fixed(COSTS, target), Fixed(other, 18.0)).ask()) == max(map(macs, both))
+        assert macs(strategy(Fixed(COSTS, target), Fixed(other, 12.0)).ask()) == max(map(macs, both))
 
 
 def test_without_a_target_it_is_the_largest_of_all_and_on_a_graph_too():
