@@ -26,6 +26,12 @@ def test_what_lies_beyond_the_reference_adds_nothing():
     assert hypervolume([(1.0, 3.0)], (1.5, 2.0)) == hypervolume([(1.0, 3.0), (1.2, 2.5), (1.0, 3.0)], (1.5, 2.0)) == 0.5
 
 
+def test_the_hypervolume_by_hand():
+    """Two points that add their steps, one behind both, one at the reference."""
+    points = [(1.0, 3.0), (0.5, 2.5), (1.2, 2.75), (1.5, 9.0), (0.1, 2.0)]
+    assert hypervolume(points, (1.5, 2.0)) == pytest.approx(1.0 * 0.5 + 0.5 * 0.5)
+
+
 def test_the_mean_hypervolume_does_not_grow_with_the_number_of_runs():
     """Latency and score uniform in the unit square, reference its corner: a run alone dominates a quarter, of any number."""
     runs = [RNG.uniform(size=(4000 // count, count, 2)) for count in (1, 3, 10)]
