@@ -15,6 +15,11 @@ FILE = "accelerator.json"
 LEARNED = 1e-9  # difference of scores from which a candidate is preferred
 
 
+def learned(scores: list[list[float]]) -> bool:
+    """Whether the scores prefer any candidate of any point; at the start of a search they are all alike."""
+    return any(max(row) - min(row) > LEARNED for row in scores)
+
+
 def search_again(
     accelerator: Accelerator | None,
     step: int,
@@ -29,8 +34,7 @@ def search_again(
         scores: of the candidates; while they are all alike nothing is learned yet, and the first design stays.
         most_likely: (scores) -> the network.
     """
-    learned = any(max(row) - min(row) > LEARNED for row in scores)
-    if accelerator is not None and learned and accelerator.due(step):
+    if accelerator is not None and learned(scores) and accelerator.due(step):
         accelerator.optimise(most_likely(scores), accelerator.options.evaluations)
 
 

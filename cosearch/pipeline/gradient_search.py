@@ -6,7 +6,7 @@ import torch
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.checkpoint import SearchOutput
-from cosearch.pipeline.co_design import progress_of, search_again
+from cosearch.pipeline.co_design import learned, progress_of, search_again
 from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import train
@@ -15,9 +15,15 @@ from cosearch.record.architecture import Derivation
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, discretise
+from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import Feasible
+from cosearch.strategies.proposals import UniformDraws
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.supernet_subject import SuperNetSubject
+
+METHOD = "highest score among the architectures that meet the targets (exact integer program)"
+DRAWN = "drawn uniformly among the architectures that meet the targets: the search preferred no candidate"
 
 
 def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperNetSubject:
@@ -46,6 +52,21 @@ def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperN
         warmup=config.strategy.warmup_fraction,
         warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
     )
+
+
+def found_by(plan: Plan, scores: list[list[float]], generator: torch.Generator) -> tuple[Architecture, str]:
+    """The architecture of a search that ended with these scores, and how it was chosen.
+
+    Where all scores are alike nothing chose: with ``strategy.warmup_fraction=1``, a control whose logits stay as they were.
+
+    Args:
+        plan: the resolved run.
+        scores: for each point one a candidate.
+        generator: draws where the scores prefer nothing.
+    """
+    if learned(scores):
+        return most_likely_feasible(plan, scores), METHOD
+    return UniformDraws(plan.space, generator, Feasible(plan.constraints)).draw(), DRAWN
 
 
 def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
@@ -81,10 +102,10 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
         )
     finally:
         training.close()
-    architecture = most_likely_feasible(plan, strategy.scores())
+    architecture, method = found_by(plan, strategy.scores(), streams.torch("arch"))
     network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())
     derived_by = Derivation(
-        method="highest score among the architectures that meet the targets (exact integer program)",
+        method=method,
         scores=tuple(tuple(row) for row in strategy.scores()),
         probabilities=tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities()),
         unconstrained_choices=tuple(discretise(plan.space, strategy.scores()).choices),

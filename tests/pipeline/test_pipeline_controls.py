@@ -1,11 +1,17 @@
 """The finished runs that may stand beside a result."""
 
+import numpy as np
 import old_run
 import pytest
+from pipeline_runs import TINY
+from scipy.stats import chi2
 
 from cosearch.config.run import resolve
+from cosearch.pipeline.gradient_search import DRAWN, METHOD, found_by
 from cosearch.planning.control import CONTROLS, control_of
+from cosearch.planning.plan import make_plan
 from cosearch.record.rundir import RunDir
+from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
 
 CANDIDATE = {"choices": [8, 8, 1, 8, 1], "score": 4.5, "latency_s": 2e-4, "env_steps": 256}
@@ -30,3 +36,29 @@ def test_a_search_is_no_control(tmp_path):
     with pytest.raises(ConfigError, match="a run of 'evolution', expected a run made with --strategy random or largest"):
         control_of(finished(tmp_path, "evolution"))
     assert CONTROLS == ("random", "largest") and control_of(resolve()) is None
+
+
+def test_a_search_that_preferred_nothing_draws_uniformly_among_what_meets_the_target():
+    plan = make_plan(resolve(overrides=TINY))
+    every = [plan.space.architecture(choices) for choices in np.ndindex(*[len(point.candidates) for point in plan.space.points])]
+    feasible = {a.choices for a in every if plan.constraints[0].cost.exact(a) <= plan.constraints[0].value}
+    assert 20 < len(feasible) < len(every)
+    alike = [[-1.25] * len(point.candidates) for point in plan.space.points]
+    generator, counts = seeded(0), dict.fromkeys(feasible, 0)
+    for _ in range(20 * len(feasible)):
+        architecture, method = found_by(plan, alike, generator)
+        counts[architecture.choices] += 1  # a KeyError misses the target
+        assert method == DRAWN
+    statistic = sum((count - 20) ** 2 / 20 for count in counts.values())
+    assert statistic < chi2.ppf(1 - 1e-4, len(feasible) - 1)
+    assert found_by(plan, alike, seeded(3))[0] == found_by(plan, alike, seeded(3))[0]
+
+
+def test_scores_that_differ_choose():
+    plan = make_plan(resolve(overrides=TINY))
+    scores = [[0.0] * len(point.candidates) for point in plan.space.points]
+    scores[0][-1] = 1e-6
+    generator = seeded(0)
+    architecture, method = found_by(plan, scores, generator)
+    assert method == METHOD and architecture.choices[0] == len(scores[0]) - 1
+    assert generator.get_state().equal(seeded(0).get_state())  # nothing is drawn
