@@ -1,5 +1,6 @@
 """Seeded damage to files, as disks, editors, spreadsheets and strangers do it."""
 
+import copy
 import json
 import random
 
@@ -45,11 +46,11 @@ def _change(content, draw):
     if kind == 0:
         del holder[key]
     elif kind == 1 and isinstance(holder, dict):
-        holder[draw.choice(("x", "stride_h", "", "\x1b", "name"))] = draw.choice(VALUES)
+        holder[draw.choice(("x", "stride_h", "", "\x1b", "name"))] = copy.deepcopy(draw.choice(VALUES))
     elif kind == 1:
-        holder.append(holder[key])
+        holder.append(copy.deepcopy(holder[key]))
     else:
-        holder[key] = draw.choice(VALUES)
+        holder[key] = copy.deepcopy(draw.choice(VALUES))
 
 
 def _places(content):
