@@ -25,6 +25,7 @@ from cosearch.config.presets import PRESETS
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, NonNegative, Positive, PositiveFloat
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
+from latency_tables.reading import read_text, shown
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -120,6 +121,7 @@ class Config:
 
 
 _ADAPTER = TypeAdapter(Config)
+MAX_FAULTS, MAX_LINE = 20, 300  # shown in one message
 
 
 def config_to_dict(config: Config) -> dict[str, object]:
@@ -141,24 +143,24 @@ def config_from_dict(values: Mapping[str, object], source: str = "configuration"
         config = _ADAPTER.validate_python({key: value for key, value in values.items() if key != "said"})
         lines = []
     except ValidationError as error:
-        lines = [_fault(item) for item in error.errors()]
+        lines = [_fault(item)[:MAX_LINE] for item in error.errors()]
     if "said" in values:
         lines.append("said: unknown key")
     if lines:
         raise ConfigError(
             f"{source}: {len(lines)} fault{'s' * (len(lines) > 1)}\n"
-            + "\n".join(f"  {line}" for line in lines)
+            + "\n".join(f"  {line}" for line in lines[:MAX_FAULTS] + ["..."] * (len(lines) > MAX_FAULTS))
             + "\n`cosearch search --dry-run` prints all keys with their values"
         )
     return config
 
 
 def _fault(item: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    path = ".".join(str(part) for part in item["loc"])[:80]
     if item["type"] == "unexpected_keyword_argument":
         near = difflib.get_close_matches(path, config_defaults(), n=1, cutoff=0.4)
         return f"{path}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-    return f"{path}: {item['msg']}, got {item['input']!r}"
+    return f"{path}: {item['msg']}, got {shown(item['input'])}"
 
 
 def config_defaults() -> dict[str, object]:
@@ -203,17 +205,20 @@ def resolve(
         )
     values: dict[str, object] = {}
     if file is not None:
+        text = read_text(Path(file), "a TOML configuration", ConfigError)
         try:
-            _merge(values, tomllib.loads(Path(file).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{file}: cannot be read as a TOML configuration: {error}") from error
+            _merge(values, tomllib.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{file}: cannot be read as a TOML configuration: {str(error)[:200]}") from error
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            raise ConfigError(f"expected KEY=VALUE such as rl.lr=3e-4, got {word!r}")
+            raise ConfigError(f"expected KEY=VALUE such as rl.lr=3e-4, got {shown(word)}")
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except RecursionError as error:
+            raise ConfigError(f"{key[:60]}: lists and objects within each other too deep") from error
+        except ValueError:
             value = text
         _put(values, key, value)
     for key, value in (options or {}).items():

@@ -5,11 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-from mutations import changed, damaged
+from mutations import NASTY, changed, damaged
 
 from accel_models import check
 from accel_models.design import DESIGNS, load_design
 from accel_models.layers import NETWORKS, load_layers
+from cosearch.config.run import resolve
 from cosearch.rl.teacher import TEACHERS, read_record
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.files import load_architecture
@@ -127,3 +128,32 @@ def test_a_network_out_of_reason_is_refused_before_it_is_built(tmp_path, key, va
 def test_an_architecture_of_wrong_types_is_refused(tmp_path, key, value):
     (tmp_path / "a.json").write_text(json.dumps(json.loads(architecture()) | {key: value}))
     assert outcome(load_architecture, tmp_path / "a.json") != "read"
+
+
+TOML = b"""seed = 3
+device = "jetson"
+[rl]
+lr = 0.001
+epochs = 3
+[space]
+name = "chain"
+[space.values]
+stage_repeats = [1, 2, 3]
+"""
+
+
+def test_a_configuration_of_any_bytes_and_words_is_read_or_refused_in_few_lines(tmp_path):
+    path, words = tmp_path / "run.toml", [b"seed=", b"rl.lr=", b"space.values.stage_repeats=", b"rl.", b"env.name="]
+    asked = [(version, []) for version in damaged(TOML, 0, 250)]
+    asked += [(TOML, [(word + nasty).decode("utf-8", "surrogateescape")]) for word in words for nasty in NASTY]
+    refused = 0
+    for content, overrides in asked:
+        path.write_bytes(content)
+        text = ""
+        try:
+            resolve(file=path, overrides=overrides)
+        except RequestError as error:
+            text = str(error)
+        refused += text != ""
+        assert len(text) < 2000 + len(str(path)), overrides
+    assert refused > len(asked) / 3
