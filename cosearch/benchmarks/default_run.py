@@ -1,4 +1,4 @@
-"""The default run over several seeds, beside the random-search control of equal environment steps.
+"""The default run over several seeds, beside the controls, random search and the largest network, of equal environment steps.
 
 ``python -m cosearch.benchmarks.default_run --seeds 3`` makes (or resumes) the runs, then prints the table and writes
 ``default_run.json`` and ``default_run.png``. Intervals of 95 %: of one seed over its episodes; of all by resampling seeds, and
@@ -19,13 +19,16 @@ import numpy as np
 import typer
 from scipy.stats import trim_mean
 
+from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.statistics import estimate_text, interval_text, student_interval, two_level_estimate, welch_interval
 
 HERE = Path(__file__).parent
-STRATEGIES = ("reinforce", "random")
+OURS = "reinforce"
+STRATEGIES = (OURS, *CONTROLS)
+DIFFERENCES = {RANDOM: "difference", LARGEST: "difference_largest"}  # keys of the results
 RESAMPLED = "seeds, and episodes within them"
 BEFORE = "episodes within the seeds"  # in results that were saved without saying so
 
@@ -69,7 +72,8 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
     """Figures of all runs.
 
     Returns:
-        For each strategy the figures of each seed, and the mean, IQM and interval over them; and the difference.
+        For each strategy the figures of each seed, and the mean, IQM and interval over them; and the difference from
+        each control.
     """
     result: dict[str, Any] = {"resampled": RESAMPLED, "strategies": {}}
     returns: dict[str, list[np.ndarray]] = {}
@@ -108,7 +112,8 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
                 }
             )
         result["strategies"][strategy] = {"seeds": rows, **statistics(returns[strategy])}
-    result["difference"] = difference(returns["reinforce"], returns["random"])
+    for control, key in DIFFERENCES.items():
+        result[key] = difference(returns[OURS], returns[control])
     return result
 
 
@@ -166,15 +171,16 @@ def markdown(result: dict[str, Any]) -> str:
             f"| **{strategy}** | all | **{part['mean']:.2f}** {interval_text(part['mean_ci95'], 'seed')}, "
             f"IQM {estimate_text(part['iqm'], part['iqm_ci95'], 'seed')} | | | | | | |"
         )
-    d = result["difference"]
     lines.append("")
-    scores = [[row["score_mean"] for row in result["strategies"][strategy]["seeds"]] for strategy in STRATEGIES]
-    seeds = " and ".join(str(len(values)) for values in scores)
-    lines.append(
-        f"Difference of the means {estimate_text(d['mean'], d['ci95'], 'seed', '+.2f')}, resampled: "
-        f"{result.get('resampled', BEFORE)}; by Welch over {seeds} seeds "
-        f"{interval_text(welch_interval(*scores), 'seed', '+.2f')}."
-    )
+    for control in (name for name in CONTROLS if name in result["strategies"]):
+        gap = result[DIFFERENCES[control]]
+        scores = [[row["score_mean"] for row in result["strategies"][name]["seeds"]] for name in (OURS, control)]
+        seeds = " and ".join(str(len(values)) for values in scores)
+        lines.append(
+            f"Difference of the means, {OURS} minus {control}: {estimate_text(gap['mean'], gap['ci95'], 'seed', '+.2f')}, "
+            f"resampled: {result.get('resampled', BEFORE)}; by Welch over {seeds} seeds "
+            f"{interval_text(welch_interval(*scores), 'seed', '+.2f')}."
+        )
     return "\n".join(lines)
 
 
@@ -186,7 +192,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for strategy, marker in zip(STRATEGIES, "o^"):
+    for strategy, marker in zip(result["strategies"], "o^s"):
         rows = result["strategies"][strategy]["seeds"]
         scores = np.asarray([row["score_mean"] for row in rows])
         bounds = [row["score_ci95"] or (row["score_mean"],) * 2 for row in rows]  # no bar where there is no interval
@@ -194,7 +200,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.errorbar(
             [row["latency_predicted_s"] * 1e3 for row in rows], scores, yerr=errors, fmt=marker, capsize=3, label=strategy
         )
-    row = result["strategies"]["reinforce"]["seeds"][0]
+    row = result["strategies"][OURS]["seeds"][0]
     if row["teacher_score_mean"] is not None:
         axes.axhline(row["teacher_score_mean"], color="0.4", linestyle="--", label="teacher (IMPALA-CNN)")
         axes.axhline(0.9 * row["teacher_score_mean"], color="0.7", linestyle=":", label="90 % of the teacher")
