@@ -191,7 +191,7 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
     scale, shift = ("scale * (", ") + shift") if box.is_scaled else ("", "")
     how = {
         "policy": "gaussian",
-        "greedy": f"clip({scale}mean{shift})",
+        "greedy": "clip(scale * mean + shift)" if box.is_scaled else "clip(mean)",
         "sampled": f"clip({scale}mean + exp(log_std) * standard normal{shift})",
         "clip_low": low,
         "clip_high": high,
