@@ -141,8 +141,8 @@ def write_j(capacity, bits):
 @pytest.mark.parametrize("outs, inputs", [(2, 4), (5, 40)])
 @pytest.mark.parametrize("given", [None, (1000.0, 3000.0, 5000.0)])
 def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
-    """A 1x1 layer with 4 pixels on a weight-stationary array of 2 rows and 5 columns; bytes of a word: 1, 2 and 4."""
-    machine = Machine(8.0, 1.0, 2.0, 4.0, 16, energy=energy.ENERGY_TABLES["asic28"])
+    """A 1x1 layer with 4 pixels on a weight-stationary array of 2 rows and 5 columns; bytes of a word: 3, 2 and 4."""
+    machine = Machine(8.0, 3.0, 2.0, 4.0, 16, energy=energy.ENERGY_TABLES["asic28"])
     shapes, rows, cols = (
         stack([LayerShape("x", "conv", 1, outs, inputs, 2, 2, 1, 1, 1)]),
         num(2).reshape(1, 1),
@@ -153,16 +153,16 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
     costs = layer_costs(shapes, machine, compute_counts(shapes, machine, rows, cols), rows, cols, tile, room)
     weights, pixels, results = outs * inputs, 4 * inputs, 4 * outs  # words; the outputs leave the array once for two inputs
     written = results * inputs // 2
-    dram = weights + 2 * (pixels + results)
-    sizes = (max(weights, 64), max(2 * pixels, 64), max(4 * results, 64)) if given is None else given
-    ports = (5 * 8 * 1, 2 * 8 * 2, 5 * 8 * 4)  # bits
-    reads = (weights * 8, pixels * 16, (written - results) * 32)  # bits
+    dram = 3 * weights + 2 * (pixels + results)
+    sizes = (max(3 * weights, 64), max(2 * pixels, 64), max(4 * results, 64)) if given is None else given
+    ports = (5 * 8 * 3, 2 * 8 * 2, 5 * 8 * 4)  # bits
+    reads = (weights * 24, pixels * 16, (written - results) * 32)  # bits
     buffer = sum(bits / port * read_j(size, port) for bits, port, size in zip(reads, ports, sizes))
     buffer += written * 32 / 160 * write_j(sizes[2], 160) + dram * 8 / 32 * write_j(sizes[1], 32)
     macs = 4 * outs * inputs
     wanted = {
         "multiply": macs * 2.06e-12,
-        "register": (macs * (1 + 2 + 8) + weights + 2 * pixels) * 0.043e-12,
+        "register": (macs * (3 + 2 + 8) + 3 * weights + 2 * pixels) * 0.043e-12,
         "buffer": buffer,
         "dram": dram * 64e-12,
     }
@@ -170,7 +170,7 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
     assert float(costs.energy_j[0, 0]) == pytest.approx(sum(wanted.values())) and float(costs.dram_bytes[0, 0]) == dram
     cycles = (inputs / 2) * (2 * 2 + 5 + 4 - 2)
     assert float(costs.compute_cycles[0, 0]) == cycles and float(costs.latency_cycles[0, 0]) == max(cycles, dram / 8)
-    assert [float(held) for held in costs.buffer_bytes] == [weights, 2 * pixels, 4 * results]
+    assert [float(held) for held in costs.buffer_bytes] == [3 * weights, 2 * pixels, 4 * results]
     single = layer_costs(
         shapes, replace(machine, double_buffered=False), compute_counts(shapes, machine, rows, cols), rows, cols, tile
     )

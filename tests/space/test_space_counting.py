@@ -202,3 +202,15 @@ def test_a_space_with_branches_is_enumerated_up_to_a_limit(monkeypatch):
 def test_fewer_than_five_hundred_networks_are_few():
     assert Counts(9, 9, 499).few and not Counts(900, 900, 500).few
     assert Counts(9, 499, None).few and not Counts(900, 500, None).few and not Counts(9, None, None).few
+
+
+def test_a_count_in_words():
+    few = (
+        ". WARNING: fewer than 500, so random search covers them and comparing searches tells little; "
+        "a higher target or a larger space gives the search something to find"
+    )
+    assert Counts(123456, None, None).text() == "1.23e+05 architectures; those under the target were not counted"
+    assert Counts(5000, 4000, 3000).text() == "5e+03 architectures, 4,000 under the target, 3,000 different networks"
+    assert Counts(5000, 4000, None).text() == "5e+03 architectures, 4,000 under the target"
+    assert Counts(9, 8, 7).text() == f"9 architectures, 8 under the target, 7 different networks{few}"
+    assert Counts(9, 8, None).text() == f"9 architectures, 8 under the target{few}"

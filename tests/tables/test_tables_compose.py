@@ -220,6 +220,24 @@ def test_the_smallest_time_makes_the_rows_where_it_fits_best():
     assert content.certificate["networks"] == 2 and content.certificate["mape"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_an_estimator_that_leaves_too_few_networks_to_fit_is_not_chosen():
+    """By the smallest time one row comes out below zero: two of four networks remain, and their error is not known."""
+    plan = plan_of([[CONV], [DEEP], [CONV, CONV], [DEEP, CONV]])
+    visits = dict(record(plan, additive).visits)
+    visits["deep5"] = [visit(t) for t in (100e-6, 100e-6, 15e-6)]
+    content = composed(plan, record(plan, additive, visits=visits))
+    calibration = content.header["calibration"]
+    assert calibration["mape_by_estimator"]["min"] is None and calibration["estimator"] in ("paired", "median")
+    assert content.rows[DEEP.key].latency_s == pytest.approx(20e-6)
+
+
+def test_a_difference_of_exactly_nothing_is_no_row():
+    visits = dict(record(plan_of(), additive).visits)
+    visits["conv5"] = visits["conv1"]
+    row = composed(plan_of(), record(plan_of(), additive, visits=visits)).rows[CONV.key]
+    assert (row.status, row.latency_s, row.details["sure"]) == ("failed", None, False)
+
+
 def test_a_failure_of_either_model_of_a_row_is_its_reason():
     plan = plan_of()
     for model in ("conv5", "conv1"):
