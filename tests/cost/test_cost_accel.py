@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from accel_models import evaluate, from_blocks, load_design
+from accel_models import block_costs, evaluate, from_blocks, load_design
 from accel_models.design import Chunk
 from accel_models.resources import resources
 from cosearch.config.accel import AccelConfig
@@ -395,3 +395,11 @@ def test_the_identity_of_a_design_is_the_hash_of_its_sorted_json():
     text = json.dumps(design.to_dict(), sort_keys=True)
     assert AccelTable(design).table_id == hashlib.sha256(text.encode()).hexdigest()
     assert AccelTable(design).cast([1, 2]) == [1, 2]
+
+
+def test_cuts_serve_the_objective_of_the_table(space):
+    ops = space.best([list(row) for row in space.macs()]).ops()
+    for objective in ("latency", "interval"):
+        wanted = [cost.chunk for cost in block_costs(ops, two_chunks(), objective)]
+        assert AccelTable(two_chunks(), objective).chunks_of(ops) == wanted
+    assert AccelTable(two_chunks(), "latency").chunks_of(ops) != AccelTable(two_chunks(), "interval").chunks_of(ops)

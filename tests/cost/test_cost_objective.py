@@ -7,6 +7,7 @@ import torch
 
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
+from cosearch.space.derive import Limit
 from latency_tables.errors import RequestError
 
 LATENCY = SimpleNamespace(metric="latency_s")
@@ -90,6 +91,15 @@ def test_margin_lowers_the_bound():
 def test_a_target_that_means_nothing_is_refused(value, margin):
     with pytest.raises(RequestError, match="latency_s"):
         Constraint(LATENCY, value, margin)
+
+
+def test_a_constraint_is_a_row_of_the_discretisation_at_its_bound():
+    cost = SimpleNamespace(
+        metric="energy_j", base=0.5, candidate_costs=lambda: [[1.0, 2.0]], exact=lambda architecture: architecture
+    )
+    found = Constraint(cost, 4.0, 0.25)
+    assert found.metric == "energy_j" and found.limit == Limit([[1.0, 2.0]], 0.5, 3.0)
+    assert found.met_by(3.0) and not found.met_by(3.1)
 
 
 def test_messages_of_a_constraint_name_the_metric_and_the_value():

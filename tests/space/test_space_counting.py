@@ -214,3 +214,14 @@ def test_a_count_in_words():
     assert Counts(5000, 4000, None).text() == "5e+03 architectures, 4,000 under the target"
     assert Counts(9, 8, 7).text() == f"9 architectures, 8 under the target, 7 different networks{few}"
     assert Counts(9, 8, None).text() == f"9 architectures, 8 under the target{few}"
+
+
+@pytest.mark.parametrize("name", ["branches", "branches that keep one"])
+def test_branches_of_which_none_is_free_are_counted_as_enumeration_does(name):
+    space, draw = SPACES[name], random.Random(2)
+    costs = [[draw.uniform(0.5, 1.0) for _ in point.candidates] for point in space.points]
+    totals = sorted(sum(row[c] for row, c in zip(costs, found.choices)) for found in every_architecture(space))
+    for share in (0.2, 0.5, 0.8):
+        limits = [Limit(costs, 0.1, 0.1 + totals[int(share * len(totals))])]
+        counts = count_networks(space, limits)
+        assert counts == Counts(space.size, *by_enumeration(space, limits)) and 0 < counts.feasible < space.size

@@ -179,23 +179,39 @@ def test_calibration_by_hand_where_the_line_would_start_below_zero_or_rise_slowl
     }
 
 
-def test_a_difference_has_the_quantiles_of_a_loop_over_the_same_draws():
-    more, less = ([seen(float(v), spread=0.02) for v in np.random.default_rng(n).normal(5.0, 0.5, 7)] for n in (1, 2))
-    stream = np.random.default_rng(0)
+@pytest.mark.parametrize("estimator, middle", [("median", np.median), ("min", min)])
+@pytest.mark.parametrize("share", [1.0, 0.2])
+def test_a_difference_has_the_quantiles_of_a_loop_over_the_same_draws(estimator, middle, share):
+    """Visits of which most samples were preempted are left out, unless there are no others."""
+    more, less = (
+        [seen(float(v), spread=0.02, share=share) for v in np.random.default_rng(n).normal(5.0, 0.5, 7)] for n in (1, 2)
+    )
+    stream, error = np.random.default_rng(0), 0.04 / (2 * 1.96)
 
     def drawn(visits):
         chosen = stream.integers(0, 7, (200, 7))
         noise = stream.standard_normal((200, 7))
-        error = 0.04 / (2 * 1.96)
-        return [np.median([visits[i].median_s + error * e for i, e in zip(*row)]) for row in zip(chosen, noise)]
+        return [middle([visits[i].median_s + error * e for i, e in zip(*row)]) for row in zip(chosen, noise)]
 
     samples = np.array(drawn(more)) - np.array(drawn(less))
-    value, low, high = difference(more, less, 3)
-    assert value == pytest.approx((np.median([v.median_s for v in more]) - np.median([v.median_s for v in less])) / 3)
-    assert [low, high] == pytest.approx([np.quantile(samples, q) / 3 for q in (0.025, 0.975)])
-    assert difference(more, less, 3, seed=5) != (value, low, high)
-    least, *_ = difference(more, less, 3, estimator="min")
-    assert least == pytest.approx((min(v.median_s for v in more) - min(v.median_s for v in less)) / 3)
+    asked = more if share < 0.5 else [seen(9.0, share=0.1), *more]
+    value, low, high = difference(asked, less, 3, estimator=estimator)
+    wanted = [np.quantile(samples, q) / 3 for q in (0.025, 0.975)]
+    if share < 0.5:  # no visit was clean: the smallest samples of all
+        least = (min(v.min_s for v in more) - min(v.min_s for v in less)) / 3
+        assert value == pytest.approx(least) and [low, high] == pytest.approx([min(least, wanted[0]), max(least, wanted[1])])
+    else:
+        assert value == pytest.approx((middle([v.median_s for v in more]) - middle([v.median_s for v in less])) / 3)
+        assert [low, high] == pytest.approx([min(value, wanted[0]), max(value, wanted[1])])
+        assert difference(asked, less, 3, estimator=estimator, seed=5) != (value, low, high)
+
+
+def test_three_networks_are_enough_for_a_scale_and_half_clean_is_clean():
+    fit = calibrate([1.0, 2.0, 3.0], [1.1, 2.2, 3.3], overhead_s=0.0)
+    assert fit.networks == 3 and fit.scale == pytest.approx(1.1)
+    assert model_time_s([seen(3.0, share=0.5), seen(9.0, share=0.49)]) == 3.0
+    assert accuracy([1.0, 2.0, 3.0], [1.0, 2.0, 4.0]).kendall_tau == pytest.approx(1.0)
+    assert accuracy([1.0, 2.0], [1.0, 2.0]).kendall_tau is None
 
 
 def test_every_figure_of_the_accuracy_by_hand():
