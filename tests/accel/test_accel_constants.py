@@ -25,7 +25,9 @@ def num(value):
 def test_constants_of_an_asic_by_hand():
     """The figures of a technology are given in picojoules and square micrometres; tables hold joules and square millimetres."""
     table = energy._asic(28, 0.59, 2.06, 0.043, 0.4, 369, 1.4e-3)
-    assert table.multiply_j == pytest.approx({8: 0.59e-12, 16: 2.06e-12}) and table.multiply_mm2 == pytest.approx({8: 369e-6})
+    assert table.multiply_j == pytest.approx(
+        {8: 0.59e-12, 16: 2.06e-12}, rel=1e-12, abs=0
+    ) and table.multiply_mm2 == pytest.approx({8: 369e-6})
     assert (table.register_j_per_byte, table.dram_j_per_byte) == pytest.approx((0.043e-12, 64e-12), rel=1e-12, abs=0)
     assert (table.sram_scale, table.sram_mm2_per_kb, table.buffer_j_per_byte) == (0.4, 1.4e-3, None)
     assert table.description == "28 nm ASIC, LPDDR4"
@@ -38,10 +40,10 @@ def test_constants_of_an_asic_by_hand():
 def test_an_sram_access_by_hand():
     table = energy.ENERGY_TABLES["asic28"]
     read, write = (float(energy.sram_j(table, num(4096), num(64), write)) for write in (False, True))
-    assert read == pytest.approx(1.2 / 2.9 * 0.638e-12 * 4**0.569 * 64**0.312, rel=1e-12)
-    assert write == pytest.approx(1.2 / 2.9 * 0.476e-12 * 4**0.459 * 64**0.5, rel=1e-12)
-    flat = energy.sram_j(energy.ENERGY_TABLES["eyeriss65"], torch.full((2,), 4096.0), num(64), True)
-    assert flat.tolist() == pytest.approx([8 * 3e-12] * 2)
+    assert read == pytest.approx(1.2 / 2.9 * 0.638e-12 * 4**0.569 * 64**0.312, rel=1e-12, abs=0)
+    assert write == pytest.approx(1.2 / 2.9 * 0.476e-12 * 4**0.459 * 64**0.5, rel=1e-12, abs=0)
+    flat = energy.sram_j(energy.ENERGY_TABLES["eyeriss65"], torch.full((2,), 4096.0, dtype=torch.float64), num(64), True)
+    assert flat.tolist() == pytest.approx([8 * 3e-12] * 2, rel=1e-12, abs=0)
 
 
 def test_energy_parts_by_hand():
@@ -49,8 +51,8 @@ def test_energy_parts_by_hand():
     parts = energy.energy_parts(energy.ENERGY_TABLES["eyeriss65"], counts, 16)
     assert tuple(parts) == energy.PARTS == ("multiply", "register", "buffer", "dram")
     wanted = {"multiply": 7e-12, "register": 5.5e-12, "buffer": 5e-12, "dram": 1300e-12}
-    assert {name: float(part) for name, part in parts.items()} == pytest.approx(wanted)
-    assert float(energy.total(parts)) == pytest.approx(sum(wanted.values()))
+    assert {name: float(part) for name, part in parts.items()} == pytest.approx(wanted, rel=1e-12, abs=0)
+    assert float(energy.total(parts)) == pytest.approx(sum(wanted.values()), rel=1e-12, abs=0)
 
 
 def test_what_exceeds_a_platform_is_named():
@@ -166,8 +168,11 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
         "buffer": buffer,
         "dram": dram * 64e-12,
     }
-    assert {name: float(part[0, 0]) for name, part in costs.energy_parts.items()} == pytest.approx(wanted, rel=1e-9)
-    assert float(costs.energy_j[0, 0]) == pytest.approx(sum(wanted.values())) and float(costs.dram_bytes[0, 0]) == dram
+    assert {name: float(part[0, 0]) for name, part in costs.energy_parts.items()} == pytest.approx(wanted, rel=1e-9, abs=0)
+    assert (
+        float(costs.energy_j[0, 0]) == pytest.approx(sum(wanted.values()), rel=1e-9, abs=0)
+        and float(costs.dram_bytes[0, 0]) == dram
+    )
     cycles = (inputs / 2) * (2 * 2 + 5 + 4 - 2)
     assert float(costs.compute_cycles[0, 0]) == cycles and float(costs.latency_cycles[0, 0]) == max(cycles, dram / 8)
     assert [float(held) for held in costs.buffer_bytes] == [3 * weights, 2 * pixels, 4 * results]
@@ -187,8 +192,8 @@ def test_layers_without_weights_stream_and_fused_ones_cost_nothing():
     assert costs.dram_bytes.tolist() == [[moved] * 3, [0] * 3] and all(held.tolist() == [0, 0] for held in costs.buffer_bytes)
     assert costs.compute_cycles.tolist() == [[8 * 16 * 9 / 4] * 3, [0] * 3]
     fill = moved * 8 / 32 * write_j(64, 32)
-    assert costs.energy_parts["buffer"].tolist() == [pytest.approx([fill] * 3), [0] * 3]
-    assert costs.energy_parts["dram"].tolist() == [pytest.approx([moved * 64e-12] * 3), [0] * 3]
+    assert costs.energy_parts["buffer"].tolist() == [pytest.approx([fill] * 3, rel=1e-9, abs=0), [0] * 3]
+    assert costs.energy_parts["dram"].tolist() == [pytest.approx([moved * 64e-12] * 3, rel=1e-9, abs=0), [0] * 3]
     assert costs.energy_parts["register"].tolist() == [[0] * 3] * 2 == costs.energy_parts["multiply"].tolist()
 
 

@@ -112,10 +112,10 @@ def test_energy_of_one_layer_by_hand():
     layer = LayerShape("x", "conv", 1, 2, 2, 2, 2, 1, 1, 1)
     parts = evaluate([layer], design).layers[0].energy_parts
     pico = 1e-12
-    assert parts["multiply"] == pytest.approx(16 * pico)
-    assert parts["register"] == pytest.approx(0.5 * pico * (16 * (2 + 2 + 2 * 4) + 2 * (4 + 8)))
-    assert parts["dram"] == pytest.approx(100 * pico * 2 * (4 + 8 + 8))
-    assert parts["buffer"] == pytest.approx(3 * pico * (2 * 4 + 2 * 8 + 4 * 8 + 40))
+    assert parts["multiply"] == pytest.approx(16 * pico, rel=1e-9, abs=0)
+    assert parts["register"] == pytest.approx(0.5 * pico * (16 * (2 + 2 + 2 * 4) + 2 * (4 + 8)), rel=1e-9, abs=0)
+    assert parts["dram"] == pytest.approx(100 * pico * 2 * (4 + 8 + 8), rel=1e-9, abs=0)
+    assert parts["buffer"] == pytest.approx(3 * pico * (2 * 4 + 2 * 8 + 4 * 8 + 40), rel=1e-9, abs=0)
 
 
 def test_more_bandwidth_is_never_slower_and_sometimes_faster():
