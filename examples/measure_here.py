@@ -25,7 +25,6 @@ if __name__ == "__main__":
 
     run = cosearch.search(
         env,
-        "this",
         table=table.path,
         runs=asked.runs,
         preset="smoke",

@@ -30,6 +30,7 @@ from cosearch.benchmarks.peers.own_ppo import OwnPpo
 from cosearch.benchmarks.peers.workloads import WORKLOADS
 from cosearch.benchmarks.throughput import processor, shortened
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import default_space
 from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.dqn.update import QLearner, QOptions
 from cosearch.rl.envs import Step
@@ -38,7 +39,6 @@ from cosearch.rl.rollout import Rollout
 from cosearch.rl.subject import NetworkSubject, mixed_precision, on_device
 from cosearch.space.network import AgentNetwork, nature_cnn
 from cosearch.space.quantile_head import widen
-from cosearch.space.space import SPACES
 from cosearch.space.supernet import Path, SuperNet
 from latency_tables.errors import MissingExtraError
 
@@ -153,7 +153,7 @@ def frames_of(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def supernet_part(device: torch.device, bf16: bool) -> Outcome:
     """Forward and backward pass of the default space's supernet along one path with two candidates a point."""
     rng = np.random.default_rng(0)
-    space = SPACES.get("chain").build({}, FRAME, ACTIONS, "categorical")
+    space = default_space("frames").build({}, FRAME, ACTIONS, "categorical")
     network = on_device(SuperNet(space, torch.Generator().manual_seed(0)), device)
     active = tuple((i % len(p.candidates), (i + 3) % len(p.candidates)) for i, p in enumerate(space.points))
     weights = tuple(torch.tensor([0.6, 0.4], requires_grad=True) for _ in space.points)

@@ -24,12 +24,13 @@ def make_space(config: Config) -> SearchSpace:
     probe = make_env(config.env.name, EnvOptions(1, 0))
     frame_shape, num_actions, policy = probe.frame_shape, probe.num_actions, policy_of(probe).name
     probe.close()
-    kind = named or _default_space(observations_of(frame_shape))
+    kind = named or default_space(observations_of(frame_shape))
     try:
         return kind.build({**kind.suited(frame_shape), **config.space.values}, frame_shape, num_actions, policy)
     except TypeError as error:
         raise ConfigError(f"space.values do not fit space {kind.name!r}: {error}") from error
 
 
-def _default_space(observations: str) -> SpaceEntry:
+def default_space(observations: str) -> SpaceEntry:
+    """The space that is chosen for ``frames`` or ``vectors`` where none is named."""
     return next(entry for entry in SPACES.entries() if entry.is_default and entry.takes == observations)

@@ -93,6 +93,6 @@ def test_another_table_or_teacher_than_the_run_began_with_is_refused(tmp_path, c
     record.write_text(json.dumps({**text, "table": {**text["table"], "table_id": "0" * 64}}))
     assert main(["resume", "runs/one"]) == 2
     assert "would mix two tables" in capsys.readouterr().err
-    record.write_text(json.dumps({**text, "teacher": {"name": "other"}}))
+    record.write_text(json.dumps({**text, "teacher": {"name": "other", "network": "other", "weights_sha256": "0" * 64}}))
     assert main(["resume", "runs/one"]) == 2
     assert "would mix two teachers" in capsys.readouterr().err

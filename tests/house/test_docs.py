@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from cosearch.pipeline.forecast import Forecast
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -103,8 +105,9 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = rest[1:] if rest[:1] == [verb] else rest
         context = group.commands[verb].make_context(verb, list(arguments))
         if verb == app.DEFAULT_VERB and context.params["device"] != "this":
-            monkeypatch.setattr("cosearch.pipeline.forecast.forecast", lambda plan: {"size": plan.space.size})
-            monkeypatch.setattr("cosearch.pipeline.forecast.forecast_text", str)
+            monkeypatch.setattr(
+                "cosearch.pipeline.forecast.forecast", lambda plan: Forecast(plan, 1.0, 1.0, 1.0, peak_memory_bytes=1)
+            )
             assert app.main([verb, *arguments, "--dry-run"]) == 0, command
     elif module == "latency_tables":
         from latency_tables.commands import app as tables

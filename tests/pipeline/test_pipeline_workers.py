@@ -12,7 +12,8 @@ from worker_jobs import job
 from cosearch.training.workers import Workers
 from latency_tables.errors import ConfigError, RunFailedError
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = ROOT / "tests" / "support"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_a_job_whose_process_dies_is_tried_once_more_and_then_named(tmp_path):
 
 def test_the_processes_end_with_their_parent(tmp_path):
     code = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom worker_jobs import job\n"
+        f"import sys; sys.path.insert(0, {str(JOBS)!r})\nfrom worker_jobs import job\n"
         "from cosearch.training.workers import Workers\nif __name__ == '__main__':\n"
         f"    Workers(job, 1).run([('live for ever', {str(tmp_path / 'pid')!r})], name=str, sent=print, done=print)\n"
     )
@@ -71,7 +72,7 @@ def test_the_processes_end_with_their_parent(tmp_path):
     parent = subprocess.Popen(
         [sys.executable, str(tmp_path / "parent.py")],
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

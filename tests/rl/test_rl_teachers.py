@@ -155,6 +155,7 @@ def test_a_listed_latency_is_the_tables():
 
 def test_teachers_are_shown_with_scores_and_with_latencies_by_device(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("rich._console", None)  # an earlier test's console keeps the width it began with
     rows = teacher_rows()
     assert main(["list", "teachers"]) == 0
     scores, latencies = capsys.readouterr().out.split("predicted latency")

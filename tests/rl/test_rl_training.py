@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_stages import CPU, config_of, flat, go, make, teacher_for, toys  # noqa: F401  the fixture puts the toys in
+from small_stages import CPU, SHAPES, config_of, flat, go, make, teacher_for, toys  # noqa: F401  the fixture puts the toys in
 
 from cosearch.compute import compute_device
+from cosearch.rl.teacher import load_network
 from cosearch.seeding import Streams
 from cosearch.training.algorithms import make_training
 from latency_tables.errors import NonFiniteError
@@ -89,13 +90,15 @@ def test_the_learning_rate_is_held_before_it_falls(hold, wanted):
 
 def test_the_teachers_reward_scale_is_used_and_its_weights_stay(tmp_path):
     teacher = teacher_for("toy:limit", tmp_path)
-    before = [p.clone() for p in teacher.network.parameters()]
+    frames = torch.randint(0, 256, (8, *SHAPES["toy:limit"][0]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = [output.clone() for output in teacher.forward(frames)]
     taught, _ = make("toy:limit", "network", teacher)
     alone, _ = make("toy:limit", "network")
     log = go(taught, 2)
     assert taught.rounds.collector.scale.std == 2.0 != alone.rounds.collector.scale.std
-    assert all(torch.equal(a, b) for a, b in zip(before, teacher.network.parameters()))
-    assert not any(p.requires_grad for p in teacher.network.parameters())
+    after = teacher.forward(frames)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not any(output.requires_grad for output in after)  # its weights are frozen: nothing of it takes part in the gradient
     assert go(alone, 2)[1]["entropy"] != log[1]["entropy"] and "distill_actor" not in go(alone, 1)[0]
 
 
@@ -115,7 +118,7 @@ def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(
     training, _ = make("toy:limit", "network", teacher)
     rollout = training.rounds.collector.collect([teacher.forward])
     teacher.label(rollout)
-    logits, value = teacher.network(rollout.frames.flatten(0, 1))
+    logits, value = load_network(teacher.record)(rollout.frames.flatten(0, 1))  # read from its file once more
     torch.testing.assert_close(rollout.teacher_policy.flatten(0, 1), torch.log_softmax(logits, -1))
     torch.testing.assert_close(rollout.teacher_value, value.view(8, 4))
     torch.testing.assert_close(rollout.teacher_policy.gather(-1, rollout.actions[..., None])[..., 0], rollout.log_prob)
