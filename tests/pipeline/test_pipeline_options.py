@@ -253,11 +253,12 @@ def teacher(tmp_path_factory):
 
 
 def test_distillation_pulls_towards_the_teacher_and_fades(teacher, stages):
-    words = (f"distill.teacher={teacher.path}", "distill.end_fraction=0.25", "rl.lr=0.003")
+    plain = ("env.train_levels=50", "rl.lr=0.003")  # levels on which an agent scores within a few steps
+    words = (*plain, f"distill.teacher={teacher.path}", "distill.end_fraction=0.25")
     pulled, (search, retrain) = stages(*words, "distill.actor=20", retrain=True)
     apart = [word for word in words if not word.startswith("distill.end_fraction")]  # refused where nothing is distilled
     let_go, (free, _) = stages(*apart, "distill.actor=0", "distill.critic=0", retrain=True)
-    none, _ = stages("rl.lr=0.003", retrain=True)
+    none, _ = stages(*plain, retrain=True)
     assert changed(weights(pulled), weights(let_go)) and changed(weights(none), weights(let_go))  # its reward scale counts too
     assert [line["distill_weight"] for line in search] == [1.0] * 4
     assert [line["distill_weight"] for line in retrain] == pytest.approx([1 - 0.75 * done / 96 for done in (0, 32, 64)])
