@@ -93,6 +93,10 @@ def test_a_target_that_means_nothing_is_refused(value, margin):
         Constraint(LATENCY, value, margin)
 
 
+def test_a_new_penalty_has_the_price_zero():
+    assert DualPenalty(Constraint(LATENCY, 2e-3), dual_lr=0.1, quadratic=3.0).multiplier == 0.0
+
+
 def test_a_constraint_is_a_row_of_the_discretisation_at_its_bound():
     cost = SimpleNamespace(
         metric="energy_j", base=0.5, candidate_costs=lambda: [[1.0, 2.0]], exact=lambda architecture: architecture

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from graph_space import graph_space
 
 from cosearch.benchmarks.predict_speed import measure
 from cosearch.cost.table_cost import METRICS, TableCost
@@ -149,6 +150,14 @@ def test_unknown_energy_raises_and_is_never_zero():
 def test_unknown_metric_is_refused():
     with pytest.raises(RequestError, match="latency_s, energy_j"):
         TableCost(TINY, table_of(TINY), "power_w")
+
+
+def test_the_sums_of_branches_cost_the_same_in_every_architecture():
+    space, generator = graph_space(), torch.Generator().manual_seed(1)
+    cost = TableCost(space, table_of(space))
+    for _ in range(5):
+        architecture = space.sample(generator)
+        assert float(cost.expected(architecture.one_hot())) == pytest.approx(cost.exact(architecture), rel=1e-6)
 
 
 def test_messages_say_what_was_expected_and_what_came():

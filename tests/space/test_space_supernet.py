@@ -182,3 +182,9 @@ def test_the_seed_fixes_the_weights():
     assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], c[k]) for k in a)
     wider = SuperNet(chain_space(dataclasses.replace(CONFIG, hidden=16), (9, 11, 3), 4), seeded(1)).state_dict()
     assert torch.equal(wider["stem.conv.weight"], a["stem.conv.weight"])
+
+
+def test_fresh_weights_of_a_derived_network_come_from_the_generator_alone():
+    architecture = SPACE.sample(seeded(0))
+    first, again, other = (list(derive(architecture, seeded(n)).parameters()) for n in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(first, again)) and not all(torch.equal(a, b) for a, b in zip(first, other))
