@@ -7,6 +7,7 @@ import torch
 
 from accel_models import energy, load_design
 from accel_models.cost import Machine, clipped_tiles, compute_counts, layer_costs, machine_of
+from accel_models.engines import loopnest
 from accel_models.engines.mapper import best_tile, candidate_tiles, tile_limits
 from accel_models.engines.tile_engine import tile_engine_cycles
 from accel_models.engines.traffic import Traffic
@@ -210,3 +211,10 @@ def test_the_shared_part_of_a_design_by_hand():
 def test_bytes_of_a_traffic_by_hand():
     traffic = Traffic(*(torch.tensor([float(v)]) for v in (1, 10, 100, 1000, 10000)))
     assert traffic.bytes(2.0, 3.0, 5.0).tolist() == [2 + 3 * 10 + 5 * 1100 + 3 * 10000]
+
+
+def test_words_of_an_input_tile_with_two_strides_by_hand():
+    inside = {"G": 2, "K": 3, "C": 5, "P": 4, "Q": 2, "R": 3, "S": 2}
+    assert loopnest.tile_elements("I", inside, (2, 3)) == 2 * 5 * (3 * 2 + 3) * (1 * 3 + 2)
+    assert loopnest.touched(4, 3, 2) == 9 and loopnest.touched(4, 2, 5) == 8  # one window; four pieces of two rows
+    assert loopnest.multicast_elements(inside, (2, 3)) == 2 * 5 * 9 * 4
