@@ -54,7 +54,7 @@ class Box:
 
     @property
     def scaling(self) -> tuple[tuple[float, float], ...]:
-        """(scale, shift) of each component: the environment's action is ``scale * action + shift``, clipped; (1, 0): as it is."""
+        """For each component its factor and offset; the environment's action is ``factor * action + offset``, clipped."""
         return tuple(_scaling(low, high) for low, high in zip(self.low, self.high))
 
     @property
