@@ -49,6 +49,9 @@ class Location:
         tracker, tracker_key: ``host:port`` of a TVM RPC tracker and the device's key there, instead of ``host``.
         tvm_target: what TVM compiles for, as its JSON object; this processor by default.
         compiler: what links for the board, such as ``aarch64-linux-gnu-g++``.
+
+    Raises:
+        RequestError: a malformed host, two ways at once, or a value for a way that is not taken.
     """
 
     host: str | None = None
@@ -65,6 +68,10 @@ class Location:
             raise RequestError(f"host must look like user@board, got {self.host!r}")
         if self.host is not None and self.tracker is not None:
             raise RequestError("a board is reached by host or by tracker, got both")
+        for way, names in (("host", ("python", "ssh_options")), ("tracker", ("tracker_key", "tvm_target", "compiler"))):
+            idle = [name.replace("_", "-") for name in names if getattr(self, name) != getattr(type(self), name)]
+            if getattr(self, way) is None and idle:
+                raise RequestError(f"{' and '.join(idle)} would have no effect without {way}: leave it out, or give {way}, too")
 
 
 class Core(Protocol):

@@ -60,6 +60,23 @@ def test_a_tracker_is_for_tvm_and_stands_alone(tmp_path):
         Location(host="me@board", tracker="127.0.0.1:9190")
 
 
+@pytest.mark.parametrize(
+    "values, way",
+    [
+        ({"python": "python3.9"}, "host"),
+        ({"ssh_options": ("-p", "2222")}, "host"),
+        ({"python": "python3.9", "tracker": "127.0.0.1:9190"}, "host"),
+        ({"tracker_key": "arm"}, "tracker"),
+        ({"tvm_target": AARCH64}, "tracker"),
+        ({"compiler": "aarch64-linux-gnu-g++", "host": "me@board"}, "tracker"),
+    ],
+)
+def test_what_belongs_to_another_way_to_a_board_is_refused(values, way):
+    with pytest.raises(RequestError, match=f"no effect without {way}"):
+        Location(**values)
+    Location(**{key: value for key, value in values.items() if key in ("host", "tracker")})  # the way itself is none of it
+
+
 def test_without_tvm_the_install_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tvm", None)  # an import of it fails, whether it is installed or not
     with pytest.raises(MissingExtraError, match=r"cosearch\[tvm\]"):
