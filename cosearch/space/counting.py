@@ -71,19 +71,19 @@ def count_networks(space: SearchSpace, limits: Sequence[Limit] = ()) -> Counts:
         limits: bounds that hold together; none for no bound.
     """
     binding = [limit for limit in limits if not limit.meets([int(np.argmax(row)) for row in limit.costs])]
-    units, bounds = _whole_costs(space, binding)
+    costs, bounds = _whole_costs(space, binding)
     kind: type = np.int64 if space.size < 2**62 else object  # whole numbers of Python where there are too many
     try:
-        feasible = _count_choices([_options(space, unit, units) for unit in space.units], bounds, kind)
+        feasible = _count_choices([_costs_of(_options(space, unit), costs) for unit in space.units], bounds, kind)
     except _TooManySumsError:
         return Counts(space.size, None, None)
     if _is_row(space):
         try:
-            distinct = _count_words(space, units, bounds, kind)
+            distinct = _count_words(space, costs, bounds, kind)
         except _TooManySumsError:
             distinct = None
     elif feasible <= MAX_ENUMERATED:
-        distinct = _enumerate(space, limits, feasible)
+        distinct = _enumerate(space, limits)
     else:
         distinct = None
     return Counts(space.size, feasible, distinct)
@@ -113,19 +113,27 @@ def _whole_costs(space: SearchSpace, limits: Sequence[Limit]) -> tuple[Costs, np
     return costs, bounds
 
 
-def _options(space: SearchSpace, unit: Sequence[int], costs: Costs) -> np.ndarray:
-    """Costs of every legal choice of a unit of points, ``[options, limits]``."""
+Option = tuple[tuple[int, int], ...]  # a candidate for each point of a unit: (point, candidate)
+
+
+def _options(space: SearchSpace, unit: Sequence[int]) -> list[Option]:
+    """Every legal choice of a unit of points; a group keeps some of its points, the others have their zeros."""
     group = next((group for group in space.groups if group.points == tuple(unit)), None)
     if group is None:
         (point,) = unit
-        return np.stack(costs[point])
-    rows = []
+        return [((point, c),) for c in range(len(space.points[point].candidates))]
+    options: list[Option] = []
     for kept in kept_sets(group):
         choices = [
-            [c for c in range(len(costs[p])) if (c == space.zeros[p]) != (p in kept)] for p in group.points
-        ]  # a kept point has any candidate but its zero, every other one its zero
-        rows += [sum(costs[p][c] for p, c in zip(group.points, chosen)) for chosen in itertools.product(*choices)]
-    return np.stack(rows)
+            [(p, c) for c in range(len(space.points[p].candidates)) if (c == space.zeros[p]) != (p in kept)] for p in group.points
+        ]
+        options += itertools.product(*choices)
+    return options
+
+
+def _costs_of(options: Sequence[Option], costs: Costs) -> np.ndarray:
+    """``[options, limits]``."""
+    return np.stack([sum(costs[p][c] for p, c in option) for option in options])
 
 
 def _merged(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,34 +223,16 @@ def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray, kind: typ
     return words
 
 
-def _enumerate(space: SearchSpace, limits: Sequence[Limit], feasible: int) -> int:
-    networks = {(tuple(found.ops()), found.wiring()) for found in map(space.architecture, _feasible(space, limits))}
-    assert len(networks) <= feasible
-    return len(networks)
+def _enumerate(space: SearchSpace, limits: Sequence[Limit]) -> int:
+    """Different networks among the feasible architectures, each made once."""
+    return len({(tuple(found.ops()), found.wiring()) for found in map(space.architecture, _feasible(space, limits))})
 
 
 def _feasible(space: SearchSpace, limits: Sequence[Limit]) -> Iterator[list[int]]:
     """Choices of every feasible architecture, point by point, cut where nothing that follows fits."""
-    choices: list[list[tuple[tuple[int, int], ...]]] = []
-    for unit in space.units:
-        group = next((group for group in space.groups if group.points == tuple(unit)), None)
-        if group is None:
-            choices.append([((unit[0], c),) for c in range(len(space.points[unit[0]].candidates))])
-        else:
-            choices.append(
-                [
-                    tuple(zip(group.points, chosen))
-                    for kept in kept_sets(group)
-                    for chosen in itertools.product(
-                        *(
-                            [c for c in range(len(space.points[p].candidates)) if (c == space.zeros[p]) != (p in kept)]
-                            for p in group.points
-                        )
-                    )
-                ]
-            )
+    choices = [_options(space, unit) for unit in space.units]
 
-    def cost(option: tuple[tuple[int, int], ...], limit: Limit) -> float:
+    def cost(option: Option, limit: Limit) -> float:
         return sum(limit.costs[p][c] for p, c in option)
 
     least = [[min(cost(option, limit) for option in options) for limit in limits] for options in choices]
