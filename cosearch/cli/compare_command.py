@@ -48,7 +48,7 @@ def compare(
     an interrupted comparison.
     """
     from cosearch.compare.plan import planned_runs
-    from cosearch.compare.runs import begin, make_runs
+    from cosearch.compare.runs import alone, begin, make_runs
 
     if from_ is not None:
         _show(from_, as_json)
@@ -68,7 +68,6 @@ def compare(
     if dry_run:
         _dry_run(planned, jobs, as_json)
         return
-    begin(folder, planned, command_line.get())
     resume_hint.set(("the same command", folder))
     started = time.monotonic()
 
@@ -76,8 +75,10 @@ def compare(
         if not quiet:
             print(f"{time.monotonic() - started:7.0f} s  {text}", file=sys.stderr, flush=True)
 
-    failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell)
-    _show(runs / name, as_json)
+    with alone(folder):
+        begin(folder, planned, command_line.get())
+        failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell)
+        _show(runs / name, as_json)
     if failed:
         for run, reason in failed.items():
             print(f"error: {run}: {reason}", file=sys.stderr)

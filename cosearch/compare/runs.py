@@ -7,8 +7,10 @@ these do. Random search is always among them: it is shown beside every other run
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,46 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import RANDOM
 from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
+from cosearch.planning.request import resolve_request
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.record.rundir import RunDir
+from cosearch.record.rundir import RunDir, only_writer
 from cosearch.report.data import flatten
 from cosearch.training.workers import Send, Workers
 from latency_tables.errors import CosearchError, RunFolderError
 from latency_tables.writing import make_folder
 
 RECORD = "compare.json"
+WAIT_S = 5.0  # for another process on the same comparison; workers of a killed one need a moment to end
 LINE_EVERY_S = 60.0
 Tell = Callable[[str], None]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only process that works on a comparison inside the ``with`` block.
+
+    Its folder is made where it is missing, and is gone again afterwards where no comparison was begun in it.
+
+    Raises:
+        RunFolderError: another process works on it, or the folder holds something else.
+        RunFailedError: the place takes no folder.
+    """
+    _check_ours(folder)
+    new = not folder.exists()
+    make_folder(folder)
+    advice = "the same command goes on with it once that has ended, and shows the result; another --name begins another one"
+    with only_writer(folder, f"another process works on the comparison {folder}: {advice}", WAIT_S):
+        try:
+            yield
+        finally:
+            if new and not (folder / RECORD).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_ours(folder: Path) -> None:
+    """Raise unless the folder may get a comparison; what a killed one left behind before its record is no fault."""
+    if not (folder / RECORD).is_file() and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise RunFolderError(f"{folder} exists already and holds no {RECORD}; choose another --name")
 
 
 def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
@@ -66,8 +98,8 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
                 )
         kept = [entry for entry in json.loads(path.read_bytes())["runs"] if entry["name"] not in {run.name for run in runs}]
         entries += kept
-    elif folder.exists() and any(folder.iterdir()):
-        raise RunFolderError(f"{folder} exists already and holds no {RECORD}; choose another --name")
+    else:
+        _check_ours(folder)
     checked = set()
     for run in runs:
         if (run.env, run.strategy) not in checked:
@@ -175,8 +207,10 @@ def make_run(job: dict[str, Any], send: Send) -> str | None:
     try:
         if not path.exists():
             start_run(make_plan(config), folder, job["name"], job["command"], progress)
-        elif config_of(RunDir.open(path)) != config:
-            return f"{path} was made with other values; move it away"
+        elif (recorded := config_of(RunDir.open(path))) != (asked := resolve_request(config).config):
+            return (
+                f"{path} was made with other values ({_difference(recorded, asked)}); move it away, then the same command goes on"
+            )
         else:
             resume_run(path, progress)
     except CosearchError as error:

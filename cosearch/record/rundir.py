@@ -44,6 +44,31 @@ Content = TypeVar("Content", bound=FileRecord)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
+@contextmanager
+def only_writer(folder: Path, in_use: str, wait_s: float) -> Iterator[None]:
+    """Be the only writer of a folder inside the ``with`` block. The system frees the lock of a process that was killed.
+
+    Args:
+        folder: an existing folder.
+        in_use: message where another process, or another part of this one, is writing it.
+        wait_s: how long to wait for another writer, in seconds.
+
+    Raises:
+        RunFolderError: it is in use, or cannot be locked.
+    """
+    lock = filelock.FileLock(folder / ".lock", timeout=wait_s)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RunFolderError(in_use) from error
+    except OSError as error:
+        raise RunFolderError(f"{folder} cannot be locked: {error.strerror or error}; check its rights") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunDir:
     """An existing run folder; made by :meth:`create` or :meth:`open`.
 
@@ -121,19 +146,10 @@ class RunDir:
         Raises:
             RunFolderError: another process, or another part of this one, is writing the folder.
         """
-        lock = filelock.FileLock(self.path / ".lock", timeout=wait_s)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise RunFolderError(f"{self.path} is in use by another process; wait until it ends, or stop it") from error
-        except OSError as error:
-            raise RunFolderError(f"{self.path} cannot be locked: {error.strerror or error}; check its rights") from error
-        try:
+        with only_writer(self.path, f"{self.path} is in use by another process; wait until it ends, or stop it", wait_s):
             for left_behind in self.path.glob(f".*{TEMPORARY_SUFFIX}"):  # by a writer that was killed
                 remove(left_behind)
             yield
-        finally:
-            lock.release()
 
     def append_metrics(self, values: Mapping[str, object]) -> None:
         """Add one line to ``metrics.jsonl``; see :func:`cosearch.record.metrics.append_metrics`."""

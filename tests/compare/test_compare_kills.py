@@ -1,0 +1,68 @@
+"""A comparison that was killed at an awkward moment, or that two processes work on: the same command goes on."""
+
+from dataclasses import replace
+
+import pytest
+
+import cosearch.compare.runs as runs_of_comparison
+from cosearch.cli.app import main
+from cosearch.compare.plan import planned_runs
+from cosearch.compare.runs import alone, begin, make_run, read_comparison
+from cosearch.config.run import config_to_dict
+from cosearch.planning.plan import make_plan
+from cosearch.record.rundir import RunDir
+from latency_tables.errors import ConfigError
+
+TAUGHT = ("objective.latency_ratio=0.3", "budget.search_steps=20000", "budget.retrain_steps=0")
+WORDS = ("distill.teacher=none", *TAUGHT)
+
+
+def planned(folder, strategies=("a3cs",), words=WORDS):
+    return planned_runs(folder, strategies, [0], ["minatar:breakout"], words=words)
+
+
+def test_a_run_that_was_cut_goes_on_though_its_record_holds_the_discount_of_its_teacher(tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    (run, *_) = planned(folder, ("random",), words=TAUGHT)
+    resolved = make_plan(run.config)
+    assert run.config.rl.gamma is None and resolved.config.rl.gamma == resolved.teacher.gamma
+    RunDir.create(folder, run.name, resolved.record("compare").to_json())
+    gone_on = []
+    monkeypatch.setattr(runs_of_comparison, "resume_run", lambda path, progress: gone_on.append(path))
+    job = {"folder": str(folder), "name": run.name, "config": config_to_dict(run.config), "command": "compare"}
+    assert make_run(job, print) is None and gone_on == [folder / run.name]
+    other = {**job, "config": config_to_dict(replace(run.config, rl=replace(run.config.rl, lr=0.5)))}
+    assert "was made with other values (rl.lr 0.002 there, 0.5 now)" in make_run(other, print) and len(gone_on) == 1
+
+
+@pytest.mark.parametrize("left", [(), (".lock", ".compare.json.77.partial"), (".random-s0.77.draft/run.json",)])
+def test_what_a_kill_leaves_before_the_record_is_no_fault(left, tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    for name in left:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    with alone(folder):
+        begin(folder, planned(folder), "again")
+    assert len(read_comparison(folder)) == 3
+
+
+def test_a_second_process_on_a_comparison_is_told_to_repeat_its_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs_of_comparison, "WAIT_S", 0.0)
+    words = ["compare", "--strategies", "a3cs", "--seeds", "1", "--env", "minatar:breakout", "--name", "c", *WORDS]
+    with alone(tmp_path / "runs" / "c"):
+        begin(tmp_path / "runs" / "c", planned(tmp_path / "runs" / "c"), "first")
+        before = sorted(path.name for path in (tmp_path / "runs" / "c").iterdir())
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "another process works on the comparison" in said and "the same command goes on" in said and "resume" not in said
+        assert sorted(path.name for path in (tmp_path / "runs" / "c").iterdir()) == before
+    monkeypatch.setattr(runs_of_comparison, "make_runs", lambda *args, **options: {})
+    assert main(words) == 0  # the advice, followed
+
+
+def test_a_refused_comparison_leaves_no_folder(tmp_path):
+    with pytest.raises(ConfigError), alone(tmp_path / "c"):
+        raise ConfigError("refused")
+    assert not list(tmp_path.iterdir())
