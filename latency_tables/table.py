@@ -3,6 +3,8 @@
 A prediction is ``overhead_s + scale * sum(rows)``: rows of fused blocks measured in the context of a chain, an explicit
 fixed cost of one inference, and one factor fitted on whole networks that are not in the certificate. An operation
 without a row raises; nothing is ever replaced by zero or guessed. Differentiable use is in ``cosearch.cost``.
+A network is described in float32 and for one frame, as it is trained; a table prices its blocks in the table's own dtype and
+batch (:meth:`Table.cast`). A block that names another dtype or batch than these is never exchanged for one of them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from latency_tables.fields import text_of
 from latency_tables.header import read_calibration, read_device
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import TableFile, read_table
+
+TRAINED_DTYPE = "float32"  # of every network until it is exported
+MEASURED_BY_DEFAULT = {"runtime": "onnxruntime", "dtype": "float32", "threads": 1, "batch": 1}
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,13 @@ class Table:
         return text_of(self.header, "table_id", "header")
 
     @property
+    def batch(self) -> int:
+        """Frames in one inference, 1 unless the table was measured for more."""
+        protocol = self.header.get("protocol")
+        batch = protocol.get("batch") if isinstance(protocol, dict) else None
+        return batch if type(batch) is int and batch > 0 else 1
+
+    @property
     def overhead_s(self) -> float:
         """Fixed seconds of one inference."""
         return self.calibration.overhead_s
@@ -105,6 +117,7 @@ class Table:
         Raises:
             MissingOpError: no row, and the table is not an estimate that can compute it.
         """
+        (op,) = self.cast([op])
         row = self.rows.get(op.key)
         if row is not None and row.latency_s is not None:
             return row.latency_s
@@ -118,6 +131,7 @@ class Table:
         Raises:
             MissingOpError: no row, and the table is not an estimate that can compute it.
         """
+        (op,) = self.cast([op])
         latency = self.latency_s(op)
         row = self.rows.get(op.key)
         if row is not None:
@@ -130,11 +144,12 @@ class Table:
         Raises:
             MissingOpError: naming every operation without a row.
         """
+        ops = self.cast(ops)
         self._require(ops)
         return [self.scale * self.latency_s(op) for op in ops]
 
     def predict(self, ops: Sequence[OpSpec]) -> Prediction:
-        """What a network, the list of its fused blocks, costs.
+        """What a network, the list of its fused blocks, costs in the table's dtype and batch.
 
         Raises:
             MissingOpError: an operation has no row.
@@ -142,6 +157,7 @@ class Table:
         """
         if not ops:
             raise TableError("a network needs at least one operation, got an empty list")
+        ops = self.cast(ops)
         rows = self.latency_rows_s(ops)
         energies = [self.energy_j(op) for op in ops]
         known = [self.scale * energy for energy in energies if energy is not None]
@@ -159,12 +175,23 @@ class Table:
         )
 
     def cast(self, ops: Sequence[OpSpec]) -> list[OpSpec]:
-        """The same operations in this table's dtype."""
-        return [dataclasses.replace(op, dtype=self.device.dtype) for op in ops]
+        """The operations of a trained network (float32, one frame) as this table has them: in its dtype and batch.
+
+        Operations that name another dtype or batch stay as they are, and have no row.
+        """
+        dtype, batch = self.device.dtype, self.batch
+        if (dtype, batch) == (TRAINED_DTYPE, 1):
+            return list(ops)
+        return [
+            dataclasses.replace(
+                op, dtype=dtype if op.dtype == TRAINED_DTYPE else op.dtype, batch=batch if op.batch == 1 else op.batch
+            )
+            for op in ops
+        ]
 
     def coverage(self, ops: Sequence[OpSpec]) -> float:
         """Share of the distinct operations that can be predicted."""
-        distinct = {op.key: op for op in ops}
+        distinct = {op.key: op for op in self.cast(ops)}
         return sum(not self._is_missing(op) for op in distinct.values()) / len(distinct) if distinct else 1.0
 
     def _is_missing(self, op: OpSpec) -> bool:
@@ -182,16 +209,18 @@ class Table:
         if op.dtype != device.dtype:
             return (
                 f"the table of {named} holds {device.dtype} operations, got {op.key}; "
-                "use the table of that dtype, or convert the operations with Table.cast"
+                f"use the table of {op.dtype}, named like {device.name}/onnxruntime-{op.dtype}-1t"
             )
         row = self.rows.get(op.key)
         why = "has no row" if row is None else f"could not run ({row.status}: {row.details.get('reason', 'no reason recorded')})"
         also = f" (and {len(more)} more: {', '.join(list(more)[:3])}{', ...' * (len(more) > 3)})" if more else ""
         near = sorted((key for key, r in self.rows.items() if r.latency_s is not None), key=lambda key: _distance(op, key))[:3]
         target = self.path.name if self.path else "FILE"
+        identity = {"runtime": device.runtime, "dtype": device.dtype, "threads": device.threads, "batch": self.batch}
+        options = "".join(f" --{name} {value}" for name, value in identity.items() if value != MEASURED_BY_DEFAULT[name])
         return (
             f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. Measure it with: "
-            f"python -m latency_tables measure --device {device.name} --op {op.key} --out {target}"
+            f"python -m latency_tables measure --device {device.name}{options} --op {op.key} --out {target}"
         )
 
 

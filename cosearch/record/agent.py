@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
+from cosearch.record.artifact import ArtifactRecord
 from cosearch.record.json_record import OMITTED, JsonObject, from_json, to_json
 
 
@@ -114,7 +115,8 @@ class AgentRecord:
     """The exported agent.
 
     Attributes:
-        parity: comparison with the trained network.
+        parity: the float32 file beside the trained network.
+        artifact: the file that is deployed and what runs it; None in runs of versions that did not record it.
         inputs, outputs: of the file.
         preprocessing: what the file does to an observation, in words.
         acting: how to act on the outputs; None in runs of versions that did not record it.
@@ -125,6 +127,7 @@ class AgentRecord:
     FILE: ClassVar[str] = "agent.json"
 
     parity: ParityRecord
+    artifact: ArtifactRecord | None = field(default=None, metadata=OMITTED)
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
     preprocessing: str

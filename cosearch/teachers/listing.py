@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 
 from cosearch.rl.teacher import TeacherRecord, list_teachers
 from latency_tables.devices import list_devices
@@ -40,7 +39,7 @@ def _row(record: TeacherRecord, tables: list[Table]) -> dict[str, object]:
 def _latency(record: TeacherRecord, table: Table) -> dict[str, object]:
     device = table.device
     try:
-        latency_s = table.predict([dataclasses.replace(op, dtype=device.dtype) for op in record.ops]).latency_s
+        latency_s = table.predict(record.ops).latency_s
     except MissingOpError:
         latency_s = None
     return {

@@ -48,11 +48,43 @@ def test_row_that_could_not_run_raises_with_its_reason():
         Table(content).latency_s(CONV)
 
 
-def test_wrong_dtype_raises_and_cast_helps():
+def test_another_dtype_than_the_tables_is_never_exchanged_for_it():
     table = Table(make_file())
-    with pytest.raises(MissingOpError, match="cast"):
+    with pytest.raises(MissingOpError, match="int8"):
         table.latency_s(dataclasses.replace(CONV, dtype="int8"))
-    assert table.cast([dataclasses.replace(CONV, dtype="int8")]) == [CONV]
+    assert table.cast([dataclasses.replace(CONV, dtype="int8")]) == [dataclasses.replace(CONV, dtype="int8")]
+
+
+@pytest.mark.parametrize(("dtype", "batch"), [("int8", 1), ("float16", 1), ("float32", 8), ("int8", 8)])
+def test_a_trained_network_is_priced_in_the_tables_dtype_and_batch(dtype, batch):
+    """Float32 blocks of one frame find the table's rows; what no row prices names the command with the whole identity."""
+    content = make_file()
+    float_prediction = Table(content).predict([CONV, TAIL])
+    rows = {key: content.rows.pop(key) for key in list(content.rows)}
+    for key, row in rows.items():
+        own = dataclasses.replace(OpSpec.from_key(key), dtype=dtype, batch=batch).key
+        content.rows[own] = dataclasses.replace(row, key=own)
+    content.header["device"] = {**content.header["device"], "dtype": dtype, "threads": 2, "runtime": "tvm"}
+    content.header["protocol"] = {"batch": batch}
+    table = Table(content)
+    found = table.predict([CONV, TAIL])
+    assert (table.batch, found.latency_s, found.energy_j) == (batch, float_prediction.latency_s, float_prediction.energy_j)
+    assert [key for key, _, _ in found.operations] == [dataclasses.replace(op, dtype=dtype, batch=batch).key for op in (CONV, TAIL)]
+    assert table.energy_j(CONV) == rows[CONV.key].energy_j and table.coverage([CONV, TAIL]) == 1.0
+    missing = dataclasses.replace(CONV, kernel=5, padding=2)
+    named = dataclasses.replace(missing, dtype=dtype, batch=batch).key
+    wanted = "".join(
+        text
+        for text, said in (
+            (" --runtime tvm", True),
+            (f" --dtype {dtype}", dtype != "float32"),
+            (" --threads 2", True),
+            (f" --batch {batch}", batch > 1),
+        )
+        if said
+    )
+    with pytest.raises(MissingOpError, match=f"measure --device toy{wanted} --op {named} --out"):
+        table.predict([missing])
 
 
 def test_coverage_counts_distinct_operations_and_empty_network_is_an_error():
@@ -178,7 +210,7 @@ def test_the_messages_of_missing_operations(tmp_path):
         Table(make_file()).latency_s(foreign)
     assert str(caught.value) == (
         f"the table of toy (onnxruntime, float32, 1 thread) holds float32 operations, got {foreign.key}; "
-        "use the table of that dtype, or convert the operations with Table.cast"
+        "use the table of int8, named like toy/onnxruntime-int8-1t"
     )
     with pytest.raises(TableError, match=r"^a network needs at least one operation, got an empty list$"):
         Table(make_file()).predict([])
