@@ -48,7 +48,7 @@ PRESETS: dict[str, Preset] = {
                     "retrain_init": "scratch",
                     "eval_episodes": 1000,
                 },
-                "strategy": {"name": "a3cs", "active_paths": 2, "update_path": "acting"},
+                "strategy": {"name": "a3cs", "update_path": "acting"},
             },
         ),
     )

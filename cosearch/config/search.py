@@ -32,7 +32,7 @@ class StrategyConfig:
         name: registry name; `cosearch list strategies`.
         paths_per_rollout: paths that share the environments of one rollout (gradient strategies).
         update_path: ``fresh``: each minibatch is learned along a newly drawn path; ``acting``: along the one that acted.
-        active_paths: K of the backward pass; 0 for all (``a3cs``).
+        active_paths: K of the backward pass: 2 in the released code of its authors, 1 gives no credit; 0 for all (``a3cs``).
         temperature_start, temperature_end: of the architecture samples (``a3cs``, ``a2d``).
         lr: Adam learning rate of the architecture logits.
         target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
@@ -48,7 +48,7 @@ class StrategyConfig:
     name: str = "reinforce"
     paths_per_rollout: Positive = 4
     update_path: Literal["fresh", "acting"] = "fresh"
-    active_paths: Annotated[int, Field(ge=0)] = 1
+    active_paths: Annotated[int, Field(ge=0)] = 2
     temperature_start: PositiveFloat = 3.0
     temperature_end: PositiveFloat = 0.3
     lr: PositiveFloat = 0.02

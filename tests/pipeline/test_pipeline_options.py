@@ -26,7 +26,7 @@ SEARCH_DIFFERS = (
     "strategy.name=a3cs",
     "strategy.update_path=acting",
     "strategy.paths_per_rollout=1",
-    "strategy.active_paths=2",
+    "strategy.active_paths=1",
     "strategy.lr=0.01",
     "strategy.temperature_start=5.0",
     "strategy.temperature_end=0.1",
@@ -53,7 +53,7 @@ ALL_PATHS = ("strategy.name=a3cs", "strategy.active_paths=0", "strategy.lr=0.3",
 SHOWS_WITH = {  # what an option needs on both sides to show in so few steps
     "strategy.temperature_start=5.0": ALL_PATHS,
     "strategy.temperature_end=0.1": ALL_PATHS,
-    "strategy.active_paths=2": ("strategy.name=a3cs",),
+    "strategy.active_paths=1": ("strategy.name=a3cs",),
 }
 RETRAIN_DIFFERS = ("budget.retrain_init=scratch", "rl.lr_end_fraction=0.9", "rl.lr_hold_fraction=0.9", "budget.retrain_steps=32")
 

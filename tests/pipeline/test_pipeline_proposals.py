@@ -203,9 +203,9 @@ def test_options_without_effect_are_refused(words, text, tmp_path):
 
 
 def test_the_values_of_a_preset_belong_to_the_strategy_that_it_names():
-    assert resolve(preset="paper").strategy.active_paths == 2
+    assert resolve(preset="paper").strategy.update_path == "acting"
     other = resolve(preset="paper", options={"strategy.name": "random"})
-    assert other.strategy.active_paths == 1 and other.budget.search_steps == 20_000_000
+    assert other.strategy.update_path == "fresh" and other.budget.search_steps == 20_000_000
     assert resolve(preset="smoke", options={"strategy.name": "random"}).strategy.candidates == 2
 
 
