@@ -69,7 +69,9 @@ def test_a_trained_network_is_priced_in_the_tables_dtype_and_batch(dtype, batch)
     table = Table(content)
     found = table.predict([CONV, TAIL])
     assert (table.batch, found.latency_s, found.energy_j) == (batch, float_prediction.latency_s, float_prediction.energy_j)
-    assert [key for key, _, _ in found.operations] == [dataclasses.replace(op, dtype=dtype, batch=batch).key for op in (CONV, TAIL)]
+    assert [key for key, _, _ in found.operations] == [
+        dataclasses.replace(op, dtype=dtype, batch=batch).key for op in (CONV, TAIL)
+    ]
     assert table.energy_j(CONV) == rows[CONV.key].energy_j and table.coverage([CONV, TAIL]) == 1.0
     missing = dataclasses.replace(CONV, kernel=5, padding=2)
     named = dataclasses.replace(missing, dtype=dtype, batch=batch).key
