@@ -9,7 +9,7 @@ Equations, with alpha the architecture logits of a point, G Gumbel(0, 1) noise a
              teacher's actor and critic, and the expected cost sum_l softmax(alpha_l) . cost_l (added by the pipeline).
 K is 2 by default, as in the released code of the authors (Auto-NBA, ``act_num``); we could check no number in the text of A3C-S.
 With K = 1 the sum has one term, the gradient at the gate of the candidate that ran: what scaling its output would do. This is
-zero for a candidate whose weights have converged, whatever it is worth, and large where an output is too small: K = 1 credits skips
+zero for a candidate whose weights have converged, whatever its worth, and large where an output is too small: K = 1 credits skips
 and ranks networks backwards. From K = 2 on a candidate is credited with how much of another's error it would take away.
 A step computes K candidates forward and backward: on the default space it takes 2.06 times plain training with K = 2, 1.17 times
 with K = 1 (``cosearch.benchmarks.search_step``), and keeps K times the activations of the cells. Acting takes one path always.
