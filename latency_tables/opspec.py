@@ -21,7 +21,7 @@ KINDS = {
     "mbconv": "inverted residual: 1x1 expand, kxk depthwise, 1x1 project, sum where the shape is kept, activation",
     "maxpool": "max pooling",
     "residual": "IMPALA residual block: x + conv(relu(conv(relu(x))))",
-    "head": "optional ReLU, flatten, linear, ReLU (both only with a hidden layer), linear to action logits and value",
+    "head": "optional ReLU, flatten or mean over the map, linear, ReLU (both only with a hidden layer), linear to outputs",
     **CELL_KINDS,
     **VECTOR_KINDS,
 }
@@ -37,10 +37,11 @@ class OpSpec:
         kind: one of :data:`KINDS`.
         in_channels, in_height, in_width: input shape (of the frames for ``stem``).
         out_channels: output channels; for ``head`` the number of outputs (actions + 1).
-        kernel, stride, padding: window, square and symmetric.
+        kernel, stride, padding: window, square and symmetric; kernel of a ``head``: 1, or the longer side of its map, whose mean
+            it then reads.
         groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``.
         expansion: widening factor of ``mbconv``.
-        hidden: width of the hidden linear layer of ``mlp`` and ``head``; 0 in a head that reads a vector: none.
+        hidden: width of the hidden linear layer of ``mlp`` and ``head``; 0 in a head: none.
         activation: ``relu``, ``none``, or ``tanh`` (``act``, ``linear``, ``mlp``); for ``head`` the one *before* flattening.
         dtype: ``float32``, ``float16`` or ``int8``.
         batch: frames per inference.
@@ -83,6 +84,8 @@ class OpSpec:
             faults.append(
                 f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}"
             )
+        if not faults and self.kind == "head" and self.kernel not in (1, max(self.in_height, self.in_width)):
+            faults.append(f"the kernel of a head is 1 or the longer side of its map, which it pools, got {self.kernel}")
         if not faults:
             faults = cell_faults(self) + vector_faults(self)
         if faults:
@@ -139,6 +142,16 @@ class OpSpec:
         return self.kind in ("mbconv", "mlp") and self.stride == 1 and self.in_channels == self.out_channels
 
     @property
+    def pools(self) -> bool:
+        """Whether a ``head`` reads the mean over its map."""
+        return self.kind == "head" and self.kernel > 1
+
+    @property
+    def features(self) -> int:
+        """Inputs of a head's first linear layer."""
+        return self.in_channels * (1 if self.pools else self.in_height * self.in_width)
+
+    @property
     def reads_vector(self) -> bool:
         """Whether the input is a vector: 1 x 1."""
         return self.in_height == self.in_width == 1
@@ -168,15 +181,12 @@ class OpSpec:
             )
         if self.kind in CELL_KINDS:
             return cell_layers(self)
-        if self.kind in VECTOR_KINDS or not self.hidden:
+        if self.kind in VECTOR_KINDS:
             return vector_layers(self)
-        n = c * h * w
         relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()
-        return (
-            *relu,
-            Layer("hidden", "fc", n, self.hidden, 1, 1, 1, 1, 1, 0, 1, 1),
-            Layer("outputs", "fc", self.hidden, o, 1, 1, 1, 1, 1, 0, 1, 1),
-        )
+        pool = (Layer("pool", "pool", c, c, h, w, h, w, 1, 0, 1, 1),) if self.pools else ()
+        hidden = (Layer("hidden", "fc", self.features, self.hidden, 1, 1, 1, 1, 1, 0, 1, 1),) if self.hidden else ()
+        return (*relu, *pool, *hidden, Layer("outputs", "fc", self.hidden or self.features, o, 1, 1, 1, 1, 1, 0, 1, 1))
 
     @property
     def macs(self) -> int:

@@ -12,7 +12,7 @@ TANH_KINDS = ("act", *VECTOR_KINDS)
 
 
 def vector_faults(op: Block) -> list[str]:
-    """What is wrong with a block of these kinds, or with a head as far as it may be one of a vector; empty for a valid one.
+    """What is wrong with a block of these kinds, or with a head's activation; empty for a valid one.
 
     Args:
         op: a block whose fields are in their ranges.
@@ -20,8 +20,8 @@ def vector_faults(op: Block) -> list[str]:
     faults: list[str] = []
     if op.activation == "tanh" and op.kind not in TANH_KINDS:
         faults.append(f"only {', '.join(TANH_KINDS)} have the activation tanh, got a {op.kind}")
-    if op.hidden < 1 and (op.kind == "mlp" or (op.kind == "head" and not op.reads_vector)):
-        faults.append(f"hidden of a {op.kind} must be at least 1, got {op.hidden}")
+    if op.hidden < 1 and op.kind == "mlp":
+        faults.append(f"hidden of an {op.kind} must be at least 1, got {op.hidden}")
     if op.kind in VECTOR_KINDS and not op.reads_vector:
         faults.append(f"{op.kind} reads a vector, 1x1, got {op.in_height}x{op.in_width}")
     if op.kind in VECTOR_KINDS and (op.kernel, op.stride, op.padding, op.groups, op.expansion) != (1, 1, 0, 1, 1):
@@ -30,13 +30,10 @@ def vector_faults(op: Block) -> list[str]:
 
 
 def vector_layers(op: Block) -> tuple[Layer, ...]:
-    """The primitives of a block of these kinds, and of a head without a hidden layer, in order of execution."""
+    """The primitives of a block of these kinds, in order of execution."""
     if op.kind == "mlp":
         return (_linear("hidden", op.in_channels, op.hidden), _linear("outputs", op.hidden, op.out_channels))
-    linear = (_linear("linear" if op.kind == "linear" else "outputs", op.in_channels, op.out_channels),)
-    if op.kind == "head" and op.activation == "relu":
-        return (Layer("relu", "relu", op.in_channels, op.in_channels, 1, 1, 1, 1, 1, 0, 1, 1), *linear)
-    return linear
+    return (_linear("linear", op.in_channels, op.out_channels),)
 
 
 def _linear(name: str, inputs: int, outputs: int) -> Layer:

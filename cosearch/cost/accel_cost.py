@@ -39,14 +39,14 @@ class AccelCost:
     def base(self) -> float:
         """Cost of what is not chosen (stem, head, sums), seconds or joules."""
         rows = self.accelerator.costs(self.metric)
-        return rows[0][0] + rows[-1][0] + sum(r[0] for r, n in zip(rows[1:-1], self.space.body) if n.point is None)
+        return rows[0][0] + rows[-1][0] + sum(r[0] for r, n in zip(rows[1:-1], self.space.body) if not n.points)
 
     def candidate_costs(self) -> list[list[float]]:
         """For each point the cost that each candidate adds, seconds or joules."""
         costs = [[0.0] * len(point.candidates) for point in self.space.points]
         for row, node in zip(self.accelerator.costs(self.metric)[1:-1], self.space.body):
-            if node.point is not None:
-                costs[node.point] = [a + b for a, b in zip(costs[node.point], row)]
+            for point in node.points:
+                costs[point] = [a + b for a, b in zip(costs[point], row)]
         return costs
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:

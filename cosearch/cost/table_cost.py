@@ -37,6 +37,10 @@ class TableCost:
     def __init__(self, space: SearchSpace, table: Table, metric: str = "latency_s") -> None:
         if metric not in METRICS:
             raise RequestError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
+        if space.joint:
+            raise RequestError(
+                f"architectures of space {space.name!r} cannot be searched by cost yet: several points decide one block"
+            )
         self.space, self.table, self.metric = space, table, metric
         row = _row(table, metric)
         self._overhead, self._scale = _overhead(table, metric), table.scale

@@ -260,9 +260,10 @@ def reference_models(frame_shape: tuple[int, int, int], num_actions: int, seed: 
 
 
 def _names(architecture: Architecture) -> list[str]:
-    nodes, points = architecture.space.nodes, architecture.space.points
+    nodes = architecture.space.nodes
+    chosen = architecture.choice_names
     return [
-        node.name if node.point is None else f"{node.name} {points[node.point].candidates[placed.candidate]}"
+        " ".join([node.name, *(chosen[point] for point in node.points)])
         for placed in architecture.placed()
         for node in [nodes[placed.node]]
     ]

@@ -39,7 +39,7 @@ def write_architecture(plan: Plan, run: RunDir, architecture: Architecture, deri
     space, blocks = plan.space, architecture.network()
     accelerator = None if plan.accelerator is None else settle(plan.accelerator, architecture, run)
     prediction = plan.hardware.predict(architecture.ops())
-    points = [space.nodes[placed.node].point for placed in architecture.placed()]
+    points = [next(iter(space.nodes[placed.node].points[-1:]), None) for placed in architecture.placed()]
     wired = blocks.wiring is not None  # then the order of the blocks does not tell their choices
     operations = tuple(
         OperationRecord(

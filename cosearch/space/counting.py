@@ -173,7 +173,7 @@ def _count_choices(options: Sequence[np.ndarray], bounds: np.ndarray, kind: type
 def _is_row(space: SearchSpace) -> bool:
     """Whether the points form a chain: each node one point's, reading the one before it."""
     return not space.groups and all(
-        node.point == place and node.inputs == (place,) for place, node in enumerate(space.body)
+        node.points == (place,) and node.inputs == (place,) for place, node in enumerate(space.body)
     )  # the stem is 0
 
 

@@ -94,10 +94,9 @@ class Head(nn.Module):
 
     def __init__(self, spec: OpSpec) -> None:
         super().__init__()
-        self.relu = spec.activation == "relu"
-        features = spec.in_channels * spec.in_height * spec.in_width
-        self.hidden = nn.Linear(features, spec.hidden) if spec.hidden else None
-        self.outputs = nn.Linear(spec.hidden or features, spec.out_channels)
+        self.relu, self.pools = spec.activation == "relu", spec.pools
+        self.hidden = nn.Linear(spec.features, spec.hidden) if spec.hidden else None
+        self.outputs = nn.Linear(spec.hidden or spec.features, spec.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, ...]`` -> ``[batch, actions + 1]``: one joint linear layer, one kernel instead of two.
@@ -105,6 +104,8 @@ class Head(nn.Module):
         Its output layer computes in float32 also under autocast: bfloat16 would round log-probabilities and values.
         """
         x = F.relu(x) if self.relu else x
+        if self.pools:
+            x = x.mean((2, 3))
         if self.hidden is not None:
             x = F.relu(flat_linear(x, self.hidden) if x.dim() > 2 else self.hidden(x))
         elif x.dim() > 2:

@@ -35,7 +35,7 @@ class QuantileHead(nn.Module):
 
     def __init__(self, head: Head, quantiles: int, dueling: bool, generator: torch.Generator) -> None:
         super().__init__()
-        self.relu, self.hidden = head.relu, head.hidden
+        self.relu, self.pools, self.hidden = head.relu, head.pools, head.hidden
         self.actions, self.quantiles, self.dueling = head.outputs.out_features - 1, quantiles, dueling
         features = head.outputs.in_features
         self.outputs = nn.utils.skip_init(nn.Linear, features, (self.actions + 1) * quantiles)
@@ -45,7 +45,8 @@ class QuantileHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, channels, height, width]`` or ``[batch, channels]`` -> ``[batch, actions + 1, quantiles]``, float32."""
-        x = (F.relu(x) if self.relu else x).flatten(1)
+        x = F.relu(x) if self.relu else x
+        x = x.mean((2, 3)) if self.pools else x.flatten(1)
         x = x if self.hidden is None else F.relu(self.hidden(x))
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self._combined()

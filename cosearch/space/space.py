@@ -1,6 +1,7 @@
 """The search-space record. Network, sampler, cost and derivation are four readers of this one structure.
 
-A space is a stem, a graph of nodes whose blocks its choice points decide (by default their chain), and a head. An architecture
+A space is a stem, a graph of nodes whose blocks its choice points decide (by default their chain), and a head. Choices may also
+decide stem and head, and several points one block together: the width of what it reads, and its own. An architecture
 is one choice for each point. Neither knows how it is trained or costed.
 """
 
@@ -15,7 +16,7 @@ import torch
 
 from cosearch.registry import Registry
 from cosearch.space import groups as group_of_points
-from cosearch.space.cells.graph import Group, Node, Placed, check_body, is_chain, place_blocks
+from cosearch.space.cells.graph import Group, Node, Placed, check_nodes, is_chain, place_blocks
 from cosearch.space.ends import POLICIES, observations_of
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -23,6 +24,7 @@ from latency_tables.reading import shown
 from latency_tables.worklists import Network
 
 FORMAT = "cosearch-architecture-1"
+MAX_ENUMERABLE = 10_000_000  # architectures of a space with joint nodes: what is exact there is enumerated
 MAX_TASK_SIZE = 2**20  # sides and channels of a frame, features, actions
 
 
@@ -63,11 +65,13 @@ class SearchSpace:
         config: the values that made it, as plain JSON: enough to build it again.
         frame_shape: ``(height, width, channels)`` of uint8 images, or ``(features,)`` of float32 vectors.
         num_actions: discrete actions, or length of an action vector.
-        stem, head: first and last block (first a ``linear`` one for vectors); the head reads the last node of the body.
+        stem, head: first and last block (first a ``linear`` one for vectors); the head reads the last node of the body. Where
+            choices decide them, those of the first candidates.
         points: the choices.
         body: the nodes between stem and head in order of execution; left out, the points in a row.
         groups: sets of points of which exactly so many are not zero.
         policy: what the head's outputs mean, ``categorical`` or ``gaussian``.
+        ends: the nodes of stem and head where choices decide them; left out, they are fixed.
     """
 
     name: str
@@ -80,13 +84,21 @@ class SearchSpace:
     body: tuple[Node, ...] = ()
     groups: tuple[Group, ...] = ()
     policy: str = "categorical"
+    ends: tuple[Node, Node] | None = None
 
     def __post_init__(self) -> None:
         if not self.body:
-            row = tuple(Node(point.name, (place,), point.specs, place) for place, point in enumerate(self.points))
+            row = tuple(Node(point.name, (place,), point.specs, (place,)) for place, point in enumerate(self.points))
             object.__setattr__(self, "body", row)
         sizes = [len(point.candidates) for point in self.points]
-        check_body(self.body, sizes)
+        check_nodes(self.nodes, sizes, self.zeros)
+        if (self.nodes[0].specs[0], self.nodes[-1].specs[0]) != (self.stem, self.head):
+            raise ShapeError("stem and head of a space must be the first blocks of their nodes")
+        if self.joint and (self.groups or self.size > MAX_ENUMERABLE):
+            raise ShapeError(
+                f"space {self.name!r} has nodes that several points decide: then it has no groups and at most {MAX_ENUMERABLE:,} "
+                f"architectures, got {len(self.groups)} and {self.size:,}"
+            )
         group_of_points.check_groups(self.groups, sizes, self.zeros)
 
     @property
@@ -108,11 +120,19 @@ class SearchSpace:
     @functools.cached_property
     def nodes(self) -> tuple[Node, ...]:
         """Stem, body and head; the inputs of a node are indices in this."""
+        if self.ends is not None:
+            return (self.ends[0], *self.body, self.ends[1])
         return (Node("stem", (), (self.stem,)), *self.body, Node("head", (len(self.body),), (self.head,)))
 
+    @functools.cached_property
+    def joint(self) -> tuple[Node, ...]:
+        """The nodes that several points decide together."""
+        return tuple(node for node in self.nodes if len(node.points) > 1)
+
     def blocks(self, point: int, candidate: int) -> list[OpSpec]:
-        """The blocks that a candidate of a point adds to the network: one for each of its nodes, none for an identity or zero."""
-        specs = [node.specs[candidate] for node in self.body if node.point == point]
+        """The blocks that a candidate of a point adds by itself: one for each node that the point alone decides, none for an
+        identity or zero. Those that it decides together with others are in :attr:`joint`."""
+        specs = [node.specs[candidate] for node in self.nodes if node.points == (point,)]
         return [spec for spec in specs if spec is not None]
 
     def macs(self) -> list[list[float]]:
@@ -124,7 +144,7 @@ class SearchSpace:
 
     def fixed(self) -> list[OpSpec]:
         """The blocks that every network of the space has, in order."""
-        specs = [node.specs[0] for node in self.nodes if node.point is None]
+        specs = [node.specs[0] for node in self.nodes if not node.points]
         return [spec for spec in specs if spec is not None]
 
     def architecture(self, choices: Sequence[int]) -> Architecture:

@@ -64,6 +64,8 @@ class SuperNet(nn.Module):
 
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:
         super().__init__()
+        if space.joint:
+            raise ShapeError(f"weights of space {space.name!r} cannot be shared yet: several points decide one block")
         self.space = space
         self.ends = AgentEnds(space.stem, space.head, space.policy)
         self.stem = build_block(space.stem, generator)
@@ -93,12 +95,13 @@ class SuperNet(nn.Module):
             sources = [source for source in (values[i] for i in node.inputs) if source is not None]
             if not sources:
                 values.append(None)
-            elif node.point is None:
+            elif not node.points:
                 values.append(sum(sources[1:], sources[0]) if node.specs[0] is None else blocks[0](*sources))
             else:
-                weights = None if path.weights is None else path.weights[node.point]
-                zero = self.space.points[node.point].zero
-                values.append(_gated(blocks, path.active[node.point], weights, sources[0], zero, path.soft))
+                (point,) = node.points
+                weights = None if path.weights is None else path.weights[point]
+                zero = self.space.points[point].zero
+                values.append(_gated(blocks, path.active[point], weights, sources[0], zero, path.soft))
         if values[-1] is None:
             raise ShapeError("the path leaves no way from the stem to the head")
         return self.ends.leave(self.head(values[-1]))
@@ -110,7 +113,7 @@ class SuperNet(nn.Module):
 
     def used_parameters(self, path: Path) -> list[nn.Parameter]:
         """The parameters that a path touches, in a stable order."""
-        active = [(0,) if node.point is None else path.active[node.point] for node in self.space.body]
+        active = [path.active[node.points[0]] if node.points else (0,) for node in self.space.body]
         parts = [self.ends, self.stem, self.head, *(blocks[k] for blocks, indices in zip(self._slots, active) for k in indices)]
         return [p for part in parts for p in part.parameters()]
 

@@ -57,6 +57,9 @@ def _check_sizes(values: Mapping[str, object]) -> None:
     """Refuse what would take a lifetime to build: before anything is built."""
     for key, value in values.items():
         several = value if isinstance(value, list) else [value]
+        for inner in several:
+            if isinstance(inner, list):
+                _check_sizes({key: inner})
         numbers = [number for number in several if isinstance(number, int)]
         if len(several) > MAX_ENTRIES:
             raise ConfigError(f"space.values.{key} has {len(several)} entries, expected at most {MAX_ENTRIES}")
@@ -69,4 +72,8 @@ def _check_sizes(values: Mapping[str, object]) -> None:
 
 def plain_values(config: DataclassInstance) -> dict[str, object]:
     """The dataclass as plain JSON, tuples as lists: :func:`read_values` reads it back."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    return {key: _plain(value) for key, value in asdict(config).items()}
+
+
+def _plain(value: object) -> object:
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -139,11 +139,13 @@ def append_block(graph: GraphBuilder, op: OpSpec, inputs: Sequence[str] = ()) ->
         graph.linear(op.hidden, o)
         return graph.node("Add", [before, graph.value]) if op.sums_input else graph.value
     graph.relu(op.activation == "relu")
+    if op.pools:
+        graph.node("GlobalAveragePool", [graph.value])
     if not graph.flat:
         graph.node("Flatten", [graph.value], axis=1)
     if not op.hidden:
-        return graph.linear(c, o)
-    graph.linear(c * op.in_height * op.in_width, op.hidden)
+        return graph.linear(op.features, o)
+    graph.linear(op.features, op.hidden)
     graph.relu()
     return graph.linear(op.hidden, o)
 

@@ -61,7 +61,7 @@ def test_the_report_of_a_cell_draws_every_block_and_every_read(tmp_path):
             energy_j=None,
             macs=op.macs,
             params=op.params,
-            choice=architecture.space.nodes[placed.node].point,
+            choice=next(iter(architecture.space.nodes[placed.node].points), None),
         )
         for i, (op, placed) in enumerate(zip(architecture.ops(), architecture.placed()))
     ]

@@ -167,7 +167,7 @@ def test_a_file_that_is_no_architecture_is_refused(tmp_path, content):
         ({"candidates": ()}, ShapeError),
         ({"candidates": ("conv_k9",)}, UnknownNameError),
         ({"stem_kernel": 1, "stem_stride": 4}, ShapeError),
-        ({"hidden": 0}, ShapeError),
+        ({"hidden": -1}, ShapeError),
     ],
 )
 def test_a_chain_that_cannot_be_built_is_refused(change, error):

@@ -45,7 +45,7 @@ def costs_by_block(space, seed):
     draw, known = random.Random(seed), {None: 0.0}
     return [
         [
-            sum(known.setdefault(node.specs[c], draw.uniform(0.1, 1.0)) for node in space.body if node.point == p)
+            sum(known.setdefault(node.specs[c], draw.uniform(0.1, 1.0)) for node in space.body if node.points == (p,))
             for c in range(len(point.candidates))
         ]
         for p, point in enumerate(space.points)

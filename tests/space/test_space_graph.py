@@ -189,18 +189,18 @@ def test_graphs_that_do_not_hold_together_are_refused():
 
     point, free = ChoicePoint("p", ("none", "skip"), zero=0), ChoicePoint("q", ("skip",))
     with pytest.raises(ShapeError, match="earlier"):
-        make((free,), [Node("a", (1,), (None,), 0)])
+        make((free,), [Node("a", (1,), (None,), (0,))])
     with pytest.raises(ShapeError, match="decide no node"):
         make((free,), [Node("a", (0,), (None,))])
     with pytest.raises(ShapeError, match="one block for each candidate"):
-        make((point,), [Node("a", (0,), (None,), 0)])
+        make((point,), [Node("a", (0,), (None,), (0,))])
     with pytest.raises(ShapeError, match="zero and another"):
-        make((free,), [Node("a", (0,), (None,), 0)], (Group((0,), 1),))
+        make((free,), [Node("a", (0,), (None,), (0,))], (Group((0,), 1),))
     with pytest.raises(ShapeError, match="from 1 to all"):
-        make((point,), [Node("a", (0,), (None, None), 0)], (Group((0,), 2),))
+        make((point,), [Node("a", (0,), (None, None), (0,))], (Group((0,), 2),))
     with pytest.raises(ShapeError, match="must be one of its"):
         ChoicePoint("p", ("none", "skip"), zero=2)
-    dead = make((point,), [Node("a", (0,), (None, None), 0)])
+    dead = make((point,), [Node("a", (0,), (None, None), (0,))])
     with pytest.raises(ShapeError, match="no way"):
         dead.architecture([0]).ops()
     with pytest.raises(ShapeError, match="no way"):

@@ -20,8 +20,8 @@ def graph_space(copies=2, keep=2):
     for copy in range(copies):
         start = len(body)
         a, edges = start + 1, [start + 2, start + 3, start + 4]
-        body += [Node(f"{copy}.a", (last,), specs[1:], 0), Node(f"{copy}.b0", (last,), specs, 1)]
-        body += [Node(f"{copy}.b{i}", (a,), specs, i + 1) for i in (1, 2)]
+        body += [Node(f"{copy}.a", (last,), specs[1:], (0,)), Node(f"{copy}.b0", (last,), specs, (1,))]
+        body += [Node(f"{copy}.b{i}", (a,), specs, (i + 1,)) for i in (1, 2)]
         joined = OpSpec("add", c, h, w, c, groups=keep, activation="none") if keep > 1 else None
         body.append(Node(f"{copy}.sum", tuple(edges), (joined,)))
         body.append(Node(f"{copy}.out", (a, start + 5), (OpSpec("add", c, h, w, c, groups=2, activation="none"),)))

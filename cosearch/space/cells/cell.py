@@ -101,7 +101,7 @@ class _Builder:
             for source, place in enumerate(places):
                 (height, width), step = (after, 1) if source else (inside, stride)
                 specs = tuple(OPERATIONS.get(op).make_spec(out, height, width, out, step) for op in self.names)
-                self.body.append(Node(f"{name}.{source}to{node}", (place,), specs, edges[source, node]))
+                self.body.append(Node(f"{name}.{source}to{node}", (place,), specs, (edges[source, node],)))
                 into.append(len(self.body))
             kept = min(self.config.keep, node) if self.groups else node
             joined = OpSpec("add", out, *after, out, groups=kept, activation="none") if kept > 1 else None

@@ -1,12 +1,14 @@
 """The graph of a search space: nodes that read earlier nodes, and the network that a set of choices makes of them.
 
 A chain is the special case in which each node reads the one before it. A node is a fixed block, or a slot whose block the
-choice at a point decides; several slots may follow one point. A candidate that is the point's zero takes its slot out of the
-network: whatever reads it goes without. Nothing here knows weights.
+choices at its points decide; several slots may follow one point, and one slot several points (the width that it reads and its
+own). A candidate that is the point's zero takes its slot out of the network: whatever reads it goes without. Nothing here knows
+weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,14 +25,33 @@ class Node:
         name: unique in its space.
         inputs: places of the earlier nodes that it reads: 0 is the stem, ``i`` the ``i``-th node of the body (from 1). A slot
             reads one; a sum or merge reads several, less those that are absent.
-        specs: the block of each candidate; one block where ``point`` is None. None is an identity.
-        point: index of the choice point that decides; None for a fixed block.
+        specs: the block of each candidate; of several points of each combination, the last point's candidates in a row. One block
+            where there are no points. None is an identity.
+        points: indices of the choice points that decide; none for a fixed block.
+        sizes: number of candidates of each of its points; left out, those of its only point.
     """
 
     name: str
     inputs: tuple[int, ...]
     specs: tuple[OpSpec | None, ...]
-    point: int | None = None
+    points: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.sizes and len(self.points) == 1:
+            object.__setattr__(self, "sizes", (len(self.specs),))
+        if len(self.sizes) != len(self.points) or math.prod(self.sizes) != len(self.specs):
+            raise ShapeError(
+                f"node {self.name!r} needs one block for each combination of the candidates of its {len(self.points)} points, "
+                f"{self.sizes}, got {len(self.specs)}"
+            )
+
+    def candidate(self, choices: Sequence[int]) -> int:
+        """Index in ``specs`` that the choices of an architecture decide."""
+        index = 0
+        for point, size in zip(self.points, self.sizes):
+            index = index * size + choices[point]
+        return index
 
 
 class Placed(NamedTuple):
@@ -76,9 +97,9 @@ def place_blocks(nodes: Sequence[Node], choices: Sequence[int], zeros: Sequence[
     placed: list[Placed] = []
     value: list[int | None] = []  # of each node, the block whose output it is; None: absent
     for index, node in enumerate(nodes):
-        candidate = 0 if node.point is None else choices[node.point]
+        candidate = node.candidate(choices)
         sources = tuple(source for source in (value[i] for i in node.inputs) if source is not None)
-        if (node.inputs and not sources) or (node.point is not None and candidate == zeros[node.point]):
+        if (node.inputs and not sources) or any(choices[p] == zeros[p] for p in node.points):
             value.append(None)
             continue
         spec = node.specs[candidate]
@@ -137,25 +158,26 @@ def check_wiring(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]]) -> None
                 raise ShapeError(f"{before.key} makes {made} but {op.key} takes {(share, op.in_height, op.in_width)}")
 
 
-def check_body(body: Sequence[Node], sizes: Sequence[int]) -> None:
-    """Raise unless the nodes between stem and head read earlier ones and fit their points.
+def check_nodes(nodes: Sequence[Node], sizes: Sequence[int], zeros: Sequence[int | None]) -> None:
+    """Raise unless the nodes read earlier ones and fit their points.
 
     Args:
-        body: the nodes.
+        nodes: stem, body, head.
         sizes: number of candidates of each point.
+        zeros: for each point the candidate that stands for no connection, or None.
 
     Raises:
-        ShapeError: they do not, or a point decides nothing.
+        ShapeError: they do not, a point decides nothing, or one with a zero decides a node together with others.
     """
-    used = set()
-    for place, node in enumerate(body, 1):
-        if not node.inputs or any(not 0 <= i < place for i in node.inputs):
+    used: set[int] = set()
+    for place, node in enumerate(nodes):
+        if (place > 0 and not node.inputs) or any(not 0 <= i < place for i in node.inputs):
             raise ShapeError(f"node {node.name!r} at place {place} must read earlier places, got {node.inputs}")
-        if node.point is not None:
-            if not 0 <= node.point < len(sizes) or len(node.specs) != sizes[node.point] or len(node.inputs) != 1:
-                raise ShapeError(f"slot {node.name!r} needs one input and one block for each candidate of its point")
-            used.add(node.point)
-        elif len(node.specs) != 1:
-            raise ShapeError(f"node {node.name!r} has no point and needs one block, got {len(node.specs)}")
+        known = all(0 <= p < len(sizes) and sizes[p] == size for p, size in zip(node.points, node.sizes))
+        if not known or len(set(node.points)) != len(node.points) or (node.points and len(node.inputs) > 1):
+            raise ShapeError(f"slot {node.name!r} needs one input and one block for each candidate of its points")
+        if len(node.points) > 1 and any(zeros[p] is not None for p in node.points):
+            raise ShapeError(f"a point of slot {node.name!r} has a zero, so it must be the only one")
+        used.update(node.points)
     if used != set(range(len(sizes))):
         raise ShapeError(f"points {sorted(set(range(len(sizes))) - used)} decide no node of the space")
