@@ -26,7 +26,7 @@ from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.metrics import number
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import EnvOptions, make_env, make_task
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
@@ -97,7 +97,7 @@ def train_alone(config: Config, network: Network, steps: int, seed: int, episode
     streams = Streams(1000 + seed)
     agent = AgentNetwork(network, streams.torch("weights"), network.wiring)
     trained = _train(config, NetworkSubject(agent, lr=config.rl.lr, bf16=config.rl.bf16, device=CPU), streams, steps)
-    env = make_env(config.env.name, EnvOptions(min(64, episodes), streams.derive("eval"), test=True))
+    env = make_task(config.env, min(64, episodes), streams.derive("eval"), test=True)
     try:
         score = evaluate(agent, env, episodes, torch.Generator().manual_seed(seed))
     finally:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from cosearch.config.run import resolve
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.rl import losses
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import make_task
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import mixed_precision
 from cosearch.rl.teacher import Teacher
@@ -55,7 +55,7 @@ class Frames:
         if plan.teacher is None:
             raise RequestError(f"there is no teacher for {plan.config.env.name}: `cosearch list teachers` shows all")
         teacher = Teacher(plan.teacher, device=CPU, bf16=True)
-        env = make_env(plan.config.env.name, EnvOptions(ENVS, 77, train_levels=plan.config.env.train_levels))
+        env = make_task(plan.config.env, ENVS, 77)
         generator, observation = torch.Generator().manual_seed(1), env.observe()
         frames, labels = [], []
         with torch.inference_mode():

@@ -23,7 +23,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.request import resolve_request
 from cosearch.planning.unused import check_options
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
@@ -70,7 +70,7 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
     )
     set_threads(config.threads)
     streams = Streams(config.seed)
-    probe = make_env(config.env.name, EnvOptions(1, 0))
+    probe = make_task(config.env, 1, 0)
     check_options(resolve_request(config))
     height, width, channels = probe.frame_shape
     ops = network_of((height, width, channels), probe.num_actions)
@@ -85,7 +85,7 @@ def one_run(game: str, seed: int, steps: int, overrides: Sequence[str]) -> dict[
     rounds = training.rounds
     assert isinstance(rounds, OffPolicy)  # that is what DQN makes
     training.close()
-    env = make_env(config.env.name, EnvOptions(64, streams.derive("eval"), test=True))
+    env = make_task(config.env, 64, streams.derive("eval"), test=True)
     policy = as_policy(as_deployed(network, config).eval(), config)
     score = evaluate(policy, env, EPISODES, torch.Generator().manual_seed(streams.derive("eval", 1)))
     env.close()

@@ -142,13 +142,15 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Play exported agents: each one's score with its 95 % interval, and the inter-quartile mean over several runs."""
+    from cosearch.cli.progress import TerminalProgress
     from cosearch.deploy.evaluation import evaluate_run, evaluate_runs
     from cosearch.statistics import estimate_text, mean_text
 
+    note = TerminalProgress().note
     if len(runs) > 1:
-        result = evaluate_runs(runs, episodes=episodes, levels=levels, greedy=greedy, seed=seed)
+        result = evaluate_runs(runs, episodes=episodes, levels=levels, greedy=greedy, seed=seed, note=note)
     else:
-        result = evaluate_run(runs[0], episodes=episodes, levels=levels, greedy=greedy, seed=seed)
+        result = evaluate_run(runs[0], episodes=episodes, levels=levels, greedy=greedy, seed=seed, note=note)
     text = [
         f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: "
         f"{mean_text(row['score_mean'], row['score_ci95'], row['episodes'])}"

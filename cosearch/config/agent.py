@@ -109,6 +109,10 @@ class DistillConfig:
         teacher: name of a shipped teacher, path of a teacher file or of an ONNX file, ``auto`` (the game's) or ``none``.
         gamma, reward_std: what the values of an ONNX teacher mean: its discount, and the divisor of its rewards (1: none);
             null: unknown, which needs ``distill.critic=0``.
+        outputs: what the first output of an ONNX teacher holds, ``logits`` or ``probabilities`` (their logarithm is taken);
+            null: logits, and outputs that look like probabilities are refused until one of the two is named.
+        layout: order of an ONNX teacher's frames, ``channels_last`` or ``channels_first``; null: as the file's own shape or
+            what it can run says; a file that fits both is refused until one of the two is named.
         actor, critic: weights of the actor's KL divergence and of the critic's squared error.
         end_fraction: share of the weights that is left at the end of the retraining; linear in between.
     """
@@ -116,6 +120,8 @@ class DistillConfig:
     teacher: str = "auto"
     gamma: Fraction | None = None
     reward_std: PositiveFloat | None = None
+    outputs: Literal["logits", "probabilities"] | None = None
+    layout: Literal["channels_last", "channels_first"] | None = None
     actor: NonNegative = 30.0
     critic: NonNegative = 0.5
     end_fraction: Fraction = 1.0

@@ -21,26 +21,12 @@ from pydantic_core import ErrorDetails
 
 from cosearch.config.accel import AccelConfig
 from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
+from cosearch.config.env import EnvConfig
 from cosearch.config.presets import PRESETS
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, NonNegative, Positive, PositiveFloat
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
 from latency_tables.reading import read_text, shown
-
-
-@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
-class EnvConfig:
-    """The task.
-
-    Attributes:
-        name: ``FAMILY:GAME``; `cosearch list envs`.
-        num_envs: environments stepped together.
-        train_levels: Procgen training levels ``0 .. n - 1``; the test levels are all later ones.
-    """
-
-    name: str = "procgen:starpilot"
-    num_envs: Positive = 64
-    train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cosearch.config.run import Config
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import make_task
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.seeding import Streams
@@ -64,7 +64,7 @@ def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
     """
     streams = Streams(seed)
     generator = torch.Generator().manual_seed(streams.derive("eval", 5))
-    env = make_env(config.env.name, EnvOptions(1, streams.derive("eval", 4), train_levels=config.env.train_levels, test=True))
+    env = make_task(config.env, 1, streams.derive("eval", 4), test=True)
     shown = []
     try:
         if not can_be_shown(env.frame_shape):

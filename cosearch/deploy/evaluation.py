@@ -12,15 +12,15 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
-from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.rl.evaluate import evaluate
+from cosearch.rl.envs import make_task
+from cosearch.rl.evaluate import Note, evaluate, silent
 from cosearch.seeding import Streams
 from cosearch.statistics import iqm_estimate
 from cosearch.training.algorithms import acting, as_policy
 from latency_tables.errors import ConfigError, RequestError, RunFolderError
 
 
-def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int) -> dict[str, Any]:
+def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int, note: Note = silent) -> dict[str, Any]:
     """Score of a run's exported agent.
 
     Args:
@@ -29,6 +29,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         levels: ``test`` (held out) or ``train``.
         greedy: most likely action instead of sampling.
         seed: of levels and actions.
+        note: told how far it is, and whether episodes were cut.
 
     Raises:
         RunFolderError: the run has exported no agent yet.
@@ -38,30 +39,38 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         raise ConfigError(f"levels must be test or train, got {levels!r}")
     run, agent = _agent_of(path)
     config, streams = config_of(run), Streams(seed)
-    env = make_env(
-        config.env.name,
-        EnvOptions(min(64, episodes), streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test"),
-    )
+    env = make_task(config.env, min(64, episodes), streams.derive("eval"), test=levels == "test")
     try:
-        score = evaluate(as_policy(OnnxAgent(agent), config), env, episodes, streams.torch("eval"), greedy=greedy)
+        score = evaluate(
+            as_policy(OnnxAgent(agent), config),
+            env,
+            episodes,
+            streams.torch("eval"),
+            greedy=greedy,
+            episode_steps=config.env.episode_steps,
+            note=note,
+        )
     finally:
         env.close()
     return {
         "score_mean": score.mean,
         "score_ci95": score.ci95,
         "episodes": len(score.returns),
+        "episodes_cut": score.cut,
         "levels": levels,
         "greedy": greedy or acting(config)["rule"] == "argmax",
         "seed": seed,
     }
 
 
-def evaluate_runs(paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int) -> dict[str, Any]:
+def evaluate_runs(
+    paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int, note: Note = silent
+) -> dict[str, Any]:
     """Scores of several runs of one environment, such as the seeds of a method.
 
     Args:
         paths: run folders, at least two.
-        episodes, levels, greedy, seed: see :func:`evaluate_run`; each run plays the same levels.
+        episodes, levels, greedy, seed, note: see :func:`evaluate_run`; each run plays the same levels.
 
     Returns:
         ``runs``: what :func:`evaluate_run` returns of each, with its ``run``; ``iqm``: the inter-quartile mean over the runs and
@@ -77,7 +86,7 @@ def evaluate_runs(paths: Sequence[Path], *, episodes: int, levels: str, greedy: 
     if len(set(played.values())) > 1:
         raise RequestError(f"the runs have different environments, whose scores cannot be averaged: {played}")
     rows = [
-        {"run": name, **evaluate_run(path, episodes=episodes, levels=levels, greedy=greedy, seed=seed)}
+        {"run": name, **evaluate_run(path, episodes=episodes, levels=levels, greedy=greedy, seed=seed, note=note)}
         for name, path in zip(names, paths)
     ]
     return {"runs": rows, "iqm": iqm_estimate([[row["score_mean"] for row in rows]]).to_dict()}

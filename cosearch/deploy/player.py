@@ -31,6 +31,7 @@ class ActingRule:
             discrete actions.
         scale, shift: the environment's action is ``scale`` times the policy's plus ``shift``, one for each component.
         first_action: the environment's own number of action 0.
+        channels_first: the environment's images have their channels first; the network takes them last.
     """
 
     rule: str
@@ -40,6 +41,7 @@ class ActingRule:
     scale: FloatArray | float = 1.0
     shift: FloatArray | float = 0.0
     first_action: int = 0
+    channels_first: bool = False
 
 
 class Agent:
@@ -93,7 +95,8 @@ class Agent:
         """The action for one observation, as ``env.step`` of Gymnasium takes it.
 
         Args:
-            observation: ``[height, width, channels]`` or ``[height, width]``, uint8; or ``[features]``, any floats.
+            observation: ``[height, width, channels]`` or ``[height, width]``, uint8; or ``[features]``, any floats. Images with
+                their channels first where the environment has such.
             greedy: the most likely action (of a Gaussian its mean), whatever the rule.
 
         Returns:
@@ -153,6 +156,8 @@ class Agent:
 
     def _checked(self, given: Array) -> Array:
         shape = self.observation_shape
+        if self.rule.channels_first and given.ndim == 4:
+            given = np.moveaxis(given, 1, -1)
         if len(shape) == 3 and shape[2] == 1 and given.ndim == 3:
             given = given[..., None]
         fits = given.shape[1:] == shape and (
@@ -191,14 +196,22 @@ def read_rule(path: Path) -> ActingRule:
         first = acting.get("first_action", 0)
         if type(first) is not int:
             raise RunFolderError(f"{path}: acting.first_action must be a whole number, got {first!r:.80}")
-        return ActingRule(rule, policy, first_action=first)
+        return ActingRule(rule, policy, first_action=first, channels_first=acting.get("layout") == "channels_first")
     low, high = acting.get("clip_low"), acting.get("clip_high")
     if not (isinstance(low, list) and isinstance(high, list)):
         raise RunFolderError(f"{path}: acting.clip_low and acting.clip_high must be lists, got {low!r} and {high!r}")
     scale, shift = acting.get("scale", [1.0] * len(low)), acting.get("shift", [0.0] * len(low))
     if not (isinstance(scale, list) and isinstance(shift, list) and len(scale) == len(shift) == len(low)):
         raise RunFolderError(f"{path}: acting.scale and acting.shift must be lists as long as acting.clip_low")
-    return ActingRule(rule, policy, _bounds(low, -np.inf), _bounds(high, np.inf), _bounds(scale, 1.0), _bounds(shift, 0.0))
+    return ActingRule(
+        rule,
+        policy,
+        _bounds(low, -np.inf),
+        _bounds(high, np.inf),
+        _bounds(scale, 1.0),
+        _bounds(shift, 0.0),
+        channels_first=acting.get("layout") == "channels_first",
+    )
 
 
 def _bounds(values: list[float | None], missing: float) -> FloatArray:

@@ -27,7 +27,7 @@ from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Interval, ReferenceAgent, Summary
 from cosearch.report.page import write_report
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.policy import act, how_to_act, policy_of
 from cosearch.rl.rollout import Forward
@@ -71,7 +71,7 @@ def run_finish(
     frames = observations(network, config, config.budget.parity_frames, streams)
     exported = export_agent(network, run.path, frames)
     progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
-    score = _evaluate(config, streams, as_policy(OnnxAgent(run.path / "agent.onnx"), config))
+    score = _evaluate(config, streams, as_policy(OnnxAgent(run.path / "agent.onnx"), config), progress)
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = "greedy" if acting(config)["rule"] == "argmax" else "sampled"
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
@@ -96,7 +96,7 @@ def run_finish(
             architecture=tuple(architecture.choice_names),
         )
     )
-    teacher_score = _teacher_score(config, resources)
+    teacher_score = _teacher_score(config, resources, progress)
     run.write(_summary(plan, architecture, score, timed, teacher_score, searched.steps + trained.steps, clock.spent_s))
     remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
@@ -126,6 +126,7 @@ def _summary(
         score_mean=score.mean,
         score_ci95=score.ci95,
         episodes=len(score.returns),
+        episodes_cut=score.cut,
         teacher_score_mean=teacher_mean,
         teacher_score_ci95=teacher_ci95,
         share_of_teacher=score.mean / teacher_mean if teacher_mean else None,
@@ -166,7 +167,7 @@ def _reference_agent(
     )
 
 
-def _teacher_score(config: Config, resources: Resources) -> tuple[float | None, Interval | None]:
+def _teacher_score(config: Config, resources: Resources, progress: Progress) -> tuple[float | None, Interval | None]:
     """What the teacher's file says of its score; a user's ONNX file says nothing, so it plays the agent's own evaluation."""
     teacher = resources.teacher
     if teacher is None:
@@ -174,7 +175,7 @@ def _teacher_score(config: Config, resources: Resources) -> tuple[float | None, 
     if not teacher.record.is_onnx:
         said = teacher_identity(teacher.record)
         return said.score_mean, said.score_ci95
-    score = _evaluate(config, resources.streams, teacher.forward)
+    score = _evaluate(config, resources.streams, teacher.forward, progress)
     return score.mean, score.ci95
 
 
@@ -190,10 +191,7 @@ def observations(network: AgentNetwork, config: Config, count: int, streams: Str
     Returns:
         ``[count, *frame_shape]``, uint8 images or float32 vectors.
     """
-    env = make_env(
-        config.env.name,
-        EnvOptions(min(EVAL_ENVS, count), streams.derive("eval", 1), test=True, train_levels=config.env.train_levels),
-    )
+    env = make_task(config.env, min(EVAL_ENVS, count), streams.derive("eval", 1), test=True)
     generator = torch.Generator().manual_seed(streams.derive("eval", 2))
     policy = as_policy(network, config)
     seen: list[np.ndarray] = []
@@ -210,28 +208,29 @@ def observations(network: AgentNetwork, config: Config, count: int, streams: Str
 
 
 def _acting(config: Config) -> dict[str, object]:
-    env = make_env(config.env.name, EnvOptions(1, 0))
+    env = make_task(config.env, 1, 0)
     try:
         how = how_to_act(env)
     finally:
         env.close()
+    if config.env.layout == "channels_first":
+        how["layout"] = config.env.layout
     if config.rl.algorithm == "dqn":
-        return {**acting(config), **{key: value for key, value in how.items() if key == "first_action"}}
+        return {**acting(config), **{key: value for key, value in how.items() if key in ("first_action", "layout")}}
     return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}
 
 
-def _evaluate(config: Config, streams: Streams, agent: Forward) -> Score:
-    env = make_env(
-        config.env.name,
-        EnvOptions(
-            min(EVAL_ENVS, config.budget.eval_episodes),
-            streams.derive("eval", 0),
-            test=True,
-            train_levels=config.env.train_levels,
-        ),
-    )
+def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progress) -> Score:
+    env = make_task(config.env, min(EVAL_ENVS, config.budget.eval_episodes), streams.derive("eval", 0), test=True)
     try:
-        return evaluate(agent, env, config.budget.eval_episodes, torch.Generator().manual_seed(streams.derive("eval", 3)))
+        return evaluate(
+            agent,
+            env,
+            config.budget.eval_episodes,
+            torch.Generator().manual_seed(streams.derive("eval", 3)),
+            episode_steps=config.env.episode_steps,
+            note=progress.note,
+        )
     finally:
         env.close()
 

@@ -208,6 +208,21 @@ LEVELS = Condition(
     lambda r, key: f"with {r.config.env.name}, which has no levels",
     _fixed("choose a Procgen game"),
 )
+TAKES_KWARGS = Condition(
+    "the environment is one of Gymnasium's (gym, ale)",
+    lambda r, key: split_name(r.config.env.name)[0].takes_kwargs,
+    lambda r, key: f"with {r.config.env.name}, which is made from its name alone",
+    _fixed("choose an environment gym:ID"),
+)
+TAKES_LAYOUT = Condition(
+    "observations are images of an environment gym:ID",
+    lambda r, key: split_name(r.config.env.name)[0].takes_layout and len(r.frame_shape) == 3,
+    lambda r, key: (
+        f"with {r.config.env.name}, whose "
+        + ("images have their channels last" if len(r.frame_shape) == 3 else "observations are vectors")
+    ),
+    _fixed(""),
+)
 IMAGES = Condition(
     "observations are images",
     lambda r, key: len(r.frame_shape) == 3 and min(r.frame_shape[:2]) > 1,

@@ -163,7 +163,7 @@ def make_plan(config: Config) -> Plan:
     check_gradients(request.strategy, space, constraints)
     check_reachable(space, constraints)
     counts = count_networks(space, [constraint.limit for constraint in constraints])
-    inexact = inexact_resume(request.config.env.name)
+    inexact = inexact_resume(request.config.env)
     return Plan(request.config, space, hardware, request.strategy, request.teacher, constraints, references, counts, inexact)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cosearch.config.run import Config
 from cosearch.planning.builtins import load_builtins
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import make_task
 from cosearch.rl.policy import policy_of
 from cosearch.space.ends import observations_of
 from cosearch.space.space import SPACES, SearchSpace, SpaceEntry
@@ -21,7 +21,7 @@ def make_space(config: Config) -> SearchSpace:
     """
     load_builtins()
     named = None if config.space.name == "auto" else SPACES.get(config.space.name)
-    probe = make_env(config.env.name, EnvOptions(1, 0))
+    probe = make_task(config.env, 1, 0)
     frame_shape, num_actions, policy = probe.frame_shape, probe.num_actions, policy_of(probe).name
     probe.close()
     kind = named or default_space(observations_of(frame_shape))

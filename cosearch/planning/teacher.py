@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 
@@ -52,7 +53,9 @@ def named_teacher(config: Config) -> TeacherRecord | None:
         ConfigError: it is damaged, or plays another game.
     """
     distill = config.distill
-    return find_teacher(distill.teacher, config.env.name, distill.gamma, distill.reward_std)
+    return find_teacher(
+        distill.teacher, config.env.name, distill.gamma, distill.reward_std, outputs=distill.outputs, layout=distill.layout
+    )
 
 
 def load_teacher(record: TeacherRecord | None, space: SearchSpace, device: torch.device, *, bf16: bool) -> Teacher | None:
@@ -90,12 +93,12 @@ def check_fits(
     """
     if teacher is None:
         return
-    if teacher.is_onnx and (len(frame_shape) != 3 or policy != "categorical"):
-        raise ConfigError(f"teacher {teacher.path}: ONNX teachers are read for images and discrete actions only")
+    if teacher.is_onnx:
+        check_onnx_can_teach(teacher.path, frame_shape, policy)
     if teacher.policy != policy:
         raise ConfigError(f"teacher {teacher.name!r} has a {teacher.policy} policy, the run's environment needs a {policy} one")
     if teacher.is_onnx:
-        OnnxNetwork(teacher.path, frame_shape, num_actions)
+        OnnxNetwork(teacher.path, frame_shape, num_actions, outputs=teacher.outputs, layout=teacher.layout)
         return
     stem, head = teacher.ops[0], teacher.ops[-1]
     taken = (stem.in_height, stem.in_width, stem.in_channels) if stem.kind == "stem" else (stem.in_channels,)
@@ -104,3 +107,19 @@ def check_fits(
             f"teacher {teacher.name!r} takes frames {taken} and has {head.out_channels - 1} actions, the run's "
             f"environment has frames {tuple(frame_shape)} and {num_actions} actions"
         )
+
+
+def check_onnx_can_teach(path: Path, frame_shape: tuple[int, ...], policy: str) -> None:
+    """Raise unless an ONNX file can be a teacher of such a task.
+
+    Args:
+        path: of the file, or of what becomes one.
+        frame_shape: ``(height, width, channels)``, or ``(features,)``.
+        policy: ``categorical`` or ``gaussian``.
+
+    Raises:
+        ConfigError: the task has vectors or action vectors.
+    """
+    if len(frame_shape) != 3 or policy != "categorical":
+        kind = "observations are vectors" if len(frame_shape) != 3 else "actions are vectors"
+        raise ConfigError(f"teacher {path}: ONNX teachers are read for images and discrete actions only; this task's {kind}")

@@ -89,6 +89,7 @@ class Summary:
         score_mean: mean return of the exported agent on held-out levels.
         score_ci95: its 95 % interval over the episodes; None with fewer than two.
         episodes: how many.
+        episodes_cut: those that had not ended at ``env.episode_steps``; they count with their return so far.
         teacher_score_mean, teacher_score_ci95: of the teacher; None without one, or where nobody evaluated it.
         share_of_teacher: score divided by the teacher's.
         latency_predicted_s: of one decision on the target device, seconds.
@@ -113,6 +114,7 @@ class Summary:
     score_mean: float
     score_ci95: Interval | None
     episodes: int
+    episodes_cut: int = 0
     teacher_score_mean: float | None
     teacher_score_ci95: Interval | None = None
     share_of_teacher: float | None = None

@@ -173,10 +173,11 @@ def tiles(run: Run) -> list[Tile]:
 def _episodes(summary: Summary | None) -> str:
     if summary is None:
         return ""
+    cut = f", {count_text(summary.episodes_cut)} of them cut at the limit of steps" if summary.episodes_cut else ""
     if summary.score_ci95 is None:
-        return interval_text(None, "episode")
+        return interval_text(None, "episode") + cut
     low, high = summary.score_ci95
-    return f"95 %: {score_text(low)} to {score_text(high)}; {count_text(summary.episodes)} episodes"
+    return f"95 %: {score_text(low)} to {score_text(high)}; {count_text(summary.episodes)} episodes{cut}"
 
 
 def _promise(known: Facts) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from cosearch.config.env import EnvConfig
 from cosearch.record.state import State
 from cosearch.registry import Registry
 from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError
@@ -170,6 +171,8 @@ class EnvOptions:
         threads: threads of the environment's own stepping, where it has them.
         train_levels: number of training levels (Procgen); the test levels begin after them.
         test: the held-out test levels instead of the training levels.
+        kwargs: what a Gymnasium environment is made with beside its id.
+        layout: of images, ``channels_last`` or ``channels_first``; None: nobody said.
     """
 
     num_envs: int
@@ -177,6 +180,8 @@ class EnvOptions:
     threads: int = 1
     train_levels: int = 100_000
     test: bool = False
+    kwargs: Mapping[str, object] = field(default_factory=dict, hash=False)
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,8 @@ class EnvFamily:
         teacher: what `cosearch teacher` does otherwise than on Procgen: configuration values by dotted key, and ``network``.
         run: what suits a search on its games better than the defaults: configuration values by dotted key.
         has_levels: ``EnvOptions.train_levels`` counts the levels that its games are trained on.
+        takes_kwargs: its games are made with ``EnvOptions.kwargs``.
+        takes_layout: its images may have the channels first, as ``EnvOptions.layout`` says.
     """
 
     name: str
@@ -201,6 +208,8 @@ class EnvFamily:
     teacher: Mapping[str, object] = field(default_factory=dict, hash=False)
     run: Mapping[str, object] = field(default_factory=dict, hash=False)
     has_levels: bool = False
+    takes_kwargs: bool = False
+    takes_layout: bool = False
 
 
 ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments", plural="envs")
@@ -229,7 +238,7 @@ def split_name(name: str) -> tuple[EnvFamily, str]:
     return family, game
 
 
-def make_env(name: str, options: EnvOptions) -> VectorEnv:
+def make_env(name: str, options: EnvOptions) -> CheckedEnv:
     """Make and check a vector environment.
 
     Args:
@@ -254,22 +263,41 @@ def _guarded(name: str, function: Callable[[], Got]) -> Got:
         raise EnvironmentFailedError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
-def inexact_resume(name: str) -> str | None:
-    """Why a resumed run of an environment cannot equal an uninterrupted one; None where it does.
+def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False) -> CheckedEnv:
+    """The environments of a configured task, made and checked.
 
     Args:
-        name: ``family:game``.
+        config: the task.
+        num_envs: how many; the configuration's own number is that of its training.
+        seed: 31-bit seed.
+        test: on the held-out test levels.
+
+    Raises:
+        UnknownNameError: no such environment.
+        MissingExtraError: its package is not installed.
+        ConfigError: it has other observations or actions than an agent can have.
+        EnvironmentFailedError: it does not keep its own contract.
+    """
+    options = EnvOptions(num_envs, seed, train_levels=config.train_levels, test=test, kwargs=config.kwargs, layout=config.layout)
+    return make_env(config.name, options)
+
+
+def inexact_resume(config: EnvConfig) -> str | None:
+    """Why a resumed run of a task cannot equal an uninterrupted one; None where it does.
+
+    Args:
+        config: the task.
 
     Raises:
         UnknownNameError: no such environment.
         EnvironmentFailedError: it cannot be made.
     """
-    probe = make_env(name, EnvOptions(1, 0))
+    probe = make_task(config, 1, 0)
     exact = probe.exact_resume
     probe.close()
     if exact:
         return None
-    return f"{name} can neither save its state nor be replayed exactly: after a resume its episodes begin anew"
+    return f"{config.name} can neither save its state nor be replayed exactly: after a resume its episodes begin anew"
 
 
 class CheckedEnv:

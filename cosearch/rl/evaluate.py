@@ -1,19 +1,30 @@
 """Evaluation: a fixed number of episodes of each environment, actions sampled, with a bootstrap interval.
 
-A fixed quota for each environment avoids the bias towards short episodes that "the first n episodes to end" has.
+A fixed quota for each environment avoids the bias towards short episodes that "the first n episodes to end" has. Every evaluation
+ends: an episode that takes longer than the limit counts with its return so far, and its environment plays no further one.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from cosearch.config.env import EPISODE_STEPS
 from cosearch.rl.envs import VectorEnv
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.statistics import Interval, mean_interval
+
+NOTE_EVERY_S = 10.0
+Note = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """A note that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +33,22 @@ class Score:
 
     Attributes:
         returns: one undiscounted, unscaled return an episode.
+        cut: how many of the episodes had not ended at the limit of their steps.
     """
 
     returns: tuple[float, ...]
+    cut: int = 0
+
+    def cut_text(self, episode_steps: int) -> str:
+        """A sentence on the episodes that were cut.
+
+        Args:
+            episode_steps: the limit.
+        """
+        return (
+            f"{self.cut} of {len(self.returns)} episodes had not ended after {episode_steps:,} steps and count with their return "
+            "so far; env.episode_steps sets the limit"
+        )
 
     @property
     def mean(self) -> float:
@@ -37,8 +61,17 @@ class Score:
         return mean_interval(self.returns)
 
 
-def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.Generator, *, greedy: bool = False) -> Score:
-    """Play ``episodes`` whole episodes, an equal number in each environment (rounded up).
+def evaluate(
+    forward: Forward,
+    env: VectorEnv,
+    episodes: int,
+    generator: torch.Generator,
+    *,
+    greedy: bool = False,
+    episode_steps: int = EPISODE_STEPS,
+    note: Note = silent,
+) -> Score:
+    """Play ``episodes`` whole episodes, an equal number in each environment (rounded up); fewer where episodes were cut.
 
     Args:
         forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
@@ -46,6 +79,8 @@ def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.G
         episodes: at least this many.
         generator: CPU generator of the actions.
         greedy: take the most likely action (the mean of a Gaussian) instead of sampling (Procgen's protocol samples).
+        episode_steps: limit of one episode.
+        note: told every few seconds how far it is, and at the end whether episodes were cut.
 
     Raises:
         NonFiniteError: the network returned NaN or infinity.
@@ -53,15 +88,26 @@ def evaluate(forward: Forward, env: VectorEnv, episodes: int, generator: torch.G
     """
     quota = -(-episodes // env.num_envs)
     finished: list[list[float]] = [[] for _ in range(env.num_envs)]
-    running = np.zeros(env.num_envs)
+    running, steps, cut = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64), np.zeros(env.num_envs, np.bool_)
     frames, policy = env.observe(), policy_of(env)
-    while min(len(f) for f in finished) < quota:
+    told_s, done = time.monotonic(), 0
+    while any(len(returns) < quota and not stopped for returns, stopped in zip(finished, cut)):
         env.send(act(forward, frames, policy, generator, greedy=greedy))
         step = env.receive()
         frames = step.frames
         running += step.reward
-        for i in np.flatnonzero(step.terminated | step.truncated):
-            if len(finished[i]) < quota:
+        steps += 1
+        done += 1
+        ended = step.terminated | step.truncated
+        for i in np.flatnonzero(ended | (steps >= episode_steps)):
+            if len(finished[i]) < quota and not cut[i]:
                 finished[i].append(float(running[i]))
-            running[i] = 0.0
-    return Score(tuple(r for part in finished for r in part))
+                cut[i] = not ended[i]
+            running[i], steps[i] = 0.0, 0
+        if time.monotonic() - told_s > NOTE_EVERY_S:
+            told_s = time.monotonic()
+            note(f"evaluation: {sum(map(len, finished))} of {quota * env.num_envs} episodes after {done:,} steps each")
+    score = Score(tuple(r for part in finished for r in part), int(cut.sum()))
+    if score.cut:
+        note(score.cut_text(episode_steps))
+    return score

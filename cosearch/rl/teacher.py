@@ -50,6 +50,8 @@ class TeacherRecord:
         provenance: command, seed, steps, levels, scores with intervals and episodes.
         path: of the JSON file, or of the ONNX file.
         policy: what its outputs mean, ``categorical`` or ``gaussian``.
+        outputs: what the file of an ONNX teacher gives, ``logits`` or ``probabilities``; None: nobody said.
+        layout: of the frames that such a file takes, ``channels_last`` or ``channels_first``; None: nobody said.
         made_for_sha256: SHA-256 of the weights that the file was written for; None: by a version that did not record it.
 
     Raises:
@@ -66,6 +68,8 @@ class TeacherRecord:
     path: Path
     policy: str = "categorical"
     made_for_sha256: str | None = None
+    outputs: str | None = None
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         low, high = REWARD_STD_RANGE
@@ -104,13 +108,22 @@ def list_teachers() -> list[TeacherRecord]:
     return [read_record(path) for path in sorted(TEACHERS.glob("*.json"))]
 
 
-def find_teacher(name: str, env: str, gamma: float | None = None, reward_std: float | None = None) -> TeacherRecord | None:
+def find_teacher(
+    name: str,
+    env: str,
+    gamma: float | None = None,
+    reward_std: float | None = None,
+    *,
+    outputs: str | None = None,
+    layout: str | None = None,
+) -> TeacherRecord | None:
     """The teacher that a configuration names.
 
     Args:
         name: ``none``, ``auto`` (the shipped teacher of ``env``, if any), a shipped name, or the path of a JSON or ONNX file.
         env: the environment of the run.
         gamma, reward_std: what the values of an ONNX file mean; None: unknown.
+        outputs, layout: of an ONNX file, see :class:`TeacherRecord`.
 
     Raises:
         UnknownNameError: no such teacher.
@@ -125,7 +138,8 @@ def find_teacher(name: str, env: str, gamma: float | None = None, reward_std: fl
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; distill.teacher expects a shipped name or the path of a teacher")
-        return TeacherRecord(path.stem, env, "a user's own ONNX file", (), gamma, reward_std, {}, path)
+        about = "a user's own ONNX file"
+        return TeacherRecord(path.stem, env, about, (), gamma, reward_std, {}, path, outputs=outputs, layout=layout)
     if path.suffix == ".json":
         record = read_record(path)
     else:
@@ -250,7 +264,9 @@ class Teacher:
     ) -> None:
         self.record = record
         if record.is_onnx:
-            self.forward: Forward = OnnxNetwork(record.path, frame_shape, num_actions)
+            self.forward: Forward = OnnxNetwork(
+                record.path, frame_shape, num_actions, outputs=record.outputs, layout=record.layout
+            )
         else:
             self.forward = mixed_precision(on_device(load_network(record), device), device, bf16)
 

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from torch import Tensor, nn
 
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.teacher import check_onnx_can_teach
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.onnx_teacher import LAYOUT_KEY
+from cosearch.rl.policy import policy_of
 from latency_tables.errors import ConfigError, MissingExtraError, RequestError, ShapeError
 
 ALGORITHMS = ("PPO", "A2C")
@@ -60,7 +64,7 @@ def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[
     Raises:
         RequestError: ``allow_pickle`` is off, or ``out`` is not a .onnx file.
         MissingExtraError: stable-baselines3 is not installed.
-        ConfigError: the file is no PPO or A2C model.
+        ConfigError: the file is no PPO or A2C model, or the task has vectors or action vectors.
         ShapeError: its observations or actions are not those of ``env``.
         ParityError: the ONNX file gives other outputs.
     """
@@ -72,15 +76,16 @@ def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[
             "loaded. If you trust where it comes from, add --allow-pickle"
         )
     load_builtins()
-    model, algorithm = _load(path)
     probe = make_env(env, EnvOptions(1, 0))
-    frame_shape, num_actions = tuple(probe.frame_shape), probe.num_actions
+    frame_shape, num_actions, policy = tuple(probe.frame_shape), probe.num_actions, policy_of(probe).name
     probe.close()
+    check_onnx_can_teach(path, frame_shape, policy)
+    model, algorithm = _load(path)
     network = Sb3Network(model.policy, _channels_first(model, frame_shape, num_actions, env)).eval()
     content = to_onnx(network, frame_shape)
     frames = np.random.default_rng(0).integers(0, 256, (PARITY_FRAMES, *frame_shape), np.uint8)
     parity = check_parity(network, content, frames)
-    write_bytes_atomic(out, content)
+    write_bytes_atomic(out, _with_layout(content))
     gamma = float(model.gamma)
     return {
         "teacher": str(out),
@@ -103,6 +108,13 @@ def _load(path: Path) -> tuple[Any, str]:
         except Exception as error:  # noqa: BLE001  whatever the pickles and the constructor raise
             faults.append(f"{name}: {type(error).__name__}: {str(error)[:150]}")
     raise ConfigError(f"{path}: cannot be loaded as a model of {' or '.join(ALGORITHMS)}: {'; '.join(faults)}")
+
+
+def _with_layout(content: bytes) -> bytes:
+    """The model with the order of its frames in its own metadata: a cube's shape does not tell."""
+    model = onnx.load_model_from_string(content)
+    onnx.helper.set_model_props(model, {LAYOUT_KEY: "channels_last"})
+    return model.SerializeToString()
 
 
 def _channels_first(model: Any, frame_shape: tuple[int, ...], num_actions: int, env: str) -> bool:

@@ -21,7 +21,7 @@ from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.rundir import RunDir
 from cosearch.record.state import read, read_state
-from cosearch.rl.envs import EnvOptions, make_env, split_name
+from cosearch.rl.envs import make_task, split_name
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.heldout import HeldOut
 from cosearch.rl.learner import ALGORITHMS
@@ -114,7 +114,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     set_threads(request.threads)
     family, _ = split_name(request.env)
     request = replace(request, network=request.network or str(family.teacher.get("network", "")))
-    probe = make_env(request.env, EnvOptions(1, 0))
+    probe = make_task(config.env, 1, 0)
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
     probe.close()
     if not request.network:
@@ -126,7 +126,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy)
     with run.lock():
         training = _train(run, config, device, request, network, streams, progress)
-    scores = {levels: _score(network, config, request, levels) for levels in ("test", "train")}
+    scores = {levels: _score(network, config, request, levels, progress) for levels in ("test", "train")}
     provenance: dict[str, object] = {
         "command": command,
         "algorithm": config.rl.algorithm,
@@ -136,6 +136,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         "score_mean": scores["test"].mean,
         "score_ci95": scores["test"].ci95,
         "episodes": len(scores["test"].returns),
+        "episodes_cut": scores["test"].cut,
         "score_train_mean": scores["train"].mean,
         "score_train_ci95": scores["train"].ci95,
     }
@@ -196,8 +197,7 @@ def _train(
     training = make_training(config, subject, streams, None, total_steps=request.steps)
     held_out = None
     if request.test_envs:
-        options = EnvOptions(request.test_envs, streams.derive("env", 1), train_levels=request.train_levels, test=True)
-        held_out = HeldOut(make_env(request.env, options), streams.torch("eval"))
+        held_out = HeldOut(make_task(config.env, request.test_envs, streams.derive("env", 1), test=True), streams.torch("eval"))
     saved = run.load_checkpoint()
     if saved is not None:
         training.restore(read_state(saved, "training"))
@@ -227,16 +227,12 @@ def _train(
     return training
 
 
-def _score(network: AgentNetwork, config: Config, request: TeacherRequest, levels: str) -> Score:
+def _score(network: AgentNetwork, config: Config, request: TeacherRequest, levels: str, progress: Progress) -> Score:
     streams = Streams(request.seed)
-    env = make_env(
-        request.env,
-        EnvOptions(
-            min(64, request.episodes), streams.derive("eval"), train_levels=config.env.train_levels, test=levels == "test"
-        ),
-    )
+    env = make_task(config.env, min(64, request.episodes), streams.derive("eval"), test=levels == "test")
     network.cpu().eval()
     try:
-        return evaluate(network, env, request.episodes, torch.Generator().manual_seed(streams.derive("eval", 1)))
+        generator = torch.Generator().manual_seed(streams.derive("eval", 1))
+        return evaluate(network, env, request.episodes, generator, episode_steps=config.env.episode_steps, note=progress.note)
     finally:
         env.close()

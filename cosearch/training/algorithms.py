@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
-from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.envs import make_task
 from cosearch.rl.lanes import Lanes, lanes_for
 from cosearch.rl.rollout import Forward
 from cosearch.rl.teacher import Teacher
@@ -80,9 +80,8 @@ def make_training(
     off_policy = config.rl.algorithm == "dqn"
     begin = learning_rate(config)
     end = begin * (config.dqn.lr_end_fraction if off_policy else config.rl.lr_end_fraction)
-    options = EnvOptions(config.env.num_envs, streams.derive("env", env_index), train_levels=config.env.train_levels)
     lanes = _lanes(config)
-    env = make_env(config.env.name, options)
+    env = make_task(config.env, config.env.num_envs, streams.derive("env", env_index))
     distill, lr = (distill_from, distill_to), (begin, end) if lr is None else lr
     stage = Stage(config, subject, teacher, env, lanes, total_steps, distill, lr)
     if off_policy:

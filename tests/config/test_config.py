@@ -42,7 +42,8 @@ def test_presets_differ_and_quick_is_the_plain_default():
 def other(key, value):
     """A valid value that differs from the default: the first of some that the configuration takes."""
     section = functools.reduce(getattr, key.split(".")[:-1], Config())
-    words = [*typing.get_args(typing.get_type_hints(type(section))[key.split(".")[-1]]), "other"]
+    hints = typing.get_args(typing.get_type_hints(type(section))[key.split(".")[-1]])
+    words = [*(word for hint in hints for word in (hint, *typing.get_args(hint))), "other"]
     words = [word for word in words if isinstance(word, str)]  # the choices where there are choices
     numbers = (
         [value + 1, value * 2, value * 0.5, 0.5] if isinstance(value, (int, float)) and not isinstance(value, bool) else [0.25]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from field_cases import BREAKS, CASES, SHOWN_ALONE, SMALL
+from onnx_teachers import Flat, write_onnx
 from PIL import Image
 from pipeline_runs import Silent
 
@@ -55,9 +56,17 @@ class Runs:
         self.onnx = folder / "mine.onnx"
         network = AgentNetwork(impala_cnn((10, 10, 4), 3), torch.Generator().manual_seed(3)).eval()
         self.onnx.write_bytes(to_onnx(network, (10, 10, 4)))
+        self.files = {"ONNX": self.onnx, "FREE": folder / "free.onnx", "PROBABILITIES": folder / "probabilities.onnx"}
+        write_onnx(self.files["FREE"], Flat(400, 3), (10, 10, 4), free=(1, 2, 3))
+        write_onnx(self.files["PROBABILITIES"], Flat(400, 3, probabilities=True), (10, 10, 4))
+
+    def with_files(self, words):
+        """The words with the paths of the teachers that they name."""
+        split = [part.partition("=") for part in words]
+        return tuple(f"{key}{sign}{self.files.get(value, value)}" for key, sign, value in split)
 
     def look(self, name, words):
-        words = tuple(part.replace("=ONNX", f"={self.onnx}") for part in words)
+        words = self.with_files(words)
         if (name, words) not in self.made:
             self.made[name, words] = getattr(self, name)(words)
         return self.made[name, words]
@@ -153,6 +162,7 @@ class Runs:
             frames = clip.n_frames
         return {
             "episodes": run.read_json("summary.json")["episodes"],
+            "episodes that were cut": run.read_json("summary.json")["episodes_cut"],
             "observations of the parity check": run.read_json("agent.json")["parity"]["observations"],
             "seconds of the measurement": seconds,
             "frames of the clip": frames,
@@ -190,7 +200,7 @@ def differing(one, other):
 
 def leaves(values, prefix=""):
     for key, value in values.items():
-        if isinstance(value, dict) and not key.endswith("values"):
+        if isinstance(value, dict) and not key.endswith(("values", "kwargs")):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key
@@ -226,7 +236,7 @@ def broken_by(key, condition):
 @pytest.mark.parametrize("key, condition", REFUSALS, ids=lambda value: getattr(value, "name", value))
 def test_a_field_is_refused_wherever_one_of_its_conditions_does_not_hold(key, condition, runs):
     case, broken = CASES[key], broken_by(key, condition)
-    said = tuple(part.replace("=ONNX", f"={runs.onnx}") for part in (*case.base, word(key, case.change)))
+    said = runs.with_files((*case.base, word(key, case.change)))
     assert key not in unused(resolve_request(resolve_task(overrides=said)))
     request = resolve_request(resolve_task(overrides=(*said, *broken)))
     with pytest.raises(ConfigError) as caught:

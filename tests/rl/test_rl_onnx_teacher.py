@@ -159,11 +159,13 @@ def test_our_own_exported_agent_is_a_teacher(tmp_path):
 
 
 def test_the_score_of_an_onnx_teacher_is_measured_and_that_of_a_teacher_file_read(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(finish, "_evaluate", lambda config, streams, agent: Score((1.0, 3.0)) if agent == "agent" else None)
+    monkeypatch.setattr(
+        finish, "_evaluate", lambda config, streams, agent, progress: Score((1.0, 3.0)) if agent == "agent" else None
+    )
 
     def score(record):
         teacher = None if record is None else SimpleNamespace(record=record, forward="agent")
-        return finish._teacher_score(None, Resources(CPU, Streams(0), teacher))
+        return finish._teacher_score(None, Resources(CPU, Streams(0), teacher), None)
 
     mean, (low, high) = score(find_teacher(str(path), "minatar:breakout"))
     assert mean == 2.0 and low < 2.0 < high

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from cosearch.rl.envs import CheckedEnv, EnvOptions
+from cosearch.planning.builtins import load_builtins
+from cosearch.rl.envs import CheckedEnv, EnvOptions, make_env
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.testing.conformance import seeded
@@ -235,3 +236,25 @@ def test_interval_is_near_the_normal_one_and_a_point_for_equal_returns():
     assert score.ci95 == pytest.approx((returns.mean() - half, returns.mean() + half), abs=0.1 * half)
     assert score.ci95 == Score(tuple(returns)).ci95
     assert Score((3.0, 3.0)).ci95 == (3.0, 3.0) and Score((4.0,)).ci95 is None
+
+
+def always_the_second(frames):
+    return torch.tensor([[-99.0, 99.0, -99.0]]).expand(len(frames), 3), torch.zeros(len(frames))
+
+
+@pytest.mark.parametrize("limit, cut", [(4, 6), (5, 0), (6, 0)])
+def test_an_episode_is_cut_at_its_limit_and_the_evaluation_says_so(limit, cut):
+    """Pictures end after five steps; the reward of action 1 is 1."""
+    load_builtins()
+    told = []
+    env = make_env("gym:own_envs:Picture-v0", EnvOptions(3, 0))
+    score = evaluate(always_the_second, env, 6, seeded(0), episode_steps=limit, note=told.append)
+    assert score.cut == min(cut, 3) and score.returns == ((4.0,) * 3 if cut else (5.0,) * 6)
+    assert [text.split(" had")[0] for text in told] == (["3 of 3 episodes"] if cut else [])
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_an_evaluation_of_episodes_that_never_end_ends(greedy):
+    load_builtins()
+    env = make_env("gym:own_envs:Picture-v0", EnvOptions(2, 0, kwargs={"length": None}))
+    assert evaluate(always_the_second, env, 100, seeded(0), greedy=greedy, episode_steps=50).cut == 2

@@ -28,6 +28,8 @@ from cosearch.planning.conditions import (
     RETRAINING,
     SAME_VALUES,
     SEARCHED,
+    TAKES_KWARGS,
+    TAKES_LAYOUT,
     TAUGHT,
     TEACHER,
     VALUE_LOSS,
@@ -63,6 +65,9 @@ OFF_POLICY = (
 DQN_TAUGHT = tuple(word for word in OFF_POLICY if word != "distill.teacher=none")
 CHIP = (*SMALL, "device=zc706", "objective.latency_ratio=0.9", "accel.evaluations=560", "accel.final_evaluations=560")
 ONNX = (*LEARNED, "distill.teacher=ONNX", "distill.gamma=0.9", "distill.reward_std=2")
+
+
+VECTORS = ("threads=1", "env.num_envs=4", "rl.rollout_steps=16", "budget.search_steps=128", "objective.latency_ratio=2")
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     NO_LATENCY_TARGET: ("objective.latency_target_s=0.001",),
     NO_TABLE: (f"table={find_table('jetson').path}",),
     LEVELS: ("env.name=minatar:breakout",),
+    TAKES_KWARGS: ("env.name=minatar:breakout",),
+    TAKES_LAYOUT: ("env.name=minatar:breakout",),
     IMAGES: ("env.name=gym:CartPole-v1", "space.values={}", "distill.teacher=none"),
     ACCELERATOR: ("device=jetson",),
     SEARCHED: ("accel.fixed=true",),
@@ -121,6 +128,11 @@ CASES = {
     "env.name": Case("search", SMALL, "minatar:asterix"),
     "env.num_envs": Case("search", SMALL, 8),
     "env.train_levels": Case("first_frames", ("env.name=procgen:maze", "env.num_envs=4", "distill.teacher=none"), 1),
+    "env.kwargs": Case("search", (*VECTORS, "env.name=gym:Pendulum-v1"), {"g": 1.0}),
+    "env.layout": Case(
+        "first_frames", (*VECTORS, "env.name=gym:own_envs:Picture-v0", "env.layout=channels_last"), "channels_first"
+    ),
+    "env.episode_steps": Case("finish", SMALL, 2),
     "space.name": Case("plan", (*TASK, "distill.teacher=none", "objective.latency_ratio=2"), "cell"),
     "space.values": Case("plan", SMALL, {**SPACE, "hidden": 32}),
     "strategy.name": Case("search", SMALL, "a3cs"),
@@ -178,6 +190,12 @@ CASES = {
     "distill.teacher": Case("search", LEARNED, "none"),
     "distill.gamma": Case("plan", ONNX, 0.8),
     "distill.reward_std": Case("search", ONNX, 3.0),
+    "distill.outputs": Case(
+        "search", (*LEARNED, "distill.teacher=PROBABILITIES", "distill.critic=0", "distill.outputs=logits"), "probabilities"
+    ),
+    "distill.layout": Case(
+        "search", (*LEARNED, "distill.teacher=FREE", "distill.critic=0", "distill.layout=channels_last"), "channels_first"
+    ),
     "distill.actor": Case("search", LEARNED, 1.0),
     "distill.critic": Case("search", LEARNED, 5.0),
     "distill.end_fraction": Case("retrain", LEARNED, 0.1),

@@ -16,6 +16,7 @@ import torch
 from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, ShapeError, UnknownNameError
+from latency_tables.reading import shown
 
 GYM_EXAMPLES = (
     "CartPole-v1",
@@ -192,6 +193,10 @@ def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
             ) from error
         except gymnasium.error.Error as error:
             raise UnknownNameError(f"Gymnasium has no environment {name!r}: {error}") from error
+        except TypeError as error:
+            if not kwargs:
+                raise
+            raise ConfigError(f"environment {name!r} cannot be made with env.kwargs {shown(dict(kwargs))}: {error}") from error
 
     return make
 
@@ -203,6 +208,25 @@ def _image(observation: object) -> np.ndarray:
     if array.ndim != 3 or array.dtype != np.uint8:
         raise EnvironmentFailedError(f"expected uint8 images [height, width, channels], got {array.dtype} {array.shape}")
     return array
+
+
+def _channels_last(observation: object) -> np.ndarray:
+    """An image with its channels first, as one with its channels last."""
+    return np.ascontiguousarray(np.moveaxis(_image(observation), 0, -1))
+
+
+def _layout_of(shape: tuple[int, ...], said: str | None, game: str) -> str:
+    """The order of an image's dimensions, of three; no shape is guessed that looks like channels first.
+
+    Raises:
+        ConfigError: the first dimension is the smallest, and nobody said whether that is the height or the channels.
+    """
+    if said is None and shape[0] < min(shape[1:]):
+        raise ConfigError(
+            f"gym:{game} has images of the shape {shape}: {shape[0]} channels first, or a height of {shape[0]}? Say "
+            "env.layout=channels_first or env.layout=channels_last"
+        )
+    return said or "channels_last"
 
 
 def _vector(observation: object) -> np.ndarray:
@@ -219,7 +243,7 @@ def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
     gymnasium.register_envs(ale_py)
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-    raw = _gymnasium_maker(f"ALE/{game}-v5", frameskip=1)
+    raw = _gymnasium_maker(f"ALE/{game}-v5", **{"frameskip": 1, **options.kwargs})
     return ReplayedEnvs(
         lambda: FrameStackObservation(AtariPreprocessing(raw()), 4),
         lambda o: np.ascontiguousarray(np.asarray(o).transpose(1, 2, 0)),
@@ -236,7 +260,7 @@ def _as_declared(envs: ReplayedEnvs, shape: tuple[int, ...], game: str) -> Repla
 
 
 def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
-    make = _gymnasium_maker(game)
+    make = _gymnasium_maker(game, **options.kwargs)
     probe = make()
     frames, actions = probe.observation_space, probe.action_space
     probe.close()
@@ -246,7 +270,9 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
         raise ConfigError(f"gym:{game}: {error}") from error
     dimensions = len(getattr(frames, "shape", None) or ())
     if getattr(frames, "dtype", None) == np.uint8 and dimensions in (2, 3):
-        declared = (*frames.shape, 1) if dimensions == 2 else frames.shape
+        declared = (*frames.shape, 1) if dimensions == 2 else tuple(frames.shape)
+        if dimensions == 3 and _layout_of(declared, options.layout, game) == "channels_first":
+            return _as_declared(ReplayedEnvs(make, _channels_last, options), (*declared[1:], declared[0]), game)
         return _as_declared(ReplayedEnvs(make, _image, options), declared, game)
     if type(frames).__name__ == "Box" and dimensions == 1:
         return _as_declared(ReplayedEnvs(make, _vector, options), frames.shape, game)
@@ -257,7 +283,14 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
 
 
 ENVIRONMENTS.register(
-    EnvFamily("ale", "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)", ALE_EXAMPLES, _make_ale, True)
+    EnvFamily(
+        "ale",
+        "Atari 2600, 84x84 grey, four frames stacked (Bellemare et al. 2013)",
+        ALE_EXAMPLES,
+        _make_ale,
+        True,
+        takes_kwargs=True,
+    )
 )
 GYM_RUN = {  # small networks on vectors, dense rewards: few environments, many epochs, float32; close to PPO's own settings
     "env.num_envs": 16,
@@ -281,5 +314,7 @@ ENVIRONMENTS.register(
         True,
         teacher=GYM_RUN,
         run=GYM_RUN,
+        takes_kwargs=True,
+        takes_layout=True,
     )
 )

@@ -1,0 +1,36 @@
+"""The section ``env`` of the configuration: the task."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Positive
+
+EPISODE_STEPS = 27_000
+
+
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
+class EnvConfig:
+    """The task.
+
+    Attributes:
+        name: ``FAMILY:GAME``; `cosearch list envs`.
+        num_envs: environments stepped together.
+        train_levels: Procgen training levels ``0 .. n - 1``; the test levels are all later ones.
+        kwargs: what a Gymnasium environment is made with beside its id, e.g. ``env.kwargs.gravity=9.8``.
+        layout: order of a Gymnasium environment's images, ``channels_last`` or ``channels_first``; null: channels last, and a
+            shape that looks like the other one is refused until one of the two is named.
+        episode_steps: an evaluation counts an episode that takes longer as it then stands, and says how many it cut. The
+            default is the field's limit for Atari, 108,000 frames of which every fourth is seen.
+    """
+
+    name: str = "procgen:starpilot"
+    num_envs: Positive = 64
+    train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
+    kwargs: dict[str, object] = dataclasses.field(default_factory=dict)
+    layout: Literal["channels_last", "channels_first"] | None = None
+    episode_steps: Positive = EPISODE_STEPS
