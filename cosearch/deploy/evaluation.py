@@ -13,14 +13,14 @@ from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import make_task
-from cosearch.rl.evaluate import Note, evaluate, silent
+from cosearch.rl.evaluate import Note, evaluate
 from cosearch.seeding import Streams
 from cosearch.statistics import iqm_estimate
 from cosearch.training.algorithms import acting, as_policy
 from latency_tables.errors import ConfigError, RequestError, RunFolderError
 
 
-def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int, note: Note = silent) -> dict[str, Any]:
+def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int, note: Note | None = None) -> dict[str, Any]:
     """Score of a run's exported agent.
 
     Args:
@@ -64,7 +64,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
 
 
 def evaluate_runs(
-    paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int, note: Note = silent
+    paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int, note: Note | None = None
 ) -> dict[str, Any]:
     """Scores of several runs of one environment, such as the seeds of a method.
 

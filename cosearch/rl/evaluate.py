@@ -23,10 +23,6 @@ NOTE_EVERY_S = 10.0
 Note = Callable[[str], None]
 
 
-def silent(text: str) -> None:
-    """A note that nobody reads."""
-
-
 @dataclass(frozen=True)
 class Score:
     """Returns of finished episodes.
@@ -69,7 +65,7 @@ def evaluate(
     *,
     greedy: bool = False,
     episode_steps: int = EPISODE_STEPS,
-    note: Note = silent,
+    note: Note | None = None,
 ) -> Score:
     """Play ``episodes`` whole episodes, an equal number in each environment (rounded up); fewer where episodes were cut.
 
@@ -104,10 +100,10 @@ def evaluate(
                 finished[i].append(float(running[i]))
                 cut[i] = not ended[i]
             running[i], steps[i] = 0.0, 0
-        if time.monotonic() - told_s > NOTE_EVERY_S:
+        if note is not None and time.monotonic() - told_s > NOTE_EVERY_S:
             told_s = time.monotonic()
             note(f"evaluation: {sum(map(len, finished))} of {quota * env.num_envs} episodes after {done:,} steps each")
     score = Score(tuple(r for part in finished for r in part), int(cut.sum()))
-    if score.cut:
+    if score.cut and note is not None:
         note(score.cut_text(episode_steps))
     return score
