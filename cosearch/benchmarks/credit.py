@@ -34,7 +34,7 @@ from cosearch.space.derive import derive, discretise
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
-from cosearch.strategies.budgeted import multiplier
+from cosearch.strategies.budgeted import tilt
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError
 
@@ -98,14 +98,13 @@ def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list
     supernet = SuperNet(plan.space, streams.torch("weights"))
     supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
     run = mixed_precision(supernet, CPU, True)
-    cost, bound = plan.constraints[0].cost, plan.constraints[0].bound
-    rows, done, path = cost.candidate_costs(), 0, None
+    limit, bound = plan.constraints[0].limit, plan.constraints[0].bound
+    done, path = 0, None
 
     def loss(generator: torch.Generator) -> Tensor:
         nonlocal path
         strategy.arch.anneal(done / samples)
-        beta = multiplier(strategy.scores(), rows, cost.base, bound)
-        strategy.arch.set_tilt([[beta * value for value in row] for row in rows])
+        strategy.arch.set_tilt(tilt(plan.space, strategy.scores(), limit, bound).rows)
         path = strategy.sample()
         strategy.arch.zero_grad()
         return data.loss(lambda frames: run(frames, strategy.weighted(path)), generator)

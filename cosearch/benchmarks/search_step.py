@@ -36,7 +36,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.seeding import Streams
     from cosearch.space.derive import derive
     from cosearch.space.supernet import SuperNet
-    from cosearch.strategies.budgeted import multiplier
+    from cosearch.strategies.budgeted import tilt
     from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
     from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
     from cosearch.training.algorithms import make_training
@@ -48,9 +48,9 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     config, device = plan.config, torch.device("cpu")
     streams = Streams(0)
     teacher = plan.load_teacher(device)
-    rows = plan.constraints[0].limit.costs
-    beta = multiplier([[0.0] * len(row) for row in rows], rows, plan.constraints[0].cost.base, plan.constraints[0].bound)
-    start = [[-beta * value for value in row] for row in rows]
+    limit = plan.constraints[0].limit
+    held = tilt(plan.space, [[0.0] * len(row) for row in limit.costs], limit, plan.constraints[0].bound)
+    start = [[-value for value in row] for row in held.rows]
     generator = torch.Generator().manual_seed(1)
     scores = [[float(torch.rand((), generator=generator)) for _ in row] for row in start]
     architecture = most_likely_feasible(plan, scores)

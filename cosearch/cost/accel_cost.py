@@ -1,7 +1,7 @@
 """Expected and exact cost of architectures on the accelerator of a co-search, on whatever design it has now.
 
-E[cost] = base + sum_l sum_o p_lo cost_lo, linear in the path weights p: between two searches of the accelerator the design is
-frozen, so gradients with respect to p are those of a table's cost.
+E[cost] = base + sum_l sum_o p_lo cost_lo + sum_F <F, prod p_l>, as for ``TableCost``, linear in the weights p of each point:
+between two searches of the accelerator the design is frozen, so gradients with respect to p are those of a table's cost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from accel_models.cost import machine_of
 from cosearch.cost.accelerator import METRICS, Accelerator, unknown_energy
+from cosearch.space.factors import Factor, merged
 from cosearch.space.space import Architecture
 from latency_tables.errors import RequestError, ShapeError
 
@@ -38,16 +39,22 @@ class AccelCost:
     @property
     def base(self) -> float:
         """Cost of what is not chosen (stem, head, sums), seconds or joules."""
-        rows = self.accelerator.costs(self.metric)
-        return rows[0][0] + rows[-1][0] + sum(r[0] for r, n in zip(rows[1:-1], self.space.body) if not n.points)
+        costs, nodes = self.accelerator.costs(self.metric), self.space.nodes
+        ends = sum(costs[place][0] for place in (0, -1) if not nodes[place].points)
+        return ends + sum(row[0] for row, node in zip(costs[1:-1], nodes[1:-1]) if not node.points)
 
     def candidate_costs(self) -> list[list[float]]:
-        """For each point the cost that each candidate adds, seconds or joules."""
+        """For each point the cost that each candidate adds by itself, seconds or joules."""
         costs = [[0.0] * len(point.candidates) for point in self.space.points]
-        for row, node in zip(self.accelerator.costs(self.metric)[1:-1], self.space.body):
-            for point in node.points:
-                costs[point] = [a + b for a, b in zip(costs[point], row)]
+        for row, node in zip(self.accelerator.costs(self.metric), self.space.nodes):
+            if len(node.points) == 1:
+                costs[node.points[0]] = [a + b for a, b in zip(costs[node.points[0]], row)]
         return costs
+
+    def joint_costs(self) -> tuple[Factor, ...]:
+        """The costs that several points decide together, seconds or joules."""
+        rows = zip(self.accelerator.costs(self.metric), self.space.nodes)
+        return merged([Factor(node.points, node.sizes, tuple(row)) for row, node in rows if len(node.points) > 1])
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
         """Expected cost under path weights.
@@ -64,8 +71,12 @@ class AccelCost:
         rows = self.candidate_costs()
         if [len(w) for w in weights] != [len(row) for row in rows]:
             raise ShapeError(f"expected weights of lengths {[len(r) for r in rows]}, got {[len(w) for w in weights]}")
-        return self.base + torch.stack([(w * torch.tensor(row, dtype=w.dtype)).sum() for w, row in zip(weights, rows)]).sum()
+        total = self.base + torch.stack([(w * torch.tensor(row, dtype=w.dtype)).sum() for w, row in zip(weights, rows)]).sum()
+        for factor in self.joint_costs():
+            total = total + factor.expected(weights)
+        return total
 
     def exact(self, architecture: Architecture) -> float:
         """Cost of one architecture, seconds or joules: the sum over its blocks, each on its point's chunk."""
-        return self.base + sum(row[c] for row, c in zip(self.candidate_costs(), architecture.choices))
+        alone = self.base + sum(row[c] for row, c in zip(self.candidate_costs(), architecture.choices))
+        return alone + sum(factor.at(architecture.choices) for factor in self.joint_costs())

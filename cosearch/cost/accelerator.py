@@ -24,6 +24,7 @@ from accel_models.evaluation import BlockCost, NetworkResult, block_costs
 from accel_models.searching.search import search_design
 from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_table import PROVENANCE, AccelTable, device_of, layers_of, limits_exceeded, network_on
+from cosearch.space.derive import discretise
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import DesignError, InfeasibleCandidateError, RequestError
 from latency_tables.opspec import OpSpec
@@ -97,7 +98,8 @@ class Accelerator:
             DesignError: a fixed design exceeds its platform or does not hold a block; or no design is found.
         """
         self.bounds = dict(bounds)
-        smallest = self.space.best([[-macs for macs in row] for row in self.space.macs()])
+        less = [[-macs for macs in row] for row in self.space.macs()]
+        smallest = discretise(self.space, less, joint=[factor.scaled(-1.0) for factor in self.space.joint_macs()])
         if self.options.fixed:
             self.table.check_limits()
             self._check_room(self.base)

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from cosearch.space.derive import Limit, within
+from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture
 from latency_tables.errors import RequestError
 
@@ -26,7 +27,10 @@ class Cost(Protocol):
         """Cost of what is not chosen, seconds or joules."""
 
     def candidate_costs(self) -> list[list[float]]:
-        """For each point the cost that each candidate adds, seconds or joules."""
+        """For each point the cost that each candidate adds by itself, seconds or joules."""
+
+    def joint_costs(self) -> tuple[Factor, ...]:
+        """The costs that several points decide together, seconds or joules."""
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
         """Expected cost ``[]``, seconds or joules, under path weights: for each point ``[num_candidates]``."""
@@ -71,7 +75,7 @@ class Constraint:
     @property
     def limit(self) -> Limit:
         """The constraint as a row of the discretisation, at the present costs of the candidates."""
-        return Limit(self.cost.candidate_costs(), self.cost.base, self.bound)
+        return Limit(self.cost.candidate_costs(), self.cost.base, self.bound, self.cost.joint_costs())
 
     def met_by(self, architecture: Architecture) -> bool:
         """Whether an architecture's cost is within the bound."""

@@ -1,9 +1,11 @@
 """Expected and exact cost of architectures from a device's table, for every metric the table has.
 
-E[cost] = scale * (fixed + sum_l sum_o p_lo row_lo) + overhead, linear in the path weights p, hence differentiable and
-equal to the exact cost at one-hot weights. fixed holds stem, head and the sums of a graph's branches, whose number of inputs is
-the same in every architecture; row_lo is the sum over all blocks that candidate o adds: the branches run one after another.
-A row that the table lacks raises; it never counts as zero. Identity costs zero.
+E[cost] = scale * (fixed + sum_l sum_o p_lo row_lo + sum_F <F, prod_{l of F} p_l>) + overhead, linear in the weights p of each
+point, hence differentiable, equal to the exact cost at one-hot weights and to the mean under independent points. F are the
+factors of blocks that several points decide together (``cosearch.space.factors``); fixed holds stem, head and the sums of a
+graph's branches, whose number of inputs is the same in every architecture; row_lo is the sum over all blocks that candidate o
+adds by itself: the branches run one after another. A row that the table lacks raises; it never counts as zero. Identity costs
+zero.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import RequestError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -37,18 +40,13 @@ class TableCost:
     def __init__(self, space: SearchSpace, table: Table, metric: str = "latency_s") -> None:
         if metric not in METRICS:
             raise RequestError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
-        if space.joint:
-            raise RequestError(
-                f"architectures of space {space.name!r} cannot be searched by cost yet: several points decide one block"
-            )
         self.space, self.table, self.metric = space, table, metric
         row = _row(table, metric)
         self._overhead, self._scale = _overhead(table, metric), table.scale
-        self._fixed = row(space.stem) + row(space.head) + sum(row(spec) for spec in space.fixed()[1:-1])
-        self._rows = [
-            [float(sum(row(spec) for spec in space.blocks(i, c))) for c in range(len(point.candidates))]
-            for i, point in enumerate(space.points)
-        ]
+        first, *inner, last = space.nodes
+        ends, rest = ([node.specs[0] for node in part if not node.points] for part in ((first, last), inner))
+        self._fixed = sum(row(spec) for spec in ends if spec is not None) + sum(row(spec) for spec in rest if spec is not None)
+        self._rows, self._factors = space.rows(row), space.factors(row)
 
     @property
     def base(self) -> float:
@@ -56,8 +54,12 @@ class TableCost:
         return self._overhead + self._scale * self._fixed
 
     def candidate_costs(self) -> list[list[float]]:
-        """For each point the cost that each candidate adds, seconds or joules."""
+        """For each point the cost that each candidate adds by itself, seconds or joules."""
         return [[self._scale * value for value in rows] for rows in self._rows]
+
+    def joint_costs(self) -> tuple[Factor, ...]:
+        """The costs that several points decide together, seconds or joules."""
+        return tuple(factor.scaled(self._scale) for factor in self._factors)
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
         """Expected cost under path weights, of one architecture distribution or of many at once.
@@ -74,6 +76,8 @@ class TableCost:
         if [w.shape[-1] for w in weights] != [len(rows) for rows in self._rows]:
             raise ShapeError(f"expected weights of lengths {[len(r) for r in self._rows]}, got {[w.shape[-1] for w in weights]}")
         chosen = torch.stack([(w * torch.tensor(rows, dtype=w.dtype)).sum(-1) for w, rows in zip(weights, self._rows)]).sum(0)
+        for factor in self._factors:
+            chosen = chosen + factor.expected(weights)
         return self._overhead + self._scale * (self._fixed + chosen)
 
     def exact(self, architecture: Architecture) -> float:

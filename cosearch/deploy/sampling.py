@@ -19,6 +19,7 @@ from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
+from cosearch.space.factors import MeanCosts
 from cosearch.space.files import load_architecture
 from cosearch.space.groups import draw
 from cosearch.space.network import AgentNetwork, reference_agents
@@ -169,7 +170,9 @@ def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> l
     """
     if not 1 <= n <= space.size:
         raise RequestError(f"space {space.name!r} has {space.size} architectures, {n} different ones were asked for")
-    work = [torch.tensor(row).argsort().argsort() for row in space.macs()]
+    means = MeanCosts(space.macs(), space.joint_macs())
+    uniform = [np.full(len(point.candidates), 1.0 / len(point.candidates)) for point in space.points]
+    work = [torch.tensor(means.of(point, uniform).tolist()).argsort().argsort() for point in range(len(space.points))]
     ranks = [2 * w / max(1, len(w) - 1) - 1 for w in work]
     pool: dict[tuple[int, ...], Architecture] = {}
     draws = 0

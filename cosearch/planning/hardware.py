@@ -88,6 +88,7 @@ def search_first_design(accelerator: Accelerator, constraints: Sequence[Constrai
     """
     space = accelerator.space
     accelerator.begin({constraint.metric: constraint.bound for constraint in constraints})
-    largest = discretise(space, space.macs(), *(constraint.limit for constraint in constraints))
+    limits = [constraint.limit for constraint in constraints]
+    largest = discretise(space, space.macs(), *limits, joint=space.joint_macs())
     accelerator.optimise(largest, accelerator.options.evaluations)
     accelerator.keep_as_start()

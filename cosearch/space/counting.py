@@ -9,19 +9,23 @@ A network is a word of blocks. The points are an automaton that reads it: from p
 an identity leads there without a block. Its subset construction reads each word once, and the same dynamic programming counts
 words instead of choices.
 Spaces with branches are enumerated instead while at most ``MAX_ENUMERATED`` architectures are feasible.
+
+A space with nodes that several points decide is small: the costs of all its architectures are made at once. Its networks are
+numbered node by node: a number stands for the blocks so far, a block leads from one number to another, an identity to the same.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cosearch.space.derive import Limit, within
+from cosearch.space.derive import Limit, feasible_mask, within
+from cosearch.space.factors import spread
 from cosearch.space.groups import kept_sets
-from cosearch.space.space import SearchSpace
+from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.opspec import OpSpec
 
 MAX_ENUMERATED = 20_000
@@ -70,6 +74,8 @@ def count_networks(space: SearchSpace, limits: Sequence[Limit] = ()) -> Counts:
         space: the search space.
         limits: bounds that hold together; none for no bound.
     """
+    if space.joint:
+        return _count_joint(space, feasible_mask(space, limits))
     binding = [limit for limit in limits if not limit.meets([int(np.argmax(row)) for row in limit.costs])]
     costs, bounds = _whole_costs(space, binding)
     kind: type = np.int64 if space.size < 2**62 else object  # whole numbers of Python where there are too many
@@ -87,6 +93,25 @@ def count_networks(space: SearchSpace, limits: Sequence[Limit] = ()) -> Counts:
     else:
         distinct = None
     return Counts(space.size, feasible, distinct)
+
+
+def _count_joint(space: SearchSpace, fits: np.ndarray) -> Counts:
+    feasible = int(fits.sum())
+    if any(node.inputs != ((place - 1,) if place else ()) for place, node in enumerate(space.nodes)):
+        few = map(space.architecture, np.argwhere(fits)) if feasible <= MAX_ENUMERATED else None
+        return Counts(space.size, feasible, None if few is None else _different(few))
+    sizes, every = [len(point.candidates) for point in space.points], tuple(range(len(space.points)))
+    numbers = np.zeros([1] * len(sizes), dtype=np.int64)  # of the blocks so far, one axis a point, of size 1 where it had no say
+    known: dict[OpSpec | None, int] = {None: 0}
+    after: dict[int, int] = {}  # (number, block) as one code -> the next number
+    most = len(space.all_ops()) + 1
+    for node in space.nodes:
+        blocks = np.array([known.setdefault(spec, len(known)) for spec in node.specs], dtype=np.int64)
+        codes = numbers * most + spread(blocks.reshape(node.sizes or ()), node.points, every)
+        different, place = np.unique(codes, return_inverse=True)
+        following = [c // most if c % most == 0 else after.setdefault(c, len(after) + 1) for c in different.tolist()]
+        numbers = np.array(following, dtype=np.int64)[place].reshape(codes.shape)
+    return Counts(space.size, feasible, len(np.unique(np.broadcast_to(numbers, sizes)[fits])))
 
 
 class _TooManySumsError(Exception):
@@ -225,7 +250,11 @@ def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray, kind: typ
 
 def _enumerate(space: SearchSpace, limits: Sequence[Limit]) -> int:
     """Different networks among the feasible architectures, each made once."""
-    return len({(tuple(found.ops()), found.wiring()) for found in map(space.architecture, _feasible(space, limits))})
+    return _different(map(space.architecture, _feasible(space, limits)))
+
+
+def _different(architectures: Iterable[Architecture]) -> int:
+    return len({(tuple(found.ops()), found.wiring()) for found in architectures})
 
 
 def _feasible(space: SearchSpace, limits: Sequence[Limit]) -> Iterator[list[int]]:

@@ -2,7 +2,8 @@
 
 max_a sum_l score[l, a_l]  subject to  base + sum_l cost[l, a_l] <= target for each limit   (a multiple-choice knapsack)
 is solved as an integer program (HiGHS through scipy). What it returns meets every target; it is the best one up to the solver's
-gap, 1e-6 of the range of the scores.
+gap, 1e-6 of the range of the scores. A space with nodes that several points decide has few enough architectures to enumerate:
+there the sums of all of them are made at once, and the best is exact, the first of equal ones.
 A group of the space, exactly k of whose points are not zero, is one more row: the sum of their zeros is the rest.
 """
 
@@ -15,45 +16,53 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from cosearch.space.factors import Factor, every_sum
 from cosearch.space.network import AgentNetwork
 from cosearch.space.quantile_head import head_like
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 
+SLACK = 1e-12  # of a bound: the rounding of the sum that is compared with it
 MAX_CUTS = 100  # solutions above a target by less than the solver's tolerance that are excluded before it is given up
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One bound that an architecture must meet: base + sum of the chosen candidates' costs is at most ``target``.
+    """One bound that an architecture must meet: base + sum of the chosen candidates' costs and factors is at most ``target``.
 
     Attributes:
-        costs: for each point one cost a candidate, any unit.
+        costs: for each point what each candidate costs by itself, any unit.
         base: cost of what is not chosen (stem, head, overhead), same unit.
         target: upper bound of the total, same unit. See :func:`within`.
+        factors: costs that several points decide together, same unit.
     """
 
     costs: Sequence[Sequence[float]]
     base: float
     target: float
+    factors: tuple[Factor, ...] = ()
 
     def total(self, choices: Sequence[int]) -> float:
         """Cost of an architecture."""
-        return self.base + sum(row[c] for row, c in zip(self.costs, choices))
+        alone = self.base + sum(row[c] for row, c in zip(self.costs, choices))
+        return alone + sum(factor.at(choices) for factor in self.factors) if self.factors else alone
 
     def meets(self, choices: Sequence[int]) -> bool:
         """Whether an architecture is within the bound."""
         return within(self.total(choices), self.target)
 
 
-def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Limit) -> Architecture:
+def discretise(
+    space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Limit, joint: Sequence[Factor] = ()
+) -> Architecture:
     """The architecture with the highest total score that meets every limit.
 
     Args:
         space: the search space.
         scores: for each point one score a candidate, e.g. log-probabilities.
         *limits: bounds that hold together; none for no bound.
+        joint: scores of several points together; only for a space with nodes of several points.
 
     Raises:
         InfeasibleTargetError: no architecture meets the limits, or the solver cannot tell which of very many on their very edge
@@ -62,6 +71,10 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
         ShapeError: scores or costs do not match the points.
     """
     _flat(space, scores, "scores")
+    if space.joint:
+        return _enumerated(space, scores, limits, joint)
+    if joint or any(limit.factors for limit in limits):
+        raise ShapeError(f"no block of space {space.name!r} is decided by several points, so nothing has factors there")
     if not limits:
         return space.best(scores)
     sizes = [len(point.candidates) for point in space.points]
@@ -92,15 +105,66 @@ def discretise(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: L
         taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
         constraints.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # over by its tolerance: exclude this one
     if len(limits) > 1:
-        raise InfeasibleTargetError(
-            f"each of the {len(limits)} targets is met by some architecture of space {space.name!r}, but none was found that "
-            "meets them together; ask for a higher objective.energy_target_j or objective.latency_target_s"
-        )
+        raise InfeasibleTargetError(_not_together(space, limits))
     cheapest = _cheapest(space, limits[0])
     raise InfeasibleTargetError(
         f"the solver found no architecture of space {space.name!r} within the target {limits[0].target:.6g} in {MAX_CUTS} "
         f"attempts, although {'/'.join(cheapest.choice_names)} meets it with {limits[0].total(cheapest.choices):.6g}: too many "
         "lie a rounding above it. Ask for a slightly different target"
+    )
+
+
+def feasible_mask(space: SearchSpace, limits: Sequence[Limit]) -> np.ndarray:
+    """Whether each architecture of a small space meets every limit: one axis a point, ``[*sizes]``, bool."""
+    sizes = [len(point.candidates) for point in space.points]
+    fits = np.ones(sizes, dtype=bool)
+    for limit in limits:
+        _flat(space, limit.costs, "costs")
+        costs = every_sum(sizes, limit.costs, limit.factors, limit.base)
+        if not np.isfinite(costs).all():
+            raise NonFiniteError("costs of the architecture hold NaN or infinity")
+        fits &= costs <= limit.target * (1.0 + SLACK)
+    return fits
+
+
+def _enumerated(
+    space: SearchSpace, scores: Sequence[Sequence[float]], limits: Sequence[Limit], joint: Sequence[Factor]
+) -> Architecture:
+    sizes = [len(point.candidates) for point in space.points]
+    total = every_sum(sizes, scores, joint)
+    if not np.isfinite(total).all():
+        raise NonFiniteError("scores of the architecture hold NaN or infinity")
+    if limits:
+        total[~feasible_mask(space, limits)] = -np.inf
+    if not np.isfinite(total).any():
+        raise InfeasibleTargetError(_none_meets(space, limits))
+    return space.architecture([int(c) for c in np.unravel_index(int(np.argmax(total)), sizes)])
+
+
+def _none_meets(space: SearchSpace, limits: Sequence[Limit]) -> str:
+    """Which of the limits nothing meets, or that they are met by none together, in words."""
+    sizes = [len(point.candidates) for point in space.points]
+    for limit in limits:
+        costs = every_sum(sizes, limit.costs, limit.factors, limit.base)
+        cheapest = space.architecture([int(c) for c in np.unravel_index(int(np.argmin(costs)), sizes)])
+        if not within(float(costs.min()), limit.target):
+            return _out_of_reach(space, limit, cheapest)
+    return _not_together(space, limits)
+
+
+def _not_together(space: SearchSpace, limits: Sequence[Limit]) -> str:
+    return (
+        f"each of the {len(limits)} targets is met by some architecture of space {space.name!r}, but none was found that "
+        "meets them together; ask for a higher objective.energy_target_j or objective.latency_target_s"
+    )
+
+
+def _out_of_reach(space: SearchSpace, limit: Limit, cheapest: Architecture) -> str:
+    least = limit.total(cheapest.choices)
+    return (
+        f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the fastest, "
+        f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
+        "or more, or for a smaller space"
     )
 
 
@@ -112,13 +176,8 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
     """The limit as a row of the program, scaled to about 1: the solver's tolerances are absolute. Raises if nothing meets it."""
     flat = _flat(space, limit.costs, "costs")
     cheapest = _cheapest(space, limit)
-    least = limit.total(cheapest.choices)
-    if not within(least, limit.target):
-        raise InfeasibleTargetError(
-            f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the fastest, "
-            f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
-            "or more, or for a smaller space"
-        )
+    if not limit.meets(cheapest.choices):
+        raise InfeasibleTargetError(_out_of_reach(space, limit, cheapest))
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
     room = limit.target - (limit.base + sum(min(row) for row in limit.costs))
     unit = max(room, float(extra.max()) * 1e-6) or 1.0
@@ -127,7 +186,7 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
 
 def within(cost: float, bound: float) -> bool:
     """Whether a cost is at most its bound, up to the rounding of the sum that it is: 1e-12 of the bound."""
-    return cost <= bound * (1.0 + 1e-12)
+    return cost <= bound * (1.0 + SLACK)
 
 
 def derive(architecture: Architecture, generator: torch.Generator, supernet: SuperNet | None = None) -> AgentNetwork:

@@ -18,6 +18,7 @@ from cosearch.registry import Registry
 from cosearch.space import groups as group_of_points
 from cosearch.space.cells.graph import Group, Node, Placed, check_nodes, is_chain, place_blocks
 from cosearch.space.ends import POLICIES, observations_of
+from cosearch.space.factors import Factor, merged
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
 from latency_tables.reading import shown
@@ -135,12 +136,27 @@ class SearchSpace:
         specs = [node.specs[candidate] for node in self.nodes if node.points == (point,)]
         return [spec for spec in specs if spec is not None]
 
-    def macs(self) -> list[list[float]]:
-        """For each point the multiply-accumulates that each candidate adds."""
+    def rows(self, value: Callable[[OpSpec], float]) -> list[list[float]]:
+        """For each point the sum of a value of a block over the blocks that each candidate adds by itself."""
         return [
-            [float(sum(op.macs for op in self.blocks(i, c))) for c in range(len(point.candidates))]
+            [float(sum(value(op) for op in self.blocks(i, c))) for c in range(len(point.candidates))]
             for i, point in enumerate(self.points)
         ]
+
+    def factors(self, value: Callable[[OpSpec], float]) -> tuple[Factor, ...]:
+        """What :meth:`rows` leaves: the sums of a value over the blocks that several points decide together."""
+        known: dict[OpSpec | None, float] = {None: 0.0}
+        for node in self.joint:
+            known.update((spec, float(value(spec))) for spec in node.specs if spec is not None and spec not in known)
+        return merged([Factor(node.points, node.sizes, tuple(known[spec] for spec in node.specs)) for node in self.joint])
+
+    def macs(self) -> list[list[float]]:
+        """For each point the multiply-accumulates that each candidate adds by itself."""
+        return self.rows(lambda op: op.macs)
+
+    def joint_macs(self) -> tuple[Factor, ...]:
+        """The multiply-accumulates that several points decide together."""
+        return self.factors(lambda op: op.macs)
 
     def fixed(self) -> list[OpSpec]:
         """The blocks that every network of the space has, in order."""

@@ -1,7 +1,7 @@
 """The largest network that fits: the control that needs no search.
 
 Its one candidate is the architecture with the most multiply-accumulates that meets the targets,
-  argmax_a sum_l macs[l, a_l]  subject to every limit  (the knapsack of ``cosearch.space.derive``, solved exactly),
+  argmax_a macs(a)  subject to every limit  (the knapsack of ``cosearch.space.derive``, solved exactly),
 and it has all environment steps of the search. No score is looked at: a search that finds no better agent has found nothing that
 this rule does not. Of architectures with equally many the derivation's first is taken; no random number is drawn.
 A rule and no paper's method; why a search must stand beside simple baselines: Yang, Esperança and Carlucci, NAS Evaluation is
@@ -46,7 +46,7 @@ class Largest:
         Raises:
             InfeasibleTargetError: none meets the limits.
         """
-        return discretise(self.space, self.space.macs(), *self.is_feasible.limits)
+        return discretise(self.space, self.space.macs(), *self.is_feasible.limits, joint=self.space.joint_macs())
 
     def tell(self, result: Evaluation) -> None:
         """Record a result."""

@@ -16,7 +16,7 @@ from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
 from cosearch.space.derive import discretise
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
-from cosearch.strategies.budgeted import multiplier
+from cosearch.strategies.budgeted import tilt
 
 
 class SuperNetSubject:
@@ -82,11 +82,9 @@ class SuperNetSubject:
 
     def _hold_target(self, factor: float) -> None:
         constraint = self.penalties[0].constraint
-        limit = constraint.limit
-        rows = limit.costs
-        space = self.supernet.space
-        self.beta = multiplier(self.strategy.scores(), rows, limit.base, factor * constraint.bound, space.groups, space.zeros)
-        self.strategy.arch.set_tilt([[self.beta * value for value in row] for row in rows])
+        held = tilt(self.supernet.space, self.strategy.scores(), constraint.limit, factor * constraint.bound)
+        self.beta = held.beta
+        self.strategy.arch.set_tilt(held.rows)
 
     @property
     def _in_loss(self) -> list[DualPenalty]:

@@ -99,7 +99,11 @@ def test_a_new_penalty_has_the_price_zero():
 
 def test_a_constraint_is_a_row_of_the_discretisation_at_its_bound():
     cost = SimpleNamespace(
-        metric="energy_j", base=0.5, candidate_costs=lambda: [[1.0, 2.0]], exact=lambda architecture: architecture
+        metric="energy_j",
+        base=0.5,
+        candidate_costs=lambda: [[1.0, 2.0]],
+        joint_costs=lambda: (),
+        exact=lambda architecture: architecture,
     )
     found = Constraint(cost, 4.0, 0.25)
     assert found.metric == "energy_j" and found.limit == Limit([[1.0, 2.0]], 0.5, 3.0)
