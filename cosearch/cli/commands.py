@@ -29,6 +29,8 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")]
+TablePlace = Annotated[Path | None, typer.Option("--table", help="The run's own table or design, where it lies now.")]
+TeacherPlace = Annotated[Path | None, typer.Option("--teacher", help="The run's own teacher, where it lies now.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
 
 
@@ -119,14 +121,17 @@ def _finish(run: RunDir, as_json: bool) -> None:
 
 
 @app.command(epilog="`cosearch resume runs/first`")
-def resume(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
+def resume(
+    run: RunPath, table: TablePlace = None, teacher: TeacherPlace = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
     """Go on with an interrupted run, whatever stage it was in."""
+    from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import resume_run
 
     progress = _progress(quiet)
     resume_hint.set((f"`cosearch resume {run}`", run))
     try:
-        finished = resume_run(run, progress)
+        finished = resume_run(run, progress, Places(table, teacher))
     finally:
         progress.close()
     _finish(finished, as_json)
@@ -163,14 +168,17 @@ def evaluate(
 
 
 @app.command(epilog="`cosearch export runs/first`")
-def export(run: RunPath, as_json: Json = False, quiet: Quiet = False) -> None:
+def export(
+    run: RunPath, table: TablePlace = None, teacher: TeacherPlace = None, as_json: Json = False, quiet: Quiet = False
+) -> None:
     """Export a finished run's agent again: ONNX, parity gate, measured latency, report."""
+    from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import export_again
 
     progress = _progress(quiet)
     resume_hint.set((f"`cosearch export {run}`", run))
     try:
-        finished = export_again(run, progress)
+        finished = export_again(run, progress, Places(table, teacher))
     finally:
         progress.close()
     _finish(finished, as_json)

@@ -20,10 +20,12 @@ from cosearch.config.run import Config, config_from_dict, config_to_dict
 from cosearch.pipeline.run import is_finished, resume_run, start_run
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import RANDOM
+from cosearch.planning.identity import Inputs, check_inputs
 from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.planning.request import resolve_request
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, only_writer
 from cosearch.report.data import flatten
 from cosearch.training.workers import Send, Workers
@@ -75,6 +77,8 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
     Raises:
         RequestError: a run could not be made, see ``cosearch.planning.plan.make_plan``.
         RunFolderError: the comparison exists with other values.
+        TableError: a run of it was made with another table.
+        ConfigError: or with another teacher or environment.
     """
     entries: list[object] = [
         {
@@ -91,7 +95,7 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
     if path.is_file():
         old = {run.name: run.config for run in read_comparison(folder)}
         for run in runs:
-            if run.name in old and old[run.name] != run.config:
+            if run.name in old and _placeless(old[run.name]) != _placeless(run.config):
                 raise RunFolderError(
                     f"{folder} holds a comparison whose run {run.name} has other values "
                     f"({_difference(old[run.name], run.config)}); choose another --name"
@@ -104,10 +108,18 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
     for run in runs:
         if (run.env, run.strategy) not in checked:
             checked.add((run.env, run.strategy))
-            make_plan(replace(run.config, control=""))  # raises what the run would trip over
+            now = Inputs.of(make_plan(replace(run.config, control="")).record(""))  # raises what the run would trip over
+            for made in (folder / other.name for other in runs if (other.env, other.strategy) == (run.env, run.strategy)):
+                if (made / RunRecord.FILE).is_file():
+                    check_inputs(made, RunDir.open(made).read(RunRecord), now)
     make_folder(folder)
     record = {"format": 1, "command": command, "runs": entries}
     write_bytes_atomic(path, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _placeless(config: Config) -> Config:
+    """The configuration with its control by name alone: a comparison may be moved as a whole."""
+    return replace(config, control=Path(config.control).name)
 
 
 def _difference(old: Config, new: Config) -> str:
@@ -207,7 +219,7 @@ def make_run(job: dict[str, Any], send: Send) -> str | None:
     try:
         if not path.exists():
             start_run(make_plan(config), folder, job["name"], job["command"], progress)
-        elif (recorded := config_of(RunDir.open(path))) != (asked := resolve_request(config).config):
+        elif _placeless(recorded := config_of(RunDir.open(path))) != _placeless(asked := resolve_request(config).config):
             return (
                 f"{path} was made with other values ({_difference(recorded, asked)}); move it away, then the same command goes on"
             )

@@ -9,8 +9,10 @@ from typing import Any
 from cosearch.deploy.clip import animate, play
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.identity import Inputs, check_agent, check_inputs, environment_now, environment_record
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import Note, evaluate
@@ -33,7 +35,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
 
     Raises:
         RunFolderError: the run has exported no agent yet.
-        ConfigError: ``levels`` is neither word.
+        ConfigError: ``levels`` is neither word, or the environment has other observations or actions than the run began with.
     """
     if levels not in ("test", "train"):
         raise ConfigError(f"levels must be test or train, got {levels!r}")
@@ -41,6 +43,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
     config, streams = config_of(run), Streams(seed)
     env = make_task(config.env, min(64, episodes), streams.derive("eval"), test=levels == "test")
     try:
+        check_inputs(path, run.read(RunRecord), Inputs(environment=environment_record(env)))
         score = evaluate(
             as_policy(OnnxAgent(agent), config),
             env,
@@ -114,6 +117,7 @@ def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | 
     if target.suffix != ".gif":
         raise RequestError(f"--out must be a .gif file, got {target}")
     config = config_of(run)
+    check_inputs(path, run.read(RunRecord), Inputs(environment=environment_now(config.env)))
     shown = play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)
     write_bytes_atomic(target, animate(shown))
     return target
@@ -124,5 +128,6 @@ def _agent_of(path: Path) -> tuple[RunDir, Path]:
     agent = run.path / "agent.onnx"
     if not agent.is_file():
         raise RunFolderError(f"{path} has no agent.onnx yet: `cosearch resume {path}` goes on to the export")
+    check_agent(run)
     load_builtins()
     return run, agent

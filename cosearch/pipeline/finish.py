@@ -20,7 +20,8 @@ from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
 from cosearch.planning.control import control_of
-from cosearch.planning.plan import Plan, teacher_identity
+from cosearch.planning.identity import teacher_identity
+from cosearch.planning.plan import Plan
 from cosearch.record.agent import AgentRecord, LatencyRecord
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.run_record import ReferenceRecord
@@ -138,6 +139,7 @@ def _summary(
         target_met=within(measured_s if on_this_machine else predicted, target),
         target_checked_by="measurement" if on_this_machine else checked_by,
         table_provenance=plan.hardware.provenance,
+        table_id=plan.hardware.table_id,
         params=sum(op.params for op in ops),
         macs=sum(op.macs for op in ops),
         env_steps=env_steps,

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.finish import run_finish
+from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
 from cosearch.pipeline.session import Session, open_session
-from cosearch.planning.plan import Plan, make_plan
-from cosearch.planning.recorded import config_of
-from cosearch.record.run_record import RunRecord
+from cosearch.planning.plan import Plan
 from cosearch.record.rundir import RunDir
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
-from latency_tables.errors import ConfigError, RunFolderError, TableError
+from latency_tables.errors import RunFolderError
 
 
 def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progress) -> RunDir:
@@ -44,37 +43,24 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
     return run
 
 
-def resume_run(path: Path, progress: Progress) -> RunDir:
+def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED) -> RunDir:
     """Go on from the newest checkpoint; a finished run is left as it is.
 
     Args:
         path: the run folder.
         progress: display.
+        places: of files that were moved.
 
     Raises:
-        RunFolderError: not a run folder, or in use.
+        RunFolderError: not a run folder, or in use, or a file of it is gone.
         TableError: the device's table is not the one the run began with.
-        ConfigError: nor is the teacher.
+        ConfigError: nor is the teacher, or the environment.
     """
     run = RunDir.open(path)
     if is_finished(run):
         progress.note(f"{path} is finished: `cosearch report {path}` writes its report again")
         return run
-    config = config_of(run)
-    plan = make_plan(config)
-    record = run.read(RunRecord)
-    began, now = record.table.table_id, plan.hardware.table_id
-    if began != now:
-        raise TableError(
-            f"{path} began with the table {began[:12]} of {plan.hardware.device.name}, which is {now[:12]} now: going on would "
-            "mix two tables. Give the old one back, or start a new run"
-        )
-    if record.teacher != plan.record("").teacher:
-        raise ConfigError(
-            f"{path} began with a teacher that {config.distill.teacher!r} no longer names: going on would mix two teachers. "
-            "Give the old one back, or start a new run"
-        )
-    _work(run, plan, progress)
+    _work(run, opened(run, places, progress, "resume"), progress)
     return run
 
 
@@ -84,21 +70,24 @@ def is_finished(run: RunDir) -> bool:
     return checkpoint is not None and Checkpoint.from_dict(checkpoint).stage == "done"
 
 
-def export_again(path: Path, progress: Progress) -> RunDir:
+def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED) -> RunDir:
     """Do the last stage again from the final weights: export, evaluation, measurement, report.
 
     Args:
         path: the run folder.
         progress: display.
+        places: of files that were moved.
 
     Raises:
-        RunFolderError: the run has no final weights yet.
+        RunFolderError: the run has no final weights yet, or a file of it is gone.
+        TableError: the device's table is not the one the run began with.
+        ConfigError: nor is the teacher, or the environment.
     """
     run = RunDir.open(path)
     checkpoint = run.load_checkpoint()
     if checkpoint is None or Checkpoint.from_dict(checkpoint).outputs.retrain is None:
         raise RunFolderError(f"{path} has no trained agent yet: `cosearch resume {path}` goes on with it")
-    _work(run, make_plan(config_of(run)), progress, again="finish")
+    _work(run, opened(run, places, progress, "export"), progress, again="finish")
     return run
 
 
@@ -160,6 +149,7 @@ def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     set_threads(plan.config.threads)
     with run.lock():
+        record_places(run, plan)
         session = open_session(run, plan, progress)
         if again is not None:
             session.checkpoints.go_back_to(again)

@@ -18,19 +18,19 @@ from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
 from cosearch.planning.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.hardware import Hardware, make_hardware, search_first_design
+from cosearch.planning.identity import environment_now, teacher_identity
 from cosearch.planning.request import resolve_request
 from cosearch.planning.teacher import load_teacher
 from cosearch.planning.unused import check_options
-from cosearch.record.json_record import from_json
 from cosearch.record.run_record import (
     CertificateRecord,
     DeviceRecord,
+    EnvironmentRecord,
     ReferenceRecord,
     RunRecord,
     SpaceRecord,
     TableRecord,
     TargetRecord,
-    TeacherIdentity,
 )
 from cosearch.rl.envs import inexact_resume
 from cosearch.rl.teacher import Teacher, TeacherRecord
@@ -51,6 +51,7 @@ class Plan:
         teacher: record of the teacher, or None.
         constraints: costs with their upper bounds, the latency's first.
         references: what each fixed agent is predicted to take, by name.
+        environment: what the task takes and gives.
         counts: of architectures and different networks within the constraints; on an accelerator, with its first design.
         inexact_resume: why a resumed run cannot equal an uninterrupted one; None where it does.
     """
@@ -62,6 +63,7 @@ class Plan:
     teacher: TeacherRecord | None
     constraints: tuple[Constraint, ...]
     references: dict[str, ReferenceRecord]
+    environment: EnvironmentRecord
     counts: Counts
     inexact_resume: str | None = None
 
@@ -101,6 +103,7 @@ class Plan:
                 TargetRecord(metric=bound.metric, value=bound.value, margin=bound.margin) for bound in self.constraints
             ),
             references=self.references,
+            environment=self.environment,
             exactly_resumable=self.inexact_resume is None,
             not_exactly_resumable_because=self.inexact_resume,
             feasible_architectures=self.counts.feasible,
@@ -134,17 +137,6 @@ def _table_record(hardware: Hardware) -> TableRecord:
     )
 
 
-def teacher_identity(teacher: TeacherRecord) -> TeacherIdentity:
-    """What a run's record keeps of a teacher."""
-    record = {
-        "name": teacher.name,
-        "network": teacher.description,
-        "weights_sha256": teacher.weights_sha256(),
-        **teacher.provenance,
-    }
-    return from_json(TeacherIdentity, record, teacher.path, "provenance")
-
-
 def make_plan(config: Config) -> Plan:
     """Resolve and check a configuration. For an accelerator this searches designs: the references' and the run's first one.
 
@@ -163,8 +155,18 @@ def make_plan(config: Config) -> Plan:
     check_gradients(request.strategy, space, constraints)
     check_reachable(space, constraints)
     counts = count_networks(space, [constraint.limit for constraint in constraints])
-    inexact = inexact_resume(request.config.env)
-    return Plan(request.config, space, hardware, request.strategy, request.teacher, constraints, references, counts, inexact)
+    return Plan(
+        request.config,
+        space,
+        hardware,
+        request.strategy,
+        request.teacher,
+        constraints,
+        references,
+        environment_now(request.config.env),
+        counts,
+        inexact_resume(request.config.env),
+    )
 
 
 def versions() -> dict[str, str]:

@@ -71,6 +71,9 @@ class TeacherIdentity:
         name: of its file, without ending.
         network: architecture and origin in words.
         weights_sha256: digest of its weights' file; None in runs of versions that did not record it.
+        further_sha256: digests of the other files that its weights lie in (external data of an ONNX file), by name; None
+            where there are none.
+        reward_std: divisor of the rewards that its values mean; None where that is unknown or was not recorded.
         score_mean: mean return on held-out levels; None where nobody evaluated it.
         score_ci95: its 95 % interval.
         provenance: whatever else the teacher's file says of how it was made.
@@ -79,6 +82,8 @@ class TeacherIdentity:
     name: str
     network: str
     weights_sha256: str | None = field(default=None, metadata=OMITTED)
+    further_sha256: Mapping[str, str] | None = field(default=None, metadata=OMITTED)
+    reward_std: float | None = field(default=None, metadata=OMITTED)
     score_mean: float | None = field(default=None, metadata=OMITTED)
     score_ci95: tuple[float, float] | None = field(default=None, metadata=OMITTED)
     provenance: JsonObject = field(default_factory=dict, metadata=FURTHER)
@@ -130,6 +135,29 @@ class SpaceRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvironmentRecord:
+    """What an environment takes and gives.
+
+    Attributes:
+        observation_shape: ``(height, width, channels)`` or ``(features,)``.
+        observation_dtype: ``uint8`` or ``float32``.
+        num_actions: discrete actions, or length of an action vector.
+        policy: ``categorical`` or ``gaussian``.
+        first_action: the environment's own number of the first discrete action.
+        action_low, action_high: bounds of each component of an action vector, None where there is none; none at all for discrete
+            actions.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    num_actions: int
+    policy: str
+    first_action: int = 0
+    action_low: tuple[float | None, ...] = ()
+    action_high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What a run is.
 
@@ -144,6 +172,7 @@ class RunRecord:
         teacher: None without one.
         targets: latency first.
         references: fixed agents by name.
+        environment: what the task takes and gives; None in runs of versions that did not record it.
         exactly_resumable: a run that was interrupted and resumed equals one that was not.
         not_exactly_resumable_because: why not; absent where it is.
         feasible_architectures: how many architectures of the space meet the targets; None where nobody counted.
@@ -164,6 +193,7 @@ class RunRecord:
     targets: tuple[TargetRecord, ...]
     references: Mapping[str, ReferenceRecord]
     space: SpaceRecord
+    environment: EnvironmentRecord | None = field(default=None, metadata=OMITTED)
     exactly_resumable: bool = True
     not_exactly_resumable_because: str | None = field(default=None, metadata=OMITTED)
     feasible_architectures: int | None = None

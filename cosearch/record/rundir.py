@@ -171,6 +171,15 @@ class RunDir:
         """The newest whole state, or ``None``; see :meth:`cosearch.record.checkpoints.Checkpoints.load`."""
         return self._checkpoints.load()
 
+    def change_record(self, **values: object) -> None:
+        """Give keys of ``run.json`` other values; the others stay as they are. Only under the lock.
+
+        Args:
+            **values: plain JSON values by key.
+        """
+        self.record = {**self.record, **values}
+        self.write_json("run.json", self.record)
+
     def write(self, record: FileRecord) -> Path:
         """Write a record into its file; see :meth:`write_json`."""
         return self.write_json(record.FILE, record.to_json())

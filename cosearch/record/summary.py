@@ -100,6 +100,7 @@ class Summary:
         target_met: whether the latency that ``target_checked_by`` names keeps it.
         target_checked_by: ``measurement``, or the provenance and kind of the prediction.
         table_provenance: measured, derived, estimated, modelled or synthetic.
+        table_id: SHA-256 of its content; None in runs of versions that did not record it.
         params, macs: parameters, and multiply-accumulates of one decision.
         env_steps: environment steps of search and retraining.
         wall_s: compute time of the whole run, seconds.
@@ -126,6 +127,7 @@ class Summary:
     target_met: bool
     target_checked_by: str
     table_provenance: str
+    table_id: str | None = field(default=None, metadata=OMITTED)
     params: int
     macs: int
     env_steps: int

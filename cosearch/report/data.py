@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosearch.planning.identity import check_results
 from cosearch.record.agent import AgentRecord
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.metrics import Line, number, read_metrics
@@ -139,7 +140,8 @@ def read_run(run_path: Path) -> Run:
         run_path: the run folder; it needs ``run.json``, all else may be absent.
 
     Raises:
-        RunFolderError: the path is not a run folder, or one of its files is damaged; names the file and the key.
+        RunFolderError: the path is not a run folder, one of its files is damaged (names the file and the key), or its results are
+            of another device than its record.
     """
     path = Path(run_path)
     if not path.is_dir():
@@ -157,6 +159,7 @@ def read_run(run_path: Path) -> Run:
         missing.append(f"{CLIP} is left out: {len(clip) / 1e6:.0f} MB are too many for a report")
         clip = None
     architecture, agent, summary = _read(path, ArchitectureRecord), _read(path, AgentRecord), _read(path, Summary)
+    check_results(path, record, summary, agent)
     return Run(path, record, metrics, architecture, agent, summary, tuple(missing), clip)
 
 

@@ -8,9 +8,11 @@ it, or the critic is not distilled.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor
 
@@ -23,6 +25,28 @@ LAYOUTS = {"channels_last": False, "channels_first": True}
 LAYOUT_KEY = "layout"  # in the file's own metadata, where whoever wrote it said so
 SUMS_TO_ONE = 1e-3  # probabilities in float16 do
 LEAST_PROBABILITY = 1e-8  # whose logarithm is still finite
+
+
+def external_files(path: Path) -> list[str]:
+    """Names of the files beside an ONNX file in which its larger tensors lie, as it names them; none where all lie inside.
+
+    Raises:
+        ConfigError: the file cannot be read as ONNX.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf has error classes of its own, which share no root with Python's
+        raise ConfigError(f"{path}: cannot be read as an ONNX teacher: {str(error)[:300]}") from error
+    return sorted({entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"})
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a graph: initialisers, constants, and those of the graphs inside its nodes."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 class OnnxNetwork:

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
 from cosearch.rl.lanes import Labelling, Lanes
-from cosearch.rl.onnx_teacher import OnnxNetwork
+from cosearch.rl.onnx_teacher import OnnxNetwork, external_files
 from cosearch.rl.rollout import Forward, Rollout
 from cosearch.rl.subject import mixed_precision, on_device
 from cosearch.space.ends import POLICIES
@@ -96,9 +96,20 @@ class TeacherRecord:
         Raises:
             ConfigError: the file cannot be read.
         """
-        path = self.weights_path
+        return self._sha256(self.weights_path)
+
+    def further_sha256(self) -> dict[str, str]:
+        """SHA-256 of each further file that the weights lie in, by name: the external data of an ONNX file.
+
+        Raises:
+            ConfigError: a file cannot be read.
+        """
+        return {name: self._sha256(self.path.parent / name) for name in external_files(self.path)} if self.is_onnx else {}
+
+    def _sha256(self, path: Path) -> str:
         try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read as the weights of teacher {self.name!r}: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from cosearch.rl.teacher import TeacherRecord, list_teachers
 from latency_tables.devices import list_devices
 from latency_tables.errors import MissingOpError

@@ -224,6 +224,8 @@ def test_the_terminal_summary_prints_brackets_as_they_are(path):
 def test_this_machine_is_the_target_when_the_device_is_this(path):
     assert facts(read_run(path)).on_target is False
     change(path, "run.json", device__name="this")
+    change(path, "summary.json", latency_predicted_for="this")
+    change(path, "agent.json", latency__predicted_for="this")
     assert facts(read_run(path)).on_target is True
     change(path, "agent.json", latency__measured=None)
     assert facts(read_run(path)).on_target is False

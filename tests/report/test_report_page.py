@@ -189,6 +189,8 @@ def test_what_a_run_says_is_text_and_never_markup(path):
         device__name=hostile,
         created_utc=hostile,
     )
+    change(path, "summary.json", latency_predicted_for=hostile)
+    change(path, "agent.json", latency__predicted_for=hostile)
     names = [hostile + str(i) for i in range(9)]
     change(path, "architecture.json", candidate_names=[names] * 9, choice_names=names, derived_by={"method": hostile})
     agents = json.loads((path / "summary.json").read_text())["reference_agents"]
