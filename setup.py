@@ -65,7 +65,7 @@ setup(
     package_data={
         "latency_tables": [*TYPED, "**/*.jsonl", "**/*.json", "**/*.md"],
         "accel_models": [*TYPED, "**/*.json", "**/*.md", "**/*.csv", "**/*.yaml", "**/*.cfg"],
-        "cosearch": [*TYPED, "**/*.json", "**/*.png", "**/*.safetensors", "**/*.html", "**/*.md"],
+        "cosearch": [*TYPED, "**/*.json", "**/*.png", "**/*.safetensors", "**/*.html", "**/*.md", "**/files/*"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

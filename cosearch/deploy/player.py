@@ -32,6 +32,7 @@ class ActingRule:
         scale, shift: the environment's action is ``scale`` times the policy's plus ``shift``, one for each component.
         first_action: the environment's own number of action 0.
         channels_first: the environment's images have their channels first; the network takes them last.
+        action_names: of the actions or of the components of an action vector; empty where the environment has none.
     """
 
     rule: str
@@ -42,6 +43,7 @@ class ActingRule:
     shift: FloatArray | float = 0.0
     first_action: int = 0
     channels_first: bool = False
+    action_names: tuple[str, ...] = ()
 
 
 class Agent:
@@ -192,11 +194,16 @@ def read_rule(path: Path) -> ActingRule:
             f"{path} does not say how the agent acts: acting.rule must be one of {', '.join(RULES)}, got {rule!r} with policy "
             f"{policy!r}; `cosearch export {path.parent}` writes it again"
         )
+    names = acting.get("action_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RunFolderError(f"{path}: acting.action_names must be a list of words, got {names!r:.80}")
+    names = tuple(names)
     if policy == "categorical":
         first = acting.get("first_action", 0)
         if type(first) is not int:
             raise RunFolderError(f"{path}: acting.first_action must be a whole number, got {first!r:.80}")
-        return ActingRule(rule, policy, first_action=first, channels_first=acting.get("layout") == "channels_first")
+        channels_first = acting.get("layout") == "channels_first"
+        return ActingRule(rule, policy, first_action=first, channels_first=channels_first, action_names=names)
     low, high = acting.get("clip_low"), acting.get("clip_high")
     if not (isinstance(low, list) and isinstance(high, list)):
         raise RunFolderError(f"{path}: acting.clip_low and acting.clip_high must be lists, got {low!r} and {high!r}")
@@ -211,6 +218,7 @@ def read_rule(path: Path) -> ActingRule:
         _bounds(scale, 1.0),
         _bounds(shift, 0.0),
         channels_first=acting.get("layout") == "channels_first",
+        action_names=names,
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cosearch.config.run import Config
+from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.measure import SideBySide, measure_side_by_side
+from cosearch.deploy.observing import observations
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.co_design import in_short
@@ -30,7 +31,7 @@ from cosearch.record.summary import Interval, ReferenceAgent, Summary
 from cosearch.report.page import write_report
 from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import Score, evaluate
-from cosearch.rl.policy import act, how_to_act, policy_of
+from cosearch.rl.policy import how_to_act
 from cosearch.rl.rollout import Forward
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, within
@@ -99,6 +100,7 @@ def run_finish(
     )
     teacher_score = _teacher_score(config, resources, progress)
     run.write(_summary(plan, architecture, score, timed, teacher_score, searched.steps + trained.steps, clock.spent_s))
+    write_bundle(run, frames)
     remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
         player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)
@@ -181,34 +183,6 @@ def _teacher_score(config: Config, resources: Resources, progress: Progress) -> 
     return score.mean, score.ci95
 
 
-def observations(network: AgentNetwork, config: Config, count: int, streams: Streams) -> np.ndarray:
-    """Real observations that the agent meets on held-out levels.
-
-    Args:
-        network: the agent.
-        config: of the run: task and algorithm.
-        count: how many.
-        streams: give the seeds of levels and actions.
-
-    Returns:
-        ``[count, *frame_shape]``, uint8 images or float32 vectors.
-    """
-    env = make_task(config.env, min(EVAL_ENVS, count), streams.derive("eval", 1), test=True)
-    generator = torch.Generator().manual_seed(streams.derive("eval", 2))
-    policy = as_policy(network, config)
-    seen: list[np.ndarray] = []
-    try:
-        while sum(len(part) for part in seen) < count:
-            frames = env.observe().copy()
-            seen.append(frames)
-            for _ in range(8):  # observations that are some steps apart differ more
-                env.send(act(policy, frames, policy_of(env), generator))
-                frames = env.receive().frames
-    finally:
-        env.close()
-    return np.concatenate(seen)[:count]
-
-
 def _acting(config: Config) -> dict[str, object]:
     env = make_task(config.env, 1, 0)
     try:
@@ -218,7 +192,8 @@ def _acting(config: Config) -> dict[str, object]:
     if config.env.layout == "channels_first":
         how["layout"] = config.env.layout
     if config.rl.algorithm == "dqn":
-        return {**acting(config), **{key: value for key, value in how.items() if key in ("first_action", "layout")}}
+        kept = ("first_action", "layout", "action_names")
+        return {**acting(config), **{key: value for key, value in how.items() if key in kept}}
     return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}
 
 

@@ -115,7 +115,8 @@ class VectorEnv(Protocol):
     """What the collector needs of an environment.
 
     One that numbers its discrete actions from another number than 0 says so in ``first_action``, for the exported agent; it takes
-    them from 0 all the same.
+    them from 0 all the same. One that has names for its actions, or for the components of an action vector, gives them in
+    ``action_names``.
     """
 
     @property
@@ -317,6 +318,9 @@ class CheckedEnv:
                 f"{name} has {self.num_actions} action components, but bounds for {len(self.action_box.low)}"
             )
         self.first_action: int = getattr(env, "first_action", 0)
+        self.action_names: tuple[str, ...] = getattr(env, "action_names", ())
+        if self.action_names and len(self.action_names) != self.num_actions:
+            raise EnvironmentFailedError(f"{name} has {self.num_actions} actions, but {len(self.action_names)} names of actions")
         self.exact_resume = env.exact_resume
         self._dtype = frame_dtype(self.frame_shape)
 

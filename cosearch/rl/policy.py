@@ -183,10 +183,12 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
         env: the task.
     """
     box: Box | None = getattr(env, "action_box", None)
+    names = getattr(env, "action_names", ())
+    named = {"action_names": list(names)} if names else {}
     if box is None:
         how: dict[str, object] = {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
         first = getattr(env, "first_action", 0)
-        return how | {"first_action": first} if first else how
+        return how | ({"first_action": first} if first else {}) | named
     low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
     scale, shift = ("scale * (", ") + shift") if box.is_scaled else ("", "")
     how = {
@@ -198,7 +200,7 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
     }
     if box.is_scaled:
         how |= {"scale": [pair[0] for pair in box.scaling], "shift": [pair[1] for pair in box.scaling]}
-    return how
+    return how | named
 
 
 def policy_of(env: VectorEnv) -> Policy:

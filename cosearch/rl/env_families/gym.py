@@ -78,6 +78,7 @@ class ReplayedEnvs:
         self._envs = [make() for _ in range(options.num_envs)]
         self.num_envs, self.num_actions, self.action_box = options.num_envs, *_actions_of(self._envs[0].action_space)
         self.first_action = int(getattr(self._envs[0].action_space, "start", 0))
+        self.action_names = _action_names(self._envs[0])
         self._action_dtype = np.int64 if self.action_box is None else np.float32
         self._on_reset, self._move = on_reset, move or self._one_by_one
         self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
@@ -178,6 +179,12 @@ def _actions_of(space: Any) -> tuple[int, Box | None]:
     if type(space).__name__ == "Box" and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
         return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
     raise EnvironmentFailedError(f"expected discrete actions or vectors of floats, got {space}")
+
+
+def _action_names(env: Any) -> tuple[str, ...]:
+    """The words that Atari's environments, and MinAtar's here, have for their actions; empty for others."""
+    meanings = getattr(getattr(env, "unwrapped", env), "get_action_meanings", tuple)
+    return tuple(str(word).lower() for word in meanings())
 
 
 def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:

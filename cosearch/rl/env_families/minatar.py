@@ -18,6 +18,9 @@ from latency_tables.errors import MissingExtraError
 MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
 
+WORDS = {"n": "noop", "l": "left", "u": "up", "r": "right", "d": "down", "f": "fire"}
+
+
 class Discrete:
     """Actions ``0 .. n - 1``.
 
@@ -54,6 +57,10 @@ class Game:
         """One step, as Gymnasium returns it; there is no time limit."""
         reward, ended = self.game.act(self.actions[action])
         return self.game.state(), reward, ended, False, {}
+
+    def get_action_meanings(self) -> list[str]:
+        """A word for each action, as Atari's environments have them."""
+        return [WORDS[self.game.env.action_map[action]] for action in self.actions]
 
     def close(self) -> None:
         """Nothing is held."""

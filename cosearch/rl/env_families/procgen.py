@@ -89,6 +89,7 @@ class ProcgenEnv:
             num_threads=options.threads,
             **levels,
         )
+        self.action_names = tuple("+".join(buttons).lower() or "noop" for buttons in self._env.combos)
         self._none_truncated = np.zeros(options.num_envs, dtype=np.bool_)
 
     def observe(self) -> np.ndarray:

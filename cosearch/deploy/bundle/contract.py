@@ -1,0 +1,139 @@
+"""``contract.json``: what a deployed agent takes, what it gives, how to act on it, and what it was made from and for.
+
+The same record lies inside the ONNX file, in its ``metadata_props``: one entry a field, each value as JSON. A program in any
+language that has only the file can read it there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cosearch.record.json_record import from_json, to_json
+from latency_tables.errors import RunFolderError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a deployed agent takes and gives.
+
+    Attributes:
+        format: of this record.
+        model: name of the file beside it.
+        runtime, dtype, threads: what runs it, and how its latency was predicted.
+        opset: lowest version of ONNX's operators that it needs.
+        input_name, input_dtype: of the observations.
+        input_shape: ``batch`` and the shape of one observation: height, width, channels; or features.
+        input_names: of the components of a vector; empty for images.
+        input_scaling: what the file itself does to an observation, in words.
+        output_names: of the outputs, in their order.
+        stored_outputs: those of them that the self-test compares.
+        policy: ``categorical`` (discrete actions) or ``gaussian`` (vectors).
+        rule: ``sample`` from the policy, or ``argmax``.
+        action_names: of the actions, or of the components of an action vector.
+        first_action: the environment's own number of the first discrete action.
+        action_low, action_high: bounds that an action vector is clipped to, None where there is none; empty for discrete actions.
+        action_scale, action_shift: the environment's action is scale times the policy's plus shift, then clipped.
+        action_output: the output that holds the action; empty where the action is chosen outside of the file.
+        noise_input: the input that takes random numbers; empty where there is none.
+        noise_size: numbers for each observation: 1 from a uniform distribution over [0, 1), or one standard normal for each
+            component of an action vector.
+        period_s: control period that it was timed at, seconds.
+        tolerance: largest difference of an output on the device, as a share of the largest stored one, or of 1 if that is larger.
+        environment: the task.
+        run, created_utc, seed: of the run that made it.
+        network: names of the chosen candidates.
+        network_sha256: of the exported file before this record was put in.
+        device, table_id, table_provenance: what its latency was predicted for and by.
+        latency_target_s, latency_predicted_s: of one decision, seconds.
+        versions: of what made it.
+    """
+
+    FILE: ClassVar[str] = "contract.json"
+
+    format: int = FORMAT
+    model: str = "agent.onnx"
+    runtime: str = "onnxruntime"
+    dtype: str = "float32"
+    threads: int = 1
+    opset: int
+    input_name: str
+    input_dtype: str
+    input_shape: tuple[object, ...]
+    input_names: tuple[str, ...]
+    input_scaling: str
+    output_names: tuple[str, ...]
+    stored_outputs: tuple[str, ...]
+    policy: str
+    rule: str
+    action_names: tuple[str, ...]
+    first_action: int = 0
+    action_low: tuple[float | None, ...] = ()
+    action_high: tuple[float | None, ...] = ()
+    action_scale: tuple[float, ...] = ()
+    action_shift: tuple[float, ...] = ()
+    action_output: str = ""
+    noise_input: str = ""
+    noise_size: int = 0
+    period_s: float
+    tolerance: float
+    environment: str
+    run: str
+    created_utc: str
+    seed: int
+    network: tuple[str, ...]
+    network_sha256: str
+    device: str
+    table_id: str
+    table_provenance: str
+    latency_target_s: float
+    latency_predicted_s: float
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file.
+
+        Args:
+            content: a JSON object.
+            file: where it came from, for the message.
+
+        Raises:
+            RunFolderError: it is no such record; names the key.
+        """
+        return from_json(cls, content, file)
+
+    def to_metadata(self) -> dict[str, str]:
+        """One entry a field for the ``metadata_props`` of an ONNX file, each value as JSON."""
+        return {name: json.dumps(value, allow_nan=False) for name, value in self.to_json().items()}
+
+    @classmethod
+    def from_metadata(cls, entries: Mapping[str, str], file: Path | str) -> Self:
+        """The record in the ``metadata_props`` of an ONNX file; entries of other names are left out.
+
+        Args:
+            entries: by name, each value as JSON.
+            file: where they came from, for the message.
+
+        Raises:
+            RunFolderError: they are no such record; names the entry.
+        """
+        content: dict[str, object] = {}
+        for field in dataclasses.fields(cls):
+            if field.name in entries:
+                try:
+                    content[field.name] = json.loads(entries[field.name])
+                except ValueError as error:
+                    text = entries[field.name][:80]
+                    raise RunFolderError(f"{file}: its metadata {field.name} must be JSON, got {text!r}") from error
+        return cls.from_json(content, file)

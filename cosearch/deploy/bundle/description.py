@@ -1,0 +1,86 @@
+"""The contract of a finished run's agent, put together from the files of its folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import numpy as np
+
+from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.player import ActingRule, read_rule
+from cosearch.record.agent import AgentRecord
+from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import RunDir
+from cosearch.record.summary import Summary
+
+PERIOD_S = 0.02
+
+
+def describe(run: RunDir) -> Contract:
+    """What the exported file of a run takes, gives and was made for; a bundle's file can have more outputs and another opset.
+
+    Args:
+        run: a finished run.
+
+    Raises:
+        RunFolderError: a file of the run is missing or damaged.
+    """
+    agent, record, summary = run.read(AgentRecord), run.read(RunRecord), run.read(Summary)
+    rule = read_rule(run.path / AgentRecord.FILE)
+    (taken,) = agent.inputs
+    is_vector, count = len(taken.shape) == 2, record.space.num_actions
+    word = "action" if rule.policy == "categorical" else "component"
+    return Contract(
+        dtype=record.device.dtype if record.device.runtime == "onnxruntime" else "float32",
+        threads=1 if agent.latency.measured is None else agent.latency.measured.threads,
+        opset=agent.parity.opset,
+        input_name=taken.name,
+        input_dtype=taken.dtype,
+        input_shape=taken.shape,
+        input_names=tuple(f"observation_{i}" for i in range(record.space.frame_shape[0])) if is_vector else (),
+        input_scaling=agent.preprocessing,
+        output_names=tuple(output.name for output in agent.outputs),
+        stored_outputs=tuple(output.name for output in agent.outputs),
+        policy=rule.policy,
+        rule=rule.rule,
+        action_names=rule.action_names or tuple(f"{word}_{i + rule.first_action}" for i in range(count)),
+        first_action=rule.first_action,
+        action_low=_finite(rule.low),
+        action_high=_finite(rule.high),
+        action_scale=_each(rule, rule.scale, count),
+        action_shift=_each(rule, rule.shift, count),
+        period_s=PERIOD_S if agent.latency.paced is None else agent.latency.paced.period_s,
+        tolerance=agent.parity.tolerance,
+        environment=str(_environment(record)),
+        run=record.name or run.path.name,
+        created_utc=record.created_utc,
+        seed=record.seed,
+        network=agent.architecture,
+        network_sha256=agent.parity.sha256,
+        device=record.device.name,
+        table_id=record.table.table_id,
+        table_provenance=summary.table_provenance,
+        latency_target_s=summary.latency_target_s,
+        latency_predicted_s=summary.latency_predicted_s,
+        versions={"cosearch": _own_version(), **record.versions},
+    )
+
+
+def _environment(record: RunRecord) -> object:
+    section = record.config.get("env")
+    return section.get("name", "") if isinstance(section, dict) else ""
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("cosearch")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        return "unknown"
+
+
+def _finite(bound: np.ndarray | None) -> tuple[float | None, ...]:
+    return () if bound is None else tuple(float(value) if np.isfinite(value) else None for value in bound)
+
+
+def _each(rule: ActingRule, value: np.ndarray | float, count: int) -> tuple[float, ...]:
+    return () if rule.policy == "categorical" else tuple(float(v) for v in np.broadcast_to(value, (count,)))

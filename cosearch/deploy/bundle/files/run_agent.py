@@ -1,0 +1,199 @@
+"""Runs the agent of this folder with numpy and onnxruntime alone: no torch, Python 3.6 or newer.
+
+    python3 run_agent.py                # what the agent takes and gives
+    python3 run_agent.py --self-test    # the stored observations; exit code 0, or 1 and one line that says why
+    python3 run_agent.py --time 5       # how long a decision takes: 5 seconds back to back, 5 once a period
+
+In a program of your own (actions are sampled where the agent was trained so; ``greedy=True`` takes the best one):
+
+    agent = Agent("agent")
+    for late_s in every(agent.period_s, agent.warm_up):  # wakes early, warms the caches, waits for the exact moment
+        act(agent(observe()))
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of numpy would take the cores of the control loop
+try:
+    import numpy as np
+    import onnxruntime
+except ImportError as error:
+    sys.exit(f"error: a package is missing ({error}); python3 -m pip install numpy onnxruntime")
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class AgentError(Exception):
+    """One line that says what is wrong with this folder or this machine."""
+
+
+class Agent:
+    """Observations in, actions out.
+
+    Args:
+        folder: of the bundle.
+        seed: of sampled actions.
+        threads: of the runtime; None: as many as its latency was predicted for.
+    """
+
+    def __init__(self, folder: str = HERE, seed: int = 0, threads: Optional[int] = None) -> None:
+        self.folder, self.random = folder, np.random.RandomState(seed)
+        try:
+            with open(os.path.join(folder, "contract.json"), encoding="utf-8") as file:
+                self.contract: Dict[str, Any] = json.load(file)
+        except (OSError, ValueError) as error:
+            raise AgentError(f"contract.json cannot be read: {error}") from error
+        model, opset = os.path.join(folder, self.contract["model"]), self.contract["opset"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or self.contract["threads"]
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep
+        try:
+            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises a dozen classes of its own without a common root
+            reason = " ".join(str(error).split())[:300]
+            raise AgentError(f"onnxruntime {onnxruntime.__version__} cannot load {model} (opset {opset}): {reason}") from error
+        self.period_s = float(self.contract["period_s"])
+        self.shape, self.dtype = tuple(self.contract["input_shape"][1:]), np.dtype(self.contract["input_dtype"])
+        self._names = [entry.name for entry in self.session.get_outputs()]
+        self._last = self._feed(np.zeros((1, *self.shape), self.dtype), True)
+
+    def _feed(self, observations: np.ndarray, greedy: bool) -> Dict[str, np.ndarray]:
+        if observations.shape[1:] != self.shape or (self.dtype == np.uint8) != (observations.dtype == np.uint8):
+            got = f"{list(observations.shape)} in {observations.dtype}"
+            raise AgentError(f"the agent takes [batch, {', '.join(map(str, self.shape))}] in {self.dtype}, got {got}")
+        feed = {self.contract["input_name"]: np.ascontiguousarray(observations, self.dtype)}
+        if self.contract["noise_input"]:
+            size = (len(observations), self.contract["noise_size"])
+            draw = self.random.random_sample if self.contract["policy"] == "categorical" else self.random.standard_normal
+            feed[self.contract["noise_input"]] = (np.zeros(size) if greedy else draw(size)).astype(np.float32)
+        return feed
+
+    def outputs(self, observations: np.ndarray, greedy: bool = False) -> Dict[str, np.ndarray]:
+        """All outputs of the network for observations ``[batch, ...]``; greedy: with zeros as noise, where it takes noise."""
+        self._last = self._feed(np.asarray(observations), greedy)
+        return dict(zip(self._names, self.session.run(None, self._last)))
+
+    def act(self, observations: np.ndarray, greedy: bool = False) -> np.ndarray:
+        """Actions for observations ``[batch, ...]``: ``[batch]``, whole numbers, or ``[batch, size]``, float32, clipped."""
+        contract, found = self.contract, self.outputs(observations, greedy)
+        greedy = greedy or contract["rule"] == "argmax"
+        if contract["noise_input"] and not greedy:
+            return found[contract["action_output"]]
+        if contract["policy"] == "gaussian":
+            mean = found["mean"].astype(np.float64)
+            noise = 0.0 if greedy else np.exp(found["log_std"]) * self.random.standard_normal(mean.shape)
+            low = [-np.inf if bound is None else bound for bound in contract["action_low"]]
+            high = [np.inf if bound is None else bound for bound in contract["action_high"]]
+            action = np.array(contract["action_scale"]) * (mean + noise) + np.array(contract["action_shift"])
+            return np.clip(action, low, high).astype(np.float32)
+        logits = found["logits"].astype(np.float64)
+        if greedy:
+            return logits.argmax(axis=1) + contract["first_action"]
+        reached = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+        drawn = self.random.random_sample((len(logits), 1)) * reached[:, -1:]
+        return (reached <= drawn).sum(axis=1) + contract["first_action"]
+
+    def __call__(self, observation: np.ndarray, greedy: bool = False) -> np.ndarray:
+        """The action for one observation."""
+        return self.act(np.asarray(observation)[None], greedy)[0]
+
+    def warm_up(self) -> None:
+        """Run the network on the last observation, so that the next call finds its weights and its code in the caches."""
+        self.session.run(None, self._last)
+
+
+def every(period_s: float, warm_up: Optional[Callable[[], object]] = None, lead_s: float = 0.001) -> Iterator[float]:
+    """Yields once a period, for ever, how many seconds late it is. A moment that was missed is not made up for.
+
+    With ``warm_up`` it wakes ``lead_s`` seconds early, calls it, and spins until the moment.
+    """
+    due = time.perf_counter() + period_s
+    while True:
+        time.sleep(max(0.0, due - time.perf_counter() - (lead_s if warm_up else 0.0)))
+        if warm_up:
+            warm_up()
+            while time.perf_counter() < due:
+                pass
+        yield time.perf_counter() - due
+        due = max(due + period_s, time.perf_counter())
+
+
+def self_test(agent: Agent) -> str:
+    """Plays the stored observations, one at a time, and compares outputs and greedy actions; one line that says how well."""
+    contract, inside = agent.contract, agent.session.get_modelmeta().custom_metadata_map
+    differ = [key for key in sorted(contract) if json.loads(inside.get(key, "null")) != contract[key]]
+    if differ:
+        raise AgentError(f"contract.json differs from the contract inside {contract['model']}: {', '.join(differ)}")
+    tolerance, worst, folder = contract["tolerance"], 0.0, os.path.join(agent.folder, "self_test")
+    names = ["observations", "actions", *contract["stored_outputs"]]
+    try:
+        stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
+    except (OSError, ValueError) as error:
+        raise AgentError(f"the stored observations cannot be read: {error}") from error
+    for i, observation in enumerate(stored["observations"]):
+        found = {**agent.outputs(observation[None], greedy=True), "actions": agent.act(observation[None], greedy=True)}
+        for name, expected in stored.items():
+            if name == "observations" or (name == "actions" and tied(stored, i, tolerance)):
+                continue
+            allowed = tolerance * max(1.0, float(np.abs(expected).max())) if expected.dtype.kind == "f" else 0.5
+            difference = float(np.abs(found[name].reshape(expected[i].shape) - expected[i]).max())
+            worst = max(worst, difference / allowed)
+            if not difference <= allowed:  # also true for NaN
+                raise AgentError(f"observation {i}: {name} differs by {difference:.3g}, at most {allowed:.3g} is allowed")
+    return f"ok: {len(stored['observations'])} observations, largest difference {worst:.2g} of what is allowed"
+
+
+def tied(stored: Dict[str, np.ndarray], i: int, tolerance: float) -> bool:
+    """Whether the two best actions of a stored observation are closer than what is allowed."""
+    best = np.sort(stored["logits"][i])[-2:] if "logits" in stored else [0.0, np.inf]
+    return bool(np.ptp(best) <= 2 * tolerance * max(1.0, float(np.abs(stored.get("logits", 0.0)).max())))
+
+
+def timed(agent: Agent, seconds: float, moments: Iterator[float]) -> str:
+    """Median and 99th percentile of the decisions made at some moments, and how many took longer than a period."""
+    took_s: List[float] = []
+    observation, end = np.zeros(agent.shape, agent.dtype), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        next(moments)
+        before = time.perf_counter()
+        agent(observation)
+        took_s.append(time.perf_counter() - before)
+    p50, p99 = np.percentile(took_s, (50, 99)) * 1e3
+    return f"median {p50:.3f} ms, p99 {p99:.3f} ms, {sum(s > agent.period_s for s in took_s)} of {len(took_s)} over the period"
+
+
+def main() -> int:
+    """The command line; 0, or 1 after one line on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--self-test", action="store_true", help="play the stored observations")
+    parser.add_argument("--time", type=float, metavar="SECONDS", help="time decisions")
+    parser.add_argument("--cpu", type=int, help="run on this processor only")
+    given = parser.parse_args()
+    try:
+        if given.cpu is not None:
+            os.sched_setaffinity(0, {given.cpu})
+        agent = Agent()
+        if given.self_test:
+            print(self_test(agent))
+        if given.time:
+            print("back to back:", timed(agent, given.time, iter(float, 1.0)))
+            print("once a period, after a sleep:", timed(agent, given.time, every(agent.period_s)))
+            print("once a period, warmed up:", timed(agent, given.time, every(agent.period_s, agent.warm_up)))
+        if not given.self_test and not given.time:
+            print(json.dumps(agent.contract, indent=1))
+    except (AgentError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Writes the bundle, ``runs/NAME/agent/``, from the files of a finished run: whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.description import describe
+from cosearch.deploy.bundle.graph import (
+    ACTION,
+    NOISE,
+    bounds,
+    load,
+    opset_of,
+    with_actions,
+    with_contract,
+    with_opset,
+    without_copies,
+)
+from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
+from cosearch.record.rundir import RunDir
+from latency_tables.board.runners import OnnxRunner
+from latency_tables.errors import RunFolderError
+from latency_tables.writing import make_folder
+
+BUNDLE = "agent"
+STORED = 64
+FILES = Path(__file__).with_name("files")
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """What can be chosen of a bundle.
+
+    Attributes:
+        opset: of the ONNX file; None: the lowest that its graph needs.
+        actions: where the action is chosen: ``outside`` of the file, or inside, ``greedy`` or ``sampled``.
+    """
+
+    opset: int | None = None
+    actions: str = "outside"
+
+
+def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions | None = None) -> Path:
+    """Write the bundle of a finished run; an older one is replaced when the new one is complete.
+
+    Args:
+        run: has ``agent.onnx``, ``agent.json``, ``run.json`` and ``summary.json``.
+        observations: real ones, ``[observations, *frame_shape]``; 64 of them are stored with what the file makes of them.
+        options: None: the defaults.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunFolderError: a file of the run is missing or damaged.
+        RequestError: the agent cannot have that opset, or there is no such choice of actions.
+        RunFailedError: the disk refuses a file.
+    """
+    options = options or BundleOptions()
+    source = run.path / "agent.onnx"
+    if not source.is_file():
+        raise RunFolderError(f"{run.path} has no agent.onnx yet: `cosearch resume {run.path}` goes on to the export")
+    rule = describe(run)
+    exported = without_copies(load(source.read_bytes(), source))
+    model = with_opset(with_actions(exported, options.actions, rule), options.opset)
+    contract = _completed(rule, opset_of(model), tuple(output.name for output in model.graph.output), options)
+    content = with_contract(model, contract)
+    files = {contract.model: content, Contract.FILE: (json.dumps(contract.to_json(), indent=1) + "\n").encode()}
+    chosen = observations[:: max(1, len(observations) // STORED)][:STORED]
+    for name, values in stored_values(content, contract, chosen).items():
+        files[f"self_test/{name}.npy"] = _npy(values)
+    files |= {file.name: file.read_bytes() for file in sorted(FILES.iterdir()) if file.is_file()}
+    return _write(run.path, files)
+
+
+def _completed(rule: Contract, opset: int, names: tuple[str, ...], options: BundleOptions) -> Contract:
+    discrete, sampled = rule.policy == "categorical", options.actions == "sampled"
+    return replace(
+        rule,
+        opset=opset,
+        output_names=names,
+        stored_outputs=tuple(name for name in names if name != ACTION or not discrete),
+        action_output=ACTION if ACTION in names else "",
+        noise_input=NOISE if sampled else "",
+        noise_size=(1 if discrete else len(rule.action_names)) if sampled else 0,
+    )
+
+
+def stored_values(model: bytes, contract: Contract, observations: np.ndarray) -> dict[str, np.ndarray]:
+    """What the self-test compares: observations, the file's outputs for each (with zeros as noise), and greedy actions.
+
+    Args:
+        model: the bundle's file.
+        contract: of it.
+        observations: ``[observations, *frame_shape]``.
+
+    Returns:
+        ``observations``, ``actions`` and each of ``contract.stored_outputs``, ``[observations, ...]``.
+    """
+    session = OnnxRunner(model, threads=contract.threads).session
+    feed = {contract.input_name: np.ascontiguousarray(observations)}
+    if contract.noise_input:
+        feed[contract.noise_input] = np.zeros((len(observations), contract.noise_size), np.float32)
+    found: dict[str, np.ndarray] = dict(zip(contract.output_names, session.run(list(contract.output_names), feed)))
+    if "log_std" in found:
+        found["log_std"] = np.broadcast_to(found["log_std"], found["mean"].shape).copy()
+    stored = {name: found[name] for name in contract.stored_outputs}
+    return {"observations": observations, "actions": _greedy(found, contract), **stored}
+
+
+def _greedy(found: dict[str, np.ndarray], contract: Contract) -> np.ndarray:
+    if contract.policy == "categorical":
+        return found["logits"].argmax(axis=1) + contract.first_action
+    scale, shift = np.array(contract.action_scale), np.array(contract.action_shift)
+    return np.clip(scale * found["mean"].astype(np.float64) + shift, *bounds(contract)).astype(np.float32)
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _write(parent: Path, files: dict[str, bytes]) -> Path:
+    folder, draft = parent / BUNDLE, parent / f".{BUNDLE}.draft"
+    with one_clear_error(folder):
+        shutil.rmtree(draft, ignore_errors=True)
+        make_folder(draft / "self_test")
+        for name, content in files.items():
+            write_bytes_atomic(draft / name, content)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+        sync_folder(parent)
+    return folder

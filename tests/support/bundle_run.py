@@ -1,0 +1,75 @@
+"""A made-up finished run whose ``agent.onnx`` is a real exported network, for the tests of the bundle and of its deployment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import report_fake_run
+import torch
+
+from cosearch.deploy.bundle.folder import BundleOptions, write_bundle
+from cosearch.deploy.export import export_agent
+from cosearch.record.rundir import RunDir
+from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.network import AgentNetwork
+from cosearch.testing.conformance import seeded
+from latency_tables.opspec import OpSpec
+
+IMAGE = (8, 8, 3)
+LOW, HIGH = (None, -1.0), (2.0, 1.0)
+SCALE, SHIFT = (1.5, 0.5), (0.25, -0.25)
+
+
+def network(kind: str) -> AgentNetwork:
+    """An image agent with four actions (``categorical``), or one of three features with two continuous ones (``gaussian``)."""
+    if kind == "categorical":
+        ops = [OpSpec("stem", 3, 8, 8, 8, 3, 1, 1), OpSpec("conv", 8, 8, 8, 8, 3, 1, 1), OpSpec("head", 8, 8, 8, 5, hidden=16)]
+        net = AgentNetwork(ops, seeded(0))
+    else:
+        space = mlp_space(MlpConfig(stem_width=16, stage_widths=(16,), stage_repeats=(3,)), (3,), 2)
+        net = AgentNetwork(space.architecture((1, 3, 4)).ops(), seeded(0), policy="gaussian")
+        with torch.no_grad():
+            net.ends.log_std.fill_(-0.7)
+    with torch.no_grad():
+        net.blocks[-1].outputs.weight.mul_(120)  # actions that differ visibly between observations
+    return net
+
+
+def observations(kind: str, count: int = 90, seed: int = 2) -> np.ndarray:
+    """Random images or vectors."""
+    random = np.random.default_rng(seed)
+    if kind == "categorical":
+        return random.integers(0, 256, (count, *IMAGE), dtype=np.uint8)
+    return random.normal(0, 2, (count, 3)).astype(np.float32)
+
+
+def make_run(path: Path, kind: str = "categorical", *, options: BundleOptions | None = None, first_action: int = 0) -> RunDir:
+    """A finished run at ``path`` with its bundle."""
+    report_fake_run.make_run(path)
+    seen = observations(kind)
+    exported = export_agent(network(kind), path, seen)
+    record = replace(
+        report_fake_run.agent_record(1e-3),
+        parity=exported.parity,
+        inputs=exported.inputs,
+        outputs=exported.outputs,
+        preprocessing=exported.preprocessing,
+        acting=acting(kind, first_action),
+    )
+    report_fake_run.write_json(path / "agent.json", record.to_json())
+    shape, actions = (list(IMAGE), 4) if kind == "categorical" else ([3], 2)
+    report_fake_run.change(path, "run.json", space__frame_shape=shape, space__num_actions=actions, format=1)
+    run = RunDir.open(path)
+    write_bundle(run, seen, options)
+    return run
+
+
+def acting(kind: str, first_action: int) -> dict[str, object]:
+    """How the agent acts, as ``agent.json`` says it."""
+    if kind == "categorical":
+        names = ["noop", "left", "right", "fire"]
+        return {"rule": "sample", "policy": "categorical", "first_action": first_action, "action_names": names}
+    bounds = {"clip_low": list(LOW), "clip_high": list(HIGH), "scale": list(SCALE), "shift": list(SHIFT)}
+    return {"rule": "sample", "policy": "gaussian", **bounds}
