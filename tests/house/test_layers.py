@@ -203,8 +203,12 @@ def needed_at_import(modules: dict[str, ast.Module], start: str) -> set[str]:
 
 
 def speaks(path: Path) -> bool:
-    """Whether a module is part of a command line: ``__main__``, ``cli`` and ``commands``."""
-    return path.stem == "__main__" or any(re.fullmatch(r"(cli|commands?)(_\w+)?", part) for part in path.with_suffix("").parts)
+    """Whether a module is part of a command line: ``__main__``, ``cli``, ``commands``, and the programs that a bundle brings."""
+    return (
+        path.stem == "__main__"
+        or path.parent.name == "files"
+        or any(re.fullmatch(r"(cli|commands?)(_\w+)?", part) for part in path.with_suffix("").parts)
+    )
 
 
 def each(paths):

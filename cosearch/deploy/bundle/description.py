@@ -14,6 +14,9 @@ from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 
 PERIOD_S = 0.02
+INT8_TOLERANCE = (
+    0.02  # a processor that rounds one value to the next of 255 steps moves an output by about a hundredth of its size
+)
 
 
 def describe(run: RunDir) -> Contract:
@@ -27,12 +30,13 @@ def describe(run: RunDir) -> Contract:
     """
     agent, record, summary = run.read(AgentRecord), run.read(RunRecord), run.read(Summary)
     rule = read_rule(run.path / AgentRecord.FILE)
-    (taken,) = agent.inputs
+    (taken,), artifact = agent.inputs, agent.artifact
+    dtype, threads = ("float32", 1) if artifact is None else (artifact.dtype, artifact.threads)
     is_vector, count = len(taken.shape) == 2, record.space.num_actions
     word = "action" if rule.policy == "categorical" else "component"
     return Contract(
-        dtype=record.device.dtype if record.device.runtime == "onnxruntime" else "float32",
-        threads=1 if agent.latency.measured is None else agent.latency.measured.threads,
+        dtype=dtype,
+        threads=threads,
         opset=agent.parity.opset,
         input_name=taken.name,
         input_dtype=taken.dtype,
@@ -50,13 +54,13 @@ def describe(run: RunDir) -> Contract:
         action_scale=_each(rule, rule.scale, count),
         action_shift=_each(rule, rule.shift, count),
         period_s=PERIOD_S if agent.latency.paced is None else agent.latency.paced.period_s,
-        tolerance=agent.parity.tolerance,
+        tolerance=INT8_TOLERANCE if dtype == "int8" else agent.parity.tolerance,
         environment=str(_environment(record)),
         run=record.name or run.path.name,
         created_utc=record.created_utc,
         seed=record.seed,
         network=agent.architecture,
-        network_sha256=agent.parity.sha256,
+        network_sha256=agent.parity.sha256 if artifact is None else artifact.sha256,
         device=record.device.name,
         table_id=record.table.table_id,
         table_provenance=summary.table_provenance,

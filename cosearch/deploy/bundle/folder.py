@@ -23,6 +23,7 @@ from cosearch.deploy.bundle.graph import (
     with_opset,
     without_copies,
 )
+from cosearch.record.agent import AgentRecord
 from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from latency_tables.board.runners import OnnxRunner
@@ -64,9 +65,11 @@ def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions |
         RunFailedError: the disk refuses a file.
     """
     options = options or BundleOptions()
-    source = run.path / "agent.onnx"
+    artifact = run.read(AgentRecord).artifact
+    named = "agent.onnx" if artifact is None else artifact.file
+    source = run.path / (artifact.source if artifact is not None and artifact.runtime == "tvm" else named)
     if not source.is_file():
-        raise RunFolderError(f"{run.path} has no agent.onnx yet: `cosearch resume {run.path}` goes on to the export")
+        raise RunFolderError(f"{run.path} has no {source.name} yet: `cosearch resume {run.path}` goes on to the export")
     rule = describe(run)
     exported = without_copies(load(source.read_bytes(), source))
     model = with_opset(with_actions(exported, options.actions, rule), options.opset)
