@@ -60,7 +60,7 @@ def search(
     """
     _prepare_process()
     from cosearch.cli.progress import TerminalProgress
-    from cosearch.pipeline.local_table import table_of_this_machine
+    from cosearch.pipeline.local_table import table_of_this_machine, wants_own_table
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
@@ -76,7 +76,7 @@ def search(
     config = resolve_task(preset=preset, overrides=_words(values), options=options)
     progress = TerminalProgress(quiet)
     try:
-        if config.device == "this" and not config.table:
+        if wants_own_table(config):
             config = table_of_this_machine(config, Path(runs), progress, dry_run=False)
         plan = make_plan(config)
         name = run or free_name(Path(runs), default_name(plan))

@@ -67,6 +67,33 @@ def list_devices() -> list[ListedTable]:
     return [records[identity] for identity in sorted(records)]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a table is of besides its device; ``str`` gives it as tables are named: ``onnxruntime-int8-1t``."""
+
+    runtime: str = "onnxruntime"
+    dtype: str = "float32"
+    threads: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.runtime}-{self.dtype}-{self.threads}t"
+
+
+def identity_of(device_name: str, default: Identity = Identity()) -> Identity:
+    """The identity in a device name such as ``x86-server/onnxruntime-int8-1t``; the default where it names a device alone.
+
+    Raises:
+        UnknownNameError: what follows the slash is none.
+    """
+    device, slash, identity = device_name.partition("/")
+    if not slash:
+        return default
+    parts = IDENTITY.fullmatch(identity)
+    if parts is None:
+        raise UnknownNameError(f"a table of a device is named like {device}/onnxruntime-float32-1t, got {identity!r}")
+    return Identity(parts[1], parts[2], int(parts[3]))
+
+
 def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "float32", threads: int = 1) -> Table:
     """The table of a device.
 
@@ -79,12 +106,9 @@ def find_table(device_name: str, runtime: str = "onnxruntime", dtype: str = "flo
         UnknownNameError: no such device (names the nearest), or not with this runtime, dtype or thread count.
         TableError: the table is not valid.
     """
-    device_name, slash, identity = device_name.partition("/")
-    if slash:
-        parts = IDENTITY.fullmatch(identity)
-        if parts is None:
-            raise UnknownNameError(f"a table of a device is named like {device_name}/onnxruntime-float32-1t, got {identity!r}")
-        runtime, dtype, threads = parts[1], parts[2], int(parts[3])
+    wanted_identity = identity_of(device_name, Identity(runtime, dtype, threads))
+    runtime, dtype, threads = wanted_identity.runtime, wanted_identity.dtype, wanted_identity.threads
+    device_name = device_name.partition("/")[0]
     records = list_devices()
     names = sorted({record.name for record in records})
     if device_name not in names:

@@ -242,3 +242,15 @@ class Device:
     runtime: str
     dtype: str = "float32"
     threads: int = 1
+
+    @property
+    def identity(self) -> str:
+        """Runtime, dtype and threads as in the name of a table's file: ``onnxruntime-int8-1t``."""
+        return f"{self.runtime}-{self.dtype}-{self.threads}t"
+
+    @property
+    def table_name(self) -> str:
+        """What names its table: the device alone where that is enough, ``x86-server/onnxruntime-int8-1t`` otherwise."""
+        measured = self.runtime in ("onnxruntime", "torch", "tvm")  # an estimate or a model of an accelerator has one form
+        plain = (self.runtime, self.dtype, self.threads) == ("onnxruntime", "float32", 1)
+        return f"{self.name}/{self.identity}" if measured and not plain else self.name

@@ -78,7 +78,7 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
-    from cosearch.pipeline.local_table import table_of_this_machine
+    from cosearch.pipeline.local_table import table_of_this_machine, wants_own_table
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
@@ -94,7 +94,7 @@ def search(
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     progress = _progress(quiet)
-    if resolved.device == "this" and not resolved.table:
+    if wants_own_table(resolved):
         resolved = table_of_this_machine(resolved, runs, progress, dry_run=dry_run)
     plan = make_plan(resolved)
     if dry_run:

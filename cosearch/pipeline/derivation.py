@@ -53,7 +53,7 @@ def write_architecture(plan: Plan, run: RunDir, architecture: Architecture, deri
         overhead_s=prediction.overhead_s,
         interval_s=prediction.interval,
         provenance=prediction.provenance,
-        device=plan.hardware.device.name,
+        device=plan.hardware.device.table_name,
         operations=operations,
         accelerator=accelerator,
     )
@@ -76,7 +76,7 @@ def write_architecture(plan: Plan, run: RunDir, architecture: Architecture, deri
     )
     return (
         f"derived {'/'.join(architecture.choice_names)}: {prediction.latency_s * 1e3:.3f} ms {prediction.provenance} "
-        f"on {plan.hardware.device.name}"
+        f"on {plan.hardware.device.table_name}"
     )
 
 

@@ -82,7 +82,7 @@ def run_finish(
     latency = LatencyRecord(
         predicted_s=prediction.latency_s,
         predicted_provenance=prediction.provenance,
-        predicted_for=plan.hardware.device.name,
+        predicted_for=plan.hardware.device.table_name,
         measured=timed.agents["agent"].measured,
         paced=timed.agents["agent"].paced,
         conditions=timed.conditions,
@@ -134,7 +134,7 @@ def _summary(
         teacher_score_ci95=teacher_ci95,
         share_of_teacher=score.mean / teacher_mean if teacher_mean else None,
         latency_predicted_s=predicted,
-        latency_predicted_for=plan.hardware.device.name,
+        latency_predicted_for=plan.hardware.device.table_name,
         latency_measured_s=measured_s,
         latency_measured_on="this machine",
         latency_target_s=target,

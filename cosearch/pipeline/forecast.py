@@ -66,7 +66,7 @@ class Forecast:
                 "feasible": plan.counts.feasible,
                 "distinct": plan.counts.distinct,
             },
-            "table": {"device": plan.hardware.device.name, "provenance": plan.hardware.provenance},
+            "table": {"device": plan.hardware.device.table_name, "provenance": plan.hardware.provenance},
             "teacher": plan.teacher.name if plan.teacher else None,
             "search_uses_teacher": plan.teacher is not None and plan.strategy.uses_teacher,
             "not_exactly_resumable_because": plan.inexact_resume,
@@ -93,7 +93,7 @@ class Forecast:
             )
         lines += [
             "",
-            f"table: {hardware.device.name} ({hardware.provenance}), teacher: {teacher}",
+            f"table: {hardware.device.table_name} ({hardware.provenance}), teacher: {teacher}",
             *([f"not exactly resumable: {plan.inexact_resume}"] if plan.inexact_resume else []),
             f"latency target: {plan.constraints[0].value * 1e3:.3f} ms",
             f"space: {plan.counts.text()}",

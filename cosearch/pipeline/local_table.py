@@ -1,4 +1,7 @@
-"""``--device this``: measure the machine the command runs on first, for exactly the blocks of the space and the references."""
+"""``--device this``: measure the machine the command runs on first, for exactly the blocks of the space and the references.
+
+``--device this/onnxruntime-int8-1t`` measures it with that runtime, dtype and number of threads.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +17,44 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.seeding import Streams
 from cosearch.space.network import reference_agents
 from cosearch.training.progress import Progress
+from latency_tables.devices import Identity, identity_of
 from latency_tables.errors import RequestError
 from latency_tables.measuring.job import MeasureRequest, run
+from latency_tables.measuring.settings import Settings
 from latency_tables.writing import make_folder
 
+THIS = "this"
 NETWORKS = 60  # whole networks: half calibrate the table, half are its certificate
+
+
+def wants_own_table(config: Config) -> bool:
+    """Whether the run is for the machine that the command runs on, and no table of it is given."""
+    return config.device.partition("/")[0] == THIS and not config.table
 
 
 def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry_run: bool) -> Config:
     """The configuration with a freshly measured table, or with one that an earlier run measured for the same blocks.
 
     Args:
-        config: with ``device=this``.
+        config: with ``device=this``, or ``this/RUNTIME-DTYPE-THREADSt``.
         runs: folder of the run folders; the table lies in ``tables`` below it.
         progress: display.
         dry_run: do not measure.
 
     Raises:
-        RequestError: a dry run without a table.
+        RequestError: a dry run without a table, or no such runtime or dtype to measure.
+        UnknownNameError: what follows ``this/`` names no table.
         MeasurementError: the measurement failed.
     """
+    identity = identity_of(config.device)
     space = make_space(config)
     references = reference_agents(space.frame_shape, space.num_actions)
     ops = list(dict.fromkeys([*space.all_ops(), *(op for blocks in references.values() for op in blocks)]))
     generator = Streams(0).torch("arch")
     networks = [a.network().to_json() for a in spread_networks(space, min(NETWORKS, space.size), generator)]
     work = json.dumps({"space": space.name, "ops": [op.to_dict() for op in ops], "networks": networks}).encode()
-    stem = f"this-{hashlib.sha256(work).hexdigest()[:12]}"
+    kind = "" if identity == Identity() else f"{identity}-"
+    stem = f"{THIS}-{kind}{hashlib.sha256(work).hexdigest()[:12]}"
     out = Path(runs) / "tables" / f"{stem}.jsonl"
     if not out.is_file():
         if dry_run:
@@ -52,5 +66,13 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
         worklist = out.with_suffix(".worklist.json")
         write_bytes_atomic(worklist, work)
         progress.note(f"measuring {len(ops)} blocks and {NETWORKS} networks on this machine (minutes, once) -> {out}")
-        run(MeasureRequest(out=out, device="this", worklists=(str(worklist),)), command="cosearch --device this")
+        request = MeasureRequest(
+            out=out,
+            device=THIS,
+            worklists=(str(worklist),),
+            runtime=identity.runtime,
+            dtype=identity.dtype,
+            settings=Settings(threads=identity.threads),
+        )
+        run(request, command=f"cosearch --device {config.device}")
     return dataclasses.replace(config, table=str(out))

@@ -94,7 +94,8 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
 def default_name(plan: Plan) -> str:
     """The name of a run that was given none: task, device, strategy and seed."""
     config = plan.config
-    return f"{config.env.name.split(':')[1]}-{plan.hardware.device.name}-{config.strategy.name}-s{config.seed}"
+    device = plan.hardware.device.table_name.replace("/", "-")
+    return f"{config.env.name.split(':')[1]}-{device}-{config.strategy.name}-s{config.seed}"
 
 
 def free_name(runs: Path, stem: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -17,7 +17,7 @@ from cosearch.space.ends import observations_of
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from latency_tables.errors import ConfigError
+from latency_tables.errors import ConfigError, MissingOpError
 from latency_tables.table import Table
 
 LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
@@ -54,16 +54,19 @@ def check_gradients(strategy: StrategyInfo, space: SearchSpace, constraints: Seq
 def references_on(hardware: Hardware, space: SearchSpace) -> dict[str, ReferenceRecord]:
     """What each fixed agent of the task is predicted to take, by name; on an accelerator a design is searched for each.
 
+    An agent with a block that the table lacks is left out.
+
     Args:
         hardware: of the run.
         space: gives observations and actions.
 
     Raises:
-        MissingOpError: the table lacks a block of an agent.
         DesignError: no design holds an agent.
     """
     references = {}
     for number, (name, ops) in enumerate(reference_agents(space.frame_shape, space.num_actions).items()):
+        if isinstance(hardware, Table) and hardware.coverage(ops) < 1:
+            continue
         prediction = hardware.predict(ops) if isinstance(hardware, Table) else hardware.reference(ops, number)
         references[name] = ReferenceRecord(
             latency_predicted_s=prediction.latency_s, params=sum(op.params for op in ops), macs=sum(op.macs for op in ops)
@@ -72,7 +75,7 @@ def references_on(hardware: Hardware, space: SearchSpace) -> dict[str, Reference
 
 
 def make_constraints(
-    objective: ObjectiveConfig, hardware: Hardware, space: SearchSpace, reference: ReferenceRecord
+    objective: ObjectiveConfig, hardware: Hardware, space: SearchSpace, references: Mapping[str, ReferenceRecord]
 ) -> tuple[Constraint, ...]:
     """The constraints of a run, the latency's first.
 
@@ -80,10 +83,11 @@ def make_constraints(
         objective: the targets that are asked for.
         hardware: what blocks cost on.
         space: the search space.
-        reference: the fixed agent that a latency target is a share of where none is given in seconds.
+        references: the fixed agents that the hardware can cost; a latency target is a share of the task's first one where none
+            is given in seconds.
 
     Raises:
-        MissingOpError: the table lacks a block of the space.
+        MissingOpError: the table lacks a block of the space, or of that agent where the target is a share of it.
         RequestError: the device has no energies, or a target is out of range.
     """
 
@@ -95,11 +99,25 @@ def make_constraints(
         ratio = LATENCY_RATIOS[observations_of(space.frame_shape)]
     latency_s = objective.latency_target_s
     if latency_s is None:
-        latency_s = ratio * reference.latency_predicted_s
+        latency_s = ratio * _share_of(references, hardware, space)
     constraints = [Constraint(cost("latency_s"), latency_s, objective.margin)]
     if objective.energy_target_j is not None:
         constraints.append(Constraint(cost("energy_j"), objective.energy_target_j, objective.margin))
     return tuple(constraints)
+
+
+def _share_of(references: Mapping[str, ReferenceRecord], hardware: Hardware, space: SearchSpace) -> float:
+    """Seconds of the task's first fixed agent."""
+    name, ops = next(iter(reference_agents(space.frame_shape, space.num_actions).items()))
+    if name not in references and isinstance(hardware, Table):
+        try:
+            hardware.predict(ops)  # raises: it names the blocks and the command that measures them
+        except MissingOpError as error:
+            raise MissingOpError(
+                f"without a latency target in seconds it is a share of {name}, which this table cannot cost: {error}. "
+                "Or give a target: --latency-target-ms MS"
+            ) from error
+    return references[name].latency_predicted_s
 
 
 def check_reachable(space: SearchSpace, constraints: Sequence[Constraint]) -> None:

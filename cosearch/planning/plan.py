@@ -149,7 +149,7 @@ def make_plan(config: Config) -> Plan:
     space = request.space
     hardware = make_hardware(request.hardware, space, request.config)
     references = references_on(hardware, space)
-    constraints = make_constraints(request.config.objective, hardware, space, next(iter(references.values())))
+    constraints = make_constraints(request.config.objective, hardware, space, references)
     if isinstance(hardware, Accelerator):
         search_first_design(hardware, constraints)
     check_gradients(request.strategy, space, constraints)

@@ -1,5 +1,6 @@
 """``--device this``: measured once for exactly the blocks of the space, found again, and the target checked by measurement."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space
 from cosearch.record.rundir import RunDir
 from cosearch.space.network import reference_agents
+from latency_tables.errors import UnknownNameError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile, write_table
 from latency_tables.table import load_table
@@ -76,6 +78,27 @@ def test_another_space_has_a_table_of_its_own(measured, tmp_path):
         for more in ("seed=1", "seed=2", "space.values.hidden=16")
     ]
     assert tables[0] == tables[1] != tables[2] and len(measured) == 2
+
+
+def test_the_device_name_says_what_this_machine_is_measured_with(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(local_table, "run", lambda request, command: asked.append((request, command)))
+    plain = resolve(overrides=THIS)
+    for name in ("this", "this/onnxruntime-int8-2t", "this/tvm-float32-1t"):
+        config = dataclasses.replace(plain, device=name)
+        assert local_table.wants_own_table(config)
+        local_table.table_of_this_machine(config, tmp_path, Notes(), dry_run=False)
+    assert [(request.device, request.runtime, request.dtype, request.settings.threads) for request, _ in asked] == [
+        ("this", "onnxruntime", "float32", 1),
+        ("this", "onnxruntime", "int8", 2),
+        ("this", "tvm", "float32", 1),
+    ]
+    assert len({request.out for request, _ in asked}) == 3 and "onnxruntime-int8-2t" in asked[1][0].out.name
+    assert asked[1][1] == "cosearch --device this/onnxruntime-int8-2t"
+    with pytest.raises(UnknownNameError, match="named like this/onnxruntime-float32-1t, got 'int8'"):
+        local_table.table_of_this_machine(dataclasses.replace(plain, device="this/int8"), tmp_path, Notes(), dry_run=False)
+    for other in (dataclasses.replace(plain, device="jetson"), dataclasses.replace(plain, table="a.jsonl")):
+        assert not local_table.wants_own_table(other)
 
 
 def test_a_dry_run_does_not_measure_but_says_how(measured, tmp_path, monkeypatch, capsys):
