@@ -15,7 +15,8 @@ class RlConfig:
     """The reinforcement-learning update.
 
     Attributes:
-        algorithm: ``ppo``, ``a2c``, or ``dqn``: off-policy, with the options of the section ``dqn``; of this section only
+        algorithm: ``ppo``; ``a2c``: one pass along the path that acted; a ``minibatch`` of a path's whole share of the rollout
+            makes one step of it, as published; ``dqn``: off-policy, with the options of the section ``dqn``; of this section only
             ``rollout_steps``, ``max_grad_norm`` and ``bf16`` hold for it.
         rollout_steps: steps of each environment in one rollout; with ``dqn`` those between two lines of the log.
         epochs, minibatch: see ``LearnerOptions``.

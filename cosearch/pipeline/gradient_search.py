@@ -45,7 +45,7 @@ def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperN
         strategy,
         penalties,
         paths=plan.strategy.paths(config.strategy),
-        fresh=config.strategy.update_path == "fresh",
+        fresh=config.strategy.update_path == "fresh" and config.rl.algorithm != "a2c",
         lr=learning_rate(config),
         bf16=config.rl.bf16,
         device=device,

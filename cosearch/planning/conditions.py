@@ -101,6 +101,12 @@ PPO = Condition(
     _algorithm,
     _fixed("set rl.algorithm=ppo"),
 )
+RATIOS = Condition(
+    "rl.algorithm is ppo or dqn",
+    lambda r, key: r.config.rl.algorithm != "a2c",
+    _fixed("with rl.algorithm=a2c, whose gradient has no importance weights and so holds along the path that acted alone"),
+    _fixed("set rl.algorithm=ppo"),
+)
 CLIPS = Condition(
     "rl.algorithm=ppo, or rl.value_clip=true",
     lambda r, key: r.config.rl.algorithm == "ppo" or r.config.rl.value_clip,

@@ -75,8 +75,8 @@ class Subject(Protocol):
     def zero_grad(self) -> None:
         """Clear all gradients."""
 
-    def step(self, max_grad_norm: float, loss: float) -> float:
-        """``loss`` is the minibatch's. Clip, step all optimisers, return the gradient norm before clipping."""
+    def step(self, max_grad_norm: float, found: losses.MinibatchLosses) -> float:
+        """``found`` is of the minibatch. Clip, step all optimisers, return the gradient norm before clipping."""
 
 
 @runtime_checkable
@@ -116,6 +116,7 @@ class Learner:
     def __init__(self, options: LearnerOptions, generator: torch.Generator, lanes: Lanes | None = None) -> None:
         self.options, self.generator, self.lanes = options, generator, lanes or Lanes()
         self._policy: Policy = Categorical()  # of the rollout that is learned from
+        self._returns = (0.0, 0.0)  # mean and standard deviation of its returns
 
     def update(
         self, subject: Subject, actors: Sequence[Forward], rollout: Rollout, distillation: Distillation | None
@@ -136,6 +137,7 @@ class Learner:
         """
         steps, n = rollout.value.shape
         self._policy = rollout.policy
+        self._returns = float(rollout.target.mean()), float(rollout.target.std(unbiased=False))
         share = n // len(actors)
         size = min(self.options.minibatch, steps * share)
         sums: dict[str, float] = {}
@@ -187,7 +189,11 @@ class Learner:
             extra.backward()
             sums["loss_cost"] = extra.detach()
         report = _checked(sums)
-        report["grad_norm"] = subject.step(self.options.max_grad_norm, report.pop("loss"))
+        fresh = losses.path_loss(report.pop("ratio"), report.pop("ratio_advantage"))
+        imitation, (mean, deviation) = report.pop("imitation"), self._returns
+        acting = (mean - float(flat["target"][index].mean())) / deviation if deviation > 0.0 else 0.0
+        found = losses.MinibatchLosses(report.pop("loss"), imitation + fresh, imitation + acting)
+        report["grad_norm"] = subject.step(self.options.max_grad_norm, found)
         return report
 
     def _gradients(
@@ -239,17 +245,22 @@ class Learner:
         critic = losses.value_loss(value, data["target"], data["value"], o.clip if o.value_clip else None)
         entropy = policy.entropy(parameters)
         loss = actor + o.value_weight * critic - o.entropy_weight * entropy
+        ratio = log_ratio.exp()
         terms = {
+            "ratio": ratio.mean(),
+            "ratio_advantage": (ratio * advantage).mean(),
+            "imitation": torch.zeros(()),
             "loss_policy": actor,
             "loss_value": critic,
             "entropy": entropy,
-            "kl_policy": (log_ratio.exp() - 1.0 - log_ratio).mean(),
-            "clip_fraction": ((log_ratio.exp() - 1.0).abs() > o.clip).float().mean(),
+            "kl_policy": (ratio - 1.0 - log_ratio).mean(),
+            "clip_fraction": ((ratio - 1.0).abs() > o.clip).float().mean(),
         }
         if distillation is not None:
             teacher_actor = policy.divergence(parameters, data["teacher_policy"])
             teacher_critic = losses.critic_distillation(value, data["teacher_value"])
             loss = loss + distillation.actor * teacher_actor + distillation.critic * teacher_critic
+            terms["imitation"] = distillation.actor * teacher_actor + distillation.critic * teacher_critic
             agree = policy.agreement(parameters, data["teacher_policy"])
             terms |= {"distill_actor": teacher_actor, "distill_critic": teacher_critic}
             terms |= {} if agree is None else {"teacher_agreement": agree}

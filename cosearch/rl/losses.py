@@ -6,12 +6,34 @@ GAE: Schulman et al. 2016 (arXiv 1506.02438), eq. 16.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from latency_tables.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class MinibatchLosses:
+    """What a minibatch tells: to the weights that were trained on it, and about the path that it was learned along.
+
+    The surrogate that PPO trains on tells nothing about a path: it is clipped where the policy differs from the one that acted,
+    so it is small for whatever resembles that one. The other two numbers are estimates of minus the path's return, in standard
+    deviations, and hold the teacher's terms where one is distilled.
+
+    Attributes:
+        loss: what the weights learn from.
+        fresh_path: of a path that did not act: the importance-weighted advantage, see :func:`path_loss`.
+        acting_path: of the path that acted: the returns of its own share of the environments. Its advantage is zero on average
+            whatever it is worth, because its own critic was subtracted.
+    """
+
+    loss: float
+    fresh_path: float
+    acting_path: float
 
 
 def gae(reward: np.ndarray, value: np.ndarray, done: np.ndarray, *, gamma: float, lam: float) -> np.ndarray:
@@ -55,6 +77,22 @@ def ppo_policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, c
     """
     ratio = (log_prob - old_log_prob).exp()
     return -torch.min(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
+
+
+def path_loss(ratio: float, weighted_advantage: float) -> float:
+    """-sum(r A) / sum(r): minus how much better than the policy that acted another one would have done, to first order.
+
+    r = pi(a|s) / pi_acting(a|s), not clipped; the states are those of the policy that acted (Kakade and Langford 2002). The
+    ratios are self-normalised (Hesterberg 1995): exploding ones cannot give more than the largest advantage of the minibatch.
+
+    Args:
+        ratio: mean of r, at least 0.
+        weighted_advantage: mean of r A.
+
+    Returns:
+        Minus the advantage; 0 where every ratio is 0.
+    """
+    return -weighted_advantage / ratio if ratio > 0.0 else 0.0
 
 
 def a2c_policy_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:

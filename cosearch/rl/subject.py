@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.record.state import State, read_state
+from cosearch.rl.losses import MinibatchLosses
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.space.network import AgentNetwork
@@ -98,7 +99,7 @@ class NetworkSubject:
         """See ``Subject``."""
         self.optimiser.zero_grad(set_to_none=True)
 
-    def step(self, max_grad_norm: float, loss: float) -> float:
+    def step(self, max_grad_norm: float, found: MinibatchLosses) -> float:
         """See ``Subject``."""
         norm = clip_and_check(self.network.parameters(), max_grad_norm)
         self.optimiser.step()

@@ -166,7 +166,13 @@ class GradientStrategy(SupernetStrategy, Protocol):
     """Strategies whose logits learn on each minibatch of the weights: through the weights of its path, or from its loss."""
 
     def step(self, path: Path, loss: float) -> None:
-        """One optimiser step on the logits, after the backward pass of a minibatch along ``path`` that had this loss."""
+        """One optimiser step on the logits, after the backward pass of a minibatch along ``path``.
+
+        Args:
+            path: what the minibatch was learned along.
+            loss: what the path is credited with, lower is better: minus its return as far as the minibatch tells, and its
+                divergence from the teacher; not the loss that its weights were trained on, whose policy term is clipped.
+        """
 
 
 @runtime_checkable

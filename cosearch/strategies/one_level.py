@@ -20,7 +20,7 @@ Differs from the papers in:
    expected cost with a dual variable; not through raw logits with a hand-set weight.
 3. The temperature falls geometrically over the search's own length instead of per 1e5 environment steps.
 4. Discretisation is constrained by the target instead of an argmax.
-5. PPO or A2C as the task loss, by configuration; the papers use A2C.
+5. PPO or A2C as the task loss, by configuration; the papers use A2C. With A2C a minibatch is learned along the path that acted.
 6. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
 7. Gates are the Gumbel-softmax sample, as in the equations; the released code takes the softmax of the raw logits of the K.
 """

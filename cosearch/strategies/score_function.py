@@ -1,17 +1,21 @@
-"""One-level search with the score function: the unbiased gradient of the same loss, from one path at the price of one path.
+"""One-level search with the score function: the unbiased gradient of the expected loss of a path, at the price of one path.
 
 Papers: the estimator is REINFORCE (Williams 1992, Machine Learning 8), used for a network's choices by ENAS (Pham et al. 2018,
 arXiv 1802.03268); one level, distillation and latency cost are those of A3C-S and A2D (arXiv 2106.06577, 2012.13091).
-Equations, with alpha the architecture logits, c the costs, beta the target's multiplier and L a minibatch's whole loss:
+Equations, with alpha the architecture logits, c the costs, beta the target's multiplier and L what a minibatch tells of its path:
   p_l      = softmax(alpha_l - beta c_l),   a ~ prod_l p_l,   forward and backward along a alone
   dE[L]/dalpha = E_a[ (L(a) - b) / s * dlog p(a)/dalpha ]
-  b, s^2   = running mean and variance of the losses of earlier minibatches
-Gates (``one_level``) credit a candidate with <dL/dA, O_k(A)>: what would happen if its output were scaled. That is cheap, but
-a convolution that the network needs and a skip look alike to it. Here a candidate is credited with the loss that was had with
-it. b does not depend on the path of its minibatch, so it adds no bias; s only scales the learning rate.
+  b, s^2   = running mean and variance of L over earlier minibatches
+  L        = - sum(r A) / sum(r), plus the weighted divergence from a teacher's actor and critic;   r = pi_a / pi_acting
+Gates (``one_level``) credit a candidate with <dL/dA, O_k(A)>, a derivative. Here a candidate is credited with what was had with
+it. b does not depend on the path of its minibatch, so it adds no bias; s only scales the learning rate. The policy's term is not
+the one that the weights learn from: PPO's is clipped, and rewards a path for being like the one that acted. r is not clipped but
+self-normalised, which bounds the term by the largest advantage A (``rl.losses.path_loss``). A path that acted itself
+(``strategy.update_path=acting``, A2C) is credited with minus the returns of its environments, in standard deviations. With DQN, L
+is the temporal-difference loss, which says how well values are fitted and not what they are: a search without a teacher is blind.
 Differs from the papers in:
 1. No controller network (ENAS): the logits are learned directly, one Adam step a minibatch.
-2. One level on the training loss, where ENAS rewards accuracy on held-out data: in RL every rollout is new data.
+2. One level on the frames that the weights learn from, where ENAS rewards accuracy on held-out data: each rollout is new data.
 3. A new path for each minibatch (``strategy.update_path``), so that a search of a few ten thousand frames draws thousands.
 4. The advantage is held within ``CLIP`` standard deviations: one odd minibatch must not decide.
 5. The target acts through the exact multiplier of ``budgeted``, not through a term in the reward.
@@ -83,7 +87,7 @@ class ScoreFunctionStrategy:
         return value
 
     def step(self, path: Path, loss: float) -> None:
-        """Add the score-function gradient of the minibatch to the logits' gradients (of the penalties, if any), and step."""
+        """See ``GradientStrategy``: the score-function gradient is added to the logits' gradients (of penalties, if any)."""
         space = self.arch.space
         log_p = log_probability(path.choices, self.arch.tilted(), space.groups, space.zeros)
         (self.advantage(loss) * log_p).backward()
@@ -118,7 +122,7 @@ def _options(config: StrategyConfig) -> ScoreFunctionOptions:
 STRATEGIES.register(
     StrategyInfo(
         "reinforce",
-        "one-level as a3cs, with the unbiased score-function gradient of the same loss",
+        "one-level, with the unbiased score-function gradient of what sampled paths are credited with",
         "Williams 1992; Pham et al. 2018, arXiv 1802.03268; on A3C-S, arXiv 2106.06577",
         "gradient",
         True,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.record.state import State, read, read_list, read_state
+from cosearch.rl.losses import MinibatchLosses
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
@@ -148,12 +149,12 @@ class SuperNetSubject:
         self.strategy.arch.zero_grad()
         self._drawn = None
 
-    def step(self, max_grad_norm: float, loss: float) -> float:
+    def step(self, max_grad_norm: float, found: MinibatchLosses) -> float:
         """See ``Subject``: both optimisers, then the dual variables."""
         norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
         self.optimiser.step()
         if self._learns_architecture and self.one_level is not None and self._drawn is not None:
-            self.one_level.step(self._drawn, loss)
+            self.one_level.step(self._drawn, found.fresh_path if self.fresh else found.acting_path)
             self._raise_duals()
         return norm
 

@@ -24,6 +24,7 @@ from cosearch.rl.dqn.quantiles import bellman_target, q_distillation, quantile_h
 from cosearch.rl.dqn.replay import Batch, Replay
 from cosearch.rl.envs import Step, VectorEnv
 from cosearch.rl.learner import Subject, keeps_half
+from cosearch.rl.losses import MinibatchLosses
 from cosearch.rl.rollout import Episodes, Forward, RewardScale
 from latency_tables.errors import NonFiniteError, ShapeError
 
@@ -200,7 +201,8 @@ class QLearner:
             extra.backward()
             sums["loss_cost"] = extra.detach()
         report = _checked(sums)
-        report["grad_norm"] = subject.step(o.max_grad_norm, report.pop("loss"))
+        loss = report.pop("loss")  # off-policy, a path is credited with the whole of it
+        report["grad_norm"] = subject.step(o.max_grad_norm, MinibatchLosses(loss, loss, loss))
         replay.learned(batch.positions, errors)
         self.updates += 1
         return report
