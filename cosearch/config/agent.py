@@ -115,7 +115,9 @@ class DistillConfig:
         layout: order of an ONNX teacher's frames, ``channels_last`` or ``channels_first``; null: as the file's own shape or
             what it can run says; a file that fits both is refused until one of the two is named.
         actor, critic: weights of the actor's KL divergence and of the critic's squared error.
-        end_fraction: share of the weights that is left at the end of the retraining; linear in between.
+        fall: how the weights fall between two moments of the run: ``linear`` or ``geometric`` (one factor in equal times).
+        fall_begin, fall_end: these moments, as shares of the environment steps of search and retraining together, 0..1.
+        end_fraction: share of the weights that is left after the fall; above 0 where it is geometric.
     """
 
     teacher: str = "auto"
@@ -125,4 +127,16 @@ class DistillConfig:
     layout: Literal["channels_last", "channels_first"] | None = None
     actor: NonNegative = 30.0
     critic: NonNegative = 0.5
+    fall: Literal["linear", "geometric"] = "linear"
+    fall_begin: Fraction = 0.0
+    fall_end: Fraction = 1.0
     end_fraction: Fraction = 1.0
+
+    def share_at(self, progress: float) -> float:
+        """Share of the weights that holds at ``progress`` 0..1 of the run."""
+        if progress >= self.fall_end:
+            return self.end_fraction
+        if progress <= self.fall_begin:
+            return 1.0
+        fallen = (progress - self.fall_begin) / (self.fall_end - self.fall_begin)
+        return self.end_fraction**fallen if self.fall == "geometric" else 1.0 + (self.end_fraction - 1.0) * fallen

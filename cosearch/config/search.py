@@ -43,6 +43,8 @@ class StrategyConfig:
         candidate_init: ``scratch``: a candidate is trained from weights of its own; ``shared``: from those of a supernet along
             its path, which keeps what the candidate learned (proposal strategies).
         workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
+        derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
+            drawn paths on their choices (gradient strategies that draw single paths).
         values: the strategy's own options, e.g. ``strategy.values.population=8``.
     """
 
@@ -56,6 +58,7 @@ class StrategyConfig:
     target_form: Literal["multiplier", "penalty"] = "multiplier"
     warmup_fraction: Fraction = 0.3
     warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    derive_by: Literal["scores", "regression"] = "scores"
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1

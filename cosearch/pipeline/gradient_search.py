@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from cosearch.cost.objective import DualPenalty
@@ -10,8 +12,9 @@ from cosearch.pipeline.co_design import learned, progress_of, search_again
 from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import train
+from cosearch.planning.budget import search_share
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import Derivation
+from cosearch.record.architecture import Derivation, RegressionRecord, Rows
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, discretise
@@ -19,10 +22,12 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Feasible
 from cosearch.strategies.proposals import UniformDraws
+from cosearch.strategies.regression import AdditiveFit, fit_scores
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.supernet_subject import SuperNetSubject
 
 METHOD = "highest score among the architectures that meet the targets (exact integer program)"
+REGRESSED = "highest regression score among the architectures that meet the targets (exact integer program)"
 DRAWN = "drawn uniformly among the architectures that meet the targets: the search preferred no candidate"
 
 
@@ -54,19 +59,43 @@ def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperN
     )
 
 
-def found_by(plan: Plan, scores: list[list[float]], generator: torch.Generator) -> tuple[Architecture, str]:
+def found_by(
+    plan: Plan, scores: list[list[float]], generator: torch.Generator, fit: AdditiveFit | None = None
+) -> tuple[Architecture, Derivation]:
     """The architecture of a search that ended with these scores, and how it was chosen.
 
     Where all scores are alike nothing chose: with ``strategy.warmup_fraction=1``, a control whose logits stay as they were.
 
     Args:
         plan: the resolved run.
-        scores: for each point one a candidate.
+        scores: the strategy's: for each point one a candidate.
         generator: draws where the scores prefer nothing.
+        fit: of the losses of the drawn paths; None where there are none.
     """
-    if learned(scores):
-        return most_likely_feasible(plan, scores), METHOD
-    return UniformDraws(plan.space, generator, Feasible(plan.constraints)).draw(), DRAWN
+    regressed = fit is not None and plan.config.strategy.derive_by == "regression"
+    chosen = fit.scores if fit is not None and regressed else scores
+    derived_by = Derivation(
+        method=DRAWN,
+        scores=_rows(scores),
+        regression=None
+        if fit is None
+        else RegressionRecord(
+            scores=_rows(fit.scores),
+            pairs=fit.pairs,
+            r2=fit.r2,
+            rank_correlation=fit.rank_correlation,
+            penalty=fit.penalty,
+        ),
+        unconstrained_choices=tuple(discretise(plan.space, chosen).choices),
+    )
+    if learned(chosen):
+        method, scored_by = (REGRESSED, "regression") if regressed else (METHOD, "scores")
+        return most_likely_feasible(plan, chosen), replace(derived_by, method=method, scored_by=scored_by)
+    return UniformDraws(plan.space, generator, Feasible(plan.constraints)).draw(), derived_by
+
+
+def _rows(scores: list[list[float]]) -> Rows:
+    return tuple(tuple(row) for row in scores)
 
 
 def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
@@ -79,7 +108,8 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     subject = search_subject(plan, streams, resources.device)
     strategy, lr = subject.strategy, learning_rate(config)
     teacher = plan.search_teacher(resources.teacher)
-    training = make_training(config, subject, streams, teacher, total_steps=config.budget.search_steps, lr=(lr, lr))
+    steps, span = config.budget.search_steps, (0.0, search_share(config))
+    training = make_training(config, subject, streams, teacher, total_steps=steps, span=span, lr=(lr, lr))
     try:
         saved = checkpoints.current.stage_state
         if saved is not None:
@@ -102,13 +132,11 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
         )
     finally:
         training.close()
-    architecture, method = found_by(plan, strategy.scores(), streams.torch("arch"))
+    fit = fit_scores([len(point.candidates) for point in plan.space.points], subject.drawn)
+    if fit is None and config.strategy.derive_by == "regression":
+        log.progress.note("no losses of single paths to regress on: derived from the learned scores")
+    architecture, derived_by = found_by(plan, strategy.scores(), streams.torch("arch"), fit)
     network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())
-    derived_by = Derivation(
-        method=method,
-        scores=tuple(tuple(row) for row in strategy.scores()),
-        probabilities=tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities()),
-        unconstrained_choices=tuple(discretise(plan.space, strategy.scores()).choices),
-    )
-    log.progress.note(write_architecture(plan, run, architecture, derived_by))
+    probabilities = tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities())
+    log.progress.note(write_architecture(plan, run, architecture, replace(derived_by, probabilities=probabilities)))
     return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), training.step)

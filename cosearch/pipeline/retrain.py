@@ -6,6 +6,7 @@ from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.derivation import contiguous
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import train
+from cosearch.planning.budget import search_share
 from cosearch.planning.plan import Plan
 from cosearch.rl.subject import NetworkSubject
 from cosearch.space.derive import derive
@@ -42,7 +43,7 @@ def run_retrain(
             resources.teacher,
             inherited=inherited,
             total_steps=steps,
-            distill_to=config.distill.end_fraction,
+            span=(search_share(config), 1.0),
             env_index=1,
         )
         try:

@@ -26,6 +26,11 @@ def run_steps(config: Config) -> int:
     return sum(whole_rollouts(config, steps) for steps in (config.budget.search_steps, config.budget.retrain_steps))
 
 
+def search_share(config: Config) -> float:
+    """Share of a run's environment steps that its search takes, 0..1."""
+    return whole_rollouts(config, config.budget.search_steps) / run_steps(config)
+
+
 def candidate_shares(config: Config, strategy: StrategyInfo) -> list[int]:
     """Environment steps of each candidate of a proposal strategy.
 

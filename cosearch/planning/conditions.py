@@ -162,6 +162,12 @@ DISTILLS = Condition(
     lambda r, key: f"with distill.actor=0{' and distill.critic=0' if _on_policy(r) else ''}",
     _fixed("set distill.actor"),
 )
+FALLS = Condition(
+    "distill.end_fraction is below 1",
+    lambda r, key: r.config.distill.end_fraction < 1.0,
+    _fixed("with distill.end_fraction=1: the weights do not fall"),
+    _fixed("set distill.end_fraction"),
+)
 DISTILLS_ACTOR = Condition(
     "distill.actor is above 0",
     lambda r, key: r.config.distill.actor > 0.0,

@@ -17,6 +17,7 @@ from cosearch.planning.conditions import (
     DISTILLS_ACTOR,
     DQN,
     EXPLORATION_FALLS,
+    FALLS,
     GRADIENT,
     HELD,
     IMAGES,
@@ -72,6 +73,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "strategy.target_form": (USED,),
     "strategy.warmup_fraction": (USED,),
     "strategy.warmup_factor": (USED, HELD, WARM_UP),
+    "strategy.derive_by": (USED,),
     "strategy.candidates": (USED,),
     "strategy.candidate_init": (USED,),
     "strategy.workers": (USED,),
@@ -121,7 +123,10 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "distill.layout": (ONNX_TEACHER,),
     "distill.actor": (TEACHER, TAUGHT),
     "distill.critic": (TEACHER, TAUGHT, SAME_VALUES),
-    "distill.end_fraction": (TEACHER, DISTILLS, RETRAINING),
+    "distill.fall": (TEACHER, DISTILLS, TAUGHT, FALLS),
+    "distill.fall_begin": (TEACHER, DISTILLS, TAUGHT, FALLS),
+    "distill.fall_end": (TEACHER, DISTILLS, TAUGHT, FALLS),
+    "distill.end_fraction": (TEACHER, DISTILLS, TAUGHT),
     "objective.latency_target_s": (),
     "objective.latency_ratio": (NO_LATENCY_TARGET,),
     "objective.energy_target_j": (),
@@ -175,11 +180,21 @@ def check_options(request: Request) -> None:
         ConfigError: lists all of them.
     """
     lines = list(unused(request).values())
-    budget = request.config.budget
+    budget, distill = request.config.budget, request.config.distill
     if budget.retrain_steps == 0 and budget.retrain_init == "scratch":
         lines.append(
             "budget.retrain_steps=0 with budget.retrain_init=scratch would export an agent that has learned nothing: set "
             "budget.retrain_steps, or budget.retrain_init=inherit to keep the searched weights"
+        )
+    if distill.fall_begin > distill.fall_end:
+        lines.append(
+            f"distill.fall_begin={distill.fall_begin} is after distill.fall_end={distill.fall_end}: the weights cannot fall "
+            "before they begin to; set distill.fall_begin below distill.fall_end"
+        )
+    if distill.fall == "geometric" and distill.end_fraction == 0.0:
+        lines.append(
+            "distill.end_fraction=0 with distill.fall=geometric: equal factors never reach 0; set distill.end_fraction=0.01, or "
+            "distill.fall=linear"
         )
     if lines:
         raise ConfigError("\n".join(lines))

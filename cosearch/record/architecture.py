@@ -136,17 +136,40 @@ class CandidateRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegressionRecord:
+    """The regression of the losses of a search's paths on their choices, see ``cosearch.strategies.regression``.
+
+    Attributes:
+        scores: of each candidate at each choice point, in standard deviations of the loss.
+        pairs: paths with their losses that it was fitted to.
+        r2: share of the standardised losses' variance that the choices explain, 0..1.
+        rank_correlation: Spearman's, of losses with what a fit without them predicts; None where either is constant.
+        penalty: of the ridge.
+    """
+
+    scores: Rows
+    pairs: int
+    r2: float
+    rank_correlation: float | None
+    penalty: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Derivation:
     """How the architecture was chosen.
 
     Attributes:
         method: in words.
-        scores, probabilities: of each candidate at each choice point at the end of a gradient search.
+        scored_by: ``scores`` or ``regression``, of a gradient search.
+        scores, probabilities: of each candidate at each choice point at the end of a gradient search, from the logits.
+        regression: absent where no single paths were drawn.
         unconstrained_choices: what would have been chosen without targets.
         candidates: what a proposal strategy trained, in order.
     """
 
     method: str
+    scored_by: str | None = field(default=None, metadata=OMITTED)
+    regression: RegressionRecord | None = field(default=None, metadata=OMITTED)
     scores: Rows | None = field(default=None, metadata=OMITTED)
     probabilities: Rows | None = field(default=None, metadata=OMITTED)
     unconstrained_choices: tuple[int, ...] | None = field(default=None, metadata=OMITTED)

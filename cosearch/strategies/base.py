@@ -35,6 +35,7 @@ GRADIENT_ONLY = (
     "target_form",
     "warmup_fraction",
     "warmup_factor",
+    "derive_by",
 )
 PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
 Options = TypeVar("Options", bound="DataclassInstance")

@@ -35,6 +35,7 @@ IGNORES = (
     "temperature_start",
     "temperature_end",
     "target_form",
+    "derive_by",
     "warmup_factor",
 )
 

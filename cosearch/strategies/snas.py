@@ -109,6 +109,6 @@ STRATEGIES.register(
         True,
         SnasStrategy,
         _options,
-        ("active_paths", "temperature_start", "temperature_end", "target_form", "warmup_factor"),
+        ("active_paths", "temperature_start", "temperature_end", "target_form", "warmup_factor", "derive_by"),
     )
 )

@@ -59,8 +59,7 @@ def make_training(
     *,
     total_steps: int,
     inherited: bool = False,
-    distill_from: float = 1.0,
-    distill_to: float = 1.0,
+    span: tuple[float, float] = (0.0, 1.0),
     env_index: int = 0,
     lr: tuple[float, float] | None = None,
 ) -> Training:
@@ -73,7 +72,7 @@ def make_training(
         teacher: its labels are distilled; None for none.
         total_steps: environment steps of the stage; the learning rate falls over them.
         inherited: the weights have learned in an earlier stage, so the agent need not begin with random actions.
-        distill_from, distill_to: weight of the distillation at the stage's begin and end, 0..1.
+        span: the stage's begin and end in the run, as shares of the run's environment steps.
         env_index: makes the environment's seed differ between stages.
         lr: (begin, end) of the learning rate; None for the configuration's.
     """
@@ -82,8 +81,7 @@ def make_training(
     end = begin * (config.dqn.lr_end_fraction if off_policy else config.rl.lr_end_fraction)
     lanes = _lanes(config)
     env = make_task(config.env, config.env.num_envs, streams.derive("env", env_index))
-    distill, lr = (distill_from, distill_to), (begin, end) if lr is None else lr
-    stage = Stage(config, subject, teacher, env, lanes, total_steps, distill, lr)
+    stage = Stage(config, subject, teacher, env, lanes, total_steps, span, (begin, end) if lr is None else lr)
     if off_policy:
         return Training(stage, OffPolicy(stage, streams, config.dqn.epsilon_inherited if inherited else None))
     return Training(stage, OnPolicy(stage, streams))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cosearch.compute import compute_device
 from cosearch.config.run import Config, config_from_dict, config_to_dict
+from cosearch.planning.budget import search_share
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import load_teacher, named_teacher
@@ -51,7 +52,7 @@ def candidate_training(config: Config, network: AgentNetwork, streams: Streams, 
     device = compute_device(config.compute)
     lr = learning_rate(config)
     subject = NetworkSubject(network, lr=lr, bf16=config.rl.bf16, device=device)
-    return make_training(config, subject, streams, teacher, total_steps=steps, lr=(lr, lr))
+    return make_training(config, subject, streams, teacher, total_steps=steps, span=(0.0, search_share(config)), lr=(lr, lr))
 
 
 class WeightBank:

@@ -59,7 +59,7 @@ class Stage:
         env: the environments, owned by the stage.
         lanes: threads that share each minibatch, owned by the stage.
         total_steps: environment steps of the stage.
-        distill: weight of the distillation at the stage's begin and end, 0..1.
+        span: the stage's begin and end in the run, as shares of the run's environment steps.
         lr: learning rate at the stage's begin and end.
         step: environment steps that are done.
     """
@@ -70,7 +70,7 @@ class Stage:
     env: VectorEnv
     lanes: Lanes
     total_steps: int
-    distill: tuple[float, float]
+    span: tuple[float, float]
     lr: tuple[float, float]
     step: int = 0
 
@@ -86,10 +86,11 @@ class Stage:
 
     @property
     def distill_weight(self) -> float | None:
-        """Weight of the distillation now; None without a teacher."""
+        """Share of the distillation's weights that holds now; None without a teacher."""
         if self.teacher is None:
             return None
-        return self.distill[0] + (self.distill[1] - self.distill[0]) * self.progress
+        begin, end = self.span
+        return self.config.distill.share_at(begin + (end - begin) * self.progress)
 
 
 class Player(Protocol):

@@ -18,6 +18,7 @@ from cosearch.space.derive import discretise
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import tilt
+from cosearch.strategies.regression import DrawnPaths
 
 
 class SuperNetSubject:
@@ -63,6 +64,7 @@ class SuperNetSubject:
         self._precise = mixed_precision(self.supernet, device, False)
         self._learns_architecture = warmup == 0.0
         self.warmup_factor, self.beta = warmup_factor, 0.0
+        self.drawn, self._progress = DrawnPaths(len(supernet.space.points)), 0.0
 
     @property
     def network(self) -> SuperNet:
@@ -77,6 +79,7 @@ class SuperNetSubject:
     def set_progress(self, progress: float) -> None:
         """Temperature and warm-up follow the progress 0..1 of the search."""
         self.strategy.arch.anneal(progress)
+        self._progress = progress
         self._learns_architecture = progress >= self.warmup
         if self.warmup_factor is not None and self.penalties:
             self._hold_target(1.0 if self._learns_architecture else self.warmup_factor)
@@ -154,7 +157,10 @@ class SuperNetSubject:
         norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
         self.optimiser.step()
         if self._learns_architecture and self.one_level is not None and self._drawn is not None:
-            self.one_level.step(self._drawn, found.fresh_path if self.fresh else found.acting_path)
+            credit = found.fresh_path if self.fresh else found.acting_path
+            self.one_level.step(self._drawn, credit)
+            if not self._drawn.soft:
+                self.drawn.add(self._drawn.choices, credit, self._progress)
             self._raise_duals()
         return norm
 
@@ -183,7 +189,7 @@ class SuperNetSubject:
         return values
 
     def state(self) -> State:
-        """Weights, optimiser, strategy, dual variables."""
+        """Weights, optimiser, strategy, dual variables, and the drawn paths with their losses."""
         weights = copy.deepcopy({"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict()})
         return {
             **weights,
@@ -191,6 +197,7 @@ class SuperNetSubject:
             "multipliers": [penalty.multiplier for penalty in self.penalties],
             "learns": self._learns_architecture,
             "beta": self.beta,
+            "drawn": self.drawn.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -201,3 +208,5 @@ class SuperNetSubject:
         for penalty, weight in zip(self.penalties, read_list(state, "multipliers", float)):
             penalty.multiplier = weight
         self._learns_architecture, self.beta = read(state, "learns", bool), read(state, "beta", float)
+        if "drawn" in state:  # not in the checkpoints of earlier versions
+            self.drawn.restore(read_state(state, "drawn"))

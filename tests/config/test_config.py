@@ -208,3 +208,18 @@ def test_a_configuration_is_frozen_and_resolving_shares_nothing():
 def test_names_of_the_learners_options_are_those_of_the_configuration():
     rl = {field.name for field in dataclasses.fields(Config().rl)}
     assert {field.name for field in dataclasses.fields(LearnerOptions)} <= rl
+
+
+@pytest.mark.parametrize(
+    "values, shares",
+    [
+        ({}, {0.0: 1.0, 0.5: 1.0, 1.0: 1.0}),
+        ({"end_fraction": 0.0}, {0.0: 1.0, 0.25: 0.75, 1.0: 0.0}),
+        ({"end_fraction": 0.2, "fall_begin": 0.25, "fall_end": 0.75}, {0.2: 1.0, 0.25: 1.0, 0.5: 0.6, 0.75: 0.2, 0.9: 0.2}),
+        ({"end_fraction": 0.01, "fall": "geometric"}, {0.0: 1.0, 0.5: 0.1, 0.75: 0.0316227766, 1.0: 0.01}),
+        ({"end_fraction": 0.5, "fall_begin": 0.4, "fall_end": 0.4}, {0.39: 1.0, 0.4: 0.5}),
+    ],
+)
+def test_the_weights_of_the_distillation_fall(values, shares):
+    distill = config_from_dict({"distill": {"end_fraction": 1.0, **values}}).distill
+    assert {progress: distill.share_at(progress) for progress in shares} == pytest.approx(shares)

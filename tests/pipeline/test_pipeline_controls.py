@@ -46,9 +46,9 @@ def test_a_search_that_preferred_nothing_draws_uniformly_among_what_meets_the_ta
     alike = [[-1.25] * len(point.candidates) for point in plan.space.points]
     generator, counts = seeded(0), dict.fromkeys(feasible, 0)
     for _ in range(20 * len(feasible)):
-        architecture, method = found_by(plan, alike, generator)
+        architecture, derived_by = found_by(plan, alike, generator)
         counts[architecture.choices] += 1  # a KeyError misses the target
-        assert method == DRAWN
+        assert derived_by.method == DRAWN and derived_by.scored_by is None
     statistic = sum((count - 20) ** 2 / 20 for count in counts.values())
     assert statistic < chi2.ppf(1 - 1e-4, len(feasible) - 1)
     assert found_by(plan, alike, seeded(3))[0] == found_by(plan, alike, seeded(3))[0]
@@ -59,6 +59,6 @@ def test_scores_that_differ_choose():
     scores = [[0.0] * len(point.candidates) for point in plan.space.points]
     scores[0][-1] = 1e-6
     generator = seeded(0)
-    architecture, method = found_by(plan, scores, generator)
-    assert method == METHOD and architecture.choices[0] == len(scores[0]) - 1
+    architecture, derived_by = found_by(plan, scores, generator)
+    assert (derived_by.method, derived_by.scored_by) == (METHOD, "scores") and architecture.choices[0] == len(scores[0]) - 1
     assert generator.get_state().equal(seeded(0).get_state())  # nothing is drawn

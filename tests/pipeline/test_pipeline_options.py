@@ -260,8 +260,9 @@ def test_distillation_pulls_towards_the_teacher_and_fades(teacher, stages):
     let_go, (free, _) = stages(*apart, "distill.actor=0", "distill.critic=0", retrain=True)
     none, _ = stages(*plain, retrain=True)
     assert changed(weights(pulled), weights(let_go)) and changed(weights(none), weights(let_go))  # its reward scale counts too
-    assert [line["distill_weight"] for line in search] == [1.0] * 4
-    assert [line["distill_weight"] for line in retrain] == pytest.approx([1 - 0.75 * done / 96 for done in (0, 32, 64)])
+    weight = [1 - 0.75 * done / 224 for done in range(0, 224, 32)]  # of search and retraining together
+    assert [line["distill_weight"] for line in search] == pytest.approx(weight[:4])
+    assert [line["distill_weight"] for line in retrain] == pytest.approx(weight[4:])
     assert search[-1]["distill_actor"] < free[-1]["distill_actor"]
     critic, _ = stages(*words, "distill.actor=20", "distill.critic=5", retrain=True)
     assert changed(weights(pulled), weights(critic))
@@ -282,3 +283,17 @@ def test_threads_are_those_of_the_configuration():
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("distill.fall_begin=0.6", "distill.fall_end=0.5"), "fall_begin=0.6 is after distill.fall_end=0.5"),
+        (("distill.fall=geometric", "distill.end_fraction=0"), "equal factors never reach 0"),
+        (("distill.fall_end=0.5", "distill.end_fraction=1"), "fall_end=0.5 has no effect with distill.end_fraction=1"),
+    ],
+)
+def test_weights_that_cannot_fall_so_are_refused(words, message):
+    plain = [] if any("end_fraction" in word for word in words) else ["distill.end_fraction=0.1"]
+    with pytest.raises(ConfigError, match=message):
+        make_plan(resolve(overrides=[*words, *plain]))

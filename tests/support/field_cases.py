@@ -11,6 +11,7 @@ from cosearch.planning.conditions import (
     DISTILLS_ACTOR,
     DQN,
     EXPLORATION_FALLS,
+    FALLS,
     GRADIENT,
     HELD,
     IMAGES,
@@ -51,6 +52,7 @@ ALONE = (*TASK, f"space.values={json.dumps(SPACE)}", "distill.teacher=none")
 SMALL = (*ALONE, "rl.minibatch=16", "strategy.paths_per_rollout=2", "strategy.warmup_fraction=0.1")
 A2C = (*ALONE, "rl.algorithm=a2c")
 LEARNED = (*TASK, f"space.values={json.dumps(SPACE)}", "rl.minibatch=16", "strategy.paths_per_rollout=2")
+FALLING = (*LEARNED, "distill.end_fraction=0.1")
 PROPOSALS = (*ALONE, "rl.minibatch=16", "strategy.name=evolution", "strategy.candidates=2")
 FINISHED = (*ALONE, "rl.minibatch=16", "strategy.name=random", "strategy.candidates=2")
 A3CS = (*SMALL, "strategy.name=a3cs", "strategy.active_paths=0", "strategy.warmup_fraction=0")
@@ -102,6 +104,7 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     TAUGHT: ("strategy.name=alone", "budget.retrain_steps=0"),
     DISTILLS: ("distill.actor=0", "distill.critic=0"),
     DISTILLS_ACTOR: ("distill.actor=0",),
+    FALLS: ("distill.end_fraction=1",),
     OWN_SCALE: ("distill.teacher=auto",),
     ONNX_TEACHER: ("distill.teacher=auto",),
     DISCOUNT_TAKEN: ("distill.critic=0", "rl.gamma=0.5"),
@@ -147,6 +150,7 @@ CASES = {
     "strategy.target_form": Case("search", SMALL, "penalty"),
     "strategy.warmup_fraction": Case("search", SMALL, 0.9),
     "strategy.warmup_factor": Case("search", (*SMALL, "strategy.warmup_fraction=0.9"), 1.5),
+    "strategy.derive_by": Case("search", SMALL, "regression"),
     "strategy.candidates": Case("search", PROPOSALS, 1),
     "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
     "strategy.workers": Case("asked", PROPOSALS, 2),
@@ -200,7 +204,10 @@ CASES = {
     ),
     "distill.actor": Case("search", LEARNED, 1.0),
     "distill.critic": Case("search", LEARNED, 5.0),
-    "distill.end_fraction": Case("retrain", LEARNED, 0.1),
+    "distill.fall": Case("search", FALLING, "geometric"),
+    "distill.fall_begin": Case("search", FALLING, 0.4),
+    "distill.fall_end": Case("search", FALLING, 0.6),
+    "distill.end_fraction": Case("search", LEARNED, 0.1),
     "objective.latency_target_s": Case("plan", SMALL, 0.0003),
     "objective.latency_ratio": Case("plan", SMALL, 0.5),
     "objective.energy_target_j": Case("plan", SMALL, 0.01),
@@ -227,5 +234,5 @@ SHOWN_ALONE = {  # figures of the log behind which the runs are the same
     "rl.value_clip": {"log: loss_value"},
     "dqn.epsilon_start": {"log: epsilon"},  # a difference of rounding
     "dqn.epsilon_inherited": {"log: epsilon"},
-    "distill.end_fraction": {"log: distill_weight"},
+    **{f"distill.{key}": {"log: distill_weight"} for key in ("fall", "fall_begin", "fall_end", "end_fraction")},
 }

@@ -48,6 +48,7 @@ def config_of(env, **rl):
         {
             "env": {"name": env, "num_envs": 4},
             "seed": 3,
+            "distill": {"end_fraction": 0.0},
             "rl": {"rollout_steps": 8, "minibatch": 16, "micro_batch": 8, "epochs": 2, "bf16": False, **rl},
         }
     )
@@ -86,7 +87,7 @@ def make(env, kind, teacher=None, config=None, steps=320, fast=False):
             device=CPU,
             warmup=0.0,
         )
-    return make_training(config, subject, streams, teacher, total_steps=steps, distill_to=0.5), streams
+    return make_training(config, subject, streams, teacher, total_steps=steps, span=(0.0, 0.5)), streams
 
 
 def go(training, updates):
