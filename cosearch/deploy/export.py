@@ -38,7 +38,8 @@ BATCH_SIZES = (1, 2, 7, 64)
 REFERENCE_BATCH = 128
 PREPROCESSING = {
     "frames": "inside the graph: uint8 NHWC frames, scaled by 1/255",
-    "observations": "inside the graph: raw float32 observations, their running normalisation is folded into the first layer",
+    "observations": "inside the graph: raw float32 observations; their running normalisation is folded into the first layer, "
+    "its mean kept apart where float32 would lose it",
 }
 
 
@@ -163,7 +164,8 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
         network: the network; not altered.
         model: serialized model.
         frames: observations, as the network takes them.
-        tolerance: largest absolute difference of any logit, mean, log standard deviation or value.
+        tolerance: largest difference of any logit, mean, log standard deviation or value, relative to the largest of the
+            network's own where that is above 1.
 
     Raises:
         ParityError: they differ, or one of them is not finite.
@@ -184,12 +186,15 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
             f"the exported file gives outputs {list(their_logits.shape)} and value {list(their_value.shape)}, "
             f"the network {list(logits.shape)} and {list(value.shape)}"
         )
-    difference = max(float(np.abs(their_logits - logits).max()), float(np.abs(their_value - value).max()))
-    if not difference <= tolerance:  # also true for NaN
-        raise ParityError(
-            f"the exported file differs from the network by {difference:.3g} (at most {tolerance:g} is allowed) "
-            f"over {len(frames)} observations; no agent was written"
-        )
+    difference, magnitude = 0.0, 1.0
+    for ours, theirs in ((logits, their_logits), (value, their_value)):
+        apart, largest = float(np.abs(theirs - ours).max()), max(1.0, float(np.abs(ours).max()))
+        if not apart <= tolerance * largest:  # also true for NaN
+            raise ParityError(
+                f"the exported file differs from the network by {apart:.3g} (at most {tolerance * largest:.3g} is allowed: "
+                f"{tolerance:g} of the largest output) over {len(frames)} observations; no agent was written"
+            )
+        difference, magnitude = max(difference, apart), max(magnitude, largest)
     differs = logits.argmax(1) != their_logits.argmax(1)
     flipped = [] if _is_gaussian(plain) else np.flatnonzero(differs).tolist()
     wrong = [i for i in flipped if not _is_rounding(plain, frames[i], logits[i], their_logits[i])]
@@ -204,6 +209,7 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
         rounding_ties=len(flipped),
         observations=len(frames),
         tolerance=tolerance,
+        magnitude=magnitude,
         batch_sizes=sizes,
         opset=opset_of(model),
         bytes=len(model),

@@ -11,6 +11,7 @@ from pathlib import Path
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.finish import run_finish
 from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
+from cosearch.pipeline.rehearsal import rehearse
 from cosearch.pipeline.retrain import run_retrain
 from cosearch.pipeline.search import run_search
 from cosearch.pipeline.session import Session, open_session
@@ -33,8 +34,10 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
 
     Raises:
         RunFolderError: the folder exists or is in use.
-        RunFailedError: the run failed; the last checkpoint is kept.
+        RunFailedError: the run failed; the last checkpoint is kept. Or no agent could be exported at its end: no folder is made.
     """
+    set_threads(plan.config.threads)
+    rehearse(plan)
     if plan.counts.few:
         progress.note(f"space: {plan.counts.text()}")
     created = datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,7 +19,8 @@ class ParityRecord:
         greedy_agreement: share of the observations with the same greedy action, 0..1.
         rounding_ties: observations whose greedy action differs only by float32 rounding.
         observations: how many were compared.
-        tolerance: largest difference that is allowed.
+        tolerance: largest difference that is allowed, for outputs of at most 1; of larger ones this share.
+        magnitude: of the largest output, at least 1.
         batch_sizes: that were tried.
         opset: of the file.
         bytes, sha256: size and digest of the file.
@@ -34,6 +35,7 @@ class ParityRecord:
     opset: int
     bytes: int
     sha256: str
+    magnitude: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

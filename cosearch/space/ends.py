@@ -2,7 +2,8 @@
 
 Before the first block: vectors are normalised by running statistics (images need none, the stem scales them). They are buffers,
 so that they travel with the weights through checkpoints, derivation and teacher files; they cost nothing on a device, because
-the export folds them into the first layer. No clipping follows: it could not be folded. After the last block: the head's
+the export folds them into the first layer. Where a mean is so many standard deviations away that float32 would lose the signal in
+the fold, the mean stays a subtraction of its own. No clipping follows: it could not be folded. After the last block: the head's
 outputs become policy outputs and value; a Gaussian policy has a log standard deviation here that does not depend on the state.
 """
 
@@ -13,11 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from latency_tables.errors import ShapeError
+from latency_tables.errors import NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
 
 POLICIES = ("categorical", "gaussian")
-LEAST_VARIANCE = 1e-4  # of an observation that hardly moves, in its own squared units
+STILL = 2.0**-22  # a standard deviation below this share of its mean is two roundings of float32: a feature that stands still
+STILL_VARIANCE = 1e-30  # beside a mean of about 0: the unit of an observation is nobody's business above 1e-15 of it
+LEAST_VARIANCE = 1e-4  # of networks that were saved before the floor was relative
+FOLDED_DEVIATIONS = 256.0  # a mean of more standard deviations is not folded: the sum would lose 8 of the 24 bits of float32
 
 
 def observations_of(frame_shape: Sequence[int]) -> str:
@@ -37,22 +41,27 @@ class AgentEnds(nn.Module):
     mean: Tensor
     variance: Tensor
     count: Tensor
+    relative: Tensor
 
     def __init__(self, first: OpSpec, head: OpSpec, policy: str) -> None:
         super().__init__()
         if policy not in POLICIES:
             raise ShapeError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-        self.policy, self.takes_vectors = policy, first.kind != "stem"
+        self.policy, self.takes_vectors, self.scales = policy, first.kind != "stem", True
         if self.takes_vectors:
             self.register_buffer("mean", torch.zeros(first.in_channels))
             self.register_buffer("variance", torch.ones(first.in_channels))
             self.register_buffer("count", torch.zeros(()))
+            self.register_buffer("relative", torch.ones(()))  # 0: of a version whose floor of the variance was absolute
+            self.register_load_state_dict_pre_hook(_with_old_floor)
         if policy == "gaussian":
             self.log_std = nn.Parameter(torch.zeros(head.out_channels - 1))
 
     def enter(self, frames: Tensor) -> Tensor:
         """Images as they are; vectors ``[batch, features]`` with about zero mean and unit variance."""
-        return (frames - self.mean) * self.scale() if self.takes_vectors else frames
+        if not self.takes_vectors:
+            return frames
+        return (frames - self.mean) * self.scale() if self.scales else frames - self.mean
 
     def leave(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the head ``[batch, n + 1]`` -> policy outputs and value ``[batch]``.
@@ -66,8 +75,10 @@ class AgentEnds(nn.Module):
         return chosen, value
 
     def scale(self) -> Tensor:
-        """``[features]``: one over the standard deviation."""
-        return self.variance.clamp(min=LEAST_VARIANCE).rsqrt()
+        """``[features]``: one over the standard deviation; 0 for a feature that stands still, which says nothing."""
+        least = (STILL * self.mean).square().clamp(min=STILL_VARIANCE)
+        scale = torch.where(self.variance > least, self.variance.rsqrt(), 0.0)
+        return torch.where(self.relative > 0, scale, self.variance.clamp(min=LEAST_VARIANCE).rsqrt())
 
     @torch.no_grad()
     def see(self, frames: Tensor) -> None:
@@ -77,6 +88,9 @@ class AgentEnds(nn.Module):
 
         Args:
             frames: ``[..., features]``.
+
+        Raises:
+            NonFiniteError: their squares do not fit into float32.
         """
         if not self.takes_vectors:
             return
@@ -85,16 +99,33 @@ class AgentEnds(nn.Module):
         n, total = len(seen), count + len(seen)
         moved = seen.mean(0) - mean
         sums = variance * count + seen.var(0, unbiased=False) * n + moved.square() * count * n / total
+        if not bool((sums / total < torch.finfo(torch.float32).max).all()):
+            raise NonFiniteError(
+                "observations cannot be normalised: their squares do not fit into float32, the largest is "
+                f"{float(seen.abs().max()):.3g}. Give them in a larger unit (gymnasium's TransformObservation)"
+            )
         self.mean.copy_(mean + moved * n / total)
         self.variance.copy_(sums / total)
         self.count.copy_(total)
 
     @torch.no_grad()
     def fold_into(self, layer: nn.Linear) -> None:
-        """Put the normalisation of vectors into the layer that reads them, and leave none here; the function stays the same."""
+        """Put the normalisation of vectors into the layer that reads them; the function stays the same.
+
+        None is left here, or, where a mean is more than 256 standard deviations away, its subtraction alone.
+        """
         if not self.takes_vectors:
             return
         weight = layer.weight.double() * self.scale().double()
-        layer.bias.copy_(layer.bias.double() - weight @ self.mean.double())
         layer.weight.copy_(weight)
+        if float((self.mean * self.scale()).abs().max()) > FOLDED_DEVIATIONS:
+            self.scales = False
+            return
+        layer.bias.copy_(layer.bias.double() - weight @ self.mean.double())
         self.takes_vectors = False
+
+
+def _with_old_floor(module: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:
+    """A saved network that does not say how its variances were bounded had the absolute floor."""
+    if f"{prefix}mean" in state:
+        state.setdefault(f"{prefix}relative", torch.zeros(()))

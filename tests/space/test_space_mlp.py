@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
@@ -18,7 +20,7 @@ from cosearch.space.space import SPACES, architecture_from_dict
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.testing.conformance import check_derived, check_operation, check_space, seeded
 from latency_tables.devices import find_table
-from latency_tables.errors import ConfigError, MissingOpError, ShapeError
+from latency_tables.errors import ConfigError, MissingOpError, NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
 
 load_builtins()
@@ -111,14 +113,84 @@ def test_statistics_are_those_of_all_observations_however_they_come_in_parts():
     np.testing.assert_allclose(one.variance, many.variance, rtol=1e-4)
 
 
-def test_an_observation_that_hardly_moves_is_not_blown_up_and_images_are_left_alone():
+@given(
+    st.lists(st.integers(-14, 15), min_size=3, max_size=3),
+    st.sampled_from([0.0, 1.0, -30.0, 3e4]),
+    st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_unit_of_an_observation_does_not_matter(powers, offset, seed):
+    """Times any power of two the same numbers come out, bit for bit; of ten to within rounding."""
+    data = torch.randn(500, 3, generator=seeded(seed)) + offset
+    plain, doubled, other = ends(), ends(), ends()
+    plain.see(data)
+    doubled.see(data * 2.0 ** torch.tensor(powers))
+    assert torch.equal(doubled.enter(data * 2.0 ** torch.tensor(powers)), plain.enter(data))
+    unit = 10.0 ** torch.tensor(powers, dtype=torch.float64)
+    scaled = (data.double() * unit).float()
+    other.see(scaled)
+    torch.testing.assert_close(other.enter(scaled), plain.enter(data), rtol=1e-3, atol=1e-3 * max(1.0, abs(offset) / 10))
+
+
+@given(st.floats(-1e15, 1e15))
+@example(25.0)
+@example(775.0)
+@example(101325.0)
+@example(0.0)
+@example(0.1)
+@settings(deadline=None)
+def test_a_feature_that_stands_still_says_nothing_and_is_not_blown_up(value):
     still = ends(1)
-    still.see(torch.zeros(10**5, 1))
-    assert float(still.enter(torch.ones(1, 1))) <= LEAST_VARIANCE**-0.5
+    for count in (1, 7, 1000):
+        still.see(torch.full((count, 1), value))
+    assert float(still.scale()) == 0.0 and float(still.enter(torch.full((1, 1), value * 2 + 1))) == 0.0
+    still.see(torch.full((9000, 1), float(np.float32(value) * np.float32(1.001)) + 1.0))  # and then it moves
+    assert float(still.scale()) > 0.0
+
+
+def test_networks_of_before_keep_the_floor_that_they_learned_with():
+    new = ends(2)
+    new.see(torch.tensor([[0.0, 25.0], [2e-3, 25.0]]))
+    assert new.scale().tolist() == [pytest.approx(1e3), 0.0]
+    saved = {key: value for key, value in new.state_dict().items() if key != "relative"}
+    old = ends(2)
+    old.load_state_dict(saved)
+    assert old.scale().tolist() == [LEAST_VARIANCE**-0.5] * 2
+    again = ends(2)
+    again.load_state_dict(old.state_dict())
+    assert again.scale().tolist() == old.scale().tolist()
+    newer = ends(2)
+    newer.load_state_dict(new.state_dict())
+    assert newer.scale().tolist() == new.scale().tolist()
+
+
+def test_observations_whose_squares_overflow_are_refused():
+    with pytest.raises(NonFiniteError, match=r"squares do not fit into float32, the largest is 1e\+25"):
+        ends(1).see(torch.tensor([[1e25], [-1e25]]))
+
+
+def test_images_are_left_alone():
     images = AgentEnds(OpSpec("stem", 3, 8, 8, 4), OpSpec("head", 4, 8, 8, 3, hidden=4), "categorical")
     frames = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     images.see(frames)
     assert images.enter(frames) is frames and not images.state_dict()
+
+
+@given(st.floats(-1e6, 1e6), st.integers(-9, 9), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_folding_keeps_the_function_whatever_mean_and_unit_an_observation_has(offset, power, seed):
+    """``offset``: the mean in standard deviations. One feature stands still."""
+    network = AgentNetwork(SPACE.architecture([0, 4, 2]).ops(), seeded(seed))
+    data = ((torch.randn(200, 5, generator=seeded(seed)).double() + offset) * 10.0**power).float()
+    data[:, 4] = 25.0
+    network.ends.see(data)
+    network.requires_grad_(False)
+    before = network(data)
+    network.fold()
+    for ours, theirs in zip(network(data), before):
+        assert float((ours - theirs).abs().max()) <= 5e-5 * max(1.0, float(theirs.abs().max()))
+    folded = abs(offset) < 200
+    assert network.ends.takes_vectors is not folded or 200 <= abs(offset) <= 300
 
 
 def test_folding_keeps_the_function_and_leaves_no_statistics_in_use():

@@ -1,0 +1,79 @@
+"""What the end of a run needs, tried before its beginning: a few steps, the export with its gate, a short evaluation.
+
+An agent that could not be written, an environment that breaks on its held-out levels, observations that cannot be normalised:
+each would show after hours of training, and would show again at every resume. Here it takes a second, on a network that has
+learned nothing but the statistics of the first observations. Nothing of it goes into the run, whose random streams do not move.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cosearch.deploy.export import check_parity, to_onnx
+from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.pipeline.derivation import most_likely_feasible
+from cosearch.planning.plan import Plan
+from cosearch.rl.envs import make_task
+from cosearch.rl.evaluate import evaluate
+from cosearch.rl.policy import act, policy_of
+from cosearch.seeding import Streams
+from cosearch.space.derive import derive
+from cosearch.space.network import AgentNetwork
+from cosearch.training.algorithms import as_deployed, as_policy, as_trained
+from latency_tables.errors import NonFiniteError, ParityError, RunFailedError
+
+ENVS, STEPS = 2, 32
+
+
+def rehearse(plan: Plan) -> None:
+    """Try export and evaluation on the first observations of a run.
+
+    Args:
+        plan: the resolved run.
+
+    Raises:
+        RunFailedError: no agent could be written at the end of this run, or it could not be played.
+        EnvironmentFailedError: the environment breaks.
+    """
+    config, streams = plan.config, Streams(plan.config.seed)
+    generator = torch.Generator().manual_seed(streams.derive("eval", 6))
+    scores = [[0.0] * len(point.candidates) for point in plan.space.points]
+    network = derive(most_likely_feasible(plan, scores), generator)
+    agent = as_deployed(as_trained(network, config, streams), config).float().eval()
+    try:
+        frames = _first_observations(agent, plan, generator)
+        agent.ends.see(torch.from_numpy(frames))
+        with tempfile.TemporaryDirectory(prefix="cosearch-rehearsal-") as folder:
+            model, file = to_onnx(agent, frames.shape[1:]), Path(folder) / "agent.onnx"
+            check_parity(agent, model, frames)
+            file.write_bytes(model)
+            player = as_policy(OnnxAgent(file, threads=1), config)
+            env = make_task(config.env, 1, streams.derive("eval", 7), test=True)
+            try:
+                evaluate(player, env, 1, generator, episode_steps=min(STEPS, config.env.episode_steps))
+            finally:
+                env.close()
+    except (NonFiniteError, ParityError) as error:
+        raise RunFailedError(
+            f"before any training: an agent of {config.env.name} could not be exported and played: {error}"
+        ) from error
+
+
+def _first_observations(agent: AgentNetwork, plan: Plan, generator: torch.Generator) -> np.ndarray:
+    """``[observations, *frame_shape]`` of the training levels, as a new agent meets them."""
+    config = plan.config
+    env = make_task(config.env, min(ENVS, config.env.num_envs), config.seed & 0x7FFFFFFF)
+    policy, player = policy_of(env), as_policy(agent, config)
+    seen = [env.observe().copy()]
+    try:
+        with torch.inference_mode():
+            for _ in range(STEPS):
+                env.send(act(player, seen[-1], policy, generator))
+                seen.append(env.receive().frames.copy())
+    finally:
+        env.close()
+    return np.concatenate(seen)
