@@ -27,6 +27,13 @@ def compare(
         str,
         typer.Option(help="Names with commas, or LABEL=NAME for a variant; the controls, random and largest, are always added."),
     ] = "reinforce,a3cs,random",
+    hand_made: Annotated[
+        str,
+        typer.Option(
+            help="Hand-made networks that are controls, too, each as wide as the target allows: names with commas, or all; "
+            "`cosearch list spaces`."
+        ),
+    ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
     env: Annotated[list[str] | None, typer.Option(help="Task; may be given several times.")] = None,
     device: Annotated[str | None, typer.Option(help="Target device; `cosearch list devices`.")] = None,
@@ -64,6 +71,7 @@ def compare(
         file=config,
         words=overrides or (),
         options=options,
+        hand_made=[name for name in hand_made.split(",") if name],
     )
     if dry_run:
         _dry_run(planned, jobs, as_json)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cosearch.compare.plan import PlannedRun
 from cosearch.compare.runs import read_comparison
-from cosearch.planning.control import LARGEST, RANDOM
+from cosearch.planning.control import LARGEST, RANDOM, is_hand_made
 from cosearch.quality import mean_hypervolume
 from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to_json
 from cosearch.record.run_record import RunRecord, TeacherIdentity
@@ -85,6 +85,7 @@ class StrategyRow:
         score_mean: its mean.
         improvement: probability of a better score than random search; None for random search itself and without its runs.
         improvement_largest: the same, than ``largest``.
+        improvement_hand_made: the same, than each hand-made network that is a control; absent where there is none.
         latency_predicted_s: median, seconds.
         targets_met: runs that meet their target.
         hypervolume: share of the box from the reference to the fastest and highest that a run dominates, mean over the runs; None
@@ -100,6 +101,7 @@ class StrategyRow:
     score_mean: float
     improvement: Estimate | None
     improvement_largest: Estimate | None
+    improvement_hand_made: Mapping[str, Estimate | None] | None = field(default=None, metadata=OMITTED)
     latency_predicted_s: float | None = field(default=None, metadata=OMITTED)
     targets_met: int | None = field(default=None, metadata=OMITTED)
     hypervolume: float | Absent | None = field(default=Absent.ABSENT, metadata=OMITTED)
@@ -176,13 +178,22 @@ def strategies(runs: Sequence[ComparedRun | Result]) -> list[str]:
     return list(dict.fromkeys(item.planned.strategy for item in runs))
 
 
+def hand_made(runs: Sequence[ComparedRun | Result]) -> list[str]:
+    """The hand-made networks that are controls, in order of appearance."""
+    return list(dict.fromkeys(item.planned.strategy for item in runs if is_hand_made(item.planned.config)))
+
+
 def _require_equal(results: Sequence[Result]) -> None:
     """Refuse a comparison of runs with other steps, targets, tables or search spaces: their scores would mean other things."""
     values: dict[str, dict[str, object]] = {
         "environment steps": {item.planned.name: item.summary.env_steps for item in results},
         "latency target": {item.planned.name: item.summary.latency_target_s for item in results},
         "table": {item.planned.name: item.record.table.table_id for item in results},
-        "search space": {item.planned.name: item.record.space for item in results},
+        "search space": {
+            item.planned.name: item.record.space
+            for item in results
+            if not any(key.startswith("space.") for key in item.planned.own)
+        },
         "teacher": {
             item.planned.name: item.record.teacher
             for item in results
@@ -277,6 +288,10 @@ def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> S
         score_mean=float(np.mean(scores)),
         improvement=_improvement(name, RANDOM, lambda strategy: [_scores(here, strategy)]),
         improvement_largest=_improvement(name, LARGEST, lambda strategy: [_scores(here, strategy)]),
+        improvement_hand_made={
+            network: _improvement(name, network, lambda strategy: [_scores(here, strategy)]) for network in hand_made(here)
+        }
+        or None,
         latency_predicted_s=float(np.median([summary.latency_predicted_s for summary in mine])),
         targets_met=sum(summary.target_met for summary in mine),
         hypervolume=area / box if box > 0 else None,

@@ -44,7 +44,8 @@ CAPTIONS = {
 NOTE = (
     "IQM: inter-quartile mean over the runs (with three or fewer: the mean). Better than random: probability that a run "
     "scores more than one of random search. Better than largest: than one of the network with the most multiply-accumulates "
-    "within the target. Brackets: 95 % over the runs, one a seed; of the IQM a percentile bootstrap, "
+    "within the target; than a named network: than that one, as wide as the target allows. Brackets: 95 % over the runs, "
+    "one a seed; of the IQM a percentile bootstrap, "
     "too narrow for few of them, of the probabilities Newcombe's interval. "
     "Latency: predicted, median of the runs. Hypervolume: share that a run dominates, in the mean over a strategy's runs, of the "
     "box from the target and the lowest score to the fastest and the highest that any run of the comparison has."
@@ -85,11 +86,22 @@ def tables(result: Comparison) -> list[tuple[str, list[list[str]]]]:
         result: the figures.
     """
     rows = result.strategies
-    return [(env, [_cells(row) for row in rows if row.env == env]) for env in dict.fromkeys(row.env for row in rows)]
+    networks = _hand_made(result)
+    return [(env, [_cells(row, networks) for row in rows if row.env == env]) for env in dict.fromkeys(row.env for row in rows)]
 
 
-def _cells(row: StrategyRow) -> list[str]:
+def columns(result: Comparison) -> list[str]:
+    """Titles of the columns of :func:`tables`; those of hand-made networks stand at the end."""
+    return [*COLUMNS, *(f"better than {network}" for network in _hand_made(result))]
+
+
+def _hand_made(result: Comparison) -> list[str]:
+    return list(dict.fromkeys(network for row in result.strategies for network in row.improvement_hand_made or ()))
+
+
+def _cells(row: StrategyRow, networks: Sequence[str]) -> list[str]:
     latency = row.latency_predicted_s
+    beside = [(row.improvement_hand_made or {}).get(network) for network in networks]
     return [
         row.strategy,
         str(row.runs),
@@ -102,6 +114,7 @@ def _cells(row: StrategyRow) -> list[str]:
         f"{row.hypervolume:.2f}" if isinstance(row.hypervolume, float) else "",
         "" if row.env_steps is None else f"{row.env_steps:,}",
         "" if row.wall_s is None else duration_text(row.wall_s),
+        *("" if estimate is None else _estimate(estimate) for estimate in beside),
     ]
 
 
@@ -129,9 +142,9 @@ def markdown(result: Comparison, plots: Sequence[str]) -> str:
         result: the figures.
         plots: names of the pictures beside it.
     """
-    lines = ["# Comparison of strategies", ""]
+    lines, titles = ["# Comparison of strategies", ""], columns(result)
     for env, rows in tables(result):
-        lines += [f"## {env}", "", "| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+        lines += [f"## {env}", "", "| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines.append("")
     lines += [NOTE, "", *_unfinished(result)]
@@ -152,5 +165,5 @@ def _page(result: Comparison, plots: dict[str, bytes]) -> str:
     environment = Environment(loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined)
     pictures = [(base64.b64encode(content).decode(), _caption(name)) for name, content in plots.items()]
     return environment.get_template("compare.html").render(
-        tables=tables(result), columns=COLUMNS, note=NOTE, pictures=pictures, unfinished=_unfinished(result)[:1]
+        tables=tables(result), columns=columns(result), note=NOTE, pictures=pictures, unfinished=_unfinished(result)[:1]
     )

@@ -1,7 +1,8 @@
 """Which runs a comparison has: strategies, or labelled variants of them, x seeds x tasks, each with its whole configuration.
 
-The controls, random search and ``largest``, are always among them, and random search's run is shown beside every other. A word
-of the command line is for all runs, or for those of one label; a word for all goes to the runs in which it has an effect.
+The controls, random search and ``largest``, are always among them, and random search's run is shown beside every other. Hand-made
+networks, each as wide as the target allows, are controls that are asked for. A word of the command line is for all runs, or for
+those of one label; a word for all goes to the runs in which it has an effect.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosearch.config.run import Config
-from cosearch.config.search import StrategyConfig
+from cosearch.config.search import SpaceConfig, StrategyConfig
 from cosearch.planning.budget import run_steps
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.control import CONTROLS, RANDOM
+from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
 from cosearch.planning.hardware import table_or_design
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request, with_absolute_paths
+from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
 from cosearch.planning.unused import unused
+from cosearch.registry import unknown_name
+from cosearch.space.hand_made import HAND_MADE, hand_made_for
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, UnknownNameError
 from latency_tables.table import Table
@@ -55,8 +59,9 @@ def planned_runs(
     file: Path | None = None,
     words: Sequence[str] = (),
     options: Mapping[str, object] | None = None,
+    hand_made: Sequence[str] = (),
 ) -> list[PlannedRun]:
-    """All runs of a comparison, those of the controls first.
+    """All runs of a comparison, those of random search and ``largest`` first.
 
     Args:
         folder: of the comparison.
@@ -67,22 +72,27 @@ def planned_runs(
         words: KEY=VALUE for all runs, or STRATEGY:KEY=VALUE (LABEL:KEY=VALUE) for those of one. A word for all is given to the
             runs in which it has an effect.
         options: see ``cosearch.config.run.resolve``.
+        hand_made: names of hand-made networks that are controls on each task they are made for, or ``all``.
 
     Returns:
         The runs; each uses one thread unless ``threads`` is set, and has the random-search run of its seed as its control.
 
     Raises:
-        UnknownNameError: no such strategy, or a key that none of them uses.
+        UnknownNameError: no such strategy or hand-made network, or a key that none of them uses.
         ConfigError: a fault of the configuration or of a label, or runs of unequal numbers of environment steps.
     """
     load_builtins()
-    names = _labels(strategies)
+    networks = _hand_made(hand_made, envs, preset, file, options)
+    names = _labels([*strategies, *(f"{name}={LARGEST}" for name in networks)])
+    words = [*words, *(f"{name}:space.name={name}" for name in networks)]
     chosen: dict[str, list[str]] = {}
     runs = []
     for name, strategy in names.items():
-        for env in dict.fromkeys(envs):
+        for env in networks.get(name, dict.fromkeys(envs)):
             asked = {**(options or {}), "strategy.name": strategy, "env.name": env}
             given = _words_of(name, names, words)
+            if name in networks:
+                given = [word for word in given if word == f"space.name={name}" or not word.startswith("space.")]
             request = resolve_request(resolve_task(preset=preset, file=file, overrides=given, options=asked))
             given = _without(given, unused(request), words)
             chosen[name] = [*chosen.get(name, ()), *given]
@@ -133,6 +143,24 @@ def _labels(strategies: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"{word}: the label {label!r} is taken; expected a label of your own, such as mine={name}")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
             raise ConfigError(f"{word}: expected a strategy, or LABEL=STRATEGY with letters, digits, - and _ in the label")
+    return found
+
+
+def _hand_made(
+    asked: Sequence[str], envs: Sequence[str], preset: str, file: Path | None, options: Mapping[str, object] | None
+) -> dict[str, list[str]]:
+    """The hand-made networks that are asked for, each with the tasks that it is made for."""
+    found: dict[str, list[str]] = {}
+    for name in asked:
+        if name not in (*HAND_MADE, "all"):
+            raise unknown_name("hand-made network", name, [*HAND_MADE, "all"], "`cosearch list spaces` lists them")
+    for env in dict.fromkeys(envs) if asked else ():
+        config = resolve_task(preset=preset, file=file, options={**(options or {}), "env.name": env})
+        fitting = hand_made_for(make_space(replace(config, space=SpaceConfig())).frame_shape)
+        for name in fitting if "all" in asked else asked:
+            if name not in fitting:
+                raise ConfigError(f"{name} is not made for the frames of {env}; made for them: {', '.join(fitting) or 'none'}")
+            found.setdefault(name, []).append(env)
     return found
 
 

@@ -126,6 +126,9 @@ def intervals_plot(rows: Sequence[StrategyRow]) -> bytes:
             ([row.improvement for row in rows], "probability of improvement over random search"),
             ([row.improvement_largest for row in rows], "probability of improvement over largest"),
         ]
+        for network in dict.fromkeys(network for row in rows for network in row.improvement_hand_made or ()):
+            beside = [(row.improvement_hand_made or {}).get(network) for row in rows]
+            panels.append((beside, f"probability of improvement over {network}"))
         panels = [panel for panel in panels if any(panel[0])]
         drawing, axes = _figure(len(panels), height=1.2 + 0.38 * len(rows))
         shades = colours([row.strategy for row in rows])

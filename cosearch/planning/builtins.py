@@ -14,6 +14,7 @@ MODULES = (
     "cosearch.space.chain",
     "cosearch.space.cells.cell",
     "cosearch.space.mlp",
+    "cosearch.space.hand_made",
     "cosearch.rl.env_families.procgen",
     "cosearch.rl.env_families.gym",
     "cosearch.rl.env_families.minatar",

@@ -86,13 +86,17 @@ def check_chain(ops: Sequence[OpSpec]) -> None:
     check_wiring(ops, chain_wiring(len(ops)))
 
 
-def impala_cnn(frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[int] = (16, 32, 32)) -> list[OpSpec]:
+def impala_cnn(
+    frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[int] = (16, 32, 32), pooled: bool = False
+) -> list[OpSpec]:
     """Blocks of the IMPALA-CNN (Espeholt et al. 2018), the reference agent of Procgen.
 
     Args:
         frame_shape: ``(height, width, channels)``.
         num_actions: discrete actions.
         widths: channels of the three sections.
+        pooled: the head reads the mean over the last map instead of all of it (Impoola-CNN, Trumpp et al. 2025,
+            arXiv 2503.05546).
     """
     h, w, c = frame_shape
     ops: list[OpSpec] = []
@@ -101,28 +105,32 @@ def impala_cnn(frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[
         ops.append(OpSpec("maxpool", width, h, w, width, kernel=3, stride=2, padding=1, activation="none"))
         c, h, w = width, ops[-1].out_height, ops[-1].out_width
         ops += [OpSpec("residual", c, h, w, c, kernel=3, padding=1)] * 2
-    return [*ops, OpSpec("head", c, h, w, num_actions + 1, hidden=256)]
+    return [*ops, OpSpec("head", c, h, w, num_actions + 1, kernel=max(h, w) if pooled else 1, hidden=256)]
 
 
-def nature_cnn(frame_shape: tuple[int, ...], num_actions: int) -> list[OpSpec]:
+def nature_cnn(
+    frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[int] = (32, 64, 64), hidden: int = 512
+) -> list[OpSpec]:
     """Blocks of the Nature-CNN (Mnih et al. 2015), for frames of at least 36 x 36.
 
     Args:
         frame_shape: ``(height, width, channels)``.
         num_actions: discrete actions.
+        widths: channels of the three convolutions.
+        hidden: width of the hidden layer.
 
     Raises:
         ShapeError: the frames are too small.
     """
     h, w, c = frame_shape
-    ops = [OpSpec("stem", c, h, w, 32, kernel=8, stride=4)]
-    for width, kernel, stride in ((64, 4, 2), (64, 3, 1)):
+    ops = [OpSpec("stem", c, h, w, widths[0], kernel=8, stride=4)]
+    for width, kernel, stride in zip(widths[1:], (4, 3), (2, 1)):
         last = ops[-1]
         ops.append(OpSpec("conv", last.out_channels, last.out_height, last.out_width, width, kernel=kernel, stride=stride))
     last = ops[-1]
     return [
         *ops,
-        OpSpec("head", last.out_channels, last.out_height, last.out_width, num_actions + 1, hidden=512, activation="none"),
+        OpSpec("head", last.out_channels, last.out_height, last.out_width, num_actions + 1, hidden=hidden, activation="none"),
     ]
 
 
@@ -139,16 +147,18 @@ def mlp(frame_shape: tuple[int, ...], num_actions: int, widths: Sequence[int] = 
     return [*layers, OpSpec("head", sizes[-1], 1, 1, num_actions + 1, activation="none")]
 
 
-def minatar_cnn(frame_shape: tuple[int, ...], num_actions: int) -> list[OpSpec]:
+def minatar_cnn(frame_shape: tuple[int, ...], num_actions: int, width: int = 16, hidden: int = 128) -> list[OpSpec]:
     """Blocks of MinAtar's own network (Young & Tian 2019): one convolution 3x3 of 16 channels, one layer of 128.
 
     Args:
         frame_shape: ``(height, width, channels)``.
         num_actions: discrete actions.
+        width: channels of the convolution.
+        hidden: width of the layer.
     """
     h, w, c = frame_shape
-    stem = OpSpec("stem", c, h, w, 16, kernel=3)
-    return [stem, OpSpec("head", 16, stem.out_height, stem.out_width, num_actions + 1, hidden=128, activation="none")]
+    stem = OpSpec("stem", c, h, w, width, kernel=3)
+    return [stem, OpSpec("head", width, stem.out_height, stem.out_width, num_actions + 1, hidden=hidden, activation="none")]
 
 
 def fixed_agents(frame_shape: tuple[int, ...], num_actions: int) -> dict[str, list[OpSpec]]:

@@ -178,9 +178,10 @@ def test_a_comparison_may_grow_and_may_not_change(tmp_path):
         begin(tmp_path / "other", plan(tmp_path / "other"), "")
 
 
-def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=None, left_out=()):
+def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=None, left_out=(), hand_made=()):
     """A comparison whose runs were never trained: scores by strategy, one a seed (by task for several)."""
-    runs = [run for run in plan(folder, list(scores), range(len(next(iter(scores.values())))), envs) if run.strategy in scores]
+    searched, seeds = [name for name in scores if name not in hand_made], range(len(next(iter(scores.values()))))
+    runs = [run for run in plan(folder, searched, seeds, envs, hand_made=hand_made) if run.strategy in scores]
     folder.mkdir(parents=True, exist_ok=True)
     begin(folder, runs, "made up")
     for run in runs:
@@ -352,3 +353,48 @@ def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
 def test_each_strategy_has_a_colour_of_its_own():
     found = colours(["random", "largest", *"abcdefgh"])
     assert len(set(found.values())) == 10
+
+
+def test_hand_made_networks_are_controls_that_are_asked_for(tmp_path):
+    runs = plan(tmp_path, ("a3cs",), [0], hand_made=["all"])
+    names = ["random", "largest", "a3cs", "impala-cnn", "impoola-cnn", "minatar-cnn"]
+    assert [run.strategy for run in runs] == names
+    for run in runs[3:]:
+        assert run.config.strategy.name == "largest" and run.config.space.name == run.strategy
+        assert run.config.control == str(tmp_path / "random-s0") and run_steps(run.config) == run_steps(runs[0].config)
+    words = (*WORDS, "space.values.hidden=64")  # of the searched space
+    some = plan(tmp_path, ("a3cs",), [0], words=words, hand_made=["impala-cnn"])
+    assert [run.config.space.values for run in some] == [{"hidden": 64}] * 3 + [{}]
+    with pytest.raises(UnknownNameError, match="impoola-cnn"):
+        plan(tmp_path, hand_made=["impola-cnn"])
+    with pytest.raises(ConfigError, match="nature-cnn is not made for the frames of minatar:breakout"):
+        plan(tmp_path, hand_made=["nature-cnn"])
+
+
+def test_the_figures_stand_beside_each_hand_made_network(tmp_path):
+    scores = {"random": [1.0, 2.0, 3.0], "largest": [4.0, 4.0, 5.0], "a3cs": [4.0, 6.0, 2.5], "impala-cnn": [5.0, 3.0, 2.0]}
+    folder = made(tmp_path / "c", scores, hand_made=["impala-cnn"])
+    result = write_comparison(folder)[0]
+    rows = {row["strategy"]: row for row in result.to_json()["strategies"]}
+    assert rows["a3cs"]["improvement_hand_made"]["impala-cnn"]["value"] == pytest.approx((2 + 3 + 1) / 9)
+    assert rows["impala-cnn"]["improvement_hand_made"] == {"impala-cnn": None}
+    assert "| time a run | better than impala-cnn |" in (folder / "compare.md").read_text()
+    assert "better than impala-cnn" in (folder / "compare.html").read_text()
+    without = write_comparison(made(tmp_path / "d", {name: scores[name] for name in ("random", "largest", "a3cs")}))[0]
+    assert "improvement_hand_made" not in without.to_json()["strategies"][0]
+
+
+def test_another_space_cannot_be_compared_unless_it_is_what_a_variant_is_for(tmp_path):
+    for words, refused in ((WORDS, True), ((*WORDS, "alone:space.values.hidden=64"), False)):
+        folder = tmp_path / str(refused)
+        runs = plan(folder, ("alone=a3cs",), [0], words=words)
+        begin(folder, runs, "made up")
+        for run, hidden in zip(runs, (256, 256, 64), strict=True):
+            space = {**old_run.content("run.json")["space"], "config": {"hidden": hidden}}
+            RunDir.create(folder, run.name, old_run.content("run.json", name=run.name, space=space))
+            (folder / run.name / "summary.json").write_text(json.dumps(SUMMARY))
+        if refused:
+            with pytest.raises(ConfigError, match="search space"):
+                comparison(folder)
+        else:
+            assert len(comparison(folder).runs) == 3
