@@ -61,6 +61,12 @@ def compare(
         _show(from_, as_json)
         return
     folder = (runs / name).resolve()
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            print(f"{time.monotonic() - started:7.0f} s  {text}", file=sys.stderr, flush=True)
+
     options = {"device": device}
     planned = planned_runs(
         folder,
@@ -72,17 +78,12 @@ def compare(
         words=overrides or (),
         options=options,
         hand_made=[name for name in hand_made.split(",") if name],
+        tell=tell,
     )
     if dry_run:
         _dry_run(planned, jobs, as_json)
         return
     resume_hint.set(("the same command", folder))
-    started = time.monotonic()
-
-    def tell(text: str) -> None:
-        if not quiet:
-            print(f"{time.monotonic() - started:7.0f} s  {text}", file=sys.stderr, flush=True)
-
     with alone(folder):
         begin(folder, planned, command_line.get())
         failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell)

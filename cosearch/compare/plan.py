@@ -8,7 +8,7 @@ those of one label; a word for all goes to the runs in which it has an effect.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from cosearch.planning.unused import unused
 from cosearch.registry import unknown_name
 from cosearch.space.hand_made import HAND_MADE, hand_made_for
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from latency_tables.errors import ConfigError, UnknownNameError
+from latency_tables.errors import ConfigError, InfeasibleTargetError, UnknownNameError
 from latency_tables.table import Table
 
 
@@ -60,6 +60,7 @@ def planned_runs(
     words: Sequence[str] = (),
     options: Mapping[str, object] | None = None,
     hand_made: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[PlannedRun]:
     """All runs of a comparison, those of random search and ``largest`` first.
 
@@ -72,7 +73,9 @@ def planned_runs(
         words: KEY=VALUE for all runs, or STRATEGY:KEY=VALUE (LABEL:KEY=VALUE) for those of one. A word for all is given to the
             runs in which it has an effect.
         options: see ``cosearch.config.run.resolve``.
-        hand_made: names of hand-made networks that are controls on each task they are made for, or ``all``.
+        hand_made: names of hand-made networks that are controls on each task, or ``all`` that are made for it and of which some
+            width meets the target.
+        tell: is told which of ``all`` are left out, and why, one line each.
 
     Returns:
         The runs; each uses one thread unless ``threads`` is set, and has the random-search run of its seed as its control.
@@ -84,7 +87,7 @@ def planned_runs(
     load_builtins()
     networks = _hand_made(hand_made, envs, preset, file, options)
     names = _labels([*strategies, *(f"{name}={LARGEST}" for name in networks)])
-    words = [*words, *(f"{name}:space.name={name}" for name in networks)]
+    asked_words, words = words, [*words, *(f"{name}:space.name={name}" for name in networks)]
     chosen: dict[str, list[str]] = {}
     runs = []
     for name, strategy in names.items():
@@ -93,6 +96,9 @@ def planned_runs(
             given = _words_of(name, names, words)
             if name in networks:
                 given = [word for word in given if word == f"space.name={name}" or not word.startswith("space.")]
+            if name in networks and "all" in hand_made and (why := _too_slow(given, asked, preset, file)):
+                tell(f"{name} is no control on {env}: {why}")
+                continue
             request = resolve_request(resolve_task(preset=preset, file=file, overrides=given, options=asked))
             given = _without(given, unused(request), words)
             chosen[name] = [*chosen.get(name, ()), *given]
@@ -103,7 +109,7 @@ def planned_runs(
                 config = replace(config, threads=config.threads or 1)
                 own = tuple(word.partition(":")[2].partition("=")[0] for word in words if _owner(word, names) == name)
                 runs.append(PlannedRun(_run_name(env, name, seed, envs), env, name, seed, config, own))
-    _refuse_unused(words, chosen)
+    _refuse_unused(asked_words, chosen)
     steps = {run.name: run_steps(run.config) for run in runs}
     if len(set(steps.values())) > 1:
         raise ConfigError(
@@ -162,6 +168,15 @@ def _hand_made(
                 raise ConfigError(f"{name} is not made for the frames of {env}; made for them: {', '.join(fitting) or 'none'}")
             found.setdefault(name, []).append(env)
     return found
+
+
+def _too_slow(given: Sequence[str], asked: Mapping[str, object], preset: str, file: Path | None) -> str:
+    """Why no architecture of a run meets its targets; empty: one does."""
+    try:
+        make_plan(resolve_task(preset=preset, file=file, overrides=given, options=asked))
+    except InfeasibleTargetError as error:
+        return str(error)
+    return ""
 
 
 def _owner(word: str, names: Mapping[str, str]) -> str | None:

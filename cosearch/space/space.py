@@ -88,7 +88,7 @@ class SearchSpace:
     ends: tuple[Node, Node] | None = None
 
     def __post_init__(self) -> None:
-        if not self.body:
+        if not self.body and self.ends is None:
             row = tuple(Node(point.name, (place,), point.specs, (place,)) for place, point in enumerate(self.points))
             object.__setattr__(self, "body", row)
         sizes = [len(point.candidates) for point in self.points]
