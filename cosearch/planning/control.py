@@ -1,8 +1,8 @@
 """The controls of a search, and the finished run of one that is shown beside a result.
 
 ``random``: architectures drawn uniformly; ``largest``: the most multiply-accumulates within the target, of the run's own space or
-of a hand-made network's widths (``cosearch.space.hand_made``). None learns what to choose, so a search that is no better has found
-nothing.
+of a hand-made network's widths (``cosearch.space.hand_made``). None learns what to choose, so a search that is no better has
+found nothing.
 """
 
 from __future__ import annotations

@@ -9,37 +9,17 @@ from pathlib import Path
 import numpy as np
 import old_run
 import pytest
+from made_comparison import SUMMARY, WORDS, made, plan
 
 from cosearch.cli.app import main
 from cosearch.compare.data import ALL, comparison
 from cosearch.compare.page import write_comparison
-from cosearch.compare.plan import planned_runs
 from cosearch.compare.plots import colours
 from cosearch.compare.runs import RECORD, begin, read_comparison
 from cosearch.planning.budget import run_steps
 from cosearch.planning.plan import make_plan
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import ConfigError, RunFolderError, UnknownNameError
-
-WORDS = ("distill.teacher=none", "objective.latency_ratio=0.3", "budget.search_steps=20000", "budget.retrain_steps=0")
-TARGET_S = 2e-4
-
-
-SUMMARY = old_run.content(
-    "summary.json",
-    score_mean=1.0,
-    score_ci95=[1.0, 1.0],
-    latency_predicted_s=1e-4,
-    latency_measured_s=1e-4,
-    latency_target_s=TARGET_S,
-    target_met=True,
-    wall_s=60.0,
-    env_steps=20480,
-)
-
-
-def plan(folder, strategies=("a3cs",), seeds=range(2), envs=("minatar:breakout",), words=WORDS, **more):
-    return planned_runs(folder, strategies, seeds, envs, words=words, **more)
 
 
 def test_random_search_comes_first_and_is_every_other_runs_control(tmp_path):
@@ -176,35 +156,6 @@ def test_a_comparison_may_grow_and_may_not_change(tmp_path):
     (tmp_path / "other" / "file").touch()
     with pytest.raises(RunFolderError, match=r"holds no compare\.json"):
         begin(tmp_path / "other", plan(tmp_path / "other"), "")
-
-
-def made(folder, scores, *, envs=("minatar:breakout",), steps=20480, latency=None, left_out=(), hand_made=()):
-    """A comparison whose runs were never trained: scores by strategy, one a seed (by task for several)."""
-    searched, seeds = [name for name in scores if name not in hand_made], range(len(next(iter(scores.values()))))
-    runs = [run for run in plan(folder, searched, seeds, envs, hand_made=hand_made) if run.strategy in scores]
-    folder.mkdir(parents=True, exist_ok=True)
-    begin(folder, runs, "made up")
-    for run in runs:
-        if run.name in left_out:
-            continue
-        made_run = RunDir.create(folder, run.name, old_run.content("run.json", name=run.name))
-        value = scores[run.strategy][run.seed]
-        value = value[envs.index(run.env)] if isinstance(value, tuple) else value
-        for step in (2048, 4096):
-            made_run.append_metrics({"stage": "search", "step": step, "wall_s": 1.0, "score_train": value * step / 4096})
-        latency_s = (latency or {}).get(run.strategy, 1e-4)
-        made_run.write_json(
-            "summary.json",
-            {
-                **SUMMARY,
-                "score_mean": value,
-                "score_ci95": [value, value],
-                "latency_predicted_s": latency_s,
-                "latency_measured_s": latency_s,
-                "env_steps": steps if not isinstance(steps, dict) else steps[run.strategy],
-            },
-        )
-    return folder
 
 
 SCORES = {"random": [1.0, 2.0, 3.0, 4.0, 5.0], "a3cs": [6.0, 3.0, 4.0, 8.0, 3.5]}
@@ -353,39 +304,6 @@ def test_the_documented_commands_are_comparisons_that_can_be_made(tmp_path):
 def test_each_strategy_has_a_colour_of_its_own():
     found = colours(["random", "largest", *"abcdefgh"])
     assert len(set(found.values())) == 10
-
-
-def test_hand_made_networks_are_controls_that_are_asked_for(tmp_path):
-    told: list[str] = []
-    runs = plan(tmp_path, ("a3cs",), [0], hand_made=["all"], tell=told.append)
-    assert [run.strategy for run in runs] == ["random", "largest", "a3cs", "minatar-cnn"]
-    # a Jetson takes 50 us to start a kernel and an IMPALA-CNN has 15, at any width: 750 us, where the target is 225 us
-    assert [line.partition(": no architecture")[0] for line in told] == [
-        f"{name} is no control on minatar:breakout" for name in ("impala-cnn", "impoola-cnn")
-    ]
-    for run in runs[3:]:
-        assert run.config.strategy.name == "largest" and run.config.space.name == run.strategy
-        assert run.config.control == str(tmp_path / "random-s0") and run_steps(run.config) == run_steps(runs[0].config)
-    words = (*WORDS, "space.values.hidden=64")  # of the searched space
-    some = plan(tmp_path, ("a3cs",), [0], words=words, hand_made=["impala-cnn"])
-    assert [run.config.space.values for run in some] == [{"hidden": 64}] * 3 + [{}]
-    with pytest.raises(UnknownNameError, match="impoola-cnn"):
-        plan(tmp_path, hand_made=["impola-cnn"])
-    with pytest.raises(ConfigError, match="nature-cnn is not made for the frames of minatar:breakout"):
-        plan(tmp_path, hand_made=["nature-cnn"])
-
-
-def test_the_figures_stand_beside_each_hand_made_network(tmp_path):
-    scores = {"random": [1.0, 2.0, 3.0], "largest": [4.0, 4.0, 5.0], "a3cs": [4.0, 6.0, 2.5], "minatar-cnn": [5.0, 3.0, 2.0]}
-    folder = made(tmp_path / "c", scores, hand_made=["minatar-cnn"])
-    result = write_comparison(folder)[0]
-    rows = {row["strategy"]: row for row in result.to_json()["strategies"]}
-    assert rows["a3cs"]["improvement_hand_made"]["minatar-cnn"]["value"] == pytest.approx((2 + 3 + 1) / 9)
-    assert rows["minatar-cnn"]["improvement_hand_made"] == {"minatar-cnn": None}
-    assert "| time a run | better than minatar-cnn |" in (folder / "compare.md").read_text()
-    assert "better than minatar-cnn" in (folder / "compare.html").read_text()
-    without = write_comparison(made(tmp_path / "d", {name: scores[name] for name in ("random", "largest", "a3cs")}))[0]
-    assert "improvement_hand_made" not in without.to_json()["strategies"][0]
 
 
 def test_another_space_cannot_be_compared_unless_it_is_what_a_variant_is_for(tmp_path):
