@@ -143,6 +143,13 @@ def measure(
             sys.stderr.write("interrupted; the same command goes on from here\n")
             raise typer.Exit(130) from interruption
     table = load_table(out)
+    left_out = [row for row in table.rows.values() if row.latency_s is None]
+    if left_out:
+        first = left_out[0]
+        sys.stderr.write(
+            f"{len(left_out)} of {len(table.rows)} rows could not be measured, the first {first.key} ({first.status}: "
+            f"{str(first.details.get('reason', 'no reason recorded'))[:200]})\n"
+        )
     emit({"out": str(out), **summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
 

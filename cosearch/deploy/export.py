@@ -28,7 +28,7 @@ from cosearch.deploy.onnx_agent import with_spread
 from cosearch.record.agent import ParityRecord, TensorRecord
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.space.network import AgentNetwork
-from latency_tables.board.runners import OnnxRunner
+from latency_tables.board.runners import OnnxRunner, runtime_reason
 from latency_tables.errors import MeasurementError, ParityError, RunFailedError, ShapeError
 from latency_tables.writing import remove
 
@@ -129,7 +129,7 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
         model = buffer.getvalue()
         onnx.checker.check_model(model, full_check=True)
     except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise RunFailedError(f"the network cannot be exported as ONNX (opset {OPSET}): {str(error)[:300]}") from error
+        raise RunFailedError(f"the network cannot be exported as ONNX (opset {OPSET}): {runtime_reason(error)}") from error
     return model
 
 
@@ -282,7 +282,9 @@ def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.nd
         try:
             parts.append(session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(frames[start:stop])}))
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
-            raise ParityError(f"the exported file cannot run a batch of {stop - start} frames: {str(error)[:300]}") from error
+            raise ParityError(
+                f"the exported file cannot run a batch of {stop - start} frames: {runtime_reason(error)}"
+            ) from error
         sizes.append(stop - start)
     chosen = [with_spread(part[0], part[1]) if len(part) == 3 else part[0] for part in parts]
     return np.concatenate(chosen), np.concatenate([part[-1] for part in parts]), tuple(sorted(set(sizes)))

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latency_tables.board.runners import import_onnxruntime, runtime_reason
+from latency_tables.errors import RunFailedError, RunFolderError
+
 
 class OnnxAgent:
     """A callable like a network: frames in, policy outputs and value out.
@@ -16,18 +19,26 @@ class OnnxAgent:
     Args:
         path: of ``agent.onnx``.
         threads: CPU threads; 0 for all cores.
+
+    Raises:
+        RunFolderError: the runtime cannot load the file.
+        MissingExtraError: onnxruntime is not installed.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it is on by default
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or (os.cpu_count() or 1)
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
+        options.log_severity_level = 3
+        self._path = path
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises a dozen classes of its own without a common root
+            raise RunFolderError(
+                f"{path} cannot be loaded as an agent: {runtime_reason(error)}; `cosearch export {path.parent}` writes it again"
+            ) from error
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +52,10 @@ class OnnxAgent:
         return torch.from_numpy(chosen), torch.from_numpy(outputs["value"])
 
     def _run(self, frames: Tensor) -> list[np.ndarray]:
-        return self._session.run(None, {self._input: frames.numpy()})
+        try:
+            return self._session.run(None, {self._input: frames.numpy()})
+        except Exception as error:  # as above
+            raise RunFailedError(f"{self._path} cannot run observations {list(frames.shape)}: {runtime_reason(error)}") from error
 
 
 def with_spread(mean: np.ndarray, log_std: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from latency_tables.board.runners import import_onnxruntime
+from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
 
 Array = NDArray[np.generic]
@@ -77,7 +77,7 @@ class Agent:
         try:
             self._session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
-            raise RunFolderError(f"{model} cannot be loaded: {str(error)[:300]}") from error
+            raise RunFolderError(f"{model} cannot be loaded: {runtime_reason(error)}") from error
         (entry,) = self._session.get_inputs()
         self._input: str = entry.name
         self._names: list[str] = [output.name for output in self._session.get_outputs()]

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from latency_tables.board.runners import import_onnxruntime
+from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import ConfigError, ShapeError
 from latency_tables.reading import shown
 
@@ -36,7 +36,7 @@ def external_files(path: Path) -> list[str]:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf has error classes of its own, which share no root with Python's
-        raise ConfigError(f"{path}: cannot be read as an ONNX teacher: {str(error)[:300]}") from error
+        raise ConfigError(f"{path}: cannot be read as an ONNX teacher: {runtime_reason(error)}") from error
     return sorted({entry.value for tensor in _tensors(model.graph) for entry in tensor.external_data if entry.key == "location"})
 
 
@@ -82,7 +82,7 @@ class OnnxNetwork:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
-            raise ConfigError(f"{path}: cannot be loaded as an ONNX teacher: {str(error)[:300]}") from error
+            raise ConfigError(f"{path}: cannot be loaded as an ONNX teacher: {runtime_reason(error)}") from error
         self._path, self._frame_shape, self._actions = path, tuple(frame_shape), num_actions
         self._input, orders = self._find_input(layout or self._session.get_modelmeta().custom_metadata_map.get(LAYOUT_KEY))
         self._channels_first, tried = self._find_order(orders)
@@ -102,7 +102,7 @@ class OnnxNetwork:
         try:
             return [np.asarray(part, dtype=np.float32) for part in self._session.run(None, {self._input: fed})]
         except Exception as error:  # as above
-            raise ConfigError(f"{self._path}: cannot run {len(frames)} frames: {str(error)[:300]}") from error
+            raise ConfigError(f"{self._path}: cannot run {len(frames)} frames: {runtime_reason(error)}") from error
 
     def _find_input(self, said: str | None) -> tuple[str, list[bool]]:
         """Name of the input, and the orders of the frames that its shape allows."""

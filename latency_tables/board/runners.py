@@ -44,6 +44,17 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
+def runtime_reason(error: Exception, letters: int = 300) -> str:
+    """What the runtime says, at most about so many letters: it begins with the kind of its error and ends with the reason.
+
+    Args:
+        error: of the runtime; its classes have no root in common.
+        letters: between the two, signatures of its own functions are left out.
+    """
+    text = " ".join(str(error).split())
+    return text if len(text) <= letters else f"{text[: letters // 4]} ... {text[-(3 * letters) // 4 :]}"
+
+
 class OnnxRunner:
     """A session with bound inputs and outputs; calling it runs the model once.
 
@@ -81,7 +92,7 @@ class OnnxRunner:
             self.session = ort.InferenceSession(source, options, providers=[provider])
             self.graph = op_histogram(Path(optimized).read_bytes()) if os.path.exists(optimized) else {}
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
-            raise MeasurementError(f"onnxruntime cannot load the model on {provider}: {str(error)[:300]}") from error
+            raise MeasurementError(f"onnxruntime cannot load the model on {provider}: {runtime_reason(error)}") from error
         finally:
             folder.cleanup()
         if self.session.get_providers()[0] != provider:

@@ -17,6 +17,7 @@ from latency_tables.errors import RequestError, TableError
 from latency_tables.fields import object_of
 from latency_tables.header import read_device
 from latency_tables.measuring.compose import compose_table
+from latency_tables.measuring.identity import check_same_place
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
@@ -160,7 +161,7 @@ def run(
         remove(Path(str(out) + ".journal"))
     finally:
         lock.release()
-    remove(Path(str(out) + ".lock"))
+        remove(Path(str(out) + ".lock"))
     return table
 
 
@@ -195,6 +196,11 @@ def _measure(request: MeasureRequest, progress: Callable[[int, int, str], None],
         "tracker": request.location.tracker,
         "provenance": request.provenance,
         "settings": settings,
+        "readings": {
+            "energy_seconds": request.energy_seconds,
+            "period_s": request.period_s,
+            "paced_seconds": request.paced_seconds,
+        },
     }
     journal = Journal(Path(str(request.out) + ".journal"), identity)
     try:
@@ -228,19 +234,8 @@ def _words(fingerprint: Mapping[str, object]) -> str:
 
 
 def _merged(existing: TableFile, added: TableFile) -> TableFile:
-    old, new = _part(existing, "software"), _part(added, "software")
-    for name in ("version", "provider", "nchw"):
-        if old.get(name) != new.get(name):
-            raise TableError(
-                f"the table was made with software.{name} {old.get(name)!r}, these rows with {new.get(name)!r}; "
-                "measure the whole table again"
-            )
-    old, new = _part(existing, "host"), _part(added, "host")
-    changed = [name for name in ("machine", "cpu", "model", "cores", "serial_sha256") if old.get(name) != new.get(name)]
-    if changed:
-        raise TableError(
-            f"the table was made on another machine (different: {', '.join(changed)}); measure the whole table there"
-        )
+    old, new = ({**_part(table, "host"), **_part(table, "software")} for table in (existing, added))
+    check_same_place(old, new, what="the table", advice="measure the whole table again")
     before = existing.header.get("additions", [])
     addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)}
     additions = [*(before if isinstance(before, list) else []), addition]

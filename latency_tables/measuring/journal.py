@@ -1,6 +1,7 @@
 """The journal of a measurement: results go to disk as they come, so that an interrupted one goes on where it stopped.
 
-First line: what must match for a resume (plan, device, settings). Then one line a result; the visits of a batch are
+First line: what must match for a resume (plan, device, settings); then the machine and the runtime, which must, too. Then one
+line a result; the visits of a batch are
 written when the batch has ended, so at most one batch is made again. A journal of another plan is refused; a line that
 was cut by a crash is dropped. When the table is written the journal is removed.
 """
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from latency_tables.board.timing import Paced, Visit
 from latency_tables.errors import TableError
-from latency_tables.writing import make_folder, one_clear_error, regular_file
+from latency_tables.measuring.identity import check_same_place
+from latency_tables.writing import make_folder, one_clear_error, regular_file, remove
 
 KINDS = ("visit", "failed", "graph")
 
@@ -39,6 +42,7 @@ class Journal:
         self.graphs: dict[str, dict[str, int]] = {}
         self.energies_j: dict[str, float | None] = {}  # None: the sensor gave no answer
         self.paced: dict[str, Paced] = {}
+        self.place: Mapping[str, object] | None = None  # None: no core has answered yet
         self.resumed = False
         make_folder(path.parent)
         with one_clear_error(path):
@@ -70,8 +74,10 @@ class Journal:
 
     def _check(self, record: object, identity: Mapping[str, object]) -> None:
         expected = json.loads(json.dumps({"journal": 1, **identity}))
+        before = record if isinstance(record, dict) else {}
+        if "readings" not in before:  # an earlier version did not write them down
+            expected.pop("readings", None)
         if record != expected:
-            before = record if isinstance(record, dict) else {}
             changed = sorted(k for k in {*before, *expected} if before.get(k) != expected.get(k))
             raise TableError(
                 f"{self.path} belongs to another measurement (different: {', '.join(changed)}); "
@@ -83,10 +89,13 @@ class Journal:
         kind = next((kind for kind in KINDS if kind in record), record.get("kind"))
         if kind == "visit":
             self.visits.setdefault(name, []).append(Visit.from_dict(record["visit"]))
+        elif kind == "place":
+            self.place = {str(key): value for key, value in record.items() if key not in ("id", "kind")}
         elif kind == "failed":
             self.failed[name] = str(record["failed"])
         elif kind == "graph":
             self.graphs[name] = _counts(record["graph"])
+            self.failed.pop(name, None)  # it ran when it was tried again
         elif kind == "paced":
             self.paced[name] = Paced.from_dict(record["paced"])
         elif kind == "energy":
@@ -97,12 +106,31 @@ class Journal:
         else:
             raise ValueError(f"a result of kind {kind!r}")
 
+    def measured_at(self, place: Mapping[str, object]) -> None:
+        """Write down which machine and runtime answer, or compare them with those that the measurement began with.
+
+        Args:
+            place: see ``identity.place_of``.
+
+        Raises:
+            TableError: it was another machine or runtime.
+        """
+        if self.place is None:
+            self.add({"kind": "place", "id": "", **place})
+            return
+        advice = f"go on with that one, or measure the whole table again after `rm {shlex.quote(str(self.path))}`"
+        check_same_place(self.place, json.loads(json.dumps(place)), what=f"the measurement in {self.path}", advice=advice)
+
+    def try_failures_again(self) -> None:
+        """Forget which models could not be run: a board that was mended, or a passing fault, may run them now."""
+        self.failed.clear()
+
     def add(self, record: Mapping[str, object]) -> None:
         """Write one result and take it.
 
         Args:
             record: an object with ``id`` and one of ``visit``, ``failed``, ``graph`` and ``paced``, or of ``kind`` energy with
-                ``energy_j``.
+                ``energy_j``, or of ``kind`` place.
         """
         self._write(record)
         self._take(record)
@@ -113,8 +141,12 @@ class Journal:
             self._stream.flush()
 
     def close(self) -> None:
-        """Write the file out and close it; safe to call twice."""
+        """Write the file out and close it, or remove it where nothing was measured; safe to call twice."""
         if self._stream.closed:
+            return
+        if not (self.visits or self.failed or self.graphs):
+            self._stream.close()
+            remove(self.path)
             return
         with one_clear_error(self.path):
             self._stream.flush()

@@ -7,6 +7,7 @@ the journal before the next batch starts; a lost core is started again, and an i
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -15,6 +16,7 @@ import numpy as np
 
 from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError
+from latency_tables.measuring.identity import place_of
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
 from latency_tables.measuring.remote import Answer, Connection, Core, Location, LostBoard
@@ -22,10 +24,12 @@ from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.statistics import difference, paired_visits
 from latency_tables.measuring.visits import Hello, MeasuredVisits
+from latency_tables.onnx_models.builder import OPSET
 
 BATCH = 16
 NETWORK_TOLERANCE = 0.5
 MAX_LOST = 5
+FIRST_OF_OPSET = {13: "1.6", 14: "1.8", 15: "1.10", 16: "1.11", 17: "1.12", 18: "1.14"}  # onnxruntime's compatibility table
 Result = TypeVar("Result")
 
 
@@ -58,17 +62,19 @@ class Measurer:
         self._connection: Core | None = None
         self._loaded: set[str] = set()
         self._paired: dict[str, list[Visit]] = {}
-        self._lost = 0
+        self._lost, self._reached = 0, False
         self._started = time.monotonic()
 
     def run(self) -> None:
         """Visit until every row has converged or the budget is spent.
 
         Raises:
-            MeasurementError: the core cannot be started, or is lost again and again.
+            MeasurementError: the core cannot be started, cannot run the models, or is lost again and again.
+            TableError: it is another machine or runtime than the measurement began with.
         """
         try:
-            self._with_core(lambda core: None)  # a complete journal has no visit left, but the header tells the machine
+            self.journal.try_failures_again()
+            self._with_core(self._try_empty_model)  # also where no visit is left: the header tells the machine
             rng = np.random.default_rng([self.settings.seed, sum(len(v) for v in self.journal.visits.values())])
             while True:
                 names = self._due()
@@ -226,12 +232,23 @@ class Measurer:
             if name not in self.journal.graphs:
                 self.journal.add({"id": name, "graph": answer["graph"]})
 
+    def _try_empty_model(self, core: Core) -> None:
+        """Load the smallest model: where that fails no other one would run, and no time would help."""
+        answer = core.one("load", self.plan.builders[EMPTY](), id=EMPTY)
+        if "error" in answer:
+            version = f"{self.runtime} {self.hello.runtime_version or ''}".strip()
+            where, reason = self.location.host or self.location.tracker or "this machine", str(answer["error"])
+            raise MeasurementError(f"{version} on {where} cannot run the models: {reason}{_newer_runtime(reason)}")
+        core.one("drop", ids=[EMPTY])
+
     def _with_core(self, request: Callable[[Core], Result]) -> Result:
         while True:
             try:
                 return request(self._core())
             except LostBoard as error:
                 self.close()
+                if not self._reached:  # it has never answered: trying again would only take time
+                    raise MeasurementError(str(error)) from error
                 self._lost += 1
                 if self._lost > MAX_LOST:
                     raise MeasurementError(
@@ -252,5 +269,17 @@ class Measurer:
                 provider=self.settings.provider,
                 nchw=self.settings.nchw,
             )
-            self.hello = Hello.from_answer(answer)
+            self.hello, self._reached = Hello.from_answer(answer), True
+            self.journal.measured_at(place_of(self.hello))
         return self._connection
+
+
+def _newer_runtime(reason: str) -> str:
+    """What to install where the runtime is older than the models; empty for any other reason."""
+    known = re.search(r"till opset (\d+)", reason)
+    if known is None:
+        return ""
+    return (
+        f". It loads operators up to opset {known[1]}, the models are of opset {OPSET}: install a newer onnxruntime there "
+        f"({FIRST_OF_OPSET.get(OPSET, 'the newest')} or later)"
+    )

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import queue
+import re
 import shlex
 import struct
 import subprocess
@@ -30,6 +31,25 @@ from latency_tables.errors import MeasurementError, RequestError
 SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 
 
+START = """import sys
+
+if sys.version_info < (3, 8):
+    sys.exit("the measuring core needs Python 3.8 or newer, this is " + sys.version.split()[0])
+from latency_tables.board.core import main
+
+main()
+"""
+CAUSES = (  # what the last words of a core that does not start mean: pattern, advice
+    (
+        r"No module named 'numpy|onnxruntime cannot be imported",
+        "its Python lacks a package: {run} -m pip install numpy onnxruntime",
+    ),
+    (r"needs Python 3", "--python PATH names another Python there"),
+    (
+        r"^(?!.*can't open file).*(not found|No such file|ermission denied)",
+        "--python PATH names the Python there; it must be one that {host} can run",
+    ),
+)
 Answer = dict[str, object]
 
 
@@ -97,7 +117,7 @@ def core_archive() -> tuple[str, bytes]:
             entry = zipfile.ZipInfo(f"latency_tables/{path.relative_to(package).as_posix()}", date_time=(2020, 1, 1, 0, 0, 0))
             archive.writestr(entry, path.read_bytes())
         start = zipfile.ZipInfo("__main__.py", date_time=(2020, 1, 1, 0, 0, 0))
-        archive.writestr(start, "from latency_tables.board.core import main\n\nmain()\n")
+        archive.writestr(start, START)
     data = buffer.getvalue()
     return f"core-{hashlib.sha256(data).hexdigest()[:12]}.zip", data
 
@@ -135,13 +155,17 @@ class Connection:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._log: list[str] = []
         command, environment = self._command()
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
+        except OSError as error:
+            raise LostBoard(f"{self._where()} cannot be started: {error.strerror or error}") from error
         assert self._process.stdin and self._process.stdout and self._process.stderr  # they are pipes
         self._requests = self._process.stdin
         threading.Thread(target=_pump, args=(self._process.stdout, self._lines.put), daemon=True).start()
-        threading.Thread(target=_pump, args=(self._process.stderr, self._note), daemon=True).start()
+        self._errors = threading.Thread(target=_pump, args=(self._process.stderr, self._note), daemon=True)
+        self._errors.start()
 
     def _command(self) -> tuple[list[str], dict[str, str] | None]:
         if self.location.host is None:
@@ -195,7 +219,10 @@ class Connection:
             try:
                 answer = json.loads(line)
             except ValueError as error:
-                raise LostBoard(f"{self._where()} answered something else than JSON: {line[:100]!r}") from error
+                raise LostBoard(
+                    f"{self._where()} answered something else than JSON: {line[:100]!r}. Where the start files of its shell "
+                    f"print that, let them do so in a terminal alone: `ssh {self.location.host} true` must print nothing"
+                ) from error
             if answer.get("end"):
                 return
             if "error" in answer and "id" not in answer:
@@ -220,8 +247,16 @@ class Connection:
         return f"the measuring core on {self.location.host or 'this machine'}"
 
     def _lost(self) -> str:
+        """What became of the core: its last words, and what they mean."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        self._errors.join(timeout=1)
         log: Sequence[str] = [line for line in self._log if line][-3:]
-        return f"{self._where()} ended; its last words: {' | '.join(log) or 'none'}"
+        words = f"{self._where()} ended; its last words: {' | '.join(log)[-400:] or 'none'}"
+        host = self.location.host or "this machine"
+        run = f"ssh {host} {self.location.python}" if self.location.host else "python"
+        advice = next((advice for pattern, advice in CAUSES if re.search(pattern, words)), None)
+        return words if advice is None else f"{words}; {advice.format(run=run, host=host)}"
 
 
 def _pump(stream: IO[bytes], sink: Callable[[str | None], None]) -> None:

@@ -195,12 +195,13 @@ def test_killed_at_any_byte_resumes_to_the_same_table(tmp_path):
 
 def test_journal_of_another_measurement_or_damaged_is_refused(tmp_path):
     _, journal = measured(tmp_path / "j")
+    journal.add({"id": "x", "graph": {}})
     journal.close()
     with pytest.raises(TableError, match="plan"):
         Journal(tmp_path / "j", {"plan": "another"})
     text = (tmp_path / "j").read_text()
     (tmp_path / "j").write_text(text + '{"id": "x", "visit": {"median_s": 1}}\n')
-    with pytest.raises(TableError, match="line 2 is damaged"):
+    with pytest.raises(TableError, match="line 3 is damaged"):
         Journal(tmp_path / "j", {"plan": PLAN.plan_id})
 
 
