@@ -87,8 +87,11 @@ class HeldOutSubject(Protocol):
     def held_out(self) -> bool:
         """Whether half of a rollout's frames are kept from the weights, for :meth:`step_architecture` before each step."""
 
-    def step_architecture(self, train: Callable[[], float], held_out: Callable[[], float]) -> None:
-        """Called where ``held_out``: each function adds the gradients of the loss on a minibatch of its half; returns it."""
+    def step_architecture(self, train: Callable[[], float], held_out: Callable[[], float], max_grad_norm: float) -> None:
+        """Called where ``held_out``: each function adds the gradients of the loss on a minibatch of its half; returns it.
+
+        ``max_grad_norm`` is what the gradients of the weights are clipped to in the step that follows.
+        """
 
 
 def keeps_half(subject: Subject) -> HeldOutSubject | None:
@@ -160,7 +163,7 @@ class Learner:
                 group, index, other = batches[b]
                 if other is not None and two_level is not None:
                     train, held = (self._closure(actors[group], flat, half, distillation) for half in (index, other))
-                    two_level.step_architecture(train, held)
+                    two_level.step_architecture(train, held, self.options.max_grad_norm)
                 terms = self._minibatch(subject, actors[group], flat, index, distillation)
                 count += 1
                 for key, value in terms.items():

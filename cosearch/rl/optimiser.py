@@ -8,12 +8,13 @@ without an error. So it is brought into its weight's layout first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+TINY = 1e-30
 EPS = 1e-5  # as in PPO since Dhariwal et al. 2017 (baselines)
 
 
@@ -36,3 +37,28 @@ class WeightAdam(torch.optim.Adam):
                 if grad is not None and grad.stride() != parameter.stride():
                     parameter.grad = torch.empty_like(parameter).copy_(grad)
         return super().step(closure)
+
+    def changes(self, gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+        """What :meth:`step` would add to each parameter, after clipping as ``clip_and_check`` does; nothing is changed.
+
+        Args:
+            gradients: one for each parameter, in order, of its shape.
+            max_norm: of all gradients together, above 0.
+
+        Returns:
+            One tensor for each parameter, differentiable in the gradients: through the clipping and both of Adam's averages.
+        """
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # the 1e-6 is torch's
+        found, rest = [], iter(gradients)
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter, gradient in zip(group["params"], rest):
+                state = self.state.get(parameter, {})
+                steps = float(state.get("step", 0.0)) + 1.0
+                clipped = gradient * scale
+                mean = first * state.get("exp_avg", 0.0) + (1.0 - first) * clipped
+                square = second * state.get("exp_avg_sq", 0.0) + (1.0 - second) * clipped.square()
+                deviation = (square / (1.0 - second**steps)).clamp_min(TINY).sqrt()  # a root has no derivative at 0
+                found.append(-group["lr"] / (1.0 - first**steps) * mean / (deviation + group["eps"]))
+        return found

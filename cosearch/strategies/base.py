@@ -40,6 +40,7 @@ GRADIENT_ONLY = (
 PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
 Options = TypeVar("Options", bound="DataclassInstance")
 Backward = Callable[[], float]  # a backward pass; returns the loss
+WeightStep = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # gradients -> what training would add to each weight; differentiable
 
 
 @dataclass(frozen=True)
@@ -183,14 +184,14 @@ class BilevelStrategy(SupernetStrategy, Protocol):
     Half of a rollout's frames train the weights, the other half the logits.
     """
 
-    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> None:
+    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
         """One optimiser step on the logits. Leaves weights unchanged; their gradients are unspecified.
 
         Args:
             train: adds the gradients of the loss on a minibatch of the training half to those of weights and logits.
             held_out: the same on a minibatch of the other half, with the penalties of the targets.
             weights: of the supernet.
-            lr: learning rate of the weights.
+            step: the step that the weights' own optimiser would take next, clipped as in training; it takes none.
         """
 
 

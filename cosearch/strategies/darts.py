@@ -4,17 +4,19 @@ Paper: Liu et al., DARTS (ICLR 2019, arXiv 1806.09055); code: quark0/darts.
 Equations, with alpha the architecture logits, w the weights and xi the weights' learning rate:
   MixedOp(x) = sum_o softmax(alpha)_o O_o(x)
   min_alpha L_val(w*(alpha), alpha)   s.t.   w*(alpha) = argmin_w L_train(w, alpha)
-  w'         = w - xi grad_w L_train(w, alpha)
-  gradient   = grad_alpha L_val(w', alpha) - xi [grad_alpha L_train(w+, alpha) - grad_alpha L_train(w-, alpha)] / (2 eps)
-  w+-        = w +- eps grad_w' L_val(w', alpha),   eps = 0.01 / ||grad_w' L_val||_2
-  order 1    : xi = 0, so w' = w and the second term is absent
+  w'         = w + S(g),   g = grad_w L_train(w, alpha)      S: the step that training takes with these gradients
+  gradient   = grad_alpha L_val(w', alpha) + [grad_alpha L_train(w+, alpha) - grad_alpha L_train(w-, alpha)] / (2 eps)
+  w+-        = w +- eps d,   d = (dS/dg)^T grad_w' L_val(w', alpha),   eps = 0.01 / ||d||_2
+  order 1    : S = 0, so w' = w and the second term is absent
 Each step of the weights follows one of the logits. Order 2 costs four backward passes instead of one, in float32: finite
 differences of a bfloat16 network would be rounding noise.
 Differs from the paper in:
 1. L is the reinforcement-learning loss (with distillation, where a teacher is given). The two halves are frames of the same
    rollout, drawn anew for each rollout and kept apart over all its epochs; the policy makes its own data, so there is no fixed
    split. A rollout's halves share episodes, so the held-out half is less independent than images are.
-2. w' is a plain gradient step, although the weights are trained by Adam; the paper unrolls its SGD with momentum and decay.
+2. S is the step of the optimiser that trains the weights here: gradients clipped to the same norm, then Adam with its present
+   averages, and d holds its exact derivative (of the clipping, too). The paper unrolls S(g) = -xi g, its SGD; a step of that kind
+   with Adam's learning rate and unclipped gradients leaves the region where the losses mean anything.
 3. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
 4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that.
 """
@@ -32,7 +34,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, own_options
+from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, WeightStep, own_options
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture, mixture_scores
 from cosearch.strategies.rl_darts import IGNORES
 
@@ -75,17 +77,19 @@ class DartsStrategy:
         """MixedOp, its weights differentiable."""
         return mixture(self.arch)
 
-    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> None:
+    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
         """See ``BilevelStrategy``."""
         parameters = [*weights, *self.arch.alpha]
         if self.order == 1:
             _gradients(held_out, parameters)
         else:
-            for alpha, gradient in zip(self.arch.alpha, self._second_order(train, held_out, weights, lr)):
+            for alpha, gradient in zip(self.arch.alpha, self._second_order(train, held_out, weights, step)):
                 alpha.grad = gradient
         self.arch.step()
 
-    def _second_order(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], lr: float) -> list[Tensor]:
+    def _second_order(
+        self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], step: WeightStep
+    ) -> list[Tensor]:
         parameters, before, count = [*weights, *self.arch.alpha], [w.detach().clone() for w in weights], len(weights)
 
         def move(directions: Sequence[Tensor], by: float) -> None:
@@ -94,17 +98,20 @@ class DartsStrategy:
                     weight.copy_(start + by * direction)
 
         try:
-            move(_gradients(train, parameters)[:count], -lr)
+            train_gradients = [gradient.requires_grad_() for gradient in _gradients(train, parameters)[:count]]
+            changes = step(train_gradients)
+            move([change.detach() for change in changes], 1.0)
             gradients = _gradients(held_out, parameters)
-            at_step, total = gradients[:count], gradients[count:]
-            norm = float(torch.stack([d.square().sum() for d in at_step]).sum().sqrt()) if count else 0.0
-            if norm == 0.0:  # the held-out loss does not depend on the weights: there is no second term
+            total = gradients[count:]
+            directions = torch.autograd.grad(changes, train_gradients, gradients[:count]) if count else ()
+            norm = float(torch.stack([d.square().sum() for d in directions]).sum().sqrt()) if count else 0.0
+            if norm == 0.0:  # the held-out loss does not depend on the step of the weights: there is no second term
                 return total
             radius, sides = RADIUS / norm, []
             for sign in (1.0, -1.0):
-                move(at_step, sign * radius)
+                move(directions, sign * radius)
                 sides.append(_gradients(train, parameters)[count:])
-            return [value - lr * (plus - minus) / (2.0 * radius) for value, plus, minus in zip(total, *sides)]
+            return [value + (plus - minus) / (2.0 * radius) for value, plus, minus in zip(total, *sides)]
         finally:
             move(before, 0.0)
 

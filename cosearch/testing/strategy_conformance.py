@@ -66,7 +66,7 @@ def optimise(
             return float(value.detach())
 
         if isinstance(strategy, BilevelStrategy):
-            strategy.step_architecture(backward, backward, [], 0.1)
+            strategy.step_architecture(backward, backward, [], list)
         else:
             strategy.arch.zero_grad()
             strategy.step(path, backward())

@@ -120,7 +120,7 @@ class SuperNetSubject:
         probabilities = self.strategy.arch.probabilities()
         return torch.stack([penalty.loss(penalty.constraint.cost.expected(probabilities)) for penalty in self._in_loss]).sum()
 
-    def step_architecture(self, train: Backward, held_out: Backward) -> None:
+    def step_architecture(self, train: Backward, held_out: Backward, max_grad_norm: float) -> None:
         """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables."""
         if self.bilevel is None or not self._learns_architecture:
             return
@@ -134,8 +134,12 @@ class SuperNetSubject:
 
         self._run, self._drawn = self._precise, None
         try:
-            lr = self.optimiser.param_groups[0]["lr"]
-            self.bilevel.step_architecture(train, penalised, list(self.supernet.parameters()), lr)
+            self.bilevel.step_architecture(
+                train,
+                penalised,
+                list(self.supernet.parameters()),
+                lambda gradients: self.optimiser.changes(gradients, max_grad_norm),
+            )
         finally:
             self._run = self._fast
         self._raise_duals()

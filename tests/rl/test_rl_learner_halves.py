@@ -31,7 +31,7 @@ class Recorder:
         self.seen[self.now] += frames[:, 0, 0, 0].tolist()
         return frames.new_zeros(len(frames), 3).float() * self.scale, frames.new_zeros(len(frames)).float() * self.scale
 
-    def step_architecture(self, train, held_out):
+    def step_architecture(self, train, held_out, max_grad_norm):
         for self.now, backward in (("train", train), ("held out", held_out)):
             assert isinstance(backward(), float)
 

@@ -193,7 +193,8 @@ class QLearner:
         two_level = keeps_half(subject)
         if two_level is not None:
             other = replay.draw(o.minibatch, beta, self.rng)
-            two_level.step_architecture(*(self._closure(actor, drawn, distillation) for drawn in (batch, other)))
+            train, held = (self._closure(actor, drawn, distillation) for drawn in (batch, other))
+            two_level.step_architecture(train, held, o.max_grad_norm)
         subject.zero_grad()
         sums, errors = self._gradients(actor, batch, distillation)
         extra = subject.extra_loss()
