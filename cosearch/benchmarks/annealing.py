@@ -23,9 +23,9 @@ from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.record.rundir import RunDir
-from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.rollout import Forward
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.statistics import estimate_text, student_interval

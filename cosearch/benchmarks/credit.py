@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from cosearch.config.run import resolve
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.rl import losses
-from cosearch.rl.envs import make_task
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import mixed_precision
+from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, discretise

@@ -23,9 +23,9 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.request import resolve_request
 from cosearch.planning.unused import check_options
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
 from cosearch.statistics import mean_text

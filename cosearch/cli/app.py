@@ -67,6 +67,9 @@ def _run(words: list[str]) -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except SystemExit as error:  # of a library or of a user's code: a command without a result never ends with 0
+        print(f"error: the program was ended from inside, SystemExit({error.code!r}), before there was a result", file=sys.stderr)
+        return error.code if isinstance(error.code, int) and error.code else 1
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted(*resume_hint.get())
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, Positive
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Positive, PositiveFloat
 
 EPISODE_STEPS = 27_000
 
@@ -26,6 +26,8 @@ class EnvConfig:
             shape that looks like the other one is refused until one of the two is named.
         episode_steps: an evaluation counts an episode that takes longer as it then stands, and says how many it cut. The
             default is the field's limit for Atari, 108,000 frames of which every fourth is seen.
+        step_limit_s: seconds that a step of all environments may take; they are then stepped in a process of their own, which
+            changes no result and which they may crash, end or hang. null: in this process, without a limit.
     """
 
     name: str = "procgen:starpilot"
@@ -34,3 +36,4 @@ class EnvConfig:
     kwargs: dict[str, object] = dataclasses.field(default_factory=dict)
     layout: Literal["channels_last", "channels_first"] | None = None
     episode_steps: Positive = EPISODE_STEPS
+    step_limit_s: PositiveFloat | None = None

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from cosearch.config.run import Config
-from cosearch.rl.envs import make_task
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from latency_tables.errors import RequestError
 

@@ -14,8 +14,8 @@ from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import Note, evaluate
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.statistics import iqm_estimate
 from cosearch.training.algorithms import acting, as_policy

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from cosearch.config.run import Config
-from cosearch.rl.envs import make_task
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.training.algorithms import as_policy
 

@@ -29,10 +29,10 @@ from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Interval, ReferenceAgent, Summary
 from cosearch.report.page import write_report
-from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.policy import how_to_act
 from cosearch.rl.rollout import Forward
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents

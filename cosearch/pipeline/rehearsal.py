@@ -17,9 +17,9 @@ from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.derivation import most_likely_feasible
 from cosearch.planning.plan import Plan
-from cosearch.rl.envs import make_task
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import act, policy_of
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork

@@ -18,8 +18,9 @@ from cosearch.record.json_record import Absent, from_json
 from cosearch.record.run_record import EnvironmentRecord, RunRecord, TableRecord, TeacherIdentity
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
-from cosearch.rl.envs import Box, VectorEnv, frame_dtype, make_task
+from cosearch.rl.envs import Box, VectorEnv, frame_dtype
 from cosearch.rl.policy import policy_of
+from cosearch.rl.task import make_task
 from cosearch.rl.teacher import TeacherRecord
 from latency_tables.errors import ConfigError, RunFolderError, TableError
 

@@ -32,7 +32,7 @@ from cosearch.record.run_record import (
     TableRecord,
     TargetRecord,
 )
-from cosearch.rl.envs import inexact_resume
+from cosearch.rl.task import inexact_resume
 from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.space.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace

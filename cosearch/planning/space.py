@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cosearch.config.run import Config
 from cosearch.planning.builtins import load_builtins
-from cosearch.rl.envs import make_task
 from cosearch.rl.policy import policy_of
+from cosearch.rl.task import make_task
 from cosearch.space.ends import observations_of
 from cosearch.space.space import SPACES, SearchSpace, SpaceEntry
 from latency_tables.errors import ConfigError

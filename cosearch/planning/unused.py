@@ -61,6 +61,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "env.kwargs": (TAKES_KWARGS,),
     "env.layout": (TAKES_LAYOUT,),
     "env.episode_steps": (),
+    "env.step_limit_s": (),
     "space.name": (),
     "space.values": (),
     "strategy.name": (),

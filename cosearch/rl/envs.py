@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from cosearch.config.env import EnvConfig
 from cosearch.record.state import State
 from cosearch.registry import Registry
 from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError
@@ -260,45 +259,10 @@ def _guarded(name: str, function: Callable[[], Got]) -> Got:
         return function()
     except CosearchError:
         raise
+    except SystemExit as error:  # no environment ends a command, least of all with exit code 0
+        raise EnvironmentFailedError(f"{name} ended the program: SystemExit({error.code!r})") from error
     except Exception as error:  # whatever the code of an environment raises
         raise EnvironmentFailedError(f"{name} failed: {type(error).__name__}: {error}") from error
-
-
-def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False) -> CheckedEnv:
-    """The environments of a configured task, made and checked.
-
-    Args:
-        config: the task.
-        num_envs: how many; the configuration's own number is that of its training.
-        seed: 31-bit seed.
-        test: on the held-out test levels.
-
-    Raises:
-        UnknownNameError: no such environment.
-        MissingExtraError: its package is not installed.
-        ConfigError: it has other observations or actions than an agent can have.
-        EnvironmentFailedError: it does not keep its own contract.
-    """
-    options = EnvOptions(num_envs, seed, train_levels=config.train_levels, test=test, kwargs=config.kwargs, layout=config.layout)
-    return make_env(config.name, options)
-
-
-def inexact_resume(config: EnvConfig) -> str | None:
-    """Why a resumed run of a task cannot equal an uninterrupted one; None where it does.
-
-    Args:
-        config: the task.
-
-    Raises:
-        UnknownNameError: no such environment.
-        EnvironmentFailedError: it cannot be made.
-    """
-    probe = make_task(config, 1, 0)
-    exact = probe.exact_resume
-    probe.close()
-    if exact:
-        return None
-    return f"{config.name} can neither save its state nor be replayed exactly: after a resume its episodes begin anew"
 
 
 class CheckedEnv:

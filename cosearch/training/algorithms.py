@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
-from cosearch.rl.envs import make_task
 from cosearch.rl.lanes import Lanes, lanes_for
 from cosearch.rl.rollout import Forward
+from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork

@@ -115,6 +115,13 @@ class Runs:
         finally:
             training.close()
 
+    def training_process(self, words):
+        training = self.training(words)
+        try:
+            return {"where the environments live": type(training.stage.env.env).__name__}
+        finally:
+            training.close()
+
     def asked(self, words):
         session = self.session(words)
         search = ProposalSearch(session.plan, session.resources, session.log, session.checkpoints)

@@ -138,6 +138,7 @@ CASES = {
         "first_frames", (*VECTORS, "env.name=gym:own_envs:Picture-v0", "env.layout=channels_last"), "channels_first"
     ),
     "env.episode_steps": Case("finish", SMALL, 2),
+    "env.step_limit_s": Case("training_process", (*VECTORS, "env.name=gym:CartPole-v1"), 60.0),
     "space.name": Case("plan", (*TASK, "distill.teacher=none", "objective.latency_ratio=2"), "cell"),
     "space.values": Case("plan", SMALL, {**SPACE, "hidden": 32}),
     "strategy.name": Case("search", SMALL, "a3cs"),
