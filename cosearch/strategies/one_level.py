@@ -22,7 +22,9 @@ Differs from the papers in:
 4. Discretisation is constrained by the target instead of an argmax.
 5. PPO or A2C as the task loss, by configuration; the papers use A2C. With A2C a minibatch is learned along the path that acted.
 6. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
-7. Gates are the Gumbel-softmax sample, as in the equations; the released code takes the softmax of the raw logits of the K.
+7. In cells, where a node keeps so many of its edges, paths are drawn from the distribution over the legal architectures, and
+   alpha stands for the logarithms of its marginals in the equations (``relaxation``). The papers have no such constraint.
+8. Gates are the Gumbel-softmax sample, as in the equations; the released code takes the softmax of the raw logits of the K.
 """
 
 from __future__ import annotations

@@ -2,8 +2,12 @@
 
 With alpha the logits of a point, G Gumbel(0, 1) noise and T the temperature:
   mixture  : softmax(alpha)                            every candidate, nothing drawn
-  concrete : softmax((log softmax(alpha) + G) / T)     drawn (Maddison et al. 2017, arXiv 1611.00712; Jang et al., 1611.01144)
-  hard     : one-hot at the argmax of the perturbed logits, which is a draw from softmax(alpha) (Gumbel-max)
+  concrete : softmax((log p + G) / T), p = softmax(alpha)     drawn (Maddison et al. 2017, arXiv 1611.00712; Jang et al.)
+  hard     : one-hot at the argmax of log p + G, which is a draw from p (Gumbel-max)
+In a space with groups p are the marginals of the legal architectures, those that the cost is expected over. An architecture z is
+drawn exactly from that distribution (``groups.draw``); then each point's noise is drawn on condition that its argmax is z, with E
+exponential:  G_z = -log E_z - log p_z,   G_k = -log(E_k + p_k E_z) for k != z   (Maddison et al. 2014, A* sampling).
+Over the draws of z the noise of a point is plain Gumbel noise, so its weights are concrete samples of p, whatever the others are.
 A tilt that is subtracted from the logits lets a target act on what is drawn (``budgeted``) and not on what is learned.
 """
 
@@ -17,10 +21,12 @@ import torch
 from torch import Tensor
 
 from cosearch.record.state import State, read, read_list, read_state
-from cosearch.space.groups import marginals
+from cosearch.space.groups import draw, marginals
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import mean_entropy
+
+TINY = 1e-30  # least probability whose logarithm is taken
 
 Schedule = Callable[[float], float]  # progress of the search, 0..1 -> temperature, above 0
 
@@ -63,6 +69,12 @@ class ArchitectureLogits:
     def probabilities(self) -> list[Tensor]:
         """softmax(alpha - tilt): for each point ``[num_candidates]``, on condition of the space's groups; differentiable."""
         return marginals(self.tilted(), self.space.groups, self.space.zeros)
+
+    def log_probabilities(self) -> list[Tensor]:
+        """Logarithms of :meth:`probabilities`, of at least ``TINY``; differentiable."""
+        if not self.space.groups:
+            return [torch.log_softmax(logits, 0) for logits in self.tilted()]
+        return [row.clamp_min(TINY).log() for row in self.probabilities()]
 
     def scores(self) -> list[list[float]]:
         """log softmax(alpha), without the tilt: what the task thinks of each candidate, for the constrained discretisation."""
@@ -107,7 +119,7 @@ class ArchitectureLogits:
 
 
 def gumbel_path(arch: ArchitectureLogits, generator: torch.Generator, active_paths: int) -> Path:
-    """Draw Gumbel noise for each point and keep its K candidates with the largest perturbed logits, the largest first.
+    """Draw Gumbel noise for each point and keep its K candidates with the largest log p + G, the largest first.
 
     Args:
         arch: the logits.
@@ -115,27 +127,36 @@ def gumbel_path(arch: ArchitectureLogits, generator: torch.Generator, active_pat
         active_paths: K; 0 for all candidates.
 
     Returns:
-        A path without weights that keeps its noise. Where the space has groups, the first candidates are the legal
-        architecture with the highest sum of perturbed logits.
+        A path without weights that keeps its noise; the first candidates are a draw of the legal architectures.
     """
-    noise, ranked, perturbed = [], [], []
-    for logits in arch.tilted():
-        uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-20, 1.0 - 1e-7)
-        gumbel = -torch.log(-torch.log(uniform))
-        noise.append(gumbel)
-        perturbed.append(torch.log_softmax(logits.detach(), 0) + gumbel)
-        ranked.append(perturbed[-1].argsort(descending=True).tolist())
-    if arch.space.groups:
-        chosen = arch.space.best([row.tolist() for row in perturbed]).choices
-        ranked = [[c, *(k for k in row if k != c)] for c, row in zip(chosen, ranked)]
-    return Path(tuple(tuple(row[: active_paths or len(row)]) for row in ranked), noise=tuple(noise))
+    space, noise, active = arch.space, [], []
+    with torch.no_grad():
+        chosen = draw(arch.tilted(), space.groups, space.zeros, generator) if space.groups else None
+        for point, log_p in enumerate(arch.log_probabilities()):
+            uniform = torch.rand(log_p.shape, generator=generator).clamp_(1e-20, 1.0 - 1e-7)
+            gumbel = _gumbel(-torch.log(uniform), log_p, None if chosen is None else chosen[point])
+            ranked = (log_p + gumbel).argsort(descending=True).tolist()
+            if chosen is not None:  # so it is already, but for rounding
+                ranked.sort(key=chosen[point].__ne__)
+            noise.append(gumbel)
+            active.append(tuple(ranked[: active_paths or len(ranked)]))
+    return Path(tuple(active), noise=tuple(noise))
+
+
+def _gumbel(exponential: Tensor, log_p: Tensor, largest: int | None) -> Tensor:
+    """Gumbel noise ``[candidates]`` from exponential noise; on condition that log p + G is largest at one of them, if given."""
+    if largest is None:
+        return -torch.log(exponential)
+    noise = -torch.log(exponential + log_p.exp() * exponential[largest])
+    noise[largest] = -torch.log(exponential[largest]) - log_p[largest]
+    return noise
 
 
 def concrete_weights(arch: ArchitectureLogits, path: Path) -> tuple[Tensor, ...]:
-    """For each point the concrete weights ``[active]`` of a drawn path's candidates, differentiable in the point's logits."""
+    """For each point the concrete weights ``[active]`` of a drawn path's candidates, differentiable in the logits."""
     weights = []
-    for logits, gumbel, active in zip(arch.tilted(), path.noise, path.active):
-        y = torch.softmax((torch.log_softmax(logits, 0) + gumbel) / arch.temperature, 0)
+    for log_p, gumbel, active in zip(arch.log_probabilities(), path.noise, path.active):
+        y = torch.softmax((log_p + gumbel) / arch.temperature, 0)
         weights.append(y[list(active)])
     return tuple(weights)
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from graph_space import graph_space
+from scipy.stats import kstest
 
 from accel_models import load_design
 from cosearch.config.accel import AccelConfig
@@ -16,6 +17,7 @@ from cosearch.space.groups import best, draw, marginals
 from cosearch.strategies.budgeted import expected_cost, multiplier
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
+from cosearch.strategies.snas import SnasOptions, SnasStrategy
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table
 from latency_tables.errors import InfeasibleTargetError
@@ -111,3 +113,83 @@ def test_an_accelerators_cost_of_a_graph_is_that_of_its_network():
     assert float(cost.expected(found)) == pytest.approx(
         cost.base + sum(float(p @ torch.tensor(row, dtype=torch.float64)) for p, row in zip(found, costs)), rel=1e-12
     )
+
+
+def enumerated(logits):
+    """Marginals by enumeration of the legal architectures, for each point ``[candidates]``, differentiable."""
+    logs = torch.stack([torch.stack([row[c] for row, c in zip(logits, choices)]).sum() for choices in EVERY])
+    chances = torch.softmax(logs, 0)
+    return [
+        torch.stack([chances[[n for n, choices in enumerate(EVERY) if choices[p] == c]].sum() for c in range(len(row))])
+        for p, row in enumerate(logits)
+    ]
+
+
+def skewed(strategy):
+    """The strategy with these logits, which perturbed and maximised under the constraint would give other frequencies."""
+    with torch.no_grad():
+        for mine, row in zip(strategy.arch.alpha, UTILITIES):
+            mine.copy_(1.5 * torch.tensor(row))
+    return strategy
+
+
+SAMPLERS = {
+    "a3cs": lambda: OneLevelStrategy(SPACE, OneLevelOptions(), seeded(3)),
+    "snas": lambda: SnasStrategy(SPACE, SnasOptions(), seeded(3)),
+    "reinforce": lambda: ScoreFunctionStrategy(SPACE, ScoreFunctionOptions(), seeded(3)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_paths_are_drawn_from_the_distribution_that_prices(name):
+    strategy, draws = skewed(SAMPLERS[name]()), 3000
+    counts = [torch.zeros(len(row)) for row in UTILITIES]
+    for _ in range(draws):
+        for row, c in zip(counts, strategy.sample().choices):
+            row[c] += 1
+    wanted = enumerated([1.5 * torch.tensor(row) for row in UTILITIES])
+    for found, price, row in zip(counts, strategy.arch.probabilities(), wanted):
+        torch.testing.assert_close(price.detach(), row, rtol=1e-4, atol=1e-6)
+        assert float(((found - draws * row) ** 2 / (draws * row)).sum()) < 21.1  # chi-square, 3 degrees: p = 0.0001
+
+
+def test_the_noise_of_each_point_is_gumbel_and_its_largest_candidate_the_drawn_one():
+    strategy = skewed(SAMPLERS["a3cs"]())
+    log_p = [row.log() for row in enumerated([1.5 * torch.tensor(row) for row in UTILITIES])]
+    paths = [strategy.sample() for _ in range(1500)]
+    for point, row in enumerate(log_p):
+        noise = torch.stack([path.noise[point] for path in paths])
+        for k in range(len(row)):  # the distribution function of a Gumbel variable, at every sample of each candidate
+            assert kstest(noise[:, k].numpy(), "gumbel_r").pvalue > 1e-4
+        assert (row + noise).argmax(1).tolist() == [path.choices[point] for path in paths]
+        ranked = [(row + each).argsort(descending=True)[:2].tolist() for each in noise]
+        assert ranked == [list(path.active[point]) for path in paths]
+
+
+def test_weights_of_a_path_have_the_gradient_of_concrete_samples_of_the_marginals():
+    strategy = skewed(SAMPLERS["a3cs"]())
+    strategy.arch.temperature, path = 0.8, strategy.sample()
+    worth = [torch.randn(len(row), generator=seeded(n)).double() for n, row in enumerate(UTILITIES)]
+
+    def total(logits):
+        rows = zip(enumerated(logits), path.noise, path.active, worth)
+        return sum(
+            (torch.softmax((p.log() + noise.double()) / 0.8, 0)[list(active)] * values[list(active)]).sum()
+            for p, noise, active, values in rows
+        )
+
+    logits = [(1.5 * torch.tensor(row)).double().requires_grad_() for row in UTILITIES]
+    wanted = torch.autograd.grad(total(logits), logits)
+    weights = strategy.weighted(path).weights
+    found = sum((w * values[list(active)]).sum() for w, active, values in zip(weights, path.active, worth))
+    for mine, row in zip(torch.autograd.grad(found, strategy.arch.alpha), wanted):
+        torch.testing.assert_close(mine.double(), row, rtol=1e-3, atol=1e-5)
+
+
+def test_edges_that_are_all_kept_have_no_share_of_their_zero_and_finite_gradients():
+    space = graph_space(keep=3)
+    strategy = OneLevelStrategy(space, OneLevelOptions(active_paths=0), seeded(0))
+    path = strategy.sample()
+    assert all(c != 0 for c in path.choices[1:])
+    sum(w.square().sum() for w in strategy.weighted(path).weights).backward()
+    assert all(torch.isfinite(alpha.grad).all() for alpha in strategy.arch.alpha)
