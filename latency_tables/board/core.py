@@ -29,8 +29,9 @@ class RequestFields(TypedDict, total=False):
 
     ``hello``: ``runtime``, ``threads``, ``provider``, ``nchw`` (see ``OnnxRunner``), ``nice`` (wished priority), ``pin``
     (to the least busy processors). ``load``: ``id``. ``visit``: ``ids``, ``plan`` (see ``VisitPlan``), ``sentinel`` (a
-    model timed around each visit). ``paced``: ``ids``, ``period_s``, ``seconds``. ``energy``: ``ids``, ``seconds``, and
-    ``root`` (of the file system with the sensors). ``drop``: ``ids``. ``state``: nothing.
+    model timed around each visit). ``paced``: ``ids``, ``period_s``, ``seconds``, ``lead_s`` (see ``timing.paced``).
+    ``energy``: ``ids``, ``seconds``, and ``root`` (of the file system with the sensors). ``drop``: ``ids``. ``state``:
+    nothing.
     """
 
     runtime: str
@@ -45,6 +46,7 @@ class RequestFields(TypedDict, total=False):
     sentinel: str
     period_s: float
     seconds: float
+    lead_s: float
     root: str
 
 
@@ -140,7 +142,12 @@ class RequestHandler:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
                 continue
-            seen = paced(self.models[name], period_s=float(request["period_s"]), seconds=float(request["seconds"]))
+            seen = paced(
+                self.models[name],
+                period_s=float(request["period_s"]),
+                seconds=float(request["seconds"]),
+                lead_s=float(request.get("lead_s", 0.0)),
+            )
             yield {"id": name, "paced": seen.to_dict()}
 
     def _energy(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:

@@ -232,19 +232,28 @@ def paced(
     *,
     period_s: float,
     seconds: float,
+    lead_s: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Paced:
-    """Call once a period and sleep between, for ``seconds`` (at least five periods)."""
+    """Call once a period and sleep between, for ``seconds`` (at least five periods).
+
+    With ``lead_s`` seconds it wakes so much earlier, makes one call that is not timed, which brings the model's data and code
+    back into the caches, and waits for the moment without sleeping.
+    """
     count = max(5, int(seconds / period_s))
     call()
     walls: list[float] = []
     missed = 0
     due = clock() + period_s
     for _ in range(count):
-        wait = due - clock()
+        wait = due - lead_s - clock()
         if wait > 0:
             sleep(wait)
+        if lead_s:
+            call()
+            while clock() < due:
+                pass
         before = clock()
         call()
         after = clock()

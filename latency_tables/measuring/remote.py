@@ -27,9 +27,9 @@ from typing import IO, Protocol, Unpack
 import latency_tables
 from latency_tables.board.core import RequestFields
 from latency_tables.errors import MeasurementError, RequestError
+from latency_tables.measuring.ssh import LostBoard, run_on_board, ssh_command
 
-SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
-
+__all__ = ["Answer", "Connection", "Core", "Location", "LostBoard"]
 
 START = """import sys
 
@@ -51,10 +51,6 @@ CAUSES = (  # what the last words of a core that does not start mean: pattern, a
     ),
 )
 Answer = dict[str, object]
-
-
-class LostBoard(MeasurementError):
-    """The connection to the measuring core ended or went silent; the measurement can go on after a new one."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +143,8 @@ class Connection:
 
     Raises:
         LostBoard: the core could not be started.
+        RequestError: the host key, the login or the name of the board is wrong.
+        DiskFullError: no space is left there.
     """
 
     def __init__(self, location: Location, *, answer_timeout_s: float = 120.0) -> None:
@@ -176,20 +174,9 @@ class Connection:
         name, data = core_archive()
         folder, path = shlex.quote(self.location.folder), shlex.quote(f"{self.location.folder}/{name}")
         push = f"mkdir -p {folder} && cat > {path}.part && mv {path}.part {path}"
-        try:
-            done = subprocess.run([*self._ssh(), push], input=data, capture_output=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise LostBoard(f"cannot reach {self.location.host} with ssh: {error}") from error
-        if done.returncode:
-            raise LostBoard(
-                f"cannot copy the measuring core to {self.location.host}: "
-                f"{done.stderr.decode(errors='replace').strip()[-300:]}; try: ssh {self.location.host} true"
-            )
+        run_on_board(self.location.host, self.location.ssh_options, push, data)
         run = f"ORT_DISABLE_TELEMETRY=1 {shlex.quote(self.location.python)} -u {path}"
-        return [*self._ssh(), run], None
-
-    def _ssh(self) -> list[str]:
-        return ["ssh", *SSH_OPTIONS, *self.location.ssh_options, "--", str(self.location.host)]
+        return [*ssh_command(self.location.host, self.location.ssh_options), run], None
 
     def _note(self, line: str | None) -> None:
         if line is not None:

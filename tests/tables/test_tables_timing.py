@@ -94,3 +94,32 @@ def test_paced_counts_missed_deadlines():
         ).missed
         == 0
     )
+
+
+def test_paced_calls_that_are_warmed_up_wake_early_and_wait_for_the_moment():
+    looks, starts, slept = itertools.count(), [], []
+
+    class Machine:
+        now = 5.0
+
+        def clock(self):
+            next(looks)
+            self.now += 1e-6
+            return self.now
+
+        def call(self):
+            starts.append(self.now)
+            self.now += 0.0005 if len(starts) % 2 else 0.002  # the first one and each that is not timed are slower
+
+    machine = Machine()
+
+    def sleep(seconds):
+        slept.append(seconds)
+        machine.now += seconds
+
+    calls = paced(machine.call, period_s=0.02, seconds=0.2, lead_s=0.003, clock=machine.clock, sleep=sleep)
+    assert calls.samples == 10 and len(starts) == 21 and calls.p50_s == pytest.approx(0.0005, abs=1e-5)
+    due = [starts[0] + 0.0005 + 0.02 * i for i in range(1, 11)]
+    assert starts[2::2] == pytest.approx(due, abs=3e-4)  # the timed ones begin at their moment
+    assert starts[1::2] == pytest.approx([moment - 0.003 for moment in due], abs=3e-4)
+    assert all(0.01 < seconds < 0.02 for seconds in slept) and calls.missed == 0

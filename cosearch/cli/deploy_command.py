@@ -1,0 +1,61 @@
+"""The verb ``deploy``: the agent's bundle on its device, tested and measured there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cosearch.cli.commands import Json, Quiet, RunPath, app, emit, resume_hint
+
+if TYPE_CHECKING:
+    from cosearch.record.deployment import Deployment
+
+
+@app.command(epilog="`cosearch deploy runs/first` | `cosearch deploy runs/first --host me@board --name my-board`")
+def deploy(
+    run: RunPath,
+    host: Annotated[str | None, typer.Option(help="user@board, reached over ssh; default: this machine.")] = None,
+    ssh_option: Annotated[list[str] | None, typer.Option(help="Further option of ssh, such as --ssh-option=-p2222.")] = None,
+    python: Annotated[str, typer.Option(help="The board's Python, with numpy and onnxruntime.")] = "python3",
+    name: Annotated[str, typer.Option(help="Name of the device in the results; default: its host's.")] = "",
+    seconds: Annotated[float, typer.Option(help="Time for measuring.")] = 15.0,
+    period_ms: Annotated[float | None, typer.Option(help="Control period; default: the one in the contract, 20 ms.")] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="The device is emulated: its figures are no measurement of a board.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Copy the agent's bundle to its device, run its self-test and measure it there; started again, it goes on.
+
+    The run's summary and report then have the figures of that device: its target is checked by them.
+    """
+    from cosearch.deploy.deployment import DeployRequest, deploy
+    from latency_tables.measuring.remote import Location
+
+    location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()))
+    request = DeployRequest(location, name, seconds, None if period_ms is None else period_ms / 1e3, synthetic)
+    resume_hint.set(("the same command", None))
+    found = deploy(run, request, note=lambda text: None if quiet else print(text, file=sys.stderr))
+    emit({"run": str(run), **found.to_json()}, as_json, _text(run, found))
+
+
+def _text(run: Path, found: Deployment) -> str:
+    from cosearch.report.format import time_text
+
+    kind = "" if found.provenance == "measured" else f" ({found.provenance}: the device is emulated)"
+    met = "met" if found.target_met else "not met"
+    lines = [
+        f"self-test: {found.self_test}",
+        f"back to back: median {time_text(found.measured.p50_s)}, p99 {time_text(found.measured.p99_s)}{kind}",
+    ]
+    for words, calls in (("after a sleep", found.paced), ("warmed up", found.warmed)):
+        lines.append(
+            f"every {time_text(calls.period_s)}, {words}: median {time_text(calls.p50_s)}, p99 {time_text(calls.p99_s)}, "
+            f"{calls.missed} of {calls.samples} over the period"
+        )
+    lines += [f"target {time_text(found.target_s)}: {met} on {found.name}", f"report: {run}/report.html"]
+    return "\n".join(lines)

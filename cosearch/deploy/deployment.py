@@ -1,0 +1,278 @@
+"""``cosearch deploy``: a run's bundle on its device, tested and measured there, and the run's figures updated from that.
+
+The bundle is copied, its self-test runs with the device's own Python, and the measuring core times the file as it does for
+tables: back to back in several visits, then at the control period, after a sleep and as the runner's loop calls it. Each answer
+is in a journal before the next question; a lost connection is made again, and the same command goes on where an interrupted one
+stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from cosearch.deploy.board import copy_bundle, self_test_here, self_test_there
+from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.folder import BUNDLE
+from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency
+from cosearch.record.deployment import Deployment, Deployments
+from cosearch.record.json_record import JsonObject
+from cosearch.record.rundir import RunDir
+from cosearch.record.summary import Summary
+from cosearch.report.page import write_report
+from cosearch.space.derive import within
+from latency_tables.board.timing import Paced, VisitPlan
+from latency_tables.errors import MeasurementError, RequestError, RunFolderError
+from latency_tables.measuring.journal import Journal
+from latency_tables.measuring.remote import Connection, Location
+from latency_tables.measuring.ssh import LostBoard
+from latency_tables.writing import remove
+
+HERE = "this machine"
+MODEL = "agent"
+SLEPT, WARMED = "after a sleep", "warmed up"
+ROUNDS = 5
+NICE = -10
+LEAD_S = 0.001
+MAX_LOST = 5
+STATISTIC = "median over rounds; p50_s over the samples that were not preempted, the others over all samples"
+
+
+@dataclass(frozen=True)
+class DeployRequest:
+    """Where a bundle goes and how it is measured.
+
+    Attributes:
+        location: a board, or this machine.
+        name: of the device; empty: its host's, or ``this machine``.
+        seconds: a third of them back to back, a third at the period after a sleep, a third warmed up.
+        period_s: control period; None: the one in the contract.
+        synthetic: the device is emulated: no figure of it says anything about a board.
+
+    Raises:
+        RequestError: seconds or period are out of range.
+    """
+
+    location: Location = field(default_factory=Location)
+    name: str = ""
+    seconds: float = 15.0
+    period_s: float | None = None
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= 3600 or (self.period_s is not None and not 0 < self.period_s <= 10):
+            raise RequestError(
+                f"deploying needs 0 to 3600 seconds and a period of at most 10 s, got {self.seconds:g} and {self.period_s}"
+            )
+
+    @property
+    def device(self) -> str:
+        """Name of the device for the record."""
+        host = self.location.host
+        return self.name or (HERE if host is None else host.rpartition("@")[2])
+
+
+def deploy(path: Path, request: DeployRequest, note: Callable[[str], None] = lambda text: None) -> Deployment:
+    """Put a finished run's bundle on a device, test and measure it there, and update summary, ``agent.json`` and report.
+
+    Args:
+        path: run folder with a bundle.
+        request: where and how.
+        note: called with a line for each step.
+
+    Returns:
+        What was measured; ``deployments.json`` keeps it.
+
+    Raises:
+        RunFolderError: the run has no bundle, or is in use.
+        RequestError: the board, its login or its runtime is not what it has to be.
+        DiskFullError: the disk there, or here, is full.
+        ParityError: the outputs there differ from the stored ones.
+        MeasurementError: the connection was lost again and again; what was measured is kept.
+    """
+    run = RunDir.open(path)
+    bundle = run.path / BUNDLE
+    if not (bundle / Contract.FILE).is_file():
+        raise RunFolderError(f"{path} has no bundle yet: `cosearch export {path}` writes {bundle}")
+    with run.lock():
+        contract = Contract.from_json(json.loads((bundle / Contract.FILE).read_text(encoding="utf-8")), bundle / Contract.FILE)
+        model = (bundle / contract.model).read_bytes()
+        session = _Session(run, bundle, contract, model, request, note)
+        found = session.measured()
+        _keep(run, found)
+        session.forget()
+    return found
+
+
+class _Session:
+    """One bundle on one device, taken up where its journal stands."""
+
+    def __init__(
+        self, run: RunDir, bundle: Path, contract: Contract, model: bytes, request: DeployRequest, note: Callable[[str], None]
+    ) -> None:
+        self._run, self._bundle, self._contract, self._model = run, bundle, contract, model
+        self._request, self._note = request, note
+        self._period_s = contract.period_s if request.period_s is None else request.period_s
+        self._sha256 = hashlib.sha256(model).hexdigest()
+        self._identity = {
+            "deploy": self._sha256,
+            "device": request.device,
+            "host": request.location.host,
+            "threads": contract.threads,
+            "seconds": request.seconds,
+            "period_s": self._period_s,
+            "provenance": self._provenance,
+        }
+        digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:12]
+        self._path = run.path / f"deploy-{digest}.journal"
+        self._hello: JsonObject = {}
+        self._end_state: object = None
+
+    @property
+    def _provenance(self) -> str:
+        return "synthetic" if self._request.synthetic else "measured"
+
+    def measured(self) -> Deployment:
+        """Test and measure what the journal does not have yet."""
+        said = self._again(self._tested)
+        self._note(f"self-test on {self._request.device}: {said}")
+        journal = Journal(self._path, self._identity)
+        try:
+            if journal.resumed:
+                self._note(f"going on: {len(journal.visits.get(MODEL, ()))} of {ROUNDS} visits were made before")
+            self._again(lambda: self._time(journal))
+            return self._record(said, journal)
+        finally:
+            journal.close()
+
+    def forget(self) -> None:
+        """Remove the journal, and those of requests that were given up."""
+        for path in self._run.path.glob("deploy-*.journal"):
+            remove(path)
+
+    def _again(self, work: Callable[[], str | None]) -> str:
+        """Do some work, and again after each loss of the connection."""
+        for attempt in range(MAX_LOST + 1):
+            try:
+                return work() or ""
+            except LostBoard as error:
+                if attempt == MAX_LOST:
+                    raise MeasurementError(
+                        f"the connection to {self._request.device} was lost {attempt + 1} times; what was measured is kept, "
+                        f"the same command goes on from there. Last: {error}"
+                    ) from error
+                self._note(f"lost {self._request.device}: {error}; trying again")
+                time.sleep(min(0.5 * 2**attempt, 10))
+        raise AssertionError("the loop returns or raises")
+
+    def _tested(self) -> str:
+        if self._request.location.host is None:
+            return self_test_here(self._bundle)
+        folder = copy_bundle(self._bundle, self._request.location)
+        self._note(f"the bundle is on {self._request.device} in {folder}")
+        return self_test_there(folder, self._request.location)
+
+    def _time(self, journal: Journal) -> None:
+        third_s = self._request.seconds / 3
+        core = Connection(self._request.location, answer_timeout_s=120 + 2 * third_s)
+        try:
+            self._hello = core.one("hello", threads=self._contract.threads, runtime="onnxruntime", nice=NICE, pin=True)
+            loaded = core.one("load", self._model, id=MODEL)
+            if "error" in loaded:
+                raise RequestError(f"{self._request.device} cannot run the agent: {loaded['error']}")
+            if MODEL not in journal.graphs:
+                journal.add({"id": MODEL, "graph": loaded["graph"]})
+            plan = replace(VisitPlan(), seconds=third_s / ROUNDS, warmup_s=min(0.05, third_s / ROUNDS)).to_dict()
+            while len(journal.visits.get(MODEL, ())) < ROUNDS:
+                journal.add({"id": MODEL, "visit": core.one("visit", ids=[MODEL], plan=plan)["visit"]})
+            for mode, lead_s in ((SLEPT, 0.0), (WARMED, LEAD_S)):
+                if mode not in journal.paced:
+                    answer = core.one("paced", ids=[MODEL], period_s=self._period_s, seconds=third_s, lead_s=lead_s)
+                    journal.add({"id": mode, "kind": "paced", "paced": answer["paced"]})
+            self._end_state = core.one("state")["state"]
+        finally:
+            core.close()
+
+    def _record(self, said: str, journal: Journal) -> Deployment:
+        target_s = self._run.read(Summary).latency_target_s
+        measured = self._back_to_back(journal)
+        return Deployment(
+            name=self._request.device,
+            host=self._request.location.host,
+            provenance=self._provenance,
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            model_sha256=self._sha256,
+            self_test=said,
+            measured=measured,
+            paced=_paced(journal.paced[SLEPT]),
+            warmed=_paced(journal.paced[WARMED]),
+            lead_s=LEAD_S,
+            target_s=target_s,
+            target_met=within(measured.p50_s, target_s),
+            conditions={
+                "machine": self._hello["fingerprint"],
+                "fixed": self._hello["settings"],
+                "before": self._hello["state"],
+                "after": self._end_state,
+                "graphs": journal.graphs,
+                "resumed": journal.resumed,
+            },
+        )
+
+    def _back_to_back(self, journal: Journal) -> MeasuredLatency:
+        visits = journal.visits[MODEL]
+        shares = [visit.clean_share for visit in visits if visit.clean_share is not None]
+        return MeasuredLatency(
+            p50_s=median(visit.median_s for visit in visits),
+            p90_s=median(visit.p90_s for visit in visits),
+            p99_s=median(visit.p99_s for visit in visits),
+            min_s=min(visit.min_s for visit in visits),
+            worst_p99_s=max(visit.p99_s for visit in visits),
+            samples=sum(visit.samples for visit in visits),
+            clean_share=sum(shares) / len(shares) if len(shares) == len(visits) else None,
+            rounds=len(visits),
+            device=self._request.device,
+            runtime="onnxruntime",
+            runtime_version=str(self._hello["runtime_version"]),
+            threads=self._contract.threads,
+            statistic=STATISTIC,
+        )
+
+
+def _paced(calls: Paced) -> PacedLatency:
+    return PacedLatency(
+        max_s=calls.max_s,
+        missed=calls.missed,
+        p50_s=calls.p50_s,
+        p90_s=calls.p90_s,
+        p99_s=calls.p99_s,
+        period_s=calls.period_s,
+        samples=calls.samples,
+    )
+
+
+def _keep(run: RunDir, found: Deployment) -> None:
+    """Write what was measured into ``deployments.json``, ``agent.json``, ``summary.json`` and the report, in this order."""
+    before = run.read(Deployments).deployments if (run.path / Deployments.FILE).is_file() else ()
+    run.write(Deployments(deployments=(*(each for each in before if each.name != found.name), found)))
+    agent = run.read(AgentRecord)
+    run.write(
+        replace(agent, latency=replace(agent.latency, measured=found.measured, paced=found.paced, conditions=found.conditions))
+    )
+    checked_by = f"measurement on {found.name}{'' if found.provenance == 'measured' else f', {found.provenance}'}"
+    run.write(
+        replace(
+            run.read(Summary),
+            latency_measured_s=found.measured.p50_s,
+            latency_measured_on=found.name,
+            target_met=found.target_met,
+            target_checked_by=checked_by,
+        )
+    )
+    write_report(run.path)

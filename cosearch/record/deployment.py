@@ -1,0 +1,79 @@
+"""``deployments.json``: where a run's bundle was put, and what was measured there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+from cosearch.record.agent import MeasuredLatency, PacedLatency
+from cosearch.record.json_record import JsonObject, from_json, to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """One bundle on one device.
+
+    Attributes:
+        name: of the device.
+        host: how it was reached by SSH; None for this machine.
+        provenance: ``measured``, or ``synthetic`` where the device is emulated.
+        created_utc: when it was measured, ISO 8601.
+        model_sha256: digest of the bundle's ONNX file.
+        self_test: what the self-test said there.
+        measured: latency back to back.
+        paced: latency at the control period, after a sleep.
+        warmed: latency at the control period as ``run_agent.py`` makes it: a call just before the moment warms the caches up.
+        lead_s: how long before the moment that call begins, seconds.
+        target_s: the bound, seconds.
+        target_met: whether the median, back to back, keeps it.
+        conditions: the machine, and its state before and after.
+    """
+
+    name: str
+    host: str | None
+    provenance: str
+    created_utc: str
+    model_sha256: str
+    self_test: str
+    measured: MeasuredLatency
+    paced: PacedLatency
+    warmed: PacedLatency
+    lead_s: float
+    target_s: float
+    target_met: bool
+    conditions: JsonObject
+
+    def to_json(self) -> dict[str, object]:
+        """The plain JSON object of the record."""
+        return to_json(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployments:
+    """All devices that a run's bundle was measured on, the newest last; one entry a device.
+
+    Attributes:
+        deployments: of each device.
+    """
+
+    FILE: ClassVar[str] = "deployments.json"
+
+    deployments: tuple[Deployment, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """The content of the file."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path | str) -> Self:
+        """The record in the content of a file.
+
+        Args:
+            content: a JSON object.
+            file: where it came from, for the message.
+
+        Raises:
+            RunFolderError: it is no such record; names the key.
+        """
+        return from_json(cls, content, file)
