@@ -132,6 +132,7 @@ class _Session:
         digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:12]
         self._path = run.path / f"deploy-{digest}.journal"
         self._hello: JsonObject = {}
+        self._reached = request.location.host is None
         self._end_state: object = None
 
     @property
@@ -162,6 +163,8 @@ class _Session:
             try:
                 return work() or ""
             except LostBoard as error:
+                if not self._reached:  # it has never answered: trying again would only take time
+                    raise MeasurementError(str(error)) from error
                 if attempt == MAX_LOST:
                     raise MeasurementError(
                         f"the connection to {self._request.device} was lost {attempt + 1} times; what was measured is kept, "
@@ -175,6 +178,7 @@ class _Session:
         if self._request.location.host is None:
             return self_test_here(self._bundle)
         folder = copy_bundle(self._bundle, self._request.location)
+        self._reached = True
         self._note(f"the bundle is on {self._request.device} in {folder}")
         return self_test_there(folder, self._request.location)
 
