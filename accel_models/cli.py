@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from latency_tables.errors import ConfigError, CosearchError
+from latency_tables.terminal import plain_streams, system_fault
+from latency_tables.writing import check_destination
 
 app = typer.Typer(
     add_completion=False,
@@ -104,6 +106,8 @@ def search_command(
 
     if evaluations < 1 or seeds < 1:
         raise ConfigError(f"evaluations and seeds must be at least 1, got {evaluations} and {seeds}")
+    if out is not None:
+        check_destination(out)
     if benchmark:
         _benchmark(methods.split(","), seeds, evaluations, dry_run, as_json)
         return
@@ -200,6 +204,8 @@ def check_command(
     from accel_models.check import EXACT_MEANS, compare
     from accel_models.references.rows import statistics, write_rows
 
+    if out is not None:
+        check_destination(out)
     compared = compare(reference, rows_file, layers)
     errors = statistics(compared)
     if out is not None:
@@ -212,10 +218,17 @@ def check_command(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: 0 done, 1 failed, 2 wrong request, 130 interrupted."""
+    plain_streams()
     try:
         app(args=arguments, standalone_mode=True)
     except CosearchError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except OSError as error:
+        print(f"error: {system_fault(error)}", file=sys.stderr)
+        raise SystemExit(1) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None

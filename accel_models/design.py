@@ -18,7 +18,7 @@ from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.systolic import DATAFLOWS, DEPTHWISE_MODES
 from latency_tables.errors import DesignError
 from latency_tables.reading import read_json, shown
-from latency_tables.writing import write_bytes_atomic
+from latency_tables.writing import make_folder, write_bytes_atomic
 
 ENGINES = ("systolic", "tile")
 DSP_KINDS = ("DSP48E1", "DSP48E2")
@@ -238,6 +238,7 @@ def save_design(design: AccelDesign, path: str | Path) -> None:
         RequestError: something that is no regular file is there.
         RunFailedError: the disk refuses the write.
     """
+    make_folder(Path(path).parent)
     write_bytes_atomic(Path(path), (json.dumps(design.to_dict(), indent=1) + "\n").encode())
 
 

@@ -64,6 +64,7 @@ def search(
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
+    from cosearch.record.rundir import RunDir
 
     options = {
         "device": device,
@@ -74,6 +75,7 @@ def search(
         "objective.latency_target_s": latency_target_s,
     }
     config = resolve_task(preset=preset, overrides=_words(values), options=options)
+    RunDir.check_new(Path(runs), run)
     progress = TerminalProgress(quiet)
     try:
         if wants_own_table(config):

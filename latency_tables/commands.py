@@ -15,6 +15,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from latency_tables.errors import CosearchError, TableError
+from latency_tables.terminal import plain_streams, system_fault
+from latency_tables.writing import check_destination
 
 EXAMPLES = """Examples:
 
@@ -201,6 +203,8 @@ def show(
     from latency_tables.draw import draw_table, terminal_table
     from latency_tables.output import summary
 
+    if png is not None:
+        check_destination(png)
     loaded = load_any(table)
     if png is not None:
         draw_table(loaded, png, findings=check_table(loaded))
@@ -255,6 +259,7 @@ def fit(
     from latency_tables.table import load_table
     from latency_tables.worklists import load_worklist
 
+    check_destination(out)
     ops = {op.key: op for name in worklist or ("chain", "references") for op in load_worklist(name).ops}
     spec = load_spec(device) if published is None else refit_spec(load_spec(device), published)
     write_table(out, build_estimate(spec, ops.values()))
@@ -318,11 +323,18 @@ def evidence(
 
 def main() -> None:
     """Run the command line; every error on purpose is one message and its exit code."""
+    plain_streams()
     try:
         app(prog_name="python -m latency_tables")
     except CosearchError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        sys.stderr.write(f"error: {system_fault(error)}\n")
+        sys.exit(1)
 
 
 def emit(result: Result, as_json: bool, text: Callable[[Result], str]) -> None:

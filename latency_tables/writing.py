@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,35 @@ def regular_file(path: Path) -> Path:
         kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         raise RequestError(f"{path} is {kind}: it is not written over; give the path of a file")
     return target
+
+
+def check_destination(path: Path) -> None:
+    """Raise now where a file could not be written after the work; its folder need not exist yet. Nothing is left behind.
+
+    Raises:
+        RequestError: the place is read-only or refuses files, a file is in the way, or no regular file is there.
+    """
+    try:
+        target = regular_file(path)
+        check_folder(target.parent)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
+
+
+def check_folder(path: Path) -> None:
+    """Raise now where a folder could not be made, or could take no file; nothing is left behind.
+
+    Raises:
+        RequestError: the place is read-only or refuses files, or a file is in the way.
+    """
+    try:
+        above = Path(os.path.realpath(path))
+        while not above.exists():
+            above = above.parent
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
 
 
 def make_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from latency_tables.errors import DesignError
 from latency_tables.reading import read_csv, shown
-from latency_tables.writing import write_bytes_atomic
+from latency_tables.writing import make_folder, write_bytes_atomic
 
 MAX_NUMBER, MAX_WHOLE = 1e30, 10**9
 
@@ -166,4 +166,5 @@ def write_rows(rows: list[ComparedRow], path: str | Path) -> None:
             for key in extra:
                 values += list((row.details or {}).get(key, (None, None)))
             writer.writerow(["" if value is None else value for value in values])
+        make_folder(Path(path).parent)
         write_bytes_atomic(Path(path), stream.getvalue().encode())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosearch.cli.environment import prepare_process
+from latency_tables.terminal import plain_streams, system_fault
 
 DEFAULT_VERB = "search"
 INTERRUPTED = 130
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 failed run, 2 wrong request, 130 interrupted (and resumable).
     """
     prepare_process()
+    plain_streams()
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # while the libraries were still being loaded
@@ -74,6 +76,9 @@ def _run(words: list[str]) -> int:
         return _interrupted(*resume_hint.get())
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        print(f"error: {system_fault(error)}", file=sys.stderr)
         return 1
 
 

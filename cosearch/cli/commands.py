@@ -82,6 +82,7 @@ def search(
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
+    from cosearch.record.rundir import RunDir
 
     options = {
         "device": device,
@@ -93,6 +94,8 @@ def search(
         "objective.latency_target_s": latency_target_ms / 1e3 if latency_target_ms is not None else None,
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
+    if not dry_run:
+        RunDir.check_new(runs, run)
     progress = _progress(quiet)
     if wants_own_table(resolved):
         resolved = table_of_this_machine(resolved, runs, progress, dry_run=dry_run)

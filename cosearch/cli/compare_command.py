@@ -56,11 +56,14 @@ def compare(
     """
     from cosearch.compare.plan import planned_runs
     from cosearch.compare.runs import alone, begin, make_runs
+    from cosearch.record.rundir import RunDir
 
     if from_ is not None:
         _show(from_, as_json)
         return
     folder = (runs / name).resolve()
+    if not dry_run:
+        RunDir.check_new(folder, None)
     started = time.monotonic()
 
     def tell(text: str) -> None:

@@ -20,6 +20,7 @@ from cosearch.seeding import Streams
 from cosearch.statistics import iqm_estimate
 from cosearch.training.algorithms import acting, as_policy
 from latency_tables.errors import ConfigError, RequestError, RunFolderError
+from latency_tables.writing import check_destination, make_folder
 
 
 def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int, note: Note | None = None) -> dict[str, Any]:
@@ -116,9 +117,11 @@ def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | 
     target = run.path / "clip.gif" if out is None else Path(out)
     if target.suffix != ".gif":
         raise RequestError(f"--out must be a .gif file, got {target}")
+    check_destination(target)
     config = config_of(run)
     check_inputs(path, run.read(RunRecord), Inputs(environment=environment_now(config.env)))
     shown = play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)
+    make_folder(target.parent)
     write_bytes_atomic(target, animate(shown))
     return target
 

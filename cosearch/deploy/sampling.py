@@ -28,6 +28,7 @@ from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.table import Table
 from latency_tables.worklists import Network
+from latency_tables.writing import check_folder, make_folder
 
 GATE_FRAMES = 4
 POOL, TILT = 40, 6.0  # draws for each network asked for; how far a draw may prefer cheap or dear blocks
@@ -60,10 +61,8 @@ def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path
     if taken:
         more = f" and {len(taken) - 1} more of the files to write" if len(taken) > 1 else ""
         raise RequestError(f"{taken[0]}{more} exists already and is not replaced; give another --out, or remove it first")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"the folder {out} cannot be made: {error.strerror or error}; give another --out") from error
+    check_folder(out)
+    make_folder(out)
     for i, name in enumerate(names):
         architecture = space.sample(streams.torch("arch"))
         network = derive(architecture, torch.Generator().manual_seed(streams.derive("weights", i)))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,10 @@ def only_writer(folder: Path, in_use: str, wait_s: float) -> Iterator[None]:
     except filelock.Timeout as error:
         raise RunFolderError(in_use) from error
     except OSError as error:
-        raise RunFolderError(f"{folder} cannot be locked: {error.strerror or error}; check its rights") from error
+        raise RunFolderError(
+            f"{folder} cannot be locked: {error.strerror or error}. Check its rights; a file system without locks holds no runs: "
+            "choose another place with --runs"
+        ) from error
     try:
         yield
     finally:
@@ -83,6 +87,30 @@ class RunDir:
         self._checkpoints = Checkpoints(path / "checkpoints")
 
     @classmethod
+    def check_new(cls, root: Path, name: str | None) -> None:
+        """Raise now where :meth:`create` would later, or where a run could not be locked; nothing is left behind.
+
+        Args:
+            root: folder of the runs.
+            name: of the run; None: not known yet.
+
+        Raises:
+            RunFolderError: the name does not serve, the folder exists, or its place takes no folder or no locks.
+        """
+        if name is not None:
+            _check_name(root, name)
+        try:
+            above = Path(os.path.realpath(root))
+            while not above.exists():
+                above = above.parent
+            with tempfile.TemporaryDirectory(prefix=".", suffix=".draft", dir=above) as probe, only_writer(Path(probe), "", 0.0):
+                pass
+        except OSError as error:
+            raise RunFolderError(
+                f"{root / (name or '')} cannot be made: {error.strerror or error}; choose another place with --runs"
+            ) from error
+
+    @classmethod
     def create(cls, root: Path, name: str, record: Mapping[str, object]) -> RunDir:
         """Make ``root/name`` with its ``run.json``.
 
@@ -95,11 +123,8 @@ class RunDir:
             RunFolderError: the folder exists, or cannot be made, or the name does not serve as a folder's name.
             RunFailedError: the disk is full; no folder is left behind.
         """
-        if not _NAME.fullmatch(name):
-            raise RunFolderError(f"the name of a run must be of letters, digits, _ . + - (not . + - at first), got {name!r}")
         root, path = Path(root), Path(root) / name
-        if path.exists():
-            raise _exists(path)
+        _check_name(root, name)
         draft = root / f".{name}.{os.getpid()}.draft"
         try:
             draft.mkdir(parents=True)
@@ -237,6 +262,13 @@ class RunDir:
         if not name or name in (".", "..") or Path(name).name != name:
             raise ValueError(f"expected a plain file name, got {name!r}")
         return self.path / name
+
+
+def _check_name(root: Path, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise RunFolderError(f"the name of a run must be of letters, digits, _ . + - (not . + - at first), got {name!r}")
+    if (root / name).exists():
+        raise _exists(root / name)
 
 
 def _exists(path: Path) -> RunFolderError:

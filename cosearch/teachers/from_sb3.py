@@ -20,7 +20,8 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.onnx_teacher import LAYOUT_KEY
 from cosearch.rl.policy import policy_of
-from latency_tables.errors import ConfigError, MissingExtraError, RequestError, ShapeError
+from latency_tables.errors import ConfigError, CosearchError, MissingExtraError, RequestError, ShapeError
+from latency_tables.writing import check_destination, make_folder
 
 ALGORITHMS = ("PPO", "A2C")
 PARITY_FRAMES = 64
@@ -75,6 +76,7 @@ def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[
             f"{path} is a file of stable-baselines3: it holds pickles, which can run any code when they are "
             "loaded. If you trust where it comes from, add --allow-pickle"
         )
+    check_destination(out)
     load_builtins()
     probe = make_env(env, EnvOptions(1, 0))
     frame_shape, num_actions, policy = tuple(probe.frame_shape), probe.num_actions, policy_of(probe).name
@@ -82,9 +84,18 @@ def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[
     check_onnx_can_teach(path, frame_shape, policy)
     model, algorithm = _load(path)
     network = Sb3Network(model.policy, _channels_first(model, frame_shape, num_actions, env)).eval()
-    content = to_onnx(network, frame_shape)
+    try:
+        content = to_onnx(network, frame_shape)
+    except CosearchError:
+        raise
+    except Exception as error:  # whatever a policy class of stable-baselines3, or of the user, raises
+        raise ConfigError(
+            f"{path}: a policy of this kind cannot be converted, expected an actor-critic policy of PPO or A2C: "
+            f"{type(error).__name__}: {str(error)[:200]}"
+        ) from error
     frames = np.random.default_rng(0).integers(0, 256, (PARITY_FRAMES, *frame_shape), np.uint8)
     parity = check_parity(network, content, frames)
+    make_folder(out.parent)
     write_bytes_atomic(out, _with_layout(content))
     gamma = float(model.gamma)
     return {

@@ -36,7 +36,7 @@ from cosearch.training.progress import Progress
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, RequestError, RunFolderError, UnknownNameError
-from latency_tables.writing import make_folder, one_clear_error, regular_file
+from latency_tables.writing import check_destination, make_folder
 
 PUBLISHED = {
     "rl.rollout_steps": 256,
@@ -109,8 +109,8 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     config = teacher_config(request)
     device = compute_device(config.compute)
     for file in (out, out.with_suffix(".safetensors")):  # now, not after hours of training
-        with one_clear_error(file):
-            regular_file(file)
+        check_destination(file)
+    RunDir.check_new(Path(runs), None)
     make_folder(out.parent)
     set_threads(request.threads)
     family, _ = split_name(request.env)

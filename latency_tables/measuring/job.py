@@ -26,7 +26,7 @@ from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import TableFile, read_table, write_table
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
-from latency_tables.writing import make_folder, one_clear_error, regular_file, remove
+from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
 
 SECONDS_A_VISIT = 0.05
 RUNTIMES = ("onnxruntime", "torch", "tvm")
@@ -143,8 +143,7 @@ def run(
     """
     out = request.out
     request.work()
-    with one_clear_error(out):  # now, not after the measurement
-        regular_file(out)
+    check_destination(out)  # now, not after the measurement
     existing = _existing(request)
     make_folder(out.parent)
     lock = FileLock(str(out) + ".lock")

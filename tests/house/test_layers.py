@@ -55,6 +55,7 @@ ONLY = {
         "latency_tables.errors",
         "latency_tables.writing",
         "latency_tables.reading",
+        "latency_tables.terminal",
     )
 }
 BESIDE_THE_BOARD = ("opspec", "schema", "table")  # what a host without torch reads and writes tables with
