@@ -56,6 +56,8 @@ class BudgetConfig:
 
     Attributes:
         search_steps, retrain_steps: environment steps of the two stages; 0 retrain steps keep the searched weights.
+        bracket: architectures that begin the retraining, a quarter of its steps, until the best of them is left (successive
+            halving); 1: the best by score alone.
         retrain_init: ``inherit`` the searched weights, or start from ``scratch``, which needs retrain steps.
         eval_episodes: episodes of the final evaluation on test levels.
         parity_frames: observations of the export gate.
@@ -66,6 +68,7 @@ class BudgetConfig:
 
     search_steps: Annotated[int, Field(ge=1)] = 160_000
     retrain_steps: Annotated[int, Field(ge=0)] = 320_000
+    bracket: Annotated[int, Field(ge=1, le=64)] = 1
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000

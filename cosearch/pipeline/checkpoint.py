@@ -16,6 +16,14 @@ State = dict[str, Any]  # as torch.load gives it: tensors and plain values, whic
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """An architecture, one candidate's index for each choice point, and its network's weights as the search left them."""
+
+    choices: tuple[int, ...]
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class SearchOutput:
     """What the search gives to the retraining.
 
@@ -23,11 +31,13 @@ class SearchOutput:
         choices: of the derived architecture, one candidate's index for each choice point.
         weights: of its network, as the search left them.
         steps: environment steps of the search.
+        others: further candidates of the retraining's bracket, the best first.
     """
 
     choices: tuple[int, ...]
     weights: dict[str, Tensor]
     steps: int
+    others: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class StageOutputs:
         if self.search is not None:
             values |= {"choices": list(self.search.choices), "searched_weights": self.search.weights}
             values |= {"search_steps": self.search.steps}
+            values |= {"others": [{"choices": list(o.choices), "weights": o.weights} for o in self.search.others]}
         if self.retrain is not None:
             values |= {"weights": self.retrain.weights, "retrain_steps": self.retrain.steps}
         return values
@@ -60,7 +71,8 @@ class StageOutputs:
         """The outputs that :meth:`to_dict` made plain."""
         search, retrain = None, None
         if "choices" in values:
-            search = SearchOutput(tuple(values["choices"]), values["searched_weights"], values["search_steps"])
+            others = tuple(Candidate(tuple(other["choices"]), other["weights"]) for other in values.get("others", ()))
+            search = SearchOutput(tuple(values["choices"]), values["searched_weights"], values["search_steps"], others)
         if "weights" in values:
             retrain = RetrainOutput(values["weights"], values["retrain_steps"])
         return cls(search, retrain)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from cosearch.cost.objective import DualPenalty
-from cosearch.pipeline.checkpoint import SearchOutput
+from cosearch.pipeline.checkpoint import Candidate, SearchOutput
 from cosearch.pipeline.co_design import learned, progress_of, search_again
 from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
@@ -18,6 +18,7 @@ from cosearch.record.architecture import Derivation, RegressionRecord, Rows
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, discretise
+from cosearch.space.shortlist import shortlist
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Feasible
@@ -94,6 +95,17 @@ def found_by(
     return UniformDraws(plan.space, generator, Feasible(plan.constraints)).draw(), derived_by
 
 
+def _others(plan: Plan, supernet: SuperNet, fit: AdditiveFit | None, scores: list[list[float]]) -> tuple[Candidate, ...]:
+    """What begins the retraining beside the best one, with the weights of the supernet; nothing without a bracket."""
+    budget, section = plan.config.budget, plan.config.strategy
+    if budget.bracket == 1 or budget.retrain_steps == 0 or plan.config.rl.algorithm == "dqn":
+        return ()
+    chosen = fit.scores if fit is not None and section.derive_by == "regression" else scores
+    found = shortlist(plan.space, chosen, *(constraint.limit for constraint in plan.constraints), count=budget.bracket)
+    networks = [derive(other, torch.Generator().manual_seed(0), supernet) for other in found[1:]]
+    return tuple(Candidate(tuple(other.choices), contiguous(network.state_dict())) for other, network in zip(found[1:], networks))
+
+
 def _rows(scores: list[list[float]]) -> Rows:
     return tuple(tuple(row) for row in scores)
 
@@ -139,4 +151,5 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())
     probabilities = tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities())
     log.progress.note(write_architecture(plan, run, architecture, replace(derived_by, probabilities=probabilities)))
-    return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), training.step)
+    others = () if derived_by.scored_by is None else _others(plan, subject.supernet, fit, strategy.scores())
+    return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), training.step, others)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cosearch.pipeline.bracket import Bracket
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.finish import run_finish
 from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
@@ -113,8 +114,12 @@ def _search(session: Session) -> None:
 
 
 def _retrain(session: Session) -> None:
-    trained = run_retrain(session.plan, _searched(session), session.resources, session.log, session.checkpoints)
-    session.checkpoints.finish_stage("finish", retrain=trained)
+    searched, plan, log, checkpoints = _searched(session), session.plan, session.log, session.checkpoints
+    if searched.others:
+        searched, trained = Bracket(plan, searched, session.resources, session.run, log, checkpoints).finish()
+    else:
+        trained = run_retrain(plan, searched, session.resources, log, checkpoints)
+    checkpoints.finish_stage("finish", search=searched, retrain=trained)
 
 
 def _finish(session: Session) -> None:

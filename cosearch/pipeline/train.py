@@ -20,8 +20,10 @@ def train(
     state: Callable[[], State] | None = None,
     offset: int = 0,
     before: Callable[[], None] | None = None,
+    after: Callable[[Mapping[str, object]], None] | None = None,
+    until: int | None = None,
 ) -> None:
-    """Run a training to its end.
+    """Run a training to its end, or to a step before it.
 
     Args:
         training: fresh or restored.
@@ -33,11 +35,15 @@ def train(
         state: the stage's state for checkpoints, with its ``step``; None: the training's own.
         offset: environment steps of the stage before this training.
         before: called before each update.
+        after: gets the metrics of each update.
+        until: environment steps of this training at which to stop; None: its end.
     """
-    while not training.finished:
+    while not training.finished and (until is None or training.step < until):
         if before is not None:
             before()
         values = training.advance()
+        if after is not None:
+            after(values)
         log.add({**values, "step": training.step + offset, **(extra() if extra else {})}, stage)
         if checkpoints.age_s >= interval_s and not training.finished:
             checkpoints.save(state() if state else training.state())

@@ -6,9 +6,13 @@ strategies with the same configuration have the same number of environment steps
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cosearch.config.run import Config
 from cosearch.strategies.base import StrategyInfo
 from latency_tables.errors import ConfigError
+
+BRACKET_SHARE = 0.25  # of the retraining, for all but its last rung
 
 
 def rollout_steps(config: Config) -> int:
@@ -55,3 +59,42 @@ def candidate_shares(config: Config, strategy: StrategyInfo) -> list[int]:
         )
     each, more = divmod(rollouts, count)
     return [(each + (index < more)) * rollout for index in range(count)]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One round of successive halving: so many candidates are trained for so many environment steps each."""
+
+    candidates: int
+    steps: int
+
+
+def bracket_rungs(config: Config, candidates: int) -> list[Rung]:
+    """The retraining as successive halving; its last rung is the long training of the one candidate that is left.
+
+    The rungs before it take equal steps, ``BRACKET_SHARE`` of the retraining together as far as whole rollouts allow, and leave
+    half of their candidates, rounded up (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943). All steps together are those
+    of the retraining of one architecture.
+
+    Args:
+        config: of the run.
+        candidates: that there are, at least 1.
+
+    Raises:
+        ConfigError: too few steps for so many candidates.
+    """
+    rollout = rollout_steps(config)
+    total = whole_rollouts(config, config.budget.retrain_steps) // rollout
+    counts = [candidates]
+    while counts[-1] > 1:
+        counts.append(-(-counts[-1] // 2))
+    short = counts[:-1]
+    each = [max(1, int(BRACKET_SHARE * total / len(short)) // count) for count in short]
+    last = total - sum(count * rollouts for count, rollouts in zip(short, each))
+    if last < 1:
+        raise ConfigError(
+            f"budget.retrain_steps={config.budget.retrain_steps} gives {total} rollouts of {rollout} environment steps, too few "
+            f"for budget.bracket={candidates}, which takes {total - last} before one candidate is left: set a smaller "
+            "budget.bracket or more budget.retrain_steps"
+        )
+    return [*(Rung(count, rollouts * rollout) for count, rollouts in zip(short, each)), Rung(1, last * rollout)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from cosearch.config.run import Config, config_defaults
+from cosearch.planning.budget import bracket_rungs
 from cosearch.planning.conditions import (
     ACCELERATOR,
     CLIPS,
@@ -136,6 +137,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "objective.quadratic": (GRADIENT, PENALTIES),
     "budget.search_steps": (),
     "budget.retrain_steps": (),
+    "budget.bracket": (GRADIENT, RETRAINING, ON_POLICY),
     "budget.retrain_init": (),
     "budget.eval_episodes": (),
     "budget.parity_frames": (),
@@ -187,6 +189,8 @@ def check_options(request: Request) -> None:
             "budget.retrain_steps=0 with budget.retrain_init=scratch would export an agent that has learned nothing: set "
             "budget.retrain_steps, or budget.retrain_init=inherit to keep the searched weights"
         )
+    if budget.bracket > 1 and budget.retrain_steps > 0:
+        bracket_rungs(request.config, budget.bracket)
     if distill.fall_begin > distill.fall_end:
         lines.append(
             f"distill.fall_begin={distill.fall_begin} is after distill.fall_end={distill.fall_end}: the weights cannot fall "

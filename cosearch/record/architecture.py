@@ -155,6 +155,24 @@ class RegressionRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BracketRecord:
+    """One candidate of the retraining's bracket.
+
+    Attributes:
+        choices: one candidate's index for each choice point.
+        latency_s: predicted, seconds.
+        env_steps: environment steps of its training in the bracket.
+        losses: what it was compared by in each rung that it took part in, the lower the better: mean divergence from the teacher
+            in nats, without a teacher minus the mean return; None where no episode ended or its training failed.
+    """
+
+    choices: tuple[int, ...]
+    latency_s: float
+    env_steps: int
+    losses: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Derivation:
     """How the architecture was chosen.
 
@@ -165,6 +183,7 @@ class Derivation:
         regression: absent where no single paths were drawn.
         unconstrained_choices: what would have been chosen without targets.
         candidates: what a proposal strategy trained, in order.
+        bracket: what began the retraining, by score; absent without a bracket.
     """
 
     method: str
@@ -174,6 +193,7 @@ class Derivation:
     probabilities: Rows | None = field(default=None, metadata=OMITTED)
     unconstrained_choices: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
     candidates: tuple[CandidateRecord, ...] | None = field(default=None, metadata=OMITTED)
+    bracket: tuple[BracketRecord, ...] | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,11 @@ class Limit:
 
 
 def discretise(
-    space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Limit, joint: Sequence[Factor] = ()
+    space: SearchSpace,
+    scores: Sequence[Sequence[float]],
+    *limits: Limit,
+    joint: Sequence[Factor] = (),
+    without: Sequence[Architecture] = (),
 ) -> Architecture:
     """The architecture with the highest total score that meets every limit.
 
@@ -63,19 +67,20 @@ def discretise(
         scores: for each point one score a candidate, e.g. log-probabilities.
         *limits: bounds that hold together; none for no bound.
         joint: scores of several points together; only for a space with nodes of several points.
+        without: architectures that it must not be.
 
     Raises:
-        InfeasibleTargetError: no architecture meets the limits, or the solver cannot tell which of very many on their very edge
-            do; the message names the cheapest.
+        InfeasibleTargetError: no other architecture meets the limits, or the solver cannot tell which of very many on their
+            very edge do; the message names the cheapest.
         NonFiniteError: a score or cost is NaN.
         ShapeError: scores or costs do not match the points.
     """
     _flat(space, scores, "scores")
     if space.joint:
-        return _enumerated(space, scores, limits, joint)
+        return _enumerated(space, scores, limits, joint, without)
     if joint or any(limit.factors for limit in limits):
         raise ShapeError(f"no block of space {space.name!r} is decided by several points, so nothing has factors there")
-    if not limits:
+    if not limits and not without:
         return space.best(scores)
     sizes = [len(point.candidates) for point in space.points]
     starts = np.cumsum([0, *sizes])
@@ -88,6 +93,7 @@ def discretise(
         zeros[[starts[p] + space.points[p].zero for p in group.points]] = 1.0
         dropped = len(group.points) - group.keep
         constraints.append(LinearConstraint(zeros[None], dropped, dropped))
+    constraints += [_not_this(sizes, architecture) for architecture in without]
     goal = _scaled(scores)
     for _ in range(MAX_CUTS):
         solution = milp(
@@ -102,8 +108,9 @@ def discretise(
         best = space.architecture([int(np.argmax(part)) for part in np.split(solution.x, starts[1:-1])])
         if all(limit.meets(best.choices) for limit in limits):
             return best
-        taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, best.choices)])
-        constraints.append(LinearConstraint(taken[None], -np.inf, len(sizes) - 1))  # over by its tolerance: exclude this one
+        constraints.append(_not_this(sizes, best))  # over by the solver's tolerance
+    if without:
+        raise InfeasibleTargetError(f"no other architecture of space {space.name!r} than {len(without)} meets the targets")
     if len(limits) > 1:
         raise InfeasibleTargetError(_not_together(space, limits))
     cheapest = _cheapest(space, limits[0])
@@ -112,6 +119,12 @@ def discretise(
         f"attempts, although {'/'.join(cheapest.choice_names)} meets it with {limits[0].total(cheapest.choices):.6g}: too many "
         "lie a rounding above it. Ask for a slightly different target"
     )
+
+
+def _not_this(sizes: Sequence[int], architecture: Architecture) -> LinearConstraint:
+    """The row of the program that one architecture alone does not meet."""
+    taken = np.concatenate([np.eye(size)[c] for size, c in zip(sizes, architecture.choices)])
+    return LinearConstraint(taken[None], -np.inf, len(sizes) - 1)
 
 
 def feasible_mask(space: SearchSpace, limits: Sequence[Limit]) -> np.ndarray:
@@ -128,7 +141,11 @@ def feasible_mask(space: SearchSpace, limits: Sequence[Limit]) -> np.ndarray:
 
 
 def _enumerated(
-    space: SearchSpace, scores: Sequence[Sequence[float]], limits: Sequence[Limit], joint: Sequence[Factor]
+    space: SearchSpace,
+    scores: Sequence[Sequence[float]],
+    limits: Sequence[Limit],
+    joint: Sequence[Factor],
+    without: Sequence[Architecture],
 ) -> Architecture:
     sizes = [len(point.candidates) for point in space.points]
     total = every_sum(sizes, scores, joint)
@@ -136,6 +153,10 @@ def _enumerated(
         raise NonFiniteError("scores of the architecture hold NaN or infinity")
     if limits:
         total[~feasible_mask(space, limits)] = -np.inf
+    for architecture in without:
+        total[tuple(architecture.choices)] = -np.inf
+    if not np.isfinite(total).any() and without:
+        raise InfeasibleTargetError(f"no other architecture of space {space.name!r} than {len(without)} meets the targets")
     if not np.isfinite(total).any():
         raise InfeasibleTargetError(_none_meets(space, limits))
     return space.architecture([int(c) for c in np.unravel_index(int(np.argmax(total)), sizes)])

@@ -217,6 +217,7 @@ CASES = {
     "objective.quadratic": Case("search", PENALTY, 9.0),
     "budget.search_steps": Case("search", SMALL, 64),
     "budget.retrain_steps": Case("retrain", SMALL, 64),
+    "budget.bracket": Case("retrain", (*SMALL, "budget.retrain_steps=256"), 2),
     "budget.retrain_init": Case("retrain", SMALL, "scratch"),
     "budget.eval_episodes": Case("finish", FINISHED, 3),
     "budget.parity_frames": Case("finish", FINISHED, 7),

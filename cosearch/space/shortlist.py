@@ -1,0 +1,53 @@
+"""The few best architectures of a space under its limits, each another network: what a short comparison begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cosearch.space.derive import Limit, discretise
+from cosearch.space.space import Architecture, SearchSpace
+from latency_tables.errors import InfeasibleTargetError
+
+MOST_TRIES = 20  # architectures looked at for each place on the list: many choices may build one network
+
+
+def shortlist(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Limit, count: int) -> list[Architecture]:
+    """The architectures with the highest scores, and in the last place the largest network; no network twice.
+
+    The last place is the free rule's, most multiply-accumulates within the limits, so that what the scores find is compared with
+    it; where the rule's network is among the best already, the next best has its place.
+
+    Args:
+        space: the search space.
+        scores: for each point one score a candidate.
+        *limits: bounds that hold together.
+        count: length of the list, at least 1; shorter where fewer networks meet the limits, or ``MOST_TRIES`` times as many
+            architectures build too few.
+
+    Returns:
+        The best first; the first one is what ``discretise`` gives.
+
+    Raises:
+        InfeasibleTargetError: no architecture meets the limits.
+    """
+    found = [discretise(space, scores, *limits)]
+    if count == 1:
+        return found
+    largest = discretise(space, space.macs(), *limits, joint=space.joint_macs())
+    seen = list(found)
+    while len(found) < count and len(seen) < MOST_TRIES * count:
+        try:
+            following = discretise(space, scores, *limits, without=seen)
+        except InfeasibleTargetError:
+            break
+        seen.append(following)
+        if _new(following, found):
+            found.append(following)
+    if _new(largest, found):
+        found = [*found[: count - 1], largest]
+    return found
+
+
+def _new(architecture: Architecture, others: Sequence[Architecture]) -> bool:
+    built = (architecture.ops(), architecture.wiring())
+    return all((other.ops(), other.wiring()) != built for other in others)

@@ -1,0 +1,156 @@
+"""The bracket at the begin of the retraining: exact steps, the same result however often it stops, the best goes on."""
+
+import json
+import math
+
+import pytest
+from pipeline_runs import TINY, Silent, changed, without_clocks
+
+from cosearch.config.run import resolve
+from cosearch.pipeline.bracket import THEN, Bracket
+from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.session import open_session
+from cosearch.planning.budget import Rung, bracket_rungs
+from cosearch.planning.plan import make_plan
+from cosearch.record.rundir import RunDir
+from latency_tables.errors import ConfigError
+
+pytest.importorskip("minatar", reason="MinAtar is not installed")
+
+TRAINING = {name: STAGES[name] for name in ("search", "retrain")}
+WORDS = (*TINY, "env.name=minatar:breakout", "budget.retrain_steps=640", "budget.bracket=3")  # 20 rollouts of 32 steps
+
+
+class Stopped(Exception):
+    """The process ends here."""
+
+
+class Stops(Silent):
+    """A display that stops the run at its N-th line of the retraining."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def update(self, metrics):
+        if metrics["stage"] == "retrain":
+            self.left -= 1
+            if self.left == 0:
+                raise Stopped
+
+
+def plan_of(*words):
+    return make_plan(resolve(overrides=[*WORDS, *words]))
+
+
+def made(folder, *words, stops=()):
+    """The run folder after search and retraining, stopped and taken up again at these lines."""
+    plan = plan_of(*words)
+    run = RunDir.create(folder, "one", plan.record("a test").to_json())
+    for count in stops:
+        with pytest.raises(Stopped):
+            work_on(open_session(run, plan, Stops(count)), TRAINING)
+    session = open_session(run, plan, Silent())
+    work_on(session, TRAINING)
+    return run, session.checkpoints.current.outputs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize(
+    "candidates, steps, expected",
+    [
+        (1, 3200, [Rung(1, 3200)]),
+        (4, 3200, [Rung(4, 96), Rung(2, 192), Rung(1, 2432)]),  # 100 rollouts of 32: 25 for two rungs
+        (3, 3200, [Rung(3, 128), Rung(2, 192), Rung(1, 2432)]),
+        (8, 32 * 13, [Rung(8, 32), Rung(4, 32), Rung(2, 32), Rung(1, -32)]),
+        (2, 33, [Rung(2, 32), Rung(1, 0)]),
+    ],
+)
+def test_rungs_take_the_retrainings_steps_exactly(candidates, steps, expected):
+    config = resolve(overrides=[*TINY, f"budget.retrain_steps={steps}"])
+    if expected[-1].steps < 1:
+        with pytest.raises(ConfigError, match=f"too few for budget.bracket={candidates}"):
+            bracket_rungs(config, candidates)
+        return
+    rungs = bracket_rungs(config, candidates)
+    assert rungs == expected
+    assert sum(rung.candidates * rung.steps for rung in rungs) == math.ceil(steps / 32) * 32
+
+
+def test_too_few_steps_are_refused_before_the_run():
+    with pytest.raises(ConfigError, match=r"too few for budget\.bracket=3"):
+        plan_of("budget.retrain_steps=64")
+
+
+def test_steps_log_and_record(whole):
+    run, outputs = whole
+    log = [line for line in run.read_metrics() if line["stage"] == "retrain"]
+    assert [line["step"] for line in log] == list(range(32, 641, 32)) and outputs.retrain.steps == 640
+    record = run.read_json("architecture.json")
+    bracket = record["derived_by"]["bracket"]
+    assert len(bracket) == 3 and len({tuple(one["choices"]) for one in bracket}) == 3
+    assert record["choices"] == list(outputs.search.choices) and record["derived_by"]["method"].endswith(THEN)
+    assert [len(one["losses"]) for one in bracket].count(2) == 2  # two of three took part in the second rung
+    rungs = bracket_rungs(plan_of().config, 3)
+    assert sorted(one["env_steps"] for one in bracket) == [rungs[0].steps] + [rungs[0].steps + rungs[1].steps] * 2
+    finalists = [one for one in bracket if len(one["losses"]) == 2]
+    assert record["choices"] == min(finalists, key=lambda one: one["losses"][1])["choices"]
+    names = [line["candidate"] for line in log]
+    assert len(set(names[: 3 * rungs[0].steps // 32])) == 3 and len(set(names[-rungs[-1].steps // 32 :])) == 1
+    assert names[-1] == "/".join(record["choice_names"])
+
+
+def test_losses_without_a_teacher_are_minus_the_score(whole):
+    run, _ = whole
+    log = [line for line in run.read_metrics() if line["stage"] == "retrain"]
+    for one in run.read_json("architecture.json")["derived_by"]["bracket"]:
+        names = "/".join(run.read_json("architecture.json")["candidate_names"][p][c] for p, c in enumerate(one["choices"]))
+        first = [line for line in log if line["candidate"] == names][: bracket_rungs(plan_of().config, 3)[0].steps // 32]
+        score = first[-1]["score_train"]
+        assert one["losses"][0] == (None if score is None else pytest.approx(-score))
+
+
+@pytest.mark.parametrize("stops", [(1, 1), (2, 3, 5), (9,), (4, 7)])
+def test_stopped_and_resumed_it_is_the_same(stops, whole, tmp_path):
+    run, outputs = made(tmp_path, stops=stops)
+    assert not changed(outputs.retrain.weights, whole[1].retrain.weights)
+    assert run.read_json("architecture.json") == whole[0].read_json("architecture.json")
+    assert [without_clocks(line) for line in run.read_metrics()] == [without_clocks(line) for line in whole[0].read_metrics()]
+
+
+def test_the_candidate_with_the_lowest_loss_goes_on(tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, None, 5.0, 7.0, 0.0])
+    monkeypatch.setattr(Bracket, "_loss", lambda self, training: next(losses))
+    run, _ = made(tmp_path)
+    bracket = run.read_json("architecture.json")["derived_by"]["bracket"]
+    assert [one["losses"] for one in bracket] == [[3.0, 5.0], [1.0, 7.0], [None]]
+    assert run.read_json("architecture.json")["choices"] == bracket[0]["choices"]
+
+
+def test_the_last_rung_is_the_retraining_that_one_candidate_has_alone(tmp_path, whole):
+    """Its learning rate falls over its own steps, from one rung to the next without a gap."""
+    run, _ = whole
+    log = [line for line in run.read_metrics() if line["stage"] == "retrain"]
+    own = [line["lr"] for line in log if line["candidate"] == log[-1]["candidate"]]
+    config = plan_of().config
+    total = sum(rung.steps for rung in bracket_rungs(config, 3)) // 32
+    start, end = config.rl.lr, config.rl.lr * config.rl.lr_end_fraction
+    assert own == pytest.approx([start + (end - start) * i / total for i in range(total)])
+    assert json.dumps(own) != json.dumps(own[:1] * total)
+
+
+def test_with_a_teacher_the_loss_is_the_divergence_from_it(tmp_path):
+    taught = ("distill.teacher=auto", "budget.bracket=2", "budget.search_steps=64", "budget.retrain_steps=512")
+    run, outputs = made(tmp_path, *taught)
+    log = [line for line in run.read_metrics() if line["stage"] == "retrain"]
+    rollouts = bracket_rungs(plan_of(*taught).config, 2)[0].steps // 32
+    bracket = run.read_json("architecture.json")["derived_by"]["bracket"]
+    wanted = [sum(line["distill_actor"] for line in log[i * rollouts : (i + 1) * rollouts]) / rollouts for i in range(2)]
+    assert rollouts > 1 and [one["losses"] for one in bracket] == [[pytest.approx(value)] for value in wanted]
+    (tmp_path / "again").mkdir()
+    again, same = made(tmp_path / "again", *taught, stops=(2, 2))
+    assert not changed(outputs.retrain.weights, same.retrain.weights)
+    assert again.read_json("architecture.json") == run.read_json("architecture.json")
