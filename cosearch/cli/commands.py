@@ -266,7 +266,7 @@ def teacher(
 def sample(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     space: Annotated[str, typer.Option(help="Kind of space; auto: by the task's observations.")] = "auto",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 1,
+    n: Annotated[int, typer.Option("--n", min=1, max=1_000_000, help="How many.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of choices and weights.")] = 0,
     env: Annotated[str, typer.Option(help="Task that gives frame shape and actions.")] = "procgen:starpilot",
     as_json: Json = False,

@@ -34,7 +34,7 @@ def compare(
             "`cosearch list spaces`."
         ),
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
     env: Annotated[list[str] | None, typer.Option(help="Task; may be given several times.")] = None,
     device: Annotated[str | None, typer.Option(help="Target device; `cosearch list devices`.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, Fraction, NonNegative, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, NonNegative, Positive, PositiveFloat
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -36,7 +35,7 @@ class RlConfig:
     rollout_steps: Positive = 64
     epochs: Positive = 3
     minibatch: Positive = 128
-    micro_batch: Annotated[int, Field(ge=0)] = 0
+    micro_batch: Count = 0
     lr: PositiveFloat = 2e-3
     lr_end_fraction: Fraction = 0.02
     lr_hold_fraction: Fraction = 0.0

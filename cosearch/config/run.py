@@ -23,7 +23,7 @@ from cosearch.config.accel import AccelConfig
 from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
 from cosearch.config.env import EnvConfig
 from cosearch.config.presets import PRESETS
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, NonNegative, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, NonNegative, Positive, PositiveFloat, Seed, Threads
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
 from latency_tables.reading import read_text, shown
@@ -66,8 +66,8 @@ class BudgetConfig:
         clip_frames: frames of the clip of the agent playing that the report shows; 0: no clip.
     """
 
-    search_steps: Annotated[int, Field(ge=1)] = 160_000
-    retrain_steps: Annotated[int, Field(ge=0)] = 320_000
+    search_steps: Positive = 160_000
+    retrain_steps: Count = 320_000
     bracket: Annotated[int, Field(ge=1, le=64)] = 1
     retrain_init: Literal["inherit", "scratch"] = "inherit"
     eval_episodes: Positive = 256
@@ -93,8 +93,8 @@ class Config:
 
     device: str = "jetson"
     table: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    threads: Threads = 0
     compute: Literal["auto", "cpu", "cuda"] = "auto"
     control: str = ""
     env: EnvConfig = EnvConfig()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, Fraction, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, Positive, PositiveFloat
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -51,7 +51,7 @@ class StrategyConfig:
     name: str = "reinforce"
     paths_per_rollout: Positive = 4
     update_path: Literal["fresh", "acting"] = "fresh"
-    active_paths: Annotated[int, Field(ge=0)] = 2
+    active_paths: Count = 2
     temperature_start: PositiveFloat = 3.0
     temperature_end: PositiveFloat = 0.3
     lr: PositiveFloat = 0.02

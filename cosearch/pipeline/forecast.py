@@ -98,9 +98,17 @@ class Forecast:
             f"latency target: {plan.constraints[0].value * 1e3:.3f} ms",
             f"space: {plan.counts.text()}",
             f"speed here: {self.search_steps_per_s:,.0f} steps/s searching{retraining}",
-            f"expected time: {self.expected_s / 60:.1f} min, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
+            f"expected time: {_span_text(self.expected_s)}, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
         ]
         return "\n".join(lines)
+
+
+def _span_text(seconds: float) -> str:
+    """A time in minutes; in days or years where that is easier to believe."""
+    days = seconds / 86400.0
+    if days > 730:
+        return f"{days / 365.25:,.0f} years"
+    return f"{seconds / 60:.1f} min" if days < 2 else f"{days:,.1f} days"
 
 
 def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:

@@ -13,6 +13,7 @@ from cosearch.planning.budget import candidate_shares
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import control_of
 from cosearch.planning.hardware import table_or_design
+from cosearch.planning.size import check_size
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of
 from cosearch.rl.envs import split_name
@@ -52,7 +53,7 @@ def resolve_request(config: Config) -> Request:
 
     Raises:
         UnknownNameError: a name stands for nothing.
-        ConfigError: values that contradict each other, or need what this machine does not have.
+        ConfigError: values that contradict each other, or need more than this machine has, or years.
         ShapeError: a teacher of other observations or actions.
         TableError: the table's file is not valid.
         DesignError: nor is the design's.
@@ -73,6 +74,7 @@ def resolve_request(config: Config) -> Request:
         candidate_shares(config, strategy)
     control_of(config)
     space = make_space(config)
+    check_size(config, space.frame_shape)
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy)
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
         raise ConfigError(f"rl.algorithm=dqn chooses discrete actions, {config.env.name} has action vectors: use ppo or a2c")

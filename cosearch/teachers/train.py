@@ -19,6 +19,7 @@ import torch
 from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.size import check_size
 from cosearch.record.rundir import RunDir
 from cosearch.record.state import read, read_state
 from cosearch.rl.envs import split_name
@@ -99,7 +100,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
 
     Raises:
         RequestError: ``out`` is not a .json file.
-        ConfigError: an unknown key, a value out of its range, or ``compute=cuda`` where there is no GPU.
+        ConfigError: an unknown key, a value out of its range, years of training, or ``compute=cuda`` where there is no GPU.
         UnknownNameError: no such network for these frames.
         RunFolderError: the run folder belongs to another request.
     """
@@ -118,6 +119,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     probe = make_task(config.env, 1, 0)
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
     probe.close()
+    check_size(config, probe.frame_shape, train_steps=request.steps)
     if not request.network:
         request = replace(request, network=next(iter(networks)))
     if request.network not in networks:
