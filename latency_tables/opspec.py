@@ -16,7 +16,7 @@ from latency_tables.layer import Layer as Layer
 from latency_tables.vector_kinds import VECTOR_KINDS, vector_faults, vector_layers
 
 KINDS = {
-    "stem": "uint8 NHWC frames scaled to float, convolution, activation",
+    "stem": "uint8 NHWC frames scaled to float, averaged over squares of pixels, convolution, activation",
     "conv": "convolution, bias, activation",
     "mbconv": "inverted residual: 1x1 expand, kxk depthwise, 1x1 project, sum where the shape is kept, activation",
     "maxpool": "max pooling",
@@ -37,9 +37,10 @@ class OpSpec:
         kind: one of :data:`KINDS`.
         in_channels, in_height, in_width: input shape (of the frames for ``stem``).
         out_channels: output channels; for ``head`` the number of outputs (actions + 1).
-        kernel, stride, padding: window, square and symmetric; kernel of a ``head``: 1, or the longer side of its map, whose mean
-            it then reads.
-        groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``.
+        kernel, stride, padding: window, square and symmetric; kernel of a ``head``: 1, or the longer side of its map, whose
+            mean it then reads.
+        groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``; of a ``stem`` the side of the squares
+            of pixels that are averaged into one first, what is left over at the edge dropped.
         expansion: widening factor of ``mbconv``.
         hidden: width of the hidden linear layer of ``mlp`` and ``head``; 0 in a head: none.
         activation: ``relu``, ``none``, or ``tanh`` (``act``, ``linear``, ``mlp``); for ``head`` the one *before* flattening.
@@ -129,12 +130,17 @@ class OpSpec:
     @property
     def out_height(self) -> int:
         """Output height; 1 for a head."""
-        return 1 if self.kind == "head" else (self.in_height + 2 * self.padding - self.window) // self.stride + 1
+        return self._out(self.in_height)
 
     @property
     def out_width(self) -> int:
         """Output width; 1 for a head."""
-        return 1 if self.kind == "head" else (self.in_width + 2 * self.padding - self.window) // self.stride + 1
+        return self._out(self.in_width)
+
+    def _out(self, side: int) -> int:
+        if self.kind == "head":
+            return 1
+        return (side // (self.groups if self.kind == "stem" else 1) + 2 * self.padding - self.window) // self.stride + 1
 
     @property
     def sums_input(self) -> bool:
@@ -161,7 +167,10 @@ class OpSpec:
         c, h, w, o = self.in_channels, self.in_height, self.in_width, self.out_channels
         k, s, p, y, x = self.kernel, self.stride, self.padding, self.out_height, self.out_width
         if self.kind == "stem":
-            return (Layer("scale", "cast", c, c, h, w, 1, 1, 1, 0, h, w), Layer("conv", "conv", c, o, h, w, k, k, s, p, y, x))
+            g = self.groups
+            pool = (Layer("pool", "pool", c, c, h, w, g, g, g, 0, h // g, w // g),) if g > 1 else ()
+            scale = Layer("scale", "cast", c, c, h, w, 1, 1, 1, 0, h, w)
+            return (scale, *pool, Layer("conv", "conv", c, o, h // g, w // g, k, k, s, p, y, x))
         if self.kind == "conv":
             if self.groups == c == o:
                 return (Layer("conv", "dw", c, o, h, w, k, k, s, p, y, x),)

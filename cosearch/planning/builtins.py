@@ -12,6 +12,7 @@ import cosearch.strategies
 
 MODULES = (
     "cosearch.space.chain",
+    "cosearch.space.macro",
     "cosearch.space.cells.cell",
     "cosearch.space.mlp",
     "cosearch.space.hand_made",

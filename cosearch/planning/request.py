@@ -78,6 +78,15 @@ def resolve_request(config: Config) -> Request:
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy)
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
         raise ConfigError(f"rl.algorithm=dqn chooses discrete actions, {config.env.name} has action vectors: use ppo or a2c")
+    if (
+        config.rl.algorithm == "dqn"
+        and space.shares_widths
+        and (strategy.kind == "gradient" or config.strategy.candidate_init == "shared")
+    ):
+        raise ConfigError(
+            f"rl.algorithm=dqn learns quantiles in its head; space {space.name!r} chooses the head, whose shared weights learn "
+            "none: use rl.algorithm=ppo, or a strategy that trains its candidates alone (strategy.name=random)"
+        )
     return Request(config, strategy, teacher, hardware, space)
 
 

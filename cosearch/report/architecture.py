@@ -5,7 +5,7 @@ A cell without an operation of its own is an identity: it costs nothing and is d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.architecture import ArchitectureRecord, OperationRecord
@@ -30,7 +30,8 @@ class Cell:
     """One box of the drawing, and one row of the table of operations.
 
     Attributes:
-        point: name of the choice point; empty for stem, head and what cannot be assigned.
+        point: name of the choice point, or of the place where several points decide; empty for stem, head and what cannot be
+            assigned.
         operation: the chosen candidate's name, or the kind of operation.
         shape: output shape ``32×16×16`` (channels, height, width) or ``None``.
         key: name of the operation's row in the table; ``None`` for an identity.
@@ -68,14 +69,20 @@ def cells(run: Run) -> tuple[list[Cell], str | None]:
     """The boxes in order of execution, and a sentence where something needs saying: branches, or what could not be matched.
 
     In a network with branches each operation names its choice point (none for stem and head). In a chain, the space that
-    the file describes says which skips are identities; without that, only an order that fits in one way counts.
+    the file describes says which skips are identities; without that, only an order that fits in one way counts. Where several
+    points decide one block, an operation has the name of its place instead.
     """
     design, chosen = run.architecture, choices(run)
     if design is None:
         return [], None
     operations = design.predicted.operations
     total = sum(operation.latency_s for operation in operations)
-    owners = _owners(design, chosen, _space(design))
+    space = _space(design)
+    if space is not None and space.shares_widths:
+        placed = space.architecture(design.choices).placed()
+        names = [space.nodes[block.node].name for block in placed]
+        return [replace(_cell(operation, None, total), point=name) for operation, name in zip(operations, names)], None
+    owners = _owners(design, chosen, space)
     if owners is None:
         reason = f"{len(operations)} operations could not be matched with {len(chosen)} choices; they are drawn unnamed."
         return [_cell(operation, None, total) for operation in operations], reason

@@ -21,6 +21,7 @@ from cosearch.report.format import (
     time_text,
 )
 from cosearch.space.counting import Counts
+from cosearch.space.derive import within
 from cosearch.statistics import interval_text
 
 PROVENANCE = {
@@ -69,7 +70,7 @@ class Facts:
         if self.target_s is None or self.predicted_s is None:
             return None
         measured_holds = not self.on_target or self.measured_s is None or self.measured_s <= self.target_s
-        return self.predicted_s <= self.target_s and measured_holds
+        return within(self.predicted_s, self.target_s) and measured_holds
 
 
 def facts(run: Run) -> Facts:
@@ -129,7 +130,7 @@ def _latency_clause(known: Facts) -> str:
         source = "model" if known.provenance == "modelled" else "table"
         limits = "" if known.provenance == "measured" else f", as far as such a {source} can tell"
         return f"{clause}: the promise of {time_text(known.target_s)} holds{limits}"
-    if known.measured_s is not None and known.predicted_s <= known.target_s:
+    if known.measured_s is not None and within(known.predicted_s, known.target_s):
         clause += f", but was measured there at {time_text(known.measured_s)}"
     return f"{clause}: the promise of {time_text(known.target_s)} is broken"
 
@@ -186,9 +187,9 @@ def _promise(known: Facts) -> str:
     text = f"target {time_text(known.target_s)}"
     if known.holds is None or known.predicted_s is None:
         return text
-    if known.predicted_s > known.target_s:
+    if not within(known.predicted_s, known.target_s):
         return f"{text}: broken, {share_text(known.predicted_s / known.target_s - 1)} over"
-    spare = share_text(1 - known.predicted_s / known.target_s)
+    spare = share_text(max(0.0, 1 - known.predicted_s / known.target_s))
     return f"{text}: holds, {spare} to spare" if known.holds else f"{text}: broken when measured"
 
 

@@ -1,6 +1,7 @@
 """The ``macro`` space: what decides latency and score of a small agent, searched together.
 
-Stem (kernel and stride), its width, width and cells of each stage, head (pooled or flattened, hidden width) are choice points.
+Input resolution, stem (kernel and stride), its width, width and cells of each stage, head (pooled or flattened, hidden width) are
+choice points.
 A stage is a strided 3x3 convolution to the stage's width, followed by a chosen sequence of cells that keep the shape: how many
 there are is part of the choice, so no network has two names for want of a cell. The first block of a stage depends on the width
 before it and on its own, and every size on the stem's stride: such blocks are decided by several points together.
@@ -15,13 +16,13 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cosearch.space.cells.graph import Node
 from cosearch.space.operations import OPERATIONS
-from cosearch.space.space import MAX_ENUMERABLE, ChoicePoint, SearchSpace
-from cosearch.space.values import plain_values
+from cosearch.space.space import MAX_ENUMERABLE, SPACES, ChoicePoint, SearchSpace, SpaceEntry
+from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 
@@ -34,6 +35,7 @@ class MacroConfig:
     """Candidates of every choice; what has one candidate is fixed and no choice point.
 
     Attributes:
+        resolutions: sides of the squares of pixels that are averaged into one, inside the network; 1: frames as they are.
         stems: kernel and stride of the stem, e.g. ``k3s1``; padded so that ``side / stride`` is kept where it is whole.
         stem_widths: channels of the stem.
         stage_strides: stride of each stage's first convolution.
@@ -44,6 +46,7 @@ class MacroConfig:
         hidden: width of the head's hidden layer; 0: none.
     """
 
+    resolutions: tuple[int, ...] = (1, 2)
     stems: tuple[str, ...] = ("k3s1", "k3s2", "k5s2", "k8s4")
     stem_widths: tuple[int, ...] = (4, 8, 16, 32)
     stage_strides: tuple[int, ...] = (2, 2)
@@ -54,6 +57,7 @@ class MacroConfig:
 
 
 SMALL_FRAMES = {
+    "resolutions": [1],
     "stems": ["k3s1", "k3s2"],
     "stem_widths": [4, 8, 16],
     "stage_strides": [2],
@@ -98,14 +102,17 @@ def macro_space(config: MacroConfig, frame_shape: tuple[int, ...], num_actions: 
         UnknownNameError: an unknown operation in a cell.
         ShapeError: a window larger than its input, or a size below 1.
     """
-    height, width, channels = frame_shape
     stages = range(1, len(config.stage_strides) + 1)
     if not stages or len(config.stage_widths) != len(stages):
         raise ConfigError(
             "space.values.stage_strides and stage_widths need one entry a stage, at least one, got "
             f"{config.stage_strides}, {config.stage_widths}"
         )
-    values: dict[str, tuple[object, ...]] = {"stem": config.stems, "stem_width": config.stem_widths}
+    values: dict[str, tuple[object, ...]] = {
+        "resolution": config.resolutions,
+        "stem": config.stems,
+        "stem_width": config.stem_widths,
+    }
     for stage, widths in zip(stages, config.stage_widths):
         values |= {f"stage{stage}.width": widths, f"stage{stage}.cells": config.cells}
     values |= {"head": config.heads, "hidden": config.hidden}
@@ -117,44 +124,45 @@ def macro_space(config: MacroConfig, frame_shape: tuple[int, ...], num_actions: 
         raise ConfigError(f"a macro space has at most {MAX_ENUMERABLE:,} architectures, got {size:,}; leave candidates out")
     knobs = _Knobs(values)
     sequences = {name: _cells(name) for name in config.cells}
-    stems = {name: _stem(name, frame_shape) for name in config.stems}
+    stems = {(shrink, name): _stem(name, shrink, frame_shape) for shrink in config.resolutions for name in config.stems}
 
-    def side(stem: str, before: int) -> Sizes:
+    def side(shrink: int, stem: str, before: int) -> Sizes:
         """Height and width in front of a stage, counted from 0."""
-        sizes = stems[stem].out_height, stems[stem].out_width
+        sizes = stems[shrink, stem].out_height, stems[shrink, stem].out_width
         for stride in config.stage_strides[:before]:
             sizes = (sizes[0] - 1) // stride + 1, (sizes[1] - 1) // stride + 1
         return sizes
 
-    def stem_block(stem: str, out: int) -> OpSpec:
-        spec = stems[stem]
-        return OpSpec("stem", channels, height, width, out, kernel=spec.kernel, stride=spec.stride, padding=spec.padding)
+    def stem_block(shrink: int, stem: str, out: int) -> OpSpec:
+        return replace(stems[shrink, stem], out_channels=out)
 
     def entry(stage: int) -> Callable[..., OpSpec]:
         stride = config.stage_strides[stage - 1]
-        return lambda stem, c, o: OpSpec("conv", c, *side(stem, stage - 1), o, kernel=3, stride=stride, padding=1)
+        return lambda shrink, stem, c, o: OpSpec("conv", c, *side(shrink, stem, stage - 1), o, kernel=3, stride=stride, padding=1)
 
     def cell(stage: int, place: int) -> Callable[..., OpSpec | None]:
-        def make(stem: str, c: int, name: str) -> OpSpec | None:
+        def make(shrink: int, stem: str, c: int, name: str) -> OpSpec | None:
             sequence = sequences[name]
-            return sequence[place](c, *side(stem, stage)) if place < len(sequence) else None
+            return sequence[place](c, *side(shrink, stem, stage)) if place < len(sequence) else None
 
         return make
 
-    def head(stem: str, c: int, form: str, hidden: int) -> OpSpec:
-        h, w = side(stem, len(stages))
+    def head(shrink: int, stem: str, c: int, form: str, hidden: int) -> OpSpec:
+        h, w = side(shrink, stem, len(stages))
         return OpSpec("head", c, h, w, num_actions + 1, kernel=max(h, w) if form == "pooled" else 1, hidden=hidden)
 
-    first = knobs.node("stem", (), ("stem", "stem_width"), stem_block)
+    first = knobs.node("stem", (), ("resolution", "stem", "stem_width"), stem_block)
     body: list[Node] = []
     before = "stem_width"
     for stage in stages:
-        body.append(knobs.node(f"stage{stage}.entry", (len(body),), ("stem", before, f"stage{stage}.width"), entry(stage)))
+        body.append(
+            knobs.node(f"stage{stage}.entry", (len(body),), ("resolution", "stem", before, f"stage{stage}.width"), entry(stage))
+        )
         before = f"stage{stage}.width"
         for place in range(max(map(len, sequences.values()))):
-            names = ("stem", before, f"stage{stage}.cells")
+            names = ("resolution", "stem", before, f"stage{stage}.cells")
             body.append(knobs.node(f"stage{stage}.cell{place + 1}", (len(body),), names, cell(stage, place)))
-    last = knobs.node("head", (len(body),), ("stem", before, "head", "hidden"), head)
+    last = knobs.node("head", (len(body),), ("resolution", "stem", before, "head", "hidden"), head)
     ends = first.specs[0], last.specs[0]
     assert ends[0] is not None and ends[1] is not None, "a stem and a head are blocks"
     return SearchSpace(
@@ -170,7 +178,7 @@ def macro_space(config: MacroConfig, frame_shape: tuple[int, ...], num_actions: 
     )
 
 
-def _stem(name: str, frame_shape: tuple[int, ...]) -> OpSpec:
+def _stem(name: str, shrink: int, frame_shape: tuple[int, ...]) -> OpSpec:
     """The stem of a name, with one channel."""
     read = re.fullmatch(r"k(\d+)s(\d+)", name)
     if not read:
@@ -178,7 +186,7 @@ def _stem(name: str, frame_shape: tuple[int, ...]) -> OpSpec:
     kernel, stride = map(int, read.groups())
     height, width, channels = frame_shape
     padding = max(kernel - stride + 1, 0) // 2
-    return OpSpec("stem", channels, height, width, 1, kernel=kernel, stride=stride, padding=padding)
+    return OpSpec("stem", channels, height, width, 1, kernel=kernel, stride=stride, padding=padding, groups=shrink)
 
 
 def _residual(c: int, h: int, w: int) -> OpSpec:
@@ -203,3 +211,18 @@ def _cells(name: str) -> list[Callable[[int, int, int], OpSpec]]:
         return make
 
     return [] if name == NO_CELLS else [cell(part) for part in name.split("+")]
+
+
+def _suited(frame_shape: tuple[int, ...]) -> dict[str, object]:
+    """Frames below 32 pixels keep their size in the stem or halve it, and have one stage."""
+    return dict(SMALL_FRAMES) if min(frame_shape[:2]) < 32 else {}
+
+
+SPACES.register(
+    SpaceEntry(
+        "macro",
+        "the whole network: resolution, stem, its width, width and cells of each stage, head",
+        lambda values, frame_shape, num_actions: macro_space(read_values("macro", MacroConfig, values), frame_shape, num_actions),
+        suited=_suited,
+    )
+)

@@ -31,14 +31,15 @@ class Stem(nn.Module):
     def __init__(self, spec: OpSpec) -> None:
         super().__init__()
         self.conv = _conv(spec.in_channels, spec.out_channels, spec.kernel, spec.stride, spec.padding)
-        self.relu = spec.activation == "relu"
+        self.relu, self.averaged = spec.activation == "relu", spec.groups
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Scale frames ``[batch, height, width, channels]`` to 0..1, convolve.
+        """Scale frames ``[batch, height, width, channels]`` to 0..1, average squares of pixels, convolve.
 
         NHWC memory *is* channels-last after the permutation: nothing is copied twice.
         """
-        x = self.conv(scaled(frames, self.conv.weight.dtype).permute(0, 3, 1, 2))
+        x = scaled(frames, self.conv.weight.dtype).permute(0, 3, 1, 2)
+        x = self.conv(F.avg_pool2d(x, self.averaged) if self.averaged > 1 else x)
         return F.relu(x) if self.relu else x
 
 
@@ -158,6 +159,12 @@ _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding),
     **CELL_BUILDERS,
 }
+
+
+def block_module(spec: OpSpec) -> nn.Module:
+    """The torch module of a block without weights: they are handed to it at each call."""
+    with torch.device("meta"):
+        return _BUILDERS[spec.kind](spec)
 
 
 def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:

@@ -130,6 +130,11 @@ class SearchSpace:
         """The nodes that several points decide together."""
         return tuple(node for node in self.nodes if len(node.points) > 1)
 
+    @functools.cached_property
+    def shares_widths(self) -> bool:
+        """Whether choices decide stem or head, or several points one block: then blocks that differ in width share weights."""
+        return self.ends is not None or bool(self.joint)
+
     def blocks(self, point: int, candidate: int) -> list[OpSpec]:
         """The blocks that a candidate of a point adds by itself: one for each node that the point alone decides, none for an
         identity or zero. Those that it decides together with others are in :attr:`joint`."""

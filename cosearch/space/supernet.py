@@ -8,6 +8,8 @@ Time and memory grow with K, not with the number of candidates.
 The other form is the continuous mixture of DARTS (arXiv 1806.09055): out = sum_k w_k O_k(x), for which the forward value is no
 network of the space. Then every candidate is computed and kept for the backward pass: time and memory grow with the number of
 candidates, five- to ninefold.
+
+Where widths are chosen, blocks that differ in width alone share weights and the gates of a width are channel masks: ``widths``.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from cosearch.space.ends import AgentEnds
 from cosearch.space.operations import build_block
 from cosearch.space.space import Architecture, SearchSpace
+from cosearch.space.widths import SharedNode
 from latency_tables.errors import ShapeError
 
 
@@ -64,16 +67,22 @@ class SuperNet(nn.Module):
 
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:
         super().__init__()
-        if space.joint:
-            raise ShapeError(f"weights of space {space.name!r} cannot be shared yet: several points decide one block")
         self.space = space
         self.ends = AgentEnds(space.stem, space.head, space.policy)
-        self.stem = build_block(space.stem, generator)
-        self.body = nn.ModuleList(
-            nn.ModuleList(nn.Identity() if spec is None else build_block(spec, generator) for spec in node.specs)
-            for node in space.body
-        )
-        self.head = build_block(space.head, generator)
+        self.stem: nn.Module
+        self.head: nn.Module
+        if space.shares_widths:
+            if any(node.inputs != ((place - 1,) if place else ()) for place, node in enumerate(space.nodes)):
+                raise ShapeError(f"space {space.name!r} has branches and chosen widths; weights are shared along a chain only")
+            self.stem, *inner, self.head = (SharedNode(node, generator) for node in space.nodes)
+            self.body = nn.ModuleList(inner)
+        else:
+            self.stem = build_block(space.stem, generator)
+            self.body = nn.ModuleList(
+                nn.ModuleList(nn.Identity() if spec is None else build_block(spec, generator) for spec in node.specs)
+                for node in space.body
+            )
+            self.head = build_block(space.head, generator)
 
     def forward(self, frames: Tensor, path: Path) -> tuple[Tensor, Tensor]:
         """Policy outputs and value along a path.
@@ -90,6 +99,8 @@ class SuperNet(nn.Module):
         """
         if len(path.active) != len(self.space.points):
             raise ShapeError(f"the space has {len(self.space.points)} points, the path {len(path.active)}")
+        if self.space.shares_widths:
+            return self.ends.leave(self._along(self.ends.enter(frames), path))
         values: list[Tensor | None] = [self.stem(self.ends.enter(frames))]
         for node, blocks in zip(self.space.body, self._slots):
             sources = [source for source in (values[i] for i in node.inputs) if source is not None]
@@ -106,6 +117,28 @@ class SuperNet(nn.Module):
             raise ShapeError("the path leaves no way from the stem to the head")
         return self.ends.leave(self.head(values[-1]))
 
+    def _along(self, x: Tensor, path: Path) -> Tensor:
+        """Outputs of the head along a path of a space whose blocks of several widths share weights."""
+        if path.soft and path.weights is not None:
+            base = list(path.choices)
+            for p, widths in ((p, widths) for node in self._shared for p, widths in node.widths.items()):
+                base[p] = max(path.active[p], key=widths.__getitem__)
+            for node in self._shared:
+                x = node.mixed(x, path.active, path.weights, base)
+            return x
+        if path.weights is not None and torch.is_grad_enabled():
+            for node in self._shared:
+                x = node.gated(x, path.active, path.weights)
+            return x
+        for node in self._shared:
+            x = node.run(node.node.candidate(path.choices), x)
+        return x
+
+    @property
+    def _shared(self) -> list[SharedNode]:
+        """All nodes of a space whose blocks of several widths share weights."""
+        return [node for node in (self.stem, *self.body, self.head) if isinstance(node, SharedNode)]
+
     @property
     def _slots(self) -> list[nn.ModuleList]:
         """For each node of the body the blocks of its candidates."""
@@ -113,6 +146,9 @@ class SuperNet(nn.Module):
 
     def used_parameters(self, path: Path) -> list[nn.Parameter]:
         """The parameters that a path touches, in a stable order."""
+        if self.space.shares_widths:
+            inside = [p for node in self._shared for p in node.touched(path.active, path.soft)]
+            return [*self.ends.parameters(), *inside]
         active = [path.active[node.points[0]] if node.points else (0,) for node in self.space.body]
         parts = [self.ends, self.stem, self.head, *(blocks[k] for blocks, indices in zip(self._slots, active) for k in indices)]
         return [p for part in parts for p in part.parameters()]
@@ -125,8 +161,12 @@ class SuperNet(nn.Module):
             blocks: modules in the order of ``architecture.ops()``.
             ends: what surrounds them.
         """
-        for mine, theirs in self._pairs(architecture, blocks):
-            theirs.load_state_dict(mine.state_dict())
+        if self.space.shares_widths:
+            for (node, candidate), theirs in zip(self._placed(architecture, blocks), blocks):
+                theirs.load_state_dict(node.weights(candidate))
+        else:
+            for mine, theirs in self._pairs(architecture, blocks):
+                theirs.load_state_dict(mine.state_dict())
         ends.load_state_dict(self.ends.state_dict())
 
     def copy_from(self, architecture: Architecture, blocks: nn.ModuleList, ends: AgentEnds) -> None:
@@ -137,9 +177,20 @@ class SuperNet(nn.Module):
             blocks: modules in the order of ``architecture.ops()``.
             ends: what surrounds them.
         """
-        for mine, theirs in self._pairs(architecture, blocks):
-            mine.load_state_dict(theirs.state_dict())
+        if self.space.shares_widths:
+            for (node, candidate), theirs in zip(self._placed(architecture, blocks), blocks):
+                node.take(candidate, theirs.state_dict())
+        else:
+            for mine, theirs in self._pairs(architecture, blocks):
+                mine.load_state_dict(theirs.state_dict())
         self.ends.load_state_dict(ends.state_dict())
+
+    def _placed(self, architecture: Architecture, blocks: nn.ModuleList) -> list[tuple[SharedNode, int]]:
+        shared = self._shared
+        mine = [(shared[placed.node], placed.candidate) for placed in architecture.placed()]
+        if len(mine) != len(blocks):
+            raise ShapeError(f"the architecture has {len(mine)} blocks, the network {len(blocks)}")
+        return mine
 
     def _pairs(self, architecture: Architecture, blocks: nn.ModuleList) -> list[tuple[nn.Module, nn.Module]]:
         all_blocks: list[list[nn.Module]] = [[self.stem], *(list(slot) for slot in self._slots), [self.head]]

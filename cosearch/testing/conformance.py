@@ -173,7 +173,9 @@ def check_space(
 
 
 def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor) -> None:
-    """The derived network's output is the supernet's along the same path, exactly; with gradients for other candidates too.
+    """The derived network's output is the supernet's along the same path; with gradients for other candidates too.
+
+    Exactly, or up to rounding where blocks of several widths share weights: there the sums are made in another order.
 
     Args:
         supernet: shared weights.
@@ -194,7 +196,8 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
         gated = [output.detach() for output in supernet(frames, Path(active, weights))]
     for kind, same in (("shared", theirs), ("gated", gated)):
         for a, b in zip(mine, same, strict=True):
-            require(torch.equal(a, b), f"{architecture.choices}: derived and {kind} differ by {float((a - b).abs().max())}")
+            near = torch.allclose(a, b, rtol=1e-4, atol=1e-5) if architecture.space.shares_widths else torch.equal(a, b)
+            require(near, f"{architecture.choices}: derived and {kind} differ by {float((a - b).abs().max())}")
     outputs = architecture.space.num_actions * (2 if architecture.space.policy == "gaussian" else 1)
     require(
         mine[0].shape == (len(frames), outputs) and mine[1].shape == (len(frames),),

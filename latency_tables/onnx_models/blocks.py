@@ -106,6 +106,8 @@ def append_block(graph: GraphBuilder, op: OpSpec, inputs: Sequence[str] = ()) ->
     before = graph.value
     if op.kind == "stem":
         graph.scale_frames()
+        if op.groups > 1:
+            graph.node("AveragePool", [graph.value], kernel_shape=[op.groups] * 2, strides=[op.groups] * 2)
         graph.conv(c, o, kernel=k, stride=s, pad=p)
         return graph.relu(op.activation == "relu")
     if op.kind == "conv":

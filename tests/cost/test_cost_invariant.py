@@ -30,7 +30,7 @@ EXACT = {"rel": 1e-12, "abs": 0}  # rounding of a sum of some fifty terms; no ab
 
 def default_space(name):
     entry = SPACES.get(name)
-    return entry.build({}, *TASKS[entry.takes], "categorical")
+    return entry.build({}, *(((10, 10, 4), 6) if name == "minatar-cnn" else TASKS[entry.takes]), "categorical")
 
 
 def small_space(name):
@@ -40,9 +40,12 @@ def small_space(name):
                   "stage_strides": [1, 2], "hidden": 8},
         "cell": {"depths": [4, 6], "normal_cells": 1, "nodes": 2, "operations": "darts", "scaffold": "standard", "hidden": 8},
         "mlp": {"stem_width": 8, "stage_widths": [8, 6], "stage_repeats": [1, 1]},
+        "macro": {"stems": ["k3s1", "k3s2"], "stem_widths": [4, 6], "stage_strides": [2], "stage_widths": [[4, 6]],
+                  "hidden": [0, 8]},
     }  # fmt: skip
     entry = SPACES.get(name)
-    return entry.build(values.get(name, {}), *{"frames": ((12, 12, 3), 4), "vectors": ((5,), 3)}[entry.takes], "categorical")
+    frames = ((36, 36, 3) if name == "nature-cnn" else (12, 12, 3)), 4
+    return entry.build(values.get(name, {}), *{"frames": frames, "vectors": ((5,), 3)}[entry.takes], "categorical")
 
 
 def own_key(table, op):
@@ -65,6 +68,7 @@ def check(cost, architecture, wanted):
     assert exact == pytest.approx(wanted, **EXACT) and exact > 0
     assert float(cost.expected(architecture.one_hot())) == pytest.approx(exact, **EXACT)
     chosen = sum(row[c] for row, c in zip(cost.candidate_costs(), architecture.choices, strict=True))
+    chosen += sum(factor.at(architecture.choices) for factor in cost.joint_costs())
     assert cost.base + chosen == pytest.approx(exact, **EXACT)
 
 
@@ -86,7 +90,8 @@ def test_with_every_table(name, path, metric):
             rows = sum(table.rows[own_key(table, op)].latency_s for op in architecture.ops())
             assert cost.exact(architecture) == pytest.approx(table.overhead_s + table.scale * rows, **EXACT)
         seen.add(cost.exact(architecture))
-    assert len(seen) > 4, "architectures must differ in their cost for this to mean anything"
+    least = 1 if name == "minatar-cnn" else 4  # two layers, whose launches bound them on a fast board whatever their width
+    assert len(seen) > least, "architectures must differ in their cost for this to mean anything"
 
 
 def test_every_space_has_tables_for_every_metric_and_every_table_a_space():

@@ -13,6 +13,7 @@ from cosearch.record.json_record import to_json
 from cosearch.report.architecture import cells, choices
 from cosearch.report.data import read_run
 from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.macro import MacroConfig, macro_space
 from latency_tables.errors import RunFolderError
 
 
@@ -89,6 +90,16 @@ def test_the_file_of_a_real_architecture_is_drawn(tmp_path):
     assert [box.operation for box in boxes] == ["stem", "mbconv_k3_e3", "skip", "skip", "conv_k5", "head"]
     assert [box.latency_s for box in boxes] == [1e-4, 1e-4, None, 1e-4, 1e-4, 1e-4] and boxes[3].shape == "32×8×8"
     assert [box.macs for box in boxes if box.macs is not None] == [op.macs for op in architecture.ops()]
+
+
+def test_blocks_that_several_points_decide_have_the_names_of_their_places(tmp_path):
+    config = MacroConfig((1,), ("k3s1",), (4,), (2,), ((4, 8),), ("none", "conv_k3+conv_k3"), ("pooled", "flat"), (0,))
+    path = make_run(tmp_path / "run")
+    write_architecture(path, macro_space(config, (10, 10, 4), 3).architecture([1, 1, 0]))
+    boxes, note = cells(read_run(path))
+    assert note is None and [box.point for box in boxes] == ["stem", "stage1.entry", "stage1.cell1", "stage1.cell2", "head"]
+    assert [box.shape for box in boxes] == ["4×10×10", "8×5×5", "8×5×5", "8×5×5", "3 actions + value"]
+    assert [choice.operation for choice in choices(read_run(path))] == ["8", "conv_k3+conv_k3", "pooled"]
 
 
 def test_choices_are_named_by_the_space_of_the_file(run):

@@ -19,6 +19,7 @@ from latency_tables.schema import Row, TableFile
 from latency_tables.table import Table
 
 CONFIG = MacroConfig(
+    resolutions=(1,),
     stems=("k3s1", "k3s2"),
     stem_widths=(2, 3),
     stage_strides=(2,),
@@ -144,7 +145,7 @@ def test_derivation_counts_and_largest_are_those_of_brute_force(share, energy_sh
 
 
 def test_a_space_whose_choices_make_one_network_twice_counts_it_once():
-    config = MacroConfig(("k3s1",), (4,), (2,), ((4, 6),), ("conv_k3", "conv_k3+conv_k3"), ("pooled", "flat"), (8,))
+    config = MacroConfig((1,), ("k3s1",), (4,), (2,), ((4, 6),), ("conv_k3", "conv_k3+conv_k3"), ("pooled", "flat"), (8,))
     space = macro_space(config, (2, 2, 3), 4)  # the last map is one pixel: pooled and flat are one head
     assert count_networks(space) == Counts(8, 8, 4)
 
@@ -162,7 +163,7 @@ def test_what_cannot_be_derived_is_refused():
         discretise(SPACE, scores, Limit(none, 0.0, 0.5, (lost,)))
     with pytest.raises(NonFiniteError, match="scores of the architecture"):
         discretise(SPACE, scores, joint=[lost])
-    fixed = macro_space(MacroConfig(("k3s1",), (4,), (2,), ((4,),), ("none", "conv_k3"), ("flat",), (8,)), (8, 8, 3), 4)
+    fixed = macro_space(MacroConfig((1,), ("k3s1",), (4,), (2,), ((4,),), ("none", "conv_k3"), ("flat",), (8,)), (8, 8, 3), 4)
     with pytest.raises(ShapeError, match="nothing has factors"):
         discretise(fixed, [[0.0, 0.0]], joint=[Factor((0,), (2,), (0.0, 1.0))])
 

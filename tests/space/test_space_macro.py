@@ -3,15 +3,23 @@
 import hashlib
 import itertools
 
+import numpy as np
 import pytest
 
+from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.space.cells.graph import chain_wiring, check_wiring
-from cosearch.space.macro import SMALL_FRAMES, MacroConfig, macro_space
+from cosearch.space.derive import derive
+from cosearch.space.factors import every_sum
+from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.network import impala_cnn, nature_cnn
+from cosearch.space.space import SPACES, architecture_from_dict
+from cosearch.space.supernet import SuperNet
 from cosearch.space.values import read_values
+from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 
-SMALL = macro_space(read_values("macro", MacroConfig, SMALL_FRAMES), (10, 10, 4), 6)
+SMALL = SPACES.get("macro").build(SPACES.get("macro").suited((10, 10, 4)), (10, 10, 4), 6, "categorical")
 
 
 def every(space):
@@ -32,6 +40,7 @@ def test_a_network_of_the_space_written_by_hand():
     choices = {"stem": 1, "stem_width": 2, "stage1.width": 0, "stage1.cells": 4, "head": 0, "hidden": 1}
     found = SMALL.architecture([choices[point.name] for point in SMALL.points])
     assert found.choice_names == ("k3s2", "16", "8", "mbconv_k3_e3", "pooled", "32")
+    assert architecture_from_dict(found.to_dict()) == found
     assert found.ops() == [
         OpSpec("stem", 4, 10, 10, 16, kernel=3, stride=2, padding=1),
         OpSpec("conv", 16, 5, 5, 8, kernel=3, stride=2, padding=1),
@@ -40,8 +49,30 @@ def test_a_network_of_the_space_written_by_hand():
     ]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_exported_network_computes_what_it_did(seed):
+    config = MacroConfig(
+        (1, 2), ("k3s1", "k3s2"), (4, 6), (2,), ((4, 6),), ("none", "residual_k3+mbconv_k3_e3"), ("pooled", "flat"), (0, 8)
+    )
+    space = macro_space(config, (16, 16, 3), 4)
+    supernet, architecture = SuperNet(space, seeded(seed)), space.sample(seeded(seed))
+    network = derive(architecture, seeded(1), supernet)
+    model = to_onnx(network, space.frame_shape)
+    frames = np.random.default_rng(seed).integers(0, 255, (32, 16, 16, 3)).astype(np.uint8)
+    assert check_parity(network, model, frames).max_abs_difference < 1e-4
+
+
+def test_the_procgen_space_has_a_fast_corner_and_impala_like_networks():
+    space = macro_space(MacroConfig(), (64, 64, 3), 15)
+    sums = every_sum([len(p.candidates) for p in space.points], space.macs(), space.joint_macs())
+    nature = sum(op.macs for op in nature_cnn((64, 64, 3), 15))
+    impala = sum(op.macs for op in impala_cnn((64, 64, 3), 15, (8, 16, 32)))
+    assert 10_000 < space.size == sums.size < 5_000_000
+    assert sums.min() < nature / 50 and impala < sums.max() and (sums < nature / 10).mean() > 0.05
+
+
 def test_what_has_one_candidate_is_no_choice():
-    space = macro_space(MacroConfig(stems=("k8s4",), stem_widths=(16,), heads=("flat",)), (64, 64, 3), 15)
+    space = macro_space(MacroConfig(resolutions=(1,), stems=("k8s4",), stem_widths=(16,), heads=("flat",)), (64, 64, 3), 15)
     assert [point.name for point in space.points] == ["stage1.width", "stage1.cells", "stage2.width", "stage2.cells", "hidden"]
     assert space.fixed() == [OpSpec("stem", 3, 64, 64, 16, kernel=8, stride=4, padding=2)] and space.nodes[1].points == (0,)
     assert space.nodes[-1].points == (2, 4) and len(space.nodes[-1].specs) == 9

@@ -32,6 +32,10 @@ def test_every_registered_operation_conforms(entry):
         OpSpec("residual", 4, 5, 7, 4, kernel=3, padding=1),
         OpSpec("head", 4, 5, 3, 7, hidden=6),
         OpSpec("head", 4, 5, 3, 7, hidden=6, activation="none"),
+        OpSpec("head", 4, 5, 3, 7),
+        OpSpec("head", 4, 5, 3, 7, kernel=5, hidden=6),
+        OpSpec("head", 4, 3, 4, 7, kernel=4, activation="none"),
+        OpSpec("stem", 3, 17, 13, 5, kernel=3, stride=2, padding=1, groups=2),
     ],
     ids=lambda spec: spec.key,
 )
@@ -101,6 +105,20 @@ def test_stem_scales_bytes_and_head_flattens_in_channel_order():
     w = arrays(block)
     hidden = relu(relu(x.double().numpy()).reshape(2, -1) @ w["hidden.weight"].T + w["hidden.bias"])
     np.testing.assert_allclose(block(x).detach().numpy(), hidden @ w["outputs.weight"].T + w["outputs.bias"], atol=1e-5)
+
+
+def test_stem_averages_squares_of_pixels_and_head_its_map():
+    stem = OpSpec("stem", 2, 6, 5, 3, kernel=1, groups=2)
+    block, frames = build_block(stem, seeded(0)), example_input(stem, 2)
+    w, x = arrays(block), frames.numpy().transpose(0, 3, 1, 2) / 255.0
+    small = np.stack([[x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((2, 3)) for j in range(2)] for i in range(3)])
+    wanted = relu(dense(w["conv.weight"], w["conv.bias"], small.transpose(2, 3, 0, 1)))
+    np.testing.assert_allclose(block(frames).detach().numpy(), wanted, atol=1e-6)
+    head = OpSpec("head", 3, 5, 4, 3, kernel=5)
+    block, x = build_block(head, seeded(1)), example_input(head, 2)
+    w = arrays(block)
+    wanted = relu(x.double().numpy()).mean((2, 3)) @ w["outputs.weight"].T + w["outputs.bias"]
+    np.testing.assert_allclose(block(x).detach().numpy(), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["stem", "conv", "mbconv", "head"])

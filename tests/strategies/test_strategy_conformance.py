@@ -12,6 +12,7 @@ from graph_space import graph_space
 from small_space import small_space
 
 import cosearch.strategies
+from cosearch.space.macro import MacroConfig, macro_space
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.one_level import OneLevelStrategy
 from cosearch.strategies.random_search import RandomSearch
@@ -40,6 +41,24 @@ def test_every_gradient_strategy_conforms_on_a_graph(info):
     space = graph_space()
     table = [[0.4, -1.0, 0.5], [0.5, 0.9, -0.8, 0.6], [-0.2, 0.8, 0.9, 0.7], [0.4, -1.2, 0.6, 0.5]]  # keeps b0 and b2
     check_gradient_strategy(info, space, table)
+
+
+MACRO = macro_space(
+    MacroConfig((1,), ("k3s1", "k3s2"), (4, 6), (2,), ((4, 8),), ("none", "conv_k3", "residual_k3"), ("pooled", "flat"), (0, 8)),
+    (12, 12, 3),
+    4,
+)
+MACRO_TABLE = [[0.4, -1.0], [-0.9, 0.5], [0.6, -0.8], [0.5, -1.1, 0.4], [-0.7, 0.6], [0.5, -0.9]]
+
+
+@of_kind("gradient")
+def test_every_gradient_strategy_conforms_where_widths_and_stem_are_chosen(info):
+    check_gradient_strategy(info, MACRO, MACRO_TABLE)
+
+
+@of_kind("proposal")
+def test_every_proposal_strategy_conforms_where_widths_and_stem_are_chosen(info):
+    check_proposal_strategy(info, MACRO, lambda a: -sum(row[c] for row, c in zip(MACRO_TABLE, a.choices)))
 
 
 @of_kind("proposal")

@@ -54,6 +54,25 @@ def test_network_computes_what_torch_computes():
     assert outputs.shape == (1, 5) and np.abs(outputs - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("hidden", [0, 6])
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_averaged_frames_and_heads_of_every_form_compute_what_torch_computes(kernel, hidden):
+    ops = [OpSpec("stem", 3, 9, 8, 5, 3, 1, 1, groups=2), OpSpec("head", 5, 4, 4, 3, kernel, hidden=hidden)]
+    model = build_network_model(ops, seed=3)
+    frames = np.random.default_rng(1).integers(0, 255, (1, 9, 8, 3)).astype(np.uint8)
+    it = iter(weights_of(model))
+    x = f.avg_pool2d(torch.from_numpy(frames).permute(0, 3, 1, 2).float() * next(it), 2)
+    x = f.relu(f.conv2d(x, next(it), next(it), 1, 1))
+    x = x.mean((2, 3)) if kernel > 1 else x.flatten(1)
+    x = f.relu(f.linear(x, next(it), next(it))) if hidden else x
+    expected = f.linear(x, next(it), next(it)).numpy()
+    outputs = OnnxRunner(model, {"frames": frames}).outputs()[0]
+    assert outputs.shape == (1, 3) and np.abs(outputs - expected).max() < 1e-5 * np.abs(expected).max()
+    for op in ops[1:]:
+        once = sum(w.numel() for w in weights_of(build_block_model(op)))
+        assert once - sum(w.numel() for w in weights_of(build_block_model(op, repeats=0))) == op.params
+
+
 def test_seed_decides_the_weights():
     assert build_network_model(NETWORK, seed=1) == build_network_model(NETWORK, seed=1) != build_network_model(NETWORK, seed=2)
 

@@ -9,7 +9,7 @@ weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,8 +46,8 @@ class Node:
                 f"{self.sizes}, got {len(self.specs)}"
             )
 
-    def candidate(self, choices: Sequence[int]) -> int:
-        """Index in ``specs`` that the choices of an architecture decide."""
+    def candidate(self, choices: Sequence[int] | Mapping[int, int]) -> int:
+        """Index in ``specs`` that the choices of an architecture, or of the node's own points, decide."""
         index = 0
         for point, size in zip(self.points, self.sizes):
             index = index * size + choices[point]

@@ -1,0 +1,303 @@
+"""Blocks whose width is chosen share one set of weights, of the widest; a narrower block is a slice of them.
+
+A hard path runs slices, as in slimmable and once-for-all networks (Yu et al. 2019, arXiv 1812.08928; Cai et al. 2020, arXiv
+1908.09791): a block of ``c`` input and ``o`` output channels uses the first ``o`` filters' first ``c`` channels, a block whose
+inner width follows its outer one the first inner filters, a head the first hidden units. Blocks of another kind, kernel or
+stride have weights of their own; one that differs only in the size of its map has not, unless it is a flat head.
+
+Gradients to the choices are those of the multilinear extension at the hard path, whose value stays that of the hard path:
+  operation : out + sum_k g_k O_k(x)                  as for points that decide alone (see ``supernet``), g_k zero in value
+  width     : out * sum_k (1[k active] + g_k) mask_k  channel masks (FBNetV2, Wan et al. 2020, arXiv 2004.05565, eq. 2)
+With masks the block runs at the widest of the path's candidates; the channels beyond the active width are zero when they are
+read, and their gradient says what a wider block would gain. Differs from FBNetV2 in:
+1. The inner channels of a residual block or an inverted residual stay those of the active width.
+2. Where candidates give maps of other sizes (the stride of the stem) theirs are averaged to the active one's size, for the
+   gradient only; FBNetV2 subsamples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from cosearch.space.cells.graph import Node
+from cosearch.space.operations import block_module, build_block
+from latency_tables.opspec import OpSpec
+
+SLICED = ("stem", "conv", "mbconv", "residual", "maxpool", "head")  # kinds whose weights, if any, are shared among widths
+READ = {"in_channels", "in_height", "in_width"}
+Active = Sequence[Sequence[int]]  # for each point the active candidates, the chosen one first
+Cut = dict[str, tuple[slice, ...]]
+
+
+def _family(spec: OpSpec) -> OpSpec:
+    """The same for all blocks that share weights: widths and, but for a flat head, sizes are left out."""
+    if not _is_sliced(spec):
+        return spec
+    family = replace(spec, in_channels=1, out_channels=1, hidden=min(spec.hidden, 1))
+    if spec.kind == "head":
+        family = replace(family, out_channels=spec.out_channels)
+        return replace(family, in_height=2, in_width=2, kernel=2) if spec.pools else family
+    if spec.kind == "stem":
+        return replace(family, in_channels=spec.in_channels)
+    return replace(family, in_height=spec.kernel, in_width=spec.kernel)
+
+
+def _only_reads(one: OpSpec, other: OpSpec) -> bool:
+    """Whether two blocks differ in what they read alone."""
+    differ = {each.name for each in fields(one) if getattr(one, each.name) != getattr(other, each.name)}
+    averages = all(each.pools or each.reads_vector for each in (one, other))  # the mean over one pixel needs no pooling
+    return differ <= ({*READ, "kernel"} if averages else READ)
+
+
+def _cut(spec: OpSpec, c: int, o: int) -> Cut:
+    """The part of each weight of the widest block that ``spec`` uses, reading ``c`` channels and making ``o``."""
+    everything, first, last = slice(None), slice(c), slice(o)
+    if spec.kind in ("stem", "conv"):
+        return {"conv.weight": (last, first), "conv.bias": (last,)}
+    if spec.kind == "maxpool":
+        return {}
+    if spec.kind == "residual":
+        inner = slice(spec.in_channels)
+        return {"conv1.weight": (inner, first), "conv1.bias": (inner,), "conv2.weight": (last, inner), "conv2.bias": (last,)}
+    if spec.kind == "mbconv":
+        inner = slice(spec.in_channels * spec.expansion)
+        expand: Cut = {"expand.weight": (inner, first), "expand.bias": (inner,)} if spec.expansion > 1 else {}
+        depthwise: Cut = {"depthwise.weight": (inner,), "depthwise.bias": (inner,)}
+        return {**expand, **depthwise, "project.weight": (last, inner), "project.bias": (last,)}
+    if not spec.hidden:
+        return {"outputs.weight": (everything, first), "outputs.bias": (everything,)}
+    hidden = slice(spec.hidden)
+    return {
+        "hidden.weight": (hidden, first),
+        "hidden.bias": (hidden,),
+        "outputs.weight": (everything, hidden),
+        "outputs.bias": (everything,),
+    }
+
+
+def _is_sliced(spec: OpSpec) -> bool:
+    return spec.kind in SLICED and (spec.groups == 1 or spec.kind == "stem")
+
+
+def _first_layer(spec: OpSpec) -> str | None:
+    """Name of the weight of a head that reads the map: its columns are channels x height x width."""
+    return None if spec.kind != "head" else "hidden.weight" if spec.hidden else "outputs.weight"
+
+
+def _flat(spec: OpSpec, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts of a block's weights in its own shapes."""
+    name = _first_layer(spec)
+    return parts if name is None else {**parts, name: parts[name].flatten(1)}
+
+
+class SharedNode(nn.Module):
+    """The blocks of one node, each family of widths with one set of weights.
+
+    Args:
+        node: of a space; it reads one node.
+        generator: CPU generator of the first weights.
+    """
+
+    def __init__(self, node: Node, generator: torch.Generator) -> None:
+        super().__init__()
+        self.node = node
+        families = list(dict.fromkeys(_family(spec) for spec in node.specs if spec is not None))
+        self.family_of = [None if spec is None else families.index(_family(spec)) for spec in node.specs]
+        members = [[s for s in node.specs if s is not None and _family(s) == family] for family in families]
+        self.widest = [
+            replace(
+                several[0], **{name: max(getattr(s, name) for s in several) for name in ("in_channels", "out_channels", "hidden")}
+            )
+            for several in members
+        ]
+        self.families = nn.ModuleList(build_block(spec, generator) for spec in self.widest)
+        roles = [self._role(axis) for axis in range(len(node.points))]
+        self.width_points = tuple(p for p, role in zip(node.points, roles) if role == "width")
+        self.operation_points = tuple(p for p, role in zip(node.points, roles) if role == "operation")
+        self.widths = {p: self._channels(node.points.index(p)) for p in self.width_points}
+        self._forms: dict[OpSpec, nn.Module] = {}  # modules without weights
+
+    def _role(self, axis: int) -> str:
+        """What a point decides here: the ``operation``, its ``width``, or only what it ``reads``."""
+        role = "reads"
+        place = list(itertools.product(*map(range, self.node.sizes)))
+        for index, combination in enumerate(place):
+            first = self.node.candidate(dict(zip(self.node.points, (*combination[:axis], 0, *combination[axis + 1 :]))))
+            one, other = self.node.specs[first], self.node.specs[index]
+            if one == other or (one is not None and other is not None and _only_reads(one, other)):
+                continue
+            if one is None or other is None or one.kind == "head" or self.family_of[first] != self.family_of[index]:
+                return "operation"
+            role = "width"
+        return role
+
+    def _channels(self, axis: int) -> list[int]:
+        """Output channels of each candidate of a point that decides the width."""
+        made = [0] * self.node.sizes[axis]
+        for combination, spec in zip(itertools.product(*map(range, self.node.sizes)), self.node.specs):
+            made[combination[axis]] = max(made[combination[axis]], 0 if spec is None else spec.out_channels)
+        return made
+
+    def weights(self, candidate: int) -> dict[str, Tensor]:
+        """The weights that a candidate's block uses, cut from the shared ones, in the shapes of the block on its own."""
+        spec = self._block(candidate)
+        return _flat(spec, self._parts(candidate, spec.in_channels, spec.out_channels))
+
+    def take(self, candidate: int, weights: Mapping[str, Tensor]) -> None:
+        """Copy the weights of a candidate's block on its own into the shared ones."""
+        spec = self._block(candidate)
+        with torch.no_grad():
+            for key, mine in self._parts(candidate, spec.in_channels, spec.out_channels).items():
+                mine.copy_(weights[key].reshape(mine.shape))
+
+    def _block(self, candidate: int) -> OpSpec:
+        spec = self.node.specs[candidate]
+        assert spec is not None, "an identity has no weights"
+        return spec
+
+    def _parts(self, candidate: int, c: int, o: int) -> dict[str, Tensor]:
+        """Views of the shared weights for a block that reads ``c`` channels and makes ``o``; those of a flat head as maps."""
+        family, spec = self.family_of[candidate], self._block(candidate)
+        assert family is not None, "a block has a family"
+        mine: dict[str, Tensor] = dict(self.families[family].named_parameters())
+        if not _is_sliced(spec):
+            return mine
+        name = _first_layer(spec)
+        if name is not None:
+            mine[name] = mine[name].unflatten(1, (-1, *((1, 1) if spec.pools else (spec.in_height, spec.in_width))))
+        return {key: mine[key][part] for key, part in _cut(spec, c, o).items()}
+
+    def run(self, candidate: int, x: Tensor, out_channels: int | None = None) -> Tensor:
+        """The block of a candidate, or ``x`` where it is an identity.
+
+        Args:
+            candidate: index of the block.
+            x: what it reads, ``[batch, channels, height, width]`` or a stem's frames; channels beyond its own must be zero.
+            out_channels: how many it makes, at least its own; None: its own, of an ``x`` that has no others.
+
+        Returns:
+            Its output; its own channels are those of the block alone.
+        """
+        spec = self.node.specs[candidate]
+        if spec is None:
+            return x
+        if out_channels is None or spec.kind == "head":
+            out_channels = spec.out_channels
+        c = spec.in_channels if spec.kind == "stem" else x.shape[1]
+        narrow = not _is_sliced(spec) or (spec.kind == "mbconv" and spec.expansion == 1)
+        if narrow and (c, out_channels) != (spec.in_channels, spec.out_channels):
+            made = self.run(candidate, x[:, : spec.in_channels])
+            return F.pad(made, (0, 0, 0, 0, 0, out_channels - made.shape[1]))
+        form, parts = spec, _flat(spec, self._parts(candidate, c, out_channels))
+        if c != spec.in_channels and spec.kind == "residual":
+            inner = F.conv2d(_relu_of_masked(x), parts["conv1.weight"], parts["conv1.bias"], padding=spec.padding)
+            return x + F.conv2d(F.relu(inner), parts["conv2.weight"], parts["conv2.bias"], padding=spec.padding)
+        if c != spec.in_channels and spec.kind == "head":
+            x = _relu_of_masked(x) if spec.activation == "relu" else x
+            form = replace(spec, in_channels=c, activation="none")
+        elif c != spec.in_channels and spec.kind == "conv":
+            form = replace(spec, in_channels=c)
+        if form not in self._forms:
+            self._forms[form] = block_module(form)
+        return functional_call(self._forms[form], parts, (x,))
+
+    def gated(self, x: Tensor, active: Active, weights: Sequence[Tensor]) -> Tensor:
+        """The value of the chosen candidates, with gradients to the weights of all active ones.
+
+        Args:
+            x: what the node reads, ``[batch, channels, height, width]``, the channels of the widest active candidate, or frames.
+            active: for each point of the space its active candidates.
+            weights: for each point ``[active]``.
+        """
+        chosen = [several[0] for several in active]
+        width = self.width(active)
+        total = self.run(self.node.candidate(chosen), x, width)
+        size = total.shape[2:]
+        gates = {p: weights[p] - weights[p].detach() for p in (*self.operation_points, *self.width_points)}  # zero in value
+        if self.operation_points:
+            total = total * (1.0 + torch.stack([gates[p][0] for p in self.operation_points]).sum()).to(total.dtype)
+        for p in self.operation_points:
+            for k, other in enumerate(active[p][1:], 1):
+                part = _sized(self.run(self.node.candidate(_with(chosen, p, other)), x, width), size)
+                total = total + part * gates[p][k].to(part.dtype)
+        for p in self.width_points:
+            shares = [gates[p][k] + (1.0 if k == 0 else 0.0) for k in range(len(active[p]))]
+            total = self._masked(total, chosen, p, active[p], shares)
+        return total
+
+    def mixed(self, x: Tensor, active: Active, weights: Sequence[Tensor], base: Sequence[int]) -> Tensor:
+        """The mixture of all active candidates with these weights; it computes each operation once, at the widest.
+
+        Args:
+            x: ``[batch, channels, height, width]`` or frames, as for :meth:`gated`.
+            active, weights: as for :meth:`gated`.
+            base: for each point the widest active candidate, or the first where it decides no width.
+        """
+        width, total = self.width(active), None
+        for several in itertools.product(*(range(len(active[p])) for p in self.operation_points)):
+            chosen, share = list(base), torch.ones((), device=x.device)
+            for p, k in zip(self.operation_points, several):
+                chosen[p], share = active[p][k], share * weights[p][k]
+            part = self.run(self.node.candidate(chosen), x, width)
+            part = (part if total is None else _sized(part, total.shape[2:])) * share.to(part.dtype)
+            total = part if total is None else total + part
+        assert total is not None, "a product of no points has one element"
+        for p in self.width_points:
+            total = self._masked(total, base, p, active[p], weights[p].unbind())
+        return total
+
+    def width(self, active: Active) -> int | None:
+        """Output channels of the widest active candidate; None where every one is an identity."""
+        free = (*self.width_points, *self.operation_points)
+        every = itertools.product(*(active[p] if p in free else active[p][:1] for p in self.node.points))
+        specs = [self.node.specs[self.node.candidate(dict(zip(self.node.points, each)))] for each in every]
+        return max((spec.out_channels for spec in specs if spec is not None), default=None)
+
+    def _masked(self, x: Tensor, chosen: Sequence[int], point: int, active: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
+        """``x`` times the sum over the active widths of their share on their channels; as it is where there is no block."""
+        specs = [self.node.specs[self.node.candidate(_with(chosen, point, other))] for other in active]
+        channels, total = torch.arange(x.shape[1], device=x.device), torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
+        for spec, share in zip(specs, shares):
+            if spec is None:
+                return x
+            total = total + share.to(x.device, x.dtype) * (channels < spec.out_channels)
+        return x * total[:, None, None]
+
+    def touched(self, active: Active, soft: bool) -> Iterator[nn.Parameter]:
+        """The parameters that a path with these active candidates touches.
+
+        Args:
+            active: for each point of the space its active candidates.
+            soft: the path is a mixture, see :meth:`mixed`.
+        """
+        chosen = [several[0] for several in active]
+        several = [_with(chosen, p, other) for p in self.operation_points for other in active[p]]
+        if soft:
+            free = itertools.product(*(active[p] if p in self.operation_points else active[p][:1] for p in self.node.points))
+            each = [dict(zip(self.node.points, one)) for one in free]
+            known = {self.family_of[self.node.candidate(one)] for one in each}
+        else:
+            known = {self.family_of[self.node.candidate(one)] for one in (chosen, *several)}
+        for family in sorted(f for f in known if f is not None):
+            yield from self.families[family].parameters()
+
+
+def _relu_of_masked(x: Tensor) -> Tensor:
+    """ReLU that passes gradients at zero, where a mask has put channels that a wider block would make."""
+    return torch.where(x == 0, x, F.relu(x))
+
+
+def _with(choices: Sequence[int], point: int, candidate: int) -> list[int]:
+    return [candidate if p == point else c for p, c in enumerate(choices)]
+
+
+def _sized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """A map averaged (or repeated) to a size; a vector as it is."""
+    return x if x.shape[2:] == tuple(size) else F.adaptive_avg_pool2d(x, (size[0], size[1]))

@@ -1,0 +1,216 @@
+"""Shared weights of several widths: slices equal the derived network, gates equal channel masks, weights go in and out."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cosearch.space.derive import derive
+from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.network import AgentNetwork
+from cosearch.space.supernet import Path, SuperNet
+from cosearch.testing.conformance import example_input, seeded
+from latency_tables.errors import ShapeError
+
+CONFIG = MacroConfig(
+    resolutions=(1, 2),
+    stems=("k3s1", "k3s2"),
+    stem_widths=(2, 4, 3),
+    stage_strides=(2, 1),
+    stage_widths=((3, 5), (4, 6, 2)),
+    cells=("none", "conv_k3", "residual_k3+mbconv_k3_e3", "mbconv_k3_e1"),
+    heads=("pooled", "flat"),
+    hidden=(0, 8, 6),
+)
+SPACE = macro_space(CONFIG, (9, 8, 3), 4)
+SIZES = [len(point.candidates) for point in SPACE.points]
+NAMES = [point.name for point in SPACE.points]
+FRAMES = example_input(SPACE.stem, 3)
+
+
+def net(space=SPACE):
+    supernet = SuperNet(space, seeded(0)).double()
+    with torch.no_grad():
+        for parameter in supernet.parameters():  # biases too, so that a channel too many would show
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded(parameter.numel()), dtype=torch.float64))
+    return supernet
+
+
+def weights_for(active, seed=0):
+    generator = seeded(seed)
+    return tuple(torch.rand(len(each), generator=generator, dtype=torch.float64, requires_grad=True) for each in active)
+
+
+def all_active(choices):
+    return tuple((c, *(k for k in range(size) if k != c)) for c, size in zip(choices, SIZES))
+
+
+def drawn(n):
+    return [SPACE.sample(seeded(seed)) for seed in range(n)]
+
+
+@pytest.mark.parametrize("architecture", drawn(25), ids=str)
+def test_the_derived_network_is_the_hard_path_with_and_without_gates(architecture):
+    supernet = net()
+    derived = derive(architecture, seeded(1), supernet).double()
+    supernet.copy_into(architecture, derived.blocks, derived.ends)  # without the rounding to float32
+    assert sum(p.numel() for p in derived.parameters()) == sum(op.params for op in architecture.ops())
+    wanted = derived(FRAMES)
+    active = all_active(architecture.choices)
+    hard = supernet(FRAMES, Path(tuple((c,) for c in architecture.choices)))
+    gated = supernet(FRAMES, Path(active, weights_for(active)))
+    few = supernet(FRAMES, Path(tuple(each[:2] for each in active), weights_for([each[:2] for each in active])))
+    for found in (hard, gated, few):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_weights_come_back_from_a_derived_network_and_leave_the_others_alone():
+    supernet = net()
+    for count, architecture in enumerate(drawn(8)):
+        before = {key: value.clone() for key, value in supernet.state_dict().items()}
+        derived = AgentNetwork(architecture.ops(), seeded(5)).double()
+        with torch.no_grad():
+            for n, parameter in enumerate(derived.parameters()):
+                parameter.copy_(torch.randn(parameter.shape, generator=seeded(100 * count + n), dtype=torch.float64))
+        supernet.copy_from(architecture, derived.blocks, derived.ends)
+        changed = sum(int((value != before[key]).sum()) for key, value in supernet.state_dict().items())
+        assert changed == sum(p.numel() for p in derived.parameters())
+        again = derive(architecture, seeded(6), supernet).double()
+        supernet.copy_into(architecture, again.blocks, again.ends)
+        torch.testing.assert_close(again.state_dict(), derived.state_dict(), rtol=0, atol=0)
+
+
+def test_one_set_of_weights_serves_every_width_and_size():
+    widest = sum(p.numel() for p in SuperNet(SPACE, seeded(0)).parameters())
+    every = {spec for node in SPACE.nodes for spec in node.specs if spec is not None}
+    assert widest < 0.4 * sum(op.params for op in every)
+    entry = SuperNet(SPACE, seeded(0)).body[0]
+    assert [tuple(p.shape) for p in entry.parameters()] == [(5, 4, 3, 3), (5,)]
+
+
+def reference(supernet, shares):
+    """The network of stem, entries and pooled head at the widest, with channel masks: its loss, written out.
+
+    ``shares``: for each width point ``[candidates]`` in place of the one-hot.
+    """
+    widths = {name: [int(text) for text in point.candidates] for name, point in zip(NAMES, SPACE.points) if "width" in name}
+
+    def mask(name):
+        channels = torch.arange(max(widths[name]))
+        return sum(share * (channels < width) for share, width in zip(shares[name], widths[name]))[:, None, None]
+
+    stem, first, second = (node.families[0].conv for node in (supernet.stem, supernet.body[0], supernet.body[3]))
+    x = F.relu(F.conv2d(FRAMES.permute(0, 3, 1, 2).double() / 255.0, stem.weight, stem.bias, 1, 1)) * mask("stem_width")
+    x = F.relu(F.conv2d(x, first.weight, first.bias, 2, 1)) * mask("stage1.width")
+    x = F.relu(F.conv2d(x, second.weight, second.bias, 1, 1)) * mask("stage2.width")
+    outputs = supernet.head.families[0].outputs(x.mean((2, 3)))
+    return (outputs * torch.linspace(-1.0, 1.0, outputs.numel(), dtype=torch.float64).view_as(outputs)).sum()
+
+
+@pytest.mark.parametrize("widths", [(0, 0, 2), (1, 1, 1), (2, 0, 0)], ids=str)
+def test_gradients_of_widths_are_those_of_channel_masks(widths):
+    supernet = net()
+    choices = [0] * len(NAMES)
+    for name, width in zip(("stem_width", "stage1.width", "stage2.width"), widths):
+        choices[NAMES.index(name)] = width
+    active = tuple(all_active(choices)[p] if "width" in name else (choices[p],) for p, name in enumerate(NAMES))
+    weights = weights_for(active)
+    logits, value = supernet(FRAMES, Path(active, weights))
+    outputs = torch.cat([logits, value[:, None]], 1)
+    loss = (outputs * torch.linspace(-1.0, 1.0, outputs.numel(), dtype=torch.float64).view_as(outputs)).sum()
+    loss.backward()
+    hot = {name: torch.eye(SIZES[p], dtype=torch.float64)[choices[p]] for p, name in enumerate(NAMES) if "width" in name}
+    assert float(loss.detach()) == pytest.approx(float(reference(supernet, hot).detach()), rel=1e-12)
+    for p, name in enumerate(NAMES):
+        if "width" not in name:
+            continue
+        for k, candidate in enumerate(active[p]):
+            step = 1e-6 * torch.eye(SIZES[p], dtype=torch.float64)[candidate]
+            up, down = (float(reference(supernet, {**hot, name: hot[name] + sign * step}).detach()) for sign in (1, -1))
+            assert float(weights[p].grad[k]) == pytest.approx((up - down) / 2e-6, rel=1e-6, abs=1e-7)
+
+
+def test_gradients_of_operations_are_the_products_with_their_outputs():
+    """dL/dg_k = <dL/dy, O_k(x)> at a cell, whichever path is derived from; here of the head, whose output is the network's."""
+    supernet, head, hidden = net(), NAMES.index("head"), NAMES.index("hidden")
+    choices = [0] * len(NAMES)
+    active = tuple(tuple(range(size)) if p in (head, hidden) else (0,) for p, size in enumerate(SIZES))
+    weights = weights_for(active)
+    logits, value = supernet(FRAMES, Path(active, weights))
+    (logits.sum() + value.sum()).backward()
+    for p in (head, hidden):
+        for k in range(SIZES[p]):
+            other = SPACE.architecture([k if q == p else c for q, c in enumerate(choices)])
+            derived = derive(other, seeded(1), supernet).double()
+            supernet.copy_into(other, derived.blocks, derived.ends)
+            wanted = float(sum(each.sum() for each in derived(FRAMES)).detach())
+            assert float(weights[p].grad[k]) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_all_gates_have_gradients_on_every_path():
+    supernet, moved = net(), [0] * len(SIZES)
+    for architecture in drawn(10):
+        active = all_active(architecture.choices)
+        weights = weights_for(active)
+        logits, value = supernet(FRAMES, Path(active, weights))
+        (logits.square().sum() + value.sum()).backward()
+        assert all(weight.grad is not None and bool(torch.isfinite(weight.grad).all()) for weight in weights)
+        moved = [n + int(weight.grad.abs().min() > 0) for n, weight in zip(moved, weights)]
+    assert min(moved) >= 5  # now and then no pixel of three frames passes a ReLU
+
+
+def test_a_mixture_of_one_hot_weights_is_the_network_of_widest_inner_channels():
+    supernet = net()
+    for architecture in drawn(10):
+        if any("mbconv" in name or "residual" in name for name in architecture.choice_names):
+            continue  # their inner channels are those of the widest
+        active = all_active(architecture.choices)
+        weights = [torch.zeros(size, dtype=torch.float64) for size in SIZES]
+        for weight in weights:
+            weight[0] = 1.0
+        mixed = supernet(FRAMES, Path(active, tuple(weights), soft=True))
+        hard = supernet(FRAMES, Path(tuple((c,) for c in architecture.choices)))
+        torch.testing.assert_close(mixed, hard, rtol=1e-11, atol=1e-11)
+    active = tuple(tuple(range(size)) for size in SIZES)
+    weights = weights_for(active)
+    sum(out.square().sum() for out in supernet(FRAMES, Path(active, weights, soft=True))).backward()
+    assert all(float(weight.grad.abs().min()) > 0 for weight in weights)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_used_parameters_are_those_with_a_gradient(soft):
+    for architecture in drawn(8):
+        supernet = net()
+        active = tuple(each[:2] for each in all_active(architecture.choices))
+        for path in (Path(active, weights_for(active), soft), Path(tuple((c,) for c in architecture.choices))):
+            supernet.zero_grad(set_to_none=True)
+            sum(out.square().sum() for out in supernet(FRAMES, path)).backward()
+            with_gradient = {id(p) for p in supernet.parameters() if p.grad is not None}
+            used = supernet.used_parameters(path)
+            assert {id(p) for p in used} == with_gradient and len(used) == len(with_gradient)
+
+
+def test_every_choice_of_each_point_changes_the_network():
+    supernet, same = net(), {(p, pair): 0 for p, size in enumerate(SIZES) for pair in itertools.combinations(range(size), 2)}
+    for base in (found.choices for found in drawn(6)):
+        for point, size in enumerate(SIZES):
+            outputs = [
+                supernet(FRAMES, Path(tuple((c,) for c in [*base[:point], k, *base[point + 1 :]])))[0].detach()
+                for k in range(size)
+            ]
+            for one, other in itertools.combinations(range(size), 2):
+                same[point, (one, other)] += torch.allclose(outputs[one], outputs[other], rtol=1e-9, atol=0)
+    assert max(same.values()) < 4  # now and then no pixel of three frames passes the ReLUs that tell two of them apart
+
+
+def test_building_it_leaves_the_global_generator_alone_and_branches_are_refused():
+    before = torch.get_rng_state()
+    supernet = SuperNet(SPACE, seeded(0))
+    supernet(FRAMES, Path(tuple((0,) for _ in SIZES)))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(
+        SuperNet(SPACE, seeded(0)).state_dict()["stem.families.0.conv.weight"], supernet.stem.families[0].conv.weight
+    )
+    with pytest.raises(ShapeError, match="points"):
+        supernet(FRAMES, Path(((0,),)))
