@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bundle_run import HIGH, LOW, SCALE, SHIFT, make_run, observations
+from bundle_run import HIGH, LOW, SCALE, SHIFT, make_run, observations, runner, spoil_array
 
 from cosearch.api import load_agent
 from cosearch.deploy.bundle import folder as module
@@ -54,13 +54,6 @@ def on_the_board(folder, *words):
     """The runner in an isolated interpreter that refuses every package but numpy, onnxruntime and what these need."""
     command = [sys.executable, "-I", "-c", GUARD, str(folder / "run_agent.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=folder.parent)
-
-
-def runner(folder):
-    """The runner as a module of its own."""
-    space = {"__name__": "run_agent", "__file__": str(folder / "run_agent.py")}
-    exec(compile((folder / "run_agent.py").read_text(encoding="utf-8"), "run_agent.py", "exec"), space)
-    return space
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,11 +109,6 @@ def test_without_words_it_prints_the_contract_and_it_times(runs):
     done = on_the_board(folder, "--time", "0.2")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"median \d+\.\d+ ms, p99 \d+\.\d+ ms, \d+ of \d+ over the period", done.stdout)) == 3
-
-
-def spoil_array(folder, name, change):
-    path = folder / "self_test" / f"{name}.npy"
-    np.save(path, change(np.load(path)))
 
 
 def spoil_json(folder, **values):

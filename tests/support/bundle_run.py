@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import report_fake_run
@@ -73,3 +75,16 @@ def acting(kind: str, first_action: int) -> dict[str, object]:
         return {"rule": "sample", "policy": "categorical", "first_action": first_action, "action_names": names}
     bounds = {"clip_low": list(LOW), "clip_high": list(HIGH), "scale": list(SCALE), "shift": list(SHIFT)}
     return {"rule": "sample", "policy": "gaussian", **bounds}
+
+
+def runner(folder: Path) -> dict[str, Any]:
+    """The runner as a module of its own."""
+    space = {"__name__": "run_agent", "__file__": str(folder / "run_agent.py")}
+    exec(compile((folder / "run_agent.py").read_text(encoding="utf-8"), "run_agent.py", "exec"), space)
+    return space
+
+
+def spoil_array(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Alter the stored values of one output of a bundle."""
+    path = folder / "self_test" / f"{name}.npy"
+    np.save(path, change(np.load(path)))
