@@ -125,7 +125,14 @@ def _finish(run: RunDir, as_json: bool) -> None:
 
 @app.command(epilog="`cosearch resume runs/first`")
 def resume(
-    run: RunPath, table: TablePlace = None, teacher: TeacherPlace = None, as_json: Json = False, quiet: Quiet = False
+    run: RunPath,
+    table: TablePlace = None,
+    teacher: TeacherPlace = None,
+    fresh_episodes: Annotated[
+        bool, typer.Option("--fresh-episodes", help="Go on with fresh episodes where the environment does not replay.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Go on with an interrupted run, whatever stage it was in."""
     from cosearch.pipeline.opening import Places
@@ -134,7 +141,7 @@ def resume(
     progress = _progress(quiet)
     resume_hint.set((f"`cosearch resume {run}`", run))
     try:
-        finished = resume_run(run, progress, Places(table, teacher))
+        finished = resume_run(run, progress, Places(table, teacher), fresh_episodes=fresh_episodes)
     finally:
         progress.close()
     _finish(finished, as_json)

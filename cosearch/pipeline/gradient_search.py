@@ -11,7 +11,7 @@ from cosearch.pipeline.checkpoint import Candidate, SearchOutput
 from cosearch.pipeline.co_design import learned, progress_of, search_again
 from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
-from cosearch.pipeline.train import train
+from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import search_share
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import Derivation, RegressionRecord, Rows
@@ -125,7 +125,7 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     try:
         saved = checkpoints.current.stage_state
         if saved is not None:
-            training.restore(saved)
+            go_on(training, saved, plan, log, "search")
             checkpoints.restore_streams()
         log.progress.stage("search", config.budget.search_steps, training.step)
 

@@ -16,7 +16,7 @@ from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.co_design import progress_of
 from cosearch.pipeline.derivation import contiguous, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
-from cosearch.pipeline.train import train
+from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import CandidateRecord, Derivation
@@ -208,7 +208,7 @@ class ProposalSearch:
 
         def run() -> None:
             if "training" in item:
-                training.restore(item["training"])
+                go_on(training, item["training"], self.plan, self.log, "search")
                 streams.load_state_dict(item["streams"])
             train(
                 training,

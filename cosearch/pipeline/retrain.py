@@ -5,7 +5,7 @@ from __future__ import annotations
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.derivation import contiguous
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
-from cosearch.pipeline.train import train
+from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import search_share
 from cosearch.planning.plan import Plan
 from cosearch.rl.subject import NetworkSubject
@@ -49,7 +49,7 @@ def run_retrain(
         try:
             saved = checkpoints.current.stage_state
             if saved is not None:
-                training.restore(saved)
+                go_on(training, saved, plan, log, "retrain")
                 checkpoints.restore_streams()
             log.progress.stage("retrain", steps, training.step)
             train(training, log, checkpoints, stage="retrain", interval_s=config.budget.checkpoint_interval_s)

@@ -39,6 +39,8 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
     """
     set_threads(plan.config.threads)
     rehearse(plan)
+    if plan.inexact_resume is not None:
+        progress.note(f"not exactly resumable: {plan.inexact_resume}")
     if plan.counts.few:
         progress.note(f"space: {plan.counts.text()}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -47,13 +49,14 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
     return run
 
 
-def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED) -> RunDir:
+def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED, *, fresh_episodes: bool = False) -> RunDir:
     """Go on from the newest checkpoint; a finished run is left as it is.
 
     Args:
         path: the run folder.
         progress: display.
         places: of files that were moved.
+        fresh_episodes: where the environment does not replay though it did when the run began, its episodes begin anew.
 
     Raises:
         RunFolderError: not a run folder, or in use, or a file of it is gone.
@@ -64,7 +67,10 @@ def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED) 
     if is_finished(run):
         progress.note(f"{path} is finished: `cosearch report {path}` writes its report again")
         return run
-    _work(run, opened(run, places, progress, "resume"), progress)
+    plan = opened(run, places, progress, "resume")
+    if fresh_episodes and plan.inexact_resume is None:
+        plan = replace(plan, inexact_resume="its running episodes may begin anew after a resume, as was asked for")
+    _work(run, plan, progress)
     return run
 
 

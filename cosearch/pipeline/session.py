@@ -6,8 +6,9 @@ The parts are made here, and ``run`` gives each stage those that it needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,8 @@ from cosearch.cost.accelerator import Accelerator
 from cosearch.pipeline.checkpoint import Checkpoint, RetrainOutput, SearchOutput, State
 from cosearch.planning.plan import Plan
 from cosearch.record.events import EventWriter
+from cosearch.record.json_record import to_json
+from cosearch.record.run_record import FreshEpisodes, RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
@@ -80,6 +83,23 @@ class RunLog:
         self._events.add(line)
         self._events.flush()
         self.progress.update(line)
+
+    @property
+    def run_path(self) -> Path:
+        """The run folder."""
+        return self._run.path
+
+    def begun_anew(self, stage: str, step: int, environments: Sequence[int]) -> None:
+        """Say and record that a resume could not continue the episodes of some environments.
+
+        Args:
+            stage, step: where the run stood.
+            environments: whose episodes begin anew.
+        """
+        record = self._run.read(RunRecord)
+        entry = FreshEpisodes(stage=stage, step=step, environments=tuple(environments))
+        self._run.change_record(fresh_episodes=[to_json(each) for each in (*record.fresh_episodes, entry)])
+        self.progress.note(f"{stage}, step {step:,}: {len(environments)} running episodes could not be continued and begin anew")
 
     def close(self) -> None:
         """Close the event file."""

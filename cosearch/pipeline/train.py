@@ -6,7 +6,33 @@ from collections.abc import Callable, Mapping
 
 from cosearch.pipeline.checkpoint import State
 from cosearch.pipeline.session import Checkpointing, RunLog
+from cosearch.planning.plan import Plan
 from cosearch.training.stage import Training
+from latency_tables.errors import EnvironmentFailedError
+
+
+def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str) -> None:
+    """Restore a training; episodes that cannot be continued begin anew where the run allows that, and its record says so.
+
+    Args:
+        training: fresh.
+        saved: its state.
+        plan: says why the run is not exactly resumable, if it is not.
+        log: is told.
+        stage: name in the log.
+
+    Raises:
+        EnvironmentFailedError: the environment replayed when the run began, and does not now.
+    """
+    anew = [int(i) for i in training.restore(saved)]
+    if anew and plan.inexact_resume is None:
+        raise EnvironmentFailedError(
+            f"environment {anew[0]} of {plan.config.env.name} does not replay: its recorded actions after its seed lead to other "
+            "frames, so it is another one now, or not deterministic after reset(seed). Give the old one back, or go on with "
+            f"fresh episodes: `cosearch resume {log.run_path} --fresh-episodes`"
+        )
+    if anew:
+        log.begun_anew(stage, training.step, anew)
 
 
 def train(

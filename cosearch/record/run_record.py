@@ -158,6 +158,20 @@ class EnvironmentRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreshEpisodes:
+    """A resume that could not continue running episodes.
+
+    Attributes:
+        stage, step: where the run stood, in environment steps of the stage.
+        environments: numbers of those whose episodes began anew.
+    """
+
+    stage: str
+    step: int
+    environments: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What a run is.
 
@@ -175,6 +189,7 @@ class RunRecord:
         environment: what the task takes and gives; None in runs of versions that did not record it.
         exactly_resumable: a run that was interrupted and resumed equals one that was not.
         not_exactly_resumable_because: why not; absent where it is.
+        fresh_episodes: resumes that could not continue running episodes, in their order.
         feasible_architectures: how many architectures of the space meet the targets; None where nobody counted.
         distinct_networks: how many different networks these are; None where nobody counted.
     """
@@ -196,6 +211,7 @@ class RunRecord:
     environment: EnvironmentRecord | None = field(default=None, metadata=OMITTED)
     exactly_resumable: bool = True
     not_exactly_resumable_because: str | None = field(default=None, metadata=OMITTED)
+    fresh_episodes: tuple[FreshEpisodes, ...] = field(default=(), metadata=OMITTED)
     feasible_architectures: int | None = None
     distinct_networks: int | None = None
 

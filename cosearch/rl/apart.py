@@ -12,7 +12,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -97,9 +97,10 @@ class EnvApart:
         assert isinstance(state, dict)
         return state
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State) -> Sequence[int] | None:
         """See ``VectorEnv``."""
-        self._call("restore", state)
+        anew = self._call("restore", state)
+        return None if anew is None else [int(i) for i in anew] if isinstance(anew, (list, tuple)) else ()
 
     def close(self) -> None:
         """See ``VectorEnv``: ends the process."""
@@ -171,6 +172,6 @@ def _done(env: VectorEnv, what: str, *content: object) -> object:
     if what == "restore":
         (state,) = content
         assert isinstance(state, dict)
-        env.restore(state)
-        return None
+        anew = env.restore(state)
+        return None if anew is None else list(anew)
     return env.observe() if what == "observe" else env.state()

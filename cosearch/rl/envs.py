@@ -8,7 +8,7 @@ whose engine does not tell the two apart: there every end counts as a terminatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -154,8 +154,12 @@ class VectorEnv(Protocol):
     def state(self) -> State:
         """Everything needed to go on exactly here: tensors and plain values only."""
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
+    def restore(self, state: State) -> Sequence[int] | None:
+        """Go back to a :meth:`state`.
+
+        Returns:
+            The environments whose episode could not be continued and begins anew; None: none where ``exact_resume``, else all.
+        """
 
     def close(self) -> None:
         """Release processes and memory."""
@@ -341,9 +345,10 @@ class CheckedEnv:
         """See :class:`VectorEnv`."""
         return self._call(self.env.state)
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State) -> Sequence[int]:
         """See :class:`VectorEnv`."""
-        self._call(lambda: self.env.restore(state))
+        anew = self._call(lambda: self.env.restore(state))
+        return anew if anew is not None else () if self.exact_resume else range(self.num_envs)
 
     def close(self) -> None:
         """See :class:`VectorEnv`."""

@@ -62,8 +62,9 @@ class HeldOut:
 
     def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self.env.restore(read_state(state, "env"))
+        anew = self.env.restore(read_state(state, "env")) or ()
         self._returns = read(state, "returns", torch.Tensor).numpy().copy()
+        self._returns[list(anew)] = 0.0
         self._recent = deque(read_list(state, "recent", float), maxlen=RECENT_EPISODES)
 
     def close(self) -> None:

@@ -78,6 +78,10 @@ class RewardScale:
         self._return[done] = 0.0
         return np.clip(reward / self.std, -10.0, 10.0).astype(np.float32)
 
+    def begin_anew(self, environments: Sequence[int]) -> None:
+        """Forget the running returns of environments whose episode was given up."""
+        self._return[list(environments)] = 0.0
+
     def state(self) -> State:
         """Plain values and tensors."""
         return {
@@ -117,6 +121,10 @@ class Episodes:
     def score(self) -> float | None:
         """Mean return of the last episodes; None before the first one has ended."""
         return float(np.mean(self.recent)) if self.recent else None
+
+    def begin_anew(self, environments: Sequence[int]) -> None:
+        """Forget the running returns of environments whose episode was given up."""
+        self.returns[list(environments)] = 0.0
 
     def state(self) -> State:
         """Plain values and tensors."""
@@ -221,8 +229,20 @@ class Collector:
         """Plain values and tensors, the environment's state included."""
         return {"env": self.env.state(), "scale": self.scale.state(), **self.counted.state()}
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
-        self.env.restore(read_state(state, "env"))
-        self.scale.restore(read_state(state, "scale"))
-        self.counted.restore(state)
+    def restore(self, state: State) -> Sequence[int]:
+        """Go back to a :meth:`state`; returns the environments whose episode begins anew, see ``VectorEnv.restore``."""
+        return restore_played(self.env, self.scale, self.counted, state)
+
+
+def restore_played(env: VectorEnv, scale: RewardScale, counted: Episodes, state: State) -> Sequence[int]:
+    """Go back to the state of what steps environments: they themselves, the reward's scale and the counted episodes.
+
+    Returns:
+        The environments whose episode could not be continued and begins anew; its return is not counted.
+    """
+    anew = env.restore(read_state(state, "env")) or ()
+    scale.restore(read_state(state, "scale"))
+    counted.restore(state)
+    scale.begin_anew(anew)
+    counted.begin_anew(anew)
+    return anew

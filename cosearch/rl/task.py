@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cosearch.config.env import EnvConfig
 from cosearch.rl.apart import EnvApart
 from cosearch.rl.envs import CheckedEnv, EnvOptions, make_env, split_name
+
+PROBE_STEPS = 16
 
 
 def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False) -> CheckedEnv:
@@ -39,9 +43,32 @@ def inexact_resume(config: EnvConfig) -> str | None:
         UnknownNameError: no such environment.
         EnvironmentFailedError: it cannot be made.
     """
-    probe = make_task(config, 1, 0)
-    exact = probe.exact_resume
-    probe.close()
-    if exact:
+    probe, twin = make_task(config, 1, 0), make_task(config, 1, 0)
+    try:
+        if not probe.exact_resume:
+            return f"{config.name} can neither save its state nor be replayed exactly: after a resume its episodes begin anew"
+        other = _first_difference(probe, twin)
+    finally:
+        probe.close()
+        twin.close()
+    if other is None:
         return None
-    return f"{config.name} can neither save its state nor be replayed exactly: after a resume its episodes begin anew"
+    return f"{config.name} does not replay: {other} after one seed. After a resume its running episodes begin anew"
+
+
+def _first_difference(one: CheckedEnv, other: CheckedEnv) -> str | None:
+    """How two environments of one seed differ after the reset and in their first steps; None: they do not."""
+    if not np.array_equal(one.observe(), other.observe()):
+        return "two resets give different observations"
+    stream = np.random.default_rng(0)
+    for _ in range(PROBE_STEPS):
+        n, drawn = one.num_actions, stream.normal(0.0, 1.0, (1, one.num_actions)).astype(np.float32)
+        action = drawn if one.action_box is not None else stream.integers(0, n, 1)
+        steps = []
+        for env in (one, other):
+            env.send(action)
+            steps.append(env.receive())
+        first, second = ((step.frames, step.reward, step.terminated, step.truncated) for step in steps)
+        if not all(np.array_equal(a, b) for a, b in zip(first, second)):
+            return "the same actions give different observations, rewards or ends"
+    return None

@@ -203,7 +203,9 @@ def _train(
         held_out = HeldOut(make_task(config.env, request.test_envs, streams.derive("env", 1), test=True), streams.torch("eval"))
     saved = run.load_checkpoint()
     if saved is not None:
-        training.restore(read_state(saved, "training"))
+        anew = training.restore(read_state(saved, "training"))
+        if len(anew):
+            progress.note(f"{len(anew)} running episodes could not be continued and begin anew: the environment does not replay")
         if held_out is not None:
             held_out.restore(read_state(saved, "held_out"))
         streams.load_state_dict(read_state(saved, "streams"))

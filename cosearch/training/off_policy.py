@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -118,8 +120,10 @@ class OffPolicy:
         """The environments, the replay (the largest part) and the target network."""
         return {"collector": self.collector.state(), "replay": self.replay.state(), "learner": self.learner.state()}
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
-        self.collector.restore(read_state(state, "collector"))
+    def restore(self, state: State) -> Sequence[int]:
+        """See ``Rounds``."""
+        anew = self.collector.restore(read_state(state, "collector"))
         self.replay.restore(read_state(state, "replay"))
+        self.replay.cut(anew)
         self.learner.restore(read_state(state, "learner"))
+        return anew

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cosearch.record.state import State, read_state
 from cosearch.rl.learner import Distillation, Learner, LearnerOptions, micro_batch_for
 from cosearch.rl.rollout import Collector, RewardScale
@@ -74,6 +76,6 @@ class OnPolicy:
         """The environments and their episodes."""
         return {"collector": self.collector.state()}
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
-        self.collector.restore(read_state(state, "collector"))
+    def restore(self, state: State) -> Sequence[int]:
+        """See ``Rounds``."""
+        return self.collector.restore(read_state(state, "collector"))

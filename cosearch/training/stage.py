@@ -8,7 +8,7 @@ saved between two rounds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,8 +126,8 @@ class Rounds(Protocol):
     def state(self) -> State:
         """Everything but the stage's step, the subject and the random streams."""
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
+    def restore(self, state: State) -> Sequence[int]:
+        """Go back to a :meth:`state`; returns the environments whose episode begins anew, see ``VectorEnv.restore``."""
 
 
 class Training:
@@ -196,11 +196,11 @@ class Training:
         """Everything but the random streams, which the run saves."""
         return {"step": self.step, "subject": self.stage.subject.state(), **self.rounds.state()}
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
+    def restore(self, state: State) -> Sequence[int]:
+        """Go back to a :meth:`state`; returns the environments whose episode begins anew, see ``VectorEnv.restore``."""
         self.stage.step = read(state, "step", int)
         self.stage.subject.restore(read_state(state, "subject"))
-        self.rounds.restore(state)
+        return self.rounds.restore(state)
 
     def close(self) -> None:
         """Release the environments and the threads."""

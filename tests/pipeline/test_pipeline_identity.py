@@ -8,6 +8,7 @@ import editable_env
 import numpy as np
 import onnx
 import pytest
+from editable_env import TINY
 
 import cosearch.pipeline.run as pipeline
 from cosearch.cli.app import main
@@ -23,22 +24,6 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import find_teacher
 from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError, TableError
-
-TINY = (
-    'space.values={"stem_width": 8, "stage_widths": [8], "stage_repeats": [2], "hidden": 8}',
-    "threads=1",
-    "env.num_envs=4",
-    "strategy.paths_per_rollout=2",
-    "rl.rollout_steps=8",
-    "rl.minibatch=8",
-    "rl.epochs=1",
-    "budget.search_steps=128",
-    "budget.retrain_steps=64",
-    "budget.eval_episodes=4",
-    "budget.parity_frames=8",
-    "budget.measure_s=0.05",
-    "distill.teacher=none",
-)
 
 
 def device_file(path, name):

@@ -9,6 +9,21 @@ import gymnasium
 import numpy as np
 
 NAME = "gym:editable_env:Editable-v0"
+TINY = (  # of a run of it that takes a second
+    'space.values={"stem_width": 8, "stage_widths": [8], "stage_repeats": [2], "hidden": 8}',
+    "threads=1",
+    "env.num_envs=4",
+    "strategy.paths_per_rollout=2",
+    "rl.rollout_steps=8",
+    "rl.minibatch=8",
+    "rl.epochs=1",
+    "budget.search_steps=128",
+    "budget.retrain_steps=64",
+    "budget.eval_episodes=4",
+    "budget.parity_frames=8",
+    "budget.measure_s=0.05",
+    "distill.teacher=none",
+)
 
 
 class Editable(gymnasium.Env):

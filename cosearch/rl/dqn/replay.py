@@ -9,6 +9,7 @@ and no bootstrap behind a termination (Rainbow, Hessel et al. 2018, arXiv 1710.0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +124,14 @@ class Replay:
         complete = (self.written - self.n_step) % self.times * n + np.arange(n) if self.written >= self.n_step else own[:0]
         self.tree.set(np.concatenate([own, complete]), np.concatenate([np.zeros(n), np.full(complete.size, self.highest)]))
         self.written += 1
+
+    def cut(self, environments: Sequence[int]) -> None:
+        """The episodes of these environments ended unseen after the newest row: cut there, their value taken from its frames."""
+        row = (self.written - 1) % self.times
+        for i in environments if self.written else ():
+            if self.ends[row, i] == RUNS:
+                self.ends[row, i] = TRUNCATED
+                self.last_frames[row * self.num_envs + i] = self.frames[row, i].copy()
 
     def draw(self, size: int, beta: float, rng: np.random.Generator) -> Batch:
         """Draw transitions in proportion to their priorities, one from each of ``size`` equal shares of the total.

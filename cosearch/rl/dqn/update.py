@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cosearch.record.state import State, read, read_list, read_state
+from cosearch.record.state import State, read, read_list
 from cosearch.rl.dqn.quantiles import bellman_target, q_distillation, quantile_huber
 from cosearch.rl.dqn.replay import Batch, Replay
 from cosearch.rl.envs import Step, VectorEnv
 from cosearch.rl.learner import Subject, keeps_half
 from cosearch.rl.losses import MinibatchLosses
-from cosearch.rl.rollout import Episodes, Forward, RewardScale
+from cosearch.rl.rollout import Episodes, Forward, RewardScale, restore_played
 from latency_tables.errors import NonFiniteError, ShapeError
 
 
@@ -147,11 +147,9 @@ class EpsilonGreedy:
         """Plain values and tensors, the environment's state included."""
         return {"env": self.env.state(), "scale": self.scale.state(), **self.counted.state()}
 
-    def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
-        self.env.restore(read_state(state, "env"))
-        self.scale.restore(read_state(state, "scale"))
-        self.counted.restore(state)
+    def restore(self, state: State) -> Sequence[int]:
+        """Go back to a :meth:`state`; returns the environments whose episode begins anew, see ``VectorEnv.restore``."""
+        return restore_played(self.env, self.scale, self.counted, state)
 
 
 class QLearner:

@@ -145,26 +145,34 @@ class ReplayedEnvs:
             "actions": [torch.from_numpy(np.array(actions, dtype=self._action_dtype)) for actions in self._actions],
         }
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: State) -> Sequence[int]:
         """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions.
 
-        Raises:
-            EnvironmentFailedError: the replay ends at other frames than were saved.
+        Where that leads to other frames than were saved, the environment is not deterministic after ``reset(seed)``, or is
+        another one now: its episode begins anew.
         """
         self._seed = read(state, "seed", int)
         self._episodes = read(state, "episodes", torch.Tensor).numpy().copy()
         recorded = [part.numpy().astype(self._action_dtype) for part in read_list(state, "actions", torch.Tensor)]
         self._actions = [part.tolist() if self.action_box is None else list(part) for part in recorded]
-        for i, env in enumerate(self._envs):
-            self._frames[i] = self._reset(i)
-            for action in self._actions[i]:
-                self._frames[i] = self._frame(env.step(action)[0])
-            if not np.array_equal(self._frames[i], read(state, "frames", torch.Tensor)[i].numpy()):
-                raise EnvironmentFailedError(
-                    f"environment {i} does not replay: the {len(self._actions[i])} recorded actions after its "
-                    "seed lead to other frames. It is not deterministic after reset(seed), or its "
-                    "version differs"
-                )
+        anew, saved = [], read(state, "frames", torch.Tensor).numpy()
+        for i in range(self.num_envs):
+            if not self._replays(i, saved[i]):
+                anew.append(i)
+                self._episodes[i] += 1
+                self._actions[i] = []
+                self._frames[i] = self._reset(i)
+        return anew
+
+    def _replays(self, i: int, wanted: np.ndarray) -> bool:
+        """Play the recorded actions of an environment's episode again; whether they lead to the frame that was saved."""
+        self._frames[i] = self._reset(i)
+        for action in self._actions[i]:
+            observation, _, terminated, truncated, _ = self._envs[i].step(action)
+            if terminated or truncated:
+                return False  # the episode that was saved went on
+            self._frames[i] = self._frame(observation)
+        return np.array_equal(self._frames[i], wanted)
 
     def close(self) -> None:
         """See ``VectorEnv``."""
