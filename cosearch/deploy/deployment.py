@@ -244,6 +244,7 @@ class _Session:
             device=self._request.device,
             runtime="onnxruntime",
             runtime_version=str(self._hello["runtime_version"]),
+            dtype=self._contract.dtype,
             threads=self._contract.threads,
             statistic=STATISTIC,
         )

@@ -66,17 +66,61 @@ class SideBySide:
     conditions: JsonObject
 
 
+@dataclass(frozen=True)
+class Running:
+    """What runs the models that are timed.
+
+    Attributes:
+        runtime: ``onnxruntime`` or ``tvm``.
+        dtype: of the models, for the record: it is inside them.
+        threads: CPU threads of the runtime, explicit; idle ones do not spin.
+        batch: observations in one call, where a model leaves that free.
+    """
+
+    runtime: str
+    dtype: str
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of TVM and the one input that it takes, which the library itself does not say.
+
+    Attributes:
+        path: the file.
+        shape: of the input, with the batch.
+        element: its dtype: ``uint8`` or ``float32``.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    element: str
+
+
+Model = Path | bytes | Library
+
+
 def measure_agent(
-    path: Path, *, threads: int, seconds: float, device: str = "this machine", location: Location | None = None
+    path: Model,
+    *,
+    threads: int,
+    seconds: float,
+    device: str = "this machine",
+    location: Location | None = None,
+    runtime: str = "onnxruntime",
+    dtype: str = "float32",
+    batch: int = 1,
 ) -> SideBySide:
     """Time one exported agent.
 
     Args:
-        path: the ONNX file.
+        path: the ONNX file, or a library.
         threads: CPU threads of the runtime, explicit; idle ones do not spin.
         seconds: half of it back to back, half at the control period.
         device: name of the machine for the record.
         location: where; None for this machine.
+        runtime, dtype, batch: see :func:`measure_side_by_side`.
 
     Returns:
         What :func:`measure_side_by_side` returns, for an agent named ``agent``.
@@ -85,40 +129,56 @@ def measure_agent(
         RequestError: the file is missing, or threads or seconds are out of range.
         MeasurementError: the runtime refuses the file, or the measuring process was lost.
     """
-    return measure_side_by_side({"agent": path}, threads=threads, seconds=seconds, device=device, location=location)
+    return measure_side_by_side(
+        {"agent": path},
+        threads=threads,
+        seconds=seconds,
+        device=device,
+        location=location,
+        runtime=runtime,
+        dtype=dtype,
+        batch=batch,
+    )
 
 
 def measure_side_by_side(
-    models: Mapping[str, Path | bytes],
+    models: Mapping[str, Model],
     *,
     threads: int,
     seconds: float,
     device: str = "this machine",
     location: Location | None = None,
+    runtime: str = "onnxruntime",
+    dtype: str = "float32",
+    batch: int = 1,
 ) -> SideBySide:
     """Time several models in turns, so that they see the same moments of a noisy machine.
 
     Args:
-        models: ONNX files, or serialized models, by name; the first one is what the others are compared with.
+        models: ONNX files, serialized models, or libraries, by name; the first one is what the others are compared with.
         threads: CPU threads of the runtime.
         seconds: for each model; half of it back to back, half at the control period.
         device: name of the machine for the record.
         location: where; None for this machine.
+        runtime: ``onnxruntime`` or ``tvm``; the latter compiles what is no library.
+        dtype: of the models, for the record: it is inside them.
+        batch: observations in one call, where a model leaves that free.
 
     Raises:
-        RequestError: a file is missing, there is no model, or threads or seconds are out of range.
+        RequestError: a file is missing, there is no model, or threads, batch or seconds are out of range.
         MeasurementError: the runtime refuses a file, or the measuring process was lost.
     """
-    if not models or threads < 1 or not 0 < seconds <= 3600:
+    running = Running(runtime, dtype, threads, batch)
+    if not models or min(running.threads, running.batch) < 1 or not 0 < seconds <= 3600:
         raise RequestError(
-            f"measuring needs at least one model, at least 1 thread and 0 to 3600 seconds, "
-            f"got {len(models)}, {threads}, {seconds}"
+            f"measuring needs at least one model, at least 1 thread, a batch of at least 1 and 0 to 3600 seconds, "
+            f"got {len(models)}, {running.threads}, {running.batch}, {seconds}"
         )
     contents = {name: _content(name, model) for name, model in models.items()}
     core = Connection(location or Location(), answer_timeout_s=120 + 2 * seconds)
     try:
-        hello = core.one("hello", threads=threads, runtime="onnxruntime", nice=NICE, pin=True)
-        graphs = {name: _load(core, name, content) for name, content in contents.items()}
+        hello = core.one("hello", threads=running.threads, runtime=running.runtime, nice=NICE, pin=True)
+        graphs = {name: _load(core, name, models[name], content, running.batch) for name, content in contents.items()}
         rounds = _back_to_back(core, list(models), seconds / 2)
         paced = {name: _paced(core, name, seconds / 2) for name in models}
         state = core.one("state")["state"]
@@ -127,7 +187,7 @@ def measure_side_by_side(
     version = str(hello["runtime_version"])
     agents = {
         name: AgentLatency(
-            _measured([seen[name] for seen in rounds], device=device, runtime_version=version, threads=threads),
+            _measured([seen[name] for seen in rounds], device=device, runtime_version=version, running=running),
             paced[name],
         )
         for name in models
@@ -142,18 +202,24 @@ def measure_side_by_side(
     return SideBySide(agents, _ratios(rounds, agents), conditions)
 
 
-def _content(name: str, model: Path | bytes) -> bytes:
+def _content(name: str, model: Model) -> bytes:
     if isinstance(model, bytes):
         return model
+    path = model.path if isinstance(model, Library) else Path(model)
     try:
-        return Path(model).read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise RequestError(f"the agent {name} cannot be read: {model}: {error.strerror or error}") from error
+        raise RequestError(f"the agent {name} cannot be read: {path}: {error.strerror or error}") from error
 
 
-def _load(core: Connection, name: str, content: bytes) -> object:
+def _load(core: Connection, name: str, model: Model, content: bytes, batch: int) -> object:
     """Node types of the graph that the runtime made, and how often each occurs."""
-    answer = core.one("load", content, id=name)
+    if isinstance(model, Library):
+        answer = core.one("load", content, id=name, shape=list(model.shape), element=model.element)
+    elif batch > 1:
+        answer = core.one("load", content, id=name, batch=batch)
+    else:
+        answer = core.one("load", content, id=name)
     if "error" in answer:
         raise MeasurementError(f"the agent {name} cannot be measured: {answer['error']}")
     return answer["graph"]
@@ -183,7 +249,7 @@ def _back_to_back(core: Connection, names: list[str], seconds: float) -> list[di
     return rounds
 
 
-def _measured(visits: list[Visit], *, device: str, runtime_version: str, threads: int) -> MeasuredLatency:
+def _measured(visits: list[Visit], *, device: str, runtime_version: str, running: Running) -> MeasuredLatency:
     shares = [visit.clean_share for visit in visits if visit.clean_share is not None]
     return MeasuredLatency(
         p50_s=median(visit.median_s for visit in visits),
@@ -195,9 +261,11 @@ def _measured(visits: list[Visit], *, device: str, runtime_version: str, threads
         clean_share=sum(shares) / len(shares) if len(shares) == len(visits) else None,
         rounds=len(visits),
         device=device,
-        runtime="onnxruntime",
+        runtime=running.runtime,
         runtime_version=runtime_version,
-        threads=threads,
+        dtype=running.dtype,
+        threads=running.threads,
+        batch=running.batch,
         statistic=STATISTIC,
     )
 

@@ -1,4 +1,4 @@
-"""Real observations of an agent: what the gate of the export and the self-test of the bundle are made with."""
+"""Real observations of an agent: what the gate of the export, the self-test of the bundle and int8 ranges are made with."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from cosearch.training.algorithms import as_policy
 OBSERVED_ENVS = 64
 
 
-def observations(agent: Forward, config: Config, count: int, streams: Streams) -> np.ndarray:
-    """Real observations that the agent meets on held-out levels.
+def observations(agent: Forward, config: Config, count: int, streams: Streams, *, test: bool = True) -> np.ndarray:
+    """Real observations that the agent meets.
 
     Args:
         agent: trained network or exported file, as a callable.
         config: of the run: task and algorithm.
         count: how many.
         streams: give the seeds of levels and actions.
+        test: on held-out levels; else on those that it was trained on.
 
     Returns:
         ``[count, *frame_shape]``, uint8 images or float32 vectors.
     """
-    env = make_task(config.env, min(OBSERVED_ENVS, count), streams.derive("eval", 1), test=True)
-    generator = torch.Generator().manual_seed(streams.derive("eval", 2))
+    of_env, of_actions = (1, 2) if test else (4, 5)
+    env = make_task(config.env, min(OBSERVED_ENVS, count), streams.derive("eval", of_env), test=test)
+    generator = torch.Generator().manual_seed(streams.derive("eval", of_actions))
     policy = as_policy(agent, config)
     seen: list[np.ndarray] = []
     try:

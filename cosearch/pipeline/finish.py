@@ -1,12 +1,13 @@
 """The last stage: evaluate on held-out levels, export with its parity gate, measure, summarise, report.
 
 Everything here can be done again from the final weights, so an interrupted finish simply starts over. The agent that is
-evaluated is the exported file itself, run by onnxruntime: the score is that of what gets deployed.
+evaluated is the exported file itself, run by onnxruntime: the score is that of what gets deployed (of a library of TVM, that of
+the ONNX file that it was compiled from).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 
@@ -14,9 +15,10 @@ from cosearch.config.run import Config
 from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
-from cosearch.deploy.measure import SideBySide, measure_side_by_side
+from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.deploy.observing import observations
 from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.pipeline.artifact import Deployed, deploy, measure_deployed
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
@@ -73,23 +75,34 @@ def run_finish(
     frames = observations(network, config, config.budget.parity_frames, streams)
     exported = export_agent(network, run.path, frames)
     progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
-    score = _evaluate(config, streams, as_policy(OnnxAgent(run.path / "agent.onnx"), config), progress)
+    deployed = deploy(
+        plan.artifact,
+        run.path,
+        frames,
+        evaluate=lambda path: _evaluate(config, streams, as_policy(OnnxAgent(path), config), progress),
+        observe=lambda count: observations(network, config, count, streams, test=False),
+        greedy=acting(config)["rule"] == "argmax",
+        note=progress.note,
+    )
+    score = deployed.score
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = "greedy" if acting(config)["rule"] == "argmax" else "sampled"
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
-    timed = _measure(plan, run)
+    timed = _measure(plan, deployed)
+    agent = None if timed is None else timed.agents["agent"]
     prediction = plan.hardware.predict(architecture.ops())
     latency = LatencyRecord(
         predicted_s=prediction.latency_s,
         predicted_provenance=prediction.provenance,
         predicted_for=plan.hardware.device.table_name,
-        measured=timed.agents["agent"].measured,
-        paced=timed.agents["agent"].paced,
-        conditions=timed.conditions,
+        measured=None if agent is None else agent.measured,
+        paced=None if agent is None else agent.paced,
+        conditions={} if timed is None else timed.conditions,
     )
     run.write(
         AgentRecord(
             parity=exported.parity,
+            artifact=deployed.record,
             inputs=exported.inputs,
             outputs=exported.outputs,
             preprocessing=exported.preprocessing,
@@ -99,7 +112,8 @@ def run_finish(
         )
     )
     teacher_score = _teacher_score(config, resources, progress)
-    run.write(_summary(plan, architecture, score, timed, teacher_score, searched.steps + trained.steps, clock.spent_s))
+    agents = {} if timed is None else timed.agents
+    run.write(_summary(plan, architecture, score, agents, teacher_score, searched.steps + trained.steps, clock.spent_s))
     write_bundle(run, frames)
     remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
@@ -113,7 +127,7 @@ def _summary(
     plan: Plan,
     architecture: Architecture,
     score: Score,
-    timed: SideBySide,
+    agents: Mapping[str, AgentLatency],
     teacher: tuple[float | None, Interval | None],
     env_steps: int,
     wall_s: float,
@@ -122,9 +136,11 @@ def _summary(
     predicted = plan.constraints[0].cost.exact(architecture)
     target = plan.constraints[0].value
     teacher_mean, teacher_ci95 = teacher
-    measured_s = timed.agents["agent"].measured.p50_s
-    on_this_machine = plan.hardware.device.name == "this"
-    checked_by = f"{plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'}"
+    device = plan.hardware.device
+    measured = agents["agent"].measured if agents else None
+    measured_s = None if measured is None else measured.p50_s
+    on_target = device.name == "this" and measured is not None and measured.identity == device.identity
+    checked_by = f"prediction ({plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'})"
     return Summary(
         score_mean=score.mean,
         score_ci95=score.ci95,
@@ -136,10 +152,10 @@ def _summary(
         latency_predicted_s=predicted,
         latency_predicted_for=plan.hardware.device.table_name,
         latency_measured_s=measured_s,
-        latency_measured_on="this machine",
+        latency_measured_on="not measured" if measured is None else f"{measured.device}/{measured.identity}",
         latency_target_s=target,
-        target_met=within(measured_s if on_this_machine else predicted, target),
-        target_checked_by="measurement" if on_this_machine else checked_by,
+        target_met=within(measured_s if on_target and measured_s is not None else predicted, target),
+        target_checked_by="measurement" if on_target else checked_by,
         table_provenance=plan.hardware.provenance,
         table_id=plan.hardware.table_id,
         params=sum(op.params for op in ops),
@@ -149,7 +165,7 @@ def _summary(
         strategy=plan.strategy.name,
         seed=plan.config.seed,
         reference_agents=tuple(
-            _reference_agent(name, reference, predicted, measured_s, timed.agents[name].measured.p50_s)
+            _reference_agent(name, reference, predicted, measured_s, agents[name].measured.p50_s if name in agents else None)
             for name, reference in plan.references.items()
         ),
         control=control_of(plan.config),
@@ -158,7 +174,7 @@ def _summary(
 
 
 def _reference_agent(
-    name: str, reference: ReferenceRecord, predicted_s: float, measured_s: float, own_measured_s: float
+    name: str, reference: ReferenceRecord, predicted_s: float, measured_s: float | None, own_measured_s: float | None
 ) -> ReferenceAgent:
     return ReferenceAgent(
         name=name,
@@ -167,7 +183,7 @@ def _reference_agent(
         macs=reference.macs,
         latency_measured_s=own_measured_s,
         predicted_ratio=predicted_s / reference.latency_predicted_s,
-        measured_ratio=measured_s / own_measured_s,
+        measured_ratio=None if measured_s is None or own_measured_s is None else measured_s / own_measured_s,
     )
 
 
@@ -212,9 +228,12 @@ def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progre
         env.close()
 
 
-def _measure(plan: Plan, run: RunDir) -> SideBySide:
-    """The agent and the reference agents, in turns on one thread of this machine, back to back and paced."""
-    models: dict[str, Path | bytes] = {"agent": run.path / "agent.onnx"}
-    for name, ops in reference_agents(plan.space.frame_shape, plan.space.num_actions).items():
-        models[name] = to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), plan.space.frame_shape)
-    return measure_side_by_side(models, threads=1, seconds=plan.config.budget.measure_s)
+def _measure(plan: Plan, deployed: Deployed) -> SideBySide | None:
+    """The agent and the reference agents, in turns on this machine as they are deployed; None where it cannot run the agent."""
+    shape = plan.space.frame_shape
+    references = {
+        name: to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), shape)
+        for name, ops in reference_agents(shape, plan.space.num_actions).items()
+        if name in plan.references
+    }
+    return measure_deployed(plan.artifact, deployed, references, seconds=plan.config.budget.measure_s)

@@ -23,6 +23,7 @@ from cosearch.rl.policy import policy_of
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import TeacherRecord
 from latency_tables.errors import ConfigError, RunFolderError, TableError
+from latency_tables.opspec import Device
 
 ENVIRONMENT_WORDS = {  # field of the record -> how a message names it
     "observation_shape": "observations",
@@ -205,7 +206,9 @@ def check_agent(run: RunDir) -> None:
     agent = run.path / "agent.onnx"
     if not agent.is_file() or not (run.path / AgentRecord.FILE).is_file():
         return
-    recorded = run.read(AgentRecord).parity.sha256
+    record = run.read(AgentRecord)
+    artifact = record.artifact
+    recorded = artifact.sha256 if artifact is not None and artifact.file == agent.name else record.parity.sha256
     try:
         found = hashlib.sha256(agent.read_bytes()).hexdigest()
     except OSError as error:
@@ -228,14 +231,15 @@ def check_results(path: Path, began: RunRecord, summary: Summary | None, agent: 
     Raises:
         RunFolderError: a file is of another device or table.
     """
-    device = began.device.name
+    device = Device(began.device.name, "", began.device.runtime, began.device.dtype, began.device.threads).table_name
+    names = {device, began.device.name}  # earlier versions recorded the device alone
     found = {} if summary is None else {Summary.FILE: summary.latency_predicted_for}
     found |= {} if agent is None else {AgentRecord.FILE: agent.latency.predicted_for}
     if summary is not None and summary.table_id not in (None, began.table.table_id):
         found[Summary.FILE] = f"the table {str(summary.table_id)[:12]}"
         device = f"{device} with the table {began.table.table_id[:12]}"
     for file, of in found.items():
-        if of != device:
+        if of not in names:
             raise RunFolderError(
                 f"{path / file} is of {of}, {RunRecord.FILE} of {device}: a report would mix the two. `cosearch export {path}` "
                 "with the table that the run began with writes its results again"

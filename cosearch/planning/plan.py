@@ -16,6 +16,7 @@ import torch
 from cosearch.config.run import Config, config_to_dict
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
+from cosearch.planning.artifact import ArtifactPlan, plan_artifact
 from cosearch.planning.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.hardware import Hardware, make_hardware, search_first_design
 from cosearch.planning.identity import environment_now, teacher_identity
@@ -50,6 +51,7 @@ class Plan:
         strategy: the search method's record.
         teacher: record of the teacher, or None.
         constraints: costs with their upper bounds, the latency's first.
+        artifact: the form of the exported agent.
         references: what each fixed agent is predicted to take, by name.
         environment: what the task takes and gives.
         counts: of architectures and different networks within the constraints; on an accelerator, with its first design.
@@ -62,6 +64,7 @@ class Plan:
     strategy: StrategyInfo
     teacher: TeacherRecord | None
     constraints: tuple[Constraint, ...]
+    artifact: ArtifactPlan
     references: dict[str, ReferenceRecord]
     environment: EnvironmentRecord
     counts: Counts
@@ -148,6 +151,7 @@ def make_plan(config: Config) -> Plan:
     check_options(request)
     space = request.space
     hardware = make_hardware(request.hardware, space, request.config)
+    artifact = plan_artifact(hardware)
     references = references_on(hardware, space)
     constraints = make_constraints(request.config.objective, hardware, space, references)
     if isinstance(hardware, Accelerator):
@@ -162,6 +166,7 @@ def make_plan(config: Config) -> Plan:
         request.strategy,
         request.teacher,
         constraints,
+        artifact,
         references,
         environment_now(request.config.env),
         counts,

@@ -59,7 +59,7 @@ class MeasuredLatency:
         clean_share: share of them that were not preempted; None with several threads.
         rounds: visits.
         device: the machine.
-        runtime, runtime_version, threads: what ran the file.
+        runtime, runtime_version, dtype, threads, batch: what ran the file, and how many observations it took at once.
         statistic: what the quantiles are taken over, in words.
     """
 
@@ -76,6 +76,13 @@ class MeasuredLatency:
     runtime_version: str
     threads: int
     statistic: str
+    dtype: str = field(default="float32", metadata=OMITTED)
+    batch: int = field(default=1, metadata=OMITTED)
+
+    @property
+    def identity(self) -> str:
+        """As in the name of a table: ``onnxruntime-int8-1t``."""
+        return f"{self.runtime}-{self.dtype}-{self.threads}t"
 
 
 @dataclass(frozen=True, kw_only=True)

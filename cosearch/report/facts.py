@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosearch.record.artifact import ArtifactRecord
 from cosearch.record.metrics import number
 from cosearch.record.summary import Summary
 from cosearch.report.data import Run
@@ -23,6 +24,7 @@ from cosearch.report.format import (
 from cosearch.space.counting import Counts
 from cosearch.space.derive import within
 from cosearch.statistics import interval_text
+from latency_tables.opspec import Device
 
 PROVENANCE = {
     "measured": "each operation was timed on the device itself",
@@ -78,6 +80,7 @@ def facts(run: Run) -> Facts:
     summary, agent, device = run.summary, run.agent, run.record.device
     timed = None if agent is None else agent.latency.measured
     provenance = run.record.table.provenance if summary is None else summary.table_provenance
+    own = Device(device.name, device.description, device.runtime, device.dtype, device.threads)
     here = {"this": "this machine"}.get(device.name, device.name)
     return Facts(
         score=None if summary is None else summary.score_mean,
@@ -88,8 +91,8 @@ def facts(run: Run) -> Facts:
         target_s=run.latency_target_s,
         measured_s=run.latency_measured_s,
         measured_on="a device that was not recorded" if timed is None else timed.device,
-        on_target=timed is not None and timed.device == here,
-        device=device.name,
+        on_target=timed is not None and timed.device == here and timed.identity == own.identity,
+        device=own.table_name,
     )
 
 
@@ -231,7 +234,35 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
         difference = significant(parity.max_abs_difference)
         basis = f"Differs from the trained network by at most {difference}; {same}."
         rows.append(("Exported file", "measured", basis))
+        rows += [] if run.agent.artifact is None else _of_artifact(run.agent.artifact)
     return rows
+
+
+def _of_artifact(artifact: ArtifactRecord) -> list[tuple[str, str, str]]:
+    """What the int8 or compiled form of the agent keeps of the float32 one; nothing for the float32 one itself."""
+    form, compiled = artifact.quantised, artifact.compiled
+    if form is not None:
+        difference = interval_text(form.score_difference_ci95, "episode")
+        kept = "lies below zero: int8 loses return" if form.return_kept is False else "int8 minus float32"
+        return [
+            (
+                "Int8 against float32",
+                "measured",
+                f"Scores {score_text(form.score.mean)} against {score_text(form.float_score.mean)} "
+                f"(difference {difference}, {kept}); the same greedy action on {share_text(form.greedy_agreement)} of "
+                f"{count_text(form.compared_observations)} observations; {len(form.float_layers)} of {form.layers} layers stay "
+                "in float32; "
+                f"ranges from {count_text(form.calibration_observations)} observations of training levels.",
+            )
+        ]
+    if compiled is not None:
+        tuned = "tuned" if compiled.tuned else "not tuned"
+        if compiled.max_abs_difference is None:
+            return [("Compiled by TVM", NOT_MEASURED, f"For {compiled.target}, {tuned}: another processor than this one.")]
+        difference = significant(compiled.max_abs_difference)
+        basis = f"For {compiled.target}, {tuned}. Differs from ONNX Runtime by at most {difference}"
+        return [("Compiled by TVM", "measured", f"{basis} over {count_text(compiled.observations)} observations.")]
+    return []
 
 
 def caveats(run: Run) -> list[str]:

@@ -28,7 +28,8 @@ class RequestFields(TypedDict, total=False):
     """The fields of a request.
 
     ``hello``: ``runtime``, ``threads``, ``provider``, ``nchw`` (see ``OnnxRunner``), ``nice`` (wished priority), ``pin``
-    (to the least busy processors). ``load``: ``id``. ``visit``: ``ids``, ``plan`` (see ``VisitPlan``), ``sentinel`` (a
+    (to the least busy processors). ``load``: ``id``, ``batch`` (where the model leaves it free), and of a library of TVM the
+    ``shape`` and ``element`` (dtype) of its input. ``visit``: ``ids``, ``plan`` (see ``VisitPlan``), ``sentinel`` (a
     model timed around each visit). ``paced``: ``ids``, ``period_s``, ``seconds``, ``lead_s`` (see ``timing.paced``).
     ``energy``: ``ids``, ``seconds``, and ``root`` (of the file system with the sensors). ``drop``: ``ids``. ``state``:
     nothing.
@@ -41,6 +42,9 @@ class RequestFields(TypedDict, total=False):
     nice: int
     pin: bool
     id: str
+    batch: int
+    shape: list[int]
+    element: str
     ids: list[str]
     plan: dict[str, object]
     sentinel: str
@@ -108,19 +112,24 @@ class RequestHandler:
         ort = import_onnxruntime()
         return ort.__version__, ort.get_available_providers()
 
-    def _runner(self, payload: bytes) -> Callable[[], object]:
+    def _runner(self, request: RequestFields, payload: bytes) -> Callable[[], object]:
+        if "shape" in request:
+            from latency_tables.board.library import LibraryRunner
+
+            return LibraryRunner(payload, request["shape"], request["element"], threads=self.threads)
         if self.runtime != "onnxruntime":
             from latency_tables.board.compilers import make_runner
 
             return make_runner(self.runtime, payload, threads=self.threads)
         from latency_tables.board.runners import OnnxRunner
 
-        return OnnxRunner(payload, threads=self.threads, provider=self.provider, nchw=self.nchw)
+        batch = request.get("batch", 1)
+        return OnnxRunner(payload, threads=self.threads, provider=self.provider, nchw=self.nchw, batch=batch)
 
     def _load(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         name = request["id"]
         try:
-            runner = self._runner(payload)
+            runner = self._runner(request, payload)
             runner()
         except (CosearchError, RuntimeError, ValueError) as error:
             yield {"id": name, "error": str(error)[:500]}

@@ -60,10 +60,11 @@ class OnnxRunner:
 
     Args:
         model: serialized model, or the path of one.
-        feed: arrays by input name; absent inputs are random (seed 0), with free dimensions set to 1.
+        feed: arrays by input name; absent inputs are random (seed 0), with free dimensions set to ``batch``.
         threads: intra-op threads; inter-op is 1, execution sequential.
         provider: execution provider by name.
         nchw: keep the plain layout on x86 too, as the runtime does on Arm.
+        batch: size of free dimensions.
 
     Raises:
         MeasurementError: the runtime refuses the model or the provider.
@@ -77,6 +78,7 @@ class OnnxRunner:
         threads: int = 1,
         provider: str = "CPUExecutionProvider",
         nchw: bool = False,
+        batch: int = 1,
     ) -> None:
         ort = import_onnxruntime()
         if provider not in ort.get_available_providers():
@@ -98,7 +100,7 @@ class OnnxRunner:
         if self.session.get_providers()[0] != provider:
             raise MeasurementError(f"asked for {provider}, onnxruntime took {self.session.get_providers()[0]}")
         self.threads = threads
-        self.feed = self._fill(dict(feed or {}))
+        self.feed = self._fill(dict(feed or {}), batch)
         self._binding = self.session.io_binding()
         for name, array in self.feed.items():
             self._binding.bind_cpu_input(name, array)
@@ -120,12 +122,12 @@ class OnnxRunner:
             options.add_session_config_entry("optimization.disable_specified_optimizers", "NchwcTransformer")
         return options
 
-    def _fill(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _fill(self, feed: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
         arrays = {}
         for entry in self.session.get_inputs():
             dtype = TYPES.get(entry.type)
-            shape = [size if isinstance(size, int) else 1 for size in entry.shape]
+            shape = [size if isinstance(size, int) else batch for size in entry.shape]
             if entry.name in feed:
                 arrays[entry.name] = np.ascontiguousarray(feed.pop(entry.name))
             elif dtype is None:

@@ -159,7 +159,7 @@ class Runs:
             return measure_side_by_side(*args, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cosearch.pipeline.finish.measure_side_by_side", measured)
+            patch.setattr("cosearch.pipeline.artifact.measure_side_by_side", measured)
             work_on(session, STAGES)
         run = session.run
         if "control" not in said:

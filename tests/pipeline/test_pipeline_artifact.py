@@ -1,14 +1,28 @@
 """Runs for a table of another runtime, dtype or thread count than ONNX Runtime in float32 on one thread."""
 
-import pytest
+import dataclasses
+import hashlib
 
+import numpy as np
+import onnx
+import pytest
+from pipeline_runs import TINY, command
+
+from cosearch import load_agent
+from cosearch.config.run import resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
+from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
+from cosearch.record.agent import AgentRecord
+from cosearch.record.rundir import RunDir
+from cosearch.space.network import reference_agents
 from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.conformance import seeded
+from latency_tables.board.runners import op_histogram
 from latency_tables.devices import find_table
 from latency_tables.errors import MissingOpError
+from latency_tables.schema import Row, TableFile, write_table
 
 load_builtins()
 TVM, INT8 = "x86-server/tvm-float32-1t", "x86-server/onnxruntime-int8-1t"
@@ -43,3 +57,68 @@ def test_a_target_that_is_a_share_of_an_agent_without_rows_names_both_ways_out()
     with pytest.raises(MissingOpError, match=r"share of impala-cnn.*--runtime tvm --op stem-3x64x64.*--latency-target-ms"):
         plan_for(TVM)
     assert list(plan_for(TVM, "objective.latency_target_s=0.002").references) == []
+
+
+def small_table(path, words, dtype, runtime="onnxruntime", threads=1):
+    """A synthetic table of this machine for the space of :data:`TINY`: 1 us and a nanosecond a MAC for each block."""
+    space = make_space(resolve(overrides=words))
+    agents = reference_agents(space.frame_shape, space.num_actions).values()
+    ops = {dataclasses.replace(op, dtype=dtype) for op in (*space.all_ops(), *(op for blocks in agents for op in blocks))}
+    header = {
+        "schema": 1,
+        "provenance": "synthetic",
+        "device": {"name": "this", "description": "made up", "runtime": runtime, "dtype": dtype, "threads": threads},
+        "calibration": {"overhead_s": 1e-5, "scale": 1.0, "interval_factors": [0.9, 1.1]},
+    }
+    write_table(path, TableFile(header, {op.key: Row(op.key, 1e-6 + op.macs * 1e-9, None) for op in ops}, None))
+    return path
+
+
+def finished(tmp_path, dtype, *, runtime="onnxruntime", threads=1):
+    words = (*TINY, "objective.latency_target_s=1.0", "budget.search_steps=32", "budget.retrain_steps=32")
+    table = small_table(tmp_path / "table.jsonl", words, dtype, runtime, threads)
+    done = command("search", "--run", "one", *words, f"table={table}", "--json", folder=tmp_path)
+    assert done.code == 0, done.err
+    run = RunDir.open(tmp_path / "runs" / "one")
+    return run, run.read(AgentRecord), done.json
+
+
+def test_a_run_on_an_int8_table_deploys_measures_and_scores_an_int8_file(tmp_path):
+    run, agent, summary = finished(tmp_path, "int8", threads=2)
+    artifact, form = agent.artifact, agent.artifact.quantised
+    content = (run.path / "agent.onnx").read_bytes()
+    assert (artifact.file, artifact.source) == ("agent.onnx", "agent-float32.onnx")
+    assert (artifact.identity, artifact.bytes) == ("onnxruntime-int8-2t", len(content))
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest() != agent.parity.sha256
+    assert agent.parity.sha256 == hashlib.sha256((run.path / artifact.source).read_bytes()).hexdigest()
+    kinds = op_histogram(content)
+    convolutions = sum(node.op_type in ("Conv", "Gemm") for node in onnx.load_model_from_string(content).graph.node)
+    assert form.layers == convolutions and kinds["QuantizeLinear"] > 0
+    assert form.calibration_observations == 512 and form.compared_observations == 8
+    played = run.read_json("evaluation.json")["returns"]
+    assert form.score.mean == pytest.approx(sum(played) / len(played)) == summary["score_mean"]
+    assert form.return_kept is (form.score_difference_ci95[1] >= 0) and form.float_score.episodes == 4
+    measured = agent.latency.measured
+    assert measured.identity == "onnxruntime-int8-2t" and measured.batch == 1
+    assert (
+        "QLinearConv" in agent.latency.conditions["graphs"]["agent"]
+        and "QLinearConv" in agent.latency.conditions["graphs"]["impala-cnn"]
+    )
+    assert summary["latency_measured_on"] == "this machine/onnxruntime-int8-2t"
+    assert summary["target_checked_by"] == "measurement" and summary["latency_measured_s"] == measured.p50_s
+    assert agent.latency.predicted_for == "this/onnxruntime-int8-2t"
+    assert load_agent(run.path).act(np.zeros((3, 64, 64, 3), np.uint8)).shape == (3,)
+
+
+def test_a_run_on_a_tvm_table_deploys_and_measures_a_library(tmp_path):
+    pytest.importorskip("tvm", reason="the extra cosearch[tvm] is not installed")
+    run, agent, summary = finished(tmp_path, "float32", runtime="tvm")
+    artifact, made = agent.artifact, agent.artifact.compiled
+    content = (run.path / "agent.so").read_bytes()
+    assert (artifact.file, artifact.source, artifact.identity) == ("agent.so", "agent.onnx", "tvm-float32-1t")
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest() and content[:4] == b"\x7fELF"
+    assert made.observations == 8 and made.max_abs_difference < 1e-4 and not made.tuned and made.timer_p50_s > 0
+    measured = agent.latency.measured
+    assert measured.identity == "tvm-float32-1t" and measured.p50_s == pytest.approx(made.timer_p50_s, rel=0.9)
+    assert summary["target_checked_by"] == "measurement" and summary["latency_measured_on"] == "this machine/tvm-float32-1t"
+    assert {reference["name"] for reference in summary["reference_agents"]} == {"impala-cnn", "nature-cnn"}

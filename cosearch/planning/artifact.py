@@ -1,0 +1,81 @@
+"""What is made of a run's agent for its device: the form that the device's table priced, checked before anything is searched."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cosearch.planning.hardware import Hardware
+from latency_tables.board.compilers import tvm_modules
+from latency_tables.errors import RequestError
+from latency_tables.table import Table
+
+
+@dataclass(frozen=True)
+class ArtifactPlan:
+    """The form of the exported agent.
+
+    Attributes:
+        runtime: ``onnxruntime`` or ``tvm``.
+        dtype: ``float32`` or ``int8``.
+        threads: CPU threads of the runtime.
+        batch: observations in one call.
+        target: TVM's description of the board; None for this processor.
+        compiler: links TVM's code for the board; None: the one of this machine.
+    """
+
+    runtime: str = "onnxruntime"
+    dtype: str = "float32"
+    threads: int = 1
+    batch: int = 1
+    target: Mapping[str, object] | None = None
+    compiler: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """As in the name of a table: ``onnxruntime-int8-1t``."""
+        return f"{self.runtime}-{self.dtype}-{self.threads}t"
+
+
+def plan_artifact(hardware: Hardware) -> ArtifactPlan:
+    """The form that the hardware priced. Estimates, torch's tables and accelerators have no runtime of their own: float32 for
+    ONNX Runtime on one thread, or in an estimate's dtype.
+
+    Args:
+        hardware: of the run.
+
+    Raises:
+        RequestError: no such form can be made here.
+        MissingExtraError: TVM is needed and not installed.
+    """
+    if not isinstance(hardware, Table):
+        return ArtifactPlan()
+    device = hardware.device
+    runtime = "tvm" if device.runtime == "tvm" else "onnxruntime"
+    if device.dtype == "float16":
+        raise RequestError(
+            f"the table of {device.table_name} is of float16: onnxruntime's CPU provider has no float16 kernels (it computes "
+            "such a file in float32), and no other provider is exported for. Search on the device's float32 or int8 table"
+        )
+    if runtime == "onnxruntime":
+        return ArtifactPlan(runtime, device.dtype, device.threads, hardware.batch)
+    if device.dtype != "float32":
+        raise RequestError(
+            f"the table of {device.table_name} is of {device.dtype}, and agents for TVM are compiled in float32: search on the "
+            "device's TVM table of float32, or on ONNX Runtime's of int8"
+        )
+    tvm_modules()
+    host = hardware.header.get("host")
+    target = host.get("target") if isinstance(host, dict) else None
+    compiler = None
+    if isinstance(target, dict) and target.get("mtriple"):
+        compiler = f"{target['mtriple']}-g++"
+        if shutil.which(compiler) is None:
+            raise RequestError(
+                f"an agent for {target['mtriple']} needs {compiler}, which links what TVM compiles, and it is not here: install "
+                f"it (Debian: apt install g++-{target['mtriple']})"
+            )
+    return ArtifactPlan(
+        runtime, device.dtype, device.threads, hardware.batch, target if isinstance(target, dict) else None, compiler
+    )
