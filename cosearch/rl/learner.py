@@ -214,7 +214,7 @@ class Learner:
                 part = index[start : start + size]
                 weight = len(part) / len(index)
                 data = {key: value.index_select(0, part) for key, value in flat.items()}
-                loss, terms = self._loss(forward, data, advantage[start : start + size], distillation)
+                loss, terms = self.loss(forward, data, advantage[start : start + size], distillation)
                 if self.lanes.count == 1:
                     (loss * weight).backward()
                 else:
@@ -233,7 +233,7 @@ class Learner:
             leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
         return sums
 
-    def _loss(
+    def loss(
         self, forward: Forward, data: dict[str, Tensor], advantage: Tensor, distillation: Distillation | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         o, policy = self.options, self._policy
