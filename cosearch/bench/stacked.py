@@ -35,7 +35,7 @@ class StackedHead(nn.Module):
 
     def __init__(self, heads: Sequence[Head], spec: OpSpec) -> None:
         super().__init__()
-        self.count, self.relu, self.pools = len(heads), heads[0].relu, spec.kernel > 1
+        self.count, self.relu, self.pools = len(heads), heads[0].relu, spec.pools
         layers = [[layer for layer in (head.hidden, head.outputs) if layer is not None] for head in heads]
         weights = [[layer.weight.detach() for layer in same] for same in zip(*layers)]
         if not self.pools:

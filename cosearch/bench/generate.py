@@ -1,0 +1,157 @@
+"""Filling the table: every network of every task trained from every seed, by any number of processes, over any number of kills.
+
+A folder holds ``settings.json`` and for each task a file of lines, one a finished training. A network is claimed by a lock on a
+file of its own, which the operating system releases when the process ends, however it ends; the lines of all its seeds are
+written together when it is done. Networks come in a fixed random order, so that a partial table is a uniform sample of the space.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cosearch.bench import settings
+from cosearch.bench.together import train_together
+from cosearch.record.durable import append_line, write_bytes_atomic
+from cosearch.rl.teacher import Teacher, find_teacher
+from latency_tables.errors import ConfigError, NonFiniteError
+from latency_tables.reading import parse_json, read_json, read_text
+
+ORDER_SEED = 20261129
+
+
+def results_path(folder: Path, task: str) -> Path:
+    """The file of a task's lines."""
+    return folder / f"{task.replace(':', '-')}.jsonl"
+
+
+def order(count: int) -> list[int]:
+    """Indices of the networks in the order in which they are trained."""
+    return [int(i) for i in np.random.default_rng(ORDER_SEED).permutation(count)]
+
+
+def finished_lines(folder: Path, task: str) -> list[dict[str, object]]:
+    """The lines of a task's finished trainings; a last one that a kill cut is left out.
+
+    Raises:
+        ConfigError: a line is not JSON.
+    """
+    path = results_path(folder, task)
+    if not path.exists():
+        return []
+    lines = read_text(path, "results of the benchmark", ConfigError).split("\n")[:-1]
+    parsed = [parse_json(line, f"{path}: line {number}", ConfigError) for number, line in enumerate(lines, 1)]
+    return [line for line in parsed if isinstance(line, dict)]
+
+
+def begin(folder: Path) -> None:
+    """Make the folder, or check that it belongs to this benchmark.
+
+    Raises:
+        ConfigError: its results were made with other settings.
+    """
+    path, own = folder / "settings.json", settings.digest()
+    if path.exists():
+        values = read_json(path, "settings of the benchmark", ConfigError)
+        if not isinstance(values, dict) or values.get("digest") != own:
+            raise ConfigError(f"{folder} holds results of other settings than this version's; give another folder with --out")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(path, (json.dumps({"digest": own, "training": settings.TRAINING}, indent=1) + "\n").encode())
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process has the lock on a file, which it makes; held inside the ``with`` block, or until the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limit: int | None = None) -> int:
+    """Train what is missing.
+
+    Args:
+        folder: of the results.
+        tasks: in this order.
+        tell: gets one line a network.
+        limit: networks that this process trains at most; None: all.
+
+    Returns:
+        Networks that this process trained.
+
+    Raises:
+        ConfigError: the folder belongs to other settings.
+    """
+    begin(folder)
+    torch.set_num_threads(1)
+    trained = 0
+    for task in tasks:
+        networks = settings.architectures(settings.make_space(task))
+        for index in order(len(networks)):
+            if limit is not None and trained >= limit:
+                return trained
+            with claimed(folder / "claims" / f"{task.replace(':', '-')}-{index:04d}") as mine:
+                if not mine or index in {line["network"] for line in finished_lines(folder, task)}:
+                    continue
+                started = time.perf_counter()
+                lines = train_network(task, index)
+                with _alone(folder / "claims" / "writing"):
+                    for line in lines:
+                        append_line(results_path(folder, task), line)
+            trained += 1
+            done = len({line["network"] for line in finished_lines(folder, task)})
+            tell(f"{task} network {index}: {time.perf_counter() - started:.1f} s, {done} of {len(networks)} done")
+    return trained
+
+
+def train_network(task: str, index: int) -> list[str]:
+    """Train one network from every seed: one line of JSON a seed.
+
+    A training whose loss is not finite ends all seeds; then each is trained alone, and those that fail have no score.
+    """
+    config = settings.training_config(task)
+    record = find_teacher("auto", task)
+    teacher = None if record is None else Teacher(record, device=torch.device("cpu"), bf16=config.rl.bf16)
+    ops = settings.architectures(settings.make_space(task))[index].ops()
+    groups: list[Sequence[int]] = [settings.SEEDS]
+    lines: list[str] = []
+    while groups:
+        seeds = groups.pop(0)
+        started = time.process_time()
+        try:
+            results = train_together(
+                config, ops, seeds, teacher, total_steps=settings.TOTAL_STEPS, episodes=settings.EPISODES
+            )
+        except NonFiniteError as error:
+            if len(seeds) > 1:
+                groups = [[seed] for seed in seeds]
+            else:
+                lines.append(json.dumps({"network": index, "seed": seeds[0], "failure": str(error)[:200]}))
+            continue
+        cpu_s = (time.process_time() - started) / len(seeds)
+        for seed, result in zip(seeds, results, strict=True):
+            curve = [None if value is None else round(value, 3) for value in result.curve]
+            values = {"network": index, "seed": seed, "curve": curve, "score": round(float(np.mean(result.returns)), 4)}
+            spread = round(float(np.std(result.returns)), 3)
+            lines.append(json.dumps({**values, "std": spread, "episodes": len(result.returns), "cpu_s": round(cpu_s, 2)}))
+    return lines
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
