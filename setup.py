@@ -65,7 +65,16 @@ setup(
     package_data={
         "latency_tables": [*TYPED, "**/*.jsonl", "**/*.json", "**/*.md"],
         "accel_models": [*TYPED, "**/*.json", "**/*.md", "**/*.csv", "**/*.yaml", "**/*.cfg"],
-        "cosearch": [*TYPED, "**/*.json", "**/*.png", "**/*.safetensors", "**/*.html", "**/*.md", "**/files/*"],
+        "cosearch": [
+            *TYPED,
+            "**/*.json",
+            "**/*.png",
+            "**/*.safetensors",
+            "**/*.html",
+            "**/*.md",
+            "**/files/*",
+            "bench/data/*.jsonl",
+        ],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,12 @@ def finished_lines(folder: Path, task: str) -> list[dict[str, object]]:
     lines = read_text(path, "results of the benchmark", ConfigError).split("\n")[:-1]
     parsed = [parse_json(line, f"{path}: line {number}", ConfigError) for number, line in enumerate(lines, 1)]
     return [line for line in parsed if isinstance(line, dict)]
+
+
+def finished_networks(lines: Sequence[Mapping[str, object]]) -> set[object]:
+    """Numbers of the networks that have a line of every seed: a kill may fall between two lines of a network."""
+    seen = {(line["network"], line["seed"]) for line in lines}
+    return {network for network, _ in seen if all((network, seed) in seen for seed in settings.SEEDS)}
 
 
 def begin(folder: Path) -> None:
@@ -104,7 +110,7 @@ def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limi
             if limit is not None and trained >= limit:
                 return trained
             with claimed(folder / "claims" / f"{task.replace(':', '-')}-{index:04d}") as mine:
-                if not mine or index in {line["network"] for line in finished_lines(folder, task)}:
+                if not mine or index in finished_networks(finished_lines(folder, task)):
                     continue
                 started = time.perf_counter()
                 lines = train_network(task, index)
@@ -112,7 +118,7 @@ def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limi
                     for line in lines:
                         append_line(results_path(folder, task), line)
             trained += 1
-            done = len({line["network"] for line in finished_lines(folder, task)})
+            done = len(finished_networks(finished_lines(folder, task)))
             tell(f"{task} network {index}: {time.perf_counter() - started:.1f} s, {done} of {len(networks)} done")
     return trained
 
@@ -132,9 +138,7 @@ def train_network(task: str, index: int) -> list[str]:
         seeds = groups.pop(0)
         started = time.process_time()
         try:
-            results = train_together(
-                config, ops, seeds, teacher, total_steps=settings.TOTAL_STEPS, episodes=settings.EPISODES
-            )
+            results = train_together(config, ops, seeds, teacher, total_steps=settings.TOTAL_STEPS, episodes=settings.EPISODES)
         except NonFiniteError as error:
             if len(seeds) > 1:
                 groups = [[seed] for seed in seeds]

@@ -71,17 +71,27 @@ def rollouts() -> int:
     return -(-TOTAL_STEPS // frames)
 
 
-def make_space(task: str) -> SearchSpace:
-    """The space of a task: the blocks differ with its frames and actions, the choices do not.
+def space_for(frame_shape: tuple[int, ...], num_actions: int) -> SearchSpace:
+    """The space of a task: its blocks differ with the frames ``(height, width, channels)`` and actions, its choices do not."""
+    return macro_space(SPACE, frame_shape, num_actions)
+
+
+def shape_of(task: str) -> tuple[tuple[int, ...], int]:
+    """Frames ``(height, width, channels)`` and number of actions of a task.
 
     Raises:
         MissingExtraError: the environment's package is not installed.
     """
     load_builtins()
     probe = make_env(task, EnvOptions(1, 0))
-    frame_shape, num_actions = probe.frame_shape, probe.num_actions
+    shape = probe.frame_shape, probe.num_actions
     probe.close()
-    return macro_space(SPACE, frame_shape, num_actions)
+    return shape
+
+
+def make_space(task: str) -> SearchSpace:
+    """The space of a task; errors as for :func:`shape_of`."""
+    return space_for(*shape_of(task))
 
 
 def architectures(space: SearchSpace) -> list[Architecture]:

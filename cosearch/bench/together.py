@@ -139,7 +139,7 @@ class TogetherTraining:
         self.step += self.rollout_frames
         distillation = None
         if self.teacher is not None:
-            weight = 1.0 + (self.config.distill.end_fraction - 1.0) * progress
+            weight = self.config.distill.share_at(progress)
             distillation = Distillation(weight * self.config.distill.actor, weight * self.config.distill.critic)
             self.teacher.label(rollout)
         self.update(rollout, distillation)
@@ -166,8 +166,14 @@ class TogetherTraining:
                 seed.episodes.count(step.reward, step.terminated)
         _, value[steps] = self._policy(now)
         advantage = gae(reward, value, done, gamma=config.rl.discount, lam=config.rl.lam)
-        tensors = [torch.from_numpy(array) for array in (value[:-1].copy(), advantage, advantage + value[:-1])]
-        return Rollout(torch.from_numpy(frames), actions, log_prob, *tensors)
+        return Rollout(
+            torch.from_numpy(frames),
+            actions,
+            log_prob,
+            torch.from_numpy(value[:-1].copy()),
+            torch.from_numpy(advantage),
+            torch.from_numpy(advantage + value[:-1]),
+        )
 
     def update(self, rollout: Rollout, distillation: Distillation | None) -> None:
         """All epochs over one rollout of each seed; see ``Learner.update``, which does the same for one."""

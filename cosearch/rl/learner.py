@@ -236,6 +236,14 @@ class Learner:
     def loss(
         self, forward: Forward, data: dict[str, Tensor], advantage: Tensor, distillation: Distillation | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on some frames, and its terms for the log, each ``[]``.
+
+        Args:
+            forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+            data: the rollout's tensors, ``[batch, ...]``.
+            advantage: ``[batch]``, normalised.
+            distillation: weights of the teacher's terms, or None.
+        """
         o, policy = self.options, self._policy
         outputs, value = forward(data["frames"])
         parameters, value = policy.read(outputs), value.float()

@@ -1,0 +1,242 @@
+"""Searches on the table: any proposal strategy, the score function, and the controls that every search stands beside.
+
+A query tells a strategy the final score of one train seed, drawn anew for each query, as a search that trains its candidates
+would see it; it counts as the environment steps of that training. Every candidate is trained from scratch: weight sharing is not
+simulated. So of the gradient strategies only the score function can run here, which learns from a path's loss alone: the loss is
+the negative score. Networks that miss the target or are not in the table are never asked for.
+What a search found is judged by the mean over all train seeds, against every network that it could have found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from cosearch.bench.benchmark import Benchmark
+from cosearch.config.search import StrategyConfig
+from cosearch.quality import rank, regret
+from cosearch.registry import unknown_name
+from cosearch.seeding import Streams
+from cosearch.space.space import Architecture
+from cosearch.strategies.base import STRATEGIES, Evaluation, ProposalStrategy, StrategyInfo
+from cosearch.strategies.proposals import DRAWS
+from cosearch.strategies.score_function import ScoreFunctionStrategy
+from latency_tables.errors import InfeasibleTargetError, RequestError
+
+QUERIES = 20
+RIDGE = 1.0  # weight of the squared coefficients, beside squared errors in units of the scores' standard deviation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found.
+
+    Attributes:
+        strategy, task, device, seed: what was run.
+        target_s: latency target, seconds.
+        architecture: names of the choices that were found.
+        latency_s: of the found network, seconds.
+        score: its mean over the train seeds.
+        regret: how far that is below the best network within the target.
+        rank: its place among the networks within the target, 1 for the best.
+        percentile: share of the others within the target that are no better, 0..100.
+        feasible: finished networks within the target.
+        queries: scores that the search was told.
+        env_steps: environment steps that trainings for these queries take.
+        partial: what the table lacks, or None.
+    """
+
+    strategy: str
+    task: str
+    device: str
+    seed: int
+    target_s: float
+    architecture: tuple[str, ...]
+    latency_s: float
+    score: float
+    regret: float
+    rank: float
+    percentile: float
+    feasible: int
+    queries: int
+    env_steps: int
+    partial: str | None
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON."""
+        return {**asdict(self), "architecture": list(self.architecture)}
+
+
+class Search:
+    """One search on a benchmark: what it may ask for, and what it was told.
+
+    Args:
+        benchmark: the task.
+        device: whose latencies bound the networks.
+        target_s: the bound, seconds.
+        seed: of the search's own draws and of the train seeds that it is told.
+        queries: scores that it may ask for.
+
+    Raises:
+        InfeasibleTargetError: no finished network is within the target.
+    """
+
+    def __init__(self, benchmark: Benchmark, device: str, target_s: float, seed: int, queries: int) -> None:
+        self.benchmark, self.device, self.queries = benchmark, device, queries
+        self.feasible = benchmark.feasible(device, target_s)
+        self._inside = frozenset(self.feasible.tolist())
+        streams = Streams(seed)
+        self.generator, self._draws = streams.torch("arch"), streams.numpy("eval")
+        self.asked = 0
+
+    def is_feasible(self, architecture: Architecture) -> bool:
+        """Whether the network is in the table and within the target."""
+        return self.benchmark.number(architecture) in self._inside
+
+    def ask_score(self, architecture: Architecture) -> float:
+        """The final score of one train seed."""
+        self.asked += 1
+        place = int(self._draws.integers(len(self.benchmark.table.seeds)))
+        return float(self.benchmark.seed_scores[self.benchmark.number(architecture), place])
+
+    def evaluation(self, architecture: Architecture) -> Evaluation:
+        """What a proposal strategy is told."""
+        return Evaluation(architecture, self.ask_score(architecture), self.benchmark.latency_s(architecture, self.device))
+
+    def best_of(self, values: np.ndarray) -> Architecture:
+        """The feasible network with the largest of ``values`` ``[feasible]``, the first of equal ones."""
+        return self.benchmark.architectures[int(self.feasible[int(np.argmax(values))])]
+
+
+def _propose(search: Search, info: StrategyInfo) -> Architecture:
+    options = info.options(StrategyConfig(name=info.name))
+    strategy: ProposalStrategy = info.make(search.benchmark.space, options, search.generator, search.is_feasible)
+    asked: list[Architecture] = []
+    for _ in range(search.queries):
+        asked.append(strategy.ask())
+        strategy.tell(search.evaluation(asked[-1]))
+    return asked[strategy.best()]
+
+
+def _score_function(search: Search, info: StrategyInfo) -> Architecture:
+    """Paths that miss the target are drawn again; the end is the feasible network with the largest sum of scores."""
+    space = search.benchmark.space
+    strategy = info.make(space, info.options(StrategyConfig(name=info.name)), search.generator)
+    if not isinstance(strategy, ScoreFunctionStrategy):
+        raise RequestError(
+            f"strategy {info.name!r} learns from gradients through shared weights, which no table has; of the gradient "
+            "strategies the score function (reinforce) alone can run on it"
+        )
+    for _ in range(search.queries):
+        for _ in range(DRAWS):
+            path = strategy.sample()
+            architecture = space.architecture(path.choices)
+            if search.is_feasible(architecture):
+                break
+        else:
+            raise InfeasibleTargetError(f"{DRAWS} paths drawn by {info.name!r} all miss the target; ask for a higher one")
+        strategy.arch.zero_grad()
+        strategy.step(path, -search.ask_score(architecture))
+    scores = strategy.scores()
+    sums = [sum(row[c] for row, c in zip(scores, search.benchmark.architectures[i].choices)) for i in search.feasible]
+    return search.best_of(np.array(sums))
+
+
+def _largest(search: Search) -> Architecture:
+    """The most multiply-accumulates within the target; no score is asked for."""
+    networks = [search.benchmark.architectures[i] for i in search.feasible]
+    return search.best_of(np.array([sum(op.macs for op in network.ops()) for network in networks]))
+
+
+def _ridge(search: Search) -> Architecture:
+    """A ridge regression on the one-hot choices of random networks; the end is the best by its prediction, trained or not."""
+    rows = np.stack([_one_hot(search.benchmark.architectures[i]) for i in search.feasible])
+    drawn = torch.randint(len(search.feasible), (search.queries,), generator=search.generator).numpy()
+    told = np.array([search.ask_score(search.benchmark.architectures[int(search.feasible[i])]) for i in drawn])
+    return search.best_of(predictions(rows[drawn], told, rows))
+
+
+def predictions(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Ridge regression (Hoerl and Kennard, Technometrics 12, 1970) with its mean left free.
+
+    Args:
+        seen: ``[queries, features]``.
+        scores: ``[queries]``.
+        rows: ``[networks, features]``.
+
+    Returns:
+        ``[networks]``: predicted scores.
+    """
+    centre, mean = seen.mean(0), scores.mean()
+    unit = scores.std() or 1.0
+    inside = seen - centre
+    weights = np.linalg.solve(inside.T @ inside + RIDGE * np.eye(seen.shape[1]), inside.T @ ((scores - mean) / unit))
+    return mean + unit * ((rows - centre) @ weights)
+
+
+def _one_hot(architecture: Architecture) -> np.ndarray:
+    return np.concatenate([row.numpy() for row in architecture.one_hot()])
+
+
+CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "ridge": _ridge}
+
+
+def runnable() -> list[str]:
+    """Names of all that can run on a table: controls, proposal strategies, the score function."""
+    proposals = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and info.name not in CONTROLS]
+    return [*CONTROLS, *proposals, "reinforce"]
+
+
+def run_search(
+    benchmark: Benchmark, strategy: str, device: str, *, target_s: float | None = None, seed: int = 0, queries: int = QUERIES
+) -> Outcome:
+    """Run one search on the table.
+
+    Args:
+        benchmark: the task.
+        strategy: one of :func:`runnable`.
+        device: name as in ``cosearch list devices``.
+        target_s: latency target, seconds; None: half of the space is within it.
+        seed: of the search.
+        queries: scores that it may ask for; ``largest`` asks for none.
+
+    Raises:
+        UnknownNameError: no such strategy or device.
+        RequestError: a gradient strategy that needs shared weights, or fewer than one query.
+        InfeasibleTargetError: no finished network is within the target.
+        MissingOpError: the device's table lacks a block of the space.
+    """
+    if queries < 1:
+        raise RequestError(f"a search needs at least one query, got {queries}")
+    bound = benchmark.default_target_s(device) if target_s is None else target_s
+    search = Search(benchmark, device, bound, seed, queries)
+    if strategy in CONTROLS:
+        found = CONTROLS[strategy](search)
+    else:
+        info = next((info for info in STRATEGIES.entries() if info.name == strategy), None)
+        if info is None:
+            raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
+        found = _propose(search, info) if info.kind == "proposal" else _score_function(search, info)
+    score, scores = float(benchmark.scores[benchmark.number(found)]), benchmark.scores[search.feasible]
+    place = rank(score, scores)
+    others = max(1, len(scores) - 1)
+    return Outcome(
+        strategy,
+        benchmark.table.task,
+        device,
+        seed,
+        bound,
+        found.choice_names,
+        benchmark.latency_s(found, device),
+        score,
+        regret(score, scores),
+        place,
+        100.0 * (1.0 - (place - 1.0) / others),
+        len(scores),
+        search.asked,
+        search.asked * benchmark.env_steps,
+        benchmark.table.partial,
+    )

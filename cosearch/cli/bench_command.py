@@ -1,0 +1,142 @@
+"""The verbs ``bench ...``: what the tabular benchmark holds, one query, one search on it, its page, and its extension."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosearch.cli.commands import Json, Quiet, app, emit, resume_hint
+
+bench = typer.Typer(help="The tabular benchmark of convolutional RL agents: look up, run a search on it, extend it.")
+app.add_typer(bench, name="bench")
+
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the tables; default: the shipped ones.")]
+Task = Annotated[str, typer.Option(help="Environment; `cosearch bench info`.")]
+Device = Annotated[str, typer.Option(help="Device whose latencies count; `cosearch bench info`.")]
+Target = Annotated[
+    float | None, typer.Option("--latency-target-ms", help="Upper bound in ms; default: half of the space is within it.")
+]
+
+
+@bench.command(epilog="`cosearch bench info` | `cosearch bench info --json`")
+def info(data: Data = None, as_json: Json = False) -> None:
+    """What the benchmark holds: architectures, tasks, train seeds, devices, strategies."""
+    from cosearch.bench.report import describe, describe_text
+
+    result = describe(_folder(data))
+    emit(result, as_json, describe_text(result))
+
+
+@bench.command(epilog="`cosearch bench query 0 1 2 0 1 0 --task minatar:breakout --device pixel-3`")
+def query(
+    choices: Annotated[list[int], typer.Argument(help="One candidate index a choice point.")],
+    task: Task = "minatar:breakout",
+    device: Annotated[str | None, typer.Option(help="Also the latency on this device.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """What is known of one architecture: scores of each train seed, curve, latency."""
+    from cosearch.bench.benchmark import Benchmark
+    from cosearch.bench.report import lookup
+
+    emit(lookup(Benchmark(task, _folder(data)), choices, device), as_json)
+
+
+@bench.command(epilog="`cosearch bench run --strategy evolution --task minatar:breakout --device pixel-3 --seed 0`")
+def run(
+    strategy: Annotated[str, typer.Option(help="A proposal strategy, reinforce, or the controls largest and ridge.")],
+    task: Task = "minatar:breakout",
+    device: Device = "pixel-3",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    queries: Annotated[int, typer.Option(min=1, help="Scores that the search may ask for.")] = 20,
+    latency_target_ms: Target = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """One search on the table: regret and rank of what it found, in seconds."""
+    from cosearch.bench.benchmark import Benchmark
+    from cosearch.bench.report import outcome_text
+    from cosearch.bench.searches import run_search
+    from cosearch.planning.builtins import load_builtins
+
+    load_builtins()
+    target_s = None if latency_target_ms is None else latency_target_ms / 1e3
+    outcome = run_search(Benchmark(task, _folder(data)), strategy, device, target_s=target_s, seed=seed, queries=queries)
+    emit(outcome.to_json(), as_json, outcome_text(outcome))
+
+
+@bench.command(epilog="`cosearch bench leaderboard --seeds 20 --out bench.md`")
+def leaderboard(
+    device: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; default: pixel-3, raspberry-pi-4.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Searches of each strategy: seeds 0 .. N - 1.")] = 20,
+    queries: Annotated[int, typer.Option(min=1, help="Scores that each search may ask for.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Regret and rank of every strategy on every task, as a page."""
+    from cosearch.bench.leaderboard import leaderboard_page, standings
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.record.durable import write_bytes_atomic
+
+    load_builtins()
+    devices = device or ["pixel-3", "raspberry-pi-4"]
+    result = standings(_folder(data), devices, range(seeds), queries)
+    page = leaderboard_page(result)
+    if out is not None:
+        write_bytes_atomic(out, page.encode())
+    emit(result.to_json(), as_json, page if out is None else str(out))
+
+
+@bench.command(
+    epilog="`cosearch bench extend --out runs/bench` | `cosearch bench extend --out runs/bench --task minatar:asterix`"
+)
+def extend(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results; the same command goes on with it.")],
+    task: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all.")] = None,
+    networks: Annotated[int | None, typer.Option(min=1, help="Train at most so many here; default: all.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train what the table lacks. Stop it at any time; several processes share one folder. Then `cosearch bench pack`."""
+    from cosearch.bench import generate, settings
+
+    resume_hint.set(("the same command", out))
+
+    def tell(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    trained = generate.extend(out, task or settings.TASKS, tell, networks)
+    emit({"trained": trained, "folder": str(out)}, as_json, f"{trained} networks trained; {out}")
+
+
+@bench.command(epilog="`cosearch bench pack runs/bench --out tables` then `cosearch bench info --data tables`")
+def pack(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of `cosearch bench extend`.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets one table a task.")],
+    task: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all that have results.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make tables of the networks that are finished."""
+    from cosearch.bench import generate, settings, table
+
+    chosen = task or [name for name in settings.TASKS if generate.results_path(results, name).exists()]
+    made = []
+    for name in chosen:
+        packed = table.pack(results, name)
+        table.write_table(packed, table.table_path(name, out))
+        made.append({"task": name, "networks": len(packed.results), "partial": packed.partial})
+    text = "\n".join(f"{row['task']}: {row['partial'] or 'whole'}" for row in made)
+    emit({"tables": made}, as_json, text or f"{results} has no results yet")
+
+
+def _folder(data: Path | None) -> Path:
+    from cosearch.bench.table import DATA
+
+    return DATA if data is None else data

@@ -1,0 +1,185 @@
+"""Queries and searches on tables whose scores the tests write: each figure against a plain loop over all networks."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from cosearch.bench.benchmark import Benchmark
+from cosearch.bench.leaderboard import leaderboard_page, standings
+from cosearch.bench.searches import predictions, run_search, runnable
+from cosearch.bench.table import table_path, write_table
+from cosearch.cli.app import main
+from cosearch.planning.builtins import load_builtins
+from latency_tables.devices import find_table
+from latency_tables.errors import InfeasibleTargetError, RequestError, UnknownNameError
+from tests.support.bench_table import TASK, made_table
+
+DEVICE = "pixel-3"
+SIZES = (2, 3, 3, 5, 2, 3)
+CHOICES = list(itertools.product(*map(range, SIZES)))
+WORTH = [np.random.default_rng(point).permutation(size).astype(float) for point, size in enumerate(SIZES)]
+
+
+def additive(number, seed):
+    """A score that is a sum over the choices, without noise."""
+    return float(sum(row[c] for row, c in zip(WORTH, CHOICES[number])))
+
+
+def noisy(number, seed):
+    return additive(number, seed) + float(np.random.default_rng([number, seed]).normal(0.0, 0.7))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    load_builtins()
+    folder = tmp_path_factory.mktemp("tables")
+    write_table(made_table(noisy), table_path(TASK, folder))
+    return Benchmark(TASK, folder), folder
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exact")
+    write_table(made_table(additive), table_path(TASK, folder))
+    return Benchmark(TASK, folder)
+
+
+def inside(benchmark, target_s):
+    """(number, latency, multiply-accumulates) of the networks within a target, by a loop."""
+    table, found = find_table(DEVICE), []
+    for number, choices in enumerate(CHOICES):
+        ops = benchmark.space.architecture(choices).ops()
+        latency_s = table.overhead_s + table.scale * sum(table.latency_s(op) for op in ops)
+        if latency_s <= target_s:
+            found.append((number, latency_s, sum(op.macs for op in ops)))
+    return found
+
+
+def test_a_query_is_the_tables_entry(bench):
+    benchmark, _ = bench
+    for number in (0, 77, 539):
+        architecture = benchmark.space.architecture(CHOICES[number])
+        scores = [noisy(number, seed) for seed in range(3)]
+        assert benchmark.number(architecture) == number and benchmark.architectures[number] == architecture
+        assert [benchmark.query(architecture, seed) for seed in range(3)] == pytest.approx(scores)
+        assert benchmark.query(architecture) == pytest.approx(np.mean(scores))
+        assert benchmark.query(architecture, 1, 8192) == pytest.approx(scores[1] / 3)
+        assert benchmark.curve(architecture, 2)[-1] == (24576, pytest.approx(scores[2]))
+    with pytest.raises(RequestError, match="not 4095"):
+        benchmark.query(architecture, 0, 4095)
+    with pytest.raises(RequestError, match="train seeds 0, 1, 2, not 3"):
+        benchmark.query(architecture, 3)
+
+
+def test_latency_feasible_and_optimum_are_those_of_a_loop(bench):
+    benchmark, _ = bench
+    target_s = 80e-6
+    expected = inside(benchmark, target_s)
+    assert 50 < len(expected) < 500
+    assert benchmark.feasible(DEVICE, target_s).tolist() == [number for number, _, _ in expected]
+    best = max((number for number, _, _ in expected), key=lambda n: np.mean([noisy(n, seed) for seed in range(3)]))
+    optimum = benchmark.optimum(DEVICE, target_s)
+    assert optimum.architecture.choices == CHOICES[best] and optimum.feasible == len(expected)
+    assert optimum.latency_s == pytest.approx(next(latency for n, latency, _ in expected if n == best))
+    half = inside(benchmark, benchmark.default_target_s(DEVICE))
+    assert len(half) == pytest.approx(270, abs=3)  # networks of one latency lie on both sides
+    with pytest.raises(InfeasibleTargetError, match="the fastest takes"):
+        benchmark.feasible(DEVICE, 1e-6)
+    with pytest.raises(UnknownNameError):
+        benchmark.latencies_s("pixel-33")
+
+
+def test_an_outcome_is_judged_against_all_that_could_be_found(bench):
+    benchmark, _ = bench
+    target_s = 80e-6
+    expected = inside(benchmark, target_s)
+    means = {number: np.mean([noisy(number, seed) for seed in range(3)]) for number, _, _ in expected}
+    for name in runnable():
+        outcome = run_search(benchmark, name, DEVICE, target_s=target_s, seed=3, queries=6)
+        number = next(n for n in means if benchmark.architectures[n].choice_names == outcome.architecture)
+        assert outcome.score == pytest.approx(means[number]) and outcome.latency_s <= target_s
+        assert outcome.regret == pytest.approx(max(means.values()) - means[number])
+        assert outcome.rank == 1 + sum(value > means[number] for value in means.values())
+        assert outcome.percentile == pytest.approx(100 * (len(means) - outcome.rank) / (len(means) - 1))
+        asked = 0 if name == "largest" else 6
+        assert (outcome.queries, outcome.env_steps, outcome.feasible) == (asked, asked * 24576, len(means))
+        assert outcome == run_search(benchmark, name, DEVICE, target_s=target_s, seed=3, queries=6)
+    largest = run_search(benchmark, "largest", DEVICE, target_s=target_s)
+    most = max(macs for _, _, macs in expected)
+    assert largest.architecture in [benchmark.architectures[n].choice_names for n, _, macs in expected if macs == most]
+
+
+def test_searches_with_many_queries_find_good_networks_and_few_do_not(exact):
+    target_s = exact.default_target_s(DEVICE)
+    ranks = {name: run_search(exact, name, DEVICE, target_s=target_s, queries=300).rank for name in runnable()}
+    few = [run_search(exact, "random", DEVICE, target_s=target_s, queries=2, seed=seed).rank for seed in range(5)]
+    assert ranks["ridge"] <= 2 and ranks["evolution"] <= 3 and ranks["local-search"] <= 3
+    assert ranks["reinforce"] <= 30 and np.mean(few) > 30
+
+
+def test_ridge_predictions_are_those_of_scikit_learn():
+    from sklearn.linear_model import Ridge
+
+    draws = np.random.default_rng(0)
+    seen, rows, scores = draws.normal(size=(12, 5)), draws.normal(size=(30, 5)), draws.normal(3.0, 2.0, size=12)
+    theirs = Ridge(alpha=1.0).fit(seen, (scores - scores.mean()) / scores.std()).predict(rows)
+    assert predictions(seen, scores, rows) == pytest.approx(scores.mean() + scores.std() * theirs)
+    assert predictions(seen, np.full(12, 2.0), rows) == pytest.approx(np.full(30, 2.0))
+
+
+def test_a_search_on_a_partial_table_asks_for_finished_networks_alone(tmp_path):
+    write_table(made_table(additive, range(0, 540, 5)), table_path(TASK, tmp_path))
+    benchmark = Benchmark(TASK, tmp_path)
+    for name in runnable():
+        outcome = run_search(benchmark, name, DEVICE, target_s=1.0, queries=4)
+        assert outcome.partial == "partial: 108 of 540 networks" and outcome.feasible == 108
+    with pytest.raises(RequestError, match="partial: 108 of 540"):
+        benchmark.query(benchmark.architectures[1])
+
+
+def test_a_failed_training_counts_as_the_worst_of_all(tmp_path):
+    write_table(made_table(lambda n, seed: None if (n, seed) == (9, 1) else additive(n, seed)), table_path(TASK, tmp_path))
+    benchmark = Benchmark(TASK, tmp_path)
+    least = min(additive(n, 0) for n in range(540))
+    assert benchmark.query(benchmark.architectures[9], 1) == least
+    assert benchmark.query(benchmark.architectures[9]) == pytest.approx((2 * additive(9, 0) + least) / 3)
+
+
+def test_what_cannot_run_on_a_table_is_refused(bench):
+    benchmark, _ = bench
+    with pytest.raises(RequestError, match="shared weights"):
+        run_search(benchmark, "a3cs", DEVICE)
+    with pytest.raises(UnknownNameError, match="evolution"):
+        run_search(benchmark, "evolutoin", DEVICE)
+    with pytest.raises(RequestError, match="at least one query"):
+        run_search(benchmark, "random", DEVICE, queries=0)
+
+
+def test_the_page_has_a_row_a_strategy_with_the_mean_of_its_searches(bench):
+    benchmark, folder = bench
+    result = standings(folder, [DEVICE], range(3), queries=4)
+    (board,) = result.boards
+    page = leaderboard_page(result)
+    assert {row.strategy for row in board.standings} == set(runnable())
+    for row in board.standings:
+        found = [run_search(benchmark, row.strategy, DEVICE, seed=seed, queries=4).regret for seed in range(3)]
+        assert row.regret == pytest.approx(np.mean(found)) and f"| {row.strategy} | {np.mean(found):.2f}" in page
+    assert [row.regret for row in board.standings] == sorted(row.regret for row in board.standings)
+    assert "PARTIAL" not in page
+
+
+def test_the_commands_print_what_scripts_rely_on(bench, capsys):
+    benchmark, folder = bench
+    assert main(["bench", "info", "--data", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["architectures"], told["tasks"], told["seeds"]) == (540, [TASK], [0, 1, 2]) and DEVICE in told["devices"]
+    words = ["bench", "run", "--strategy", "random", "--task", TASK, "--device", DEVICE, "--seed", "1", "--data", str(folder)]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    again = run_search(benchmark, "random", DEVICE, seed=1)
+    assert (told["regret"], told["rank"], told["queries"], told["env_steps"]) == (again.regret, again.rank, 20, 20 * 24576)
+    assert main(["bench", "query", *map(str, CHOICES[77]), "--data", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(np.mean([noisy(77, seed) for seed in range(3)]))
+    assert main([*words[:3], "a3cs", *words[4:]]) == 2 and "shared weights" in capsys.readouterr().err

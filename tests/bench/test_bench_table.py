@@ -1,0 +1,115 @@
+"""The files of the benchmark: round trip, damage, partial tables; the generator's folder: claims, kills, other settings."""
+
+import json
+
+import pytest
+
+from cosearch.bench import generate, settings
+from cosearch.bench.benchmark import Benchmark
+from cosearch.bench.table import FORMAT, SeedResult, pack, read_table, table_path, write_table
+from cosearch.bench.together import Trained
+from latency_tables.errors import ConfigError, NonFiniteError, RequestError, UnknownNameError
+from tests.support.bench_table import TASK, made_table
+
+CURVE = [0.1, None, 0.3, 0.4, 0.5, 0.6]
+
+
+def lines_of(number, score=1.0):
+    return [
+        json.dumps({"network": number, "seed": seed, "curve": CURVE, "score": score + seed, "std": 0.5, "episodes": 128})
+        for seed in settings.SEEDS
+    ]
+
+
+def quick(monkeypatch, trained):
+    monkeypatch.setattr(generate, "train_network", lambda task, number: trained.append(number) or lines_of(number))
+
+
+def test_a_table_reads_back_equal(tmp_path):
+    table = made_table(lambda number, seed: None if (number, seed) == (3, 1) else number + 0.25 * seed, range(0, 540, 3))
+    write_table(table, table_path(TASK, tmp_path))
+    assert read_table(table_path(TASK, tmp_path)) == table
+    assert table.partial == "partial: 180 of 540 networks"
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda text: text[:-9], "cut or changed"),
+        (lambda text: text.replace("[0,[0.0,", "[0,[9.0,"), "cut or changed"),
+        (lambda text: text.replace(FORMAT, "cosearch-bench-9"), "expected a table of the benchmark"),
+        (lambda text: "", "not JSON"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path, damage, message):
+    path = table_path(TASK, tmp_path)
+    write_table(made_table(lambda number, seed: float(number), range(5)), path)
+    text = path.read_text()
+    assert damage(text) != text
+    path.write_text(damage(text))
+    with pytest.raises(ConfigError, match=message):
+        read_table(path)
+
+
+def test_a_table_of_other_choices_is_refused(tmp_path, monkeypatch):
+    write_table(made_table(lambda number, seed: float(number), range(5)), table_path(TASK, tmp_path))
+    Benchmark(TASK, tmp_path)
+    other = settings.MacroConfig(**{**settings.SPACE.__dict__, "hidden": (0, 32, 64)})
+    monkeypatch.setattr(settings, "SPACE", other)
+    with pytest.raises(ConfigError, match="other choices"):
+        Benchmark(TASK, tmp_path)
+    with pytest.raises(UnknownNameError, match="minatar:breakout"):
+        Benchmark("minatar:breakot", tmp_path)
+
+
+def test_the_generator_goes_on_where_it_was_killed_and_two_share_a_folder(tmp_path, monkeypatch):
+    trained, said = [], []
+    quick(monkeypatch, trained)
+    order = generate.order(540)
+    assert sorted(order) == list(range(540)) and order != list(range(540)) and order == generate.order(540)
+    with generate.claimed(tmp_path / "claims" / f"{TASK.replace(':', '-')}-{order[0]:04d}") as mine:  # another process has it
+        assert mine
+        assert generate.extend(tmp_path, [TASK], said.append, limit=2) == 2
+    assert trained == order[1:3]
+    path = generate.results_path(tmp_path, TASK)
+    with open(path, "a") as file:
+        file.write('{"network": 77, "se')  # a kill in the middle of a line
+    assert generate.extend(tmp_path, [TASK], said.append, limit=2) == 2
+    assert trained == [*order[1:3], order[0], order[3]]
+    assert len(generate.finished_lines(tmp_path, TASK)) == 4 * len(settings.SEEDS) and len(said) == 4
+    packed = pack(tmp_path, TASK)
+    assert sorted(packed.results) == sorted(order[:4]) and packed.steps[-1] == settings.TOTAL_STEPS
+    assert packed.results[order[0]][1] == SeedResult(2.0, 0.5, tuple(CURVE))
+
+
+def test_a_network_without_all_of_its_seeds_is_not_packed_and_is_trained_again(tmp_path, monkeypatch):
+    trained = []
+    quick(monkeypatch, trained)
+    generate.begin(tmp_path)
+    with pytest.raises(RequestError, match="no finished network"):
+        pack(tmp_path, TASK)
+    first, second = generate.order(540)[:2]
+    path = generate.results_path(tmp_path, TASK)
+    path.write_text("".join(f"{line}\n" for line in lines_of(first)[:2] + lines_of(second)))
+    assert list(pack(tmp_path, TASK).results) == [second]
+    generate.extend(tmp_path, [TASK], print, limit=1)
+    assert trained == [first] and sorted(pack(tmp_path, TASK).results) == sorted([first, second])
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch):
+    quick(monkeypatch, [])
+    generate.extend(tmp_path, [TASK], print, limit=1)
+    monkeypatch.setattr(settings, "TOTAL_STEPS", 99)
+    with pytest.raises(ConfigError, match="other settings"):
+        generate.extend(tmp_path, [TASK], print, limit=1)
+
+
+def test_a_seed_whose_training_fails_alone_has_no_score(monkeypatch):
+    def train(config, ops, seeds, teacher, *, total_steps, episodes):
+        if 1 in seeds:
+            raise NonFiniteError("a loss is not finite")
+        return [Trained((0.5,) * 6, (1.0, 2.0)) for _ in seeds]
+
+    monkeypatch.setattr(generate, "train_together", train)
+    lines = [json.loads(line) for line in generate.train_network(TASK, 5)]
+    assert [line.get("score") for line in lines] == [1.5, None, 1.5] and "not finite" in lines[1]["failure"]
