@@ -18,6 +18,7 @@ from cosearch.space.space import Architecture, SearchSpace
 TASKS = ("minatar:breakout", "minatar:asterix", "minatar:space_invaders")
 SEEDS = (0, 1, 2)
 SPACE = MacroConfig(
+    resolutions=(1,),
     stems=("k3s1", "k3s2"),
     stem_widths=(4, 8, 16),
     stage_strides=(2,),

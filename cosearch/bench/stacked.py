@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.rl.optimiser import WeightAdam
+from cosearch.rl.subject import on_device
 from cosearch.space.network import AgentNetwork
 from cosearch.space.operations import Head
 from latency_tables.errors import NonFiniteError, ShapeError
@@ -80,7 +81,7 @@ class StackedNetwork(nn.Module):
             raise ShapeError(f"blocks {sorted(kinds)} with a {first.ends.policy} policy cannot be computed as one")
         self.count = len(networks)
         body = [_side_by_side([network.blocks[i] for network in networks]) for i in range(len(first.ops) - 1)]
-        self.body = nn.Sequential(*body).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.body = on_device(nn.Sequential(*body), torch.device("cpu"))
         heads = [head for network in networks if isinstance(head := network.blocks[-1], Head)]
         self.head = StackedHead(heads, first.ops[-1])
 

@@ -10,7 +10,10 @@ import typer
 
 from cosearch.cli.commands import Json, Quiet, app, emit, resume_hint
 
-bench = typer.Typer(help="The tabular benchmark of convolutional RL agents: look up, run a search on it, extend it.")
+bench = typer.Typer(
+    help="The tabular benchmark of convolutional RL agents: look up, run a search on it, extend it.",
+    epilog="`cosearch bench info` | `cosearch bench run --strategy random --task minatar:breakout --device pixel-3 --seed 0`",
+)
 app.add_typer(bench, name="bench")
 
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the tables; default: the shipped ones.")]
