@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from latency_tables.errors import ConfigError, CosearchError
-from latency_tables.terminal import plain_streams, system_fault
+from latency_tables.terminal import plain_streams, say, system_fault
 from latency_tables.writing import check_destination
 
 app = typer.Typer(
@@ -70,11 +70,11 @@ def evaluate_command(
     result = evaluate(load_layers(network), accelerator, objective.value)
     over = result.resources.over(accelerator.platform)
     if as_json:
-        print(json.dumps({"design": accelerator.name, "network": network, **result.to_dict(), "over_limits": over}))
+        say(json.dumps({"design": accelerator.name, "network": network, **result.to_dict(), "over_limits": over}))
         return
     printing.network_report(accelerator, result)
     for fault in over:
-        print(f"over the limits of {accelerator.platform.name}: {fault}")
+        say(f"over the limits of {accelerator.platform.name}: {fault}")
 
 
 @app.command(
@@ -114,7 +114,7 @@ def search_command(
     base, layers = load_design(platform), load_layers(network)
     if dry_run:
         text = plan(base, layers, network, chunks=chunks, objective=objective.value, evaluations=evaluations, beside=beside)
-        print(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
+        say(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
         return
     with printing.progress_bar("search", evaluations) as update:
         searched = search_design(
@@ -127,7 +127,7 @@ def search_command(
     if out is not None:
         save_design(searched.design, out)
     if as_json:
-        print(
+        say(
             json.dumps(
                 {
                     "design": searched.design.to_dict(),
@@ -144,7 +144,7 @@ def search_command(
     printing.network_report(searched.design, searched.result)
     printing.method_table(rows, objective.value)
     if out is not None:
-        print(f"design written to {out}")
+        say(f"design written to {out}")
 
 
 def _benchmark(methods: list[str], seeds: int, evaluations: int, dry_run: bool, as_json: bool) -> None:
@@ -152,13 +152,13 @@ def _benchmark(methods: list[str], seeds: int, evaluations: int, dry_run: bool, 
     from accel_models.searching.benchmark import as_markdown, run_benchmark
 
     if dry_run:
-        print(f"4 problems, {seeds} seeds, {evaluations} evaluations each; methods: {', '.join(methods)}")
+        say(f"4 problems, {seeds} seeds, {evaluations} evaluations each; methods: {', '.join(methods)}")
         return
     rows = run_benchmark(methods, seeds, evaluations, printing.benchmark_progress)
     if as_json:
-        print(json.dumps([{**vars(row), "ratios": list(row.ratios), "mean": row.mean} for row in rows]))
+        say(json.dumps([{**vars(row), "ratios": list(row.ratios), "mean": row.mean} for row in rows]))
     else:
-        print(as_markdown(rows))
+        say(as_markdown(rows))
 
 
 class Kind(StrEnum):
@@ -188,7 +188,7 @@ def list_command(kind: Annotated[Kind, typer.Argument(help="What to list.")] = K
             rows.append({"name": name, "description": f"{len(layers)} layers, {macs / 1e6:.2f} million multiply-accumulates"})
     else:
         rows = [{"name": name, "description": words} for name, words in METHOD_WORDS.items()]
-    print(json.dumps(rows) if as_json else "\n".join(f"{row['name']:<16} {row['description']}" for row in rows))
+    say(json.dumps(rows) if as_json else "\n".join(f"{row['name']:<16} {row['description']}" for row in rows))
 
 
 @app.command("check", epilog="Example: python -m accel_models check --reference zigzag accel_models/data/oracle_zigzag.csv")
@@ -211,7 +211,7 @@ def check_command(
     if out is not None:
         write_rows(compared, out)
     if as_json:
-        print(json.dumps({"reference": reference, "exact_means": EXACT_MEANS[reference], **asdict(errors)}))
+        say(json.dumps({"reference": reference, "exact_means": EXACT_MEANS[reference], **asdict(errors)}))
     else:
         printing.check_report(reference, EXACT_MEANS[reference], errors)
 
@@ -222,13 +222,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, standalone_mode=True)
     except CosearchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         raise SystemExit(error.exit_code) from error
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
     except OSError as error:
-        print(f"error: {system_fault(error)}", file=sys.stderr)
+        say(f"error: {system_fault(error)}", error=True)
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         raise SystemExit(130) from None

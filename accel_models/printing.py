@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -14,6 +14,7 @@ from accel_models.evaluation import NetworkResult
 from accel_models.references.rows import Statistics
 from accel_models.searching.benchmark import BenchmarkRow
 from accel_models.searching.methods import MethodRow
+from latency_tables.terminal import say, show
 
 NOT_VALIDATED = (
     "modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per "
@@ -21,8 +22,8 @@ NOT_VALIDATED = (
 )
 
 
-def _console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, width=None if stderr else 140, soft_wrap=not stderr)
+def _show(content: RenderableType) -> None:
+    show(content, width=140, soft_wrap=True)
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int, float], None]
         TimeRemainingColumn(),
         TextColumn("best {task.fields[best]}"),
     )
-    console = _console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, best="-")
         yield lambda done, best: bar.update(task, completed=done, best=f"{best:.6g}")
@@ -43,7 +44,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int, float], None]
 
 def benchmark_progress(row: BenchmarkRow) -> None:
     """One finished row of the benchmark, on stderr."""
-    _console(stderr=True).print(f"{row.network} J={row.chunks} {row.method}: mean {row.mean:.4f}, {row.seconds:.1f} s a run")
+    say(f"{row.network} J={row.chunks} {row.method}: mean {row.mean:.4f}, {row.seconds:.1f} s a run", error=True)
 
 
 def _value(value: float | None, scale: float, digits: int = 3) -> str:
@@ -52,7 +53,6 @@ def _value(value: float | None, scale: float, digits: int = 3) -> str:
 
 def network_report(design: AccelDesign, result: NetworkResult) -> None:
     """Layers, chunks and totals."""
-    console = _console()
     table = Table("layer", "chunk", "cycles", "latency us", "DRAM kB", "energy uJ", "array busy %", box=None)
     for layer in result.layers:
         table.add_row(
@@ -64,10 +64,10 @@ def network_report(design: AccelDesign, result: NetworkResult) -> None:
             _value(layer.energy_j, 1e6, 2),
             f"{100 * layer.utilisation:.1f}",
         )
-    console.print(table)
+    _show(table)
     for index, (chunk, seconds) in enumerate(zip(design.chunks, result.chunk_s, strict=True)):
         sizes = f"{chunk.weight_buffer_bytes}, {chunk.input_buffer_bytes}, {chunk.output_buffer_bytes}"
-        console.print(
+        _show(
             f"chunk {index}: {chunk.rows} x {chunk.cols} {chunk.engine} {chunk.dataflow}, "
             f"buffers (weights, inputs, outputs) {sizes} bytes; {seconds * 1e3:.3f} ms"
         )
@@ -79,19 +79,17 @@ def network_report(design: AccelDesign, result: NetworkResult) -> None:
         "SRAM bytes": (r.sram_bytes, platform.sram_limit_bytes),
     }
     shown = [f"{name} {value:g} of {limit}" for name, (value, limit) in used.items() if value is not None and limit is not None]
-    console.print(f"{design.name} on {platform.name}: {', '.join(shown)}; area {_value(r.area_mm2, 1)} mm2")
-    console.print(
-        f"one frame in flight (an agent in one environment): {_value(result.latency_s, 1e3)} ms, {1 / result.latency_s:.1f} /s"
-    )
-    console.print(
+    _show(f"{design.name} on {platform.name}: {', '.join(shown)}; area {_value(r.area_mm2, 1)} mm2")
+    _show(f"one frame in flight (an agent in one environment): {_value(result.latency_s, 1e3)} ms, {1 / result.latency_s:.1f} /s")
+    _show(
         f"full pipeline ({len(design.chunks)} in flight): a frame each {_value(result.interval_s, 1e3)} ms, "
         f"{result.frames_per_s:.1f} /s"
     )
-    console.print(
+    _show(
         f"energy {_value(result.energy_j, 1e6, 2)} uJ a frame (constants: "
         f"{platform.energy or 'none known for this platform'}), DRAM {result.dram_bytes / 1e3:.1f} kB a frame"
     )
-    console.print(NOT_VALIDATED)
+    _show(NOT_VALIDATED)
 
 
 def method_table(rows: Sequence[MethodRow], objective: str) -> None:
@@ -106,7 +104,7 @@ def method_table(rows: Sequence[MethodRow], objective: str) -> None:
             "-" if row.ratio is None else f"{row.ratio:.3f}",
             str(row.evaluations),
         )
-    _console().print(table)
+    _show(table)
 
 
 def check_report(reference: str, exact_means: str, errors: Statistics) -> None:
@@ -131,4 +129,4 @@ def check_report(reference: str, exact_means: str, errors: Statistics) -> None:
         f"energy, mean error    {percent(errors.energy_mape)}   95 % of rows below {percent(errors.energy_p95)}",
         f"worst row             {percent(errors.worst_row)}   {errors.worst_row_name}",
     )
-    _console().print("\n".join(lines), markup=False, highlight=False)
+    _show("\n".join(lines))

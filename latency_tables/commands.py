@@ -15,7 +15,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from latency_tables.errors import CosearchError, TableError
-from latency_tables.terminal import plain_streams, system_fault
+from latency_tables.terminal import plain_streams, say, system_fault
+from latency_tables.terminal import show as show_table
 from latency_tables.writing import check_destination
 
 EXAMPLES = """Examples:
@@ -148,9 +149,10 @@ def measure(
     left_out = [row for row in table.rows.values() if row.latency_s is None]
     if left_out:
         first = left_out[0]
-        sys.stderr.write(
+        say(
             f"{len(left_out)} of {len(table.rows)} rows could not be measured, the first {first.key} ({first.status}: "
-            f"{str(first.details.get('reason', 'no reason recorded'))[:200]})\n"
+            f"{str(first.details.get('reason', 'no reason recorded'))[:200]})",
+            error=True,
         )
     emit({"out": str(out), **summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
@@ -196,8 +198,6 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show a table in the terminal, or draw it."""
-    from rich.console import Console
-
     from latency_tables.checks import check_table
     from latency_tables.devices import load_any
     from latency_tables.draw import draw_table, terminal_table
@@ -214,7 +214,7 @@ def show(
         ]
         emit({**summary(loaded), "rows": rows, "header": loaded.header}, True, str)
     else:
-        Console().print(terminal_table(loaded))
+        show_table(terminal_table(loaded))
 
 
 @app.command()
@@ -224,8 +224,6 @@ def diff(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two tables: two devices, two runtimes or two dates."""
-    from rich.console import Console
-
     from latency_tables.compare import compare_tables
     from latency_tables.devices import load_any
     from latency_tables.draw import terminal_comparison
@@ -235,10 +233,9 @@ def diff(
     if as_json:
         emit(comparison.to_dict(), True, str)
         return
-    console = Console()
-    console.print(terminal_comparison(one, two, comparison))
+    show_table(terminal_comparison(one, two, comparison))
     for name, (before, after) in comparison.changed.items():
-        console.print(f"{name}: {before} -> {after}", highlight=False)
+        say(f"{name}: {before} -> {after}")
 
 
 @app.command()
@@ -327,16 +324,16 @@ def main() -> None:
     try:
         app(prog_name="python -m latency_tables")
     except CosearchError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say(f"error: {error}", error=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        sys.stderr.write(f"error: {system_fault(error)}\n")
+        say(f"error: {system_fault(error)}", error=True)
         sys.exit(1)
 
 
 def emit(result: Result, as_json: bool, text: Callable[[Result], str]) -> None:
     """Write a result to stdout, as JSON for a machine or as text."""
-    sys.stdout.write((json.dumps(result, sort_keys=True) if as_json else text(result)) + "\n")
+    say(json.dumps(result, sort_keys=True) if as_json else text(result))

@@ -12,6 +12,7 @@ from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row
 from latency_tables.table import Table
+from latency_tables.terminal import plain
 from latency_tables.writing import make_folder, one_clear_error, regular_file, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def draw_table(table: Table, path: str | Path, *, findings: list[Finding] | None
         proof.set_axis_off()
         proof.text(0.5, 0.5, "no certificate", ha="center", transform=proof.transAxes)
     flags = f"; {len(findings)} findings" if findings else ""
-    figure.suptitle(f"{table.device.name} — {table.provenance}{flags}\n{caption(table)}", fontsize=9)
+    title = plain(f"{table.device.name} — {table.provenance}{flags}\n{caption(table)}")
+    figure.suptitle(title, fontsize=9, parse_math=False)
     picture = io.BytesIO()
     figure.savefig(picture, format=ending, dpi=110)
     make_folder(target.parent)

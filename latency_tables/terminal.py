@@ -1,9 +1,20 @@
-"""Where the commands meet the terminal and the system: text that any terminal takes, and one message for what escapes."""
+"""Where the commands meet the terminal and the system: text that any terminal takes, and one message for what escapes.
+
+The one place where foreign text becomes plain text: :func:`say` and :func:`show` print for all three command lines.
+"""
 
 from __future__ import annotations
 
 import io
 import sys
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control, format and separator characters
 
 
 def plain_streams() -> None:
@@ -24,3 +35,62 @@ def system_fault(error: OSError) -> str:
     """
     place = f"{error.filename}: " if error.filename is not None else ""
     return f"the system refused {place}{error.strerror or error}"
+
+
+def plain(text: str) -> str:
+    """Foreign text as plain text: what steers a terminal or turns the direction of writing is a replacement character.
+
+    Names and descriptions come from files that somebody else wrote; an escape sequence in one would otherwise change the title,
+    the colours or the clipboard of the terminal that shows it.
+
+    Args:
+        text: of any origin; line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join("\ufffd" if unicodedata.category(letter) in STEERING and letter not in "\n\t" else letter for letter in text)
+
+
+def plain_if_text(value: object) -> object:
+    """What a page's template writes: texts as plain text, markup of our own and numbers as they are."""
+    return plain(value) if type(value) is str else value
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Print one text, as plain text.
+
+    Args:
+        text: what to print.
+        error: on stderr.
+    """
+    stream = sys.stderr if error else sys.stdout
+    stream.write(plain(str(text)) + "\n")
+    stream.flush()
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A renderable whose text is plain whatever it was made of: the styles are ours, the words may be foreign."""
+
+    content: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        for segment in console.render(self.content, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
+def show(content: RenderableType, *, error: bool = False, width: int | None = None, soft_wrap: bool = False) -> None:
+    """Print a table or panel of ``rich``; words in brackets are words, not markup.
+
+    Args:
+        content: what to print.
+        error: on stderr.
+        width: columns; None: the terminal's.
+        soft_wrap: break no lines.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=error, width=width, markup=False, emoji=False, highlight=False)
+    console.print(_Plain(content), soft_wrap=soft_wrap)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosearch.cli.environment import prepare_process
-from latency_tables.terminal import plain_streams, system_fault
+from latency_tables.terminal import plain_streams, say, system_fault
 
 DEFAULT_VERB = "search"
 INTERRUPTED = 130
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # while the libraries were still being loaded
-        print("interrupted before anything had begun", file=sys.stderr)
+        say("interrupted before anything had begun", error=True)
         return INTERRUPTED
 
 
@@ -43,7 +43,7 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         import importlib.metadata
 
-        print(importlib.metadata.version("cosearch"))
+        say(importlib.metadata.version("cosearch"))
         return 0
     if not words or (words[0] not in group.commands and words[0] != "--help"):
         if words and not words[0].startswith("-") and "=" not in words[0]:
@@ -51,7 +51,7 @@ def _run(words: list[str]) -> int:
 
             near = difflib.get_close_matches(words[0], list(group.commands), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            print(f"error: unknown verb {words[0]!r}.{hint} `cosearch --help` shows all", file=sys.stderr)
+            say(f"error: unknown verb {words[0]!r}.{hint} `cosearch --help` shows all", error=True)
             return 2
         words.insert(0, DEFAULT_VERB)
     command_line.set("cosearch " + " ".join(words))
@@ -61,16 +61,16 @@ def _run(words: list[str]) -> int:
             return _interrupted(*resume_hint.get())
         return result if isinstance(result, int) else 0
     except CosearchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return error.exit_code
     except typer.TyperException as error:  # a usage error: unknown option, wrong type
         if hasattr(error, "show"):
             error.show()
         else:
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}", error=True)
         return 2
     except SystemExit as error:  # of a library or of a user's code: a command without a result never ends with 0
-        print(f"error: the program was ended from inside, SystemExit({error.code!r}), before there was a result", file=sys.stderr)
+        say(f"error: the program was ended from inside, SystemExit({error.code!r}), before there was a result", error=True)
         return error.code if isinstance(error.code, int) and error.code else 1
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted(*resume_hint.get())
@@ -78,12 +78,12 @@ def _run(words: list[str]) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        print(f"error: {system_fault(error)}", file=sys.stderr)
+        say(f"error: {system_fault(error)}", error=True)
         return 1
 
 
 def _interrupted(words_to_type: str, run: Path | None) -> int:
     begun = words_to_type and (run is None or run.is_dir())
     hint = f"; {words_to_type} goes on from the last checkpoint" if begun else " before anything had begun"
-    print(f"interrupted{hint}", file=sys.stderr)
+    say(f"interrupted{hint}", error=True)
     return INTERRUPTED

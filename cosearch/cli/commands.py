@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import print as rich_print
+
+from latency_tables.terminal import say, show
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from cosearch.cli.progress import TerminalProgress
     from cosearch.record.rundir import RunDir
 
@@ -34,13 +37,13 @@ TeacherPlace = Annotated[Path | None, typer.Option("--teacher", help="The run's 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
 
 
-def emit(result: object, as_json: bool, text: object = None) -> None:
+def emit(result: object, as_json: bool, text: RenderableType | None = None) -> None:
     """Print a result: as one JSON object, or as text for people; the result itself where there is no text."""
     if as_json:
-        print(json.dumps(result, indent=1, allow_nan=False))
+        say(json.dumps(result, indent=1, allow_nan=False))
     else:
-        shown = result if text is None else text
-        (print if isinstance(shown, str) else rich_print)(shown)  # rich would break long paths into lines
+        shown = str(result) if text is None else text
+        (say if isinstance(shown, str) else show)(shown)  # rich would break long paths into lines
 
 
 def _progress(quiet: bool) -> TerminalProgress:

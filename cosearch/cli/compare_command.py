@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from cosearch.compare.plan import PlannedRun
 
 from cosearch.cli.commands import Json, Overrides, Quiet, app, command_line, emit, resume_hint
+from latency_tables.terminal import say, show
 
 
 @app.command(
@@ -68,7 +68,7 @@ def compare(
 
     def tell(text: str) -> None:
         if not quiet:
-            print(f"{time.monotonic() - started:7.0f} s  {text}", file=sys.stderr, flush=True)
+            say(f"{time.monotonic() - started:7.0f} s  {text}", error=True)
 
     options = {"device": device}
     planned = planned_runs(
@@ -93,13 +93,11 @@ def compare(
         _show(runs / name, as_json)
     if failed:
         for run, reason in failed.items():
-            print(f"error: {run}: {reason}", file=sys.stderr)
+            say(f"error: {run}: {reason}", error=True)
         raise typer.Exit(1)
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    from rich import print as rich_print
-
     from cosearch.compare.page import terminal_tables, write_comparison
 
     result, files = write_comparison(folder)
@@ -107,10 +105,10 @@ def _show(folder: Path, as_json: bool) -> None:
         emit({**result.to_json(), "files": [str(file) for file in files]}, True)
         return
     for table in terminal_tables(result):
-        rich_print(table)
+        show(table)
     if result.unfinished:
-        print(f"not finished, so not in the figures: {', '.join(result.unfinished)}")
-    print(folder / "compare.html")
+        say(f"not finished, so not in the figures: {', '.join(result.unfinished)}")
+    say(folder / "compare.html")
 
 
 def _dry_run(planned: Sequence[PlannedRun], jobs: int, as_json: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cosearch.cli.commands import Json, Quiet, RunPath, app, emit, resume_hint
+from latency_tables.terminal import say
 
 if TYPE_CHECKING:
     from cosearch.record.deployment import Deployment
@@ -39,7 +39,7 @@ def deploy(
     location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()))
     request = DeployRequest(location, name, seconds, None if period_ms is None else period_ms / 1e3, synthetic)
     resume_hint.set(("the same command", None))
-    found = deploy(run, request, note=lambda text: None if quiet else print(text, file=sys.stderr))
+    found = deploy(run, request, note=lambda text: None if quiet else say(text, error=True))
     emit({"run": str(run), **found.to_json()}, as_json, _text(run, found))
 
 

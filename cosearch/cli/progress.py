@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from latency_tables.terminal import plain
+
 LINE_EVERY_S = 10.0
 
 
@@ -20,7 +22,7 @@ class TerminalProgress:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         self._live = not quiet and self._console.is_terminal
         self._quiet, self._last_s, self._total = quiet, 0.0, 0
         self._shown: tuple[Progress, TaskID] | None = None  # the live bar and its task
@@ -61,7 +63,7 @@ class TerminalProgress:
 
     def note(self, text: str) -> None:
         """A line worth reading."""
-        self._console.print(text)
+        self._console.print(plain(text))
 
     def close(self) -> None:
         """Stop the live display."""

@@ -18,6 +18,7 @@ from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report.format import duration_text, time_text
 from cosearch.statistics import Estimate, estimate_text
+from latency_tables.terminal import plain_if_text
 
 COLUMNS = (
     "strategy",
@@ -162,7 +163,9 @@ def _caption(name: str) -> str:
 
 
 def _page(result: Comparison, plots: dict[str, bytes]) -> str:
-    environment = Environment(loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined, finalize=plain_if_text
+    )
     pictures = [(base64.b64encode(content).decode(), _caption(name)) for name, content in plots.items()]
     return environment.get_template("compare.html").render(
         tables=tables(result), columns=columns(result), note=NOTE, pictures=pictures, unfinished=_unfinished(result)[:1]

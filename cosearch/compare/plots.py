@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cosearch.compare.data import ComparedRun, Comparison, Reference, Result, StrategyRow, results_of, strategies, tasks
 from cosearch.planning.control import LARGEST, RANDOM
 from cosearch.report.format import time_unit
-from cosearch.report.svg import step_axis
+from cosearch.report.svg import make_plain, step_axis
 from cosearch.statistics import Estimate, band
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def _figure(panels: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
 
 
 def _png(drawing: Figure) -> bytes:
+    make_plain(drawing)
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

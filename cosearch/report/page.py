@@ -34,6 +34,7 @@ from cosearch.report.plots import (
 from cosearch.report.probabilities import probability_plots
 from cosearch.report.terminal import render_summary
 from cosearch.space.counting import Counts
+from latency_tables.terminal import plain_if_text
 
 __all__ = ["render_summary", "write_report"]
 
@@ -84,6 +85,7 @@ def render_page(run: Run) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=plain_if_text,
     )
     for name in ("time_text", "energy_text", "count_text", "share_text", "score_text", "plain_text", "significant"):
         environment.filters[name] = getattr(words, name)

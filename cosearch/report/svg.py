@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from latency_tables.terminal import plain
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -102,6 +105,13 @@ def short(name: str, limit: int = 22) -> str:
     return name if len(name) <= limit else f"{name[: limit // 2]}…{name[-(limit - limit // 2 - 1) :]}"
 
 
+def make_plain(drawing: Figure) -> None:
+    """Turn every text of a figure into plain text, just before it is drawn: labels may be names from files."""
+    for text in drawing.findobj(Text):
+        if isinstance(text, Text) and plain(text.get_text()) != text.get_text():
+            text.set_text(plain(text.get_text()))
+
+
 def inline_svg(drawing: Figure, prefix: str, description: str) -> str:
     """The figure as an ``<svg>`` element for the body of a page.
 
@@ -113,6 +123,7 @@ def inline_svg(drawing: Figure, prefix: str, description: str) -> str:
     Returns:
         Markup without addresses, scripts, style elements or colours of its own.
     """
+    make_plain(drawing)
     buffer = io.StringIO()
     drawing.savefig(
         buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
