@@ -180,18 +180,27 @@ def evaluate(
     emit(result, as_json, "\n".join(text))
 
 
-@app.command(epilog="`cosearch export runs/first`")
+@app.command(epilog="`cosearch export runs/first` | `cosearch export runs/first --actions sampled --opset 16`")
 def export(
-    run: RunPath, table: TablePlace = None, teacher: TeacherPlace = None, as_json: Json = False, quiet: Quiet = False
+    run: RunPath,
+    table: TablePlace = None,
+    teacher: TeacherPlace = None,
+    opset: Annotated[int | None, typer.Option(help="Of the bundle's file; default: the lowest that its graph needs.")] = None,
+    actions: Annotated[
+        str, typer.Option(help="Where the action is chosen: outside the bundle's file, or in it: greedy, sampled.")
+    ] = "outside",
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Export a finished run's agent again: ONNX, parity gate, measured latency, report."""
+    """Export a finished run's agent again: ONNX, parity gate, measured latency, bundle, report."""
+    from cosearch.deploy.bundle.folder import BundleOptions
     from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import export_again
 
     progress = _progress(quiet)
     resume_hint.set((f"`cosearch export {run}`", run))
     try:
-        finished = export_again(run, progress, Places(table, teacher))
+        finished = export_again(run, progress, Places(table, teacher), BundleOptions(opset, actions))
     finally:
         progress.close()
     _finish(finished, as_json)

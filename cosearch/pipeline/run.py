@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cosearch.deploy.bundle.folder import AS_EXPORTED, BundleOptions, check_options, rewrite_bundle
 from cosearch.pipeline.bracket import Bracket
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.finish import run_finish
@@ -80,24 +81,30 @@ def is_finished(run: RunDir) -> bool:
     return checkpoint is not None and Checkpoint.from_dict(checkpoint).stage == "done"
 
 
-def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED) -> RunDir:
-    """Do the last stage again from the final weights: export, evaluation, measurement, report.
+def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED, bundle: BundleOptions = AS_EXPORTED) -> RunDir:
+    """Do the last stage again from the final weights: export, evaluation, measurement, bundle, report.
 
     Args:
         path: the run folder.
         progress: display.
         places: of files that were moved.
+        bundle: opset of the bundle's file, and where its action is chosen.
 
     Raises:
         RunFolderError: the run has no final weights yet, or a file of it is gone.
         TableError: the device's table is not the one the run began with.
         ConfigError: nor is the teacher, or the environment.
+        RequestError: the agent cannot have such a bundle.
     """
     run = RunDir.open(path)
+    check_options(run, bundle)
     checkpoint = run.load_checkpoint()
     if checkpoint is None or Checkpoint.from_dict(checkpoint).outputs.retrain is None:
         raise RunFolderError(f"{path} has no trained agent yet: `cosearch resume {path}` goes on with it")
     _work(run, opened(run, places, progress, "export"), progress, again="finish")
+    if bundle != AS_EXPORTED:
+        with run.lock():
+            rewrite_bundle(run, bundle)
     return run
 
 

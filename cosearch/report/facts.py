@@ -82,6 +82,8 @@ def facts(run: Run) -> Facts:
     provenance = run.record.table.provenance if summary is None else summary.table_provenance
     own = Device(device.name, device.description, device.runtime, device.dtype, device.threads)
     here = {"this": "this machine"}.get(device.name, device.name)
+    checked = "" if summary is None else summary.target_checked_by  # of a board that was deployed to: the target device
+    deployed = timed is not None and timed.device != "this machine" and checked == f"measurement on {timed.device}"
     return Facts(
         score=None if summary is None else summary.score_mean,
         score_ci95=None if summary is None else summary.score_ci95,
@@ -91,7 +93,7 @@ def facts(run: Run) -> Facts:
         target_s=run.latency_target_s,
         measured_s=run.latency_measured_s,
         measured_on="a device that was not recorded" if timed is None else timed.device,
-        on_target=timed is not None and timed.device == here and timed.identity == own.identity,
+        on_target=timed is not None and (timed.device == here or deployed) and timed.identity == own.identity,
         device=own.table_name,
     )
 
@@ -166,12 +168,28 @@ def tiles(run: Run) -> list[Tile]:
             _promise(known),
             {True: "good", False: "bad", None: ""}[known.holds],
         ),
-        Tile("Latency, measured here", time_text(known.measured_s), _word(known.measured_s, "measured"), where),
+        Tile(
+            "Latency, measured " + ("here" if timed is None or timed.device == "this machine" else f"on {timed.device}"),
+            time_text(known.measured_s),
+            _word(known.measured_s, "measured"),
+            where,
+        ),
+        _paced_tile(run),
         Tile("Parameters", count_text(params), "", "weights and biases"),
         Tile("Multiply-accumulates", count_text(macs), "", "for one decision"),
         Tile("Wall time", duration_text(_wall_s(run)), "", "of the whole run" if run.finished else "so far"),
         Tile("Environment steps", count_text(env_steps), "", "search and retraining"),
     ]
+
+
+def _paced_tile(run: Run) -> Tile:
+    """What a control loop sees: one decision a period, most of which it sleeps."""
+    calls = None if run.agent is None else run.agent.latency.paced
+    if calls is None:
+        return Tile("Latency at a control period", NOT_MEASURED)
+    detail = f"99 of 100 within {time_text(calls.p99_s)}; {count_text(calls.missed)} of {count_text(calls.samples)} missed"
+    mood = "bad" if calls.missed else ""
+    return Tile(f"Latency, once every {time_text(calls.period_s)}", time_text(calls.p50_s), "measured", detail, mood)
 
 
 def _episodes(summary: Summary | None) -> str:

@@ -15,9 +15,10 @@ import pytest
 from bundle_run import HIGH, LOW, SCALE, SHIFT, make_run, observations, runner, spoil_array
 
 from cosearch.api import load_agent
+from cosearch.cli.app import main
 from cosearch.deploy.bundle import folder as module
 from cosearch.deploy.bundle.contract import Contract
-from cosearch.deploy.bundle.folder import FILES, STORED, BundleOptions, write_bundle
+from cosearch.deploy.bundle.folder import FILES, STORED, BundleOptions, rewrite_bundle, write_bundle
 from cosearch.deploy.bundle.graph import load, metadata_of, needed_opset, with_opset, without_copies
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import RequestError, RunFolderError
@@ -322,6 +323,18 @@ def test_wrong_options_and_missing_files_leave_the_old_bundle(runs, tmp_path):
     (run.path / "agent.onnx").write_bytes(b"nothing")
     with pytest.raises(RunFolderError, match="is no valid ONNX file"):
         write_bundle(run, observations("categorical"))
+
+
+def test_a_bundle_is_written_again_with_other_options_and_what_cannot_be_had_is_refused_first(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    before = np.load(run.path / "agent" / "self_test" / "observations.npy")
+    rewrite_bundle(run, BundleOptions(opset=16, actions="greedy"))
+    contract = Contract.from_json(json.loads((run.path / "agent" / "contract.json").read_text()), "contract.json")
+    assert (contract.opset, contract.action_output) == (16, "action")
+    assert np.array_equal(np.load(run.path / "agent" / "self_test" / "observations.npy"), before)
+    assert on_the_board(run.path / "agent", "--self-test").returncode == 0
+    for words, message in ((["--opset", "7"], "opset 7 is too old"), (["--actions", "best"], "actions must be one of outside")):
+        assert main(["export", str(run.path), *words]) == 2 and message in capsys.readouterr().err
 
 
 def test_the_stored_observations_are_spread_over_those_given(runs):

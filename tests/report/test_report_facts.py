@@ -234,3 +234,27 @@ def test_this_machine_is_the_target_when_the_device_is_this(path):
 def test_the_interval_of_a_prediction_is_told(path):
     change(path, "architecture.json", predicted__interval_s=[1e-3, 4e-3])
     assert certainty(read_run(path))[1][2].endswith("Expected between 1.00 ms and 4.00 ms.")
+
+
+def test_a_board_that_was_deployed_to_is_the_target_and_this_machine_is_not(path):
+    change(path, "summary.json", latency_measured_on="my-board", target_checked_by="measurement on my-board", target_met=False)
+    change(path, "agent.json", latency__measured__device="my-board", latency__measured__p50_s=5e-3)
+    run = read_run(path)
+    assert facts(run).on_target and facts(run).holds is False and "measured there at 5.00 ms" in verdict(run)
+    assert tile(path, "Latency, measured on my-board").figure == "5.00 ms"
+    for checked_by, device in (
+        ("measurement on this machine", "this machine"),
+        ("measurement on my-board, synthetic", "my-board"),
+    ):
+        change(path, "summary.json", latency_measured_on=device, target_checked_by=checked_by)
+        change(path, "agent.json", latency__measured__device=device)
+        assert not facts(read_run(path)).on_target
+
+
+def test_the_latency_at_a_control_period_stands_beside_the_one_back_to_back(path):
+    shown = tile(path, "Latency, once every 20.0 ms")
+    assert shown.figure == "1.55 ms" and shown.detail == "99 of 100 within 2.60 ms; 0 of 125 missed" and shown.mood == ""
+    change(path, "agent.json", latency__paced__missed=3)
+    assert tile(path, "Latency, once every 20.0 ms").mood == "bad"
+    change(path, "agent.json", latency__paced=None)
+    assert tile(path, "Latency at a control period").figure == "not measured"

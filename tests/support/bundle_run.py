@@ -11,7 +11,7 @@ import numpy as np
 import report_fake_run
 import torch
 
-from cosearch.deploy.bundle.folder import BundleOptions, write_bundle
+from cosearch.deploy.bundle.folder import AS_EXPORTED, BundleOptions, write_bundle
 from cosearch.deploy.export import export_agent
 from cosearch.record.rundir import RunDir
 from cosearch.space.mlp import MlpConfig, mlp_space
@@ -47,7 +47,7 @@ def observations(kind: str, count: int = 90, seed: int = 2) -> np.ndarray:
     return random.normal(0, 2, (count, 3)).astype(np.float32)
 
 
-def make_run(path: Path, kind: str = "categorical", *, options: BundleOptions | None = None, first_action: int = 0) -> RunDir:
+def make_run(path: Path, kind: str = "categorical", *, options: BundleOptions = AS_EXPORTED, first_action: int = 0) -> RunDir:
     """A finished run at ``path`` with its bundle."""
     report_fake_run.make_run(path)
     seen = observations(kind)

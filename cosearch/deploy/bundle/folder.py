@@ -14,6 +14,7 @@ from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.description import describe
 from cosearch.deploy.bundle.graph import (
     ACTION,
+    ACTIONS,
     NOISE,
     bounds,
     load,
@@ -27,7 +28,7 @@ from cosearch.record.agent import AgentRecord
 from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from latency_tables.board.runners import OnnxRunner
-from latency_tables.errors import RunFolderError
+from latency_tables.errors import RequestError, RunFolderError
 from latency_tables.writing import make_folder
 
 BUNDLE = "agent"
@@ -48,13 +49,51 @@ class BundleOptions:
     actions: str = "outside"
 
 
-def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions | None = None) -> Path:
+AS_EXPORTED = BundleOptions()
+
+
+def check_options(run: RunDir, options: BundleOptions) -> None:
+    """Try the options on the exported file that is there, before a new export spends minutes.
+
+    Args:
+        run: with or without ``agent.onnx``.
+        options: of its next bundle.
+
+    Raises:
+        RequestError: there is no such choice of actions, or the agent cannot have that opset.
+        RunFolderError: ``agent.onnx`` is damaged.
+    """
+    if options.actions not in ACTIONS:
+        raise RequestError(f"actions must be one of {', '.join(ACTIONS)}, got {options.actions!r}")
+    source = run.path / "agent.onnx"
+    if source.is_file() and options.opset is not None:
+        with_opset(without_copies(load(source.read_bytes(), source)), options.opset)
+
+
+def rewrite_bundle(run: RunDir, options: BundleOptions) -> Path:
+    """Write a run's bundle again with other options, and the observations that it has stored.
+
+    Args:
+        run: with a bundle.
+        options: of the new one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RequestError: the agent cannot have that opset.
+        RunFailedError: the disk refuses a file.
+    """
+    return write_bundle(run, np.load(run.path / BUNDLE / "self_test" / "observations.npy", allow_pickle=False), options)
+
+
+def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions = AS_EXPORTED) -> Path:
     """Write the bundle of a finished run; an older one is replaced when the new one is complete.
 
     Args:
         run: has ``agent.onnx``, ``agent.json``, ``run.json`` and ``summary.json``.
         observations: real ones, ``[observations, *frame_shape]``; 64 of them are stored with what the file makes of them.
-        options: None: the defaults.
+        options: opset of the file, and where the action is chosen.
 
     Returns:
         The folder.
@@ -64,7 +103,6 @@ def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions |
         RequestError: the agent cannot have that opset, or there is no such choice of actions.
         RunFailedError: the disk refuses a file.
     """
-    options = options or BundleOptions()
     artifact = run.read(AgentRecord).artifact
     named = "agent.onnx" if artifact is None else artifact.file
     source = run.path / (artifact.source if artifact is not None and artifact.runtime == "tvm" else named)
