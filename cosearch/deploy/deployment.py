@@ -30,7 +30,7 @@ from cosearch.space.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError, RunFolderError
 from latency_tables.measuring.journal import Journal
-from latency_tables.measuring.remote import Connection, Location
+from latency_tables.measuring.remote import Answer, Connection, Location
 from latency_tables.measuring.ssh import LostBoard
 from latency_tables.writing import remove
 
@@ -118,6 +118,7 @@ class _Session:
     ) -> None:
         self._run, self._bundle, self._contract, self._model = run, bundle, contract, model
         self._request, self._note = request, note
+        self._artifact = run.read(AgentRecord).artifact
         self._period_s = contract.period_s if request.period_s is None else request.period_s
         self._sha256 = hashlib.sha256(model).hexdigest()
         self._identity = {
@@ -125,6 +126,7 @@ class _Session:
             "device": request.device,
             "host": request.location.host,
             "threads": contract.threads,
+            "runtime": self._runtime,
             "seconds": request.seconds,
             "period_s": self._period_s,
             "provenance": self._provenance,
@@ -186,8 +188,8 @@ class _Session:
         third_s = self._request.seconds / 3
         core = Connection(self._request.location, answer_timeout_s=120 + 2 * third_s)
         try:
-            self._hello = core.one("hello", threads=self._contract.threads, runtime="onnxruntime", nice=NICE, pin=True)
-            loaded = core.one("load", self._model, id=MODEL)
+            self._hello = core.one("hello", threads=self._contract.threads, runtime=self._runtime, nice=NICE, pin=True)
+            loaded = self._load(core)
             if "error" in loaded:
                 raise RequestError(f"{self._request.device} cannot run the agent: {loaded['error']}")
             if MODEL not in journal.graphs:
@@ -202,6 +204,20 @@ class _Session:
             self._end_state = core.one("state")["state"]
         finally:
             core.close()
+
+    @property
+    def _runtime(self) -> str:
+        return "onnxruntime" if self._artifact is None else self._artifact.runtime
+
+    def _load(self, core: Connection) -> Answer:
+        """The bundle's file; of an agent that TVM compiled its library, which is what the table speaks of."""
+        artifact, contract = self._artifact, self._contract
+        batch = 1 if artifact is None else artifact.batch
+        if artifact is not None and artifact.runtime == "tvm":
+            shape = [batch, *(int(str(size)) for size in contract.input_shape[1:])]
+            library = (self._run.path / artifact.file).read_bytes()
+            return core.one("load", library, id=MODEL, shape=shape, element=contract.input_dtype)
+        return core.one("load", self._model, id=MODEL, batch=batch) if batch > 1 else core.one("load", self._model, id=MODEL)
 
     def _record(self, said: str, journal: Journal) -> Deployment:
         target_s = self._run.read(Summary).latency_target_s
@@ -242,9 +258,10 @@ class _Session:
             clean_share=sum(shares) / len(shares) if len(shares) == len(visits) else None,
             rounds=len(visits),
             device=self._request.device,
-            runtime="onnxruntime",
+            runtime=self._runtime,
             runtime_version=str(self._hello["runtime_version"]),
             dtype=self._contract.dtype,
+            batch=1 if self._artifact is None else self._artifact.batch,
             threads=self._contract.threads,
             statistic=STATISTIC,
         )
