@@ -85,7 +85,7 @@ def every_sum(sizes: Sequence[int], rows: Rows, factors: Sequence[Factor], base:
         One axis a point, ``[*sizes]``, float64.
     """
     every = tuple(range(len(sizes)))
-    total = np.full(tuple(sizes), base)
+    total = np.full(tuple(sizes), float(base))
     for point, row in enumerate(rows):
         total += spread(np.asarray(row, dtype=np.float64), (point,), every)
     for factor in factors:

@@ -18,6 +18,7 @@ read, and their gradient says what a wider block would gain. Differs from FBNetV
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 
@@ -122,7 +123,9 @@ class SharedNode(nn.Module):
         self.width_points = tuple(p for p, role in zip(node.points, roles) if role == "width")
         self.operation_points = tuple(p for p, role in zip(node.points, roles) if role == "operation")
         self.widths = {p: self._channels(node.points.index(p)) for p in self.width_points}
-        self._forms: dict[OpSpec, nn.Module] = {}  # modules without weights
+        self._forms: dict[
+            tuple[int, OpSpec], nn.Module
+        ] = {}  # modules without weights, each thread's own: a call lends them some
 
     def _role(self, axis: int) -> str:
         """What a point decides here: the ``operation``, its ``width``, or only what it ``reads``."""
@@ -204,9 +207,10 @@ class SharedNode(nn.Module):
             form = replace(spec, in_channels=c, activation="none")
         elif c != spec.in_channels and spec.kind == "conv":
             form = replace(spec, in_channels=c)
-        if form not in self._forms:
-            self._forms[form] = block_module(form)
-        return functional_call(self._forms[form], parts, (x,))
+        place = threading.get_ident(), form
+        if place not in self._forms:
+            self._forms[place] = block_module(form)
+        return functional_call(self._forms[place], parts, (x,))
 
     def gated(self, x: Tensor, active: Active, weights: Sequence[Tensor]) -> Tensor:
         """The value of the chosen candidates, with gradients to the weights of all active ones.

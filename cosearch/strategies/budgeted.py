@@ -32,7 +32,7 @@ from cosearch.space.space import SearchSpace
 from latency_tables.errors import InfeasibleTargetError
 
 Rows = Sequence[Sequence[float]]
-MAX_SWEEPS, STILL = 500, 1e-12  # sweeps over the points at one multiplier; change of a probability below which they end
+MAX_SWEEPS, STILL = 500, 1e-9  # sweeps over the points at one multiplier; change of a probability below which they end
 MAX_STEPS, CLOSE = 60, 1e-6  # steps to the multiplier; share of the target that the expected cost may stay below it
 
 

@@ -98,6 +98,10 @@ def test_the_gradient_of_the_expected_cost_is_the_mean_given_each_candidate():
         assert found - found[0] == pytest.approx(differences, rel=1e-9, abs=1e-15)
 
 
+def test_sums_of_whole_numbers_are_sums_of_numbers():
+    assert every_sum([2, 2], [[0.5, 1.0], [0.0, 2.0]], (), 0).tolist() == [[0.5, 2.5], [1.0, 3.0]]
+
+
 def test_merged_factors_have_the_same_sum():
     draw = np.random.default_rng(0)
     factors = [

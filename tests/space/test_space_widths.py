@@ -1,6 +1,7 @@
 """Shared weights of several widths: slices equal the derived network, gates equal channel masks, weights go in and out."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -202,6 +203,22 @@ def test_every_choice_of_each_point_changes_the_network():
             for one, other in itertools.combinations(range(size), 2):
                 same[point, (one, other)] += torch.allclose(outputs[one], outputs[other], rtol=1e-9, atol=0)
     assert max(same.values()) < 4  # now and then no pixel of three frames passes the ReLUs that tell two of them apart
+
+
+def test_threads_may_run_paths_at_once():
+    supernet, frames = net(), FRAMES.repeat(100, 1, 1, 1)
+    paths = [Path(tuple((c,) for c in architecture.choices)) for architecture in drawn(2)] * 4
+    with torch.no_grad():
+        wanted = [supernet(frames, path) for path in paths]
+
+    def several(path):
+        with torch.no_grad():
+            return [supernet(frames, path) for _ in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for same, outputs in zip(wanted, pool.map(several, paths), strict=True):
+            for each in outputs:
+                torch.testing.assert_close(each, same, rtol=0, atol=0)
 
 
 def test_building_it_leaves_the_global_generator_alone_and_branches_are_refused():
