@@ -50,6 +50,7 @@ class Benchmark:
         table: as it was read.
         space: the search space; an :class:`Architecture` of it is what is asked for.
         architectures: all of the space, in the order of the table.
+        sizes: candidates of each point.
 
     Raises:
         UnknownNameError: there is no table of the task.
@@ -65,7 +66,7 @@ class Benchmark:
         if points != self.table.points or self.space.size != self.table.networks:
             raise ConfigError(f"{table_path(task, folder)} was made for other choices than this version's: {self.table.points}")
         self.architectures = settings.architectures(self.space)
-        self._sizes = [len(point.candidates) for point in self.space.points]
+        self.sizes = [len(point.candidates) for point in self.space.points]
         self._latencies: dict[str, np.ndarray] = {}
 
     @property
@@ -94,7 +95,7 @@ class Benchmark:
 
     def number(self, architecture: Architecture) -> int:
         """Place of an architecture in the table."""
-        return int(np.ravel_multi_index(architecture.choices, self._sizes))
+        return int(np.ravel_multi_index(architecture.choices, self.sizes))
 
     def query(self, architecture: Architecture, seed: int | None = None, step: int | None = None) -> float | None:
         """What training an architecture gave.

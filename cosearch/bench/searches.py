@@ -9,7 +9,7 @@ What a search found is judged by the mean over all train seeds, against every ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,11 +23,12 @@ from cosearch.seeding import Streams
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import STRATEGIES, Evaluation, ProposalStrategy, StrategyInfo
 from cosearch.strategies.proposals import DRAWS
+from cosearch.strategies.regression import DrawnPaths, fit_scores
 from cosearch.strategies.score_function import ScoreFunctionStrategy
 from latency_tables.errors import InfeasibleTargetError, RequestError
 
 QUERIES = 20
-RIDGE = 1.0  # weight of the squared coefficients, beside squared errors in units of the scores' standard deviation
+REGRESSED = "reinforce-regression"  # its architecture is derived from a regression over the paths and scores that it saw
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ class Search:
         """The feasible network with the largest of ``values`` ``[feasible]``, the first of equal ones."""
         return self.benchmark.architectures[int(self.feasible[int(np.argmax(values))])]
 
+    def best_sum(self, scores: Sequence[Sequence[float]]) -> Architecture:
+        """The feasible network with the largest sum of its candidates' scores, one row of ``scores`` a point."""
+        choices = [self.benchmark.architectures[i].choices for i in self.feasible]
+        return self.best_of(np.array([sum(row[c] for row, c in zip(scores, own)) for own in choices]))
+
 
 def _propose(search: Search, info: StrategyInfo) -> Architecture:
     options = info.options(StrategyConfig(name=info.name))
@@ -121,7 +127,7 @@ def _propose(search: Search, info: StrategyInfo) -> Architecture:
     return asked[strategy.best()]
 
 
-def _score_function(search: Search, info: StrategyInfo) -> Architecture:
+def _score_function(search: Search, info: StrategyInfo, regressed: bool) -> Architecture:
     """Paths that miss the target are drawn again; the end is the feasible network with the largest sum of scores."""
     space = search.benchmark.space
     strategy = info.make(space, info.options(StrategyConfig(name=info.name)), search.generator)
@@ -130,7 +136,8 @@ def _score_function(search: Search, info: StrategyInfo) -> Architecture:
             f"strategy {info.name!r} learns from gradients through shared weights, which no table has; of the gradient "
             "strategies the score function (reinforce) alone can run on it"
         )
-    for _ in range(search.queries):
+    drawn = DrawnPaths(len(space.points))
+    for query in range(search.queries):
         for _ in range(DRAWS):
             path = strategy.sample()
             architecture = space.architecture(path.choices)
@@ -138,11 +145,12 @@ def _score_function(search: Search, info: StrategyInfo) -> Architecture:
                 break
         else:
             raise InfeasibleTargetError(f"{DRAWS} paths drawn by {info.name!r} all miss the target; ask for a higher one")
+        loss = -search.ask_score(architecture)
         strategy.arch.zero_grad()
-        strategy.step(path, -search.ask_score(architecture))
-    scores = strategy.scores()
-    sums = [sum(row[c] for row, c in zip(scores, search.benchmark.architectures[i].choices)) for i in search.feasible]
-    return search.best_of(np.array(sums))
+        strategy.step(path, loss)
+        drawn.add(path.choices, loss, query / search.queries)
+    fit = fit_scores(search.benchmark.sizes, drawn) if regressed else None
+    return search.best_sum(strategy.scores() if fit is None else fit.scores)
 
 
 def _largest(search: Search) -> Architecture:
@@ -152,33 +160,14 @@ def _largest(search: Search) -> Architecture:
 
 
 def _ridge(search: Search) -> Architecture:
-    """A ridge regression on the one-hot choices of random networks; the end is the best by its prediction, trained or not."""
-    rows = np.stack([_one_hot(search.benchmark.architectures[i]) for i in search.feasible])
-    drawn = torch.randint(len(search.feasible), (search.queries,), generator=search.generator).numpy()
-    told = np.array([search.ask_score(search.benchmark.architectures[int(search.feasible[i])]) for i in drawn])
-    return search.best_of(predictions(rows[drawn], told, rows))
-
-
-def predictions(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Ridge regression (Hoerl and Kennard, Technometrics 12, 1970) with its mean left free.
-
-    Args:
-        seen: ``[queries, features]``.
-        scores: ``[queries]``.
-        rows: ``[networks, features]``.
-
-    Returns:
-        ``[networks]``: predicted scores.
-    """
-    centre, mean = seen.mean(0), scores.mean()
-    unit = scores.std() or 1.0
-    inside = seen - centre
-    weights = np.linalg.solve(inside.T @ inside + RIDGE * np.eye(seen.shape[1]), inside.T @ ((scores - mean) / unit))
-    return mean + unit * ((rows - centre) @ weights)
-
-
-def _one_hot(architecture: Architecture) -> np.ndarray:
-    return np.concatenate([row.numpy() for row in architecture.one_hot()])
+    """A ridge regression on the choices of random networks; the end is the best by its prediction, trained or not."""
+    drawn = DrawnPaths(len(search.benchmark.space.points))
+    places = torch.randint(len(search.feasible), (search.queries,), generator=search.generator).tolist()
+    networks = [search.benchmark.architectures[int(search.feasible[place])] for place in places]
+    for network in networks:
+        drawn.add(network.choices, -search.ask_score(network), 0.0)
+    fit = fit_scores(search.benchmark.sizes, drawn)
+    return networks[0] if fit is None else search.best_sum(fit.scores)  # None: all scores were equal
 
 
 CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "ridge": _ridge}
@@ -187,7 +176,7 @@ CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "r
 def runnable() -> list[str]:
     """Names of all that can run on a table: controls, proposal strategies, the score function."""
     proposals = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and info.name not in CONTROLS]
-    return [*CONTROLS, *proposals, "reinforce"]
+    return [*CONTROLS, *proposals, "reinforce", REGRESSED]
 
 
 def run_search(
@@ -216,10 +205,12 @@ def run_search(
     if strategy in CONTROLS:
         found = CONTROLS[strategy](search)
     else:
-        info = next((info for info in STRATEGIES.entries() if info.name == strategy), None)
+        name = "reinforce" if strategy == REGRESSED else strategy
+        info = next((info for info in STRATEGIES.entries() if info.name == name), None)
         if info is None:
             raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
-        found = _propose(search, info) if info.kind == "proposal" else _score_function(search, info)
+        gradient = info.kind == "gradient"
+        found = _score_function(search, info, strategy == REGRESSED) if gradient else _propose(search, info)
     score, scores = float(benchmark.scores[benchmark.number(found)]), benchmark.scores[search.feasible]
     place = rank(score, scores)
     others = max(1, len(scores) - 1)

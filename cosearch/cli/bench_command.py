@@ -50,7 +50,7 @@ def query(
 
 @bench.command(epilog="`cosearch bench run --strategy evolution --task minatar:breakout --device pixel-3 --seed 0`")
 def run(
-    strategy: Annotated[str, typer.Option(help="A proposal strategy, reinforce, or the controls largest and ridge.")],
+    strategy: Annotated[str, typer.Option(help="A proposal strategy, reinforce, or a control; `cosearch bench info`.")],
     task: Task = "minatar:breakout",
     device: Device = "pixel-3",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,

@@ -8,7 +8,7 @@ import pytest
 
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.leaderboard import leaderboard_page, standings
-from cosearch.bench.searches import predictions, run_search, runnable
+from cosearch.bench.searches import run_search, runnable
 from cosearch.bench.table import table_path, write_table
 from cosearch.cli.app import main
 from cosearch.planning.builtins import load_builtins
@@ -116,17 +116,7 @@ def test_searches_with_many_queries_find_good_networks_and_few_do_not(exact):
     ranks = {name: run_search(exact, name, DEVICE, target_s=target_s, queries=300).rank for name in runnable()}
     few = [run_search(exact, "random", DEVICE, target_s=target_s, queries=2, seed=seed).rank for seed in range(5)]
     assert ranks["ridge"] <= 2 and ranks["evolution"] <= 3 and ranks["local-search"] <= 3
-    assert ranks["reinforce"] <= 30 and np.mean(few) > 30
-
-
-def test_ridge_predictions_are_those_of_scikit_learn():
-    from sklearn.linear_model import Ridge
-
-    draws = np.random.default_rng(0)
-    seen, rows, scores = draws.normal(size=(12, 5)), draws.normal(size=(30, 5)), draws.normal(3.0, 2.0, size=12)
-    theirs = Ridge(alpha=1.0).fit(seen, (scores - scores.mean()) / scores.std()).predict(rows)
-    assert predictions(seen, scores, rows) == pytest.approx(scores.mean() + scores.std() * theirs)
-    assert predictions(seen, np.full(12, 2.0), rows) == pytest.approx(np.full(30, 2.0))
+    assert ranks["reinforce"] <= 30 and ranks["reinforce-regression"] <= 2 and np.mean(few) > 30
 
 
 def test_a_search_on_a_partial_table_asks_for_finished_networks_alone(tmp_path):
@@ -145,6 +135,19 @@ def test_a_failed_training_counts_as_the_worst_of_all(tmp_path):
     least = min(additive(n, 0) for n in range(540))
     assert benchmark.query(benchmark.architectures[9], 1) == least
     assert benchmark.query(benchmark.architectures[9]) == pytest.approx((2 * additive(9, 0) + least) / 3)
+
+
+def test_ridge_finds_a_network_that_it_never_asked_for(exact):
+    """Scores are sums over the choices: few random networks tell all the others."""
+    found = [run_search(exact, "ridge", DEVICE, queries=40, seed=seed).rank for seed in range(4)]
+    drawn = [run_search(exact, "random", DEVICE, queries=40, seed=seed).rank for seed in range(4)]
+    assert np.mean(found) < 2 < np.mean(drawn)
+
+
+def test_a_regression_on_equal_scores_has_nothing_to_say(tmp_path):
+    write_table(made_table(lambda number, seed: 1.0), table_path(TASK, tmp_path))
+    for name in ("ridge", "reinforce-regression"):
+        assert run_search(Benchmark(TASK, tmp_path), name, DEVICE, queries=5).regret == 0.0
 
 
 def test_what_cannot_run_on_a_table_is_refused(bench):
