@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,22 @@ def test_the_runner_acts_as_the_player_does(runs, kind):
     again = runner(runs[kind].path / "agent")["Agent"](str(runs[kind].path / "agent"), seed=3)
     again.act(seen, greedy=True)
     assert np.array_equal(again.act(many), drawn)
+
+
+@pytest.mark.parametrize("actions", ["outside", "sampled"])
+def test_warming_up_changes_no_action(tmp_path, actions):
+    folder = make_run(tmp_path / "run", options=BundleOptions(actions=actions)).path / "agent"
+    plain, warmed = (runner(folder)["Agent"](str(folder), seed=4) for _ in range(2))
+    ran, session = [], warmed.session
+    warmed.session = types.SimpleNamespace(run=lambda names, feed: ran.append(feed) or session.run(names, feed))
+    seen = observations("categorical", 60)
+    expected = [int(plain(frame)) for frame in seen]
+    found = []
+    for frame in seen:
+        warmed.warm_up()
+        found.append(int(warmed(frame)))
+    assert found == expected and len(set(found)) > 1 and len(ran) == 120
+    assert np.array_equal(ran[2]["frames"][0], seen[0])  # the last observation
 
 
 def test_the_runner_refuses_other_observations(runs):

@@ -106,8 +106,8 @@ class Agent:
         return self.act(np.asarray(observation)[None], greedy)[0]
 
     def warm_up(self) -> None:
-        """Run the network on the last observation, so that the next call finds its weights and its code in the caches."""
-        self.session.run(None, self._last)
+        """Act on the last observation, without a draw, so that the next call finds weights and code in the caches."""
+        self.act(self._last[self.contract["input_name"]], greedy=True)
 
 
 def every(period_s: float, warm_up: Optional[Callable[[], object]] = None, lead_s: float = 0.001) -> Iterator[float]:
