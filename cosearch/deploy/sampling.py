@@ -197,7 +197,13 @@ def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> l
 
 
 def write_worklist(
-    space: SearchSpace, path: Path, networks: int = 60, seed: int = 0, uniform: int = 0, further: Sequence[OpSpec] = ()
+    space: SearchSpace,
+    path: Path,
+    networks: int = 60,
+    seed: int = 0,
+    uniform: int = 0,
+    further: Sequence[OpSpec] = (),
+    others: Sequence[SearchSpace] = (),
 ) -> None:
     """Write the work list of a space: every distinct operation, and random whole networks, all different.
 
@@ -208,6 +214,7 @@ def write_worklist(
         seed: of the networks.
         uniform: how many more, drawn uniformly, for the certificate alone.
         further: operations besides the space's own: of the same space on other tasks, of reference agents.
+        others: the same kind of space on other tasks: their operations, and as many networks of all of them together again.
 
     Raises:
         RequestError: the space has fewer architectures than networks are asked for.
@@ -224,12 +231,17 @@ def write_worklist(
         architecture = space.sample(generator)
         if architecture.choices not in chosen:
             drawn.setdefault(architecture.choices, architecture)
+    groups = {"networks": [a.network() for a in chosen.values()], "uniform": [a.network() for a in drawn.values()]}
+    for number, other in enumerate(others):
+        share = networks // len(others) + (number < networks % len(others))
+        groups["networks"] += [a.network() for a in spread_networks(other, share, generator)] if share else []
     lists = {
-        name: "[\n" + ",\n".join(_network_text(a.network()) for a in group.values()) + "\n]"
-        for name, group in (("networks", chosen), ("uniform", drawn))
+        name: "[\n" + ",\n".join(map(_network_text, group)) + "\n]"
+        for name, group in groups.items()
         if group or name == "networks"
     }
-    write_bytes_atomic(path, _worklist_text(space.name, list(dict.fromkeys([*space.all_ops(), *further])), **lists))
+    ops = list(dict.fromkeys([*space.all_ops(), *(op for other in others for op in other.all_ops()), *further]))
+    write_bytes_atomic(path, _worklist_text(space.name, ops, **lists))
 
 
 def write_references(frame_shape: tuple[int, int, int], num_actions: int, path: Path) -> None:

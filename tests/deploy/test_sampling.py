@@ -18,10 +18,12 @@ from cosearch.deploy.sampling import (
     write_samples,
     write_worklist,
 )
+from cosearch.planning.builtins import load_builtins
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import derive
 from cosearch.space.files import load_architecture
 from cosearch.space.network import impala_cnn, nature_cnn
+from cosearch.space.space import SPACES
 from latency_tables.errors import ConfigError, MissingOpError, ParityError, RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile
@@ -209,6 +211,16 @@ def test_uniform_networks_stand_apart_and_are_none_of_the_others(tmp_path):
     assert load_worklist(tmp_path / "none.json").uniform == ()
 
 
+def test_a_work_list_holds_operations_and_networks_of_other_tasks_too(tmp_path):
+    others = [tiny_space("conv_k3", "conv_k5", "skip"), tiny_space("conv_k3", "mbconv_k3_e1", "mbconv_k5_e1")]
+    write_worklist(SPACE, tmp_path / "w.json", networks=5, seed=3, others=others)
+    write_worklist(SPACE, tmp_path / "own.json", networks=5, seed=3)
+    read, own = load_worklist(tmp_path / "w.json"), load_worklist(tmp_path / "own.json")
+    assert set(read.ops) == {op for space in (SPACE, *others) for op in space.all_ops()}
+    assert read.networks[:5] == own.networks and len(read.networks) == 10
+    assert all(set(network) <= set(others[n > 2].all_ops()) for n, network in enumerate(read.networks[5:]))
+
+
 def test_a_work_list_cannot_hold_more_different_networks_than_there_are(tmp_path):
     small = tiny_space("conv_k3", "conv_k5", "skip")
     write_worklist(small, tmp_path / "all.json", networks=3)
@@ -240,4 +252,16 @@ def test_reference_models_run_and_follow_the_seed():
 def test_the_shipped_work_lists_are_those_of_the_default_space():
     space = chain_space(ChainConfig(), (64, 64, 3), 15)
     assert set(load_worklist("chain").ops) >= set(space.all_ops())
+    load_builtins()
+    macro = SPACES.get("macro")
+    for frames, actions in (
+        ((64, 64, 3), 15),
+        ((10, 10, 4), 3),
+        ((10, 10, 4), 5),
+        ((10, 10, 7), 3),
+        ((10, 10, 10), 6),
+        ((10, 10, 6), 4),
+    ):
+        wanted = macro.build(macro.suited(frames), frames, actions, "categorical").all_ops()
+        assert set(load_worklist("macro").ops) >= set(wanted)
     assert set(load_worklist("references").ops) >= {*impala_cnn((64, 64, 3), 15), *nature_cnn((64, 64, 3), 15)}
