@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latency_tables.board.runners import CPU
 from latency_tables.errors import MeasurementError
 from latency_tables.header import SCHEMA, Calibration
 from latency_tables.measuring.certify import ModelTimes, constant_power_w, make_certificate, row_sum_s, usable
@@ -24,6 +25,7 @@ from latency_tables.opspec import Device
 from latency_tables.schema import Row, TableFile
 
 MIN_FOR_CORRECTION = 10
+PLAIN_IO, BOUND_IO = "arrays in and out, as a program calls it", "inputs and outputs bound"
 MAX_MEDIANS = 12
 
 
@@ -100,7 +102,10 @@ def compose_table(
             "provider": settings.provider,
             "nchw": settings.nchw,
         },
-        "protocol": _protocol(plan, seen, settings, best.times.estimator),
+        "protocol": {
+            **_protocol(plan, seen, settings, best.times.estimator),
+            "io": PLAIN_IO if device.runtime == "onnxruntime" and settings.provider == CPU else BOUND_IO,
+        },
         "power_state": {"start": seen.hello.state, "end": seen.end_state},
         "power_measurement": {"sensor": seen.hello.power, "idle_subtracted": True} if seen.energies_j else None,
     }
@@ -144,7 +149,6 @@ def _protocol(plan: MeasurePlan, seen: MeasuredVisits, settings: Settings, estim
     return {
         "estimator": f"{estimator} over rounds of the clean median",
         "clock": "perf_counter_ns and thread_time_ns",
-        "io": "inputs and outputs bound",
         "visit": settings.visit.to_dict(),
         "rounds": [min(counts), max(counts)],
         "visits": sum(counts),

@@ -10,7 +10,7 @@ import pytest
 
 from latency_tables.board.timing import Visit, VisitPlan
 from latency_tables.errors import MeasurementError
-from latency_tables.measuring.compose import compose_table
+from latency_tables.measuring.compose import BOUND_IO, PLAIN_IO, compose_table
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
 from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.visits import Hello, MeasuredVisits
@@ -95,11 +95,13 @@ def test_header_by_hand():
     assert calibration.pop("scale") == pytest.approx(1.1) and calibration.pop("estimator") in ("median", "min")
     assert calibration == {"overhead_s": 2e-6, "networks": 4, "method": "scale", "empty_s": 2e-6}
     protocol = header.pop("protocol")
+    own = composed(plan, seen, dataclasses.replace(settings, provider="CPUExecutionProvider")).header["protocol"]
+    assert own == {**protocol, "io": PLAIN_IO}
     assert protocol.pop("sentinel_s") == pytest.approx([1.15e-6, 2.5e-6, 3.85e-6])
     assert protocol.pop("estimator") in ("median over rounds of the clean median", "min over rounds of the clean median")
     assert protocol == {
         "clock": "perf_counter_ns and thread_time_ns",
-        "io": "inputs and outputs bound",
+        "io": BOUND_IO,
         "visit": VisitPlan(seconds=0.5).to_dict(),
         "rounds": [3, 4],
         "visits": 3 * (len(TIME_S) + 6) + 1,
