@@ -84,7 +84,7 @@ def loop_check(agents: int, turns: int, seconds: float, table: Path | None, thre
 
 
 def _plain_s(path: Path, threads: int, seconds: float) -> float:
-    words = [sys.executable, str(Path(__file__).with_name("plain_loop.py")), str(path), str(threads), str(seconds)]
+    words = [sys.executable, str(Path(__file__).parent / "files" / "plain_loop.py"), str(path), str(threads), str(seconds)]
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
@@ -104,7 +104,7 @@ def main(
     )
     if found.to_prediction is not None:
         text += f"; plain loop by prediction: {found.to_prediction:.4f}"
-    sys.stdout.write(f"{json.dumps(asdict(found)) if as_json else text}\n")
+    typer.echo(json.dumps(asdict(found)) if as_json else text)
     if abs(found.ratio - 1) > ALLOWED:
         raise typer.Exit(1)
 

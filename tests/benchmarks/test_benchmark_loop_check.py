@@ -19,7 +19,7 @@ from latency_tables.opspec import OpSpec
 
 APP = typer.Typer()
 APP.command()(loop_check.main)
-LOOP = Path(loop_check.__file__).with_name("plain_loop.py")
+LOOP = Path(loop_check.__file__).parent / "files" / "plain_loop.py"
 
 
 def test_the_loop_is_short_and_uses_nothing_of_this_project():
