@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from accel_models.topologies import is_topology, read_topology
 from latency_tables.errors import DesignError
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.reading import read_csv, read_json, shown
@@ -172,7 +173,7 @@ def _check_derived(sizes: Mapping[str, int], kind: str, where: str) -> None:
 
 
 def load_layers(source: str | Path) -> list[LayerShape]:
-    """Layers of a shipped network (by name) or of a JSON or CSV file.
+    """Layers of a shipped network (by name), of a JSON or CSV file, or of a topology of SCALE-Sim (CSV).
 
     ``C`` and ``K`` in a file are channels of the whole layer, also for depthwise (``C = K``).
 
@@ -186,6 +187,8 @@ def load_layers(source: str | Path) -> list[LayerShape]:
         known = ", ".join(network_names())
         raise DesignError(f"no network {str(source)!r}: give a JSON or CSV file of layers, or one of {known}")
     as_text = path.suffix.lower() == ".csv"
+    if as_text and is_topology(path):
+        return [_from_record(record, f"{path}, row {n}", as_text=False) for n, record in enumerate(read_topology(path), start=2)]
     if as_text:
         records: object = read_csv(path, "a list of layers", NEEDED, DesignError)
     else:

@@ -5,12 +5,13 @@ Floors. A file imports from lower floors and from its own floor, but no room (a 
     6  commands, __main__                       the command line
     5  devices, checks, compare, output, draw   tables found by name, judged, compared and shown
     4  table                                    predicts a network from its rows
-    3  measuring, estimating                    tables made: by timing models on a device, or from public figures
+    3  measuring, estimating, importing         tables made: by timing models on a device, from public figures, from other files
     2  onnx_models                              the models that are timed
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
     1  opspec, layer, cell_kinds, vector_kinds  the one vocabulary of operations, shared with networks and accelerators
     1  fields                                   strict reading of JSON
     0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project
+    0  terminal                                 printing: foreign text becomes plain text
 
 The other packages use ``opspec``, ``errors``, ``table``, ``devices`` and ``worklists``, and of the rooms ``measuring.job`` (a
 table from a request) with its ``settings``, ``measuring.remote`` (a measuring core, here or on a board) and the records and

@@ -116,7 +116,7 @@ def _certificate(table: Table) -> list[Finding]:
     if proof is None:
         return (
             [Finding("certificate", "no whole networks were measured: nobody knows how well sums of rows predict")]
-            if table.provenance in ("measured", "synthetic")
+            if table.provenance in ("measured", "imported", "synthetic")
             else []
         )
     findings, mape, tau = [], proof.accuracy.mape, proof.accuracy.kendall_tau

@@ -264,6 +264,44 @@ def fit(
     emit({"out": str(out), **summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
 
+@app.command(
+    name="import",
+    epilog="`python -m latency_tables import mine.csv --device my-board --source 'my bench, 2026-05-01' --out my-board.jsonl`",
+)
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Latencies: CSV, or JSON of nn-Meter or once-for-all.")],
+    device: Annotated[str, typer.Option(help="Name of the device that was timed.")],
+    source: Annotated[str, typer.Option(help="Who measured it, how and when; it stays with the table.")],
+    out: Annotated[Path, typer.Option(help="The table file to write.")],
+    kind: Annotated[str, typer.Option("--format", help="csv, nn-meter or once-for-all.")] = "csv",
+    description: Annotated[str, typer.Option(help="The device in words.")] = "",
+    runtime: Annotated[str, typer.Option(help="What ran the operations, e.g. onnxruntime, tflite.")] = "unknown",
+    dtype: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="Threads that ran them.")] = 1,
+    overhead_us: Annotated[float, typer.Option(min=0.0, help="What an inference takes beside its operations, us.")] = 0.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a table of latencies that were measured elsewhere; it is checked like any other and says `imported`."""
+    from latency_tables.checks import check_table
+    from latency_tables.draw import caption
+    from latency_tables.importing.table import ImportRequest, imported_table
+    from latency_tables.output import summary
+    from latency_tables.schema import write_table
+    from latency_tables.table import load_table
+
+    check_destination(out)
+    request = ImportRequest(file, kind, device, description or device, runtime, dtype, threads, source, overhead_us * 1e-6)
+    content, read = imported_table(request)
+    write_table(out, content)
+    table = load_table(out)
+    findings = [f"{finding.rule}: {finding.text}" for finding in check_table(table)]
+    result: dict[str, object] = {"out": str(out), **summary(table), "left_out": list(read.left_out), "findings": findings}
+    lines = [f"{out}: {len(table.rows)} rows, {caption(table)}"]
+    if read.left_out:
+        lines.append(f"{len(read.left_out)} entries left out, the first: {read.left_out[0][:200]}")
+    emit(result, as_json, lambda _: "\n".join([*lines, *findings]))
+
+
 @app.command(name="list")
 def list_command(as_json: JsonFlag = False) -> None:
     """List the shipped tables, and the specifications that ``fit`` knows."""

@@ -21,7 +21,7 @@ from latency_tables.table import Table, load_table
 
 ENTRY_POINTS = "cosearch.tables"
 IDENTITY = re.compile(r"([\w.]+)-(\w+)-([1-9]\d{0,3})t")
-PREFERENCE = ("measured", "derived", "estimated", "synthetic")
+PREFERENCE = ("measured", "derived", "imported", "estimated", "synthetic")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ SCHEMA = 1
 PROVENANCES = {
     "measured": "timed on the device itself",
     "derived": "computed from published measurements of the device",
+    "imported": "timed by somebody else, in a way that nobody here has seen",
     "estimated": "a model with public specifications; nobody timed it",
     "synthetic": "made under emulation or for a test; says nothing about a board",
 }

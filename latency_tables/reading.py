@@ -134,7 +134,7 @@ def _can_be_written(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault) -> list[dict[str, str]]:
+def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault, *, trimmed: bool = False) -> list[dict[str, str]]:
     """Rows of a CSV file with commas and a header; empty columns at the end, as spreadsheets write them, are dropped.
 
     Args:
@@ -142,6 +142,7 @@ def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault) -> list
         what: what it is to be, for the message.
         needed: columns that must be there.
         fault: class of the error.
+        trimmed: spaces around values and names do not belong to them.
 
     Returns:
         At least one row; each with the header's columns.
@@ -152,9 +153,12 @@ def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault) -> list
     where = f"{path}: cannot be read as {what}"
     text = read_text(path, what, fault)
     try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if any(line)]
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise fault(f"{where}: not CSV: {error}") from error
+    if trimmed:
+        lines = [[value.strip() for value in line] for line in lines]
+    lines = [line for line in lines if any(line)]
     if len(lines) < 2:
         raise fault(f"{where}: expected a header and at least one row, got {len(lines)} lines")
     names = lines[0]

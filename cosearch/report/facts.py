@@ -28,6 +28,7 @@ from latency_tables.opspec import Device
 
 PROVENANCE = {
     "measured": "each operation was timed on the device itself",
+    "imported": "measured by somebody else and read from a file",
     "derived": "scaled from measurements of another device or runtime",
     "estimated": "computed from data sheets; the device itself was not timed",
     "modelled": "computed by accelerator models; no board was timed, and nothing validates absolute speed or timing closure",

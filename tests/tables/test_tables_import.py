@@ -1,0 +1,171 @@
+"""Latencies that others measured become tables: what is taken, what is refused, what is left out and said."""
+
+import json
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosearch.cli.app import main as cosearch_main
+from latency_tables.commands import main
+from latency_tables.errors import CosearchError, TableError
+from latency_tables.importing.formats import FORMATS, read_columns, read_nn_meter, read_once_for_all
+from latency_tables.opspec import OpSpec
+from latency_tables.table import load_table
+
+OPS = (OpSpec("conv", 8, 6, 6, 16, 3, 2, 1), OpSpec("mbconv", 8, 6, 6, 8, 5, 1, 2, expansion=3), OpSpec("linear", 4, 1, 1, 8))
+
+
+def written(tmp_path, text, name="mine.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["latency_tables", "import", *map(str, words)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    said = capsys.readouterr()
+    return caught.value.code or 0, said.out, said.err
+
+
+FULL = """kind,in_channels,in_height,in_width,out_channels,kernel,stride,padding,expansion,activation,latency_ms,energy_mj
+conv,8,6,6,16,3,2,1,,,0.25,0.5
+mbconv,8,6,6,8,5,1,2,3,relu,0.5,
+linear,4,1,1,8,,,,,,0.01,
+"""
+
+
+def test_columns_become_operations_with_seconds_and_joules(tmp_path):
+    found = read_columns(written(tmp_path, FULL), "float32").rows
+    assert [row.op for row in found] == list(OPS)
+    assert [row.latency_s for row in found] == pytest.approx([2.5e-4, 5e-4, 1e-5])
+    assert [row.energy_j for row in found] == [pytest.approx(5e-4), None, None]
+
+
+@given(st.lists(st.tuples(st.sampled_from(OPS), st.floats(1e-3, 1e6)), min_size=1, max_size=3, unique_by=lambda pair: pair[0]))
+@settings(deadline=None, max_examples=30)
+def test_what_a_table_says_can_be_imported_again(tmp_path_factory, rows):
+    """By keys, in each unit: the same figures."""
+    folder = tmp_path_factory.mktemp("units")
+    for unit, factor in (("latency_s", 1e-6), ("latency_ms", 1e-3), ("latency_us", 1.0)):
+        lines = [f"{op.key},{value * factor!r}" for op, value in rows]
+        found = read_columns(written(folder, "\n".join([f"key,{unit}", *lines]) + "\n"), "float32").rows
+        assert [(row.op, row.latency_s) for row in found] == [(op, pytest.approx(value * 1e-6)) for op, value in rows]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("kind,in_channels,in_height,in_width,out_channels,latency\nconv,8,6,6,8,1\n", "unknown column 'latency'"),
+        ("kind,in_channels,in_height,in_width,latency_s\nconv,8,6,6,1\n", "out_channels are missing"),
+        ("kind,in_channels,in_height,in_width,out_channels\nconv,8,6,6,8\n", "no latency"),
+        ("kind,in_channels,in_height,in_width,out_channels,latency_s,latency_ms\nconv,8,6,6,8,1,1\n", "say the same"),
+        ("kind,in_channels,in_height,in_width,out_channels,latency_s\nconv,8,6,6,8,-1\n", "above 0, got '-1'"),
+        ("kind,in_channels,in_height,in_width,out_channels,latency_s\nconv,8,6,6,8,nan\n", "above 0, got 'nan'"),
+        ("kind,in_channels,in_height,in_width,out_channels,latency_s\nconv,8,6,6,8,1e999\n", "above 0"),
+        ("kind,in_channels,in_height,in_width,out_channels,latency_s\nconv,8.5,6,6,8,1\n", "whole number, got '8.5'"),
+        ("kind,in_channels,in_height,in_width,out_channels,latency_s\nsoftmax,8,6,6,8,1\n", "kind must be one of"),
+        ("key,latency_s\nnonsense,1\n", "not the key of an operation"),
+        ("key,kind,latency_s\n" + OPS[0].key + ",conv,1\n", "the key says all; leave out kind"),
+        ("key,latency_s\n" + OPS[0].key.replace("float32", "int8") + ",1\n", "a row of dtype int8"),
+        ("key;latency_s\na;1\n", "separated by semicolons"),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_what_is_no_row_is_refused_by_name(text, words, tmp_path):
+    with pytest.raises(TableError, match=words):
+        read_columns(written(tmp_path, text), "float32")
+
+
+NN_METER = {
+    "conv-bn-relu": {
+        "AB12CD": {"config": {"HW": 28, "CIN": 16, "COUT": 32, "KERNEL_SIZE": 3, "STRIDES": 2}, "latency": "12.5 +- 0.3"},
+    },
+    "dwconv-bn-relu": {"EF34GH": {"config": {"HW": 28, "CIN": 16, "COUT": 16, "KERNEL_SIZE": 5, "STRIDES": 1}, "latency": 3}},
+    "fc": {"X": {"config": {"CIN": 64, "COUT": 10}, "latency": "0.5"}},
+    "hswish": {"Y": {"config": {"HW": 28, "CIN": 16}, "latency": "0.1"}},
+}
+
+
+def test_profiled_kernels_of_nn_meter(tmp_path):
+    read = read_nn_meter(written(tmp_path, json.dumps(NN_METER), "k.json"), "float32")
+    assert [(row.op, row.latency_s) for row in read.rows] == [
+        (OpSpec("conv", 16, 28, 28, 32, 3, 2, 1), pytest.approx(12.5e-3)),
+        (OpSpec("conv", 16, 28, 28, 16, 5, 1, 2, groups=16), pytest.approx(3e-3)),
+        (OpSpec("linear", 64, 1, 1, 10, activation="none"), pytest.approx(5e-4)),
+    ]
+    assert read.left_out == ("hswish Y: no such operation here",)
+
+
+ONCE_FOR_ALL = {
+    "expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0-se:0-hs:0": {"mean": 2.0, "count": 50},
+    "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:1": {"mean": 1.0},
+    "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:0": {"mean": 1.0},
+    "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:1-se:1-hs:1": {"mean": 1.0},
+    "Conv-input:224x224x3-output:112x112x32": {"mean": 4.0},
+}
+
+
+def test_look_up_tables_of_once_for_all(tmp_path):
+    read = read_once_for_all(written(tmp_path, json.dumps(ONCE_FOR_ALL), "lut.json"), "float32")
+    assert [(row.op, row.latency_s) for row in read.rows] == [
+        (OpSpec("mbconv", 24, 56, 56, 40, 5, 2, 2, expansion=6), pytest.approx(2e-3)),
+        (OpSpec("mbconv", 40, 28, 28, 40, 3, 1, 1, expansion=3), pytest.approx(1e-3)),
+    ]
+    assert len(read.left_out) == 3 and "idskip is 0, this operation adds its input" in read.left_out[0]
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.binary(max_size=200), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_any_bytes_are_read_or_refused_in_one_short_message(tmp_path_factory, kind, content, whole):
+    examples = {"csv": FULL, "nn-meter": json.dumps(NN_METER), "once-for-all": json.dumps(ONCE_FOR_ALL)}
+    base = examples[kind].encode()
+    path = tmp_path_factory.mktemp("any") / "file"
+    cut = len(content) * 7 % len(base)
+    path.write_bytes(content if whole else base[:cut] + content + base[cut:])
+    try:
+        FORMATS[kind](path, "float32")
+    except CosearchError as error:
+        said = str(error)
+    else:
+        said = ""
+    assert len(said) < 2000
+
+
+def test_an_imported_table_is_checked_shown_and_searched_with_like_any_other(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "t.jsonl"
+    words = (written(tmp_path, FULL), "--device", "bench", "--source", "my bench, 2026", "--out", out, "--overhead-us", "20")
+    code, said, _ = run(monkeypatch, capsys, *words, "--json")
+    assert code == 0
+    result = json.loads(said)
+    assert result["provenance"] == "imported" and result["rows"] == 3
+    assert [text.partition(":")[0] for text in result["findings"]] == ["near-zero", "certificate"]
+    table = load_table(out)
+    assert table.header["imported"]["source"] == "my bench, 2026" and len(table.header["imported"]["sha256"]) == 64
+    assert table.predict([OPS[0], OPS[1]]).latency_s == pytest.approx(2e-5 + 2.5e-4 + 5e-4)
+    assert cosearch_main(["search", "--dry-run", "--table", str(out)]) == 2  # which names the block that has no row
+    assert "has no row in the table of bench" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--format", "excel"), "--format must be one of csv, nn-meter, once-for-all"),
+        (("--dtype", "float64"), "dtype must be one of"),
+        (("--threads", "100000"), "threads must be an integer from 1 to"),
+    ],
+)
+def test_what_cannot_be_imported_writes_nothing(words, said, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "t.jsonl"
+    base = (written(tmp_path, FULL), "--device", "bench", "--source", "me", "--out", out)
+    code, _, err = run(monkeypatch, capsys, *base, *words)
+    assert code == 2 and said in err and not out.exists()
+
+
+def test_an_operation_with_two_latencies_is_refused(tmp_path, monkeypatch, capsys):
+    twice = written(tmp_path, f"key,latency_s\n{OPS[0].key},1\n{OPS[0].key},2\n")
+    code, _, err = run(monkeypatch, capsys, twice, "--device", "d", "--source", "me", "--out", tmp_path / "t.jsonl")
+    assert code == 2 and "is there twice, with 1 and 2 s" in err
