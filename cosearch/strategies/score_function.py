@@ -4,21 +4,26 @@ Papers: the estimator is REINFORCE (Williams 1992, Machine Learning 8), used for
 arXiv 1802.03268); one level, distillation and latency cost are those of A3C-S and A2D (arXiv 2106.06577, 2012.13091).
 Equations, with alpha the architecture logits, c the costs, beta the target's multiplier and L what a minibatch tells of its path:
   p_l      = softmax(alpha_l - beta c_l),   a ~ prod_l p_l,   forward and backward along a alone
-  dE[L]/dalpha = E_a[ (L(a) - b) / s * dlog p(a)/dalpha ]
+  minimise   E_p[L] / s + h KL(p || q),   q_l = softmax(-beta c_l): the distribution of largest entropy that holds the target
+  d/dalpha = E_a[ (L(a) - b) / s * dlog p(a)/dalpha ] + h Cov_p alpha
   b, s^2   = running mean and variance of L over earlier minibatches
   L        = - sum(r A) / sum(r), plus the weighted divergence from a teacher's actor and critic;   r = pi_a / pi_acting
 Gates (``one_level``) credit a candidate with <dL/dA, O_k(A)>, a derivative. Here a candidate is credited with what was had with
-it. b does not depend on the path of its minibatch, so it adds no bias; s only scales the learning rate. The policy's term is not
-the one that the weights learn from: PPO's is clipped, and rewards a path for being like the one that acted. r is not clipped but
-self-normalised, which bounds the term by the largest advantage A (``rl.losses.path_loss``). A path that acted itself
-(``strategy.update_path=acting``, A2C) is credited with minus the returns of its environments, in standard deviations. With DQN, L
-is the temporal-difference loss, which says how well values are fitted and not what they are: a search without a teacher is blind.
+it. b does not depend on the path of its minibatch, so it adds no bias; s gives L its own unit, so that h needs none. Without
+the divergence (h = 0) p collapses: logits learn only where paths are drawn, and more steps make the ranking worse. With it they
+have a fixed point: where L is a sum over the points, alpha = -L / (h s), what the discretisation wants. The policy's term is
+not the one that the weights learn from: PPO's is clipped, and rewards a path for being like the one that acted. r is not
+clipped but self-normalised, which bounds the term by the largest advantage A (``rl.losses.path_loss``). A path that acted
+itself (``strategy.update_path=acting``, A2C) is credited with minus the returns of its environments, in standard deviations.
+With DQN, L is the temporal-difference loss, which says how well values are fitted and not what they are: a search without a
+teacher is blind.
 Differs from the papers in:
 1. No controller network (ENAS): the logits are learned directly, one Adam step a minibatch.
 2. One level on the frames that the weights learn from, where ENAS rewards accuracy on held-out data: each rollout is new data.
 3. A new path for each minibatch (``strategy.update_path``), so that a search of a few ten thousand frames draws thousands.
 4. The advantage is held within ``CLIP`` standard deviations: one odd minibatch must not decide.
-5. The target acts through the exact multiplier of ``budgeted``, not through a term in the reward.
+5. The divergence from q, which the papers do not have; ENAS adds the entropy of its controller to the reward.
+6. The target acts through the exact multiplier of ``budgeted``, not through a term in the reward.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from cosearch.strategies.relaxation import ArchitectureLogits, gumbel_path
 
 DECAY = 0.98  # of the running mean and variance: about the last fifty minibatches
 CLIP = 3.0
+ENTROPY = 0.3  # h: 0.2 to 0.5 rank an additive toy with the default task's costs alike, after 672, 2,624 and 8,000 paths
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,9 @@ class ScoreFunctionStrategy:
         """See ``GradientStrategy``: the score-function gradient is added to the logits' gradients (of penalties, if any)."""
         space = self.arch.space
         log_p = log_probability(path.choices, self.arch.tilted(), space.groups, space.zeros)
-        (self.advantage(loss) * log_p).backward()
+        means = [(p * alpha.detach()).sum() for p, alpha in zip(self.arch.probabilities(), self.arch.alpha)]
+        pull = ENTROPY * torch.stack(means).sum()  # KL(p || q) has the same gradient as E_p[alpha]
+        (self.advantage(loss) * log_p + pull).backward()
         self.arch.step()
 
     def scores(self) -> list[list[float]]:

@@ -16,7 +16,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.space.groups import best, draw, marginals
 from cosearch.strategies.budgeted import expected_cost, multiplier
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
-from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
+from cosearch.strategies.score_function import ENTROPY, ScoreFunctionOptions, ScoreFunctionStrategy
 from cosearch.strategies.snas import SnasOptions, SnasStrategy
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table
@@ -73,7 +73,9 @@ def test_the_score_function_is_unbiased_on_groups():
     rows = [torch.tensor(row, requires_grad=True) for row in UTILITIES]
     losses = {choices: float(sum((i + 1) * c * c for i, c in enumerate(choices))) for choices in EVERY}
     logs = torch.stack([torch.stack([row[c] for row, c in zip(rows, choices)]).sum() for choices in EVERY])
-    expectation = (torch.softmax(logs, 0) * torch.tensor([losses[c] for c in EVERY])).sum()
+    chance = torch.softmax(logs, 0)
+    divergence = (chance * chance.log()).sum()  # from the uniform distribution, but for a constant
+    expectation = (chance * torch.tensor([losses[c] for c in EVERY])).sum() + ENTROPY * divergence
     wanted = torch.autograd.grad(expectation, rows)
     strategy = ScoreFunctionStrategy(SPACE, ScoreFunctionOptions(lr=0.0), seeded(0))
     strategy.advantage = lambda loss: loss
