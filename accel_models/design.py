@@ -217,7 +217,7 @@ def load_design(source: str | Path) -> AccelDesign:
         DesignError: there is no such design, or its file is not valid.
     """
     path = Path(source)
-    if not path.exists() and (DESIGNS / f"{source}.json").exists():
+    if not path.is_file() and (DESIGNS / f"{source}.json").exists():
         path = DESIGNS / f"{source}.json"
     if not path.is_file():
         raise DesignError(

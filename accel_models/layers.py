@@ -181,7 +181,7 @@ def load_layers(source: str | Path) -> list[LayerShape]:
         DesignError: the file does not exist or cannot be understood.
     """
     path = Path(source)
-    if not path.exists() and (NETWORKS / f"{source}.json").exists():
+    if not path.is_file() and (NETWORKS / f"{source}.json").exists():
         path = NETWORKS / f"{source}.json"
     if not path.is_file():
         known = ", ".join(network_names())

@@ -66,7 +66,16 @@ class ShapeError(RequestError):
 
 
 class InfeasibleTargetError(RequestError):
-    """No architecture of the space was found that meets the targets."""
+    """No architecture of the space was found that meets the targets.
+
+    Args:
+        message: what was expected and got.
+        least: what the cheapest architecture costs, in the unit of the target; None: nobody looked.
+    """
+
+    def __init__(self, message: str, least: "float | None" = None) -> None:
+        super().__init__(message)
+        self.least = least
 
 
 class InfeasibleCandidateError(CosearchError):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosearch.cli.environment import prepare_process
+from cosearch.cli.environment import as_typed, find_modules_here, prepare_process
 from latency_tables.terminal import plain_streams, say, system_fault
 
 DEFAULT_VERB = "search"
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_process()
     plain_streams()
+    find_modules_here()
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # while the libraries were still being loaded
@@ -61,7 +62,7 @@ def _run(words: list[str]) -> int:
             return _interrupted(*resume_hint.get())
         return result if isinstance(result, int) else 0
     except CosearchError as error:
-        say(f"error: {error}", error=True)
+        say(f"error: {as_typed(str(error))}", error=True)
         return error.exit_code
     except typer.TyperException as error:  # a usage error: unknown option, wrong type
         if hasattr(error, "show"):
@@ -85,5 +86,5 @@ def _run(words: list[str]) -> int:
 def _interrupted(words_to_type: str, run: Path | None) -> int:
     begun = words_to_type and (run is None or run.is_dir())
     hint = f"; {words_to_type} goes on from the last checkpoint" if begun else " before anything had begun"
-    say(f"interrupted{hint}", error=True)
+    say(f"interrupted{as_typed(hint)}", error=True)
     return INTERRUPTED

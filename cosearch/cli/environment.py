@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
@@ -36,3 +37,16 @@ def keep_memory() -> bool:
     if set_option is None:
         return False
     return all([set_option(M_MMAP_THRESHOLD, 1 << 30), set_option(M_TRIM_THRESHOLD, (1 << 31) - 1)])
+
+
+def find_modules_here() -> None:
+    """Let environments lie in the current folder, as ``python -m cosearch`` does: last, so that nothing there hides a package."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+def as_typed(text: str) -> str:
+    """A message whose commands can be typed as this program was started: ``python -m cosearch`` needs no script on the path."""
+    started = Path(sys.argv[0]) if sys.argv else Path()
+    return text.replace("`cosearch ", "`python -m cosearch ") if started.parts[-2:] == ("cosearch", "__main__.py") else text

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from cosearch.cli.environment import as_typed
 from latency_tables.terminal import plain
 
 LINE_EVERY_S = 10.0
@@ -63,7 +64,7 @@ class TerminalProgress:
 
     def note(self, text: str) -> None:
         """A line worth reading."""
-        self._console.print(plain(text))
+        self._console.print(plain(as_typed(text)))
 
     def close(self) -> None:
         """Stop the live display."""

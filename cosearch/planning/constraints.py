@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
 
 import torch
 
@@ -17,7 +18,7 @@ from cosearch.space.ends import observations_of
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from latency_tables.errors import ConfigError, MissingOpError
+from latency_tables.errors import ConfigError, InfeasibleTargetError, MissingOpError
 from latency_tables.table import Table
 
 LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
@@ -94,12 +95,9 @@ def make_constraints(
     def cost(metric: str) -> Cost:
         return TableCost(space, hardware, metric) if isinstance(hardware, Table) else AccelCost(hardware, metric)
 
-    ratio = objective.latency_ratio
-    if ratio is None:
-        ratio = LATENCY_RATIOS[observations_of(space.frame_shape)]
     latency_s = objective.latency_target_s
     if latency_s is None:
-        latency_s = ratio * _share_of(references, hardware, space)
+        latency_s = latency_ratio(objective, space) * _share_of(references, hardware, space)
     constraints = [Constraint(cost("latency_s"), latency_s, objective.margin)]
     if objective.energy_target_j is not None:
         constraints.append(Constraint(cost("energy_j"), objective.energy_target_j, objective.margin))
@@ -120,10 +118,46 @@ def _share_of(references: Mapping[str, ReferenceRecord], hardware: Hardware, spa
     return references[name].latency_predicted_s
 
 
-def check_reachable(space: SearchSpace, constraints: Sequence[Constraint]) -> None:
+def check_reachable(space: SearchSpace, constraints: Sequence[Constraint], objective: ObjectiveConfig) -> None:
     """Raise unless some architecture meets all constraints.
 
+    Args:
+        space: the search space.
+        constraints: of the run.
+        objective: how its targets were asked for, so that the advice is in the same words.
+
     Raises:
-        InfeasibleTargetError: none does; names the cheapest.
+        InfeasibleTargetError: none does; names the cheapest, and what to type.
     """
-    discretise(space, [[0.0] * len(point.candidates) for point in space.points], *(bound.limit for bound in constraints))
+    no_scores = [[0.0] * len(point.candidates) for point in space.points]
+    for constraint in constraints:
+        try:
+            discretise(space, no_scores, constraint.limit)
+        except InfeasibleTargetError as error:
+            if error.least is None:
+                raise
+            said, _, _ = str(error).partition(". Ask for ")
+            ask = _to_ask(space, constraint, error.least / (1.0 - constraint.margin), objective)
+            raise InfeasibleTargetError(f"{said}. Ask for {ask}, or for a smaller space", error.least) from error
+    discretise(space, no_scores, *(constraint.limit for constraint in constraints))
+
+
+def rounded_up(value: float) -> Decimal:
+    """A bound that a user can type: the smallest number of four significant digits that is not below ``value``."""
+    exact = Decimal(value)
+    return exact.quantize(Decimal(1).scaleb(exact.adjusted() - 3), ROUND_CEILING)
+
+
+def _to_ask(space: SearchSpace, constraint: Constraint, least: float, objective: ObjectiveConfig) -> str:
+    """The smallest target that can be met, as the option that was used takes it: ``least`` in seconds or joules."""
+    if constraint.metric == "energy_j":
+        return f"objective.energy_target_j={rounded_up(least):e} or more"
+    if objective.latency_target_s is not None:
+        return f"{rounded_up(least * 1e3):f} ms or more, --latency-target-ms {rounded_up(least * 1e3):f}"
+    share = least / constraint.value * latency_ratio(objective, space)
+    return f"objective.latency_ratio={rounded_up(share):f} or more"
+
+
+def latency_ratio(objective: ObjectiveConfig, space: SearchSpace) -> float:
+    """The share of the task's first fixed agent that a latency target is where none is given in seconds."""
+    return objective.latency_ratio or LATENCY_RATIOS[observations_of(space.frame_shape)]

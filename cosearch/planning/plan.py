@@ -157,7 +157,7 @@ def make_plan(config: Config) -> Plan:
     if isinstance(hardware, Accelerator):
         search_first_design(hardware, constraints)
     check_gradients(request.strategy, space, constraints)
-    check_reachable(space, constraints)
+    check_reachable(space, constraints, request.config.objective)
     counts = count_networks(space, [constraint.limit for constraint in constraints])
     return Plan(
         request.config,

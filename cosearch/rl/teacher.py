@@ -161,13 +161,15 @@ def find_teacher(
     if record.env != env:
         raise ConfigError(
             f"teacher {record.name!r} plays {record.env}, the run plays {env}; "
-            "`cosearch list teachers` shows all, `cosearch teacher --env ENV` trains one"
+            "`cosearch list teachers` shows all, `cosearch teacher --env ENV --out FILE.json` trains one"
         )
     return record
 
 
 def _unknown(name: str, names: list[str]) -> UnknownNameError:
-    return unknown_name("teacher", name, names, "`cosearch list teachers` shows all, `cosearch teacher --env ENV` trains one")
+    return unknown_name(
+        "teacher", name, names, "`cosearch list teachers` shows all, `cosearch teacher --env ENV --out FILE.json` trains one"
+    )
 
 
 def read_record(path: Path) -> TeacherRecord:
@@ -320,7 +322,7 @@ def load_network(record: TeacherRecord) -> AgentNetwork:
         if record.made_for_sha256 not in (None, digest):
             raise ConfigError(
                 f"its SHA-256 is {digest[:12]}..., the record was written for {str(record.made_for_sha256)[:12]}...: one of the "
-                "two files was damaged or comes from another teacher. Get both again, or repeat `cosearch teacher`"
+                "two files was damaged or comes from another teacher. Get both again, or train it again"
             )
         network = AgentNetwork(record.ops, torch.Generator().manual_seed(0), policy=record.policy)
         network.load_state_dict({key: value.float() for key, value in load(content).items()})

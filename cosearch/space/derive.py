@@ -158,19 +158,19 @@ def _enumerated(
     if not np.isfinite(total).any() and without:
         raise InfeasibleTargetError(f"no other architecture of space {space.name!r} than {len(without)} meets the targets")
     if not np.isfinite(total).any():
-        raise InfeasibleTargetError(_none_meets(space, limits))
+        raise _none_meets(space, limits)
     return space.architecture([int(c) for c in np.unravel_index(int(np.argmax(total)), sizes)])
 
 
-def _none_meets(space: SearchSpace, limits: Sequence[Limit]) -> str:
-    """Which of the limits nothing meets, or that they are met by none together, in words."""
+def _none_meets(space: SearchSpace, limits: Sequence[Limit]) -> InfeasibleTargetError:
+    """Which of the limits nothing meets, or that they are met by none together."""
     sizes = [len(point.candidates) for point in space.points]
     for limit in limits:
         costs = every_sum(sizes, limit.costs, limit.factors, limit.base)
         cheapest = space.architecture([int(c) for c in np.unravel_index(int(np.argmin(costs)), sizes)])
         if not within(float(costs.min()), limit.target):
             return _out_of_reach(space, limit, cheapest)
-    return _not_together(space, limits)
+    return InfeasibleTargetError(_not_together(space, limits))
 
 
 def _not_together(space: SearchSpace, limits: Sequence[Limit]) -> str:
@@ -180,12 +180,13 @@ def _not_together(space: SearchSpace, limits: Sequence[Limit]) -> str:
     )
 
 
-def _out_of_reach(space: SearchSpace, limit: Limit, cheapest: Architecture) -> str:
+def _out_of_reach(space: SearchSpace, limit: Limit, cheapest: Architecture) -> InfeasibleTargetError:
     least = limit.total(cheapest.choices)
-    return (
+    return InfeasibleTargetError(
         f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the fastest, "
         f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
-        "or more, or for a smaller space"
+        "or more, or for a smaller space",
+        least,
     )
 
 
@@ -198,7 +199,7 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
     flat = _flat(space, limit.costs, "costs")
     cheapest = _cheapest(space, limit)
     if not limit.meets(cheapest.choices):
-        raise InfeasibleTargetError(_out_of_reach(space, limit, cheapest))
+        raise _out_of_reach(space, limit, cheapest)
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
     room = limit.target - (limit.base + sum(min(row) for row in limit.costs))
     unit = max(room, float(extra.max()) * 1e-6) or 1.0

@@ -6,8 +6,10 @@ its own; the actions of the running episode are recorded, and a restore plays th
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,6 +210,14 @@ def _gymnasium_maker(name: str, **kwargs: Any) -> Callable[[], Any]:
             ) from error
         except gymnasium.error.Error as error:
             raise UnknownNameError(f"Gymnasium has no environment {name!r}: {error}") from error
+        except ModuleNotFoundError as error:
+            module = name.partition(":")[0]
+            if ":" not in name or importlib.util.find_spec(module) is not None:  # a module that is missing inside it
+                raise
+            raise UnknownNameError(
+                f"environment {name!r}: there is no module {module!r} in {Path.cwd()} or among the installed packages. Go to the "
+                f"folder of {module}.py, or name that folder: PYTHONPATH=FOLDER before the command"
+            ) from error
         except TypeError as error:
             if not kwargs:
                 raise
