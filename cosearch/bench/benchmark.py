@@ -193,7 +193,7 @@ class Benchmark:
         if number not in self.table.results:
             raise RequestError(
                 f"network {number}, {'/'.join(architecture.choice_names)}, is not in the table ({self.table.partial}): "
-                "`cosearch bench extend` trains what is missing"
+                "`cosearch bench extend --out DIR` trains what is missing"
             )
         return [self.table.results[number][place] for place in self._places(seed)]
 

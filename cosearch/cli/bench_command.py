@@ -121,7 +121,7 @@ def extend(
 
 @bench.command(epilog="`cosearch bench pack runs/bench --out tables` then `cosearch bench info --data tables`")
 def pack(
-    results: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of `cosearch bench extend`.")],
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of `cosearch bench extend --out DIR`.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets one table a task.")],
     task: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all that have results.")] = None,
     as_json: Json = False,

@@ -85,8 +85,11 @@ def read(command: str) -> None:
     group = typer.main.get_command(PROGRAMS[program])
     if program == "cosearch" and (not rest or rest[0].startswith("-")):
         rest = [word for word in [app.DEFAULT_VERB, *rest] if word != "--help"]
-    assert rest[0] in group.commands, f"{command}: no verb {rest[0]!r}"
-    group.commands[rest[0]].make_context(rest[0], rest[1:])
+    while hasattr(group, "commands"):
+        verb, *rest = rest or ["nothing"]
+        assert verb in group.commands, f"{command}: no verb {verb!r}"
+        group = group.commands[verb]
+    group.make_context(verb, rest)
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +130,9 @@ def test_every_key_that_a_message_names_is_one_of_the_configuration():
 
 def test_every_option_that_a_message_names_is_one_of_a_program():
     groups = [typer.main.get_command(program) for program in PROGRAMS.values()]
-    parameters = [parameter for group in groups for command in group.commands.values() for parameter in command.params]
+    nested = [command for group in groups for command in group.commands.values()]
+    nested += [command for group in nested for command in getattr(group, "commands", {}).values()]
+    parameters = [parameter for command in nested for parameter in command.params]
     known = {word.removeprefix("--") for parameter in parameters for word in [*parameter.opts, *parameter.secondary_opts]}
     said = [text for path in SOURCES for text in texts(path) if len(text.split()) > 3 and "<" not in text]
     found = {option for text in said for option in OPTION.findall(text)} - {"help", "version"}
