@@ -22,7 +22,7 @@ def describe(folder: Path) -> dict[str, object]:
     found = [Benchmark(task, folder) for task in tasks(folder)]
     if not found:
         raise RequestError(
-            f"{folder} has no table of the benchmark; `cosearch bench extend --out DIR`, then `cosearch bench pack DIR --out TABLES`"
+            f"{folder} has no table of the benchmark: `cosearch bench extend --out DIR`, `cosearch bench pack DIR --out TABLES`"
         )
     first = found[0]
     return {
