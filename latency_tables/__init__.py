@@ -10,6 +10,7 @@ Floors. A file imports from lower floors and from its own floor, but no room (a 
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
     1  opspec, layer, cell_kinds, vector_kinds  the one vocabulary of operations, shared with networks and accelerators
     1  fields                                   strict reading of JSON
+    1  runtimes                                 what the runtimes of devices can load
     0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project
     0  terminal                                 printing: foreign text becomes plain text
 

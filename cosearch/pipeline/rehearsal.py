@@ -8,11 +8,14 @@ learned nothing but the statistics of the first observations. Nothing of it goes
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
+from cosearch.deploy.bundle.graph import needed_opset
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.derivation import most_likely_feasible
@@ -25,15 +28,18 @@ from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_deployed, as_policy, as_trained
 from latency_tables.errors import NonFiniteError, ParityError, RunFailedError
+from latency_tables.runtimes import limit_of
+from latency_tables.table import Table
 
 ENVS, STEPS = 2, 32
 
 
-def rehearse(plan: Plan) -> None:
+def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
     """Try export and evaluation on the first observations of a run.
 
     Args:
         plan: the resolved run.
+        note: told where the device's runtime would not load such an agent.
 
     Raises:
         RunFailedError: no agent could be written at the end of this run, or it could not be played.
@@ -50,6 +56,9 @@ def rehearse(plan: Plan) -> None:
         with tempfile.TemporaryDirectory(prefix="cosearch-rehearsal-") as folder:
             model, file = to_onnx(agent, frames.shape[1:]), Path(folder) / "agent.onnx"
             check_parity(agent, model, frames)
+            too_new = unloadable(plan, model)
+            if too_new:
+                note(too_new)
             file.write_bytes(model)
             player = as_policy(OnnxAgent(file, threads=1), config)
             env = make_task(config.env, 1, streams.derive("eval", 7), test=True)
@@ -61,6 +70,27 @@ def rehearse(plan: Plan) -> None:
         raise RunFailedError(
             f"before any training: an agent of {config.env.name} could not be exported and played: {error}"
         ) from error
+
+
+def unloadable(plan: Plan, model: bytes) -> str:
+    """Why the device's own runtime would not load an agent; empty where it would, or where nobody knows the runtime.
+
+    Args:
+        plan: the resolved run.
+        model: a serialized agent of it.
+    """
+    if not isinstance(plan.hardware, Table):
+        return ""
+    device, software = plan.hardware.device, plan.hardware.header.get("software")
+    version = software.get("version") if isinstance(software, dict) else None
+    limit = limit_of(device.name, device.runtime, version if isinstance(version, str) else None)
+    needed = needed_opset(onnx.load_model_from_string(model))
+    if limit is None or needed <= limit.opset:
+        return ""
+    return (
+        f"{device.name} would not load this agent: it needs opset {needed}, {limit.runtime} {limit.version} there ends at "
+        f"{limit.opset} ({limit.reason})"
+    )
 
 
 def _first_observations(agent: AgentNetwork, plan: Plan, generator: torch.Generator) -> np.ndarray:

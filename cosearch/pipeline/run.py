@@ -39,7 +39,7 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         RunFailedError: the run failed; the last checkpoint is kept. Or no agent could be exported at its end: no folder is made.
     """
     set_threads(plan.config.threads)
-    rehearse(plan)
+    rehearse(plan, progress.note)
     if plan.inexact_resume is not None:
         progress.note(f"not exactly resumable: {plan.inexact_resume}")
     if plan.counts.few:

@@ -24,12 +24,11 @@ from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.statistics import difference, paired_visits
 from latency_tables.measuring.visits import Hello, MeasuredVisits
-from latency_tables.onnx_models.builder import OPSET
+from latency_tables.runtimes import FIRST_OF_OPSET
 
 BATCH = 16
 NETWORK_TOLERANCE = 0.5
 MAX_LOST = 5
-FIRST_OF_OPSET = {13: "1.6", 14: "1.8", 15: "1.10", 16: "1.11", 17: "1.12", 18: "1.14"}  # onnxruntime's compatibility table
 Result = TypeVar("Result")
 
 
@@ -276,10 +275,10 @@ class Measurer:
 
 def _newer_runtime(reason: str) -> str:
     """What to install where the runtime is older than the models; empty for any other reason."""
-    known = re.search(r"till opset (\d+)", reason)
-    if known is None:
+    known, asked = re.search(r"till opset (\d+)", reason), re.search(r"Opset (\d+) is under", reason)
+    if known is None or asked is None:
         return ""
     return (
-        f". It loads operators up to opset {known[1]}, the models are of opset {OPSET}: install a newer onnxruntime there "
-        f"({FIRST_OF_OPSET.get(OPSET, 'the newest')} or later)"
+        f". It loads operators up to opset {known[1]}, the models are of opset {asked[1]}: install a newer onnxruntime there "
+        f"({FIRST_OF_OPSET.get(int(asked[1]), 'the newest')} or later)"
     )

@@ -10,8 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
-OPSET = 17
-IR_VERSION = 8
+OPSET = 17  # whose operators the nodes are written for; a model declares the oldest that means the same
+LEAST_OPSET = 13  # of quantisation per channel
 FRAMES = "frames"
 OUTPUTS = "outputs"
 
@@ -93,7 +93,7 @@ class GraphBuilder:
 
     def finish(self, input_name: str, input_shape: Sequence[int], input_type: int, output_shape: Sequence[int]) -> bytes:
         """The serialized model, checked."""
-        from onnx import TensorProto, checker
+        from onnx import TensorProto, checker, defs
 
         last = self.nodes[-1]
         last.output[0] = OUTPUTS
@@ -104,9 +104,9 @@ class GraphBuilder:
             [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape))],
             self.weights,
         )
-        model = self._helper.make_model(
-            graph, opset_imports=[self._helper.make_opsetid("", OPSET)], producer_name="latency_tables"
-        )
-        model.ir_version = IR_VERSION
+        needed = max(defs.get_schema(node.op_type, OPSET).since_version for node in self.nodes)
+        opset = self._helper.make_opsetid("", max(LEAST_OPSET, needed))
+        model = self._helper.make_model(graph, opset_imports=[opset], producer_name="latency_tables")
+        model.ir_version = self._helper.find_min_ir_version_for([opset])
         checker.check_model(model)
         return model.SerializeToString()

@@ -1,5 +1,6 @@
 """What a run's end needs is tried before its beginning, and numbers that used to fail at the end pass."""
 
+import dataclasses
 import json
 
 import gymnasium
@@ -41,7 +42,7 @@ def plan(*words, env="gym:own_envs:Numbers-v0"):
 def test_any_unit_mean_and_constant_of_an_observation_can_be_exported(offset, power, constants):
     """``offset``: the mean in standard deviations."""
     unit = 10.0**power
-    rehearse(plan(f"env.kwargs={json.dumps({'unit': unit, 'offset': offset * unit, 'constants': constants})}"))
+    rehearse(plan(f"env.kwargs={json.dumps({'unit': unit, 'offset': offset * unit, 'constants': constants})}"), pytest.fail)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_an_environment_that_breaks_soon_is_found_before_a_folder_is_made(tmp_pa
 
 def test_a_rehearsal_moves_no_random_stream_of_the_run(tmp_path, monkeypatch):
     plain = start_run(plan(), tmp_path, "with", "a test", Silent())
-    monkeypatch.setattr("cosearch.pipeline.run.rehearse", lambda plan: None)
+    monkeypatch.setattr("cosearch.pipeline.run.rehearse", lambda plan, note: None)
     without = start_run(plan(), tmp_path, "without", "a test", Silent())
     digests = [run.read_json("agent.json")["parity"]["sha256"] for run in (plain, without)]
     assert digests[0] == digests[1] and plain.read_json("evaluation.json") == without.read_json("evaluation.json")
@@ -116,3 +117,25 @@ def test_a_task_without_an_end_ends(words, tmp_path):
     assert (summary["episodes"], summary["episodes_cut"]) == (4, 4)
     assert any("4 of 4 episodes had not ended after 30 steps" in text for text in told.notes)
     assert "4 of them cut at the limit of steps" in (run.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "device, runtime, version, opset, said",
+    [
+        ("my-board", "onnxruntime", "1.7.2", 14, "onnxruntime 1.7.2 there ends at 13"),
+        ("my-board", "onnxruntime", "1.11.1", 14, ""),
+        ("my-board", "onnxruntime", "1.11.1", 17, "it needs opset 17, onnxruntime 1.11.1 there ends at 16"),
+        ("jetson", "roofline", None, 17, "onnxruntime 1.11 there ends at 16 (JetPack 4.6"),
+        ("jetson", "roofline", None, 14, ""),
+        ("my-board", "tvm", "0.20", 17, ""),
+        ("my-board", "onnxruntime", "nightly", 17, ""),
+    ],
+)
+def test_the_plan_says_where_the_devices_runtime_would_not_load_the_agent(device, runtime, version, opset, said, monkeypatch):
+    made, told = plan(), []
+    table = made.hardware
+    monkeypatch.setattr(table, "device", dataclasses.replace(table.device, name=device, runtime=runtime))
+    monkeypatch.setattr(table, "header", {**table.header, "software": {"version": version}})
+    monkeypatch.setattr(rehearsal, "needed_opset", lambda model: opset)
+    rehearse(made, told.append)
+    assert (said in told[0]) if said else told == []
