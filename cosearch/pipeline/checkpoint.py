@@ -42,10 +42,11 @@ class SearchOutput:
 
 @dataclass(frozen=True)
 class RetrainOutput:
-    """What the retraining gives to the finish: the final weights, and its environment steps."""
+    """What the retraining gives to the finish: the final weights, its environment steps, and how many were with int8 rounding."""
 
     weights: dict[str, Tensor]
     steps: int
+    fine_tuned_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class StageOutputs:
             values |= {"others": [{"choices": list(o.choices), "weights": o.weights} for o in self.search.others]}
         if self.retrain is not None:
             values |= {"weights": self.retrain.weights, "retrain_steps": self.retrain.steps}
+            values |= {"fine_tuned_steps": self.retrain.fine_tuned_steps} if self.retrain.fine_tuned_steps else {}
         return values
 
     @classmethod
@@ -74,7 +76,7 @@ class StageOutputs:
             others = tuple(Candidate(tuple(other["choices"]), other["weights"]) for other in values.get("others", ()))
             search = SearchOutput(tuple(values["choices"]), values["searched_weights"], values["search_steps"], others)
         if "weights" in values:
-            retrain = RetrainOutput(values["weights"], values["retrain_steps"])
+            retrain = RetrainOutput(values["weights"], values["retrain_steps"], values.get("fine_tuned_steps", 0))
         return cls(search, retrain)
 
 

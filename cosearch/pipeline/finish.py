@@ -83,6 +83,7 @@ def run_finish(
         observe=lambda count: observations(network, config, count, streams, test=False),
         greedy=acting(config)["rule"] == "argmax",
         note=progress.note,
+        fine_tuned_steps=trained.fine_tuned_steps,
     )
     score = deployed.score
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")

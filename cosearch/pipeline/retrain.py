@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.derivation import contiguous
+from cosearch.pipeline.fine_tuning import FineTuning
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import search_share
@@ -33,7 +34,7 @@ def run_retrain(
     if inherited:
         network.load_state_dict(searched.weights)
     steps = config.budget.retrain_steps
-    done = 0
+    done = rounded = 0
     if steps:
         subject = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=resources.device)
         training = make_training(
@@ -47,13 +48,20 @@ def run_retrain(
             env_index=1,
         )
         try:
+            fine = FineTuning(plan, network, streams)
             saved = checkpoints.current.stage_state
             if saved is not None:
+                fine.restore(saved)
                 go_on(training, saved, plan, log, "retrain")
                 checkpoints.restore_streams()
             log.progress.stage("retrain", steps, training.step)
-            train(training, log, checkpoints, stage="retrain", interval_s=config.budget.checkpoint_interval_s)
+            interval_s = config.budget.checkpoint_interval_s
+            train(training, log, checkpoints, stage="retrain", interval_s=interval_s, until=fine.begins_at)
+            if not training.finished:
+                fine.begin(training.step, log.progress)
+                state = lambda: {**training.state(), **fine.state()}  # noqa: E731
+                train(training, log, checkpoints, stage="retrain", interval_s=interval_s, state=state)
         finally:
             training.close()
-        done = training.step
-    return RetrainOutput(contiguous(as_deployed(network, config).state_dict()), done)
+        done, rounded = training.step, fine.end(training.step)
+    return RetrainOutput(contiguous(as_deployed(network, config).state_dict()), done, rounded)

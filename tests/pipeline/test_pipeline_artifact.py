@@ -6,16 +6,20 @@ import hashlib
 import numpy as np
 import onnx
 import pytest
+import torch
 from pipeline_runs import TINY, command
 
 from cosearch import load_agent
 from cosearch.config.run import resolve
+from cosearch.pipeline.fine_tuning import FineTuning
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
 from cosearch.record.agent import AgentRecord
 from cosearch.record.rundir import RunDir
+from cosearch.seeding import Streams
+from cosearch.space.derive import derive
 from cosearch.space.network import reference_agents
 from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.conformance import seeded
@@ -122,3 +126,45 @@ def test_a_run_on_a_tvm_table_deploys_and_measures_a_library(tmp_path):
     assert measured.identity == "tvm-float32-1t" and measured.p50_s == pytest.approx(made.timer_p50_s, rel=0.9)
     assert summary["target_checked_by"] == "measurement" and summary["latency_measured_on"] == "this machine/tvm-float32-1t"
     assert {reference["name"] for reference in summary["reference_agents"]} == {"impala-cnn", "nature-cnn"}
+
+
+class Notes:
+    """Progress that keeps its notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        """Keep it."""
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("tolerance, rounds", [(0.0, True), (10.0, False)])
+def test_the_end_of_the_retraining_is_rounded_only_where_int8_would_lose(tolerance, rounds, tmp_path, monkeypatch):
+    """The decision is made once, and a checkpoint takes it up."""
+    monkeypatch.setattr("cosearch.deploy.artifacts.quantised.KL_TOLERANCE", tolerance)
+    words = (*TINY, "objective.latency_target_s=1.0")
+    table = small_table(tmp_path / "table.jsonl", words, "int8")
+    plan = make_plan(resolve(overrides=[*words, f"table={table}"]))
+    network = derive(plan.space.sample(seeded(0)), seeded(0))
+    frames = torch.zeros(2, 64, 64, 3, dtype=torch.uint8) + torch.arange(64, dtype=torch.uint8)[:, None, None]
+    plain = network(frames)[0]
+    fine, progress = FineTuning(plan, network, Streams(0)), Notes()
+    assert fine.begins_at == int(0.8 * 96) and fine.end(96) == 0
+    fine.begin(80, progress)
+    fine.begin(90, progress)
+    assert len(progress.notes) == 1 and ("rest of the retraining is rounded" in progress.notes[0]) is rounds
+    assert torch.equal(network(frames)[0], plain) is not rounds
+    again = derive(plan.space.sample(seeded(0)), seeded(0))
+    resumed = FineTuning(plan, again, Streams(0))
+    resumed.restore(fine.state())
+    resumed.begin(90, progress)
+    assert len(progress.notes) == 1 and torch.equal(again(frames)[0], network(frames)[0])
+    assert (fine.end(96), resumed.end(96)) == ((16, 16) if rounds else (0, 0))
+    assert torch.equal(network(frames)[0], plain)
+
+
+def test_a_float32_agent_is_never_rounded(tmp_path):
+    words = (*TINY, "objective.latency_target_s=1.0")
+    plan = make_plan(resolve(overrides=[*words, f"table={small_table(tmp_path / 'table.jsonl', words, 'float32')}"]))
+    assert FineTuning(plan, derive(plan.space.sample(seeded(0)), seeded(0)), Streams(0)).begins_at is None
