@@ -29,9 +29,11 @@ from cosearch.report.page import write_report
 from cosearch.space.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError, RunFolderError
+from latency_tables.measuring.identity import place_of
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.remote import Answer, Connection, Location
 from latency_tables.measuring.ssh import LostBoard
+from latency_tables.measuring.visits import Hello
 from latency_tables.writing import remove
 
 HERE = "this machine"
@@ -189,6 +191,7 @@ class _Session:
         core = Connection(self._request.location, answer_timeout_s=120 + 2 * third_s)
         try:
             self._hello = core.one("hello", threads=self._contract.threads, runtime=self._runtime, nice=NICE, pin=True)
+            journal.measured_at(place_of(Hello.from_answer(self._hello)))
             loaded = self._load(core)
             if "error" in loaded:
                 raise RequestError(f"{self._request.device} cannot run the agent: {loaded['error']}")

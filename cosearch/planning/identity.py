@@ -176,6 +176,19 @@ def _check_environment(path: Path, began: RunRecord, now: EnvironmentRecord) -> 
     if then is None:  # a version that recorded the shapes alone
         space = began.space
         then = replace(now, observation_shape=space.frame_shape, num_actions=space.num_actions, policy=space.policy)
+    check_environment(path, then, now)
+
+
+def check_environment(path: Path, then: EnvironmentRecord, now: EnvironmentRecord) -> None:
+    """Raise unless an environment takes and gives what it did when a run began.
+
+    Args:
+        path: the run folder, for the message.
+        then, now: of the environment.
+
+    Raises:
+        ConfigError: it does not; says what was recorded and what there is.
+    """
     faults = [
         f"{words} {_text(getattr(then, name))} then, {_text(getattr(now, name))} now"
         for name, words in ENVIRONMENT_WORDS.items()

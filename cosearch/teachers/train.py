@@ -19,7 +19,10 @@ import torch
 from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.identity import check_environment, environment_record
 from cosearch.planning.size import check_size
+from cosearch.record.json_record import from_json, to_json
+from cosearch.record.run_record import EnvironmentRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.state import read, read_state
 from cosearch.rl.envs import split_name
@@ -118,13 +121,14 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     request = replace(request, network=request.network or str(family.teacher.get("network", "")))
     probe = make_task(config.env, 1, 0)
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
+    environment = environment_record(probe)
     probe.close()
     check_size(config, probe.frame_shape, train_steps=request.steps)
     if not request.network:
         request = replace(request, network=next(iter(networks)))
     if request.network not in networks:
         raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
-    run = _open(request, Path(runs), command)
+    run = _open(request, Path(runs), command, environment)
     streams = Streams(request.seed)
     network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy)
     with run.lock():
@@ -175,15 +179,17 @@ def teacher_config(request: TeacherRequest) -> Config:
     return config
 
 
-def _open(request: TeacherRequest, runs: Path, command: str) -> RunDir:
+def _open(request: TeacherRequest, runs: Path, command: str, environment: EnvironmentRecord) -> RunDir:
     name = f"teacher-{request.env.replace(':', '-')}-{request.network}-s{request.seed}"
     if not (runs / name).exists():
-        return RunDir.create(runs, name, {"command": command, "request": asdict(request)})
+        return RunDir.create(runs, name, {"command": command, "request": asdict(request), "environment": to_json(environment)})
     run = RunDir.open(runs / name)
     if run.record.get("request") != json.loads(json.dumps(asdict(request))):
         raise RunFolderError(
             f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
         )
+    if "environment" in run.record:  # an earlier version did not record it
+        check_environment(run.path, from_json(EnvironmentRecord, run.record["environment"], run.path / "run.json"), environment)
     return run
 
 

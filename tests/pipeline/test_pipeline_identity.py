@@ -235,3 +235,18 @@ def test_the_external_data_of_an_onnx_teacher_is_part_of_it(tmp_path):
     (tmp_path / "mine.data").unlink()
     with pytest.raises(ConfigError, match=r"mine\.data: cannot be read"):
         teacher_identity(teacher)
+
+
+def test_a_teacher_in_training_goes_on_in_its_own_environment_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def cut(*args, **options):
+        raise KeyboardInterrupt
+
+    words = ["teacher", "--env", editable_env.NAME, "--out", "t.json", "--steps", "64", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cosearch.teachers.train._train", cut)
+        assert main(words) == 130
+    monkeypatch.setenv("ACTIONS", "3")
+    assert main(words) == 2
+    assert "actions 2 then, 3 now" in capsys.readouterr().err

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from latency_tables.board.runners import runtime_reason
+from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError, TableError
 from latency_tables.measuring import loop
 from latency_tables.measuring.identity import HOST, SOFTWARE, check_same_place, place_of
@@ -96,11 +98,9 @@ class Core:
         return {"graph": {}, "state": {}}
 
     def ask(self, verb, payload=b"", **values):
-        one = {"median_s": 1e-5, "sentinel_s": 1e-5}
         for name in values["ids"]:
             seconds = 1e-5 * (1 + len(name))
-            visit = dict.fromkeys(("median_s", "min_s", "p10_s", "p90_s", "p99_s", "mean_s"), seconds)
-            yield {"id": name, "visit": {**visit, **one, "samples": 5, "inner": 1, "clean": 1.0}}
+            yield {"id": name, "visit": Visit(*[seconds] * 7, 50, 1, 1.0).to_dict()}
 
     def close(self):
         pass
@@ -136,6 +136,26 @@ def test_a_measurement_goes_on_only_where_it_began(name, tmp_path):
         again.measured_at({**began, name: "b"})
     again.close()
     assert "'a'" in str(caught.value) and "'b'" in str(caught.value) and f"`rm {tmp_path}/j`" in str(caught.value)
+
+
+def test_a_measurement_that_was_cut_does_not_go_on_with_another_runtime(core, tmp_path, monkeypatch):
+    def cut(done, total, text):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(request(tmp_path), progress=cut)
+    before = (tmp_path / "t.jsonl.journal").read_bytes()
+    monkeypatch.setattr(core, "version", "1.19.2")
+    with pytest.raises(TableError, match=r"software\.version '1\.32\.0', these rows with '1\.19\.2'"):
+        run(request(tmp_path))
+    assert (tmp_path / "t.jsonl.journal").read_bytes() == before and not (tmp_path / "t.jsonl").exists()
+
+
+def test_a_long_text_of_the_runtime_keeps_its_reason():
+    said = runtime_reason(RuntimeError(f"[ONNXRuntimeError] : 2 : FAIL : {'void f(int) ' * 90}Unsupported model IR version: 99"))
+    assert said.startswith("[ONNXRuntimeError] : 2") and said.endswith("Unsupported model IR version: 99") and len(said) < 320
+    assert runtime_reason(RuntimeError("short\nreason")) == "short reason"
 
 
 def test_what_is_compared_is_what_a_core_says_and_a_header_keeps():
