@@ -29,6 +29,7 @@ from latency_tables.worklists import WorkList, join_worklists, load_worklist, ma
 from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
 
 SECONDS_A_VISIT = 0.05
+MAX_BATCH, MAX_READING_S = 4096, 3600.0
 RUNTIMES = ("onnxruntime", "torch", "tvm")
 
 
@@ -74,8 +75,10 @@ class MeasureRequest:
             faults.append(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {self.dtype!r}")
         if self.provenance not in ("measured", "synthetic"):
             faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
-        if self.batch < 1 or self.settings.threads < 1:
-            faults.append(f"batch and threads must be at least 1, got {self.batch} and {self.settings.threads}")
+        if not 1 <= self.batch <= MAX_BATCH:
+            faults.append(f"batch must be from 1 to {MAX_BATCH}, got {self.batch:.6g}")
+        if not 0 <= self.energy_seconds <= MAX_READING_S:
+            faults.append(f"energy-seconds must be from 0 to {MAX_READING_S:g}, got {self.energy_seconds:g}")
         if self.location.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
             faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
         if self.period_s is not None and not 0 < self.period_s <= 10:

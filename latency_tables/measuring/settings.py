@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from latency_tables.board.timing import VisitPlan
+from latency_tables.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Settings:
         seed: order of visits and weights of models.
         nice: priority that the core asks for.
         pin: whether the core pins itself to the least busy processors.
+
+    Raises:
+        RequestError: a value out of its range; names all of them.
     """
 
     threads: int = 1
@@ -35,6 +39,23 @@ class Settings:
     seed: int = 0
     nice: int = -10
     pin: bool = True
+
+    def __post_init__(self) -> None:
+        ranges = {  # name -> (value, lowest, highest)
+            "threads": (self.threads, 1, 4096),
+            "rounds": (self.min_rounds, 1, 10**6),
+            "max-rounds": (self.max_rounds, self.min_rounds, 10**6),
+            "tolerance": (self.tolerance, 1e-6, 1.0),
+            "budget": (self.budget_s, 0.0, 1e9),
+            "seed": (self.seed, 0, 2**63 - 1),
+        }
+        faults = [
+            f"{name} must be from {low:g} to {high:g}, got {value:.6g}"
+            for name, (value, low, high) in ranges.items()
+            if not low <= value <= high  # also true for NaN
+        ]
+        if faults:
+            raise RequestError("; ".join(faults))
 
     def least_visits(self, name: str) -> int:
         """How often a model is visited at least: single operations seldom, whole networks often."""

@@ -154,3 +154,23 @@ def test_rows_copied_from_another_device_are_found():
     assert "copied" in findings(mine, others=[Table(TableFile(other_header, rows, None))])
     scaled = {key: Row(key, row.latency_s * 1.01) for key, row in rows.items()}
     assert "copied" not in findings(mine, others=[Table(TableFile(other_header, scaled, None))])
+
+
+WRONG = {
+    "--budget": ("nan", "inf", "-1"),
+    "--rounds": ("0", "-3", "9" * 30),
+    "--max-rounds": ("9" * 30,),
+    "--tolerance": ("nan", "-1", "0", "2"),
+    "--threads": ("0", "9" * 30),
+    "--batch": ("0", "9" * 30),
+    "--seed": ("-1", "9" * 30),
+    "--energy-seconds": ("nan", "-1", "inf"),
+    "--period-s": ("nan", "0", "11"),
+}
+
+
+@pytest.mark.parametrize("option, value", [(option, value) for option, values in WRONG.items() for value in values])
+def test_a_value_out_of_its_range_is_refused_by_its_name(option, value, tmp_path, monkeypatch, capsys):
+    code, out, err = main(monkeypatch, capsys, "measure", "--out", tmp_path / "t.jsonl", option, value, "--dry-run")
+    assert code == 2 and out == "" and option.removeprefix("--") in err and "must be" in err and err.count("error:") == 1
+    assert len(err) < 300
