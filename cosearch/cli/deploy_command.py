@@ -20,7 +20,11 @@ def deploy(
     host: Annotated[str | None, typer.Option(help="user@board, reached over ssh; default: this machine.")] = None,
     ssh_option: Annotated[list[str] | None, typer.Option(help="Further option of ssh, such as --ssh-option=-p2222.")] = None,
     python: Annotated[str, typer.Option(help="The board's Python, with numpy and onnxruntime.")] = "python3",
-    name: Annotated[str, typer.Option(help="Name of the device in the results; default: its host's.")] = "",
+    tracker: Annotated[
+        str | None, typer.Option(help="TVM RPC tracker, host:port, for an agent that TVM compiled for the board.")
+    ] = None,
+    tracker_key: Annotated[str, typer.Option(help="The board's key at the tracker.")] = "board",
+    name: Annotated[str, typer.Option(help="Name of the device in the results; default: its host's, or its key.")] = "",
     seconds: Annotated[float, typer.Option(help="Time for measuring.")] = 15.0,
     period_ms: Annotated[float | None, typer.Option(help="Control period; default: the one in the contract, 20 ms.")] = None,
     synthetic: Annotated[
@@ -36,7 +40,7 @@ def deploy(
     from cosearch.deploy.deployment import DeployRequest, deploy
     from latency_tables.measuring.remote import Location
 
-    location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()))
+    location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()), tracker=tracker, tracker_key=tracker_key)
     request = DeployRequest(location, name, seconds, None if period_ms is None else period_ms / 1e3, synthetic)
     resume_hint.set(("the same command", None))
     found = deploy(run, request, note=lambda text: None if quiet else say(text, error=True))
@@ -53,9 +57,9 @@ def _text(run: Path, found: Deployment) -> str:
         f"back to back: median {time_text(found.measured.p50_s)}, p99 {time_text(found.measured.p99_s)}{kind}",
     ]
     for words, calls in (("after a sleep", found.paced), ("warmed up", found.warmed)):
-        lines.append(
-            f"every {time_text(calls.period_s)}, {words}: median {time_text(calls.p50_s)}, p99 {time_text(calls.p99_s)}, "
-            f"{calls.missed} of {calls.samples} over the period"
-        )
+        if calls is not None:
+            every, median, p99 = time_text(calls.period_s), time_text(calls.p50_s), time_text(calls.p99_s)
+            missed = f"{calls.missed} of {calls.samples} over the period"
+            lines.append(f"every {every}, {words}: median {median}, p99 {p99}, {missed}")
     lines += [f"target {time_text(found.target_s)}: {met} on {found.name}", f"report: {run}/report.html"]
     return "\n".join(lines)

@@ -15,8 +15,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
+from cosearch.deploy.bundle.contract import Contract
 from latency_tables.errors import CosearchError, MeasurementError, MissingExtraError, ParityError, RequestError
 from latency_tables.measuring.remote import Location
+from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.ssh import LostBoard, run_on_board
 
 FOLDER = ".cosearch"
@@ -114,6 +118,40 @@ def self_test_here(bundle: Path) -> str:
     if done.returncode:
         raise _explained(" ".join(done.stderr.split())[-400:], "this machine")
     return done.stdout.strip()
+
+
+def self_test_by_rpc(core: TrackerConnection, name: str, bundle: Path, contract: Contract) -> str:
+    """Run the stored observations through a library that was loaded on a device of a TVM RPC tracker.
+
+    Args:
+        core: the session.
+        name: of the loaded library.
+        bundle: has the stored observations and outputs.
+        contract: names and tolerance.
+
+    Returns:
+        The line that says how well it went.
+
+    Raises:
+        LostBoard: the session ended; try again.
+        ParityError: an output differs from the stored one.
+    """
+    folder, worst = bundle / "self_test", 0.0
+    stored = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("observations", *contract.stored_outputs)}
+    for i, observation in enumerate(stored["observations"]):
+        core.bind(name, observation[None])
+        for output, found in zip(contract.output_names, core.outputs(name)):
+            if output not in contract.stored_outputs:
+                continue
+            allowed = contract.tolerance * max(1.0, float(np.abs(stored[output]).max()))
+            difference = float(np.abs(found.reshape(stored[output][i].shape) - stored[output][i]).max())
+            worst = max(worst, difference / allowed)
+            if not difference <= allowed:  # also true for NaN
+                raise ParityError(
+                    f"the self-test failed on {core.location.tracker_key}: observation {i}: {output} differs by "
+                    f"{difference:.3g}, at most {allowed:.3g} is allowed"
+                )
+    return f"ok: {len(stored['observations'])} observations, largest difference {worst:.2g} of what is allowed"
 
 
 def _explained(said: str, where: str) -> CosearchError:

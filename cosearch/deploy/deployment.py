@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from cosearch.deploy.board import copy_bundle, self_test_here, self_test_there
+from cosearch.deploy.board import copy_bundle, self_test_by_rpc, self_test_here, self_test_there
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import BUNDLE
 from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency
@@ -31,7 +31,8 @@ from latency_tables.board.timing import Paced, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError, RunFolderError
 from latency_tables.measuring.identity import place_of
 from latency_tables.measuring.journal import Journal
-from latency_tables.measuring.remote import Answer, Connection, Location
+from latency_tables.measuring.remote import Answer, Connection, Core, Location
+from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.ssh import LostBoard
 from latency_tables.measuring.visits import Hello
 from latency_tables.writing import remove
@@ -76,6 +77,8 @@ class DeployRequest:
     @property
     def device(self) -> str:
         """Name of the device for the record."""
+        if self.location.tracker is not None:
+            return self.name or self.location.tracker_key
         host = self.location.host
         return self.name or (HERE if host is None else host.rpartition("@")[2])
 
@@ -126,7 +129,7 @@ class _Session:
         self._identity = {
             "deploy": self._sha256,
             "device": request.device,
-            "host": request.location.host,
+            "host": request.location.host or request.location.tracker,
             "threads": contract.threads,
             "runtime": self._runtime,
             "seconds": request.seconds,
@@ -136,7 +139,13 @@ class _Session:
         digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:12]
         self._path = run.path / f"deploy-{digest}.journal"
         self._hello: JsonObject = {}
-        self._reached = request.location.host is None
+        self._session: TrackerConnection | None = None
+        self._reached = request.location.host is None and request.location.tracker is None
+        if request.location.tracker is not None and self._runtime != "tvm":
+            raise RequestError(
+                f"a TVM RPC tracker runs a library of TVM, this agent is for {self._runtime}: use --host, or search with the "
+                "device's table for tvm"
+            )
         self._end_state: object = None
 
     @property
@@ -179,6 +188,8 @@ class _Session:
         raise AssertionError("the loop returns or raises")
 
     def _tested(self) -> str:
+        if self._request.location.tracker is not None:
+            return self._tested_by_rpc()
         if self._request.location.host is None:
             return self_test_here(self._bundle)
         folder = copy_bundle(self._bundle, self._request.location)
@@ -186,9 +197,24 @@ class _Session:
         self._note(f"the bundle is on {self._request.device} in {folder}")
         return self_test_there(folder, self._request.location)
 
+    def _tested_by_rpc(self) -> str:
+        """Open the one session that also times: a tracker gives a device away again only when this process has let go of it."""
+        self._session = core = TrackerConnection(self._request.location)
+        self._reached = True
+        core.one("hello", threads=self._contract.threads)
+        self._load(core)
+        return self_test_by_rpc(core, MODEL, self._bundle, self._contract)
+
+    def _connect(self, third_s: float) -> Core:
+        location = self._request.location
+        if location.tracker is not None:
+            session, self._session = self._session or TrackerConnection(location), None
+            return session
+        return Connection(location, answer_timeout_s=120 + 2 * third_s)
+
     def _time(self, journal: Journal) -> None:
-        third_s = self._request.seconds / 3
-        core = Connection(self._request.location, answer_timeout_s=120 + 2 * third_s)
+        third_s, by_rpc = self._request.seconds / 3, self._request.location.tracker is not None
+        core = self._connect(third_s)
         try:
             self._hello = core.one("hello", threads=self._contract.threads, runtime=self._runtime, nice=NICE, pin=True)
             journal.measured_at(place_of(Hello.from_answer(self._hello)))
@@ -201,7 +227,7 @@ class _Session:
             while len(journal.visits.get(MODEL, ())) < ROUNDS:
                 journal.add({"id": MODEL, "visit": core.one("visit", ids=[MODEL], plan=plan)["visit"]})
             for mode, lead_s in ((SLEPT, 0.0), (WARMED, LEAD_S)):
-                if mode not in journal.paced:
+                if mode not in journal.paced and not by_rpc:
                     answer = core.one("paced", ids=[MODEL], period_s=self._period_s, seconds=third_s, lead_s=lead_s)
                     journal.add({"id": mode, "kind": "paced", "paced": answer["paced"]})
             self._end_state = core.one("state")["state"]
@@ -212,7 +238,7 @@ class _Session:
     def _runtime(self) -> str:
         return "onnxruntime" if self._artifact is None else self._artifact.runtime
 
-    def _load(self, core: Connection) -> Answer:
+    def _load(self, core: Core) -> Answer:
         """The bundle's file; of an agent that TVM compiled its library, which is what the table speaks of."""
         artifact, contract = self._artifact, self._contract
         batch = 1 if artifact is None else artifact.batch
@@ -227,14 +253,14 @@ class _Session:
         measured = self._back_to_back(journal)
         return Deployment(
             name=self._request.device,
-            host=self._request.location.host,
+            host=self._request.location.host or self._request.location.tracker,
             provenance=self._provenance,
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             model_sha256=self._sha256,
             self_test=said,
             measured=measured,
-            paced=_paced(journal.paced[SLEPT]),
-            warmed=_paced(journal.paced[WARMED]),
+            paced=_paced(journal.paced.get(SLEPT)),
+            warmed=_paced(journal.paced.get(WARMED)),
             lead_s=LEAD_S,
             target_s=target_s,
             target_met=within(measured.p50_s, target_s),
@@ -270,15 +296,19 @@ class _Session:
         )
 
 
-def _paced(calls: Paced) -> PacedLatency:
-    return PacedLatency(
-        max_s=calls.max_s,
-        missed=calls.missed,
-        p50_s=calls.p50_s,
-        p90_s=calls.p90_s,
-        p99_s=calls.p99_s,
-        period_s=calls.period_s,
-        samples=calls.samples,
+def _paced(calls: Paced | None) -> PacedLatency | None:
+    return (
+        None
+        if calls is None
+        else PacedLatency(
+            max_s=calls.max_s,
+            missed=calls.missed,
+            p50_s=calls.p50_s,
+            p90_s=calls.p90_s,
+            p99_s=calls.p99_s,
+            period_s=calls.period_s,
+            samples=calls.samples,
+        )
     )
 
 

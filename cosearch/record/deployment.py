@@ -16,14 +16,14 @@ class Deployment:
 
     Attributes:
         name: of the device.
-        host: how it was reached by SSH; None for this machine.
+        host: how it was reached: by SSH, or the address of a TVM RPC tracker; None for this machine.
         provenance: ``measured``, or ``synthetic`` where the device is emulated.
         created_utc: when it was measured, ISO 8601.
         model_sha256: digest of the bundle's ONNX file.
         self_test: what the self-test said there.
         measured: latency back to back.
-        paced: latency at the control period, after a sleep.
-        warmed: latency at the control period as ``run_agent.py`` makes it: a call just before the moment warms the caches up.
+        paced: latency at the control period, after a sleep; None through a tracker, which cannot call at a period.
+        warmed: the same as ``run_agent.py`` makes it: a call just before the moment warms the caches up.
         lead_s: how long before the moment that call begins, seconds.
         target_s: the bound, seconds.
         target_met: whether the median, back to back, keeps it.
@@ -37,8 +37,8 @@ class Deployment:
     model_sha256: str
     self_test: str
     measured: MeasuredLatency
-    paced: PacedLatency
-    warmed: PacedLatency
+    paced: PacedLatency | None
+    warmed: PacedLatency | None
     lead_s: float
     target_s: float
     target_met: bool

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+import numpy as np
+
 from latency_tables.board.compilers import compile_tvm, runtime_version, tvm_modules
 from latency_tables.board.core import RequestFields
 from latency_tables.board.timing import Visit, VisitPlan, summarise
@@ -23,7 +25,6 @@ from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Answer, Location, LostBoard, only
 
 if TYPE_CHECKING:
-    import numpy as np
     from tvm.relax import VirtualMachine
 
 SESSION_S = 3600
@@ -145,12 +146,16 @@ class TrackerConnection:
         self._sent += 1
         library = f"model{self._sent}.so"
         name, path = request["id"], Path(self._folder.name) / library
-        try:
-            compiled, feed = compile_tvm(payload, threads=self._threads, target=self.location.tvm_target)
-            compiled.export_library(str(path), **self._linker())
-        except MeasurementError as error:
-            yield {"id": name, "error": str(error)[:500]}
-            return
+        if "shape" in request:  # a library already, for one input of this shape
+            path.write_bytes(payload)
+            feed = np.zeros(request["shape"], request["element"])
+        else:
+            try:
+                compiled, feed = compile_tvm(payload, threads=self._threads, target=self.location.tvm_target)
+                compiled.export_library(str(path), **self._linker())
+            except MeasurementError as error:
+                yield {"id": name, "error": str(error)[:500]}
+                return
         self._remote.upload(str(path))
         machine = self._relax.VirtualMachine(self._remote.load_module(library), self._device)
         machine.set_input("main", self._tvm.runtime.tensor(feed, self._device))
@@ -165,6 +170,17 @@ class TrackerConnection:
         from tvm.support import cc
 
         return {"fcompile": cc.cross_compiler(self.location.compiler)}
+
+    def bind(self, name: str, values: np.ndarray) -> None:
+        """Make these values the input of a loaded model, of its shape and dtype.
+
+        Raises:
+            LostBoard: the session ended.
+        """
+        try:
+            self._machines[name].set_input("main", self._tvm.runtime.tensor(np.ascontiguousarray(values), self._device))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise LostBoard(f"the TVM RPC session with {self.location.tracker_key} ended: {str(error)[-200:]}") from error
 
     def outputs(self, name: str) -> list[np.ndarray]:
         """Outputs of one run of a loaded model, as arrays."""

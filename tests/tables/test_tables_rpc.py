@@ -4,20 +4,16 @@ The slow tests need ``pip install 'cosearch[tvm]'``. With an emulated board whos
 (``COSEARCH_BOARD=FOLDER``) and a cross compiler, code is compiled for aarch64, sent there and run there.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rpc_tracker
 
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import MeasurementError, MissingExtraError, RequestError
@@ -83,50 +79,13 @@ def test_without_tvm_the_install_command_is_named(monkeypatch):
         TrackerConnection(Location(tracker="127.0.0.1:9190"))
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(log, *command):
-    """A process in a group of its own, so that its workers end with it."""
-    with open(log, "w") as stream:
-        return subprocess.Popen(command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True)
-
-
-def wait_for(log, words, process, seconds=240):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if words in Path(log).read_text():
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"{words!r} never came: {Path(log).read_text()[-500:]}")
-
-
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
-    """Address of a tracker on loopback, and a function that starts a server there."""
+    """A function that starts a server at a tracker on loopback and gives the tracker's address."""
     if not HAS_TVM:
         pytest.skip("TVM is not installed")
-    folder, port, running = tmp_path_factory.mktemp("rpc"), free_port(), []
-    address = f"127.0.0.1:{port}"
-    where = ("--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1))
-    running.append(start(folder / "tracker", sys.executable, "-m", "tvm.exec.rpc_tracker", *where))
-    wait_for(folder / "tracker", "bind to", running[0])
-
-    def serve(python, key):
-        at = free_port()
-        there = ("--host", "127.0.0.1", "--port", str(at), "--port-end", str(at + 1), "--tracker", address, "--key", key)
-        running.append(start(folder / key, python, "-m", "tvm.exec.rpc_server", *there))
-        wait_for(folder / key, "bind to", running[-1])
-        return address
-
-    yield serve
-    for process in running:
-        with contextlib.suppress(ProcessLookupError):  # it had ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with rpc_tracker.tracker(tmp_path_factory.mktemp("rpc")) as serve:
+        yield serve
 
 
 def check_parity(connection):
@@ -154,7 +113,7 @@ def test_a_session_over_loopback_computes_what_onnxruntime_computes(tracker):
     finally:
         connection.close()
     with pytest.raises(LostBoard, match="rpc_server"):
-        TrackerConnection(Location(tracker=f"127.0.0.1:{free_port()}", tracker_key="here"))
+        TrackerConnection(Location(tracker=f"127.0.0.1:{rpc_tracker.free_port()}", tracker_key="here"))
 
 
 @pytest.mark.slow
