@@ -44,7 +44,10 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         import importlib.metadata
 
-        say(importlib.metadata.version("cosearch"))
+        try:
+            say(importlib.metadata.version("cosearch"))
+        except importlib.metadata.PackageNotFoundError:
+            say(f"not installed, run from {Path(__file__).parents[2]}")
         return 0
     if not words or (words[0] not in group.commands and words[0] != "--help"):
         if words and not words[0].startswith("-") and "=" not in words[0]:

@@ -1,6 +1,7 @@
 """Where results go is tried before the work begins; what the system or the terminal refuses is one message."""
 
 import errno
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -132,3 +133,12 @@ def test_a_letter_that_the_terminal_lacks_is_written_as_an_escape():
     environment["PYTHONPATH"] = str(Path(verbs.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False, text=True)
     assert (done.returncode, done.stdout) == (0, "5 \\xb5s \\u2264 \\udcff\n")
+
+
+def test_the_version_of_a_copy_that_is_not_installed_is_no_traceback(monkeypatch, capsys):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    assert cosearch(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("not installed, run from /")

@@ -69,6 +69,13 @@ VERBS = {
     "evaluate": ["evaluate", "runs/a", "--episodes", "4"],
     "video": ["video", "runs/a"],
 }
+
+
+@pytest.mark.parametrize("words", [VERBS["evaluate"], ["report", "runs/a"], VERBS["export"]], ids=lambda words: words[0])
+def test_what_is_as_it_was_is_taken(words, here):
+    assert main(words) == 0
+
+
 EDITS = {
     "FEATURES": ("4", "observations [3] then, [4] now"),
     "ACTIONS": ("3", "actions 2 then, 3 now"),
