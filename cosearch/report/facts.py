@@ -305,6 +305,9 @@ def caveats(run: Run) -> list[str]:
             told.append(f"There was little to find: {counts.text()}.")
         if run.summary.control is None:
             told.append("No control (strategy random or largest) was run: how much the search itself contributes is not known.")
+    anew = [f"{each.stage}, step {each.step:,}: {len(each.environments)}" for each in run.record.fresh_episodes]
+    if anew:
+        told.append(f"The run was resumed where its environment did not replay; running episodes began anew ({'; '.join(anew)}).")
     if known.teacher is None:
         told.append("No teacher's score is recorded, so the score has no yardstick.")
     elif known.teacher <= 0:

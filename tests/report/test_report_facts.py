@@ -258,3 +258,10 @@ def test_the_latency_at_a_control_period_stands_beside_the_one_back_to_back(path
     assert tile(path, "Latency, once every 20.0 ms").mood == "bad"
     change(path, "agent.json", latency__paced=None)
     assert tile(path, "Latency at a control period").figure == "not measured"
+
+
+def test_episodes_that_a_resume_gave_up_are_told(path):
+    assert not any("began anew" in told for told in caveats(read_run(path)))
+    change(path, "run.json", fresh_episodes=[{"stage": "search", "step": 4096, "environments": [0, 3]}])
+    (told,) = (told for told in caveats(read_run(path)) if "began anew" in told)
+    assert "(search, step 4,096: 2)" in told
