@@ -14,11 +14,13 @@ import numpy as np
 import onnx
 import pytest
 from bundle_run import HIGH, LOW, SCALE, SHIFT, make_run, observations, runner, spoil_array
+from report_fake_run import change
 
 from cosearch.api import load_agent
 from cosearch.cli.app import main
 from cosearch.deploy.bundle import folder as module
 from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.description import describe
 from cosearch.deploy.bundle.folder import FILES, STORED, BundleOptions, rewrite_bundle, write_bundle
 from cosearch.deploy.bundle.graph import load, metadata_of, needed_opset, with_opset, without_copies
 from latency_tables.board.runners import OnnxRunner
@@ -352,6 +354,13 @@ def test_a_bundle_is_written_again_with_other_options_and_what_cannot_be_had_is_
     assert on_the_board(run.path / "agent", "--self-test").returncode == 0
     for words, message in ((["--opset", "7"], "opset 7 is too old"), (["--actions", "best"], "actions must be one of outside")):
         assert main(["export", str(run.path), *words]) == 2 and message in capsys.readouterr().err
+
+
+def test_an_environment_with_channels_first_is_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    assert describe(run).environment_layout == "channels_last"
+    change(run.path, "agent.json", acting__layout="channels_first")
+    assert describe(run).environment_layout == "channels_first"
 
 
 def test_the_stored_observations_are_spread_over_those_given(runs):

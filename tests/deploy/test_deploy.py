@@ -340,3 +340,17 @@ def test_wrong_requests(run, capsys):
 def test_the_summary_is_a_summary(run):
     deploy(run, DeployRequest(seconds=0.3))
     assert Summary.from_json(summary_of(run), "summary.json").target_checked_by == "measurement on this machine"
+
+
+@pytest.mark.slow
+def test_an_emulated_board_passes_the_self_test_and_says_synthetic(run, tmp_path):
+    """Run with COSEARCH_BOARD=FOLDER, an emulated aarch64 board with onnxruntime (tests/tables/test_tables_board.py)."""
+    login = Path(os.environ.get("COSEARCH_BOARD", ""), "bin", "login").resolve()
+    if not os.environ.get("COSEARCH_BOARD") or not login.exists():
+        pytest.skip("COSEARCH_BOARD names no folder with an emulated board")
+    if reason := loopback_ssh.missing():
+        pytest.skip(reason)
+    with loopback_ssh.server(tmp_path / "sshd", login) as options:
+        found = deploy(run, DeployRequest(Location(host="root@127.0.0.1", ssh_options=options), "pi", 1.5, 0.2, synthetic=True))
+    assert found.self_test.startswith("ok: 64 observations") and found.conditions["machine"]["machine"] == "aarch64"
+    assert found.provenance == "synthetic" and summary_of(run)["target_checked_by"] == "measurement on pi, synthetic"

@@ -8,14 +8,13 @@ The folder holds an emulated board whose ``bin/login`` runs a command with the b
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import loopback_ssh
 import pytest
 
 from latency_tables.measuring.remote import Connection, Location, LostBoard
@@ -23,7 +22,6 @@ from latency_tables.opspec import OpSpec
 from latency_tables.table import load_table
 from latency_tables.worklists import make_worklist
 
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
 BOARD = os.environ.get("COSEARCH_BOARD", "")
 STEM = OpSpec("stem", 3, 16, 16, 8, 4, 2, 1)
 CELLS = [OpSpec("conv", 8, 8, 8, 8, 3, 1, 1), OpSpec("mbconv", 8, 8, 8, 8, 3, 1, 1, expansion=3)]
@@ -35,28 +33,11 @@ def board(tmp_path_factory):
     """A target behind an sshd of our own on loopback."""
     if not BOARD or not Path(BOARD, "bin", "login").exists():
         pytest.skip("COSEARCH_BOARD names no folder with an emulated board")
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("sshd or ssh is not installed")
-    folder = tmp_path_factory.mktemp("sshd")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for key in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-    (folder / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/client.pub\n"
-        f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nForceCommand {Path(BOARD).resolve()}/bin/login\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    subprocess.run([SSHD, "-f", str(folder / "config"), "-E", str(folder / "log")], check=True)
-    options = ("-p", str(port), "-i", str(folder / "client"), "-F", "none", "-o", "IdentitiesOnly=yes",
-               "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/known")  # fmt: skip
-    for _ in range(50):
-        if (folder / "pid").exists():
-            break
-        time.sleep(0.1)
-    yield Location(host="127.0.0.1", ssh_options=options)
-    os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+    if reason := loopback_ssh.missing():
+        pytest.skip(reason)
+    login = Path(BOARD).resolve() / "bin" / "login"
+    with loopback_ssh.server(tmp_path_factory.mktemp("sshd"), login) as options:
+        yield Location(host="127.0.0.1", ssh_options=options)
 
 
 def test_an_unreachable_host_is_one_clear_error():

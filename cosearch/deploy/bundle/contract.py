@@ -31,6 +31,7 @@ class Contract:
         input_name, input_dtype: of the observations.
         input_shape: ``batch`` and the shape of one observation: height, width, channels; or features.
         input_names: of the components of a vector; empty for images.
+        environment_layout: ``channels_first`` where the environment's own images have their channels first and have to be turned.
         input_scaling: what the file itself does to an observation, in words.
         output_names: of the outputs, in their order.
         stored_outputs: those of them that the self-test compares.
@@ -67,6 +68,7 @@ class Contract:
     input_dtype: str
     input_shape: tuple[object, ...]
     input_names: tuple[str, ...]
+    environment_layout: str = "channels_last"
     input_scaling: str
     output_names: tuple[str, ...]
     stored_outputs: tuple[str, ...]

@@ -42,6 +42,7 @@ def describe(run: RunDir) -> Contract:
         input_dtype=taken.dtype,
         input_shape=taken.shape,
         input_names=tuple(f"observation_{i}" for i in range(record.space.frame_shape[0])) if is_vector else (),
+        environment_layout="channels_first" if rule.channels_first else "channels_last",
         input_scaling=agent.preprocessing,
         output_names=tuple(output.name for output in agent.outputs),
         stored_outputs=tuple(output.name for output in agent.outputs),
