@@ -100,7 +100,10 @@ def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limi
 
     Raises:
         ConfigError: the folder belongs to other settings.
+        UnknownNameError: one of the tasks is none of the benchmark.
     """
+    for task in tasks:
+        settings.training_config(task)  # before any work
     begin(folder)
     torch.set_num_threads(1)
     trained = 0

@@ -11,6 +11,7 @@ import json
 
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
+from cosearch.registry import unknown_name
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.space.macro import MacroConfig, macro_space
 from cosearch.space.space import Architecture, SearchSpace
@@ -61,8 +62,14 @@ def digest() -> str:
 
 
 def training_config(task: str) -> Config:
-    """How the networks of a task are trained."""
+    """How the networks of a task are trained.
+
+    Raises:
+        UnknownNameError: it is no task of the benchmark.
+    """
     load_builtins()
+    if task not in TASKS:
+        raise unknown_name("task of the benchmark", task, TASKS, f"There are {', '.join(TASKS)}")
     return resolve(options={**TRAINING, "env.name": task})
 
 

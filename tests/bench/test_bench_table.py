@@ -104,6 +104,14 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch):
         generate.extend(tmp_path, [TASK], print, limit=1)
 
 
+def test_a_game_that_is_no_task_is_refused_before_any_work(tmp_path, monkeypatch):
+    trained = []
+    quick(monkeypatch, trained)
+    with pytest.raises(UnknownNameError, match="minatar:freeway"):
+        generate.extend(tmp_path / "new", [TASK, "minatar:freeway"], print, limit=1)
+    assert not trained and not (tmp_path / "new").exists()
+
+
 def test_a_seed_whose_training_fails_alone_has_no_score(monkeypatch):
     def train(config, ops, seeds, teacher, *, total_steps, episodes):
         if 1 in seeds:
