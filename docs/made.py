@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,10 +39,10 @@ def throughput() -> str:
     return markdown(saved("throughput"))
 
 
-def credit() -> str:
+def credit(game: str) -> str:
     from cosearch.benchmarks.credit import markdown
 
-    result = saved("credit")
+    result = saved(f"credit-{game}")
     return markdown(result, [name for name, rows in result.items() if isinstance(rows, list)])
 
 
@@ -129,7 +130,8 @@ def with_literal_blocks(lines: list[str]) -> list[str]:
 PARTS: dict[str, Callable[[], str]] = {
     "default-run": default_run,
     "throughput": throughput,
-    "credit": credit,
+    "credit-starpilot": partial(credit, "starpilot"),
+    "credit-breakout": partial(credit, "breakout"),
     "co-search": co_search,
     "cells": cells,
     "distillation": distillation,

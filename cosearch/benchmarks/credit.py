@@ -1,17 +1,24 @@
 """Does a search credit the right operations? Utilities of each gradient strategy against training architectures alone.
 
 ``python -m cosearch.benchmarks.credit`` lets the shipped teacher play, keeps the labelled frames, and uses them for everything:
-1. random architectures within the target are trained alone on the frames; their divergence from the teacher on held-out frames
-   is the truth;
+1. random architectures within the target (``--every``: each different network) are trained alone on the frames; their divergence
+   from the teacher on held-out frames is the truth;
 2. each strategy searches on the same frames for the same number of samples, its supernet and its logits on one loss;
 3. printed are Spearman's correlation of the summed utilities with the truth over those architectures (1: the right order), and
-   the divergence of each strategy's derived architecture trained alone, beside that of the random ones.
+   the divergence of each strategy's derived architecture trained alone, beside that of the random ones and of the largest one
+   within the target; multiply-accumulates are a rule without any search.
+``a3cs:1`` is ``a3cs`` with one path backward. The check that K = 1 ranks networks backwards takes some minutes of one core:
+``python -m cosearch.benchmarks.credit --every --samples 24000 --seeds 3 --strategies a3cs:1,a3cs:2,reinforce
+env.name=minatar:breakout objective.latency_ratio=0.3``.
 No environment is stepped after the frames are there, so that all differences come from how operations are credited.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +37,8 @@ from cosearch.rl.subject import mixed_precision
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive, discretise
-from cosearch.space.space import Architecture
+from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import tilt
@@ -91,9 +98,10 @@ def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: i
 
 
 def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list[list[float]]:
-    """Utilities of each candidate after a search on ``samples`` frames."""
+    """Utilities of each candidate after a search on ``samples`` frames; ``name`` may end in ``:K``, the paths backward."""
     config, streams = plan.config.strategy, Streams(seed)
-    info = STRATEGIES.get(name)
+    name, _, paths = name.partition(":")
+    info, config = STRATEGIES.get(name), replace(config, active_paths=int(paths)) if paths else config
     strategy = info.make(plan.space, info.options(config), streams.torch("arch"))
     supernet = SuperNet(plan.space, streams.torch("weights"))
     supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
@@ -135,26 +143,57 @@ def _descend(plan: Plan, module: torch.nn.Module, loss: Any, samples: int, *, se
             after(float(value.detach()))
 
 
-def measure(architectures: int, samples: int, strategies: list[str], seeds: int) -> dict[str, Any]:
+def different_networks(space: SearchSpace, limit: Limit) -> list[Architecture]:
+    """One architecture for each different network within a limit, by enumeration.
+
+    Raises:
+        RequestError: the space has more than a million architectures.
+    """
+    sizes = [len(point.candidates) for point in space.points]
+    if math.prod(sizes) > 1_000_000:
+        raise RequestError(f"--every walks through all of a space, this one has {math.prod(sizes):,} architectures: leave it out")
+    found: dict[object, Architecture] = {}
+    for choices in itertools.product(*map(range, sizes)):
+        if limit.meets(choices):
+            architecture = space.architecture(choices)
+            found.setdefault(tuple(architecture.ops()), architecture)
+    return list(found.values())
+
+
+def measure(
+    plan: Plan, architectures: int | None, samples: int, strategies: list[str], seeds: int, frames: int = 40_960
+) -> dict[str, Any]:
     """Truth, utilities and derived architectures.
 
     Args:
-        architectures: random ones that are trained alone.
+        plan: the task, with its target and space.
+        architectures: random ones that are trained alone; None: every different network within the target.
         samples: frames of each training alone; a search takes twice as many.
         strategies: names of gradient strategies.
         seeds: searches of each strategy.
+        frames: that the teacher labels.
     """
-    plan = make_plan(resolve())
-    data = Frames(plan, 40_960)
+    data = Frames(plan, frames)
     limit = plan.constraints[0].limit
     generator = torch.Generator().manual_seed(0)
-    drawn: list[Architecture] = []
-    while len(drawn) < architectures:
+    drawn = different_networks(plan.space, limit) if architectures is None else []
+    while architectures is not None and len(drawn) < architectures:
         found = plan.space.sample(generator)
         if limit.meets(found.choices):
             drawn.append(found)
     truth = [train_alone(plan, data, found, samples) for found in drawn]
-    result: dict[str, Any] = {"samples": samples, "random": {"choices": [list(a.choices) for a in drawn], "divergence": truth}}
+    macs = [sum(op.macs for op in found.ops()) for found in drawn]
+    largest = discretise(plan.space, plan.space.macs(), limit, joint=plan.space.joint_macs())
+    result: dict[str, Any] = {
+        "samples": samples,
+        "every": architectures is None,
+        "random": {"choices": [list(a.choices) for a in drawn], "divergence": truth},
+        "largest": {
+            "spearman": float(spearmanr(macs, [-t for t in truth]).statistic),
+            "choices": list(largest.choice_names),
+            "divergence": train_alone(plan, data, largest, samples),
+        },
+    }
     for name in strategies:
         result[name] = []
         for seed in range(seeds):
@@ -173,12 +212,15 @@ def measure(architectures: int, samples: int, strategies: list[str], seeds: int)
 
 def markdown(result: dict[str, Any], strategies: list[str]) -> str:
     """The table of the docs."""
-    truth = result["random"]["divergence"]
+    truth, largest = result["random"]["divergence"], result.get("largest")
     lines = [
         "| | correlation with training alone, each seed | derived architecture's divergence, trained alone (nats) |",
         "|---|---|---|",
-        f"| {len(truth)} random architectures | | best {min(truth):.3f}, median {np.median(truth):.3f}, worst {max(truth):.3f} |",
+        f"| {len(truth)} {'different networks' if result['every'] else 'random architectures'} | | best {min(truth):.3f}, "
+        f"median {np.median(truth):.3f}, worst {max(truth):.3f} |",
     ]
+    if largest is not None:  # results of before had no such row
+        lines.append(f"| multiply-accumulates, the largest | {largest['spearman']:+.2f} | {largest['divergence']:.3f} |")
     for name in strategies:
         rows = result[name]
         lines.append(
@@ -189,17 +231,23 @@ def markdown(result: dict[str, Any], strategies: list[str]) -> str:
 
 
 def main(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration of the task.")] = None,
+    every: Annotated[bool, typer.Option(help="Train every different network alone instead of random ones.")] = False,
     architectures: Annotated[int, typer.Option(min=3, help="Random architectures that are trained alone.")] = 16,
     samples: Annotated[int, typer.Option(min=BATCH, help="Frames of each training alone.")] = 120_000,
-    strategies: Annotated[str, typer.Option(help="Gradient strategies, separated by commas.")] = "reinforce,a3cs",
+    strategies: Annotated[
+        str, typer.Option(help="One-level strategies, separated by commas; a3cs:K for K paths.")
+    ] = "reinforce,a3cs",
     seeds: Annotated[int, typer.Option(min=1, help="Searches of each strategy.")] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 1,
 ) -> None:
     """Measure, save, print."""
     set_threads(threads)
     names = strategies.split(",")
-    result = measure(architectures, samples, names, seeds)
-    (HERE / "credit.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    plan = make_plan(resolve(overrides=words or ()))
+    result = measure(plan, None if every else architectures, samples, names, seeds)
+    game = plan.config.env.name.partition(":")[2]
+    (HERE / f"credit-{game}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     typer.echo(markdown(result, names))
 
 
