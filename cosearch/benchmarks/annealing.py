@@ -39,7 +39,6 @@ SCHEDULES = {
     CONSTANT: ("distill.end_fraction=1",),
     "linear, run": ("distill.end_fraction=0",),
     "linear, first 3/4 of the run": ("distill.end_fraction=0", "distill.fall_end=0.75"),
-    "linear, first 2/3 of the retraining": ("distill.end_fraction=0", "distill.fall_begin=0.3333", "distill.fall_end=0.7778"),
     "geometric to 1 %, run": ("distill.fall=geometric", "distill.end_fraction=0.01"),
 }
 MINATAR = (
@@ -122,10 +121,10 @@ def collect(env: str, seeds: range, runs: Path, words: list[str]) -> dict[str, A
 
     Returns:
         The teacher and its score; for each schedule the seeds' scores, their mean, the share of the teacher's, and the paired
-        difference from constant weights, with intervals.
+        difference from constant weights, with intervals; ``not_finished``: schedules that lack a seed.
 
     Raises:
-        RequestError: there is no teacher, or a run is missing.
+        RequestError: there is no teacher, or a run with constant weights is not finished.
     """
     plan = _plan(env, CONSTANT, seeds[0], words)
     teacher = plan.load_teacher(torch.device("cpu"))
@@ -138,13 +137,16 @@ def collect(env: str, seeds: range, runs: Path, words: list[str]) -> dict[str, A
         "teacher_score_mean": score,
         "words": [*_words(env), *words],
     }
-    result |= {"seeds": list(seeds), "episodes": EPISODES, "schedules": {}}
+    result |= {"seeds": list(seeds), "episodes": EPISODES, "schedules": {}, "not_finished": []}
     base: np.ndarray | None = None
     for schedule, options in SCHEDULES.items():
         files = [_folder(env, schedule, seed, runs) / FILE for seed in seeds]
         missing = [file for file in files if not file.is_file()]
-        if missing:
+        if missing and base is None:
             raise RequestError(f"{missing[0].parent} is not finished: run this without --only-table first")
+        if missing:
+            result["not_finished"].append(schedule)
+            continue
         scores = np.array([np.mean(json.loads(file.read_text(encoding="utf-8"))["returns"]) for file in files])
         base = scores if base is None else base
         result["schedules"][schedule] = {

@@ -42,6 +42,7 @@ from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import tilt
+from cosearch.strategies.regression import DrawnPaths
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError
 
@@ -88,17 +89,22 @@ class Frames:
         return float(losses.actor_distillation(torch.cat(parts), self.labels[self.train :]))
 
 
-def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: int) -> float:
-    """Held-out divergence in nats of an architecture that was trained on ``samples`` frames."""
-    network = derive(architecture, torch.Generator().manual_seed(0))
+def train_alone(plan: Plan, data: Frames, architecture: Architecture, samples: int, supernet: SuperNet | None = None) -> float:
+    """Held-out divergence in nats of an architecture trained on ``samples`` frames, from a supernet's weights if given."""
+    network = derive(architecture, torch.Generator().manual_seed(0), supernet)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
     forward = mixed_precision(network, CPU, True)
     _descend(plan, network, lambda generator: data.loss(forward, generator), samples, seed=1)
     return data.held_out(forward)
 
 
-def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list[list[float]]:
-    """Utilities of each candidate after a search on ``samples`` frames; ``name`` may end in ``:K``, the paths backward."""
+def search(
+    plan: Plan, data: Frames, name: str, samples: int, seed: int, drawn: DrawnPaths | None = None
+) -> tuple[list[list[float]], SuperNet]:
+    """Utilities of each candidate and the supernet after a search on ``samples`` frames.
+
+    ``name`` may end in ``:K``, the paths backward; ``drawn`` gets the paths with their losses.
+    """
     config, streams = plan.config.strategy, Streams(seed)
     name, _, paths = name.partition(":")
     info, config = STRATEGIES.get(name), replace(config, active_paths=int(paths)) if paths else config
@@ -122,9 +128,11 @@ def search(plan: Plan, data: Frames, name: str, samples: int, seed: int) -> list
         done += BATCH
         if done >= config.warmup_fraction * samples:
             strategy.step(path, value)
+        if drawn is not None and path is not None:
+            drawn.add(path.choices, value, done / samples)
 
     _descend(plan, supernet, loss, samples, seed=seed, after=after)
-    return strategy.scores()
+    return strategy.scores(), supernet
 
 
 def _descend(plan: Plan, module: torch.nn.Module, loss: Any, samples: int, *, seed: int, after: Any = None) -> None:
@@ -197,7 +205,7 @@ def measure(
     for name in strategies:
         result[name] = []
         for seed in range(seeds):
-            scores = search(plan, data, name, 2 * samples, seed)
+            scores, _ = search(plan, data, name, 2 * samples, seed)
             summed = [sum(row[c] for row, c in zip(scores, found.choices)) for found in drawn]
             derived = discretise(plan.space, scores, limit)
             result[name].append(

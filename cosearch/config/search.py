@@ -10,6 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, Positive, PositiveFloat
 
+DeriveBy = Literal["scores", "regression"]
+
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class SpaceConfig:
@@ -44,7 +46,7 @@ class StrategyConfig:
             its path, which keeps what the candidate learned (proposal strategies).
         workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
         derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
-            drawn paths on their choices (gradient strategies that draw single paths).
+            drawn paths on their choices (gradient strategies that draw single paths); null: the strategy's own way.
         values: the strategy's own options, e.g. ``strategy.values.population=8``.
     """
 
@@ -58,7 +60,7 @@ class StrategyConfig:
     target_form: Literal["multiplier", "penalty"] = "multiplier"
     warmup_fraction: Fraction = 0.3
     warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
-    derive_by: Literal["scores", "regression"] = "scores"
+    derive_by: DeriveBy | None = None
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1

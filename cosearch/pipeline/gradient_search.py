@@ -73,7 +73,7 @@ def found_by(
         generator: draws where the scores prefer nothing.
         fit: of the losses of the drawn paths; None where there are none.
     """
-    regressed = fit is not None and plan.config.strategy.derive_by == "regression"
+    regressed = fit is not None and plan.strategy.derived_by(plan.config.strategy) == "regression"
     chosen = fit.scores if fit is not None and regressed else scores
     derived_by = Derivation(
         method=DRAWN,
@@ -97,10 +97,10 @@ def found_by(
 
 def _others(plan: Plan, supernet: SuperNet, fit: AdditiveFit | None, scores: list[list[float]]) -> tuple[Candidate, ...]:
     """What begins the retraining beside the best one, with the weights of the supernet; nothing without a bracket."""
-    budget, section = plan.config.budget, plan.config.strategy
+    budget = plan.config.budget
     if budget.bracket == 1 or budget.retrain_steps == 0 or plan.config.rl.algorithm == "dqn":
         return ()
-    chosen = fit.scores if fit is not None and section.derive_by == "regression" else scores
+    chosen = fit.scores if fit is not None and plan.strategy.derived_by(plan.config.strategy) == "regression" else scores
     found = shortlist(plan.space, chosen, *(constraint.limit for constraint in plan.constraints), count=budget.bracket)
     networks = [derive(other, torch.Generator().manual_seed(0), supernet) for other in found[1:]]
     return tuple(Candidate(tuple(other.choices), contiguous(network.state_dict())) for other, network in zip(found[1:], networks))
@@ -145,7 +145,7 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     finally:
         training.close()
     fit = fit_scores([len(point.candidates) for point in plan.space.points], subject.drawn)
-    if fit is None and config.strategy.derive_by == "regression":
+    if fit is None and learned(strategy.scores()) and plan.strategy.derived_by(config.strategy) == "regression":
         log.progress.note("no losses of single paths to regress on: derived from the learned scores")
     architecture, derived_by = found_by(plan, strategy.scores(), streams.torch("arch"), fit)
     network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())

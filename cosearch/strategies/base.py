@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from cosearch.config.search import StrategyConfig
+from cosearch.config.search import DeriveBy, StrategyConfig
 from cosearch.record.state import State
 from cosearch.registry import Registry, unknown_name
 from cosearch.space.derive import Limit
@@ -59,6 +59,8 @@ class StrategyInfo:
         ignores: keys of the configuration's section ``strategy``, beside those of the other kind, that have no effect with it;
             setting one is refused. Without ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties,
             without ``candidates`` one candidate has the whole budget.
+        derive_by: what its architecture is derived from where ``strategy.derive_by`` does not say it; ``scores`` where it draws
+            no single paths.
     """
 
     name: str
@@ -70,6 +72,7 @@ class StrategyInfo:
     make: Callable[..., Any]
     options: Callable[[StrategyConfig], object]
     ignores: tuple[str, ...] = ()
+    derive_by: DeriveBy = "scores"
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -83,6 +86,10 @@ class StrategyInfo:
     def candidates(self, config: StrategyConfig) -> int:
         """How many candidates share the budget of the search."""
         return 1 if "candidates" in self.unused else config.candidates
+
+    def derived_by(self, config: StrategyConfig) -> DeriveBy:
+        """What the architecture of its search is derived from."""
+        return self.derive_by if "derive_by" in self.unused or config.derive_by is None else config.derive_by
 
     def holds_target(self, config: StrategyConfig) -> bool:
         """Whether the first target bounds the sampled distribution exactly; else it is a penalty in the loss."""

@@ -138,5 +138,6 @@ STRATEGIES.register(
         ScoreFunctionStrategy,
         _options,
         ("active_paths", "temperature_start", "temperature_end"),
+        "regression",
     )
 )

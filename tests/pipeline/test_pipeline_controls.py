@@ -11,6 +11,7 @@ from cosearch.pipeline.gradient_search import DRAWN, METHOD, found_by
 from cosearch.planning.control import CONTROLS, control_of
 from cosearch.planning.plan import make_plan
 from cosearch.record.rundir import RunDir
+from cosearch.strategies.regression import DrawnPaths, fit_scores
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
 
@@ -62,3 +63,23 @@ def test_scores_that_differ_choose():
     architecture, derived_by = found_by(plan, scores, generator)
     assert (derived_by.method, derived_by.scored_by) == (METHOD, "scores") and architecture.choices[0] == len(scores[0]) - 1
     assert generator.get_state().equal(seeded(0).get_state())  # nothing is drawn
+
+
+def test_a_regression_chooses_where_the_strategy_derives_by_it():
+    """Scores and regression prefer opposite ends of the first point; the words of the record say which was taken."""
+    sizes = [len(point.candidates) for point in make_plan(resolve(overrides=TINY)).space.points]
+    scores = [[0.0] * size for size in sizes]
+    scores[0][-1] = 1.0
+    drawn = DrawnPaths(len(sizes))
+    for i in range(200):
+        choices = [(i * 7 + p) % size for p, size in enumerate(sizes)]
+        drawn.add(choices, float(choices[0]), i / 200)  # the first candidate has the lowest loss
+    fit = fit_scores(sizes, drawn)
+    chosen = {}
+    for way in ("scores", "regression"):
+        plan = make_plan(resolve(overrides=[*TINY, f"strategy.derive_by={way}"]))
+        architecture, derived_by = found_by(plan, scores, seeded(0), fit)
+        chosen[way] = architecture.choices[0]
+        assert derived_by.scored_by == way and derived_by.scores == tuple(map(tuple, scores))
+        assert derived_by.regression.scores == tuple(map(tuple, fit.scores)) and derived_by.regression.pairs == 200
+    assert chosen == {"scores": sizes[0] - 1, "regression": 0}

@@ -151,7 +151,7 @@ CASES = {
     "strategy.target_form": Case("search", SMALL, "penalty"),
     "strategy.warmup_fraction": Case("search", SMALL, 0.9),
     "strategy.warmup_factor": Case("search", (*SMALL, "strategy.warmup_fraction=0.9"), 1.5),
-    "strategy.derive_by": Case("search", SMALL, "regression"),
+    "strategy.derive_by": Case("search", SMALL, "scores"),
     "strategy.candidates": Case("search", PROPOSALS, 1),
     "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
     "strategy.workers": Case("asked", PROPOSALS, 2),
