@@ -158,7 +158,8 @@ def leaderboard_page(result: Standings) -> str:
             ),
             f"{board.feasible} networks within the target; best mean score {board.optimum:.2f}, median {board.median:.2f};",
             f"standard deviation of a network's score between train seeds {board.seed_deviation:.2f}; Spearman correlation of",
-            f"multiply-accumulates and score {board.macs_correlation:+.2f}.",
+            f"multiply-accumulates and score {board.macs_correlation:+.2f}."
+            + f" {result.queries} queries are {100 * result.queries / board.feasible:.0f} % of these networks.",
             "",
             "| strategy | regret [95 %] | rank | percentile | environment steps |",
             "| --- | --- | --- | --- | --- |",
