@@ -28,7 +28,7 @@ from cosearch.strategies.score_function import ScoreFunctionStrategy
 from latency_tables.errors import InfeasibleTargetError, RequestError
 
 QUERIES = 20
-REGRESSED = "reinforce-regression"  # its architecture is derived from a regression over the paths and scores that it saw
+FROM_LOGITS = "reinforce-logits"  # derived from the learned logits; reinforce from a regression over its paths and scores
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _propose(search: Search, info: StrategyInfo) -> Architecture:
     return asked[strategy.best()]
 
 
-def _score_function(search: Search, info: StrategyInfo, regressed: bool) -> Architecture:
+def _score_function(search: Search, info: StrategyInfo, *, regressed: bool) -> Architecture:
     """Paths that miss the target are drawn again; the end is the feasible network with the largest sum of scores."""
     space = search.benchmark.space
     strategy = info.make(space, info.options(StrategyConfig(name=info.name)), search.generator)
@@ -176,7 +176,7 @@ CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "r
 def runnable() -> list[str]:
     """Names of all that can run on a table: controls, proposal strategies, the score function."""
     proposals = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and info.name not in CONTROLS]
-    return [*CONTROLS, *proposals, "reinforce", REGRESSED]
+    return [*CONTROLS, *proposals, "reinforce", FROM_LOGITS]
 
 
 def run_search(
@@ -205,12 +205,12 @@ def run_search(
     if strategy in CONTROLS:
         found = CONTROLS[strategy](search)
     else:
-        name = "reinforce" if strategy == REGRESSED else strategy
+        name = "reinforce" if strategy == FROM_LOGITS else strategy
         info = next((info for info in STRATEGIES.entries() if info.name == name), None)
         if info is None:
             raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
         gradient = info.kind == "gradient"
-        found = _score_function(search, info, strategy == REGRESSED) if gradient else _propose(search, info)
+        found = _score_function(search, info, regressed=strategy != FROM_LOGITS) if gradient else _propose(search, info)
     score, scores = float(benchmark.scores[benchmark.number(found)]), benchmark.scores[search.feasible]
     place = rank(score, scores)
     others = max(1, len(scores) - 1)

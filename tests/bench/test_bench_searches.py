@@ -116,7 +116,7 @@ def test_searches_with_many_queries_find_good_networks_and_few_do_not(exact):
     ranks = {name: run_search(exact, name, DEVICE, target_s=target_s, queries=300).rank for name in runnable()}
     few = [run_search(exact, "random", DEVICE, target_s=target_s, queries=2, seed=seed).rank for seed in range(5)]
     assert ranks["ridge"] <= 2 and ranks["evolution"] <= 3 and ranks["local-search"] <= 3
-    assert ranks["reinforce"] <= 30 and ranks["reinforce-regression"] <= 2 and np.mean(few) > 30
+    assert ranks["reinforce-logits"] <= 30 and ranks["reinforce"] <= 2 and np.mean(few) > 30
 
 
 def test_a_search_on_a_partial_table_asks_for_finished_networks_alone(tmp_path):
@@ -146,7 +146,7 @@ def test_ridge_finds_a_network_that_it_never_asked_for(exact):
 
 def test_a_regression_on_equal_scores_has_nothing_to_say(tmp_path):
     write_table(made_table(lambda number, seed: 1.0), table_path(TASK, tmp_path))
-    for name in ("ridge", "reinforce-regression"):
+    for name in ("ridge", "reinforce"):
         assert run_search(Benchmark(TASK, tmp_path), name, DEVICE, queries=5).regret == 0.0
 
 
