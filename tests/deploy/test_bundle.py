@@ -316,6 +316,13 @@ def test_the_lowest_opset_is_that_of_the_newest_operator(runs):
     onnx.checker.check_model(bundled, full_check=True)
 
 
+def test_operator_sets_that_no_node_is_of_are_left_out(runs):
+    exported = load((runs["categorical"].path / "agent.onnx").read_bytes(), "agent.onnx")
+    exported.opset_import.extend([onnx.helper.make_opsetid("com.microsoft", 1), onnx.helper.make_opsetid("ai.onnx.ml", 5)])
+    model = with_opset(exported, None)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", needed_opset(exported))]
+
+
 def test_an_opset_can_be_asked_for_within_what_the_graph_needs(runs, tmp_path):
     exported = without_copies(load((runs["categorical"].path / "agent.onnx").read_bytes(), "agent.onnx"))
     seen, wanted = observations("categorical", 5), None

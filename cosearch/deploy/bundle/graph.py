@@ -105,10 +105,12 @@ def with_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
             changed = onnx.version_converter.convert_version(model, wanted)
         except (RuntimeError, ValueError) as error:
             raise RequestError(f"ONNX cannot convert the agent from opset {now} to {wanted}: {str(error)[:200]}") from error
-    for entry in changed.opset_import:
-        if entry.domain in AI_ONNX:
-            entry.version = wanted
-    changed.ir_version = helper.find_min_ir_version_for(list(changed.opset_import))
+    used = {node.domain for node in changed.graph.node}
+    others = [(entry.domain, entry.version) for entry in changed.opset_import if entry.domain not in AI_ONNX]
+    del changed.opset_import[:]  # tools leave sets behind that no node is of
+    kept = [helper.make_opsetid(domain, version) for domain, version in others if domain in used]
+    changed.opset_import.extend([helper.make_opsetid("", wanted), *kept])
+    changed.ir_version = helper.find_min_ir_version_for(list(changed.opset_import), ignore_unknown=True)
     return changed
 
 
