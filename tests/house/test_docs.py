@@ -97,7 +97,7 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for word in rest:
             assert not word.startswith("tests") or (ROOT / word.split("::")[0]).exists(), command
     elif module == "cosearch":
-        from cosearch.cli import app
+        from cosearch.cli import app, bench_command, compare_command, deploy_command  # noqa: F401  they add their verbs
         from cosearch.cli.commands import app as verbs
 
         group = typer.main.get_command(verbs)
