@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from latency_tables.errors import ConfigError, CosearchError
-from latency_tables.terminal import plain_streams, say, system_fault
+from latency_tables.terminal import plain_streams, say, short, system_fault
 from latency_tables.writing import check_destination
 
 app = typer.Typer(
@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, standalone_mode=True)
     except CosearchError as error:
-        say(f"error: {error}", error=True)
+        say(f"error: {short(error)}", error=True)
         raise SystemExit(error.exit_code) from error
     except BrokenPipeError:
         sys.stderr.close()

@@ -15,7 +15,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from latency_tables.errors import CosearchError, TableError
-from latency_tables.terminal import plain_streams, say, system_fault
+from latency_tables.terminal import plain_streams, say, short, system_fault
 from latency_tables.terminal import show as show_table
 from latency_tables.writing import check_destination
 
@@ -362,7 +362,7 @@ def main() -> None:
     try:
         app(prog_name="python -m latency_tables")
     except CosearchError as error:
-        say(f"error: {error}", error=True)
+        say(f"error: {short(error)}", error=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

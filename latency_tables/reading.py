@@ -7,10 +7,12 @@ that are finite and fit a float, lists and objects of bounded depth, no field tw
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import math
 import reprlib
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from latency_tables.errors import CosearchError
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
 MAX_DIGITS = 40  # of a whole number: the entropy of a random generator has 39
+OWN_DIGITS = 4000  # in files of ours: a count of architectures may have hundreds
 MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
 Fault = type[CosearchError]
 
@@ -33,7 +36,7 @@ def shown(value: object, letters: int = 80) -> str:
 
 
 def read_text(path: Path, what: str, fault: Fault) -> str:
-    """The text of a UTF-8 file.
+    """The text of a UTF-8 file, unpacked where its name ends in ``.gz``.
 
     Args:
         path: the file.
@@ -44,9 +47,9 @@ def read_text(path: Path, what: str, fault: Fault) -> str:
         CosearchError: of that class: it cannot be read, is too large, or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+    except (OSError, ValueError, EOFError, zlib.error) as error:  # ValueError: a path with a zero byte; the last two: of gzip
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise fault(f"{path}: cannot be read as {what}: {reason}") from error
     if len(data) > MAX_BYTES:
@@ -59,36 +62,41 @@ def read_text(path: Path, what: str, fault: Fault) -> str:
         raise fault(f"{path}: cannot be read as {what}: byte {error.start} is not UTF-8; save it as UTF-8") from error
 
 
-def read_json(path: Path, what: str, fault: Fault) -> object:
-    """The content of a JSON file; the arguments are those of :func:`read_text`.
+def read_json(path: Path, what: str, fault: Fault, *, digits: int = MAX_DIGITS) -> object:
+    """The content of a JSON file.
+
+    Args:
+        path, what, fault: see :func:`read_text`.
+        digits: most of a whole number.
 
     Raises:
         CosearchError: of the class ``fault``: unreadable, or not such JSON.
     """
-    return parse_json(read_text(path, what, fault), f"{path}: cannot be read as {what}", fault)
+    return parse_json(read_text(path, what, fault), f"{path}: cannot be read as {what}", fault, digits=digits)
 
 
-def parse_json(text: str, where: str, fault: Fault) -> object:
-    """The content of a JSON text: every number finite and of at most 40 digits, no field twice, 64 levels at most.
+def parse_json(text: str, where: str, fault: Fault, *, digits: int = MAX_DIGITS) -> object:
+    """The content of a JSON text: every number finite and of so many digits at most, no field twice, 64 levels at most.
 
     Args:
         text: the JSON.
         where: beginning of the message.
         fault: class of the error.
+        digits: most of a whole number.
 
     Raises:
         CosearchError: of the class ``fault``: not such JSON.
     """
 
-    def whole(digits: str) -> int:
-        if len(digits) > MAX_DIGITS:
-            raise fault(f"{where}: a whole number of {len(digits)} digits, expected at most {MAX_DIGITS}")
-        return int(digits)
+    def whole(number: str) -> int:
+        if len(number) > digits:
+            raise fault(f"{where}: a whole number of {len(number)} digits, expected at most {digits}")
+        return int(number)
 
-    def decimal(digits: str) -> float:
-        if not math.isfinite(float(digits)):
-            raise fault(f"{where}: {digits[:20]} is too large for a number")
-        return float(digits)
+    def decimal(number: str) -> float:
+        if not math.isfinite(float(number)):
+            raise fault(f"{where}: {number[:20]} is too large for a number")
+        return float(number)
 
     def constant(name: str) -> object:
         raise fault(f"{where}: {name} is not a number")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
+MAX_LETTERS = 2000  # of an error
 STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control, format and separator characters
 
 
@@ -54,6 +55,12 @@ def plain(text: str) -> str:
 def plain_if_text(value: object) -> object:
     """What a page's template writes: texts as plain text, markup of our own and numbers as they are."""
     return plain(value) if type(value) is str else value
+
+
+def short(text: object) -> str:
+    """A message of at most 2,000 letters: one that repeats a large input is cut in its middle."""
+    words = str(text)
+    return words if len(words) <= MAX_LETTERS else f"{words[: MAX_LETTERS - 500]} ... {words[-480:]}"
 
 
 def say(text: object, *, error: bool = False) -> None:

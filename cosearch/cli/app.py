@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosearch.cli.environment import as_typed, find_modules_here, prepare_process
-from latency_tables.terminal import plain_streams, say, system_fault
+from latency_tables.terminal import plain_streams, say, short, system_fault
 
 DEFAULT_VERB = "search"
 INTERRUPTED = 130
@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
 
             near = difflib.get_close_matches(words[0], list(group.commands), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            say(f"error: unknown verb {words[0]!r}.{hint} `cosearch --help` shows all", error=True)
+            say(f"error: unknown verb {words[0]!r:.80}.{hint} `cosearch --help` shows all", error=True)
             return 2
         words.insert(0, DEFAULT_VERB)
     command_line.set("cosearch " + " ".join(words))
@@ -65,13 +65,13 @@ def _run(words: list[str]) -> int:
             return _interrupted(*resume_hint.get())
         return result if isinstance(result, int) else 0
     except CosearchError as error:
-        say(f"error: {as_typed(str(error))}", error=True)
+        say(f"error: {short(as_typed(str(error)))}", error=True)
         return error.exit_code
     except typer.TyperException as error:  # a usage error: unknown option, wrong type
         if hasattr(error, "show"):
             error.show()
         else:
-            say(f"error: {error}", error=True)
+            say(f"error: {short(error)}", error=True)
         return 2
     except SystemExit as error:  # of a library or of a user's code: a command without a result never ends with 0
         say(f"error: the program was ended from inside, SystemExit({error.code!r}), before there was a result", error=True)

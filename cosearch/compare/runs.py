@@ -30,6 +30,7 @@ from cosearch.record.rundir import RunDir, only_writer
 from cosearch.report.data import flatten
 from cosearch.training.workers import Send, Workers
 from latency_tables.errors import CosearchError, RunFolderError
+from latency_tables.reading import OWN_DIGITS, read_json
 from latency_tables.writing import make_folder
 
 RECORD = "compare.json"
@@ -100,7 +101,7 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> None:
                     f"{folder} holds a comparison whose run {run.name} has other values "
                     f"({_difference(old[run.name], run.config)}); choose another --name"
                 )
-        kept = [entry for entry in json.loads(path.read_bytes())["runs"] if entry["name"] not in {run.name for run in runs}]
+        kept = [entry for entry in _entries(path) if entry["name"] not in {run.name for run in runs}]
         entries += kept
     else:
         _check_ours(folder)
@@ -150,10 +151,19 @@ def read_comparison(folder: Path) -> list[PlannedRun]:
                 config_from_dict(entry["config"], str(path)),
                 tuple(entry.get("own", ())),
             )
-            for entry in json.loads(path.read_bytes())["runs"]
+            for entry in _entries(path)
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The runs of a comparison's record; what each of them holds is read where it is used."""
+    content = read_json(path, "the record of a comparison", RunFolderError, digits=OWN_DIGITS)
+    entries = content.get("runs") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
+        raise RunFolderError(f"{path} cannot be read: expected an object with a list of runs, each with a name")
+    return entries
 
 
 def make_runs(folder: Path, runs: Sequence[PlannedRun], *, jobs: int, command: str, tell: Tell) -> dict[str, str]:

@@ -35,6 +35,7 @@ from latency_tables.measuring.remote import Answer, Connection, Core, Location
 from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.ssh import LostBoard
 from latency_tables.measuring.visits import Hello
+from latency_tables.reading import read_json
 from latency_tables.writing import remove
 
 HERE = "this machine"
@@ -106,7 +107,7 @@ def deploy(path: Path, request: DeployRequest, note: Callable[[str], None] = lam
     if not (bundle / Contract.FILE).is_file():
         raise RunFolderError(f"{path} has no bundle yet: `cosearch export {path}` writes {bundle}")
     with run.lock():
-        contract = Contract.from_json(json.loads((bundle / Contract.FILE).read_text(encoding="utf-8")), bundle / Contract.FILE)
+        contract = Contract.from_json(read_json(bundle / Contract.FILE, "a contract", RunFolderError), bundle / Contract.FILE)
         model = (bundle / contract.model).read_bytes()
         session = _Session(run, bundle, contract, model, request, note)
         found = session.measured()

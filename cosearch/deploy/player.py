@@ -5,7 +5,6 @@ Needs numpy and onnxruntime, never torch: what is deployed must not depend on wh
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
+from latency_tables.reading import OWN_DIGITS, read_json
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float64]
@@ -182,10 +182,7 @@ def read_rule(path: Path) -> ActingRule:
     Raises:
         RunFolderError: the file is missing, is not JSON, or states no rule that is known.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"{path} cannot be read as the description of an agent: {error}") from error
+    content = read_json(path, "the description of an agent", RunFolderError, digits=OWN_DIGITS)
     acting = content.get("acting") if isinstance(content, dict) else None
     acting = acting if isinstance(acting, dict) else {}
     rule, policy = acting.get("rule"), acting.get("policy", "categorical")

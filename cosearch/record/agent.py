@@ -35,7 +35,7 @@ class ParityRecord:
     opset: int
     bytes: int
     sha256: str
-    magnitude: float = 1.0
+    magnitude: float = field(default=1.0, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

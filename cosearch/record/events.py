@@ -8,7 +8,6 @@ a full disk then is an error of the run, not of a thread beside it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cosearch.record.durable import one_clear_error
 from cosearch.record.metrics import REQUIRED, number, read_metrics
+from latency_tables.errors import RunFolderError
+from latency_tables.reading import OWN_DIGITS, read_json
 from latency_tables.writing import remove
 
 SUFFIX = ".cosearch"  # end of our event files' names: files of other writers in the folder are left alone
@@ -100,8 +101,8 @@ def _start(run_path: Path) -> float:
     """Moment from which ``wall_s`` counts, seconds since 1970: when the run was made; now, where that is not recorded."""
     record = run_path / "run.json"
     try:
-        created = json.loads(record.read_text(encoding="utf-8")).get("created_utc") if record.is_file() else None
-        moment = datetime.fromisoformat(str(created))
-    except (AttributeError, ValueError):
+        content = read_json(record, "a file of a run", RunFolderError, digits=OWN_DIGITS)
+        moment = datetime.fromisoformat(str(content.get("created_utc") if isinstance(content, dict) else None))
+    except (RunFolderError, ValueError):
         return time.time()
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -15,6 +15,7 @@ from pathlib import Path
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.registry import unknown_name
 from latency_tables.errors import NonFiniteError, RunFolderError
+from latency_tables.reading import OWN_DIGITS, parse_json
 
 STAGES = ("teacher", "search", "retrain")
 REQUIRED = ("stage", "step", "wall_s")
@@ -201,10 +202,10 @@ def _lines(path: Path) -> list[tuple[Line, bytes]]:
         if not raw.endswith(b"\n"):
             break  # a writer was killed inside its last line
         try:
-            record = json.loads(raw)
-            if record["stage"] not in STAGES or type(record["step"]) is not int:
+            record = parse_json(raw.decode(), "it", RunFolderError, digits=OWN_DIGITS)
+            if not isinstance(record, dict) or record["stage"] not in STAGES or type(record["step"]) is not int:
                 raise ValueError("stage or step is wrong")
-        except (ValueError, KeyError, TypeError) as error:
+        except (RunFolderError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path}:{place} is not a line of metrics ({error}); mend or remove that line") from error
         whole.append((record, raw))
     return whole

@@ -22,6 +22,7 @@ from cosearch.record import metrics
 from cosearch.record.checkpoints import Checkpoints
 from cosearch.record.durable import TEMPORARY_SUFFIX, sync_folder, write_bytes_atomic
 from latency_tables.errors import NonFiniteError, RunFolderError
+from latency_tables.reading import OWN_DIGITS, read_json
 from latency_tables.writing import remove
 
 __all__ = ["RUN_FORMAT", "RunDir", "write_bytes_atomic"]
@@ -251,12 +252,9 @@ class RunDir:
             ValueError: the name is not a plain file name.
         """
         path = self._file(name)
-        try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise RunFolderError(f"{self.path} holds no {name}; `cosearch resume {self.path}` goes on with the run") from error
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path} cannot be read: {error}") from error
+        if not path.exists():
+            raise RunFolderError(f"{self.path} holds no {name}; `cosearch resume {self.path}` goes on with the run")
+        return read_json(path, "a file of a run", RunFolderError, digits=OWN_DIGITS)
 
     def _file(self, name: str) -> Path:
         if not name or name in (".", "..") or Path(name).name != name:

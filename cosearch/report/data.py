@@ -6,7 +6,6 @@ and is shown as "not measured". Never a zero in its place. This file only reads;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import Content
 from cosearch.record.summary import Summary
 from latency_tables.errors import RunFolderError
+from latency_tables.reading import OWN_DIGITS, read_json
 
 FILES = {
     "metrics.jsonl": "learning curves",
@@ -169,8 +169,8 @@ def _read(folder: Path, record: type[Content]) -> Content | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(path, "a file of a run", RunFolderError, digits=OWN_DIGITS)
+    except RunFolderError as error:
         raise RunFolderError(f"{path} is damaged ({error}); move it away and resume the run") from error
     return record.from_json(content, path)
 

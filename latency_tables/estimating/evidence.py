@@ -7,9 +7,8 @@ positions but one, tested on that one, in turn; beside it the trivial model, a c
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from latency_tables.errors import TableError
 from latency_tables.estimating.published import NEEDED, SHAPE, PublishedRow, block_row, block_shape, fit_roofline, predict_rows
 from latency_tables.estimating.roofline import Roofline
-from latency_tables.reading import read_csv
+from latency_tables.reading import read_csv, shown
 
 START = Roofline("sum", 1e-5, 1e13, 0.01, 0.003, 0.01, 1e12, 0.05)
 OPERATIONS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
@@ -84,19 +83,26 @@ def layer_shapes() -> list[tuple[int, ...]]:
     return shapes
 
 
+def _milliseconds(text: str, where: str) -> float:
+    if not re.fullmatch(r"[0-9.]{1,20}(e[-+]?[0-9]{1,2})?", text) or text.count(".") > 1:
+        raise TableError(f"{where}: expected milliseconds, got {shown(text)}")
+    return float(text)
+
+
 def _help(path: Path) -> Iterator[PublishedSet]:
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
+    lines = read_csv(path, "published latencies of networks", ("arch_id", "op_idx"), TableError)
     shapes = layer_shapes()
     places = list(dict.fromkeys(shapes))
     counts = np.zeros((len(lines), len(places), len(OPERATIONS)))
     for i, line in enumerate(lines):
+        if not re.fullmatch(f"[0-{len(OPERATIONS) - 1}]{{{len(shapes)}}}", line["op_idx"]):
+            raise TableError(f"{path}, row {i + 2}: op_idx must be {len(shapes)} digits below {len(OPERATIONS)}")
         for shape, digit in zip(shapes, line["op_idx"], strict=True):
             counts[i, places.index(shape), int(digit)] += 1
     design = np.concatenate([np.ones((len(lines), 1)), counts[:, :, :-1].reshape(len(lines), -1)], axis=1)
     names = [(place, name) for place in places for name in OPERATIONS[:-1]]
     for column in [name for name in lines[0] if name not in ("arch_id", "op_idx", *SUMS)]:
-        measured = np.array([float(line[column]) for line in lines]) * 1e-3
+        measured = np.array([_milliseconds(line[column], f"{path}, column {column}") for line in lines]) * 1e-3
         solved = np.linalg.lstsq(design, measured, rcond=None)[0][1:]
         values = [(place, name, float(v)) for (place, name), v in zip(names, solved, strict=True) if not name.endswith("_g2")]
         least = SMALLEST * float(np.median([v for *_, v in values]))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from latency_tables.board.timing import Paced, Visit
 from latency_tables.errors import TableError
+from latency_tables.fields import parse_line
 from latency_tables.measuring.identity import check_same_place
 from latency_tables.writing import make_folder, one_clear_error, regular_file, remove
 
@@ -60,7 +61,7 @@ class Journal:
             return 0
         for number, line in enumerate(data[:end].splitlines(), 1):
             try:
-                record = json.loads(line)
+                record = self._record(line)
                 if number == 1:
                     self._check(record, identity)
                 else:
@@ -71,6 +72,12 @@ class Journal:
                 ) from error
         self.resumed = True
         return end
+
+    def _record(self, line: bytes) -> dict[str, object]:
+        try:
+            return parse_line(line.decode(), "it")
+        except TableError as error:
+            raise ValueError(str(error)) from error
 
     def _check(self, record: object, identity: Mapping[str, object]) -> None:
         expected = json.loads(json.dumps({"journal": 1, **identity}))

@@ -1,20 +1,26 @@
 """Every reader of files that users give, on seeded damage: only our own errors leave, short, in time, with the exit code 2."""
 
+import gzip
 import json
 import time
 from pathlib import Path
 
 import pytest
 from mutations import NASTY, changed, damaged
+from report_fake_run import make_run
 
 from accel_models import check
 from accel_models.design import DESIGNS, load_design
 from accel_models.layers import NETWORKS, load_layers
+from cosearch.cli.app import main
 from cosearch.config.run import resolve
+from cosearch.record.rundir import RunDir
+from cosearch.report.data import read_run
 from cosearch.rl.teacher import TEACHERS, read_record
 from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.files import load_architecture
-from latency_tables.errors import RequestError
+from latency_tables import reading
+from latency_tables.errors import RequestError, TableError
 from latency_tables.estimating.published import load_published
 from latency_tables.estimating.specification import SPECS, load_spec
 from latency_tables.worklists import FOLDER as WORK_LISTS
@@ -157,3 +163,60 @@ def test_a_configuration_of_any_bytes_and_words_is_read_or_refused_in_few_lines(
         refused += text != ""
         assert len(text) < 2000 + len(str(path)), overrides
     assert refused > len(asked) / 3
+
+
+DAMAGE = {
+    "bytes that are no UTF-8": b"\xff\xfe\x00{",
+    "too deep": b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    "too many digits": b'{"seed": 1' + b"0" * 5000 + b"}",
+    "too large": b'{"seed": 1e999}',
+    "no object": b"[1, 2]",
+    "a list for a name": b'{"name": ["x"], "config": [], "device": 3}',
+    "twice": b'{"name": "a", "name": "b"}',
+    "nothing": b"",
+    "half": b'{"name": "a", "con',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["run.json", "summary.json", "agent.json", "architecture.json", "metrics.jsonl"])
+def test_a_damaged_file_of_a_run_is_one_short_message(file, damage, tmp_path):
+    folder = make_run(tmp_path / "run")
+    (folder / file).write_bytes(DAMAGE[damage] + (b"\n" if file.endswith("l") else b""))
+    if damage == "nothing" and file == "metrics.jsonl":
+        return
+    with pytest.raises(RequestError) as caught:
+        read_run(folder)
+    assert file in str(caught.value) and len(str(caught.value)) < 2000
+
+
+def test_a_count_of_hundreds_of_digits_in_our_own_files_is_read(tmp_path):
+    folder = make_run(tmp_path / "run")
+    content = json.loads((folder / "run.json").read_text())
+    content["space"]["size"] = content["feasible_architectures"] = 9**400
+    (folder / "run.json").write_text(json.dumps(content))
+    assert RunDir(folder, {}).read_json("run.json")["space"]["size"] == 9**400
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b", b"no gzip", b"\x1f\x8b\x08\x00" + b"\x00" * 30, bytes(range(256))])
+def test_a_damaged_packed_file_is_one_short_message(content, tmp_path):
+    path = tmp_path / "latencies.csv.gz"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=r"latencies\.csv\.gz: cannot be read as a table"):
+        reading.read_csv(path, "a table", ("a",), TableError)
+
+
+def test_a_packed_file_is_unpacked_up_to_the_limit(tmp_path, monkeypatch):
+    path = tmp_path / "latencies.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    assert reading.read_csv(path, "a table", ("a",), TableError) == [{"a": "1", "b": "2"}]
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 10**6))  # a thousand times larger than it looks
+    monkeypatch.setattr(reading, "MAX_BYTES", 2**20)
+    with pytest.raises(TableError, match="more than 1 MiB"):
+        reading.read_csv(path, "a table", ("a",), TableError)
+
+
+def test_a_message_that_repeats_its_input_is_cut(capsys):
+    assert main(["search", "--dry-run", "env.name=" + "x" * 100_000]) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 2100 and "unknown environment" in said

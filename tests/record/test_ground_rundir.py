@@ -124,12 +124,12 @@ def test_of_many_that_make_one_name_one_succeeds(tmp_path, monkeypatch):
     "content, message",
     [
         (None, "is not a run folder: it holds no run.json"),
-        ("", "run.json cannot be read"),
-        ('{"format": 1', "run.json cannot be read"),
+        ("", "run.json: cannot be read"),
+        ('{"format": 1', "run.json: cannot be read"),
         ("[]", "is not a run of this version: its format must be 1, got None"),
         ('{"name": "a package of JavaScript"}', "got None"),
         ('{"format": 2}', "got 2; use the version of cosearch that made it"),
-        (b"\xff\xfe", "run.json cannot be read"),
+        (b"\xff\xfe", "run.json: cannot be read"),
     ],
 )
 def test_a_foreign_or_damaged_folder_is_refused(tmp_path, content, message):
@@ -151,7 +151,7 @@ def test_json_files_come_back_and_are_refused_when_damaged(run):
     assert run.write_json("summary.json", content) == run.path / "summary.json"
     assert run.read_json("summary.json") == content
     (run.path / "summary.json").write_text("{")
-    with pytest.raises(RunFolderError, match=r"summary\.json cannot be read"):
+    with pytest.raises(RunFolderError, match=r"summary\.json: cannot be read"):
         run.read_json("summary.json")
     with pytest.raises(RunFolderError, match=f"holds no agent.json; `cosearch resume {run.path}` goes on"):
         run.read_json("agent.json")

@@ -100,7 +100,7 @@ def test_wrong_folders_are_one_clear_error(tmp_path):
         load_sets(tmp_path)
     write_published(tmp_path, TRUE)
     (tmp_path / "help_fbnet_latency.csv.gz").write_bytes(b"not gzip")
-    with pytest.raises(TableError, match="cannot read"):
+    with pytest.raises(TableError, match="cannot be read"):
         load_sets(tmp_path)
 
 

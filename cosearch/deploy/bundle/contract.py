@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 
 from cosearch.record.json_record import from_json, to_json
 from latency_tables.errors import RunFolderError
+from latency_tables.reading import OWN_DIGITS, parse_json
 
 FORMAT = 1
 
@@ -134,8 +135,8 @@ class Contract:
         for field in dataclasses.fields(cls):
             if field.name in entries:
                 try:
-                    content[field.name] = json.loads(entries[field.name])
-                except ValueError as error:
+                    content[field.name] = parse_json(entries[field.name], "it", RunFolderError, digits=OWN_DIGITS)
+                except RunFolderError as error:
                     text = entries[field.name][:80]
                     raise RunFolderError(f"{file}: its metadata {field.name} must be JSON, got {text!r}") from error
         return cls.from_json(content, file)
