@@ -145,7 +145,7 @@ class Table:
             MissingOpError: naming every operation without a row.
         """
         ops = self.cast(ops)
-        self._require(ops)
+        self.require(ops)
         return [self.scale * self.latency_s(op) for op in ops]
 
     def predict(self, ops: Sequence[OpSpec]) -> Prediction:
@@ -198,7 +198,12 @@ class Table:
         row = self.rows.get(op.key)
         return (row is None or row.latency_s is None) and (self._roofline is None or op.dtype != self.device.dtype)
 
-    def _require(self, ops: Sequence[OpSpec]) -> None:
+    def require(self, ops: Sequence[OpSpec]) -> None:
+        """Raise unless all operations can be predicted.
+
+        Raises:
+            MissingOpError: some cannot; names the first, how many more there are, and the command that measures it.
+        """
         missing = list({op.key: op for op in ops if self._is_missing(op)}.values())
         if missing:
             raise MissingOpError(self._missing(missing[0], more=[op.key for op in missing[1:]]))

@@ -41,6 +41,7 @@ class TableCost:
         if metric not in METRICS:
             raise RequestError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
         self.space, self.table, self.metric = space, table, metric
+        table.require(table.cast(space.all_ops()))  # all that it lacks in one message
         row = _row(table, metric)
         self._overhead, self._scale = _overhead(table, metric), table.scale
         first, *inner, last = space.nodes
