@@ -7,7 +7,7 @@
 3. printed are Spearman's correlation of the summed utilities with the truth over those architectures (1: the right order), and
    the divergence of each strategy's derived architecture trained alone, beside that of the random ones and of the largest one
    within the target; multiply-accumulates are a rule without any search.
-``a3cs:1`` is ``a3cs`` with one path backward. The check that K = 1 ranks networks backwards takes some minutes of one core:
+``a3cs:1`` is ``a3cs`` with one path backward. One game with all of its networks takes some minutes of one core:
 ``python -m cosearch.benchmarks.credit --every --samples 24000 --seeds 3 --strategies a3cs:1,a3cs:2,reinforce
 env.name=minatar:breakout objective.latency_ratio=0.3``.
 No environment is stepped after the frames are there, so that all differences come from how operations are credited.
