@@ -7,6 +7,7 @@ is the field's usual PPO on MinAtar.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cosearch.space.network import impala_cnn, minatar_cnn, nature_cnn
@@ -57,8 +58,12 @@ class Workload:
 
     def ops(self) -> list[OpSpec]:
         """The network as blocks."""
-        make = {"impala": impala_cnn, "nature": nature_cnn, "small": minatar_cnn}[self.network]
-        return make(self.frame_shape, self.num_actions)
+        make: dict[str, Callable[[tuple[int, ...], int], list[OpSpec]]] = {
+            "impala": impala_cnn,
+            "nature": nature_cnn,
+            "small": minatar_cnn,
+        }
+        return make[self.network](self.frame_shape, self.num_actions)
 
     def flops_per_step(self) -> float:
         """Floating-point operations of one environment step: a forward pass to act, and for each epoch one more and a backward
