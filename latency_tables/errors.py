@@ -20,6 +20,8 @@ CosearchError
     └── MeasurementError          a measurement could not be made or is too noisy to be written
 """
 
+from __future__ import annotations
+
 
 class CosearchError(Exception):
     """Root of every error that this project raises on purpose."""
@@ -73,7 +75,7 @@ class InfeasibleTargetError(RequestError):
         least: what the cheapest architecture costs, in the unit of the target; None: nobody looked.
     """
 
-    def __init__(self, message: str, least: "float | None" = None) -> None:
+    def __init__(self, message: str, least: float | None = None) -> None:
         super().__init__(message)
         self.least = least
 
