@@ -26,8 +26,9 @@ import typer
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_agent
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import default_space
 from cosearch.space.derive import derive
-from cosearch.space.space import SPACES
+from cosearch.space.ends import observations_of
 from latency_tables.table import load_table
 
 SHAPE, ACTIONS = (64, 64, 3), 15
@@ -66,7 +67,7 @@ def loop_check(agents: int, turns: int, seconds: float, table: Path | None, thre
     """
     load_builtins()
     load, known = os.getloadavg()[0], None if table is None else load_table(table)
-    space = SPACES.get("chain").build({}, SHAPE, ACTIONS, "categorical")
+    space = default_space(observations_of(SHAPE)).build({}, SHAPE, ACTIONS, "categorical")
     ratios, predicted = [], []
     with tempfile.TemporaryDirectory(prefix="cosearch-") as folder:
         path = Path(folder) / "agent.onnx"

@@ -189,7 +189,7 @@ def test_a_damaged_record_of_a_run_is_refused(here, refused):
     run = make_run(here)
     assert "holds no configuration" in refused("resume", "runs/one")
     (run.path / "run.json").write_text('{"seed": 0, ')
-    assert "run.json cannot be read" in refused("resume", "runs/one")
+    assert "run.json: cannot be read" in refused("resume", "runs/one")
 
 
 def test_what_a_run_has_not_reached_yet_is_named(here, refused):
