@@ -34,7 +34,7 @@ EXTRAS = {
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",  # a test that hangs fails
-        "pytest-xdist>=3.6",  # one worker a core
+        "pytest-xdist>=3.6",  # tests side by side, one worker more than there are cores
         "hypothesis>=6.100",
         "minatar>=1.0.15",
         "scikit-learn>=1.4",
