@@ -13,8 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One more than there are cores, since tests of kills and boards mostly wait; none beside this process where only single files
-    are asked for: starting workers would take longer than the tests."""
+    """One more than there are cores, since tests of kills and boards mostly wait.
+
+    None beside this process where only single files are asked for: starting workers would take longer than the tests.
+    """
     if config.args and all(Path(words.split("::")[0]).is_file() for words in config.args):
         return 0
     return len(os.sched_getaffinity(0)) + 1
