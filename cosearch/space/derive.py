@@ -201,7 +201,7 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
     if not limit.meets(cheapest.choices):
         raise _out_of_reach(space, limit, cheapest)
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
-    room = limit.target - (limit.base + sum(min(row) for row in limit.costs))
+    room = limit.target * (1.0 + SLACK) - (limit.base + sum(min(row) for row in limit.costs))
     unit = max(room, float(extra.max()) * 1e-6) or 1.0
     return LinearConstraint(extra[None] / unit, -np.inf, room / unit)
 

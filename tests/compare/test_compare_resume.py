@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import pytest
 from pipeline_runs import TINY, assert_equal, command, results, started
 
 WORDS = (
@@ -24,6 +25,7 @@ WORDS = (
 RUNS = ("random-s0", "largest-s0", "a3cs-s0", "evolution-s0")
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_to_the_same_result(tmp_path):
     (tmp_path / "straight").mkdir()
     (tmp_path / "killed").mkdir()
@@ -57,6 +59,7 @@ def test_a_killed_comparison_goes_on_to_the_same_result(tmp_path):
     assert again.code == 0 and "search: step" not in again.err  # nothing is left to be done
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_made(tmp_path):
     done = command(*WORDS, "evolution:rl.lr=1e30", "--json", folder=tmp_path)
     assert done.code == 1 and "error: evolution-s0: " in done.err

@@ -196,6 +196,7 @@ gymnasium.register("Mine-v0", entry_point=CartPoleEnv)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["script", "module", "script elsewhere", "elsewhere as advised"])
 def test_an_environment_beside_the_user_is_found_by_script_and_module(way, tmp_path):
     (tmp_path / "my_own_env.py").write_text(MODULE)

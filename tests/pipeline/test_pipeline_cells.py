@@ -32,7 +32,15 @@ def run(folder, *words, moment=None):
     return command("search", "--run", "one", *WORDS, *words, folder=folder, moment=moment)
 
 
-@pytest.mark.parametrize("strategy", [("rl-darts",), ("darts", 'strategy.values={"order": 2}'), ("snas",)], ids=lambda s: s[0])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ("rl-darts",),
+        pytest.param(("darts", 'strategy.values={"order": 2}'), marks=pytest.mark.slow),
+        pytest.param(("snas",), marks=pytest.mark.slow),
+    ],
+    ids=lambda s: s[0],
+)
 def test_a_killed_run_equals_the_undisturbed_one_and_derives_a_legal_cell(strategy, tmp_path):
     words = ("--strategy", *strategy)
     (tmp_path / "a").mkdir()

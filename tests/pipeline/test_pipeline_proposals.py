@@ -97,6 +97,7 @@ def test_worker_processes_change_nothing_in_a_random_search(finished):
     assert_equal(beside, here)
 
 
+@pytest.mark.slow
 def test_a_search_with_workers_that_is_killed_goes_on_to_the_same_result(finished, tmp_path):
     words = (*EVOLUTION, "strategy.workers=2")
     straight = finished(*words)

@@ -28,6 +28,7 @@ CASES = {
     "random-minatar": ((*TINY_PROPOSALS, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
     "random-procgen": ((*TINY_PROPOSALS, *RANDOM), ("search", "search", "finish")),
 }
+ALIKE = ("random-procgen",)  # beside the others it takes the same ways
 
 
 def moments(stages, events, seed):
@@ -65,7 +66,7 @@ def uninterrupted(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in CASES])
 def test_kills_at_drawn_moments_change_nothing(name, uninterrupted, tmp_path):
     words, stages = CASES[name]
     straight, done = uninterrupted(name)

@@ -52,6 +52,7 @@ def problems(draw):
 
 @settings(max_examples=120, deadline=None)
 @example(([1], [[0.0]], [[1e-21]], 1e-09, 1e-09))  # above the target by less than rounding: it is met
+@example(([1, 2], [[0.0], [0.0, 1.0]], [[0.0], [0.0, 2.7e-152]], 1e-09, 1e-09))  # the same, beside one that is on the target
 @given(problems())
 def test_equals_enumeration(problem):
     sizes, scores, costs, base, target = problem

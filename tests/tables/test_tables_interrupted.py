@@ -101,7 +101,7 @@ def check_whole(tmp_path, *, resumed):
     assert not Path(f"{tmp_path}/t.jsonl.journal").exists() and not Path(f"{tmp_path}/t.jsonl.lock").exists()
 
 
-@pytest.mark.parametrize("visits", [3, 30])
+@pytest.mark.parametrize("visits", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_here_goes_on_with_the_same_command(measurement, tmp_path, visits):
     journal = tmp_path / "t.jsonl.journal"
     process = measurement()
@@ -124,7 +124,7 @@ def test_interrupted_by_the_user_says_how_to_go_on(measurement, tmp_path):
     check_whole(tmp_path, resumed=True)
 
 
-@pytest.mark.parametrize("victim", ["cores", "connections"])
+@pytest.mark.parametrize("victim", ["cores", pytest.param("connections", marks=pytest.mark.slow)])
 def test_killed_on_the_board_or_cut_off_it_connects_again(measurement, tmp_path, victim):
     process = measurement("--host", "me@board", "--python", str(tmp_path / "board_python"))
     for visits in (3, 40):
