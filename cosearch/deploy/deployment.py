@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 from cosearch.deploy.board import copy_bundle, self_test_by_rpc, self_test_here, self_test_there
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import BUNDLE
+from cosearch.deploy.figures import Running, measured_latency, paced_latency
 from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency
 from cosearch.record.deployment import Deployment, Deployments
 from cosearch.record.json_record import JsonObject
@@ -45,7 +45,6 @@ ROUNDS = 5
 NICE = -10
 LEAD_S = 0.001
 MAX_LOST = 5
-STATISTIC = "median over rounds; p50_s over the samples that were not preempted, the others over all samples"
 
 
 @dataclass(frozen=True)
@@ -276,41 +275,17 @@ class _Session:
         )
 
     def _back_to_back(self, journal: Journal) -> MeasuredLatency:
-        visits = journal.visits[MODEL]
-        shares = [visit.clean_share for visit in visits if visit.clean_share is not None]
-        return MeasuredLatency(
-            p50_s=median(visit.median_s for visit in visits),
-            p90_s=median(visit.p90_s for visit in visits),
-            p99_s=median(visit.p99_s for visit in visits),
-            min_s=min(visit.min_s for visit in visits),
-            worst_p99_s=max(visit.p99_s for visit in visits),
-            samples=sum(visit.samples for visit in visits),
-            clean_share=sum(shares) / len(shares) if len(shares) == len(visits) else None,
-            rounds=len(visits),
+        batch = 1 if self._artifact is None else self._artifact.batch
+        return measured_latency(
+            journal.visits[MODEL],
             device=self._request.device,
-            runtime=self._runtime,
             runtime_version=str(self._hello["runtime_version"]),
-            dtype=self._contract.dtype,
-            batch=1 if self._artifact is None else self._artifact.batch,
-            threads=self._contract.threads,
-            statistic=STATISTIC,
+            running=Running(self._runtime, self._contract.dtype, self._contract.threads, batch),
         )
 
 
 def _paced(calls: Paced | None) -> PacedLatency | None:
-    return (
-        None
-        if calls is None
-        else PacedLatency(
-            max_s=calls.max_s,
-            missed=calls.missed,
-            p50_s=calls.p50_s,
-            p90_s=calls.p90_s,
-            p99_s=calls.p99_s,
-            period_s=calls.period_s,
-            samples=calls.samples,
-        )
-    )
+    return None if calls is None else paced_latency(calls)
 
 
 def _keep(run: RunDir, found: Deployment) -> None:

@@ -15,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from cosearch.deploy.figures import Running, measured_latency, paced_latency
 from cosearch.record.agent import MeasuredLatency, PacedLatency
 from cosearch.record.json_record import JsonObject
 from latency_tables.board.timing import Paced, Visit, VisitPlan
@@ -23,7 +24,6 @@ from latency_tables.measuring.remote import Connection, Location
 
 PERIOD_S = 0.02
 ROUNDS = 5
-STATISTIC = "median over rounds; p50_s over the samples that were not preempted, the others over all samples"
 NICE = -10
 
 
@@ -64,23 +64,6 @@ class SideBySide:
     agents: Mapping[str, AgentLatency]
     ratios: Mapping[str, LatencyRatio]
     conditions: JsonObject
-
-
-@dataclass(frozen=True)
-class Running:
-    """What runs the models that are timed.
-
-    Attributes:
-        runtime: ``onnxruntime`` or ``tvm``.
-        dtype: of the models, for the record: it is inside them.
-        threads: CPU threads of the runtime, explicit; idle ones do not spin.
-        batch: observations in one call, where a model leaves that free.
-    """
-
-    runtime: str
-    dtype: str
-    threads: int
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -187,7 +170,7 @@ def measure_side_by_side(
     version = str(hello["runtime_version"])
     agents = {
         name: AgentLatency(
-            _measured([seen[name] for seen in rounds], device=device, runtime_version=version, running=running),
+            measured_latency([seen[name] for seen in rounds], device=device, runtime_version=version, running=running),
             paced[name],
         )
         for name in models
@@ -226,16 +209,7 @@ def _load(core: Connection, name: str, model: Model, content: bytes, batch: int)
 
 
 def _paced(core: Connection, name: str, seconds: float) -> PacedLatency:
-    calls = Paced.from_dict(core.one("paced", ids=[name], period_s=PERIOD_S, seconds=seconds)["paced"])
-    return PacedLatency(
-        max_s=calls.max_s,
-        missed=calls.missed,
-        p50_s=calls.p50_s,
-        p90_s=calls.p90_s,
-        p99_s=calls.p99_s,
-        period_s=calls.period_s,
-        samples=calls.samples,
-    )
+    return paced_latency(Paced.from_dict(core.one("paced", ids=[name], period_s=PERIOD_S, seconds=seconds)["paced"]))
 
 
 def _back_to_back(core: Connection, names: list[str], seconds: float) -> list[dict[str, Visit]]:
@@ -247,27 +221,6 @@ def _back_to_back(core: Connection, names: list[str], seconds: float) -> list[di
         answers = core.ask("visit", ids=order, plan=plan)
         rounds.append({str(answer["id"]): Visit.from_dict(answer["visit"]) for answer in answers})
     return rounds
-
-
-def _measured(visits: list[Visit], *, device: str, runtime_version: str, running: Running) -> MeasuredLatency:
-    shares = [visit.clean_share for visit in visits if visit.clean_share is not None]
-    return MeasuredLatency(
-        p50_s=median(visit.median_s for visit in visits),
-        p90_s=median(visit.p90_s for visit in visits),
-        p99_s=median(visit.p99_s for visit in visits),
-        min_s=min(visit.min_s for visit in visits),
-        worst_p99_s=max(visit.p99_s for visit in visits),
-        samples=sum(visit.samples for visit in visits),
-        clean_share=sum(shares) / len(shares) if len(shares) == len(visits) else None,
-        rounds=len(visits),
-        device=device,
-        runtime=running.runtime,
-        runtime_version=runtime_version,
-        dtype=running.dtype,
-        threads=running.threads,
-        batch=running.batch,
-        statistic=STATISTIC,
-    )
 
 
 def _ratios(rounds: list[dict[str, Visit]], agents: Mapping[str, AgentLatency]) -> dict[str, LatencyRatio]:
