@@ -11,6 +11,7 @@ from cosearch.pipeline.checkpoint import Candidate, SearchOutput
 from cosearch.pipeline.co_design import learned, progress_of, search_again
 from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
+from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import search_share
 from cosearch.planning.plan import Plan
@@ -114,7 +115,7 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     """Search to the end of its budget, or go on where the checkpoint stands.
 
     Args:
-        plan, resources, run, log, checkpoints: of the session.
+        plan, resources, run, log, checkpoints: of the session; the run folder gets ``architecture.json`` and ``supernet.pt``.
     """
     config, streams = plan.config, resources.streams
     subject = search_subject(plan, streams, resources.device)
@@ -149,6 +150,7 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
         log.progress.note("no losses of single paths to regress on: derived from the learned scores")
     architecture, derived_by = found_by(plan, strategy.scores(), streams.torch("arch"), fit)
     network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())
+    keep_shared(run, subject.supernet)
     probabilities = tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities())
     log.progress.note(write_architecture(plan, run, architecture, replace(derived_by, probabilities=probabilities)))
     others = () if derived_by.scored_by is None else _others(plan, subject.supernet, fit, strategy.scores())

@@ -16,6 +16,7 @@ from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.co_design import progress_of
 from cosearch.pipeline.derivation import contiguous, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
+from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.plan import Plan
@@ -284,7 +285,7 @@ class ProposalSearch:
         """The best candidate, once all are trained.
 
         Args:
-            run: gets ``architecture.json``.
+            run: gets ``architecture.json``, and ``supernet.pt`` where candidates share weights.
 
         Raises:
             RunFailedError: no candidate was trained to its end.
@@ -297,6 +298,8 @@ class ProposalSearch:
         network.load_state_dict(best["weights"])
         if plan.accelerator is not None and best["accelerator"] is not None:
             plan.accelerator.return_to(best["accelerator"])
+        if self.bank is not None:
+            keep_shared(run, self.bank.supernet)
         candidates = tuple(
             CandidateRecord(
                 choices=tuple(told["choices"]),
