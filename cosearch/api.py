@@ -121,7 +121,7 @@ def predict(architecture: Run | str | Path, device: str | None = None, *, table:
     _prepare_process()
     from cosearch.deploy.sampling import predict_architecture
     from cosearch.planning.builtins import load_builtins
-    from cosearch.planning.hardware import table_to_predict
+    from cosearch.planning.device.hardware import table_to_predict
     from latency_tables.errors import RequestError
 
     if (device is None) == (table is None):

@@ -13,7 +13,7 @@ from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.registry import unknown_name
 from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.space import Architecture, SearchSpace
 
 TASKS = ("minatar:breakout", "minatar:asterix", "minatar:space_invaders")

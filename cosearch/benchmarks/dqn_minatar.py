@@ -20,8 +20,8 @@ import torch
 
 from cosearch.config.run import resolve
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request
-from cosearch.planning.unused import check_options
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from cosearch.cost.table_cost import TableCost
 from cosearch.seeding import Streams
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from latency_tables.devices import find_table
 
 FRAME, ACTIONS = (64, 64, 3), 15

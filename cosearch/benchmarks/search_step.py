@@ -30,7 +30,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     import torch
 
     from cosearch.config.run import resolve
-    from cosearch.pipeline.derivation import most_likely_feasible
+    from cosearch.pipeline.search.derivation import most_likely_feasible
     from cosearch.planning.plan import make_plan
     from cosearch.rl.subject import NetworkSubject
     from cosearch.seeding import Streams

@@ -310,7 +310,7 @@ def predict(
     """What an architecture costs on a device, by operation."""
     from cosearch.deploy.sampling import predict_architecture, prediction_text
     from cosearch.planning.builtins import load_builtins
-    from cosearch.planning.hardware import table_to_predict
+    from cosearch.planning.device.hardware import table_to_predict
     from latency_tables.errors import RequestError
 
     load_builtins()

@@ -17,14 +17,14 @@ from cosearch.config.search import SpaceConfig, StrategyConfig
 from cosearch.planning.budget import run_steps
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
-from cosearch.planning.hardware import table_or_design
+from cosearch.planning.device.hardware import table_or_design
+from cosearch.planning.options.unused import unused
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request, with_absolute_paths
 from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
-from cosearch.planning.unused import unused
 from cosearch.registry import unknown_name
-from cosearch.space.hand_made import HAND_MADE, hand_made_for
+from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, InfeasibleTargetError, UnknownNameError
 from latency_tables.table import Table

@@ -17,8 +17,8 @@ import torch
 
 from cosearch.compute import compute_device
 from cosearch.config.run import config_to_dict
-from cosearch.pipeline.derivation import most_likely_feasible
-from cosearch.pipeline.gradient_search import search_subject
+from cosearch.pipeline.search.derivation import most_likely_feasible
+from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.planning.budget import candidate_shares, whole_rollouts
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json

@@ -18,7 +18,7 @@ import torch
 from cosearch.deploy.bundle.graph import needed_opset
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
-from cosearch.pipeline.derivation import most_likely_feasible
+from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.planning.plan import Plan
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import act, policy_of

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cosearch.deploy.bundle.folder import AS_EXPORTED, BundleOptions, check_options, rewrite_bundle
-from cosearch.pipeline.bracket import Bracket
+from cosearch.pipeline.agent.bracket import Bracket
+from cosearch.pipeline.agent.finish import run_finish
+from cosearch.pipeline.agent.retrain import run_retrain
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
-from cosearch.pipeline.finish import run_finish
 from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
 from cosearch.pipeline.rehearsal import rehearse
-from cosearch.pipeline.retrain import run_retrain
-from cosearch.pipeline.search import run_search
+from cosearch.pipeline.search.stage import run_search
 from cosearch.pipeline.session import Session, open_session
 from cosearch.planning.plan import Plan
 from cosearch.record.rundir import RunDir

@@ -11,11 +11,11 @@ import pkgutil
 import cosearch.strategies
 
 MODULES = (
-    "cosearch.space.chain",
-    "cosearch.space.macro",
+    "cosearch.space.kinds.chain",
+    "cosearch.space.kinds.macro",
     "cosearch.space.cells.cell",
-    "cosearch.space.mlp",
-    "cosearch.space.hand_made",
+    "cosearch.space.kinds.mlp",
+    "cosearch.space.kinds.hand_made",
     "cosearch.rl.env_families.procgen",
     "cosearch.rl.env_families.gym",
     "cosearch.rl.env_families.minatar",

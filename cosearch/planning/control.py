@@ -1,8 +1,8 @@
 """The controls of a search, and the finished run of one that is shown beside a result.
 
 ``random``: architectures drawn uniformly; ``largest``: the most multiply-accumulates within the target, of the run's own space or
-of a hand-made network's widths (``cosearch.space.hand_made``). None learns what to choose, so a search that is no better has
-found nothing.
+of a hand-made network's widths (``space.kinds.hand_made``). None learns what to choose, so a search that is no better has found
+nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from cosearch.config.run import Config
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import ControlRecord, Summary
-from cosearch.space.hand_made import HAND_MADE
+from cosearch.space.kinds.hand_made import HAND_MADE
 from latency_tables.errors import ConfigError
 
 RANDOM, LARGEST = "random", "largest"

@@ -16,13 +16,13 @@ import torch
 from cosearch.config.run import Config, config_to_dict
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
-from cosearch.planning.artifact import ArtifactPlan, plan_artifact
-from cosearch.planning.constraints import check_gradients, check_reachable, make_constraints, references_on
-from cosearch.planning.hardware import Hardware, make_hardware, search_first_design
+from cosearch.planning.device.artifact import ArtifactPlan, plan_artifact
+from cosearch.planning.device.constraints import check_gradients, check_reachable, make_constraints, references_on
+from cosearch.planning.device.hardware import Hardware, make_hardware, search_first_design
 from cosearch.planning.identity import environment_now, teacher_identity
+from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request
 from cosearch.planning.teacher import load_teacher
-from cosearch.planning.unused import check_options
 from cosearch.record.run_record import (
     CertificateRecord,
     DeviceRecord,

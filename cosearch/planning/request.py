@@ -12,7 +12,7 @@ from cosearch.config.run import Config
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import control_of
-from cosearch.planning.hardware import table_or_design
+from cosearch.planning.device.hardware import table_or_design
 from cosearch.planning.size import check_size
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of

@@ -19,15 +19,15 @@ from cosearch.compute import compute_device
 from cosearch.config.run import Config, config_defaults, config_from_dict, config_to_dict, resolve
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_side_by_side
-from cosearch.pipeline.proposal_search import ProposalSearch
 from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.search.proposal_search import ProposalSearch
 from cosearch.pipeline.session import open_session
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.conditions import GRADIENT, USED
+from cosearch.planning.options.conditions import GRADIENT, USED
+from cosearch.planning.options.unused import EFFECTS, check_options, unused
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request
 from cosearch.planning.task import resolve_task
-from cosearch.planning.unused import EFFECTS, check_options, unused
 from cosearch.record.rundir import RunDir
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
@@ -159,7 +159,7 @@ class Runs:
             return measure_side_by_side(*args, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cosearch.pipeline.artifact.measure_side_by_side", measured)
+            patch.setattr("cosearch.pipeline.agent.artifact.measure_side_by_side", measured)
             work_on(session, STAGES)
         run = session.run
         if "control" not in said:

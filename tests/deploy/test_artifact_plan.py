@@ -2,8 +2,8 @@
 
 import pytest
 
-from cosearch.planning import artifact as module
-from cosearch.planning.artifact import ArtifactPlan, plan_artifact
+from cosearch.planning.device import artifact as module
+from cosearch.planning.device.artifact import ArtifactPlan, plan_artifact
 from latency_tables.errors import MissingExtraError, RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile

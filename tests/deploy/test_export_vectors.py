@@ -11,7 +11,7 @@ from cosearch.record.agent import TensorRecord
 from cosearch.rl.envs import Box, EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import how_to_act
-from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork
 from cosearch.testing.conformance import seeded
 from latency_tables.board.runners import OnnxRunner, op_histogram

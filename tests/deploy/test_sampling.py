@@ -19,9 +19,9 @@ from cosearch.deploy.sampling import (
     write_worklist,
 )
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import derive
 from cosearch.space.files import load_architecture
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import impala_cnn, nature_cnn
 from cosearch.space.space import SPACES
 from latency_tables.errors import ConfigError, MissingOpError, ParityError, RequestError

@@ -18,7 +18,7 @@ from cosearch.cli import app
 from cosearch.cli.commands import app as verbs
 from cosearch.cli.environment import as_typed
 from cosearch.config.run import Config, config_to_dict
-from cosearch.planning.constraints import rounded_up
+from cosearch.planning.device.constraints import rounded_up
 from cosearch.report.data import flatten
 from latency_tables.commands import app as tables
 

@@ -287,7 +287,7 @@ def test_the_walk_sees_the_packages():
         ("latency_tables.table", "import accel_models.layers"),
         ("cosearch.registry", "from cosearch import space"),
         ("cosearch.registry", "if TYPE_CHECKING:\n    import cosearch.cli"),
-        ("cosearch.registry", "importlib.import_module('cosearch.pipeline.search')"),
+        ("cosearch.registry", "importlib.import_module('cosearch.pipeline.search.stage')"),
         ("cosearch.registry", "importlib.import_module(f'cosearch.pipeline.{name}')"),
         ("cosearch.pipeline.run", "import cosearch"),
         ("cosearch.cli.commands", "from cosearch import search"),

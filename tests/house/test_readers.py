@@ -17,8 +17,8 @@ from cosearch.config.run import resolve
 from cosearch.record.rundir import RunDir
 from cosearch.report.data import read_run
 from cosearch.rl.teacher import TEACHERS, read_record
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.files import load_architecture
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from latency_tables import reading
 from latency_tables.errors import RequestError, TableError
 from latency_tables.estimating.published import load_published

@@ -11,7 +11,7 @@ from pipeline_runs import TINY, command
 
 from cosearch import load_agent
 from cosearch.config.run import resolve
-from cosearch.pipeline.fine_tuning import FineTuning
+from cosearch.pipeline.agent.fine_tuning import FineTuning
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space

@@ -7,7 +7,7 @@ import pytest
 from pipeline_runs import TINY, Silent, changed, without_clocks
 
 from cosearch.config.run import resolve
-from cosearch.pipeline.bracket import THEN, Bracket
+from cosearch.pipeline.agent.bracket import THEN, Bracket
 from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.budget import Rung, bracket_rungs

@@ -7,7 +7,7 @@ from pipeline_runs import TINY
 from scipy.stats import chi2
 
 from cosearch.config.run import resolve
-from cosearch.pipeline.gradient_search import DRAWN, METHOD, found_by
+from cosearch.pipeline.search.gradient_search import DRAWN, METHOD, found_by
 from cosearch.planning.control import CONTROLS, control_of
 from cosearch.planning.plan import make_plan
 from cosearch.record.rundir import RunDir

@@ -14,15 +14,15 @@ from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request
-from cosearch.planning.unused import check_options
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
-from cosearch.space.chain import chain_space
 from cosearch.space.derive import derive
+from cosearch.space.kinds.chain import chain_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import STRATEGIES

@@ -8,7 +8,7 @@ from pipeline_runs import TINY_PROPOSALS, assert_equal, results
 
 from cosearch.cli.app import main
 from cosearch.config.run import resolve
-from cosearch.pipeline import proposal_search
+from cosearch.pipeline.search import proposal_search
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
 from cosearch.rl.learner import Learner

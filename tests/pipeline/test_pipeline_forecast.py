@@ -8,8 +8,8 @@ from pipeline_runs import TINY, TINY_PROPOSALS
 
 from cosearch.config.run import config_to_dict, resolve
 from cosearch.pipeline import forecast as module
-from cosearch.pipeline import gradient_search
 from cosearch.pipeline.forecast import FINISH_S, forecast
+from cosearch.pipeline.search import gradient_search
 from cosearch.planning.plan import make_plan
 from cosearch.rl.envs import CheckedEnv
 

@@ -7,8 +7,8 @@ from pipeline_runs import TINY, Silent, changed
 
 from cosearch.config.presets import PRESETS
 from cosearch.config.run import resolve
-from cosearch.pipeline.derivation import most_likely_feasible
 from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space

@@ -11,7 +11,7 @@ from cosearch.record import durable
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import save_teacher
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import RunFailedError
 

@@ -16,7 +16,7 @@ from cosearch.compare.runs import begin
 from cosearch.record.checkpoints import Checkpoints
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import save_teacher
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from latency_tables import commands
 from latency_tables.devices import list_devices, load_any

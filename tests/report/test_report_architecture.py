@@ -12,8 +12,8 @@ from cosearch.record.architecture import OperationRecord
 from cosearch.record.json_record import to_json
 from cosearch.report.architecture import cells, choices
 from cosearch.report.data import read_run
-from cosearch.space.chain import ChainConfig, chain_space
-from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from latency_tables.errors import RunFolderError
 
 

@@ -10,7 +10,7 @@ import torch
 from cosearch.cli.app import main
 from cosearch.config.run import resolve
 from cosearch.deploy.export import to_onnx
-from cosearch.pipeline import finish
+from cosearch.pipeline.agent import finish
 from cosearch.pipeline.session import Resources
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan

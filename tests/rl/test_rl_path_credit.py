@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from small_space import small_space
 
 from cosearch.config.run import resolve
-from cosearch.pipeline.gradient_search import search_subject
+from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.planning.plan import make_plan
 from cosearch.rl.learner import Distillation, Learner, LearnerOptions
 from cosearch.rl.losses import MinibatchLosses, path_loss

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cosearch.rl.teacher import TEACHERS, find_teacher, list_teachers, load_network, read_record, save_teacher
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import ConfigError
 

@@ -12,9 +12,9 @@ import torch
 
 import cosearch
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.files import load_architecture
-from cosearch.space.hand_made import HAND_MADE, hand_made_for
+from cosearch.space.kinds.chain import ChainConfig, chain_space
+from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, architecture_from_dict
 from cosearch.testing.conformance import check_space, seeded

@@ -10,10 +10,10 @@ from small_space import small_space
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.counting import FEW_NETWORKS, Counts, count_networks
 from cosearch.space.derive import Limit
-from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
+from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from latency_tables.devices import find_table
 from latency_tables.errors import ShapeError
 

@@ -9,8 +9,8 @@ from graph_space import graph_space
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import Limit, discretise, within
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.space import ChoicePoint, SearchSpace
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec

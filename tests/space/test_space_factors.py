@@ -11,7 +11,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.space.counting import Counts, count_networks
 from cosearch.space.derive import Limit, discretise
 from cosearch.space.factors import Factor, MeanCosts, every_sum, merged
-from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.strategies.budgeted import tilt
 from cosearch.strategies.largest import Largest, LargestOptions
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError

@@ -6,7 +6,7 @@ import torch
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.derive import Limit, derive, discretise
-from cosearch.space.hand_made import HAND_MADE, hand_made_for
+from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.space.space import SPACES, architecture_from_dict
 from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError

@@ -10,11 +10,11 @@ from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.space.cells.graph import chain_wiring, check_wiring
 from cosearch.space.derive import derive
 from cosearch.space.factors import every_sum
-from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.kinds.macro import MacroConfig, macro_space
+from cosearch.space.kinds.values import read_values
 from cosearch.space.network import impala_cnn, nature_cnn
 from cosearch.space.space import SPACES, architecture_from_dict
 from cosearch.space.supernet import SuperNet
-from cosearch.space.values import read_values
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec

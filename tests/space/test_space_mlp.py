@@ -13,7 +13,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.derive import Limit, derive, discretise
 from cosearch.space.ends import LEAST_VARIANCE, AgentEnds
-from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork, mlp, reference_agents
 from cosearch.space.operations import MLP_CANDIDATES, OPERATIONS, build_block
 from cosearch.space.space import SPACES, architecture_from_dict

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from cosearch.space.chain import ChainConfig, chain_space
 from cosearch.space.derive import derive
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.testing.conformance import check_derived, count_macs, seeded

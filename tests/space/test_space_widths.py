@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from cosearch.space.derive import derive
-from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.testing.conformance import example_input, seeded

@@ -12,7 +12,7 @@ from graph_space import graph_space
 from small_space import small_space
 
 import cosearch.strategies
-from cosearch.space.macro import MacroConfig, macro_space
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.one_level import OneLevelStrategy
 from cosearch.strategies.random_search import RandomSearch

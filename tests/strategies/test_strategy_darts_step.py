@@ -9,7 +9,7 @@ from small_space import small_space
 from torch import nn
 
 from cosearch.config.run import resolve
-from cosearch.pipeline.gradient_search import search_subject
+from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.planning.plan import make_plan
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.subject import clip_and_check

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from small_space import small_space
 
 from cosearch.cost.table_cost import TableCost
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.supernet import Path
 from cosearch.strategies import score_function
 from cosearch.strategies.base import STRATEGIES

@@ -14,7 +14,7 @@ import torch
 from cosearch.deploy.bundle.folder import AS_EXPORTED, BundleOptions, write_bundle
 from cosearch.deploy.export import export_agent
 from cosearch.record.rundir import RunDir
-from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork
 from cosearch.testing.conformance import seeded
 from latency_tables.opspec import OpSpec

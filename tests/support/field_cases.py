@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from cosearch.planning.conditions import (
+from cosearch.planning.options.conditions import (
     ACCELERATOR,
     CLIPS,
     DISCOUNT_TAKEN,

@@ -20,7 +20,8 @@ import cosearch.deploy.evaluation
 import cosearch.deploy.sampling
 import cosearch.pipeline.forecast
 import cosearch.pipeline.local_table  # noqa: F401
-from cosearch.pipeline import finish, run
+from cosearch.pipeline import run
+from cosearch.pipeline.agent import finish
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.dqn.update import EpsilonGreedy, QLearner
 from cosearch.rl.env_families import procgen as procgen_env

@@ -29,7 +29,7 @@ from cosearch.record.run_record import (
     TeacherIdentity,
 )
 from cosearch.record.summary import ControlRecord, ReferenceAgent, Summary
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.space import Architecture
 
 CHAIN = ChainConfig(

@@ -1,6 +1,6 @@
 """Small search spaces for tests of strategies: one stage on small frames."""
 
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 
 
 def small_space(*candidates, cells=2):

@@ -14,7 +14,7 @@ from cosearch.rl.envs import ENVIRONMENTS
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
-from cosearch.space.chain import ChainConfig, chain_space
+from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy

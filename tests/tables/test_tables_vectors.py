@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from torch.nn import functional as f
 
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.mlp import MlpConfig, mlp_space
+from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import reference_agents
 from latency_tables.board.runners import OnnxRunner, op_histogram
 from latency_tables.devices import find_table

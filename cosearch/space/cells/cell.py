@@ -20,9 +20,9 @@ from typing import Literal
 
 from cosearch.space.cells.graph import Group, Node
 from cosearch.space.cells.operations import OPERATION_SETS
+from cosearch.space.kinds.values import plain_values, read_values
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
-from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 

@@ -8,8 +8,8 @@ import torch
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.checkpoint import Candidate, SearchOutput
-from cosearch.pipeline.co_design import learned, progress_of, search_again
-from cosearch.pipeline.derivation import contiguous, most_likely_feasible, write_architecture
+from cosearch.pipeline.search.co_design import learned, progress_of, search_again
+from cosearch.pipeline.search.derivation import contiguous, most_likely_feasible, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cosearch.pipeline.agent.fine_tuning import FineTuning
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
-from cosearch.pipeline.derivation import contiguous
-from cosearch.pipeline.fine_tuning import FineTuning
+from cosearch.pipeline.search.derivation import contiguous
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import search_share

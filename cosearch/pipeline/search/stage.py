@@ -6,8 +6,8 @@ It gives the architecture, and the weights that this had learned.
 from __future__ import annotations
 
 from cosearch.pipeline.checkpoint import SearchOutput
-from cosearch.pipeline.gradient_search import gradient_search
-from cosearch.pipeline.proposal_search import proposal_search
+from cosearch.pipeline.search.gradient_search import gradient_search
+from cosearch.pipeline.search.proposal_search import proposal_search
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.planning.plan import Plan
 from cosearch.record.rundir import RunDir

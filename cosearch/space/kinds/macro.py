@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cosearch.space.cells.graph import Node
+from cosearch.space.kinds.values import plain_values, read_values
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import MAX_ENUMERABLE, SPACES, ChoicePoint, SearchSpace, SpaceEntry
-from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cosearch.pipeline.checkpoint import Candidate, RetrainOutput, SearchOutput, State
-from cosearch.pipeline.derivation import contiguous, write_architecture
+from cosearch.pipeline.search.derivation import contiguous, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import train
 from cosearch.planning.budget import bracket_rungs, search_share

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from cosearch.cost.accelerator import SavedAccelerator
 from cosearch.pipeline.checkpoint import SearchOutput, State
-from cosearch.pipeline.co_design import progress_of
-from cosearch.pipeline.derivation import contiguous, write_architecture
+from cosearch.pipeline.search.co_design import progress_of
+from cosearch.pipeline.search.derivation import contiguous, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train

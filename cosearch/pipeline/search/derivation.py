@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from cosearch.pipeline.co_design import settle
+from cosearch.pipeline.search.co_design import settle
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
 from cosearch.record.json_record import Absent

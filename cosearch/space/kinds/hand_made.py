@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cosearch.space.cells.graph import Node
+from cosearch.space.kinds.values import plain_values, read_values
 from cosearch.space.network import impala_cnn, minatar_cnn, nature_cnn
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
-from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 

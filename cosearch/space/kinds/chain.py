@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cosearch.space.kinds.values import plain_values, read_values
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
-from cosearch.space.values import plain_values, read_values
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 

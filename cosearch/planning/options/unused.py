@@ -10,7 +10,7 @@ import json
 
 from cosearch.config.run import Config, config_defaults
 from cosearch.planning.budget import bracket_rungs
-from cosearch.planning.conditions import (
+from cosearch.planning.options.conditions import (
     ACCELERATOR,
     CLIPS,
     DISCOUNT_TAKEN,

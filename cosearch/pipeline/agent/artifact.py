@@ -19,7 +19,7 @@ from cosearch.deploy.artifacts.agreement import compare_outputs, outputs_of
 from cosearch.deploy.artifacts.compiled import check_library, compile_agent, described, with_batch
 from cosearch.deploy.artifacts.quantised import SCHEME, Quantiser, digest_of
 from cosearch.deploy.measure import Library, Model, SideBySide, measure_side_by_side
-from cosearch.planning.artifact import ArtifactPlan
+from cosearch.planning.device.artifact import ArtifactPlan
 from cosearch.record.artifact import ArtifactRecord, CompiledRecord, QuantisedRecord, ReturnRecord
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.evaluate import Score

@@ -11,7 +11,7 @@ from cosearch.config.run import ObjectiveConfig
 from cosearch.cost.accel_cost import AccelCost
 from cosearch.cost.constraint import Constraint, Cost
 from cosearch.cost.table_cost import TableCost
-from cosearch.planning.hardware import Hardware
+from cosearch.planning.device.hardware import Hardware
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.space.derive import discretise
 from cosearch.space.ends import observations_of

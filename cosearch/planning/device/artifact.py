@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cosearch.planning.hardware import Hardware
+from cosearch.planning.device.hardware import Hardware
 from latency_tables.board.compilers import tvm_modules
 from latency_tables.errors import RequestError
 from latency_tables.table import Table

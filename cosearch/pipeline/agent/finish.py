@@ -18,9 +18,9 @@ from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.deploy.observing import observations
 from cosearch.deploy.onnx_agent import OnnxAgent
-from cosearch.pipeline.artifact import Deployed, deploy, measure_deployed
+from cosearch.pipeline.agent.artifact import Deployed, deploy, measure_deployed
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
-from cosearch.pipeline.co_design import in_short
+from cosearch.pipeline.search.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
 from cosearch.planning.control import control_of
 from cosearch.planning.identity import teacher_identity
