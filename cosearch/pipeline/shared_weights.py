@@ -12,7 +12,7 @@ import pickle
 import torch
 from torch import Tensor
 
-from cosearch.pipeline.derivation import contiguous
+from cosearch.pipeline.search.derivation import contiguous
 from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
