@@ -19,6 +19,7 @@ import torch
 
 from cosearch.registry import unknown_name
 from latency_tables.errors import ConfigError
+from latency_tables.reading import parse_json
 
 STREAMS = {
     "env": "seeds of the training environments",
@@ -139,7 +140,7 @@ class Streams:
         for name, stream in self._torch.items():
             stream.set_state(state["torch"][name])
         for name, generator in self._numpy.items():
-            generator.bit_generator.state = json.loads(state["numpy"][name])
+            generator.bit_generator.state = parse_json(state["numpy"][name], f"the saved random stream {name}", ConfigError)
 
     def _known(self, name: str) -> str:
         if name not in self._torch:

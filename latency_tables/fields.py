@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 
 from latency_tables.errors import TableError
+from latency_tables.reading import parse_json
 
 
 def number(value: object, what: str, *, low: float, high: float, positive: bool = False) -> float:
@@ -90,25 +90,12 @@ def text_of(record: Mapping[str, object], name: str, where: str) -> str:
 
 
 def parse_line(line: str, where: str) -> dict[str, object]:
-    """One line as a JSON object: no field twice, no NaN, nothing that cannot be written back.
+    """One line as a JSON object, by the rules of ``reading.parse_json``.
 
     Raises:
         TableError: it is something else.
     """
-
-    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
-        if len({name for name, _ in items}) != len(items):
-            raise TableError(f"{where}: a field is named twice")
-        return dict(items)
-
-    def constant(name: str) -> None:
-        raise TableError(f"{where}: {name} is not a number that a table may hold")
-
-    try:
-        record = json.loads(line, object_pairs_hook=pairs, parse_constant=constant)
-        json.dumps(record, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"{where}: not a JSON object: {str(error)[:120]}") from error
+    record = parse_json(line, where, TableError)
     if not isinstance(record, dict):
         raise TableError(f"{where}: expected one JSON object, got {type(record).__name__}")
     return record

@@ -1,4 +1,4 @@
-"""Reading JSON and CSV files that users give: limits before parsing, and each fault is one short message.
+"""Reading JSON, TOML and CSV that users give: limits before parsing, and each fault is one short message.
 
 What comes out is plain data in which nothing surprises the code behind it: text that can be printed and written again, numbers
 that are finite and fit a float, lists and objects of bounded depth, no field twice, and in a CSV every row as long as its header.
@@ -12,6 +12,7 @@ import io
 import json
 import math
 import reprlib
+import tomllib
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -120,8 +121,57 @@ def parse_json(text: str, where: str, fault: Fault, *, digits: int = MAX_DIGITS)
     return content
 
 
-def _check_plain(content: object, where: str, fault: Fault) -> None:
-    """Refuse what is nested too deeply, and text that cannot be encoded."""
+def parse_word(text: str, where: str, fault: Fault) -> object:
+    """A value that somebody typed: what :func:`parse_json` makes of it, else the text itself.
+
+    Args:
+        text: the word.
+        where: beginning of the message.
+        fault: class of the error.
+
+    Raises:
+        CosearchError: of the class ``fault``: text that cannot be written.
+    """
+    try:
+        return parse_json(text, where, _OtherTextError)
+    except _OtherTextError:
+        _check_plain(text, where, fault)
+        return text
+
+
+class _OtherTextError(CosearchError):
+    """A word that is not JSON."""
+
+
+def read_toml(path: Path, what: str, fault: Fault) -> dict[str, object]:
+    """The content of a TOML file: every number finite and of 40 digits at most, 64 levels at most.
+
+    Args:
+        path, what, fault: see :func:`read_text`.
+
+    Raises:
+        CosearchError: of the class ``fault``: unreadable, or not such TOML.
+    """
+    where = f"{path}: cannot be read as {what}"
+
+    def decimal(number: str) -> float:
+        if not math.isfinite(float(number)):
+            raise fault(f"{where}: {number[:20]} is not a number, or too large for one")
+        return float(number)
+
+    text = read_text(path, what, fault)
+    try:
+        content: dict[str, object] = tomllib.loads(text, parse_float=decimal)
+    except RecursionError as error:
+        raise fault(f"{where}: lists and objects within each other deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
+        raise fault(f"{where}: not TOML: {str(error)[:200]}") from error
+    _check_plain(content, where, fault, 10**MAX_DIGITS)
+    return content
+
+
+def _check_plain(content: object, where: str, fault: Fault, beyond: float = math.inf) -> None:
+    """Refuse what is nested too deeply, text that cannot be encoded, and whole numbers of that size."""
     level = [content]
     for _ in range(MAX_DEPTH):
         inside: list[object] = []
@@ -132,6 +182,8 @@ def _check_plain(content: object, where: str, fault: Fault) -> None:
                 inside += value
             elif isinstance(value, str) and not _can_be_written(value):
                 raise fault(f"{where}: a text with half of a surrogate pair, {shown(value)}")
+            elif type(value) is int and abs(value) >= beyond:  # in TOML, which has other bases, too
+                raise fault(f"{where}: a whole number of more than {MAX_DIGITS} digits")
         if not inside:
             return
         level = inside

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import difflib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +25,7 @@ from cosearch.config.presets import PRESETS
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, NonNegative, Positive, PositiveFloat, Seed, Threads
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
-from latency_tables.reading import read_text, shown
+from latency_tables.reading import parse_word, read_toml, shown
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -194,22 +193,12 @@ def resolve(
         )
     values: dict[str, object] = {}
     if file is not None:
-        text = read_text(Path(file), "a TOML configuration", ConfigError)
-        try:
-            _merge(values, tomllib.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{file}: cannot be read as a TOML configuration: {str(error)[:200]}") from error
+        _merge(values, read_toml(Path(file), "a TOML configuration", ConfigError))
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"expected KEY=VALUE such as rl.lr=3e-4, got {shown(word)}")
-        try:
-            value = json.loads(text)
-        except RecursionError as error:
-            raise ConfigError(f"{key[:60]}: lists and objects within each other too deep") from error
-        except ValueError:
-            value = text
-        _put(values, key, value)
+        _put(values, key, parse_word(text, shown(key), ConfigError))
     for key, value in (options or {}).items():
         if value is not None:
             _put(values, key, value)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.stored import read_array
 from latency_tables.errors import CosearchError, MeasurementError, MissingExtraError, ParityError, RequestError
 from latency_tables.measuring.remote import Location
 from latency_tables.measuring.rpc import TrackerConnection
@@ -135,9 +136,10 @@ def self_test_by_rpc(core: TrackerConnection, name: str, bundle: Path, contract:
     Raises:
         LostBoard: the session ended; try again.
         ParityError: an output differs from the stored one.
+        RunFolderError: the stored ones are damaged.
     """
     folder, worst = bundle / "self_test", 0.0
-    stored = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("observations", *contract.stored_outputs)}
+    stored = {name: read_array(folder / f"{name}.npy") for name in ("observations", *contract.stored_outputs)}
     for i, observation in enumerate(stored["observations"]):
         core.bind(name, observation[None])
         for output, found in zip(contract.output_names, core.outputs(name)):

@@ -52,7 +52,7 @@ class VisitPlan:
         Raises:
             TypeError: it is something else.
         """
-        return cls(**_numbers(values, "a plan of a visit"))
+        return cls(**_numbers(cls, values, "a plan of a visit"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Visit:
         Raises:
             TypeError: it is something else.
         """
-        return cls(**_numbers(values, "a visit"))
+        return cls(**_numbers(cls, values, "a visit"))
 
     def at(self, reference_s: float) -> Visit:
         """The same visit as on a machine whose sentinel takes ``reference_s`` seconds; itself without a sentinel."""
@@ -224,7 +224,7 @@ class Paced:
         Raises:
             TypeError: it is something else.
         """
-        return cls(**_numbers(values, "paced calls"))
+        return cls(**_numbers(cls, values, "paced calls"))
 
 
 def paced(
@@ -266,8 +266,14 @@ def paced(
     return Paced(period_s, p50, p90, p99, float(max(walls)), len(walls), missed)
 
 
-def _numbers(values: object, what: str) -> dict[str, Any]:
-    """A JSON object of numbers and nulls, as keyword arguments of its record, which refuses unknown and missing ones."""
-    if not isinstance(values, dict) or not all(v is None or isinstance(v, (int, float)) for v in values.values()):
+def _numbers(record: type, values: object, what: str) -> dict[str, Any]:
+    """A JSON object as keyword arguments of a record of numbers of at least 0; null only where the record allows it."""
+    if not isinstance(values, dict):
         raise TypeError(f"{what} must be a JSON object of numbers, got {values!r:.80}")
+    kinds = {f.name: str(f.type) for f in fields(record)}  # as they are written: an annotation is text here
+    for name, value in values.items():
+        kind = kinds.get(name, "absent")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not (type(value) is int and value >= 0 if kind == "int" else number or (value is None and "None" in kind)):
+            raise TypeError(f"{what}: {name!r:.40} must be {'a whole number' if kind == 'int' else 'a number'} of at least 0")
     return values

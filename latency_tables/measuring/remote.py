@@ -27,6 +27,7 @@ from typing import IO, Protocol, Unpack
 import latency_tables
 from latency_tables.board.core import RequestFields
 from latency_tables.errors import MeasurementError, RequestError
+from latency_tables.measuring.answers import Answer, read_answer
 from latency_tables.measuring.ssh import LostBoard, run_on_board, ssh_command
 
 __all__ = ["Answer", "Connection", "Core", "Location", "LostBoard"]
@@ -50,7 +51,6 @@ CAUSES = (  # what the last words of a core that does not start mean: pattern, a
         "--python PATH names the Python there; it must be one that {host} can run",
     ),
 )
-Answer = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Connection:
         """Send one request and give its answers as they come.
 
         Raises:
-            LostBoard: the core ended, went silent, or answered something else than JSON.
+            LostBoard: the core ended, went silent, or answered something else, see ``answers``.
             MeasurementError: the core refused the request.
         """
         text = json.dumps({"verb": verb, "payload": len(payload), **values}).encode()
@@ -203,18 +203,23 @@ class Connection:
                 raise LostBoard(f"{self._where()} was silent for {self._timeout:g} s") from error
             if line is None:
                 raise LostBoard(self._lost())
-            try:
-                answer = json.loads(line)
-            except ValueError as error:
-                raise LostBoard(
-                    f"{self._where()} answered something else than JSON: {line[:100]!r}. Where the start files of its shell "
-                    f"print that, let them do so in a terminal alone: `ssh {self.location.host} true` must print nothing"
-                ) from error
+            answer = self._read(line, verb)
             if answer.get("end"):
                 return
             if "error" in answer and "id" not in answer:
                 raise MeasurementError(f"{self._where()}: {answer['error']}")
             yield answer
+
+    def _read(self, line: str, verb: str) -> Answer:
+        try:
+            return read_answer(line, verb, self._where())
+        except LostBoard as error:
+            if self.location.host is None or line.lstrip().startswith("{"):
+                raise
+            raise LostBoard(
+                f"{error}. Where the start files of its shell print that, let them do so in a terminal alone: "
+                f"`ssh {self.location.host} true` must print nothing"
+            ) from error
 
     def one(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Answer:
         """The single answer to a request; see :meth:`ask`."""

@@ -7,7 +7,6 @@ reach them through ``ssh -L``. Preempted samples cannot be told there, and no po
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -23,6 +22,7 @@ from latency_tables.board.core import RequestFields
 from latency_tables.board.timing import Visit, VisitPlan, summarise
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Answer, Location, LostBoard, only
+from latency_tables.reading import parse_json, shown
 
 if TYPE_CHECKING:
     from tvm.relax import VirtualMachine
@@ -51,12 +51,9 @@ def read_tvm_target(text: str | None) -> dict[str, object] | None:
     """
     if text is None:
         return None
-    try:
-        target = json.loads(text)
-    except ValueError as error:
-        raise RequestError(f"tvm-target must be a JSON object, got {text!r}: {error}") from error
+    target = parse_json(text, f"tvm-target must be a JSON object, got {shown(text)}", RequestError)
     if not isinstance(target, dict) or not isinstance(target.get("kind"), str):
-        raise RequestError(f'tvm-target must be a JSON object with a kind, such as {{"kind": "llvm"}}, got {text!r}')
+        raise RequestError(f'tvm-target must be a JSON object with a kind, such as {{"kind": "llvm"}}, got {shown(text)}')
     return target
 
 

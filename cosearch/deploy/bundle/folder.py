@@ -24,6 +24,7 @@ from cosearch.deploy.bundle.graph import (
     with_opset,
     without_copies,
 )
+from cosearch.deploy.bundle.stored import read_array
 from cosearch.record.agent import AgentRecord
 from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
 from cosearch.record.rundir import RunDir
@@ -82,9 +83,10 @@ def rewrite_bundle(run: RunDir, options: BundleOptions) -> Path:
 
     Raises:
         RequestError: the agent cannot have that opset.
+        RunFolderError: the stored observations are damaged.
         RunFailedError: the disk refuses a file.
     """
-    return write_bundle(run, np.load(run.path / BUNDLE / "self_test" / "observations.npy", allow_pickle=False), options)
+    return write_bundle(run, read_array(run.path / BUNDLE / "self_test" / "observations.npy"), options)
 
 
 def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions = AS_EXPORTED) -> Path:

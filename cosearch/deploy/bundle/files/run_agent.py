@@ -27,6 +27,10 @@ except ImportError as error:
     sys.exit(f"error: a package is missing ({error}); python3 -m pip install numpy onnxruntime")
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+NEEDED = (
+    *("input_dtype", "input_name", "input_shape", "noise_input", "noise_size", "period_s", "policy", "rule", "tolerance"),
+    *("action_high", "action_low", "action_output", "action_scale", "action_shift", "first_action", "stored_outputs"),
+)
 
 
 class AgentError(Exception):
@@ -47,11 +51,11 @@ class Agent:
         try:
             with open(os.path.join(folder, "contract.json"), encoding="utf-8") as file:
                 self.contract: Dict[str, Any] = json.load(file)
-        except (OSError, ValueError) as error:
-            raise AgentError(f"contract.json cannot be read: {error}") from error
-        model, opset = os.path.join(folder, self.contract["model"]), self.contract["opset"]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or self.contract["threads"]
+            model, opset = os.path.join(folder, self.contract["model"]), int(self.contract["opset"])
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads or self.contract["threads"]
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise AgentError(f"contract.json cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep
@@ -60,10 +64,23 @@ class Agent:
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
             reason = " ".join(str(error).split())[:300]
             raise AgentError(f"onnxruntime {onnxruntime.__version__} cannot load {model} (opset {opset}): {reason}") from error
+        self._compare_contracts()
         self.period_s = float(self.contract["period_s"])
         self.shape, self.dtype = tuple(self.contract["input_shape"][1:]), np.dtype(self.contract["input_dtype"])
         self._names = [entry.name for entry in self.session.get_outputs()]
         self._last = self._feed(np.zeros((1, *self.shape), self.dtype), True)
+
+    def _compare_contracts(self) -> None:
+        """What is read from contract.json from here on is what was written into the ONNX file."""
+        inside, names = self.session.get_modelmeta().custom_metadata_map, sorted({*self.contract, *NEEDED})
+        try:
+            differ = [name for name in names if json.loads(inside.get(name, "null")) != self.contract.get(name)]
+        except (ValueError, RecursionError) as error:
+            raise AgentError(f"the contract inside {self.contract['model']} cannot be read: {str(error)[:300]}") from error
+        if differ:
+            raise AgentError(
+                f"contract.json differs from the contract inside {self.contract['model']}: {', '.join(differ)[:300]}"
+            )
 
     def _feed(self, observations: np.ndarray, greedy: bool) -> Dict[str, np.ndarray]:
         if observations.shape[1:] != self.shape or (self.dtype == np.uint8) != (observations.dtype == np.uint8):
@@ -128,16 +145,8 @@ def every(period_s: float, warm_up: Optional[Callable[[], object]] = None, lead_
 
 def self_test(agent: Agent) -> str:
     """Plays the stored observations, one at a time, and compares outputs and greedy actions; one line that says how well."""
-    contract, inside = agent.contract, agent.session.get_modelmeta().custom_metadata_map
-    differ = [key for key in sorted(contract) if json.loads(inside.get(key, "null")) != contract[key]]
-    if differ:
-        raise AgentError(f"contract.json differs from the contract inside {contract['model']}: {', '.join(differ)}")
-    tolerance, worst, folder = contract["tolerance"], 0.0, os.path.join(agent.folder, "self_test")
-    names = ["observations", "actions", *contract["stored_outputs"]]
-    try:
-        stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
-    except (OSError, ValueError) as error:
-        raise AgentError(f"the stored observations cannot be read: {error}") from error
+    contract = agent.contract
+    tolerance, worst, stored = contract["tolerance"], 0.0, stored_values(agent)
     for i, observation in enumerate(stored["observations"]):
         found = {**agent.outputs(observation[None], greedy=True), "actions": agent.act(observation[None], greedy=True)}
         for name, expected in stored.items():
@@ -149,6 +158,20 @@ def self_test(agent: Agent) -> str:
             if not difference <= allowed:  # also true for NaN
                 raise AgentError(f"observation {i}: {name} differs by {difference:.3g}, at most {allowed:.3g} is allowed")
     return f"ok: {len(stored['observations'])} observations, largest difference {worst:.2g} of what is allowed"
+
+
+def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
+    """Observations, outputs and actions that the self-test compares: numbers, equally many of each."""
+    folder, names = os.path.join(agent.folder, "self_test"), ["observations", "actions", *agent.contract["stored_outputs"]]
+    try:
+        stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
+        fit = len({len(values) for values in stored.values()}) == 1 and all(v.dtype.kind in "fiu" for v in stored.values())
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TypeError, AttributeError) as error:  # a damaged header
+        raise AgentError(f"the stored observations cannot be read: {' '.join(str(error).split())[:300]}") from error
+    found = agent.outputs(stored["observations"][:1], greedy=True) if fit and len(stored["observations"]) else {}
+    if not all(name in found and found[name].size == stored[name][0].size for name in agent.contract["stored_outputs"]):
+        raise AgentError("the stored observations and outputs do not fit each other or the agent")
+    return stored
 
 
 def tied(stored: Dict[str, np.ndarray], i: int, tolerance: float) -> bool:
