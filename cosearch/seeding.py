@@ -19,7 +19,7 @@ import torch
 
 from cosearch.registry import unknown_name
 from latency_tables.errors import ConfigError
-from latency_tables.reading import parse_json
+from latency_tables.reading import parse_json, shown
 
 STREAMS = {
     "env": "seeds of the training environments",
@@ -140,7 +140,10 @@ class Streams:
         for name, stream in self._torch.items():
             stream.set_state(state["torch"][name])
         for name, generator in self._numpy.items():
-            generator.bit_generator.state = parse_json(state["numpy"][name], f"the saved random stream {name}", ConfigError)
+            saved = parse_json(state["numpy"][name], f"the saved random stream {name}", ConfigError)
+            if not isinstance(saved, dict):
+                raise ConfigError(f"the saved random stream {name} must be an object, got {shown(saved)}")
+            generator.bit_generator.state = saved
 
     def _known(self, name: str) -> str:
         if name not in self._torch:
