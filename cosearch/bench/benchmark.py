@@ -97,6 +97,15 @@ class Benchmark:
         """Place of an architecture in the table."""
         return int(np.ravel_multi_index(architecture.choices, self.sizes))
 
+    def score(self, architecture: Architecture) -> float:
+        """Mean over the train seeds of an architecture's final scores.
+
+        Raises:
+            RequestError: the network is not finished.
+        """
+        self._results(architecture, None)
+        return float(self.scores[self.number(architecture)])
+
     def query(self, architecture: Architecture, seed: int | None = None, step: int | None = None) -> float | None:
         """What training an architecture gave.
 
@@ -114,7 +123,8 @@ class Benchmark:
         """
         results = self._results(architecture, seed)
         if step is None:
-            return float(np.mean([self.seed_scores[self.number(architecture), place] for place in self._places(seed)]))
+            own = self.seed_scores[self.number(architecture)]
+            return self.score(architecture) if seed is None else float(own[self.table.seeds.index(seed)])
         if step not in self.table.steps:
             raise RequestError(f"the training was looked at after {', '.join(map(str, self.table.steps))} steps, not {step}")
         values = [own.curve[self.table.steps.index(step)] if own.curve else None for own in results]

@@ -2,8 +2,9 @@
 
 A query tells a strategy the final score of one train seed, drawn anew for each query, as a search that trains its candidates
 would see it; it counts as the environment steps of that training. Every candidate is trained from scratch: weight sharing is not
-simulated. So of the gradient strategies only the score function can run here, which learns from a path's loss alone: the loss is
-the negative score. Networks that miss the target or are not in the table are never asked for.
+simulated, ``shared_weights`` runs the searches that need it. So of the gradient strategies only the score function can run here,
+which learns from a path's loss alone: the loss is the negative score. Networks that miss the target or are not in the table are
+never asked for.
 What a search found is judged by the mean over all train seeds, against every network that it could have found.
 """
 
@@ -86,7 +87,7 @@ class Search:
     """
 
     def __init__(self, benchmark: Benchmark, device: str, target_s: float, seed: int, queries: int) -> None:
-        self.benchmark, self.device, self.queries = benchmark, device, queries
+        self.benchmark, self.device, self.target_s, self.seed, self.queries = benchmark, device, target_s, seed, queries
         self.feasible = benchmark.feasible(device, target_s)
         self._inside = frozenset(self.feasible.tolist())
         streams = Streams(seed)
@@ -170,6 +171,40 @@ def _ridge(search: Search) -> Architecture:
     return networks[0] if fit is None else search.best_sum(fit.scores)  # None: all scores were equal
 
 
+def judged(search: Search, strategy: str, found: Architecture, env_steps: int) -> Outcome:
+    """What a search found, against every network within the target.
+
+    Args:
+        search: which asked its queries.
+        strategy: its name.
+        found: the network.
+        env_steps: that the search took.
+
+    Raises:
+        RequestError: the network is not in the table.
+    """
+    benchmark = search.benchmark
+    score, scores = benchmark.score(found), benchmark.scores[search.feasible]
+    place = rank(score, scores)
+    return Outcome(
+        strategy,
+        benchmark.table.task,
+        search.device,
+        search.seed,
+        search.target_s,
+        found.choice_names,
+        benchmark.latency_s(found, search.device),
+        score,
+        regret(score, scores),
+        place,
+        100.0 * (1.0 - (place - 1.0) / max(1, len(scores) - 1)),
+        len(scores),
+        search.asked,
+        env_steps,
+        benchmark.table.partial,
+    )
+
+
 CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "ridge": _ridge}
 
 
@@ -211,23 +246,4 @@ def run_search(
             raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
         gradient = info.kind == "gradient"
         found = _score_function(search, info, regressed=strategy != FROM_LOGITS) if gradient else _propose(search, info)
-    score, scores = float(benchmark.scores[benchmark.number(found)]), benchmark.scores[search.feasible]
-    place = rank(score, scores)
-    others = max(1, len(scores) - 1)
-    return Outcome(
-        strategy,
-        benchmark.table.task,
-        device,
-        seed,
-        bound,
-        found.choice_names,
-        benchmark.latency_s(found, device),
-        score,
-        regret(score, scores),
-        place,
-        100.0 * (1.0 - (place - 1.0) / others),
-        len(scores),
-        search.asked,
-        search.asked * benchmark.env_steps,
-        benchmark.table.partial,
-    )
+    return judged(search, strategy, found, search.asked * benchmark.env_steps)

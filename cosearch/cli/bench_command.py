@@ -96,6 +96,46 @@ def leaderboard(
     emit(result.to_json(), as_json, page if out is None else str(out))
 
 
+@bench.command(epilog="`cosearch bench search --strategy reinforce --seeds 20 --runs runs/bench-searches`")
+def search(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of the search's configuration.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="May be given several times; default: reinforce.")] = None,
+    task: Task = "minatar:breakout",
+    device: Device = "pixel-3",
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=2, help="Searches of each strategy.")] = 20,
+    latency_target_ms: Target = None,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Gets one run folder a search; the same command goes on.")] = Path(
+        "runs/bench-searches"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    data: Data = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Searches with shared weights, a minute or two each, their networks looked up: beside random search of equal steps."""
+    from cosearch.bench.benchmark import Benchmark
+    from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
+    from cosearch.cli.progress import TerminalProgress
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.record.durable import write_bytes_atomic
+
+    resume_hint.set(("the same command", runs))
+    load_builtins()
+    target_s = None if latency_target_ms is None else latency_target_ms / 1e3
+    benchmark, said = Benchmark(task, _folder(data)), tuple(words or ())
+    searches = [SharedSearch(benchmark, name, device, said, target_s) for name in strategy or ["reinforce"]]
+    progress = TerminalProgress(quiet)
+    try:
+        result = beside(searches, range(first_seed, first_seed + seeds), runs, progress)
+    finally:
+        progress.close()
+    page = beside_page([result])
+    if out is not None:
+        write_bytes_atomic(out, page.encode())
+    emit(result.to_json(), as_json, page if out is None else str(out))
+
+
 @bench.command(
     epilog="`cosearch bench extend --out runs/bench` | `cosearch bench extend --out runs/bench --task minatar:asterix`"
 )

@@ -1,0 +1,212 @@
+"""Searches as the product makes them, with a supernet and its shared weights, whose result is looked up in the table.
+
+Only the search stage runs, for a minute or two; the network that it derives needs no training, for the table has it. So any
+strategy has a true regret and rank, at the environment steps that it takes. Beside it stand ``largest``, and random search and
+the regression on the table with as many queries as take the same environment steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cosearch.bench.benchmark import Benchmark
+from cosearch.bench.searches import Outcome, Search, judged, run_search
+from cosearch.config.run import resolve
+from cosearch.pipeline.checkpoint import SearchOutput
+from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.session import open_session
+from cosearch.planning.plan import Plan, make_plan
+from cosearch.planning.recorded import config_of
+from cosearch.record.rundir import RunDir
+from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval
+from cosearch.training.progress import Progress
+from cosearch.training.threads import set_threads
+from latency_tables.errors import RequestError, RunFolderError
+
+BESIDE = ("random", "ridge", "largest")
+
+
+@dataclass(frozen=True)
+class SharedSearch:
+    """A search of the product on the benchmark's space.
+
+    Attributes:
+        benchmark: the task.
+        strategy: any registered one.
+        device: whose table prices the networks.
+        words: further ``KEY=VALUE`` words of the configuration, such as ``budget.search_steps=49152``.
+        target_s: latency target, seconds; None: half of the space is within it.
+    """
+
+    benchmark: Benchmark
+    strategy: str
+    device: str
+    words: tuple[str, ...] = ()
+    target_s: float | None = None
+
+    @property
+    def bound_s(self) -> float:
+        """The target, seconds."""
+        return self.benchmark.default_target_s(self.device) if self.target_s is None else self.target_s
+
+    def plan(self, seed: int) -> Plan:
+        """The search of a seed.
+
+        Raises:
+            RequestError: a wrong word, or one that makes another space than the benchmark's.
+        """
+        options: Mapping[str, object] = {
+            "env.name": self.benchmark.table.task,
+            "space.name": self.benchmark.space.name,
+            "strategy.name": self.strategy,
+            "device": self.device,
+            "objective.latency_target_s": self.bound_s,
+            "seed": seed,
+            "threads": 1,
+        }
+        plan = make_plan(resolve(overrides=self.words, options=options))
+        if plan.space.points != self.benchmark.space.points:
+            raise RequestError(
+                "the words make another space than the benchmark's, whose networks alone are in its table: leave out space.values"
+            )
+        return plan
+
+    def search(self, seed: int, runs: Path, progress: Progress) -> SearchOutput:
+        """Search, or go on with a search that was interrupted; one that is done is only read.
+
+        Args:
+            seed: of the search.
+            runs: folder that gets one run folder a search.
+            progress: display.
+
+        Raises:
+            RunFolderError: the folder is of a search with other values, or in use.
+            RequestError: as for :meth:`plan`.
+        """
+        plan = self.plan(seed)
+        task, device = (name.replace(":", "-").replace("/", "-") for name in (plan.config.env.name, self.device))
+        folder = runs / f"{task}-{device}-{self.strategy}-s{seed}"
+        runs.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            run = RunDir.open(folder)
+            if config_of(run) != plan.config:
+                raise RunFolderError(f"{folder} is a search with other values; move it away, or take another --runs")
+        else:
+            run = RunDir.create(runs, folder.name, replace(plan.record("bench search"), name=folder.name).to_json())
+        set_threads(plan.config.threads)
+        with run.lock():
+            session = open_session(run, plan, progress)
+            work_on(session, {"search": STAGES["search"]})
+            found = session.checkpoints.current.outputs.search
+        if found is None:
+            raise RunFolderError(f"{folder}: its checkpoint holds no architecture; move it away and search again")
+        return found
+
+    def judge(self, seed: int, found: SearchOutput) -> Outcome:
+        """Look the network of a search up.
+
+        Args:
+            seed: of the search.
+            found: what it gave.
+
+        Raises:
+            RequestError: its network is not in the table yet.
+        """
+        search = Search(self.benchmark, self.device, self.bound_s, seed, 0)
+        return judged(search, self.strategy, self.benchmark.space.architecture(found.choices), found.steps)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Searches with shared weights on one task and device, and what stands beside them.
+
+    Attributes:
+        task, device, partial: which, and what its table lacks.
+        target_s: latency target, seconds.
+        words: of the searches' configuration.
+        found: of each strategy, one outcome a seed.
+        controls: ``random``, ``ridge`` and ``largest`` on the table, for the seeds and steps of the first strategy.
+    """
+
+    task: str
+    device: str
+    partial: str | None
+    target_s: float
+    words: tuple[str, ...]
+    found: Mapping[str, tuple[Outcome, ...]]
+    controls: Mapping[str, tuple[Outcome, ...]]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON."""
+        own = {name: [one.to_json() for one in rows] for name, rows in self.found.items()}
+        controls = {name: [one.to_json() for one in rows] for name, rows in self.controls.items()}
+        return {
+            "task": self.task,
+            "device": self.device,
+            "partial": self.partial,
+            "target_s": self.target_s,
+            "words": list(self.words),
+            "found": own,
+            "controls": controls,
+        }
+
+
+def beside(searches: Sequence[SharedSearch], seeds: Sequence[int], runs: Path, progress: Progress) -> Beside:
+    """Make the searches that are not made yet, and the controls at equal environment steps.
+
+    Args:
+        searches: one a strategy, of one task, device, target and words.
+        seeds: of the searches.
+        runs: folder that gets one run folder a search.
+        progress: display.
+    """
+    first = searches[0]
+    ended = {one: [one.search(seed, runs, progress) for seed in seeds] for one in searches}
+    found = {one.strategy: tuple(one.judge(seed, own) for seed, own in zip(seeds, rows)) for one, rows in ended.items()}
+    queries = max(1, round(found[first.strategy][0].env_steps / first.benchmark.env_steps))
+    controls = {
+        name: tuple(
+            run_search(first.benchmark, name, first.device, target_s=first.bound_s, seed=seed, queries=queries) for seed in seeds
+        )
+        for name in BESIDE
+    }
+    partial = first.benchmark.table.partial
+    return Beside(first.benchmark.table.task, first.device, partial, first.bound_s, first.words, found, controls)
+
+
+def beside_page(boards: Sequence[Beside]) -> str:
+    """The figures as Markdown."""
+    lines = []
+    for board in boards:
+        everything = {**board.found, **{f"{name}, on the table": rows for name, rows in board.controls.items()}}
+        first = next(iter(board.found.values()))[0]
+        lines += [
+            f"## {board.task}, {board.device} within {board.target_s * 1e3:.3g} ms",
+            "",
+            *([f"**{board.partial.upper()}**: ranks are among these networks.", ""] if board.partial else []),
+            f"{first.feasible} networks within the target. {' '.join(f'`{word}`' for word in board.words)}".rstrip(),
+            "",
+            "| strategy | regret [95 %] | rank | percentile | environment steps | better than random [95 %] |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for name, rows in sorted(everything.items(), key=lambda item: float(np.mean([one.regret for one in item[1]]))):
+            regrets = [one.regret for one in rows]
+            interval = "" if len(set(regrets)) == 1 else f" {interval_text(student_interval(regrets), 'search')}"
+            better = ""
+            if name != "random, on the table":
+                better = _estimate([one.score for one in rows], [one.score for one in board.controls["random"]])
+            lines.append(
+                f"| {name} | {np.mean(regrets):.2f}{interval} | {np.mean([one.rank for one in rows]):.1f} | "
+                f"{np.mean([one.percentile for one in rows]):.0f} | {np.mean([one.env_steps for one in rows]):,.0f} | {better} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _estimate(ours: list[float], theirs: list[float]) -> str:
+    value = improvement([ours], [theirs])
+    return f"{value:.2f} {interval_text(improvement_interval(value, len(ours), len(theirs)), 'search')}"

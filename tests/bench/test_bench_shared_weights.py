@@ -1,0 +1,90 @@
+"""Searches with shared weights, looked up in a table that the tests write."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cosearch.bench.benchmark import Benchmark
+from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
+from cosearch.bench.table import table_path, write_table
+from cosearch.cli.app import main
+from cosearch.cli.progress import TerminalProgress
+from cosearch.planning.builtins import load_builtins
+from latency_tables.errors import RequestError, RunFolderError
+from tests.support.bench_table import TASK, made_table
+
+WORDS = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32", "rl.epochs=1", "budget.search_steps=256")
+DEVICE = "pixel-3"
+QUIET = TerminalProgress(True)
+
+
+def score(number, seed):
+    return float(np.random.default_rng([number, seed]).normal(5.0, 2.0))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    load_builtins()
+    folder = tmp_path_factory.mktemp("tables")
+    write_table(made_table(score), table_path(TASK, folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def board(tables, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    searches = [SharedSearch(Benchmark(TASK, tables), name, DEVICE, WORDS) for name in ("reinforce", "random")]
+    return searches, beside(searches, (3, 4), runs, QUIET), runs
+
+
+def test_the_outcome_is_the_tables_entry_of_the_network_that_the_search_derived(board):
+    searches, result, runs = board
+    target_s = float(np.median(searches[0].benchmark.latencies_s(DEVICE)))
+    for one in result.found["reinforce"]:
+        folder = runs / f"minatar-breakout-pixel-3-reinforce-s{one.seed}"
+        choices = json.loads((folder / "architecture.json").read_text())["choices"]
+        number = int(np.ravel_multi_index(choices, searches[0].benchmark.sizes))
+        truth = np.array([np.mean([score(i, seed) for seed in range(3)]) for i in range(540)])
+        inside = [i for i, latency_s in enumerate(searches[0].benchmark.latencies_s(DEVICE)) if latency_s <= target_s]
+        assert number in inside and one.feasible == len(inside)
+        assert one.score == pytest.approx(truth[number])
+        assert one.rank == 1 + sum(truth[i] > one.score + 1e-9 for i in inside)
+        assert one.env_steps == 256 and one.queries == 0
+
+
+def test_the_controls_have_the_same_steps_and_seeds(board):
+    _, result, _ = board
+    assert set(result.controls) == {"random", "ridge", "largest"}
+    assert [one.seed for one in result.controls["random"]] == [3, 4]
+    assert {one.queries for one in result.controls["random"]} == {1}  # 256 steps are less than one training: at least one
+    assert {one.queries for one in result.controls["largest"]} == {0}
+    page = beside_page([result])
+    assert all(f"| {name} |" in page for name in ("reinforce", "random", "random, on the table", "ridge, on the table"))
+
+
+def test_a_search_that_is_done_is_only_read(board):
+    searches, result, runs = board
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("metrics.jsonl")}
+    again = beside(searches, (3, 4), runs, QUIET)
+    assert again.found == result.found
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("metrics.jsonl")} == before
+
+
+def test_other_values_and_another_space_are_refused(board, tables):
+    _, _, runs = board
+    other = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "rl.lr=0.1"))
+    with pytest.raises(RunFolderError, match="other values; move it away"):
+        other.search(3, runs, QUIET)
+    space = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "space.values.hidden=[0]"))
+    with pytest.raises(RequestError, match=r"leave out space\.values"):
+        space.plan(0)
+
+
+def test_the_command_prints_the_board(board, tables, capsys):
+    _, result, runs = board
+    words = ["--seeds", "2", "--first-seed", "3", "--runs", str(runs), "--data", str(tables), "--quiet", *WORDS]
+    assert main(["bench", "search", "--strategy", "reinforce", *words]) == 0
+    printed = capsys.readouterr().out
+    assert beside_page([replace(result, found={"reinforce": result.found["reinforce"]})]).strip() == printed.strip()
