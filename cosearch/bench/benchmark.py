@@ -20,6 +20,7 @@ from cosearch.space.derive import within
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.devices import find_table, list_devices
 from latency_tables.errors import ConfigError, InfeasibleTargetError, MissingOpError, RequestError
+from latency_tables.opspec import Device
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,10 @@ class Benchmark:
         return Optimum(self.architectures[best], float(self.scores[best]), float(self.latencies_s(device)[best]), len(inside))
 
     def devices(self) -> list[str]:
-        """Names of the devices whose table prices every network of the space."""
+        """Names of the tables, a device's own ones apart, that price every network of the space."""
         names = []
-        for name in dict.fromkeys(listed.name for listed in list_devices()):
+        for listed in list_devices():
+            name = Device(listed.name, listed.description, listed.runtime, listed.dtype, listed.threads).table_name
             try:
                 self.latencies_s(name)
             except MissingOpError:

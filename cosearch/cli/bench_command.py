@@ -96,6 +96,30 @@ def leaderboard(
     emit(result.to_json(), as_json, page if out is None else str(out))
 
 
+@bench.command(epilog="`cosearch bench transfer --device pixel-3 --device raspberry-pi-4 --out transfer.md`")
+def transfer(
+    device: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all that price it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Is what is best on one device wrong on the next? Each device's best network on each other device, without any search."""
+    from cosearch.bench.benchmark import Benchmark, tasks
+    from cosearch.bench.transfer import transfer_page, transfers
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.record.durable import write_bytes_atomic
+
+    load_builtins()
+    rows = []
+    for task in tasks(_folder(data)):
+        benchmark = Benchmark(task, _folder(data))
+        rows += transfers(benchmark, device or benchmark.devices())
+    page = transfer_page(rows)
+    if out is not None:
+        write_bytes_atomic(out, page.encode())
+    emit([row.to_json() for row in rows], as_json, page if out is None else str(out))
+
+
 @bench.command(epilog="`cosearch bench search --strategy reinforce --seeds 20 --runs runs/bench-searches`")
 def search(
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of the search's configuration.")] = None,

@@ -1,0 +1,82 @@
+"""The best network of one device on another, against a plain loop over a table that the tests write."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cosearch.bench.benchmark import Benchmark
+from cosearch.bench.table import table_path, write_table
+from cosearch.bench.transfer import Transfer, transfer_page, transfers
+from cosearch.cli.app import main
+from cosearch.planning.builtins import load_builtins
+from latency_tables.errors import RequestError
+from tests.support.bench_table import TASK, made_table
+
+DEVICES = ("pixel-3", "jetson")
+NETWORKS = 540
+
+
+def score(number, seed):
+    return float(np.random.default_rng([number, seed]).normal(5.0, 2.0))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    load_builtins()
+    folder = tmp_path_factory.mktemp("tables")
+    write_table(made_table(score), table_path(TASK, folder))
+    return folder
+
+
+def test_each_cell_is_that_of_a_loop(tables):
+    benchmark = Benchmark(TASK, tables)
+    rows = transfers(benchmark, DEVICES, (0.4,))
+    latency = {name: [benchmark.latency_s(one, name) for one in benchmark.architectures] for name in DEVICES}
+    target = {name: float(np.quantile(latency[name], 0.4)) for name in DEVICES}
+    assert [(row.found_for, row.used_on) for row in rows] == [(a, b) for a in DEVICES for b in DEVICES]
+    for row in rows:
+        losses, ratios, over = [], [], 0
+        for out in range(3):
+            kept = [seed for seed in range(3) if seed != out]
+            best = {}
+            for name in DEVICES:
+                inside = [i for i in range(NETWORKS) if latency[name][i] <= target[name] * (1 + 1e-12)]
+                best[name] = max(inside, key=lambda i: sum(score(i, seed) for seed in kept))
+            here, there = best[row.found_for], best[row.used_on]
+            ratios.append(latency[row.used_on][here] / target[row.used_on])
+            over += ratios[-1] > 1 + 1e-12
+            if ratios[-1] <= 1 + 1e-12:
+                losses.append(score(there, out) - score(here, out))
+        assert row.latency_ratio == pytest.approx(np.mean(ratios))
+        assert row.over == pytest.approx(over / 3)
+        assert row.loss == (pytest.approx(np.mean(losses)) if losses else None)
+    own = [row for row in rows if row.found_for == row.used_on]
+    assert all(row.over == 0 and row.loss == 0 for row in own)
+    assert any(row.over > 0 for row in rows), "the two devices differ, and so do their best networks"
+
+
+def test_the_page_and_the_command_say_the_same(tables, capsys):
+    rows = transfers(Benchmark(TASK, tables), DEVICES)
+    words = [word for name in DEVICES for word in ("--device", name)]
+    assert main(["bench", "transfer", "--data", str(tables), *words]) == 0
+    page = capsys.readouterr().out
+    assert page.strip() == transfer_page(rows).strip()
+    missed = sum(row.over > 0.5 for row in rows if row.share == 0.25 and row.found_for != row.used_on)
+    assert f"Of 2 pairs of different devices the found network misses the second one's target in {missed}." in page
+
+
+def test_a_loss_is_shown_as_what_is_lost():
+    assert "| a | -1.25 |" in transfer_page([Transfer(TASK, "a", "b", 0.5, 1e-4, 0.9, 0.0, 1.25)])
+
+
+def test_one_train_seed_is_refused(tables):
+    benchmark = Benchmark(TASK, tables)
+    benchmark.table = dataclasses.replace(benchmark.table, seeds=(0,))
+    with pytest.raises(RequestError, match="one train seed"):
+        transfers(benchmark, DEVICES)
+
+
+def test_a_device_counts_once_for_each_of_its_tables(tables):
+    names = Benchmark(TASK, tables).devices()
+    assert {"x86-epyc", "x86-epyc/onnxruntime-int8-1t", "x86-epyc/tvm-float32-1t"} <= set(names)
