@@ -60,11 +60,12 @@ def search(
     """
     _prepare_process()
     from cosearch.cli.progress import TerminalProgress
-    from cosearch.pipeline.local_table import table_of_this_machine, wants_own_table
+    from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
     from cosearch.record.rundir import RunDir
+    from latency_tables.errors import RequestError
 
     options = {
         "device": device,
@@ -75,12 +76,15 @@ def search(
         "objective.latency_target_s": latency_target_s,
     }
     config = resolve_task(preset=preset, overrides=_words(values), options=options)
+    if config.family.wanted:
+        raise RequestError(
+            "cosearch.search makes one agent, got lists in the section family: call it once for each device and target, or use "
+            "`cosearch search --device A,B`, which searches once for all"
+        )
     RunDir.check_new(Path(runs), run)
     progress = TerminalProgress(quiet)
     try:
-        if wants_own_table(config):
-            config = table_of_this_machine(config, Path(runs), progress, dry_run=False)
-        plan = make_plan(config)
+        plan = make_plan(with_own_tables(config, Path(runs), progress, dry_run=False))
         name = run or free_name(Path(runs), default_name(plan))
         finished = start_run(plan, Path(runs), name, "cosearch.search(...)", progress)
     finally:

@@ -122,9 +122,11 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         RunFolderError: not a run folder, not finished, or its ``summary.json`` cannot be read.
     """
+    from cosearch.record.family import check_single
     from cosearch.record.rundir import RunDir  # it loads torch for its checkpoints, and an agent plays without it
 
     run = RunDir.open(folder)
+    check_single(run)
     if not (run.path / Summary.FILE).is_file():
         raise RunFolderError(f"{folder} is not finished: it has no {Summary.FILE}; `cosearch resume {folder}` goes on with it")
     return Run(run.path, run.read(Summary))

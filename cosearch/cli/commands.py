@@ -34,6 +34,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")]
 TablePlace = Annotated[Path | None, typer.Option("--table", help="The run's own table or design, where it lies now.")]
 TeacherPlace = Annotated[Path | None, typer.Option("--teacher", help="The run's own teacher, where it lies now.")]
+AgentName = Annotated[str | None, typer.Option("--agent", help="Which agent of a run that made several.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
 
 
@@ -56,14 +57,22 @@ def _progress(quiet: bool) -> TerminalProgress:
 def search(
     overrides: Overrides = None,
     device: Annotated[
-        str | None, typer.Option(help="Target device; `cosearch list devices`. 'this': measure this machine first.")
+        str | None,
+        typer.Option(
+            help="Target device; `cosearch list devices`. 'this': measure this machine first. Several, with commas: an agent "
+            "for each."
+        ),
     ] = None,
     env: Annotated[str | None, typer.Option(help="Task, e.g. procgen:starpilot; `cosearch list envs`.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Search method; `cosearch list strategies`.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
     seed: Annotated[int | None, typer.Option(help="The one seed of the run.")] = None,
     latency_target_ms: Annotated[
-        float | None, typer.Option(help="Upper bound in ms; default: a fifth of the IMPALA-CNN's (vectors: the 64-64 MLP's).")
+        str | None,
+        typer.Option(
+            help="Upper bound in ms; default: a fifth of the IMPALA-CNN's (vectors: the 64-64 MLP's). Several, with commas: an "
+            "agent for each."
+        ),
     ] = None,
     table: Annotated[
         Path | None, typer.Option(help="Latency table, or accelerator design, to use instead of the device's own.")
@@ -81,28 +90,27 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
-    from cosearch.pipeline.local_table import table_of_this_machine, wants_own_table
+    from cosearch.cli.lists import device_options, target_options
+    from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
     from cosearch.record.rundir import RunDir
 
     options = {
-        "device": device,
+        **device_options(device),
         "env.name": env,
         "strategy.name": strategy,
         "seed": seed,
         "table": str(table) if table else None,
         "accel.fixed": fixed_accelerator or None,
-        "objective.latency_target_s": latency_target_ms / 1e3 if latency_target_ms is not None else None,
+        **target_options(latency_target_ms),
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     if not dry_run:
         RunDir.check_new(runs, run)
     progress = _progress(quiet)
-    if wants_own_table(resolved):
-        resolved = table_of_this_machine(resolved, runs, progress, dry_run=dry_run)
-    plan = make_plan(resolved)
+    plan = make_plan(with_own_tables(resolved, runs, progress, dry_run=dry_run))
     if dry_run:
         from cosearch.pipeline.forecast import forecast
 
@@ -119,9 +127,14 @@ def search(
 
 
 def _finish(run: RunDir, as_json: bool) -> None:
+    from cosearch.record.family import Family, agent_names
     from cosearch.record.summary import Summary
+    from cosearch.report.family import render_family
     from cosearch.report.page import render_summary
 
+    if agent_names(run):
+        emit({"run": str(run.path), **run.read(Family).to_json()}, as_json, render_family(run.path))
+        return
     summary = run.read(Summary)
     emit({"run": str(run.path), **summary.to_json()}, as_json, render_summary(run.path))
 
@@ -185,6 +198,7 @@ def export(
     run: RunPath,
     table: TablePlace = None,
     teacher: TeacherPlace = None,
+    agent: AgentName = None,
     opset: Annotated[int | None, typer.Option(help="Of the bundle's file; default: the lowest that its graph needs.")] = None,
     actions: Annotated[
         str, typer.Option(help="Where the action is chosen: outside the bundle's file, or in it: greedy, sampled.")
@@ -192,11 +206,13 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a finished run's agent again: ONNX, parity gate, measured latency, bundle, report."""
+    """Export a finished run's agent again: ONNX, parity gate, measured latency, bundle, report. Of a family: every agent."""
     from cosearch.deploy.bundle.folder import BundleOptions
     from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import export_again
+    from cosearch.record.family import agent_folder
 
+    run = run if agent is None else agent_folder(run, agent)
     progress = _progress(quiet)
     resume_hint.set((f"`cosearch export {run}`", run))
     try:
@@ -208,10 +224,10 @@ def export(
 
 @app.command(epilog="`cosearch report runs/first`")
 def report(run: RunPath, as_json: Json = False) -> None:
-    """Write report.html again, also of an unfinished run."""
-    from cosearch.report.page import write_report
+    """Write report.html again, also of an unfinished run. Of a family: its page, and each agent's report."""
+    from cosearch.report.family import write_reports
 
-    path = write_report(run)
+    path = write_reports(run)
     emit({"report": str(path)}, as_json, str(path))
 
 

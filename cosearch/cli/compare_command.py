@@ -54,6 +54,7 @@ def compare(
     Values for one strategy or variant alone are written STRATEGY:KEY=VALUE or LABEL:KEY=VALUE. The same command goes on with
     an interrupted comparison.
     """
+    from cosearch.cli.lists import device_options
     from cosearch.compare.plan import planned_runs
     from cosearch.compare.runs import alone, begin, make_runs
     from cosearch.record.rundir import RunDir
@@ -70,7 +71,7 @@ def compare(
         if not quiet:
             say(f"{time.monotonic() - started:7.0f} s  {text}", error=True)
 
-    options = {"device": device}
+    options = device_options(device)
     planned = planned_runs(
         folder,
         strategies.split(","),

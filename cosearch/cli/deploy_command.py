@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosearch.cli.commands import Json, Quiet, RunPath, app, emit, resume_hint
+from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, app, emit, resume_hint
 from latency_tables.terminal import say
 
 if TYPE_CHECKING:
     from cosearch.record.deployment import Deployment
 
 
-@app.command(epilog="`cosearch deploy runs/first` | `cosearch deploy runs/first --host me@board --name my-board`")
+@app.command(
+    epilog="`cosearch deploy runs/first` | `cosearch deploy runs/first --host me@board --name my-board` | "
+    "`cosearch deploy runs/several --agent 0.4ms`"
+)
 def deploy(
     run: RunPath,
+    agent: AgentName = None,
     host: Annotated[str | None, typer.Option(help="user@board, reached over ssh; default: this machine.")] = None,
     ssh_option: Annotated[list[str] | None, typer.Option(help="Further option of ssh, such as --ssh-option=-p2222.")] = None,
     python: Annotated[str, typer.Option(help="The board's Python, with numpy and onnxruntime.")] = "python3",
@@ -38,12 +42,17 @@ def deploy(
     The run's summary and report then have the figures of that device: its target is checked by them.
     """
     from cosearch.deploy.deployment import DeployRequest, deploy
+    from cosearch.pipeline.run import compare_again
+    from cosearch.record.family import agent_folder
     from latency_tables.measuring.remote import Location
+
+    run = run if agent is None else agent_folder(run, agent)
 
     location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()), tracker=tracker, tracker_key=tracker_key)
     request = DeployRequest(location, name, seconds, None if period_ms is None else period_ms / 1e3, synthetic)
     resume_hint.set(("the same command", None))
     found = deploy(run, request, note=lambda text: None if quiet else say(text, error=True))
+    compare_again(run)
     emit({"run": str(run), **found.to_json()}, as_json, _text(run, found))
 
 

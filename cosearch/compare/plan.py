@@ -99,7 +99,13 @@ def planned_runs(
             if name in networks and "all" in hand_made and (why := _too_slow(given, asked, preset, file)):
                 tell(f"{name} is no control on {env}: {why}")
                 continue
-            request = resolve_request(resolve_task(preset=preset, file=file, overrides=given, options=asked))
+            resolved = resolve_task(preset=preset, file=file, overrides=given, options=asked)
+            if resolved.family.wanted:
+                raise ConfigError(
+                    "a comparison has one device and one latency target, got a list: make one comparison for each, or all agents "
+                    "of one strategy in one run: cosearch search --device A,B --latency-target-ms T,U"
+                )
+            request = resolve_request(resolved)
             given = _without(given, unused(request), words)
             chosen[name] = [*chosen.get(name, ()), *given]
             for seed in dict.fromkeys(seeds):

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from cosearch.config.accel import AccelConfig
 from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
 from cosearch.config.env import EnvConfig
+from cosearch.config.family import FamilyConfig
 from cosearch.config.presets import PRESETS
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, NonNegative, Positive, PositiveFloat, Seed, Threads
 from cosearch.config.search import SpaceConfig, StrategyConfig
@@ -103,6 +104,7 @@ class Config:
     dqn: DqnConfig = DqnConfig()
     distill: DistillConfig = DistillConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    family: FamilyConfig = FamilyConfig()
     budget: BudgetConfig = BudgetConfig()
     accel: AccelConfig = AccelConfig()
     said: Annotated[frozenset[str], Field(exclude=True)] = dataclasses.field(default=frozenset(), compare=False, repr=False)

@@ -22,6 +22,7 @@ from cosearch.deploy.bundle.folder import BUNDLE
 from cosearch.deploy.figures import Running, measured_latency, paced_latency
 from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency
 from cosearch.record.deployment import Deployment, Deployments
+from cosearch.record.family import check_single
 from cosearch.record.json_record import JsonObject
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
@@ -102,6 +103,7 @@ def deploy(path: Path, request: DeployRequest, note: Callable[[str], None] = lam
         MeasurementError: the connection was lost again and again; what was measured is kept.
     """
     run = RunDir.open(path)
+    check_single(run)
     bundle = run.path / BUNDLE
     if not (bundle / Contract.FILE).is_file():
         raise RunFolderError(f"{path} has no bundle yet: `cosearch export {path}` writes {bundle}")

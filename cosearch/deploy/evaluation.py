@@ -12,6 +12,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import Inputs, check_agent, check_inputs, environment_now, environment_record
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.family import check_single
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl.evaluate import Note, evaluate
@@ -128,6 +129,7 @@ def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | 
 
 def _agent_of(path: Path) -> tuple[RunDir, Path]:
     run = RunDir.open(path)
+    check_single(run)
     agent = run.path / "agent.onnx"
     if not agent.is_file():
         raise RunFolderError(f"{path} has no agent.onnx yet: `cosearch resume {path}` goes on to the export")

@@ -32,6 +32,22 @@ def wants_own_table(config: Config) -> bool:
     return config.device.partition("/")[0] == THIS and not config.table
 
 
+def with_own_tables(config: Config, runs: Path, progress: Progress, *, dry_run: bool) -> Config:
+    """The configuration with a table of this machine wherever it names this machine: as its device, or in its list of devices.
+
+    Args:
+        config, runs, progress, dry_run: see :func:`table_of_this_machine`.
+    """
+    if config.family.devices:
+        devices = []
+        for device in config.family.devices:
+            one = dataclasses.replace(config, device=device, table="")
+            measured = table_of_this_machine(one, runs, progress, dry_run=dry_run).table if wants_own_table(one) else device
+            devices.append(measured)
+        return dataclasses.replace(config, family=dataclasses.replace(config.family, devices=tuple(devices)))
+    return table_of_this_machine(config, runs, progress, dry_run=dry_run) if wants_own_table(config) else config
+
+
 def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry_run: bool) -> Config:
     """The configuration with a freshly measured table, or with one that an earlier run measured for the same blocks.
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosearch.config.run import Config, config_to_dict
+from cosearch.planning.family import is_file
 from cosearch.planning.identity import Inputs, check_inputs
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.training.progress import Progress
-from latency_tables.errors import RunFolderError
+from latency_tables.errors import RunFolderError, TableError
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,15 @@ def opened(run: RunDir, places: Places, progress: Progress, verb: str) -> Plan:
         ConfigError: the teacher is, or the environment.
     """
     plan = make_plan(_placed(run, config_of(run), places, verb))
-    for line in check_inputs(run.path, run.read(RunRecord), Inputs.of(plan.record("")), verb):
+    began, now = run.read(RunRecord), plan.record("")
+    for line in check_inputs(run.path, began, Inputs.of(now), verb):
         progress.note(line)
+    for then, present in zip(began.agents, now.agents):
+        if then.table_id != present.table_id:
+            raise TableError(
+                f"{run.path} began with the table {then.table_id[:12]} of {then.device} for its agent {then.name}, which is "
+                f"{present.table_id[:12]} now: give the old one back, or start a new run"
+            )
     return plan
 
 
@@ -59,14 +67,21 @@ def record_places(run: RunDir, plan: Plan) -> None:
 
 def _placed(run: RunDir, config: Config, places: Places, verb: str) -> Config:
     teacher, table, control = config.distill.teacher, config.table, config.control
-    if places.table is not None or table:
+    devices = tuple(_place(run, "table", d, places.table, verb) if is_file(d) else d for d in config.family.devices)
+    if not devices and (places.table is not None or table):
         table = _place(run, "table", table, places.table, verb)
     if places.teacher is not None or teacher.endswith((".json", ".onnx")):
         teacher = _place(run, "teacher", teacher, places.teacher, verb)
     beside = run.path.resolve().parent / Path(control).name
     if control and not Path(control).exists() and beside.is_dir():  # a comparison that was moved as a whole
         control = str(beside)
-    return replace(config, table=table, control=control, distill=replace(config.distill, teacher=teacher))
+    return replace(
+        config,
+        table=table,
+        control=control,
+        distill=replace(config.distill, teacher=teacher),
+        family=replace(config.family, devices=devices),
+    )
 
 
 def _place(run: RunDir, what: str, recorded: str, given: Path | None, verb: str) -> str:
@@ -77,7 +92,8 @@ def _place(run: RunDir, what: str, recorded: str, given: Path | None, verb: str)
     if Path(recorded).exists():
         return recorded
     runs, name = run.path.resolve().parent, Path(recorded).name
-    for beside in (runs / "tables" / name, runs / name, runs.parent / name):
+    above = runs.parent.parent / "tables" / name  # of the folder of an agent of a family
+    for beside in (runs / "tables" / name, runs / name, runs.parent / name, above):
         if beside.is_file():
             return str(beside)
     raise RunFolderError(

@@ -13,11 +13,14 @@ from cosearch.pipeline.agent.bracket import Bracket
 from cosearch.pipeline.agent.finish import run_finish
 from cosearch.pipeline.agent.retrain import run_retrain
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
+from cosearch.pipeline.family.comparison import compare_agents
+from cosearch.pipeline.family.folders import begin_agents
 from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
 from cosearch.pipeline.rehearsal import rehearse
-from cosearch.pipeline.search.stage import run_search
+from cosearch.pipeline.search.stage import run_search, search_for_all
 from cosearch.pipeline.session import Session, open_session
 from cosearch.planning.plan import Plan
+from cosearch.record.family import agent_folder, agent_names, family_of
 from cosearch.record.rundir import RunDir
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
@@ -39,7 +42,8 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         RunFailedError: the run failed; the last checkpoint is kept. Or no agent could be exported at its end: no folder is made.
     """
     set_threads(plan.config.threads)
-    rehearse(plan, progress.note)
+    for one in {one.hardware.table_id: one for one in plan.every}.values():
+        rehearse(one, progress.note)
     if plan.inexact_resume is not None:
         progress.note(f"not exactly resumable: {plan.inexact_resume}")
     if plan.counts.few:
@@ -70,8 +74,11 @@ def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED, 
         return run
     plan = opened(run, places, progress, "resume")
     if fresh_episodes and plan.inexact_resume is None:
-        plan = replace(plan, inexact_resume="its running episodes may begin anew after a resume, as was asked for")
+        because = "its running episodes may begin anew after a resume, as was asked for"
+        agents = {name: replace(agent, inexact_resume=because) for name, agent in plan.agents.items()}
+        plan = replace(plan, inexact_resume=because, agents=agents)
     _work(run, plan, progress)
+    compare_again(path)
     return run
 
 
@@ -97,6 +104,11 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
         RequestError: the agent cannot have such a bundle.
     """
     run = RunDir.open(path)
+    names = agent_names(run)
+    if names:
+        for name in names:
+            export_again(agent_folder(path, name), progress, places, bundle)
+        return run
     check_options(run, bundle)
     checkpoint = run.load_checkpoint()
     if checkpoint is None or Checkpoint.from_dict(checkpoint).outputs.retrain is None:
@@ -105,13 +117,26 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
     if bundle != AS_EXPORTED:
         with run.lock():
             rewrite_bundle(run, bundle)
+    compare_again(path)
     return run
+
+
+def compare_again(path: Path) -> None:
+    """Bring the record and the page of a family up to date, after one of its agents has changed.
+
+    Args:
+        path: folder of an agent of a family; nothing is done for any other run.
+    """
+    family = family_of(path)
+    if family is not None:
+        compare_agents(RunDir.open(family))
 
 
 def default_name(plan: Plan) -> str:
     """The name of a run that was given none: task, device, strategy and seed."""
     config = plan.config
-    device = plan.hardware.device.table_name.replace("/", "-")
+    devices = {one.hardware.device.table_name.replace("/", "-"): one for one in plan.every}
+    device = next(iter(devices)) if len(devices) == 1 else f"{len(devices)}-devices"
     return f"{config.env.name.split(':')[1]}-{device}-{config.strategy.name}-s{config.seed}"
 
 
@@ -119,6 +144,25 @@ def free_name(runs: Path, stem: str) -> str:
     """``stem``, or ``stem-2``, ``stem-3``, ... whichever folder does not exist yet."""
     names = [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     return next(name for name in names if not (Path(runs) / name).exists())
+
+
+def _search_for_all(session: Session) -> None:
+    plan, log = session.plan, session.log
+    found = search_for_all(plan, session.resources, session.run, log, session.checkpoints)
+    begin_agents(session, found)
+    compare_agents(session.run)
+    session.checkpoints.finish_stage("agents")
+
+
+def _agents(session: Session) -> None:
+    """Each agent to its report; one that is finished is left as it is."""
+    for number, (name, plan) in enumerate(session.plan.agents.items(), start=1):
+        run = RunDir.open(agent_folder(session.run.path, name))
+        if not is_finished(run):
+            session.log.progress.note(f"agent {number} of {len(session.plan.agents)}: {name}")
+            _work(run, plan, session.log.progress)
+            compare_agents(session.run)
+    session.checkpoints.finish_stage("done")
 
 
 def _search(session: Session) -> None:
@@ -151,6 +195,7 @@ def _searched(session: Session) -> SearchOutput:
 
 
 STAGES = {"search": _search, "retrain": _retrain, "finish": _finish}
+FAMILY_STAGES = {"search": _search_for_all, "agents": _agents}
 
 
 def work_on(session: Session, stages: Mapping[str, Callable[[Session], None]] = STAGES) -> None:
@@ -175,4 +220,4 @@ def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None)
         session = open_session(run, plan, progress)
         if again is not None:
             session.checkpoints.go_back_to(again)
-        work_on(session)
+        work_on(session, FAMILY_STAGES if plan.agents else STAGES)

@@ -35,12 +35,13 @@ def search_share(config: Config) -> float:
     return whole_rollouts(config, config.budget.search_steps) / run_steps(config)
 
 
-def candidate_shares(config: Config, strategy: StrategyInfo) -> list[int]:
+def candidate_shares(config: Config, strategy: StrategyInfo, agents: int = 1) -> list[int]:
     """Environment steps of each candidate of a proposal strategy.
 
     Args:
         config: of the run.
         strategy: record of its strategy.
+        agents: that are made from this search; each has at least one candidate under its own targets.
 
     Returns:
         Whole rollouts, as equal as they can be: the first ones get one more where they do not divide. The sum is what a
@@ -49,7 +50,7 @@ def candidate_shares(config: Config, strategy: StrategyInfo) -> list[int]:
     Raises:
         ConfigError: there are fewer rollouts than candidates.
     """
-    rollout, count = rollout_steps(config), strategy.candidates(config.strategy)
+    rollout, count = rollout_steps(config), max(agents, strategy.candidates(config.strategy))
     rollouts = whole_rollouts(config, config.budget.search_steps) // rollout
     if rollouts < count:
         raise ConfigError(

@@ -9,24 +9,28 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from cosearch.config.run import Config, config_to_dict
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
+from cosearch.planning.budget import candidate_shares
 from cosearch.planning.device.artifact import ArtifactPlan, plan_artifact
 from cosearch.planning.device.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.device.hardware import Hardware, make_hardware, search_first_design
+from cosearch.planning.family import agent_configs, agent_names
 from cosearch.planning.identity import environment_now, teacher_identity
 from cosearch.planning.options.unused import check_options
-from cosearch.planning.request import resolve_request
+from cosearch.planning.request import resolve_request, with_absolute_paths
 from cosearch.planning.teacher import load_teacher
 from cosearch.record.run_record import (
     CertificateRecord,
     DeviceRecord,
     EnvironmentRecord,
+    FamilyMember,
     ReferenceRecord,
     RunRecord,
     SpaceRecord,
@@ -38,6 +42,7 @@ from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.space.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import StrategyInfo
+from latency_tables.errors import ConfigError, InfeasibleTargetError
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Plan:
         environment: what the task takes and gives.
         counts: of architectures and different networks within the constraints; on an accelerator, with its first design.
         inexact_resume: why a resumed run cannot equal an uninterrupted one; None where it does.
+        agents: plans of the agents of a family, by name: one search gives them all, and this plan is the first one's but for its
+            configuration. Empty for a single agent.
     """
 
     config: Config
@@ -69,6 +76,12 @@ class Plan:
     environment: EnvironmentRecord
     counts: Counts
     inexact_resume: str | None = None
+    agents: Mapping[str, Plan] = field(default_factory=dict)
+
+    @property
+    def every(self) -> tuple[Plan, ...]:
+        """The plan of each agent that the search is for."""
+        return tuple(self.agents.values()) or (self,)
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -111,6 +124,15 @@ class Plan:
             not_exactly_resumable_because=self.inexact_resume,
             feasible_architectures=self.counts.feasible,
             distinct_networks=self.counts.distinct,
+            agents=tuple(
+                FamilyMember(
+                    name=name,
+                    device=plan.hardware.device.table_name,
+                    table_id=plan.hardware.table_id,
+                    latency_target_s=plan.constraints[0].value,
+                )
+                for name, plan in self.agents.items()
+            ),
             space=SpaceRecord(
                 name=space.name,
                 config=space.config,
@@ -147,6 +169,36 @@ def make_plan(config: Config) -> Plan:
         RequestError: anything that the run would trip over later: unknown names, a table without a block of the space, a
             teacher of another game, a target that no architecture meets, a GPU that is not there, an option without effect.
     """
+    return _family(with_absolute_paths(config)) if config.family.wanted else _single(config)
+
+
+def _family(config: Config) -> Plan:
+    """The plan of the first agent, with those of all."""
+    configs = agent_configs(config)
+    check_options(dataclasses.replace(resolve_request(configs[0]), config=config))
+    plans = [_member(one) for one in configs]
+    if any(plan.accelerator is not None for plan in plans):
+        raise ConfigError(
+            "an accelerator is searched with its agent, so it cannot share a search with other devices or targets: give one "
+            "accelerator and one target"
+        )
+    names = agent_names(config.family, [plan.hardware.device for plan in plans], [plan.constraints[0].value for plan in plans])
+    first = plans[0]
+    if first.strategy.kind == "proposal":
+        candidate_shares(config, first.strategy, len(plans))
+    agents = dict(zip(names, plans, strict=True))
+    return dataclasses.replace(first, config=dataclasses.replace(first.config, family=config.family), agents=agents)
+
+
+def _member(config: Config) -> Plan:
+    """The plan of one agent of a family; a target that none of its device meets is said with the device."""
+    try:
+        return _single(config)
+    except InfeasibleTargetError as error:
+        raise InfeasibleTargetError(f"on {config.device}: {error}", error.least) from error
+
+
+def _single(config: Config) -> Plan:
     request = resolve_request(config)
     check_options(request)
     space = request.space

@@ -13,6 +13,7 @@ from cosearch.planning.budget import candidate_shares
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import control_of
 from cosearch.planning.device.hardware import table_or_design
+from cosearch.planning.family import is_file
 from cosearch.planning.size import check_size
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of
@@ -96,4 +97,11 @@ def with_absolute_paths(config: Config) -> Config:
     if teacher.endswith((".json", ".onnx")):
         teacher = str(Path(teacher).resolve())
     table, control = (str(Path(path).resolve()) if path else "" for path in (config.table, config.control))
-    return dataclasses.replace(config, table=table, control=control, distill=dataclasses.replace(config.distill, teacher=teacher))
+    devices = tuple(str(Path(device).resolve()) if is_file(device) else device for device in config.family.devices)
+    return dataclasses.replace(
+        config,
+        table=table,
+        control=control,
+        distill=dataclasses.replace(config.distill, teacher=teacher),
+        family=dataclasses.replace(config.family, devices=devices),
+    )

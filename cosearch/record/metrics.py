@@ -76,6 +76,7 @@ METRICS = {
     "score_eval_ci95_high": Metric("1", "upper end of the 95 % interval of score_eval"),
     "arch_probabilities": Metric("1", "for each choice point the probability of each candidate", "rows"),
     "candidate": Metric("-", "identifier of the architecture that the line is about", "text"),
+    "agent": Metric("-", "whose target the update went by, in a run that makes several agents", "text"),
 }
 
 

@@ -172,6 +172,23 @@ class FreshEpisodes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FamilyMember:
+    """One of several agents that come from one search.
+
+    Attributes:
+        name: also of its folder, ``agents/NAME``.
+        device: with runtime, dtype and threads, as its table is named.
+        table_id: SHA-256 of that table's content.
+        latency_target_s: the bound, seconds.
+    """
+
+    name: str
+    device: str
+    table_id: str
+    latency_target_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What a run is.
 
@@ -192,6 +209,7 @@ class RunRecord:
         fresh_episodes: resumes that could not continue running episodes, in their order.
         feasible_architectures: how many architectures of the space meet the targets; None where nobody counted.
         distinct_networks: how many different networks these are; None where nobody counted.
+        agents: of a family; the figures above are of the first one. None at all for a single agent.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -214,6 +232,7 @@ class RunRecord:
     fresh_episodes: tuple[FreshEpisodes, ...] = field(default=(), metadata=OMITTED)
     feasible_architectures: int | None = None
     distinct_networks: int | None = None
+    agents: tuple[FamilyMember, ...] = field(default=(), metadata=OMITTED)
 
     @property
     def latency_target_s(self) -> float | None:

@@ -269,6 +269,34 @@ class Feasible:
         return all(bound.met_by(architecture) for bound in self.bounds)
 
 
+class TargetsInTurn:
+    """The check for a search that several agents are made from: each candidate is asked for under one agent's targets.
+
+    Args:
+        each: one check an agent.
+    """
+
+    def __init__(self, each: tuple[Feasible, ...]) -> None:
+        self.each, self._present = each, each[0]
+
+    def take_turn(self, count: int) -> None:
+        """Go by the targets of one agent until the next call.
+
+        Args:
+            count: candidates before this one: each agent has its turn.
+        """
+        self._present = self.each[count % len(self.each)]
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """See :class:`Feasible`."""
+        return self._present.limits
+
+    def __call__(self, architecture: Architecture) -> bool:
+        """Whether an architecture meets the targets of the agent whose turn it is."""
+        return self._present(architecture)
+
+
 def always_feasible(architecture: Architecture) -> bool:
     """The check of a search without a target: every architecture meets it."""
     return True

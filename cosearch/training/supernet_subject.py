@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class SuperNetSubject:
         warmup: progress below which only weights learn, 0..1.
         warmup_factor: the first target bounds the sampled distribution exactly, this many times looser during the warm-up;
             None: it is a penalty in the loss instead.
+        others: penalties of further agents that are made from this search, each agent's latency first; see :meth:`take_turn`.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class SuperNetSubject:
         device: torch.device,
         warmup: float,
         warmup_factor: float | None = None,
+        others: Sequence[list[DualPenalty]] = (),
     ) -> None:
         self.supernet = on_device(supernet, device)
         self.strategy, self.penalties, self.paths, self.fresh, self.warmup = strategy, penalties, paths, fresh, warmup
+        self._of_agents, self.turn = [penalties, *others], 0
         self._drawing = threading.Lock()
         self._drawn: Path | None = None  # the path of this minibatch, None until its first forward pass
         self.optimiser = WeightAdam(supernet.parameters(), lr)
@@ -75,6 +79,15 @@ class SuperNetSubject:
         """Learning rate of the weights."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
+
+    def take_turn(self, count: int) -> None:
+        """Go by the targets of one agent until the next call; the following :meth:`set_progress` holds its target.
+
+        Args:
+            count: rollouts before this one: each agent has its turn.
+        """
+        self.turn = count % len(self._of_agents)
+        self.penalties = self._of_agents[self.turn]
 
     def set_progress(self, progress: float) -> None:
         """Temperature and warm-up follow the progress 0..1 of the search."""
@@ -198,7 +211,7 @@ class SuperNetSubject:
         return {
             **weights,
             "strategy": self.strategy.state(),
-            "multipliers": [penalty.multiplier for penalty in self.penalties],
+            "multipliers": [penalty.multiplier for penalties in self._of_agents for penalty in penalties],
             "learns": self._learns_architecture,
             "beta": self.beta,
             "drawn": self.drawn.state(),
@@ -209,7 +222,8 @@ class SuperNetSubject:
         self.supernet.load_state_dict(read_state(state, "supernet"))
         self.optimiser.load_state_dict(copy.deepcopy(read_state(state, "optimiser")))  # it keeps the tensors that it is given
         self.strategy.restore(read_state(state, "strategy"))
-        for penalty, weight in zip(self.penalties, read_list(state, "multipliers", float)):
+        every = [penalty for penalties in self._of_agents for penalty in penalties]
+        for penalty, weight in zip(every, read_list(state, "multipliers", float)):
             penalty.multiplier = weight
         self._learns_architecture, self.beta = read(state, "learns", bool), read(state, "beta", float)
         if "drawn" in state:  # not in the checkpoints of earlier versions

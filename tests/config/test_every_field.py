@@ -85,7 +85,7 @@ class Runs:
         record = plan.record("").to_json()
         design = None if plan.accelerator is None else plan.accelerator.state()
         facts = {key: record[key] for key in ("table", "targets", "references", "space")}
-        return {**facts, "design": design, "discount": plan.config.rl.discount}
+        return {**facts, "agents": record.get("agents"), "design": design, "discount": plan.config.rl.discount}
 
     def computing(self, words):
         try:

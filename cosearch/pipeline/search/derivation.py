@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
+from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.co_design import settle
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
@@ -13,6 +15,21 @@ from cosearch.record.json_record import Absent
 from cosearch.record.rundir import RunDir
 from cosearch.space.derive import discretise
 from cosearch.space.space import FORMAT, Architecture
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found for one agent.
+
+    Attributes:
+        architecture: that meets its targets.
+        derived_by: how it was chosen.
+        output: the same for the retraining, with the searched weights.
+    """
+
+    architecture: Architecture
+    derived_by: Derivation
+    output: SearchOutput
 
 
 def most_likely_feasible(plan: Plan, scores: list[list[float]]) -> Architecture:

@@ -9,7 +9,7 @@ import torch
 from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.checkpoint import Candidate, SearchOutput
 from cosearch.pipeline.search.co_design import learned, progress_of, search_again
-from cosearch.pipeline.search.derivation import contiguous, most_likely_feasible, write_architecture
+from cosearch.pipeline.search.derivation import Found, contiguous, most_likely_feasible
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -26,6 +26,7 @@ from cosearch.strategies.base import Feasible
 from cosearch.strategies.proposals import UniformDraws
 from cosearch.strategies.regression import AdditiveFit, fit_scores
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
+from cosearch.training.stage import Training
 from cosearch.training.supernet_subject import SuperNetSubject
 
 METHOD = "highest score among the architectures that meet the targets (exact integer program)"
@@ -43,10 +44,11 @@ def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperN
     """
     config = plan.config
     strategy = plan.strategy.make(plan.space, plan.strategy.options(config.strategy), streams.torch("arch"))
-    penalties = [
-        DualPenalty(constraint, dual_lr=config.objective.dual_lr, quadratic=config.objective.quadratic)
-        for constraint in plan.constraints
-    ]
+    objective = config.objective
+    penalties, *others = (
+        [DualPenalty(bound, dual_lr=objective.dual_lr, quadratic=objective.quadratic) for bound in agent.constraints]
+        for agent in plan.every
+    )
     return SuperNetSubject(
         as_trained(SuperNet(plan.space, streams.torch("weights")), config, streams),
         strategy,
@@ -58,6 +60,7 @@ def search_subject(plan: Plan, streams: Streams, device: torch.device) -> SuperN
         device=device,
         warmup=config.strategy.warmup_fraction,
         warmup_factor=config.strategy.warmup_factor if plan.strategy.holds_target(config.strategy) else None,
+        others=others,
     )
 
 
@@ -111,11 +114,16 @@ def _rows(scores: list[list[float]]) -> Rows:
     return tuple(tuple(row) for row in scores)
 
 
-def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
+def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
     """Search to the end of its budget, or go on where the checkpoint stands.
 
+    With several agents each rollout goes by the targets of one of them, in turn, and every agent is derived from the same scores.
+
     Args:
-        plan, resources, run, log, checkpoints: of the session; the run folder gets ``architecture.json`` and ``supernet.pt``.
+        plan, resources, run, log, checkpoints: of the session; the run folder gets ``supernet.pt``.
+
+    Returns:
+        What was found for each agent of the plan.
     """
     config, streams = plan.config, resources.streams
     subject = search_subject(plan, streams, resources.device)
@@ -132,7 +140,12 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
 
         def before() -> None:
             search_again(plan.accelerator, training.step, strategy.scores(), lambda scores: most_likely_feasible(plan, scores))
+            subject.take_turn(training.step // training.steps_per_update)
             subject.set_progress(training.progress)
+
+        def extra() -> dict[str, object]:
+            agent = {"agent": list(plan.agents)[subject.turn]} if plan.agents else {}
+            return {**progress_of(plan.accelerator), **agent}
 
         train(
             training,
@@ -141,17 +154,28 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
             stage="search",
             interval_s=config.budget.checkpoint_interval_s,
             before=before,
-            extra=lambda: progress_of(plan.accelerator),
+            extra=extra,
         )
     finally:
         training.close()
     fit = fit_scores([len(point.candidates) for point in plan.space.points], subject.drawn)
     if fit is None and learned(strategy.scores()) and plan.strategy.derived_by(config.strategy) == "regression":
         log.progress.note("no losses of single paths to regress on: derived from the learned scores")
+    keep_shared(run, subject.supernet.cpu())
+    return tuple(_found(agent, turn, subject, streams, fit, training) for turn, agent in enumerate(plan.every))
+
+
+def _found(
+    plan: Plan, turn: int, subject: SuperNetSubject, streams: Streams, fit: AdditiveFit | None, training: Training
+) -> Found:
+    """The architecture of one agent, with the shared weights along its path."""
+    strategy = subject.strategy
+    if turn != subject.turn:
+        subject.take_turn(turn)
+        subject.set_progress(training.progress)
     architecture, derived_by = found_by(plan, strategy.scores(), streams.torch("arch"), fit)
-    network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet.cpu())
-    keep_shared(run, subject.supernet)
+    network = derive(architecture, torch.Generator().manual_seed(0), subject.supernet)
     probabilities = tuple(tuple(round(float(p), 6) for p in point.detach()) for point in strategy.arch.probabilities())
-    log.progress.note(write_architecture(plan, run, architecture, replace(derived_by, probabilities=probabilities)))
     others = () if derived_by.scored_by is None else _others(plan, subject.supernet, fit, strategy.scores())
-    return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), training.step, others)
+    output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), training.step, others)
+    return Found(architecture, replace(derived_by, probabilities=probabilities), output)

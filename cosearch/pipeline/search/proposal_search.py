@@ -6,6 +6,7 @@ here, one after the other. A run that is killed loses at most the evaluations in
 
 from __future__ import annotations
 
+import math
 from typing import NotRequired, TypedDict
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from cosearch.cost.accelerator import SavedAccelerator
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.co_design import progress_of
-from cosearch.pipeline.search.derivation import contiguous, write_architecture
+from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -25,7 +26,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import Evaluation, Feasible, ProposalStrategy
+from cosearch.strategies.base import Evaluation, Feasible, ProposalStrategy, TargetsInTurn
 from cosearch.training.algorithms import as_trained
 from cosearch.training.candidates import (
     WeightBank,
@@ -86,15 +87,19 @@ class Best(TypedDict):
     accelerator: SavedAccelerator | None
 
 
-def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
+def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
     """Search to the end of its budget, or go on where the checkpoint stands.
 
     Args:
-        plan, resources, run, log, checkpoints: of the session.
+        plan, resources, run, log, checkpoints: of the session; the run folder gets ``supernet.pt`` where candidates share
+            weights.
+
+    Returns:
+        What was found for each agent of the plan.
     """
     search = ProposalSearch(plan, resources, log, checkpoints)
     search.run()
-    return search.output(run)
+    return search.found(run)
 
 
 class ProposalSearch:
@@ -107,24 +112,26 @@ class ProposalSearch:
     def __init__(self, plan: Plan, resources: Resources, log: RunLog, checkpoints: Checkpointing) -> None:
         self.plan, self.config, self.resources, self.log, self.checkpoints = plan, plan.config, resources, log, checkpoints
         streams, section = resources.streams, self.config.strategy
-        self.shares = candidate_shares(self.config, plan.strategy)
+        self.shares = candidate_shares(self.config, plan.strategy, agents=len(plan.every))
+        self.targets = TargetsInTurn(tuple(Feasible(agent.constraints) for agent in plan.every))
         self.strategy: ProposalStrategy = plan.strategy.make(
             plan.space,
             plan.strategy.options(section),
             streams.torch("arch"),
-            Feasible(plan.constraints),
+            self.targets if plan.agents else self.targets.each[0],
         )
         self.bank: WeightBank | None = None
         if section.candidate_init == "shared":
             self.bank = WeightBank(as_trained(SuperNet(plan.space, streams.torch("weights")), self.config, streams))
         self.told: list[Told] = []
-        self.best: Best | None = None
+        self.best: list[Best | None] = [None for _ in plan.every]
         self.waiting: list[Item] = []
         self.workers = Workers(train_candidate, section.workers)
         saved = checkpoints.current.stage_state
         if saved is not None:
             self.strategy.restore(saved["strategy"])
-            self.told, self.best, self.waiting = saved["told"], saved["best"], saved["waiting"]
+            self.told, self.waiting = saved["told"], saved["waiting"]
+            self.best = [saved["best"], *saved.get("best_of_others", [])]
             if self.bank is not None:
                 self.bank.supernet.load_state_dict(saved["bank"])
             checkpoints.restore_streams()
@@ -141,7 +148,8 @@ class ProposalSearch:
             "step": self.done,
             "strategy": self.strategy.state(),
             "told": list(self.told),
-            "best": self.best,
+            "best": self.best[0],
+            **({"best_of_others": self.best[1:]} if len(self.best) > 1 else {}),
             "waiting": list(self.waiting),
             "bank": bank,
             **changes,
@@ -168,6 +176,7 @@ class ProposalSearch:
         for index in range(len(self.told), min(len(self.told) + self.config.strategy.workers, len(self.shares))):
             if accelerator is not None:
                 accelerator.start_over()
+            self.targets.take_turn(index)
             architecture = self.strategy.ask()
             if accelerator is not None:
                 accelerator.optimise(architecture, accelerator.options.evaluations)
@@ -268,8 +277,23 @@ class ProposalSearch:
         weights = unpacked(packed_weights)
         if self.bank is not None:
             self.bank.keep(architecture, weights)
-        if self.strategy.best() == item["index"]:
-            self.best = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
+        for agent in range(len(self.best)):
+            if self._best_for(agent) == item["index"]:
+                self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
+
+    def _best_for(self, agent: int) -> int | None:
+        """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets."""
+        if len(self.best) == 1:
+            return self.strategy.best()
+        meets = self.targets.each[agent]
+        fit = [
+            i
+            for i, told in enumerate(self.told)
+            if "failure" not in told and meets(self.plan.space.architecture(told["choices"]))
+        ]
+        scores = [self.told[i]["score"] for i in fit]
+        worth = [-math.inf if score is None else score for score in scores]
+        return fit[worth.index(max(worth))] if fit else None
 
     def _failed(self, item: Item, failure: str) -> None:
         """Say so; too many failures are a fault of the settings, not of the candidates."""
@@ -281,25 +305,30 @@ class ProposalSearch:
                 f"({self._name(item)}): {failure}"
             )
 
-    def output(self, run: RunDir) -> SearchOutput:
-        """The best candidate, once all are trained.
+    def found(self, run: RunDir) -> tuple[Found, ...]:
+        """The best candidate for each agent, once all are trained.
 
         Args:
-            run: gets ``architecture.json``, and ``supernet.pt`` where candidates share weights.
+            run: gets ``supernet.pt`` where candidates share weights.
 
         Raises:
-            RunFailedError: no candidate was trained to its end.
+            RunFailedError: no candidate was trained to its end, or none that meets the targets of an agent.
         """
-        plan, best = self.plan, self.best
+        if self.bank is not None:
+            keep_shared(run, self.bank.supernet)
+        names = list(self.plan.agents) or [""]
+        return tuple(self._found(name, best) for name, best in zip(names, self.best, strict=True))
+
+    def _found(self, name: str, best: Best | None) -> Found:
+        plan = self.plan
         if best is None:
-            raise RunFailedError("no candidate was trained to its end, so there is no result")
+            within = f" that meets the targets of {name}" if name else ""
+            raise RunFailedError(f"no candidate{within} was trained to its end, so there is no result")
         architecture = plan.space.architecture(best["choices"])
         network = as_trained(derive(architecture, torch.Generator().manual_seed(0)), self.config, self.resources.streams)
         network.load_state_dict(best["weights"])
         if plan.accelerator is not None and best["accelerator"] is not None:
             plan.accelerator.return_to(best["accelerator"])
-        if self.bank is not None:
-            keep_shared(run, self.bank.supernet)
         candidates = tuple(
             CandidateRecord(
                 choices=tuple(told["choices"]),
@@ -310,9 +339,10 @@ class ProposalSearch:
             )
             for told in self.told
         )
-        derived_by = Derivation(method="best training score among the candidates", candidates=candidates)
-        self.log.progress.note(write_architecture(plan, run, architecture, derived_by))
-        return SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
+        method = "best training score among the candidates" + (" that meet the targets" if name else "")
+        derived_by = Derivation(method=method, candidates=candidates)
+        output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
+        return Found(architecture, derived_by, output)
 
 
 def _outcome(ended: State, lines: list[State]) -> Outcome:

@@ -6,6 +6,7 @@ It gives the architecture, and the weights that this had learned.
 from __future__ import annotations
 
 from cosearch.pipeline.checkpoint import SearchOutput
+from cosearch.pipeline.search.derivation import Found, write_architecture
 from cosearch.pipeline.search.gradient_search import gradient_search
 from cosearch.pipeline.search.proposal_search import proposal_search
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
@@ -19,9 +20,23 @@ def run_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, check
     Args:
         plan: the resolved run.
         resources: what it computes with.
-        run: gets ``architecture.json``, and on an accelerator ``accelerator.json``.
+        run: gets ``architecture.json``, and on an accelerator ``accelerator.json``; see also the searches themselves.
         log: gets each update.
         checkpoints: get the state of the search.
+    """
+    (found,) = search_for_all(plan, resources, run, log, checkpoints)
+    log.progress.note(write_architecture(plan, run, found.architecture, found.derived_by))
+    return found.output
+
+
+def search_for_all(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
+    """Search once for all agents of a plan; see :func:`run_search`.
+
+    Args:
+        plan, resources, run, log, checkpoints: of the session.
+
+    Returns:
+        What was found for each agent, in the order of the plan; no architecture is written.
     """
     search = gradient_search if plan.strategy.kind == "gradient" else proposal_search
     return search(plan, resources, run, log, checkpoints)

@@ -208,6 +208,18 @@ NO_LATENCY_TARGET = Condition(
     lambda r, key: f"beside objective.latency_target_s={r.config.objective.latency_target_s}",
     _fixed("leave the target out"),
 )
+NO_TARGETS = Condition(
+    "no list of latency targets is given",
+    lambda r, key: not r.config.family.latency_targets_s,
+    _fixed("beside family.latency_targets_s, which has the targets"),
+    _fixed("leave the list out"),
+)
+NO_DEVICES = Condition(
+    "no list of devices is given",
+    lambda r, key: not r.config.family.devices,
+    _fixed("beside family.devices, which has the devices"),
+    _fixed("put it into that list (a table by its path)"),
+)
 NO_TABLE = Condition(
     "no table is given",
     lambda r, key: not r.config.table or "table" not in r.config.said,

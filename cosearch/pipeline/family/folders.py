@@ -1,0 +1,80 @@
+"""The folders of a family's agents, each a run folder that begins where the one search ended.
+
+An agent's folder has the log of the search, its shared weights, the agent's architecture, and a checkpoint at the begin of the
+retraining, with the random streams as the search left them. From there it is a run as any other: ``resume``, ``export``,
+``deploy`` and ``report`` take it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cosearch.pipeline.checkpoint import Checkpoint, StageOutputs
+from cosearch.pipeline.search.derivation import Found, write_architecture
+from cosearch.pipeline.session import Session
+from cosearch.pipeline.shared_weights import FILE as SHARED_WEIGHTS
+from cosearch.planning.plan import Plan
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.family import AGENTS
+from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import RunDir
+
+OF_A_TARGET = ("latency_expected_s", "latency_argmax_s", "energy_expected_j", "cost_multiplier", "arch_probabilities")
+
+
+def begin_agents(session: Session, found: Sequence[Found]) -> None:
+    """Make the agents' folders at the end of the search; those that an interrupted end made are written again.
+
+    Args:
+        session: of the search.
+        found: for each agent of the plan.
+    """
+    for (name, plan), one in zip(session.plan.agents.items(), found, strict=True):
+        run = _folder(session, name, plan)
+        with run.lock():
+            session.log.progress.note(f"{name}: {write_architecture(plan, run, one.architecture, one.derived_by)}")
+            _link(session.run.path / SHARED_WEIGHTS, run.path / SHARED_WEIGHTS)
+            lines = [_of_agent(line, name, session.plan, plan) for line in session.run.read_metrics()]
+            write_bytes_atomic(run.path / "metrics.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            begun = Checkpoint(
+                "retrain",
+                session.resources.streams.state_dict(),
+                outputs=StageOutputs(search=one.output),
+                wall_s=session.clock.spent_s,
+                ordinal=1,
+            )
+            run.save_checkpoint(begun.to_dict(), begun.ordinal)
+
+
+def _folder(session: Session, name: str, plan: Plan) -> RunDir:
+    agents = session.run.path / AGENTS
+    if (agents / name / RunRecord.FILE).is_file():
+        return RunDir.open(agents / name)
+    family = session.run.read(RunRecord)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    record = replace(plan.record(family.command), name=f"{family.name or session.run.path.name}-{name}", created_utc=created)
+    return RunDir.create(agents, name, record.to_json())
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file in a second folder, without a copy where the file system can."""
+    if not source.is_file():
+        return
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # no links there, or another file system
+        shutil.copyfile(source, target)
+
+
+def _of_agent(line: dict[str, object], name: str, searched: Plan, plan: Plan) -> dict[str, object]:
+    """A line of the search's log for one agent: what went by another agent's target is left out."""
+    first = plan.hardware.table_id == searched.hardware.table_id  # the device that the latency of a candidate is on
+    own = line["agent"] == name if "agent" in line else first
+    return {key: value for key, value in line.items() if key != "agent" and (own or key not in OF_A_TARGET)}
