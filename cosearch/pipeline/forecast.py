@@ -43,7 +43,7 @@ class Forecast:
     Attributes:
         plan: the resolved run.
         search_steps_per_s: environment steps of the search a second, of all worker processes together.
-        retrain_steps_per_s: of the retraining; None where there is none.
+        retrain_steps_per_s: of the retraining, of several agents' that of the slowest; None where there is none.
         expected_s: the whole run, seconds.
         peak_memory_bytes: of this process so far.
     """
@@ -76,6 +76,17 @@ class Forecast:
             "retrain_steps_per_s": self.retrain_steps_per_s,
             "expected_s": self.expected_s,
             "peak_memory_bytes": self.peak_memory_bytes,
+            **({"agents": [self._agent(name, one) for name, one in plan.agents.items()]} if plan.agents else {}),
+        }
+
+    def _agent(self, name: str, plan: Plan) -> dict[str, object]:
+        return {
+            "name": name,
+            "device": plan.hardware.device.table_name,
+            "provenance": plan.hardware.provenance,
+            "latency_target_s": plan.constraints[0].value,
+            "feasible": plan.counts.feasible,
+            "distinct": plan.counts.distinct,
         }
 
     def text(self) -> str:
@@ -95,8 +106,16 @@ class Forecast:
             "",
             f"table: {hardware.device.table_name} ({hardware.provenance}), teacher: {teacher}",
             *([f"not exactly resumable: {plan.inexact_resume}"] if plan.inexact_resume else []),
-            f"latency target: {plan.constraints[0].value * 1e3:.3f} ms",
-            f"space: {plan.counts.text()}",
+            *(
+                f"agent {name}: {one.hardware.device.table_name} ({one.hardware.provenance}), latency target "
+                f"{one.constraints[0].value * 1e3:.3f} ms, space: {one.counts.text()}"
+                for name, one in plan.agents.items()
+            ),
+            *(
+                []
+                if plan.agents
+                else [f"latency target: {plan.constraints[0].value * 1e3:.3f} ms", f"space: {plan.counts.text()}"]
+            ),
             f"speed here: {self.search_steps_per_s:,.0f} steps/s searching{retraining}",
             f"expected time: {_span_text(self.expected_s)}, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
         ]
@@ -131,21 +150,22 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         training = make_training(config, subject, streams, search_teacher, total_steps=search_steps, lr=(lr, lr))
         search_s = search_steps / _rate(training, clock)
     else:
-        shares, workers = candidate_shares(config, plan.strategy), config.strategy.workers
+        shares, workers = candidate_shares(config, plan.strategy, len(plan.every)), config.strategy.workers
         alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
         training = candidate_training(alone, _network(plan, streams), streams, search_teacher, max(shares))
         search_steps, search_s = sum(shares), _side_by_side(shares, workers, os.cpu_count() or 1) / _rate(training, clock)
         set_threads(config.threads)
     retrain_rate, retrain_s = None, 0.0
     if config.budget.retrain_steps:
-        retrain_rate = _retraining_rate(plan, streams, teacher, clock)
-        retrain_s = whole_rollouts(config, config.budget.retrain_steps) / retrain_rate
+        rates = [_retraining_rate(agent, streams, teacher, clock) for agent in plan.every]
+        retrain_rate = min(rates)
+        retrain_s = sum(whole_rollouts(config, config.budget.retrain_steps) / rate for rate in rates)
     unit = 1 if sys.platform == "darwin" else 1024
     return Forecast(
         plan,
         search_steps / search_s,
         retrain_rate,
-        search_s + retrain_s + FINISH_S,
+        search_s + retrain_s + FINISH_S * len(plan.every),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     )
 

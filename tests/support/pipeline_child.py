@@ -79,8 +79,9 @@ def arm(moment: Any) -> None:
     watched(finish, "_evaluate")
     watched(finish, "_measure")
     watched(teacher_training, "_train", "teacher")
-    for name, function in run.STAGES.items():
-        run.STAGES[name] = _entering(stage, name, function)
+    for stages in (run.STAGES, run.FAMILY_STAGES):
+        for name, function in stages.items():
+            stages[name] = _entering(stage, name, function)
     procgen_env.TEACHER.update(TEACHER)
 
 

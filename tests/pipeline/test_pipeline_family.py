@@ -1,0 +1,228 @@
+"""Several agents from one search: each beside the single run, resumed at any moment, told apart on every device."""
+
+import json
+import re
+
+import pytest
+from pipeline_runs import TARGET_S, TINY, TINY_PROPOSALS, Moment, assert_equal, command, results, without_clocks
+
+from cosearch.compare.plan import planned_runs
+from cosearch.config.run import resolve
+from cosearch.deploy.sampling import predict_architecture
+from cosearch.pipeline.forecast import forecast
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
+from cosearch.record.family import Family
+from cosearch.record.rundir import RunDir
+from cosearch.results import load_run
+from latency_tables.devices import find_table
+from latency_tables.errors import ConfigError, InfeasibleTargetError, RunFolderError
+
+pytest.importorskip("minatar", reason="MinAtar is not installed")
+
+GAME = ("env.name=minatar:breakout", "rl.minibatch=16")
+GRADIENT = (*(word for word in TINY if not word.startswith(("objective", "rl.minibatch"))), *GAME)
+RANDOM = (
+    *(word for word in TINY_PROPOSALS if not word.startswith(("objective", "rl.minibatch"))),
+    *GAME,
+    "strategy.name=random",
+    "strategy.candidates=4",
+)
+SMALL_S, LARGE_S = TARGET_S, 0.00033
+TARGETS = f"family.latency_targets_s=[{SMALL_S}, {LARGE_S}]"
+NAMES = ("0.26ms", "0.33ms")
+DEVICES = 'family.devices=["jetson", "raspberry-pi-4"]'
+CROSS = (*GRADIENT, DEVICES, "objective.latency_ratio=0.37")
+
+
+def searched(folder, words):
+    done = command("search", "--run", "one", *words, folder=folder)
+    assert done.code == 0, done.err
+    return folder / "runs" / "one"
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    return searched(tmp_path_factory.mktemp("family"), (*GRADIENT, TARGETS))
+
+
+@pytest.fixture(scope="module")
+def on_two_devices(tmp_path_factory):
+    return searched(tmp_path_factory.mktemp("devices"), CROSS)
+
+
+@pytest.mark.parametrize("words", [GRADIENT, RANDOM], ids=["gradient", "proposals"])
+def test_a_family_of_one_is_the_single_run(words, tmp_path):
+    single = searched(tmp_path / "single", (*words, f"objective.latency_target_s={SMALL_S}"))
+    alone = searched(tmp_path / "family", (*words, f"family.latency_targets_s=[{SMALL_S}]"))
+    of_family = results(alone / "agents" / NAMES[0])
+    method = of_family["architecture"]["derived_by"]["method"]
+    assert method in (
+        results(single)["architecture"]["derived_by"]["method"],
+        f"{'best training score among the candidates'} that meet the targets",
+    )
+    of_family["architecture"]["derived_by"]["method"] = results(single)["architecture"]["derived_by"]["method"]
+    assert_equal(of_family, results(single))
+
+
+def test_rollouts_go_by_each_target_in_turn_and_every_agent_keeps_its_own(family):
+    lines = [line for line in RunDir.open(family).read_metrics() if line["stage"] == "search"]
+    assert [line["agent"] for line in lines] == [NAMES[i % 2] for i in range(4)]
+    learned = lines[1:]  # after the warm-up the target bounds what is drawn
+    for line, target_s in zip(learned, (LARGE_S, SMALL_S, LARGE_S)):
+        assert line["latency_expected_s"] <= target_s * 1.05  # logged after the update, whose logits have moved since
+    assert learned[1]["latency_expected_s"] < 0.97 * min(learned[i]["latency_expected_s"] for i in (0, 2))
+    for name, target_s in zip(NAMES, (SMALL_S, LARGE_S)):
+        agent = family / "agents" / name
+        summary = json.loads((agent / "summary.json").read_text())
+        predicted = predict_architecture(agent / "architecture.json", find_table("jetson"))["latency_s"]
+        assert summary["latency_target_s"] == target_s and predicted <= target_s
+        assert (agent / "agent" / "run_agent.py").is_file() and (agent / "report.html").is_file()
+        own = [line for line in RunDir.open(agent).read_metrics() if line["stage"] == "search"]
+        assert [line["step"] for line in own] == [line["step"] for line in lines]
+        assert ["latency_expected_s" in line for line in own] == [line["agent"] == name for line in lines]
+    steps = [json.loads((family / "agents" / name / "summary.json").read_text())["env_steps"] for name in NAMES]
+    record = RunDir.open(family).read(Family)
+    assert record.search_steps == 128 and record.env_steps == sum(steps) - 128
+
+
+@pytest.mark.parametrize("moment", [Moment("search", 60), Moment("retrain", 40), Moment("agents", 3), Moment("finish", 30)])
+def test_a_killed_family_goes_on_where_it_stood(moment, family, tmp_path):
+    words = (*GRADIENT, TARGETS)
+    assert command("search", "--run", "one", *words, folder=tmp_path, moment=moment).code < 0
+    done = command("resume", "runs/one", folder=tmp_path)
+    assert done.code == 0, done.err
+    run = tmp_path / "runs" / "one"
+    for name in NAMES:
+        assert_equal(results(run / "agents" / name), results(family / "agents" / name))
+    found, expected = (without_clocks(RunDir.open(path).read_json("family.json")) for path in (run, family))
+    assert found == expected
+    again = command("resume", "runs/one", folder=tmp_path)
+    assert again.code == 0 and "is finished" in again.err and json.loads((run / "family.json").read_text())
+
+
+def test_a_finished_agent_is_not_made_again(family, tmp_path):
+    words = (*GRADIENT, TARGETS)
+    done = command("search", "--run", "one", *words, folder=tmp_path)
+    both = done.events["finish"]
+    fresh = tmp_path / "killed"
+    command("search", "--run", "one", *words, folder=fresh, moment=Moment("finish", both - 4))
+    first = (fresh / "runs/one/agents" / NAMES[0] / "summary.json").stat().st_mtime_ns
+    resumed = command("resume", "runs/one", folder=fresh)
+    assert resumed.code == 0 and (fresh / "runs/one/agents" / NAMES[0] / "summary.json").stat().st_mtime_ns == first
+    assert "agent 2 of 2" in resumed.err and "agent 1 of 2" not in resumed.err
+
+
+def test_each_candidate_is_asked_for_under_one_target_and_all_serve_both(tmp_path):
+    run = searched(tmp_path, (*RANDOM, TARGETS))
+    for name, target_s in zip(NAMES, (SMALL_S, LARGE_S)):
+        architecture = json.loads((run / "agents" / name / "architecture.json").read_text())
+        candidates = architecture["derived_by"]["candidates"]
+        assert len(candidates) == 4 and all(candidates[i]["latency_s"] <= SMALL_S for i in (0, 2))
+        within = [one for one in candidates if one["latency_s"] <= target_s]
+        best = max(within, key=lambda one: float("-inf") if one["score"] is None else one["score"])
+        assert architecture["choices"] == best["choices"]
+    assert any(one["latency_s"] > SMALL_S for one in candidates)  # asked for under the looser target
+
+
+def test_largest_is_the_largest_within_each_target(tmp_path):
+    words = [word for word in RANDOM if not word.startswith("strategy")]
+    run = searched(tmp_path, (*words, "strategy.name=largest", "budget.retrain_steps=0", TARGETS))
+    small, large = (json.loads((run / "agents" / name / "summary.json").read_text()) for name in NAMES)
+    assert small["macs"] < large["macs"]
+    load_builtins()
+    space = make_plan(resolve(overrides=[*words, f"objective.latency_target_s={SMALL_S}"])).space
+    table = find_table("jetson")
+    macs = {SMALL_S: 0, LARGE_S: 0}
+    for number in range(space.size):
+        choices, rest = [], number
+        for point in space.points:
+            rest, choice = divmod(rest, len(point.candidates))
+            choices.append(choice)
+        ops = space.architecture(choices).ops()
+        for target_s in macs:
+            if table.predict(ops).latency_s <= target_s:
+                macs[target_s] = max(macs[target_s], sum(op.macs for op in ops))
+    assert (small["macs"], large["macs"]) == tuple(macs.values())
+
+
+def test_the_table_of_devices_is_what_predict_says(on_two_devices):
+    record = RunDir.open(on_two_devices).read(Family)
+    assert [agent.name for agent in record.agents] == ["jetson", "raspberry-pi-4"]
+    for agent in record.agents:
+        file = on_two_devices / "agents" / agent.name / "architecture.json"
+        for device in record.devices:
+            predicted = predict_architecture(file, find_table(device.name))["latency_s"]
+            assert agent.latency_predicted_s[device.name] == pytest.approx(predicted, rel=1e-12)
+        own = next(device for device in record.devices if device.name == agent.device)
+        assert (
+            agent.latency_predicted_s[agent.device] <= agent.latency_target_s and agent.latency_target_s in own.latency_targets_s
+        )
+        assert agent.latency_measured_s.keys() == {"this machine"}
+    page = (on_two_devices / "report.html").read_text()
+    assert "Each agent on each device" in page and page.count("cosearch deploy ") == 2 and "http" not in page
+    for agent in record.agents:
+        assert f'href="agents/{agent.name}/report.html"' in page
+
+
+def test_deploy_export_and_report_take_one_agent(family, tmp_path):
+    run = tmp_path / "runs" / "one"
+    searched(tmp_path, (*GRADIENT, "budget.retrain_steps=0", TARGETS))
+    before = json.loads((run / "family.json").read_text())
+    wrong = command("deploy", "runs/one", "--agent", "9ms", folder=tmp_path)
+    assert wrong.code == 2 and "0.26ms, 0.33ms" in wrong.err
+    for words in (("deploy", "runs/one"), ("evaluate", "runs/one"), ("video", "runs/one")):
+        refused = command(*words, folder=tmp_path)
+        assert refused.code == 2 and re.search(r"holds 2 agents .*runs/one/agents/0.26ms", refused.err.replace("\n", ""))
+    with pytest.raises(RunFolderError, match="holds 2 agents"):
+        load_run(run)
+    done = command("deploy", "runs/one", "--agent", NAMES[1], "--name", "jetson", "--seconds", "0.3", folder=tmp_path)
+    assert done.code == 0, done.err
+    after = json.loads((run / "family.json").read_text())
+    assert after["agents"][1]["latency_measured_s"]["jetson"] > 0 and after["agents"][0] == before["agents"][0]
+    assert after["agents"][1]["result"]["target_checked_by"] == "measurement on jetson"
+    assert "measured there" in (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert command("report", "runs/one", folder=tmp_path).code == 0 and (run / "report.html").is_file()
+    assert command("export", "runs/one", "--agent", NAMES[0], folder=tmp_path).code == 0
+    assert command("resume", f"runs/one/agents/{NAMES[0]}", folder=tmp_path).code == 0
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["family.latency_targets_s=[0.0003, 0.0003]"], "twice"),
+        (["family.latency_targets_s=" + json.dumps([0.0003 + i * 1e-5 for i in range(17)])], "at most 16"),
+        (["family.latency_targets_s=[0.0003, 0.0003000000001]"], "same name"),
+        (['family.devices=["zc706", "jetson"]', "objective.latency_ratio=5"], "an accelerator is searched with its agent"),
+        ([*RANDOM[-1:], "strategy.name=random", TARGETS, "budget.search_steps=32"], "too few for 4 candidates"),
+        (["device=jetson", DEVICES], "device=jetson has no effect beside family.devices"),
+        ([f"table={find_table('jetson').path}", DEVICES], "put it into that list"),
+        ([TARGETS, "objective.latency_target_s=0.001"], "beside family.latency_targets_s"),
+    ],
+)
+def test_lists_that_cannot_work_are_refused_before_anything_is_made(words, said):
+    base = [word for word in GRADIENT if not word.startswith("strategy.") or "strategy.name" not in " ".join(words)]
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        make_plan(resolve(overrides=[*base, *words]))
+
+
+def test_a_target_that_no_agent_of_a_device_meets_is_said_with_the_device():
+    with pytest.raises(InfeasibleTargetError, match="on raspberry-pi-4: no architecture"):
+        make_plan(resolve(overrides=[*GRADIENT, DEVICES, "objective.latency_target_s=0.0003"]))
+
+
+def test_a_comparison_refuses_lists(tmp_path):
+    with pytest.raises(ConfigError, match="one device and one latency target, got a list"):
+        planned_runs(
+            tmp_path, ["random"], [0], ["minatar:breakout"], preset="smoke", options={"family.devices": ["jetson", "pixel-3"]}
+        )
+
+
+def test_a_forecast_names_each_agent():
+    plan = make_plan(resolve(overrides=[*GRADIENT, DEVICES, "family.latency_targets_s=[0.0005, 0.001]"]))
+    made = forecast(plan)
+    names = ["jetson-0.5ms", "jetson-1ms", "raspberry-pi-4-0.5ms", "raspberry-pi-4-1ms"]
+    assert [agent["name"] for agent in made.to_json()["agents"]] == names and all(name in made.text() for name in names)
+    alone = forecast(make_plan(resolve(overrides=[*GRADIENT, "objective.latency_target_s=0.0005"])))
+    assert "agents" not in alone.to_json() and made.expected_s > alone.expected_s + 3 * 40
