@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from latency_tables.errors import TableError
@@ -86,6 +86,37 @@ class Certificate:
     def accuracy(self) -> Accuracy:
         """Of the table on ``sample``: what the table promises."""
         return self.sample.accuracy
+
+    def residuals(self, statistic: str = "median", period_s: float | None = None) -> tuple[tuple[float, float], ...]:
+        """Predicted and measured seconds of each network; none where nobody measured that.
+
+        Args:
+            statistic: ``median`` or ``p99``, the latter at a period alone.
+            period_s: of calls at a control period, seconds; None: back to back.
+        """
+        if period_s is None:
+            return tuple(zip(self.predicted_s, self.measured_s)) if statistic == "median" else ()
+        calls = self.record.get("paced")
+        times = calls.get("p50_s" if statistic == "median" else "p99_s") if isinstance(calls, dict) else None
+        if not isinstance(calls, dict) or calls.get("period_s") != period_s or not isinstance(times, list):
+            return ()
+        return tuple(zip(self.predicted_s, map(float, times))) if len(times) == len(self.predicted_s) else ()
+
+
+def chance_within(ratios: Sequence[float], most: float) -> float | None:
+    """Probability that one more network measures at most ``most`` times its prediction.
+
+    Of n networks that are alike, k of which keep that, one more does with k / (n + 1): the distribution of their residuals, with
+    the new one counted among those that do not. Neither 1 nor anything between the residuals is ever said.
+
+    Args:
+        ratios: measured by predicted, of networks that took no part in any fit.
+        most: the bound by the prediction.
+
+    Returns:
+        None without networks.
+    """
+    return sum(ratio <= most for ratio in ratios) / (len(ratios) + 1) if ratios else None
 
 
 def read_accuracy(value: object, where: str) -> Accuracy:

@@ -74,6 +74,10 @@ def search(
             "agent for each."
         ),
     ] = None,
+    target_statistic: Annotated[
+        str | None, typer.Option(help="Of the latency that the bound is on: median (default) or p99.")
+    ] = None,
+    target_at: Annotated[str | None, typer.Option(help="Calls back-to-back (default), or one a control period of 20 ms.")] = None,
     table: Annotated[
         Path | None, typer.Option(help="Latency table, or accelerator design, to use instead of the device's own.")
     ] = None,
@@ -105,6 +109,8 @@ def search(
         "table": str(table) if table else None,
         "accel.fixed": fixed_accelerator or None,
         **target_options(latency_target_ms),
+        "objective.target_statistic": target_statistic,
+        "objective.target_at": target_at,
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     if not dry_run:

@@ -23,28 +23,39 @@ from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
 from cosearch.config.env import EnvConfig
 from cosearch.config.family import FamilyConfig
 from cosearch.config.presets import PRESETS
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, NonNegative, Positive, PositiveFloat, Seed, Threads
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, NonNegative, Positive, PositiveFloat, Seed, Threads
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
 from latency_tables.reading import parse_word, read_toml, shown
 
+Statistic = Literal["median", "p99"]
+At = Literal["back-to-back", "period"]
+
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
 class ObjectiveConfig:
-    """Latency and energy targets.
+    """What the agent must keep on its device, all together.
 
     Attributes:
         latency_target_s: upper bound, seconds; null: ``latency_ratio`` of the reference agent on the same device.
+        target_statistic: of the latency that the bound is on: ``median`` or ``p99``, the 99th percentile.
+        target_at: calls ``back-to-back``, as a table predicts them, or one a control ``period`` of 20 ms, after a sleep.
         latency_ratio: share of the predicted latency of the reference agent, above 0; null: 0.2 of the IMPALA-CNN for images,
             all of the 64-64 MLP for vectors (which is bound by the number of its kernels on most boards).
         energy_target_j: upper bound, joules an inference; null: none.
+        file_target_bytes: upper bound on the size of the file that is deployed; null: none.
+        memory_target_bytes: upper bound on the peak memory of a process that runs it, with runtime and interpreter; null: none.
         margin: fraction of each bound that is kept free, 0..1.
         dual_lr, quadratic: step of the dual variable and weight of the quadratic term, of the targets that are penalties.
     """
 
     latency_target_s: PositiveFloat | None = None
     latency_ratio: PositiveFloat | None = None
+    target_statistic: Statistic = "median"
+    target_at: At = "back-to-back"
     energy_target_j: PositiveFloat | None = None
+    file_target_bytes: Positive | None = None
+    memory_target_bytes: Positive | None = None
     margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     dual_lr: NonNegative = 0.05
     quadratic: NonNegative = 1.0
@@ -59,6 +70,9 @@ class BudgetConfig:
         bracket: architectures that begin the retraining, a quarter of its steps, until the best of them is left (successive
             halving); 1: the best by score alone.
         retrain_init: ``inherit`` the searched weights, or start from ``scratch``, which needs retrain steps.
+        repair_rounds: architectures that are timed on the device, where it is this machine or in `cosearch deploy --until-under`,
+            until one measures within its targets; 0: the derived one is kept whatever it measures.
+        repair_share: environment steps of the retraining of each architecture after the first, as a share of ``retrain_steps``.
         eval_episodes: episodes of the final evaluation on test levels.
         parity_frames: observations of the export gate.
         checkpoint_interval_s: seconds of training between checkpoints; each stage's end is always one.
@@ -70,6 +84,8 @@ class BudgetConfig:
     retrain_steps: Count = 320_000
     bracket: Annotated[int, Field(ge=1, le=64)] = 1
     retrain_init: Literal["inherit", "scratch"] = "inherit"
+    repair_rounds: Annotated[int, Field(ge=0, le=100)] = 8
+    repair_share: Fraction = 0.1
     eval_episodes: Positive = 256
     parity_frames: Positive = 1000
     checkpoint_interval_s: NonNegative = 30.0

@@ -1,4 +1,8 @@
-"""One constraint of a search: a cost, and the upper bound that the architecture must keep on it."""
+"""One constraint of a search: a cost, and the upper bound that the architecture must keep on it.
+
+The bound is on what the device measures. The cost is predicted; where measurements on the device say how the two go together
+(``cosearch.cost.residual``), the bound on the prediction follows from that.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from cosearch.cost.residual import TABLE, Line
 from cosearch.space.derive import Limit, within
 from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture
@@ -45,8 +50,9 @@ class Constraint:
 
     Attributes:
         cost: what is bounded; its metric is the constraint's.
-        value: upper bound, seconds or joules.
+        value: upper bound on the measured figure, seconds, joules or bytes.
         margin: fraction of the bound that is kept free, at least 0 and below 1.
+        line: from predicted to measured figures; the table's own until something was measured.
 
     Raises:
         RequestError: a bound or margin out of range.
@@ -55,6 +61,7 @@ class Constraint:
     cost: Cost
     value: float
     margin: float = 0.0
+    line: Line = TABLE
 
     def __post_init__(self) -> None:
         if not 0.0 < self.value < math.inf:
@@ -69,8 +76,8 @@ class Constraint:
 
     @property
     def bound(self) -> float:
-        """The bound with its margin, seconds or joules."""
-        return self.value * (1.0 - self.margin)
+        """The bound on the predicted cost, with its margin: seconds, joules or bytes. Below 0 where nothing can keep it."""
+        return self.line.predicted(self.value * (1.0 - self.margin))
 
     @property
     def limit(self) -> Limit:

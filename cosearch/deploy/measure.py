@@ -157,11 +157,11 @@ def measure_side_by_side(
             f"measuring needs at least one model, at least 1 thread, a batch of at least 1 and 0 to 3600 seconds, "
             f"got {len(models)}, {running.threads}, {running.batch}, {seconds}"
         )
-    contents = {name: _content(name, model) for name, model in models.items()}
+    contents = {name: content_of(name, model) for name, model in models.items()}
     core = Connection(location or Location(), answer_timeout_s=120 + 2 * seconds)
     try:
         hello = core.one("hello", threads=running.threads, runtime=running.runtime, nice=NICE, pin=True)
-        graphs = {name: _load(core, name, models[name], content, running.batch) for name, content in contents.items()}
+        graphs = {name: load_model(core, name, models[name], content, running.batch) for name, content in contents.items()}
         rounds = _back_to_back(core, list(models), seconds / 2)
         paced = {name: _paced(core, name, seconds / 2) for name in models}
         state = core.one("state")["state"]
@@ -185,7 +185,16 @@ def measure_side_by_side(
     return SideBySide(agents, _ratios(rounds, agents), conditions)
 
 
-def _content(name: str, model: Model) -> bytes:
+def content_of(name: str, model: Model) -> bytes:
+    """The bytes that a measuring core loads.
+
+    Args:
+        name: of the agent, for the message.
+        model: what is timed.
+
+    Raises:
+        RequestError: its file cannot be read.
+    """
     if isinstance(model, bytes):
         return model
     path = model.path if isinstance(model, Library) else Path(model)
@@ -195,8 +204,22 @@ def _content(name: str, model: Model) -> bytes:
         raise RequestError(f"the agent {name} cannot be read: {path}: {error.strerror or error}") from error
 
 
-def _load(core: Connection, name: str, model: Model, content: bytes, batch: int) -> object:
-    """Node types of the graph that the runtime made, and how often each occurs."""
+def load_model(core: Connection, name: str, model: Model, content: bytes, batch: int) -> object:
+    """Load a model into a measuring core.
+
+    Args:
+        core: the connection, after its ``hello``.
+        name: that the core knows it by.
+        model: what is timed.
+        content: see :func:`content_of`.
+        batch: observations in one call, where the model leaves that free.
+
+    Returns:
+        Node types of the graph that the runtime made, and how often each occurs.
+
+    Raises:
+        MeasurementError: the runtime refuses it.
+    """
     if isinstance(model, Library):
         answer = core.one("load", content, id=name, shape=list(model.shape), element=model.element)
     elif batch > 1:

@@ -32,12 +32,16 @@ class SearchOutput:
         weights: of its network, as the search left them.
         steps: environment steps of the search.
         others: further candidates of the retraining's bracket, the best first.
+        retrained_steps: environment steps of the retrainings of architectures that measured over.
+        brief: whether it is retrained for a share of the steps (``budget.repair_share``), from shared weights.
     """
 
     choices: tuple[int, ...]
     weights: dict[str, Tensor]
     steps: int
     others: tuple[Candidate, ...] = ()
+    retrained_steps: int = 0
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class StageOutputs:
             values |= {"choices": list(self.search.choices), "searched_weights": self.search.weights}
             values |= {"search_steps": self.search.steps}
             values |= {"others": [{"choices": list(o.choices), "weights": o.weights} for o in self.search.others]}
+            again = {"retrained_steps": self.search.retrained_steps, "brief": self.search.brief}
+            values |= again if self.search.retrained_steps else {}
         if self.retrain is not None:
             values |= {"weights": self.retrain.weights, "retrain_steps": self.retrain.steps}
             values |= {"fine_tuned_steps": self.retrain.fine_tuned_steps} if self.retrain.fine_tuned_steps else {}
@@ -74,7 +80,14 @@ class StageOutputs:
         search, retrain = None, None
         if "choices" in values:
             others = tuple(Candidate(tuple(other["choices"]), other["weights"]) for other in values.get("others", ()))
-            search = SearchOutput(tuple(values["choices"]), values["searched_weights"], values["search_steps"], others)
+            search = SearchOutput(
+                tuple(values["choices"]),
+                values["searched_weights"],
+                values["search_steps"],
+                others,
+                values.get("retrained_steps", 0),
+                values.get("brief", False),
+            )
         if "weights" in values:
             retrain = RetrainOutput(values["weights"], values["retrain_steps"], values.get("fine_tuned_steps", 0))
         return cls(search, retrain)
@@ -104,8 +117,9 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Environment steps of the stage in progress."""
-        return int(self.stage_state["step"]) if self.stage_state else 0
+        """Environment steps of the stage in progress, of a retraining with those before it."""
+        before = self.outputs.search.retrained_steps if self.stage == "retrain" and self.outputs.search is not None else 0
+        return before + (int(self.stage_state["step"]) if self.stage_state else 0)
 
     def to_dict(self) -> State:
         """Plain values and tensors."""

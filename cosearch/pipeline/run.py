@@ -19,6 +19,7 @@ from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_pla
 from cosearch.pipeline.rehearsal import rehearse
 from cosearch.pipeline.search.stage import run_search, search_for_all
 from cosearch.pipeline.session import Session, open_session
+from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.family import agent_folder, agent_names, family_of
 from cosearch.record.rundir import RunDir
@@ -167,7 +168,15 @@ def _agents(session: Session) -> None:
 
 def _search(session: Session) -> None:
     found = run_search(session.plan, session.resources, session.run, session.log, session.checkpoints)
-    session.checkpoints.finish_stage("retrain", search=found)
+    session.checkpoints.finish_stage(stage_after_search(session.plan, session.run, found), search=found)
+
+
+def _repair(session: Session, searched: SearchOutput) -> Repair:
+    return Repair(session.plan, session.run, searched, session.log.progress.note, meter_of(session.plan))
+
+
+def _fit(session: Session) -> None:
+    session.checkpoints.finish_stage("retrain", search=_repair(session, _searched(session)).fit())
 
 
 def _retrain(session: Session) -> None:
@@ -179,12 +188,31 @@ def _retrain(session: Session) -> None:
     checkpoints.finish_stage("finish", search=searched, retrain=trained)
 
 
-def _finish(session: Session) -> None:
+def _finish(session: Session, *, may_follow: bool = True) -> None:
     trained = session.checkpoints.current.outputs.retrain
     if trained is None:
         raise RunFolderError(f"{session.run.path}: its checkpoint holds no final weights; start a new run")
-    run_finish(session.plan, _searched(session), trained, session.resources, session.run, session.log.progress, session.clock)
-    session.checkpoints.finish_stage("done")
+    searched = _searched(session)
+    repair = _repair(session, searched)
+    following = run_finish(
+        session.plan,
+        searched,
+        trained,
+        session.resources,
+        session.run,
+        session.log.progress,
+        session.clock,
+        repair if repair.measures else None,
+        may_follow=may_follow,
+    )
+    if following is None:
+        session.checkpoints.finish_stage("done")
+    else:
+        session.checkpoints.begin_again("retrain", following)
+
+
+def _finish_again(session: Session) -> None:
+    _finish(session, may_follow=False)
 
 
 def _searched(session: Session) -> SearchOutput:
@@ -194,7 +222,7 @@ def _searched(session: Session) -> SearchOutput:
     return searched
 
 
-STAGES = {"search": _search, "retrain": _retrain, "finish": _finish}
+STAGES = {"search": _search, "fit": _fit, "retrain": _retrain, "finish": _finish}
 FAMILY_STAGES = {"search": _search_for_all, "agents": _agents}
 
 
@@ -220,4 +248,6 @@ def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None)
         session = open_session(run, plan, progress)
         if again is not None:
             session.checkpoints.go_back_to(again)
-        work_on(session, FAMILY_STAGES if plan.agents else STAGES)
+            work_on(session, {again: _finish_again})
+        else:
+            work_on(session, FAMILY_STAGES if plan.agents else STAGES)

@@ -14,7 +14,7 @@ import torch
 
 from cosearch.compute import compute_device
 from cosearch.cost.accelerator import Accelerator
-from cosearch.pipeline.checkpoint import Checkpoint, RetrainOutput, SearchOutput, State
+from cosearch.pipeline.checkpoint import Checkpoint, RetrainOutput, SearchOutput, StageOutputs, State
 from cosearch.planning.plan import Plan
 from cosearch.record.events import EventWriter
 from cosearch.record.json_record import to_json
@@ -159,6 +159,16 @@ class Checkpointing:
         outputs = self.current.outputs
         outputs = replace(outputs, search=search or outputs.search, retrain=retrain or outputs.retrain)
         self.current = replace(self.current, stage=following, outputs=outputs)
+        self.save(None)
+
+    def begin_again(self, stage: str, search: SearchOutput) -> None:
+        """Do a stage again for another architecture: save what it begins with; what came after it is of the one before.
+
+        Args:
+            stage: its name.
+            search: the architecture and its weights.
+        """
+        self.current = replace(self.current, stage=stage, outputs=StageOutputs(search))
         self.save(None)
 
     def go_back_to(self, stage: str) -> None:

@@ -6,6 +6,7 @@ strategies with the same configuration have the same number of environment steps
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cosearch.config.run import Config
@@ -23,6 +24,16 @@ def rollout_steps(config: Config) -> int:
 def whole_rollouts(config: Config, steps: int) -> int:
     """``steps`` environment steps, rounded up to whole rollouts."""
     return -(-steps // rollout_steps(config)) * rollout_steps(config)
+
+
+def retraining_steps(config: Config, *, brief: bool = False) -> int:
+    """Environment steps of a retraining.
+
+    Args:
+        config: of the run.
+        brief: of an architecture that follows one that measured over its target.
+    """
+    return math.ceil(config.budget.repair_share * config.budget.retrain_steps) if brief else config.budget.retrain_steps
 
 
 def run_steps(config: Config) -> int:

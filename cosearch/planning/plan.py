@@ -10,7 +10,7 @@ import dataclasses
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -43,6 +43,7 @@ from cosearch.space.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import StrategyInfo
 from latency_tables.errors import ConfigError, InfeasibleTargetError
+from latency_tables.table import Table
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ class Plan:
         """The accelerator that is searched with the agent; None for a device with a table."""
         return self.hardware if isinstance(self.hardware, Accelerator) else None
 
+    @property
+    def targets(self) -> tuple[TargetRecord, ...]:
+        """What the constraints bound, in their order."""
+        objective, found = self.config.objective, []
+        for bound in self.constraints:
+            record = TargetRecord(metric=bound.metric, value=bound.value, margin=bound.margin)
+            if bound.metric == "latency_s" and isinstance(self.hardware, Table):  # of an accelerator no call is ever timed
+                record = replace(record, statistic=objective.target_statistic, at=objective.target_at)
+            found.append(record)
+        return tuple(found)
+
     def load_teacher(self, device: torch.device) -> Teacher | None:
         """The teacher with its weights; None without one.
 
@@ -115,9 +127,7 @@ class Plan:
             device=DeviceRecord(**dataclasses.asdict(self.hardware.device)),
             table=_table_record(self.hardware),
             teacher=None if self.teacher is None else teacher_identity(self.teacher),
-            targets=tuple(
-                TargetRecord(metric=bound.metric, value=bound.value, margin=bound.margin) for bound in self.constraints
-            ),
+            targets=self.targets,
             references=self.references,
             environment=self.environment,
             exactly_resumable=self.inexact_resume is None,

@@ -68,6 +68,8 @@ METRICS = {
     "latency_expected_s": Metric("s", "latency expected under the architecture distribution"),
     "latency_argmax_s": Metric("s", "latency of the most probable architecture"),
     "energy_expected_j": Metric("J", "energy of one inference expected under the architecture distribution; null: unknown"),
+    "file_expected_bytes": Metric("bytes", "size of the deployed file expected under the architecture distribution"),
+    "memory_expected_bytes": Metric("bytes", "peak memory of its process expected under the architecture distribution"),
     "cost_multiplier": Metric("1", "weight of the cost in the objective, adapted or fixed"),
     "accel_searches": Metric("searches", "searches of the accelerator so far", "count"),
     "steps_per_s": Metric("environment steps / s", "speed since the last line"),

@@ -94,14 +94,24 @@ class TargetRecord:
     """One bound that the agent is to keep.
 
     Attributes:
-        metric: ``latency_s`` or ``energy_j``.
-        value: the bound, seconds or joules.
+        metric: ``latency_s``, ``energy_j``, ``file_bytes`` or ``memory_bytes``.
+        value: the bound, seconds, joules or bytes.
         margin: share of it that is kept free.
+        statistic, at: of a latency: ``median`` or ``p99``, ``back-to-back`` or ``period``.
     """
 
     metric: str
     value: float
     margin: float
+    statistic: str = field(default="median", metadata=OMITTED)
+    at: str = field(default="back-to-back", metadata=OMITTED)
+
+    @property
+    def text(self) -> str:
+        """What is bounded, in words."""
+        if self.metric != "latency_s":
+            return {"energy_j": "energy", "file_bytes": "file size", "memory_bytes": "peak memory"}[self.metric]
+        return f"{self.statistic} latency, {'back to back' if self.at == 'back-to-back' else 'at the control period'}"
 
 
 @dataclass(frozen=True, kw_only=True)

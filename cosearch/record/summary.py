@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from cosearch.record.architecture import CandidateRecord
 from cosearch.record.json_record import OMITTED, from_json, to_json
+from cosearch.record.target_rounds import TargetRound
 
 Interval = tuple[float, float]
 
@@ -82,6 +83,33 @@ class AcceleratorSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetCheck:
+    """One target of the agent, and what is known of it.
+
+    Attributes:
+        metric: ``latency_s``, ``energy_j``, ``file_bytes`` or ``memory_bytes``.
+        statistic, at: of a latency: ``median`` or ``p99``, ``back-to-back`` or ``period``.
+        target: the bound, in the metric's unit.
+        predicted: of this figure.
+        measured: on the device, or of the file; None where nobody measured it.
+        met: whether the measured figure keeps the bound, without one the predicted.
+        probability: that the device will measure at most the bound, from the residuals of the networks in the table's
+            certificate; None for a measured figure, and where there are no residuals.
+        residuals: of how many networks.
+    """
+
+    metric: str
+    statistic: str
+    at: str
+    target: float
+    predicted: float
+    measured: float | None
+    met: bool
+    probability: float | None = None
+    residuals: int = field(default=0, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What a run found.
 
@@ -97,8 +125,12 @@ class Summary:
         latency_measured_s: median of the exported agent, seconds; None where nobody timed it.
         latency_measured_on: the machine that timed it.
         latency_target_s: the bound, seconds.
-        target_met: whether the latency that ``target_checked_by`` names keeps it.
+        target_met: whether all targets are kept, by the figures that ``target_checked_by`` names.
         target_checked_by: ``measurement``, or the provenance and kind of the prediction.
+        targets: each bound by itself; empty in runs of versions that had one.
+        target_rounds: architectures that were measured on the device until one held; empty where none was.
+        rounds_outcome: ``holds``, ``nothing can`` or ``rounds used up``; empty without rounds.
+        deployed_round: number of the round, from 1, whose architecture is the agent; None without rounds.
         table_provenance: measured, derived, estimated, modelled or synthetic.
         table_id: SHA-256 of its content; None in runs of versions that did not record it.
         params, macs: parameters, and multiply-accumulates of one decision.
@@ -126,6 +158,10 @@ class Summary:
     latency_target_s: float
     target_met: bool
     target_checked_by: str
+    targets: tuple[TargetCheck, ...] = field(default=(), metadata=OMITTED)
+    target_rounds: tuple[TargetRound, ...] = field(default=(), metadata=OMITTED)
+    rounds_outcome: str = field(default="", metadata=OMITTED)
+    deployed_round: int | None = field(default=None, metadata=OMITTED)
     table_provenance: str
     table_id: str | None = field(default=None, metadata=OMITTED)
     params: int

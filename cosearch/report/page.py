@@ -32,6 +32,7 @@ from cosearch.report.plots import (
     score_plot,
 )
 from cosearch.report.probabilities import probability_plots
+from cosearch.report.rounds import OUTCOMES, round_rows
 from cosearch.report.terminal import render_summary
 from cosearch.space.counting import Counts
 from latency_tables.terminal import plain_if_text
@@ -106,6 +107,8 @@ def _context(run: Run) -> dict[str, object]:
         "tiles": tiles(run),
         "missing": run.missing,
         "certainty": certainty(run),
+        "rounds": round_rows(run.summary),
+        "rounds_outcome": OUTCOMES.get("" if run.summary is None else run.summary.rounds_outcome, ""),
         "provenance_words": PROVENANCE,
         "provenance": known.provenance,
         "subject": " · ".join(word for word in subject if word),

@@ -21,6 +21,12 @@ from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import tilt
 from cosearch.strategies.regression import DrawnPaths
 
+EXPECTED = {
+    "energy_j": "energy_expected_j",
+    "file_bytes": "file_expected_bytes",
+    "memory_bytes": "memory_expected_bytes",
+}  # metric of a cost: of the log
+
 
 class SuperNetSubject:
     """A supernet that learns its weights and its architecture from the same rollouts.
@@ -202,7 +208,7 @@ class SuperNetSubject:
                         else self.beta * penalty.constraint.bound,
                     }
                 else:
-                    values["energy_expected_j"] = float(cost.expected(probabilities))
+                    values[EXPECTED[cost.metric]] = float(cost.expected(probabilities))
         return values
 
     def state(self) -> State:

@@ -31,8 +31,8 @@ class RequestFields(TypedDict, total=False):
     (to the least busy processors). ``load``: ``id``, ``batch`` (where the model leaves it free), and of a library of TVM the
     ``shape`` and ``element`` (dtype) of its input. ``visit``: ``ids``, ``plan`` (see ``VisitPlan``), ``sentinel`` (a
     model timed around each visit). ``paced``: ``ids``, ``period_s``, ``seconds``, ``lead_s`` (see ``timing.paced``).
-    ``energy``: ``ids``, ``seconds``, and ``root`` (of the file system with the sensors). ``drop``: ``ids``. ``state``:
-    nothing.
+    ``energy``: ``ids``, ``seconds``, and ``root`` (of the file system with the sensors). ``drop``: ``ids``. ``state`` and
+    ``memory`` (the peak of this process): nothing.
     """
 
     runtime: str
@@ -73,6 +73,7 @@ class RequestHandler:
             "paced": self._paced,
             "energy": self._energy,
             "state": self._state,
+            "memory": self._memory,
             "drop": self._drop,
         }
         if verb not in verbs:
@@ -171,6 +172,12 @@ class RequestHandler:
 
     def _state(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         yield {"state": machine_state()}
+
+    def _memory(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        yield {"peak_bytes": most if sys.platform == "darwin" else most * 1024}
 
     def _drop(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         for name in request["ids"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from field_cases import BREAKS, CASES, SHOWN_ALONE, SMALL
+from made_table import made_table
 from onnx_teachers import Flat, write_onnx
 from PIL import Image
 from pipeline_runs import Silent
@@ -19,6 +20,7 @@ from cosearch.compute import compute_device
 from cosearch.config.run import Config, config_defaults, config_from_dict, config_to_dict, resolve
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_side_by_side
+from cosearch.deploy.readings import Meter, Readings
 from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.search.proposal_search import ProposalSearch
 from cosearch.pipeline.session import open_session
@@ -36,6 +38,7 @@ from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.strategies.base import PROPOSAL_ONLY, STRATEGIES
 from cosearch.training.algorithms import make_training
 from cosearch.training.threads import set_threads
+from latency_tables.board.timing import Visit
 from latency_tables.errors import ConfigError
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
@@ -57,6 +60,7 @@ class Runs:
         network = AgentNetwork(impala_cnn((10, 10, 4), 3), torch.Generator().manual_seed(3)).eval()
         self.onnx.write_bytes(to_onnx(network, (10, 10, 4)))
         self.files = {"ONNX": self.onnx, "FREE": folder / "free.onnx", "PROBABILITIES": folder / "probabilities.onnx"}
+        self.files["THIS"] = made_table(folder / "this.jsonl", SMALL)
         write_onnx(self.files["FREE"], Flat(400, 3), (10, 10, 4), free=(1, 2, 3))
         write_onnx(self.files["PROBABILITIES"], Flat(400, 3, probabilities=True), (10, 10, 4))
 
@@ -175,6 +179,21 @@ class Runs:
             "frames of the clip": frames,
             "control": None if control is None else control["score_mean"],
         }
+
+    def rounds(self, words):
+        """A run on a device that measures its agent over its target once after the retraining."""
+        session = self.session((*words, *(word(key, value) for key, value in FINISH.items())))
+        shares = iter([0.97, 1.1, 0.96, 0.99])
+
+        def read(meter, model, targets):
+            value = next(shares) * targets[0].value
+            return Readings(1000, [Visit(value, value, value, value, value, value, value, 9, 1, 1.0)] * 3)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Meter, "read", read)
+            work_on(session, STAGES)
+        summary = session.run.read_json("summary.json")
+        return {"rounds": len(summary.get("target_rounds", ())), "environment steps": summary["env_steps"]}
 
 
 @pytest.fixture(scope="module", autouse=True)

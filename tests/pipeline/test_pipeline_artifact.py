@@ -1,12 +1,12 @@
 """Runs for a table of another runtime, dtype or thread count than ONNX Runtime in float32 on one thread."""
 
-import dataclasses
 import hashlib
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from made_table import made_table
 from pipeline_runs import TINY, command
 
 from cosearch import load_agent
@@ -14,19 +14,16 @@ from cosearch.config.run import resolve
 from cosearch.pipeline.agent.fine_tuning import FineTuning
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
-from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
 from cosearch.record.agent import AgentRecord
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
-from cosearch.space.network import reference_agents
 from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.conformance import seeded
 from latency_tables.board.runners import op_histogram
 from latency_tables.devices import find_table
 from latency_tables.errors import MissingOpError
-from latency_tables.schema import Row, TableFile, write_table
 
 load_builtins()
 TVM, INT8 = "x86-server/tvm-float32-1t", "x86-server/onnxruntime-int8-1t"
@@ -66,24 +63,9 @@ def test_a_target_that_is_a_share_of_an_agent_without_rows_names_both_ways_out()
     assert list(plan_for(TVM, "objective.latency_target_s=0.002").references) == []
 
 
-def small_table(path, words, dtype, runtime="onnxruntime", threads=1):
-    """A synthetic table of this machine for the space of :data:`TINY`: 1 us and a nanosecond a MAC for each block."""
-    space = make_space(resolve(overrides=words))
-    agents = reference_agents(space.frame_shape, space.num_actions).values()
-    ops = {dataclasses.replace(op, dtype=dtype) for op in (*space.all_ops(), *(op for blocks in agents for op in blocks))}
-    header = {
-        "schema": 1,
-        "provenance": "synthetic",
-        "device": {"name": "this", "description": "made up", "runtime": runtime, "dtype": dtype, "threads": threads},
-        "calibration": {"overhead_s": 1e-5, "scale": 1.0, "interval_factors": [0.9, 1.1]},
-    }
-    write_table(path, TableFile(header, {op.key: Row(op.key, 1e-6 + op.macs * 1e-9, None) for op in ops}, None))
-    return path
-
-
 def finished(tmp_path, dtype, *, runtime="onnxruntime", threads=1):
     words = (*TINY, "objective.latency_target_s=1.0", "budget.search_steps=32", "budget.retrain_steps=32")
-    table = small_table(tmp_path / "table.jsonl", words, dtype, runtime, threads)
+    table = made_table(tmp_path / "table.jsonl", words, dtype, runtime, threads)
     done = command("search", "--run", "one", *words, f"table={table}", "--json", folder=tmp_path)
     assert done.code == 0, done.err
     run = RunDir.open(tmp_path / "runs" / "one")
@@ -147,19 +129,19 @@ def test_the_end_of_the_retraining_is_rounded_only_where_int8_would_lose(toleran
     """The decision is made once, and a checkpoint takes it up."""
     monkeypatch.setattr("cosearch.deploy.artifacts.quantised.KL_TOLERANCE", tolerance)
     words = (*TINY, "objective.latency_target_s=1.0")
-    table = small_table(tmp_path / "table.jsonl", words, "int8")
+    table = made_table(tmp_path / "table.jsonl", words, "int8")
     plan = make_plan(resolve(overrides=[*words, f"table={table}"]))
     network = derive(plan.space.sample(seeded(0)), seeded(0))
     frames = torch.zeros(2, 64, 64, 3, dtype=torch.uint8) + torch.arange(64, dtype=torch.uint8)[:, None, None]
     plain = network(frames)[0]
-    fine, progress = FineTuning(plan, network, Streams(0)), Notes()
+    fine, progress = FineTuning(plan, network, Streams(0), 96), Notes()
     assert fine.begins_at == int(0.8 * 96) and fine.end(96) == 0
     fine.begin(80, progress)
     fine.begin(90, progress)
     assert len(progress.notes) == 1 and ("rest of the retraining is rounded" in progress.notes[0]) is rounds
     assert torch.equal(network(frames)[0], plain) is not rounds
     again = derive(plan.space.sample(seeded(0)), seeded(0))
-    resumed = FineTuning(plan, again, Streams(0))
+    resumed = FineTuning(plan, again, Streams(0), 96)
     resumed.restore(fine.state())
     resumed.begin(90, progress)
     assert len(progress.notes) == 1 and torch.equal(again(frames)[0], network(frames)[0])
@@ -169,5 +151,5 @@ def test_the_end_of_the_retraining_is_rounded_only_where_int8_would_lose(toleran
 
 def test_a_float32_agent_is_never_rounded(tmp_path):
     words = (*TINY, "objective.latency_target_s=1.0")
-    plan = make_plan(resolve(overrides=[*words, f"table={small_table(tmp_path / 'table.jsonl', words, 'float32')}"]))
-    assert FineTuning(plan, derive(plan.space.sample(seeded(0)), seeded(0)), Streams(0)).begins_at is None
+    plan = make_plan(resolve(overrides=[*words, f"table={made_table(tmp_path / 'table.jsonl', words, 'float32')}"]))
+    assert FineTuning(plan, derive(plan.space.sample(seeded(0)), seeded(0)), Streams(0), 96).begins_at is None

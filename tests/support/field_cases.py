@@ -29,9 +29,11 @@ from cosearch.planning.options.conditions import (
     PPO,
     PRIORITIES,
     RATIOS,
+    REPAIRED,
     RETRAINING,
     SAME_VALUES,
     SEARCHED,
+    TABLE,
     TAKES_KWARGS,
     TAKES_LAYOUT,
     TAUGHT,
@@ -52,6 +54,7 @@ TASK = (
 )
 ALONE = (*TASK, f"space.values={json.dumps(SPACE)}", "distill.teacher=none")
 SMALL = (*ALONE, "rl.minibatch=16", "strategy.paths_per_rollout=2", "strategy.warmup_fraction=0.1")
+HERE = (*SMALL, "table=THIS", "objective.latency_target_s=0.00012")
 A2C = (*ALONE, "rl.algorithm=a2c")
 LEARNED = (*TASK, f"space.values={json.dumps(SPACE)}", "rl.minibatch=16", "strategy.paths_per_rollout=2")
 FALLING = (*LEARNED, "distill.end_fraction=0.1")
@@ -123,6 +126,11 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     TAKES_LAYOUT: ("env.name=minatar:breakout",),
     IMAGES: ("env.name=gym:CartPole-v1", "space.values={}", "distill.teacher=none"),
     ACCELERATOR: ("device=jetson",),
+    TABLE: (
+        *("device=zc706", "table=", "objective.latency_target_s=0.01"),
+        *("accel.evaluations=560", "accel.final_evaluations=560"),
+    ),
+    REPAIRED: ("budget.repair_rounds=0",),
     SEARCHED: ("accel.fixed=true",),
     PIPELINE: ("accel.chunks=1",),
 }
@@ -215,7 +223,11 @@ CASES = {
     "distill.end_fraction": Case("search", LEARNED, 0.1),
     "objective.latency_target_s": Case("plan", SMALL, 0.0003),
     "objective.latency_ratio": Case("plan", SMALL, 0.5),
+    "objective.target_statistic": Case("plan", SMALL, "p99"),
+    "objective.target_at": Case("plan", SMALL, "period"),
     "objective.energy_target_j": Case("plan", SMALL, 0.01),
+    "objective.file_target_bytes": Case("plan", SMALL, 40_000),
+    "objective.memory_target_bytes": Case("plan", SMALL, 10**9),
     "objective.margin": Case("plan", SMALL, 0.05),
     "objective.dual_lr": Case("search", PENALTY, 0.9),
     "objective.quadratic": Case("search", PENALTY, 9.0),
@@ -225,6 +237,8 @@ CASES = {
     "budget.retrain_steps": Case("retrain", SMALL, 64),
     "budget.bracket": Case("retrain", (*SMALL, "budget.retrain_steps=256"), 2),
     "budget.retrain_init": Case("retrain", SMALL, "scratch"),
+    "budget.repair_rounds": Case("rounds", HERE, 2),
+    "budget.repair_share": Case("rounds", HERE, 1.0),
     "budget.eval_episodes": Case("finish", FINISHED, 3),
     "budget.parity_frames": Case("finish", FINISHED, 7),
     "budget.checkpoint_interval_s": Case("search", SMALL, 0),

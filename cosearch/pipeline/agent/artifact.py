@@ -214,7 +214,7 @@ def measure_deployed(
     if form.compiler is not None:
         return None
     with tempfile.TemporaryDirectory(prefix="cosearch-") as folder:
-        others = {name: _as(form, model, Path(folder) / name) for name, model in references.items()}
+        others = {name: in_form(form, model, Path(folder) / name) for name, model in references.items()}
         return measure_side_by_side(
             {"agent": deployed.model, **others},
             threads=form.threads,
@@ -225,10 +225,16 @@ def measure_deployed(
         )
 
 
-def _as(form: ArtifactPlan, model: bytes, folder: Path) -> Model:
-    """A reference agent in the form of the agent; int8 ranges are of random inputs, as its weights are random."""
+def in_form(form: ArtifactPlan, model: bytes, folder: Path) -> Model:
+    """A network with random weights in the form of the agent, to be timed; int8 ranges are of random inputs.
+
+    Args:
+        form: runtime, dtype, threads and batch.
+        model: a float32 ONNX file.
+        folder: made for a library.
+    """
     if form.runtime == "tvm":
         folder.mkdir()
-        made = compile_agent(model, folder, threads=form.threads, batch=form.batch, target=form.target)
+        made = compile_agent(model, folder, threads=form.threads, batch=form.batch, target=form.target, compiler=form.compiler)
         return Library(folder / LIBRARY, made.shape, made.element)
     return quantise_model(with_batch(model, form.batch)) if form.dtype == "int8" else model

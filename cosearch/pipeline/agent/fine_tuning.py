@@ -25,13 +25,13 @@ class FineTuning:
         plan: the resolved run.
         network: that is trained, in place.
         streams: of the run; their seeds alone are used, so that a run without int8 stays as it was.
+        steps: environment steps of the retraining.
     """
 
-    def __init__(self, plan: Plan, network: AgentNetwork, streams: Streams) -> None:
+    def __init__(self, plan: Plan, network: AgentNetwork, streams: Streams, steps: int) -> None:
         self._plan, self._network, self._streams = plan, network, streams
         self._ranges: Ranges | None = None
         self._began: int | None = None  # the step of the decision
-        steps = plan.config.budget.retrain_steps
         wanted = plan.artifact.dtype == "int8" and plan.config.rl.algorithm != "dqn"  # whose head for quantiles is folded later
         self.begins_at = int((1 - SHARE) * steps) if wanted else None
 

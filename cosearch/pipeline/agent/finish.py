@@ -1,13 +1,15 @@
 """The last stage: evaluate on held-out levels, export with its parity gate, measure, summarise, report.
 
-Everything here can be done again from the final weights, so an interrupted finish simply starts over. The agent that is
-evaluated is the exported file itself, run by onnxruntime: the score is that of what gets deployed (of a library of TVM, that of
-the ONNX file that it was compiled from).
+On the device itself the agent is measured against the run's targets; where it is over, another architecture follows and nothing
+else is done. Everything here can be done again from the final weights, so an interrupted finish simply starts over. The agent
+that is evaluated is the exported file itself, run by onnxruntime: the score is that of what gets deployed (of a library of TVM,
+that of the ONNX file that it was compiled from).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -15,13 +17,17 @@ from cosearch.config.run import Config
 from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
+from cosearch.deploy.figures import measured_latency, paced_latency
 from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.deploy.observing import observations
 from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.deploy.readings import Readings
 from cosearch.pipeline.agent.artifact import Deployed, deploy, measure_deployed
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.search.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
+from cosearch.pipeline.target.checks import checked_targets
+from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.control import control_of
 from cosearch.planning.identity import teacher_identity
 from cosearch.planning.plan import Plan
@@ -55,7 +61,10 @@ def run_finish(
     run: RunDir,
     progress: Progress,
     clock: Clock,
-) -> None:
+    repair: Repair | None = None,
+    *,
+    may_follow: bool = True,
+) -> SearchOutput | None:
     """Produce the run's results from its final weights.
 
     Args:
@@ -65,6 +74,11 @@ def run_finish(
         run: gets the results.
         progress: display.
         clock: of the run.
+        repair: the rounds on the device; None where no target can be measured here.
+        may_follow: whether another architecture takes the place of one that measures over its targets.
+
+    Returns:
+        That architecture, which is to be retrained; None where the run has its results.
     """
     config, streams = plan.config, resources.streams
     progress.stage("finish", 4, 0)
@@ -85,12 +99,23 @@ def run_finish(
         note=progress.note,
         fine_tuned_steps=trained.fine_tuned_steps,
     )
+    measured_last, rounds, readings = None, None, None
+    if repair is not None:
+        measured_last, readings = repair.check(deployed.model)
+        if not measured_last.holds and may_follow:
+            following = repair.another(trained.steps)
+            if following is not None:
+                return following
+        rounds = repair.close()
     score = deployed.score
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = "greedy" if acting(config)["rule"] == "argmax" else "sampled"
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
     timed = _measure(plan, deployed)
-    agent = None if timed is None else timed.agents["agent"]
+    agents = {} if timed is None else dict(timed.agents)
+    if "agent" in agents and readings is not None:
+        agents["agent"] = as_checked(agents["agent"], readings, plan)
+    agent = agents.get("agent")
     prediction = plan.hardware.predict(architecture.ops())
     latency = LatencyRecord(
         predicted_s=prediction.latency_s,
@@ -113,8 +138,22 @@ def run_finish(
         )
     )
     teacher_score = _teacher_score(config, resources, progress)
-    agents = {} if timed is None else timed.agents
-    run.write(_summary(plan, architecture, score, agents, teacher_score, searched.steps + trained.steps, clock.spent_s))
+    summary = _summary(plan, architecture, score, agents, teacher_score, searched.steps + trained.steps, clock.spent_s)
+    checks = checked_targets(plan, architecture, measured_last)
+    for check in checks:
+        if check.probability is not None:
+            progress.note(
+                f"predicted, not measured on {plan.hardware.device.name}: the target holds there with probability "
+                f"{check.probability:.2f}, by the residuals of {check.residuals} networks"
+            )
+    if rounds is not None:
+        summary = replace(
+            summary,
+            target_rounds=rounds.rounds,
+            rounds_outcome=rounds.outcome,
+            deployed_round=None if rounds.deployed is None else rounds.deployed + 1,
+        )
+    run.write(replace(summary, targets=checks, target_met=all(check.met for check in checks)))
     write_bundle(run, frames)
     remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
@@ -122,6 +161,23 @@ def run_finish(
         shown = play(player, config, config.budget.clip_frames, config.seed)
         write_bytes_atomic(run.path / "clip.gif", animate(shown))
     write_report(run.path)
+    return None
+
+
+def as_checked(agent: AgentLatency, readings: Readings, plan: Plan) -> AgentLatency:
+    """The agent's latency as its targets were checked by: of all visits, not of those beside the reference agents.
+
+    Args:
+        agent: timed beside the others.
+        readings: of the check.
+        plan: the resolved run.
+    """
+    measured, pace = agent.measured, readings.pace
+    if readings.visits:
+        measured = measured_latency(
+            readings.visits, device=measured.device, runtime_version=readings.runtime_version, running=running_of(plan)
+        )
+    return AgentLatency(measured, agent.paced if pace is None else paced_latency(pace))
 
 
 def _summary(

@@ -1,4 +1,7 @@
-"""The retraining stage: the derived network alone, with the teacher's labels, from the searched weights or from scratch."""
+"""The retraining stage: the derived network alone, with the teacher's labels, from the searched weights or from scratch.
+
+An architecture that takes the place of one that measured over its target is retrained briefly, from the shared weights.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.search.derivation import contiguous
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import go_on, train
-from cosearch.planning.budget import search_share
+from cosearch.planning.budget import retraining_steps, search_share
 from cosearch.planning.plan import Plan
 from cosearch.rl.subject import NetworkSubject
 from cosearch.space.derive import derive
@@ -30,10 +33,10 @@ def run_retrain(
     config, streams = plan.config, resources.streams
     architecture = plan.space.architecture(searched.choices)
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
-    inherited = config.budget.retrain_init == "inherit"
+    inherited = config.budget.retrain_init == "inherit" or searched.brief
     if inherited:
         network.load_state_dict(searched.weights)
-    steps = config.budget.retrain_steps
+    steps, before = retraining_steps(config, brief=searched.brief), searched.retrained_steps
     done = rounded = 0
     if steps:
         subject = NetworkSubject(network, lr=learning_rate(config), bf16=config.rl.bf16, device=resources.device)
@@ -48,20 +51,20 @@ def run_retrain(
             env_index=1,
         )
         try:
-            fine = FineTuning(plan, network, streams)
+            fine = FineTuning(plan, network, streams, steps)
             saved = checkpoints.current.stage_state
             if saved is not None:
                 fine.restore(saved)
                 go_on(training, saved, plan, log, "retrain")
                 checkpoints.restore_streams()
-            log.progress.stage("retrain", steps, training.step)
+            log.progress.stage("retrain", before + steps, before + training.step)
             interval_s = config.budget.checkpoint_interval_s
-            train(training, log, checkpoints, stage="retrain", interval_s=interval_s, until=fine.begins_at)
+            train(training, log, checkpoints, stage="retrain", interval_s=interval_s, until=fine.begins_at, offset=before)
             if not training.finished:
                 fine.begin(training.step, log.progress)
                 state = lambda: {**training.state(), **fine.state()}  # noqa: E731
-                train(training, log, checkpoints, stage="retrain", interval_s=interval_s, state=state)
+                train(training, log, checkpoints, stage="retrain", interval_s=interval_s, state=state, offset=before)
         finally:
             training.close()
         done, rounded = training.step, fine.end(training.step)
-    return RetrainOutput(contiguous(as_deployed(network, config).state_dict()), done, rounded)
+    return RetrainOutput(contiguous(as_deployed(network, config).state_dict()), before + done, rounded)

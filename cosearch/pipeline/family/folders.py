@@ -1,7 +1,7 @@
 """The folders of a family's agents, each a run folder that begins where the one search ended.
 
-An agent's folder has the log of the search, its shared weights, the agent's architecture, and a checkpoint at the begin of the
-retraining, with the random streams as the search left them. From there it is a run as any other: ``resume``, ``export``,
+An agent's folder has the log of the search, its shared weights, the agent's architecture, and a checkpoint at the search's end,
+with the random streams as the search left them. From there it is a run as any other: ``resume``, ``export``,
 ``deploy`` and ``report`` take it.
 """
 
@@ -19,6 +19,7 @@ from cosearch.pipeline.checkpoint import Checkpoint, StageOutputs
 from cosearch.pipeline.search.derivation import Found, write_architecture
 from cosearch.pipeline.session import Session
 from cosearch.pipeline.shared_weights import FILE as SHARED_WEIGHTS
+from cosearch.pipeline.target.repair import stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.family import AGENTS
@@ -43,7 +44,7 @@ def begin_agents(session: Session, found: Sequence[Found]) -> None:
             lines = [_of_agent(line, name, session.plan, plan) for line in session.run.read_metrics()]
             write_bytes_atomic(run.path / "metrics.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
             begun = Checkpoint(
-                "retrain",
+                stage_after_search(plan, run, one.output),
                 session.resources.streams.state_dict(),
                 outputs=StageOutputs(search=one.output),
                 wall_s=session.clock.spent_s,

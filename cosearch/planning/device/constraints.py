@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
@@ -10,7 +11,10 @@ import torch
 from cosearch.config.run import ObjectiveConfig
 from cosearch.cost.accel_cost import AccelCost
 from cosearch.cost.constraint import Constraint, Cost
+from cosearch.cost.residual import TABLE, Line, Point, fit_line
+from cosearch.cost.size_cost import FILE, MEMORY, SizeCost
 from cosearch.cost.table_cost import TableCost
+from cosearch.deploy.measure import PERIOD_S
 from cosearch.planning.device.hardware import Hardware
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.space.derive import discretise
@@ -95,13 +99,32 @@ def make_constraints(
     def cost(metric: str) -> Cost:
         return TableCost(space, hardware, metric) if isinstance(hardware, Table) else AccelCost(hardware, metric)
 
+    line = (paced_line(hardware, objective.target_statistic) if objective.target_at == "period" else None) or TABLE
     latency_s = objective.latency_target_s
     if latency_s is None:
-        latency_s = latency_ratio(objective, space) * _share_of(references, hardware, space)
-    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin)]
+        latency_s = latency_ratio(objective, space) * line.measured(_share_of(references, hardware, space))
+    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin, line)]
     if objective.energy_target_j is not None:
         constraints.append(Constraint(cost("energy_j"), objective.energy_target_j, objective.margin))
+    for metric, most_bytes in ((FILE, objective.file_target_bytes), (MEMORY, objective.memory_target_bytes)):
+        if most_bytes is not None and isinstance(hardware, Table):
+            constraints.append(Constraint(SizeCost(space, hardware, metric), float(most_bytes), objective.margin))
     return tuple(constraints)
+
+
+def paced_line(hardware: Hardware, statistic: str) -> Line | None:
+    """Latency at the control period as a line of the predicted one, of the networks in the table's certificate.
+
+    Args:
+        hardware: of the run.
+        statistic: ``median`` or ``p99``.
+
+    Returns:
+        None where nobody called them at the period.
+    """
+    certificate = hardware.certificate if isinstance(hardware, Table) else None
+    known = () if certificate is None else certificate.residuals(statistic, PERIOD_S)
+    return fit_line([Point(predicted, time, counts=False) for predicted, time in known]) if known else None
 
 
 def _share_of(references: Mapping[str, ReferenceRecord], hardware: Hardware, space: SearchSpace) -> float:
@@ -137,7 +160,7 @@ def check_reachable(space: SearchSpace, constraints: Sequence[Constraint], objec
             if error.least is None:
                 raise
             said, _, _ = str(error).partition(". Ask for ")
-            ask = _to_ask(space, constraint, error.least / (1.0 - constraint.margin), objective)
+            ask = _to_ask(space, constraint, constraint.line.measured(error.least) / (1.0 - constraint.margin), objective)
             raise InfeasibleTargetError(f"{said}. Ask for {ask}, or for a smaller space", error.least) from error
     discretise(space, no_scores, *(constraint.limit for constraint in constraints))
 
@@ -149,9 +172,12 @@ def rounded_up(value: float) -> Decimal:
 
 
 def _to_ask(space: SearchSpace, constraint: Constraint, least: float, objective: ObjectiveConfig) -> str:
-    """The smallest target that can be met, as the option that was used takes it: ``least`` in seconds or joules."""
+    """The smallest target that can be met, as the option that was used takes it: ``least`` in seconds, joules or bytes."""
     if constraint.metric == "energy_j":
         return f"objective.energy_target_j={rounded_up(least):e} or more"
+    if constraint.metric in (FILE, MEMORY):
+        key = "file_target_bytes" if constraint.metric == FILE else "memory_target_bytes"
+        return f"objective.{key}={math.ceil(least)} or more"
     if objective.latency_target_s is not None:
         return f"{rounded_up(least * 1e3):f} ms or more, --latency-target-ms {rounded_up(least * 1e3):f}"
     share = least / constraint.value * latency_ratio(objective, space)

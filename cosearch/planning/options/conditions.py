@@ -49,6 +49,13 @@ def _holds_target(request: Request) -> bool:
     return request.strategy.kind == "gradient" and request.strategy.holds_target(request.config.strategy)
 
 
+def _further_targets(request: Request) -> bool:
+    objective = request.config.objective
+    return any(
+        each is not None for each in (objective.energy_target_j, objective.file_target_bytes, objective.memory_target_bytes)
+    )
+
+
 def _of_dqn(key: str) -> str:
     return key.replace("rl.", "dqn.", 1)
 
@@ -82,8 +89,8 @@ WARM_UP = Condition(
     _fixed("set strategy.warmup_fraction"),
 )
 PENALTIES = Condition(
-    "a target is a penalty: with strategy.target_form=penalty, or an energy target",
-    lambda r, key: not _holds_target(r) or r.config.objective.energy_target_j is not None,
+    "a target is a penalty: with strategy.target_form=penalty, or beside the latency's",
+    lambda r, key: not _holds_target(r) or _further_targets(r),
     _fixed("with strategy.target_form=multiplier: the latency target bounds the search exactly"),
     _fixed("set strategy.target_form=penalty"),
 )
@@ -258,6 +265,18 @@ ACCELERATOR = Condition(
     lambda r, key: isinstance(r.hardware, AccelDesign),
     lambda r, key: f"on device {r.config.table or r.config.device!r}, which has a table",
     lambda r, key: f"choose an accelerator: {', '.join(design_names())}",
+)
+TABLE = Condition(
+    "the device has a table",
+    lambda r, key: not isinstance(r.hardware, AccelDesign),
+    lambda r, key: f"on accelerator {r.config.table or r.config.device!r}, where no agent is run",
+    _fixed("choose a device of `cosearch list devices`"),
+)
+REPAIRED = Condition(
+    "budget.repair_rounds is above 0",
+    lambda r, key: r.config.budget.repair_rounds > 0,
+    _fixed("with budget.repair_rounds=0: no architecture takes the place of another"),
+    _fixed("set budget.repair_rounds"),
 )
 SEARCHED = Condition(
     "accel.fixed=false",

@@ -1,0 +1,194 @@
+"""Under the target, for certain: architectures are measured on the device until one holds, first of all before the retraining.
+
+What an architecture takes does not depend on its weights. So the one that was derived is exported with random weights, in the
+form that the table priced, and measured where it will run: seconds, before the hours of its retraining. Over its target, or far
+under it, the next one follows (``tries``). After the retraining the file that is deployed is measured; where that is over, the
+next architecture is retrained briefly from the shared weights. Each round is in ``rounds.json`` before the next one begins, and
+an interrupted run goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cosearch.cost.size_cost import FILE
+from cosearch.deploy.export import to_onnx
+from cosearch.deploy.figures import Running
+from cosearch.deploy.measure import Model
+from cosearch.deploy.readings import Meter, Readings
+from cosearch.pipeline.agent.artifact import in_form
+from cosearch.pipeline.checkpoint import SearchOutput
+from cosearch.pipeline.search.derivation import write_architecture
+from cosearch.pipeline.shared_weights import FILE as SHARED
+from cosearch.pipeline.shared_weights import shared_supernet, weights_of
+from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, Tries, saved_scores
+from cosearch.planning.plan import Plan
+from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.rundir import RunDir
+from cosearch.record.target_rounds import AFTER, BEFORE, TargetRound, TargetRounds
+from cosearch.report.rounds import figure_text
+from cosearch.space.derive import derive
+from cosearch.space.space import Architecture
+from latency_tables.table import Table
+
+HERE = "this machine"
+MEASURED = "; then measured on the device"
+
+
+def meter_of(plan: Plan) -> Meter | None:
+    """What measures a run's agents while it runs: this machine, where it is the device; None elsewhere.
+
+    Args:
+        plan: the resolved run.
+    """
+    if not isinstance(plan.hardware, Table) or plan.hardware.device.name != "this" or plan.artifact.compiler is not None:
+        return None
+    return Meter(running_of(plan), seconds=plan.config.budget.measure_s / 2)
+
+
+def running_of(plan: Plan) -> Running:
+    """What runs the agent: runtime, dtype, threads and batch of the table."""
+    form = plan.artifact
+    return Running(form.runtime, form.dtype, form.threads, form.batch)
+
+
+def stage_after_search(plan: Plan, run: RunDir, searched: SearchOutput) -> str:
+    """``fit`` where architectures can be measured before the retraining, else ``retrain``.
+
+    Args:
+        plan: of one agent.
+        run: its folder, with ``architecture.json``.
+        searched: what the search gave.
+    """
+    return "fit" if Repair(plan, run, searched, lambda text: None, meter_of(plan)).measures else "retrain"
+
+
+class Repair:
+    """The rounds of a run on the device that a meter reaches.
+
+    Args:
+        plan: the resolved run.
+        run: its folder; has ``architecture.json``.
+        searched: what the search derived, or the round before.
+        note: told of each round.
+        meter: of the device; None: only the size of files is measured.
+    """
+
+    def __init__(self, plan: Plan, run: RunDir, searched: SearchOutput, note: Callable[[str], None], meter: Meter | None) -> None:
+        self._plan, self._run, self._searched, self._note = plan, run, searched, note
+        self._meter = meter or Meter(running_of(plan))
+        measured = [i for i, target in enumerate(plan.targets) if meter is not None or target.metric == FILE]
+        rounds = run.read(TargetRounds) if (run.path / TargetRounds.FILE).is_file() else TargetRounds(budget=0)
+        rounds = replace(rounds, budget=plan.config.budget.repair_rounds)
+        first = rounds.rounds[0].choices if rounds.rounds else searched.choices
+        scores = saved_scores(plan, run.read(ArchitectureRecord).derived_by, first)
+        self.tries = Tries(plan, scores, plan.space.architecture(searched.choices), rounds, measured)
+
+    @property
+    def measures(self) -> bool:
+        """Whether any target can be measured, and any round be made."""
+        return bool(self.tries.measured) and self.tries.rounds.budget > 0
+
+    def fit(self) -> SearchOutput:
+        """Measure architectures with random weights until one holds.
+
+        Returns:
+            The one that is retrained: what it was given where that holds.
+        """
+        while (architecture := self.tries.next()) is not None:
+            self._add(architecture, self._read(architecture), BEFORE)
+        ended = self.tries.end()
+        self._keep(ended)
+        chosen = ended.rounds[ended.deployed or 0]
+        self._note(_ending(ended))
+        if chosen.choices == self._searched.choices:
+            return self._searched
+        return self._taken(self._plan.space.architecture(chosen.choices))
+
+    def check(self, model: Model) -> tuple[TargetRound, Readings]:
+        """Measure the agent that was retrained, as it is deployed.
+
+        Args:
+            model: the file that is deployed.
+        """
+        self.tries.why = "retrained"
+        readings = self._meter.read(model, [self._plan.targets[i] for i in self.tries.measured])
+        made = self._add(self._plan.space.architecture(self._searched.choices), readings, AFTER)
+        return made, readings
+
+    def another(self, retrained_steps: int) -> SearchOutput | None:
+        """The architecture that takes the place of one that measured over after its retraining.
+
+        Args:
+            retrained_steps: environment steps of all retrainings so far.
+
+        Returns:
+            It, with the weights that it begins with; None where the rounds are over, and the last one stays the agent.
+        """
+        while (architecture := self.tries.next()) is not None:
+            self._add(architecture, self._read(architecture), BEFORE)
+        best = self.tries.best()
+        if best is None:
+            return None
+        chosen = self.tries.rounds.rounds[best].choices
+        brief = (self._run.path / SHARED).is_file()
+        return replace(self._taken(self._plan.space.architecture(chosen)), retrained_steps=retrained_steps, brief=brief)
+
+    def close(self) -> TargetRounds:
+        """Write the outcome: the last architecture that was retrained is the agent."""
+        ended = self.tries.end()
+        last = max(i for i, each in enumerate(ended.rounds) if each.retraining == AFTER)
+        ended = replace(ended, deployed=last, outcome=HOLDS if ended.rounds[last].holds else ended.outcome)
+        self._keep(ended)
+        self._note(_ending(ended))
+        return ended
+
+    def _read(self, architecture: Architecture) -> Readings:
+        network = derive(architecture, torch.Generator().manual_seed(0)).eval()
+        with tempfile.TemporaryDirectory(prefix="cosearch-") as folder:
+            model = in_form(self._plan.artifact, to_onnx(network, self._plan.space.frame_shape), Path(folder) / "agent")
+            return self._meter.read(model, [self._plan.targets[i] for i in self.tries.measured])
+
+    def _add(self, architecture: Architecture, readings: Readings, retraining: str) -> TargetRound:
+        here = self._meter.location.host is None and self._meter.location.tracker is None
+        load = os.getloadavg()[0] if here else None
+        made = self.tries.add(architecture, readings, retraining, self._meter.device, load)
+        self._keep(self.tries.rounds)
+        count = len(self.tries.rounds.rounds)
+        figures = "; ".join(figure_text(figure) for figure in made.figures)
+        self._note(f"round {count} of at most {self.tries.rounds.budget}, {retraining} the retraining: {figures}")
+        return made
+
+    def _keep(self, rounds: TargetRounds) -> None:
+        self._run.write(rounds)
+
+    def _taken(self, architecture: Architecture) -> SearchOutput:
+        """Make an architecture the run's own, in ``architecture.json`` and for the retraining."""
+        plan, run, searched = self._plan, self._run, self._searched
+        derived_by = run.read(ArchitectureRecord).derived_by
+        derived_by = replace(derived_by, method=derived_by.method.removesuffix(MEASURED) + MEASURED)
+        self._note(write_architecture(plan, run, architecture, derived_by))
+        bounds = self.tries.constraints()
+        others = tuple(
+            other
+            for other in searched.others
+            if other.choices != architecture.choices and all(b.met_by(plan.space.architecture(other.choices)) for b in bounds)
+        )
+        weights = weights_of(architecture, plan, shared_supernet(run, plan))
+        return SearchOutput(tuple(architecture.choices), weights, searched.steps, others)
+
+
+def _ending(ended: TargetRounds) -> str:
+    deployed = ended.rounds[ended.deployed or 0]
+    name, count = "/".join(deployed.choice_names), len(ended.rounds)
+    if ended.outcome == HOLDS:
+        return f"within its targets after {count} round{'s' * (count > 1)}: {name}"
+    if ended.outcome == NOTHING_CAN:
+        return f"no architecture of this space holds: the cheapest one was measured over; the nearest is {name}"
+    return f"not within its targets after {count} rounds (budget.repair_rounds); the nearest is {name}"

@@ -1,0 +1,223 @@
+"""Which architecture is measured next on the device, from those that were measured: tighter after one over, looser after slack.
+
+The saved scores of the search and the exact derivation give each architecture; what changes is the bound on the predicted cost,
+which follows from the residuals of all rounds (``cosearch.cost.residual``). None is measured twice before its retraining. Where
+the tightened bound is below every architecture the cheapest one is measured: if that is over, nothing can keep the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cosearch.cost.constraint import Constraint
+from cosearch.cost.residual import Line, Point, fit_line
+from cosearch.cost.size_cost import FILE, MEMORY
+from cosearch.deploy.readings import OVER, UNDER, Readings
+from cosearch.planning.control import LARGEST
+from cosearch.planning.plan import Plan
+from cosearch.record.architecture import Derivation
+from cosearch.record.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
+from cosearch.space.derive import discretise, within
+from cosearch.space.factors import Factor
+from cosearch.space.space import Architecture
+from latency_tables.errors import InfeasibleTargetError
+
+SLACK = 0.08  # of the target: more than this unused, and a larger network is tried
+AIM = 0.02  # of the target: kept free by a bound that follows from measurements, for architectures scatter about their line
+HOLDS, NOTHING_CAN, USED_UP = "holds", "nothing can", "rounds used up"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an architecture is chosen by: for each point one score a candidate, and scores of several points together."""
+
+    rows: Sequence[Sequence[float]]
+    joint: tuple[Factor, ...] = ()
+
+    def of(self, choices: Sequence[int]) -> float:
+        """Sum over an architecture's choices."""
+        return sum(row[c] for row, c in zip(self.rows, choices)) + sum(factor.at(choices) for factor in self.joint)
+
+
+def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Scores:
+    """The scores of a search, as ``architecture.json`` keeps them.
+
+    Args:
+        plan: the resolved run.
+        derived_by: how the architecture was chosen.
+        found: its choices. A proposal strategy scores no candidates: there the architecture with the most of these choices is
+            next, of equal ones the one with more multiply-accumulates.
+    """
+    if plan.strategy.name == LARGEST:
+        return Scores(plan.space.macs(), plan.space.joint_macs())
+    if derived_by.scored_by == "regression" and derived_by.regression is not None:
+        return Scores(derived_by.regression.scores)
+    if derived_by.scores is not None:
+        return Scores(derived_by.scores)
+    macs = plan.space.macs()
+    most = max((value for row in macs for value in row), default=0.0) * max(len(macs), 1) or 1.0
+    return Scores([[float(c == best) + value / most for c, value in enumerate(row)] for row, best in zip(macs, found)])
+
+
+class Tries:
+    """The rounds of one run on one device.
+
+    Args:
+        plan: the resolved run.
+        scores: see :func:`saved_scores`.
+        first: what the search derived.
+        rounds: so far.
+        measured: indices of the constraints that the device measures.
+    """
+
+    def __init__(self, plan: Plan, scores: Scores, first: Architecture, rounds: TargetRounds, measured: Sequence[int]) -> None:
+        self.plan, self.scores, self.first, self.rounds, self.measured = plan, scores, first, rounds, tuple(measured)
+        self.why = "derived by the search"
+
+    @property
+    def left(self) -> int:
+        """Rounds that the budget still has."""
+        return self.rounds.budget - len(self.rounds.rounds)
+
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The run's constraints, each measured one with the line that its measurements give."""
+        found = list(self.plan.constraints)
+        for place, index in enumerate(self.measured):
+            points = [
+                Point(figure.predicted, figure.high, counts=figure.verdict != UNDER)
+                for figure in (each.figures[place] for each in self.rounds.rounds)
+            ]
+            if points:
+                planned = found[index]
+                fitted = fit_line(points, shifted=planned.metric in (FILE, MEMORY))
+                line = Line(fitted.measured(planned.line.offset), fitted.scale * planned.line.scale)
+                found[index] = replace(planned, line=line, margin=max(planned.margin, AIM))
+        return tuple(found)
+
+    def add(
+        self, architecture: Architecture, readings: Readings, retraining: str, device: str, load: float | None = None
+    ) -> TargetRound:
+        """Keep what an architecture measured.
+
+        Args:
+            architecture: that was measured.
+            readings: of it.
+            retraining: ``before`` its retraining the whole interval decides, ``after`` it the figure.
+            device: name of what measured it.
+            load: jobs a minute of this machine; None of another.
+        """
+        chosen = tuple(architecture.choices)
+        if retraining == AFTER:  # a finish that is done again
+            kept = tuple(each for each in self.rounds.rounds if (each.retraining, each.choices) != (AFTER, chosen))
+            self.rounds = replace(self.rounds, rounds=kept)
+        figures, bounds = [], self.constraints()
+        for index in self.measured:
+            target, planned = self.plan.targets[index], self.plan.constraints[index]
+            reading = readings.of(target)
+            if reading is None:
+                continue
+            low, high = reading.interval
+            verdict = reading.verdict(target.value)
+            if retraining == AFTER:
+                verdict = UNDER if within(reading.value, target.value) else OVER
+            figures.append(
+                TargetFigure(
+                    metric=target.metric,
+                    statistic=target.statistic,
+                    at=target.at,
+                    target=target.value,
+                    bound=bounds[index].bound,
+                    predicted=planned.line.measured(planned.cost.exact(architecture)),
+                    measured=reading.value,
+                    low=low,
+                    high=high,
+                    visits=len(reading.values),
+                    verdict=verdict,
+                )
+            )
+        made = TargetRound(
+            choices=chosen,
+            choice_names=tuple(architecture.choice_names),
+            why=self.why,
+            retraining=retraining,
+            measured_on=device,
+            score=self.scores.of(architecture.choices),
+            figures=tuple(figures),
+            load=load,
+        )
+        self.rounds = replace(self.rounds, rounds=(*self.rounds.rounds, made))
+        return made
+
+    def best(self) -> int | None:
+        """Index of the round with the highest score among architectures that held at last; None where none did."""
+        newest = {each.choices: index for index, each in enumerate(self.rounds.rounds)}
+        held = [index for index in newest.values() if self.rounds.rounds[index].holds]
+        return max(held, key=lambda index: (self.rounds.rounds[index].score, index), default=None)
+
+    def nearest(self) -> int:
+        """Index of the round that is least over its targets."""
+        rounds = self.rounds.rounds
+        return min(range(len(rounds)), key=lambda index: -min(1 - f.measured / f.target for f in rounds[index].figures))
+
+    def next(self) -> Architecture | None:
+        """What is measured next; None where the rounds have an outcome, see :meth:`end`."""
+        if not self.rounds.rounds:
+            return self.first
+        if self.left <= 0:
+            return None
+        best = self.best()
+        if best is None:
+            return self._smaller()
+        held = self.rounds.rounds[best]
+        if held.slack <= max(SLACK, self.plan.constraints[self.measured[0]].margin):
+            return None
+        larger = self._derived()
+        if larger is None or self.scores.of(larger.choices) <= held.score:
+            return None
+        self.why = f"{held.slack:.0%} of the target were unused: the bound is loosened by the residuals"
+        return larger
+
+    def end(self) -> TargetRounds:
+        """The rounds with their outcome and the architecture that is the agent."""
+        best = self.best()
+        if best is not None:
+            return replace(self.rounds, outcome=HOLDS, deployed=best)
+        outcome = NOTHING_CAN if self._cheapest_is_over() else USED_UP
+        return replace(self.rounds, outcome=outcome, deployed=self.nearest())
+
+    def _smaller(self) -> Architecture | None:
+        self.why = "the one before was over: the bound is tightened by the residuals"
+        found = self._derived()
+        if found is not None:
+            return found
+        cheapest = self._cheapest(self._worst())
+        if any(each.choices == tuple(cheapest.choices) for each in self.rounds.rounds):
+            return None
+        self.why = "no architecture is expected within the targets: the cheapest one"
+        return cheapest
+
+    def _derived(self) -> Architecture | None:
+        tried = [self.plan.space.architecture(choices) for choices in dict.fromkeys(each.choices for each in self.rounds.rounds)]
+        limits = [constraint.limit for constraint in self.constraints()]
+        try:
+            return discretise(self.plan.space, self.scores.rows, *limits, joint=self.scores.joint, without=tried)
+        except InfeasibleTargetError:
+            return None
+
+    def _worst(self) -> int:
+        """Place, among the measured constraints, of the one that the last round was over by most."""
+        figures = self.rounds.rounds[-1].figures
+        return max(range(len(figures)), key=lambda place: figures[place].high / figures[place].target)
+
+    def _cheapest(self, place: int) -> Architecture:
+        limit = self.plan.constraints[self.measured[place]].limit
+        rows = [[-cost for cost in row] for row in limit.costs]
+        return discretise(self.plan.space, rows, joint=tuple(factor.scaled(-1.0) for factor in limit.factors))
+
+    def _cheapest_is_over(self) -> bool:
+        return any(
+            each.figures[place].verdict != UNDER and each.choices == tuple(self._cheapest(place).choices)
+            for each in self.rounds.rounds
+            for place in range(len(each.figures))
+        )

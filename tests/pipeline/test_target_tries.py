@@ -1,0 +1,158 @@
+"""Which architecture is measured next: on devices whose truth is known, against a walk through the whole space."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_table import made_table
+from pipeline_runs import TINY
+
+from cosearch.config.run import resolve
+from cosearch.deploy.readings import Readings
+from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, SLACK, USED_UP, Scores, Tries, saved_scores
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
+from cosearch.record.architecture import Derivation
+from cosearch.record.target_rounds import AFTER, BEFORE, TargetRounds
+from latency_tables.board.timing import Visit
+
+pytest.importorskip("minatar", reason="MinAtar is not installed")
+load_builtins()
+WORDS = (*(word for word in TINY if not word.startswith("objective")), "env.name=minatar:breakout")
+NOISE = 0.004  # half width of an interval, as a share
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A plan on a made-up table of this machine."""
+    path = made_table(tmp_path_factory.mktemp("table") / "this.jsonl", WORDS)
+    return make_plan(resolve(overrides=[*WORDS, f"table={path}", "objective.latency_target_s=1"]))
+
+
+def plan_of(table, target_s):
+    return replace(table, constraints=(replace(table.constraints[0], value=target_s),))
+
+
+def readings(value_s, noise=NOISE):
+    """What a device says that takes so long."""
+    values = [value_s * (1 - noise), value_s, value_s * (1 + noise)]
+    return Readings(1000, [Visit(v, v, v, v, v, v, v, 9, 1, 1.0) for v in values])
+
+
+def every(plan):
+    """Choices and predicted seconds of all architectures."""
+    sizes = [range(len(point.candidates)) for point in plan.space.points]
+    cost = plan.constraints[0].cost
+    return {choices: cost.exact(plan.space.architecture(choices)) for choices in itertools.product(*sizes)}
+
+
+def tried(plan, scores, truth, budget=8, noise=NOISE):
+    """Rounds until the end, on a device with a true latency for each architecture."""
+    first = max((c for c, p in every(plan).items() if p <= plan.constraints[0].bound), key=scores.of)
+    tries = Tries(plan, scores, plan.space.architecture(first), TargetRounds(budget=budget), (0,))
+    while (architecture := tries.next()) is not None:
+        tries.add(architecture, readings(truth(tuple(architecture.choices)), noise), BEFORE, "a device")
+    return tries, tries.end()
+
+
+def random_scores(plan, seed):
+    rng, macs = np.random.default_rng(seed), plan.space.macs()
+    most = max(value for row in macs for value in row)
+    return Scores([[float(value / most + 0.3 * rng.normal()) for value in row] for row in macs])
+
+
+DEVICES = {
+    "as the table says": (0.0, 1.0),
+    "slower": (0.0, 1.3),
+    "much slower": (0.0, 2.2),
+    "faster": (0.0, 0.7),
+    "a fixed cost a call": (4e-5, 1.0),
+    "a fixed cost and slower": (3e-5, 1.4),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("scatter", [0.0, 0.03])
+def test_it_holds_uses_the_target_and_measures_none_twice(table, device, scatter):
+    offset, scale = DEVICES[device]
+    for seed in range(6):
+        plan = plan_of(table, 1.0)
+        predicted, scores = every(plan), random_scores(plan, seed)
+        rng = np.random.default_rng(seed)
+        true_s = {c: offset + scale * p * (1 + scatter * rng.uniform(-1, 1)) for c, p in predicted.items()}
+        target_s = min(true_s.values()) + 0.3 * (max(true_s.values()) - min(true_s.values()))
+        plan = plan_of(table, max(target_s, min(predicted.values())))
+        target_s = plan.constraints[0].value
+        _, ended = tried(plan, scores, true_s.get)
+        last = ended.rounds[ended.deployed]
+        assert ended.outcome == HOLDS and true_s[last.choices] * (1 + NOISE) <= target_s
+        assert len({each.choices for each in ended.rounds}) == len(ended.rounds) <= 8
+        if last.slack > SLACK and len(ended.rounds) < 8:  # then none that is clearly within has a higher score: a walk tells
+            clearly = [scores.of(c) for c, value in true_s.items() if value <= target_s * (1 - SLACK - 3 * scatter)]
+            assert scores.of(last.choices) >= max(clearly, default=-9.0) - 1e-9
+
+
+def test_where_nothing_can_the_cheapest_is_measured_and_named(table):
+    plan = plan_of(table, 1.0)
+    predicted = every(plan)
+    target_s = 1.5 * min(predicted.values())
+    plan = plan_of(table, target_s)
+    _, ended = tried(plan, random_scores(plan, 1), lambda choices: 10 * predicted[choices])
+    assert ended.outcome == NOTHING_CAN and len(ended.rounds) < 8
+    assert min(predicted, key=predicted.get) in [each.choices for each in ended.rounds]
+    assert all(not each.holds for each in ended.rounds)
+    measured = [10 * predicted[each.choices] for each in ended.rounds]
+    assert measured[ended.deployed] == min(measured)
+
+
+def test_a_used_up_budget_takes_the_nearest(table):
+    plan = plan_of(table, 1.0)
+    predicted = every(plan)
+    plan = plan_of(table, sorted(predicted.values())[300])
+    _, ended = tried(plan, random_scores(plan, 2), lambda choices: 1.5 * predicted[choices], budget=1)
+    assert (ended.outcome, len(ended.rounds), ended.deployed) == (USED_UP, 1, 0)
+
+
+def test_noise_that_is_larger_than_the_margin_is_not_taken_for_under(table):
+    plan = plan_of(table, 1.0)
+    predicted = every(plan)
+    plan = plan_of(table, sorted(predicted.values())[300])
+    scores = random_scores(plan, 3)
+    found = max((c for c, p in predicted.items() if p <= plan.constraints[0].bound), key=scores.of)
+    factor = 0.99 * plan.constraints[0].value / predicted[found]
+    _, ended = tried(plan, scores, lambda choices: factor * predicted[choices], noise=0.05)
+    assert any(each.figures[0].verdict == "unclear" for each in ended.rounds) and ended.outcome == HOLDS
+    assert ended.rounds[ended.deployed].figures[0].high <= plan.constraints[0].value
+
+
+def test_after_the_retraining_the_figure_decides_and_the_newest_round_of_an_architecture_counts(table):
+    plan = plan_of(table, 1.0)
+    predicted = every(plan)
+    plan = plan_of(table, sorted(predicted.values())[300])
+    target_s, scores = plan.constraints[0].value, random_scores(plan, 4)
+    tries, ended = tried(plan, scores, lambda choices: predicted[choices])
+    chosen = plan.space.architecture(ended.rounds[ended.deployed].choices)
+    count = len(tries.rounds.rounds)
+    made = tries.add(chosen, readings(target_s * 0.999, 0.05), AFTER, "a device")
+    assert made.holds and tries.best() == count
+    made = tries.add(chosen, readings(target_s * 1.05), AFTER, "a device")  # finished again: takes the place of the one before
+    assert not made.holds and len(tries.rounds.rounds) == count + 1 and tries.best() != count
+    following = tries.best()
+    if following is None:
+        architecture = tries.next()
+        assert tuple(architecture.choices) != tuple(chosen.choices)
+        assert predicted[tuple(architecture.choices)] < predicted[tuple(chosen.choices)]
+    else:
+        assert tries.rounds.rounds[following].choices != tuple(chosen.choices)
+
+
+def test_without_scores_of_candidates_the_next_shares_most_choices(table):
+    plan = plan_of(table, 1.0)
+    found = (2, 0, 5)
+    scores = saved_scores(plan, Derivation(method="best training score among the candidates"), found)
+    totals = {choices: scores.of(choices) for choices in every(plan)}
+    assert max(totals, key=totals.get) == found
+    shared = lambda choices: sum(a == b for a, b in zip(choices, found))  # noqa: E731
+    ranked = sorted(totals, key=totals.get, reverse=True)
+    assert [shared(choices) for choices in ranked] == sorted(map(shared, totals), reverse=True)
