@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract
 from cosearch.deploy.bundle.stored import read_array
 from latency_tables.errors import CosearchError, MeasurementError, MissingExtraError, ParityError, RequestError
 from latency_tables.measuring.remote import Location
@@ -140,7 +140,10 @@ def self_test_by_rpc(core: TrackerConnection, name: str, bundle: Path, contract:
     """
     folder, worst = bundle / "self_test", 0.0
     stored = {name: read_array(folder / f"{name}.npy") for name in ("observations", *contract.stored_outputs)}
-    for i, observation in enumerate(stored["observations"]):
+    seen = stored["observations"]
+    if contract.environment_layout == CHANNELS_FIRST:  # the library was made from the exported file, whose channels are last
+        seen = np.moveaxis(seen, 1, -1)
+    for i, observation in enumerate(seen):
         core.bind(name, observation[None])
         for output, found in zip(contract.output_names, core.outputs(name)):
             if output not in contract.stored_outputs:

@@ -245,7 +245,8 @@ class _Session:
         artifact, contract = self._artifact, self._contract
         batch = 1 if artifact is None else artifact.batch
         if artifact is not None and artifact.runtime == "tvm":
-            shape = [batch, *(int(str(size)) for size in contract.input_shape[1:])]
+            (taken,) = self._run.read(AgentRecord).inputs
+            shape = [batch, *(int(str(size)) for size in taken.shape[1:])]
             library = (self._run.path / artifact.file).read_bytes()
             return core.one("load", library, id=MODEL, shape=shape, element=contract.input_dtype)
         return core.one("load", self._model, id=MODEL, batch=batch) if batch > 1 else core.one("load", self._model, id=MODEL)

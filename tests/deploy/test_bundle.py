@@ -363,11 +363,32 @@ def test_a_bundle_is_written_again_with_other_options_and_what_cannot_be_had_is_
         assert main(["export", str(run.path), *words]) == 2 and message in capsys.readouterr().err
 
 
-def test_an_environment_with_channels_first_is_named(tmp_path):
+def test_images_with_channels_first_go_in_as_the_environment_gives_them(tmp_path):
     run = make_run(tmp_path / "run")
-    assert describe(run).environment_layout == "channels_last"
+    folder, last = run.path / "agent", observations("categorical", 40, seed=6)
+    assert describe(run).environment_layout == "channels_last" and describe(run).input_shape == ("batch", 8, 8, 3)
+    before = {name: np.load(folder / "self_test" / f"{name}.npy") for name in ("observations", "actions", "logits", "value")}
+    wanted = OnnxRunner((run.path / "agent.onnx").read_bytes()).session.run(None, {"frames": last})
     change(run.path, "agent.json", acting__layout="channels_first")
-    assert describe(run).environment_layout == "channels_first"
+    write_bundle(run, observations("categorical"), BundleOptions(actions="greedy"))
+    contract = Contract.from_json(json.loads((folder / "contract.json").read_text()), "contract.json")
+    assert (contract.environment_layout, contract.input_shape) == ("channels_first", ("batch", 3, 8, 8))
+    first = np.ascontiguousarray(last.transpose(0, 3, 1, 2))
+    found = OnnxRunner((folder / "agent.onnx").read_bytes()).session.run(None, {"frames": first})
+    for mine, theirs in zip(found, wanted):  # logits and value
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    space = runner(folder)
+    agent = space["Agent"](str(folder))
+    assert np.array_equal(agent.act(first, greedy=True), wanted[0].argmax(axis=1)) and len(set(wanted[0].argmax(axis=1))) > 1
+    assert np.array_equal(agent.act(first, greedy=True), load_agent(run.path).act(first, greedy=True))
+    with pytest.raises(space["AgentError"], match=r"takes \[batch, 3, 8, 8\] in uint8, got \[40, 8, 8, 3\]"):
+        agent.act(last)
+    for _ in range(2):  # stored once as given, then written again from what was stored
+        assert np.array_equal(np.load(folder / "self_test" / "observations.npy"), before["observations"].transpose(0, 3, 1, 2))
+        assert np.array_equal(np.load(folder / "self_test" / "actions.npy"), before["actions"])
+        done = on_the_board(folder, "--self-test")
+        assert done.returncode == 0, done.stderr
+        rewrite_bundle(run, BundleOptions(opset=16))
 
 
 def test_the_stored_observations_are_spread_over_those_given(runs):

@@ -2,17 +2,21 @@
 
 import importlib.util
 import json
+import os
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import report_fake_run
 import rpc_tracker
-from bundle_run import make_run, spoil_array
+from bundle_run import make_run, observations, spoil_array
 
 from cosearch.deploy.board import self_test_by_rpc
 from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
 from cosearch.record.agent import AgentRecord
 from cosearch.record.artifact import ArtifactRecord
@@ -21,14 +25,17 @@ from latency_tables.errors import ParityError, RequestError
 from latency_tables.measuring.remote import Location
 
 HAS_TVM = importlib.util.find_spec("tvm") is not None
+BOARD = os.environ.get("COSEARCH_BOARD", "")
+COMPILER = "aarch64-linux-gnu-g++"
+AARCH64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72", "mattr": ["+neon"]}
 
 
-def compiled_run(path, kind):
-    """A finished run whose artifact is a library for this processor."""
+def compiled_run(path, kind, **board):
+    """A finished run whose artifact is a library, for this processor unless a target and a compiler say another."""
     from cosearch.deploy.artifacts.compiled import compile_agent
 
     run = make_run(path, kind)
-    made = compile_agent((path / "agent.onnx").read_bytes(), path, threads=1, batch=1)
+    made = compile_agent((path / "agent.onnx").read_bytes(), path, threads=1, batch=1, **board)
     artifact = ArtifactRecord(
         file="agent.so",
         source="agent.onnx",
@@ -64,8 +71,32 @@ def test_a_library_is_tested_and_timed_by_a_tracker(tmp_path, kind):
         assert json.loads((path / "summary.json").read_text())["target_checked_by"] == "measurement on pi"
 
 
-def test_a_library_with_other_outputs_fails_the_self_test(tmp_path):
-    folder = make_run(tmp_path / "run").path / "agent"
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+def test_an_agent_compiled_for_an_arm_board_is_the_same_agent_there(tmp_path, kind):
+    """On a board, here an emulated one, with TVM's runtime: each stored observation gives the outputs of ONNX Runtime here."""
+    python = Path(BOARD, "bin", "python3")
+    if not HAS_TVM or not BOARD or not Path(BOARD, "site", "tvm").exists():
+        pytest.skip("TVM is not installed, or COSEARCH_BOARD names no folder with an emulated board that has it")
+    if shutil.which(COMPILER) is None:
+        pytest.skip(f"{COMPILER} is not installed")
+    path = compiled_run(tmp_path / "run", kind, target=AARCH64, compiler=COMPILER)
+    (tmp_path / "rpc").mkdir()
+    with rpc_tracker.tracker(tmp_path / "rpc") as serve:
+        there = Location(tracker=serve(str(python), "arm"), tracker_key="arm")
+        found = deploy(path, DeployRequest(there, seconds=0.6, synthetic=True))
+    assert found.self_test.startswith("ok: 64 observations") and found.provenance == "synthetic" and found.measured.p50_s > 0
+    assert json.loads((path / "summary.json").read_text())["target_checked_by"] == "measurement on arm, synthetic"
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_a_library_with_other_outputs_fails_the_self_test(tmp_path, layout):
+    run = make_run(tmp_path / "run")
+    if layout == "channels_first":
+        report_fake_run.change(run.path, "agent.json", acting__layout=layout)
+        write_bundle(run, observations("categorical"))
+    folder = run.path / "agent"
     contract = Contract.from_json(json.loads((folder / "contract.json").read_text()), "contract.json")
 
     class Session:
@@ -76,7 +107,7 @@ def test_a_library_with_other_outputs_fails_the_self_test(tmp_path):
 
         def outputs(self, name):
             feed = {contract.input_name: self.values}
-            return OnnxRunner((folder / "agent.onnx").read_bytes()).session.run(None, feed)
+            return OnnxRunner((run.path / "agent.onnx").read_bytes()).session.run(None, feed)  # what a library is made from
 
     assert self_test_by_rpc(Session(), "agent", folder, contract).startswith("ok: 64 observations, largest difference 0 of")
     spoil_array(folder, "value", lambda values: values + np.float32(1))

@@ -18,6 +18,7 @@ from latency_tables.errors import RunFolderError
 from latency_tables.reading import OWN_DIGITS, parse_json
 
 FORMAT = 1
+CHANNELS_FIRST = "channels_first"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,11 @@ class Contract:
         runtime, dtype, threads: what runs it, and how its latency was predicted.
         opset: lowest version of ONNX's operators that it needs.
         input_name, input_dtype: of the observations.
-        input_shape: ``batch`` and the shape of one observation: height, width, channels; or features.
+        input_shape: ``batch`` and the shape of one observation: height, width and channels in the order of
+            ``environment_layout``; or features.
         input_names: of the components of a vector; empty for images.
-        environment_layout: ``channels_first`` where the environment's own images have their channels first and have to be turned.
+        environment_layout: of images, as the environment gives them and the file takes them: ``channels_last`` or
+            ``channels_first``.
         input_scaling: what the file itself does to an observation, in words.
         output_names: of the outputs, in their order.
         stored_outputs: those of them that the self-test compares.

@@ -6,7 +6,7 @@ import importlib.metadata
 
 import numpy as np
 
-from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract
 from cosearch.deploy.player import ActingRule, read_rule
 from cosearch.record.agent import AgentRecord
 from cosearch.record.run_record import RunRecord
@@ -40,9 +40,9 @@ def describe(run: RunDir) -> Contract:
         opset=agent.parity.opset,
         input_name=taken.name,
         input_dtype=taken.dtype,
-        input_shape=taken.shape,
+        input_shape=_turned(taken.shape) if rule.channels_first else taken.shape,
         input_names=tuple(f"observation_{i}" for i in range(record.space.frame_shape[0])) if is_vector else (),
-        environment_layout="channels_first" if rule.channels_first else "channels_last",
+        environment_layout=CHANNELS_FIRST if rule.channels_first else "channels_last",
         input_scaling=agent.preprocessing,
         output_names=tuple(output.name for output in agent.outputs),
         stored_outputs=tuple(output.name for output in agent.outputs),
@@ -69,6 +69,11 @@ def describe(run: RunDir) -> Contract:
         latency_predicted_s=summary.latency_predicted_s,
         versions={"cosearch": _own_version(), **record.versions},
     )
+
+
+def _turned(shape: tuple[object, ...]) -> tuple[object, ...]:
+    batch, height, width, channels = shape
+    return batch, channels, height, width
 
 
 def _environment(record: RunRecord) -> object:

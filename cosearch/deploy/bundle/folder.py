@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract
 from cosearch.deploy.bundle.description import describe
 from cosearch.deploy.bundle.graph import (
     ACTION,
     ACTIONS,
     NOISE,
+    POLICY,
     bounds,
     load,
+    obs_to_actions,
     opset_of,
     with_actions,
+    with_channels_first,
     with_contract,
     with_opset,
     without_copies,
@@ -86,7 +89,9 @@ def rewrite_bundle(run: RunDir, options: BundleOptions) -> Path:
         RunFolderError: the stored observations are damaged.
         RunFailedError: the disk refuses a file.
     """
-    return write_bundle(run, read_array(run.path / BUNDLE / "self_test" / "observations.npy"), options)
+    stored = read_array(run.path / BUNDLE / "self_test" / "observations.npy")
+    turned = describe(run).environment_layout == CHANNELS_FIRST
+    return write_bundle(run, np.moveaxis(stored, 1, -1) if turned else stored, options)
 
 
 def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions = AS_EXPORTED) -> Path:
@@ -94,7 +99,8 @@ def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions =
 
     Args:
         run: has ``agent.onnx``, ``agent.json``, ``run.json`` and ``summary.json``.
-        observations: real ones, ``[observations, *frame_shape]``; 64 of them are stored with what the file makes of them.
+        observations: real ones, ``[observations, *frame_shape]``; 64 of them are stored, in the environment's own layout, with
+            what the file makes of them.
         options: opset of the file, and where the action is chosen.
 
     Returns:
@@ -112,10 +118,14 @@ def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions =
         raise RunFolderError(f"{run.path} has no {source.name} yet: `cosearch resume {run.path}` goes on to the export")
     rule = describe(run)
     exported = without_copies(load(source.read_bytes(), source))
+    if rule.environment_layout == CHANNELS_FIRST:
+        exported, observations = with_channels_first(exported), np.moveaxis(observations, -1, 1)
     model = with_opset(with_actions(exported, options.actions, rule), options.opset)
     contract = _completed(rule, opset_of(model), tuple(output.name for output in model.graph.output), options)
     content = with_contract(model, contract)
     files = {contract.model: content, Contract.FILE: (json.dumps(contract.to_json(), indent=1) + "\n").encode()}
+    if contract.policy == "gaussian" and len(contract.input_shape) == 2:
+        files[POLICY] = obs_to_actions(exported, rule)
     chosen = observations[:: max(1, len(observations) // STORED)][:STORED]
     for name, values in stored_values(content, contract, chosen).items():
         files[f"self_test/{name}.npy"] = _npy(values)
@@ -142,7 +152,7 @@ def stored_values(model: bytes, contract: Contract, observations: np.ndarray) ->
     Args:
         model: the bundle's file.
         contract: of it.
-        observations: ``[observations, *frame_shape]``.
+        observations: ``[observations, ...]``, as the contract's ``input_shape`` says.
 
     Returns:
         ``observations``, ``actions`` and each of ``contract.stored_outputs``, ``[observations, ...]``.

@@ -8,6 +8,7 @@ an old board reads it, and computes the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from latency_tables.errors import RequestError, RunFolderError
 
 ACTIONS = ("outside", "greedy", "sampled")
 ACTION, NOISE = "action", "noise"
+POLICY, OBS, MANY_ACTIONS = "policy.onnx", "obs", "actions"
 AI_ONNX = ("", "ai.onnx")
 
 
@@ -114,6 +116,25 @@ def with_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
     return changed
 
 
+def with_channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for images with their channels first, ``[batch, channels, height, width]``, which its first node turns.
+
+    Args:
+        model: a parsed model; not altered. Its first input is ``[batch, height, width, channels]``.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    entry = changed.graph.input[0]
+    batch, height, width, channels = list(entry.type.tensor_type.shape.dim)
+    turned = f"{entry.name}_channels_last"
+    for node in changed.graph.node:
+        node.input[:] = [turned if name == entry.name else name for name in node.input]
+    changed.graph.node.insert(0, helper.make_node("Transpose", [entry.name], [turned], name="turn", perm=[0, 2, 3, 1]))
+    sizes = [dim.dim_param or dim.dim_value for dim in (batch, channels, height, width)]
+    entry.CopyFrom(helper.make_tensor_value_info(entry.name, entry.type.tensor_type.elem_type, sizes))
+    return changed
+
+
 def with_actions(model: onnx.ModelProto, actions: str, rule: Contract) -> onnx.ModelProto:
     """The model with an output ``action``: the environment's action, chosen inside the graph.
 
@@ -153,6 +174,47 @@ def with_actions(model: onnx.ModelProto, actions: str, rule: Contract) -> onnx.M
     parts.add("Min", [parts.add("Max", [shifted, parts.constant(low)]), parts.constant(high)], ACTION)
     changed.graph.output.append(helper.make_tensor_value_info(ACTION, TensorProto.FLOAT, ["batch", size]))
     return changed
+
+
+def obs_to_actions(model: onnx.ModelProto, rule: Contract) -> bytes:
+    """The agent as controllers of robots take it: one input ``obs``, ``[1, features]``, one output ``actions``, ``[1, size]``.
+
+    The names and the fixed batch are those of Isaac Lab's exporter; the ONNX controller of ros2_control takes a file with one
+    input and one output of float32 and no free dimension. The actions are the environment's own: the means, scaled, shifted and
+    clipped.
+
+    Args:
+        model: a parsed model of a Gaussian policy; not altered.
+        rule: its contract.
+
+    Returns:
+        The serialized model, with the contract in its ``metadata_props``.
+    """
+    acting = with_actions(model, "greedy", rule)
+    acting.graph.ClearField("value_info")
+    kept = onnx.utils.Extractor(acting).extract_model([rule.input_name], [ACTION])
+    names = {rule.input_name: OBS, ACTION: MANY_ACTIONS}
+    for node in kept.graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, name) for name in ends]
+    for value in (*kept.graph.input, *kept.graph.output):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    kept.graph.ClearField("value_info")
+    opset = needed_opset(kept)
+    return with_contract(
+        with_opset(kept, opset),
+        replace(
+            rule,
+            model=POLICY,
+            opset=opset,
+            input_name=OBS,
+            input_shape=(1, *rule.input_shape[1:]),
+            output_names=(MANY_ACTIONS,),
+            stored_outputs=(),
+            action_output=MANY_ACTIONS,
+        ),
+    )
 
 
 def bounds(rule: Contract) -> tuple[np.ndarray, np.ndarray]:
