@@ -101,6 +101,7 @@ def compose_table(
             "version": seen.hello.runtime_version,
             "provider": settings.provider,
             "nchw": settings.nchw,
+            **({"tuned": False} if device.runtime == "tvm" else {}),  # no schedules are searched for
         },
         "protocol": {
             **_protocol(plan, seen, settings, best.times.estimator),

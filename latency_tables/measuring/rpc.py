@@ -153,7 +153,7 @@ class TrackerConnection:
             except MeasurementError as error:
                 yield {"id": name, "error": str(error)[:500]}
                 return
-        self._remote.upload(str(path))
+        self._remote.upload(bytearray(path.read_bytes()), target=library)  # given a path, TVM leaves the file open
         machine = self._relax.VirtualMachine(self._remote.load_module(library), self._device)
         machine.set_input("main", self._tvm.runtime.tensor(feed, self._device))
         machine.invoke_stateful("main")

@@ -13,7 +13,7 @@ OP = OpSpec("conv", 4, 6, 6, 8, 3, 1, 1)
 AARCH64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}
 
 
-def table(runtime, dtype, threads=1, batch=None, target=None):
+def table(runtime, dtype, threads=1, batch=None, target=None, tuned=None):
     header = {
         "schema": 1,
         "record": "header",
@@ -23,6 +23,7 @@ def table(runtime, dtype, threads=1, batch=None, target=None):
         "calibration": {"overhead_s": 1e-5, "scale": 1.0},
         **({"protocol": {"batch": batch}} if batch else {}),
         **({"host": {"target": target}} if target else {}),
+        **({"software": {"tuned": tuned}} if tuned is not None else {}),
     }
     return Table(TableFile(header, {OP.key: Row(OP.key, 1e-6, None)}, None))
 
@@ -42,6 +43,15 @@ def test_the_form_is_that_of_the_table(monkeypatch):
 def test_forms_that_nobody_can_make_are_refused(runtime, dtype, message):
     with pytest.raises(RequestError, match=message):
         plan_artifact(table(runtime, dtype))
+
+
+def test_a_table_of_tuned_code_is_not_one_of_the_code_that_is_compiled(monkeypatch):
+    monkeypatch.setattr(module, "tvm_modules", lambda: None)
+    assert plan_artifact(table("tvm", "float32", tuned=False)) == ArtifactPlan("tvm", "float32")
+    with pytest.raises(
+        RequestError, match=r"its code was tuned, and agents for TVM are compiled without tuning.*measure --runtime tvm"
+    ):
+        plan_artifact(table("tvm", "float32", tuned=True))
 
 
 def test_a_library_for_a_board_needs_its_linker(monkeypatch):

@@ -127,6 +127,8 @@ def test_header_by_hand():
     }
     assert composed(plan, seen, provenance="synthetic").header["provenance"] == "synthetic"
     assert composed(plan, record(plan, additive)).header["protocol"]["sentinel_s"] is None
+    compiled = compose_table(plan, seen, settings, dataclasses.replace(DEVICE, runtime="tvm"), space="toys", command="measure it")
+    assert compiled.header["software"] == {**header["software"], "runtime": "tvm", "tuned": False}
 
 
 def test_rows_by_hand():

@@ -65,6 +65,12 @@ def plan_artifact(hardware: Hardware) -> ArtifactPlan:
             f"the table of {device.table_name} is of {device.dtype}, and agents for TVM are compiled in float32: search on the "
             "device's TVM table of float32, or on ONNX Runtime's of int8"
         )
+    software = hardware.header.get("software")
+    if isinstance(software, dict) and software.get("tuned"):
+        raise RequestError(
+            f"the table of {device.table_name} says that its code was tuned, and agents for TVM are compiled without tuning: its "
+            "latencies would not be theirs. Measure a table with `python -m latency_tables measure --runtime tvm`"
+        )
     tvm_modules()
     host = hardware.header.get("host")
     target = host.get("target") if isinstance(host, dict) else None
