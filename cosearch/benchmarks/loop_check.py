@@ -3,7 +3,8 @@
 Random agents of the default space are exported, and each is timed in turns by ``measure_agent`` and by ``plain_loop``, a script
 of twenty lines that uses onnxruntime alone, in a process of its own. The ratio of the two in one turn has seen one and the same
 moment of the machine; an agent's ratio is the median over its turns, and the figure is the median over agents, with its extremes.
-With a table, the ratio of the loop to the prediction stands beside it. Exit code 1 where the median is off by more than 2 %.
+With a table, the ratio of the loop to the prediction stands beside it. Printed, kept in ``loop_check.json`` and written into
+``docs/guide/artifact.md``. Exit code 1 where the median is off by more than 2 %.
 
 Wants a quiet machine: ``load`` in the result is that of the minute before.
 """
@@ -23,6 +24,7 @@ from typing import Annotated
 import torch
 import typer
 
+from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_agent
 from cosearch.planning.builtins import load_builtins
@@ -31,6 +33,7 @@ from cosearch.space.derive import derive
 from cosearch.space.ends import observations_of
 from latency_tables.table import load_table
 
+HERE = Path(__file__).parent
 SHAPE, ACTIONS = (64, 64, 3), 15
 ALLOWED = 0.02
 
@@ -85,8 +88,22 @@ def loop_check(agents: int, turns: int, seconds: float, table: Path | None, thre
 
 
 def _plain_s(path: Path, threads: int, seconds: float) -> float:
-    words = [sys.executable, str(Path(__file__).parent / "files" / "plain_loop.py"), str(path), str(threads), str(seconds)]
+    words = [sys.executable, str(HERE / "files" / "plain_loop.py"), str(path), str(threads), str(seconds)]
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def sentence(found: LoopCheck) -> str:
+    """The result in words.
+
+    Args:
+        found: what the two loops said.
+    """
+    low, high = min(found.ratios), max(found.ratios)
+    text = (
+        f"Plain loop by reported latency: {found.ratio:.4f} in the median over {found.agents} agents, {found.turns} turns "
+        f"({low:.4f} to {high:.4f}), load of the machine {found.load:.1f}"
+    )
+    return text + ("." if found.to_prediction is None else f"; plain loop by the table's prediction: {found.to_prediction:.4f}.")
 
 
 def main(
@@ -94,18 +111,14 @@ def main(
     turns: Annotated[int, typer.Option(help="Turns of each loop on each agent.")] = 3,
     seconds: Annotated[float, typer.Option(help="Of one turn of one loop.")] = 1.0,
     table: Annotated[Path | None, typer.Option(help="A table of this machine.")] = None,
+    out: Annotated[Path, typer.Option(help="File of the result.")] = HERE / "loop_check.json",
+    page: Annotated[Path, typer.Option(help="Page that gets the result.")] = DOCS / "guide" / "artifact.md",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result for a machine.")] = False,
 ) -> None:
     """Compare the reported latency of random agents with a plain loop's."""
     found = loop_check(agents, turns, seconds, table)
-    low, high = min(found.ratios), max(found.ratios)
-    text = (
-        f"plain loop by reported latency: {found.ratio:.4f} in the median over {agents} agents ({low:.4f} to {high:.4f}), "
-        f"load {found.load:.1f}"
-    )
-    if found.to_prediction is not None:
-        text += f"; plain loop by prediction: {found.to_prediction:.4f}"
-    typer.echo(json.dumps(asdict(found)) if as_json else text)
+    keep(asdict(found), out, page, "loop check", sentence(found))
+    typer.echo(json.dumps(asdict(found)) if as_json else sentence(found))
     if abs(found.ratio - 1) > ALLOWED:
         raise typer.Exit(1)
 

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from cosearch.benchmarks.documents import DOCS, between
 from cosearch.benchmarks.peers.contestants import CONTESTANTS, make_contestant
 from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
 from cosearch.cli.environment import prepare_process
@@ -32,8 +33,7 @@ from latency_tables.errors import RequestError, RunFailedError
 
 OURS = CONTESTANTS[0]
 SAVED = Path(__file__).with_name("throughput.json")
-DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence" / "speed.md"  # in a checkout
-MARKS = ("<!-- throughput: begin -->\n", "<!-- throughput: end -->\n")
+DOCUMENT = DOCS / "evidence" / "speed.md"
 SIDE = 2048  # of the multiplied matrices
 
 
@@ -238,8 +238,7 @@ def main(
 
 def documented(text: str, result: dict[str, Any]) -> str:
     """The document with this result between its two marks."""
-    before, rest = text.split(MARKS[0])
-    return f"{before}{MARKS[0]}{markdown(result)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+    return between(text, "throughput", markdown(result))
 
 
 def shortened(workload: Workload, steps: int) -> Workload:

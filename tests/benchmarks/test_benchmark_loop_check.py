@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ def test_the_loop_is_short_and_uses_nothing_of_this_project():
 
 
 @pytest.mark.parametrize("slower, code", [(1.015, 0), (0.97, 1)])
-def test_the_median_over_agents_of_the_medians_over_turns_decides(slower, code, monkeypatch):
+def test_the_median_over_agents_of_the_medians_over_turns_decides(slower, code, monkeypatch, tmp_path):
     """Turns that met a slow moment, in one loop alone, do not count."""
     counted = {"plain": 0}
 
@@ -41,11 +42,19 @@ def test_the_median_over_agents_of_the_medians_over_turns_decides(slower, code, 
     found = SimpleNamespace(agents={"agent": SimpleNamespace(measured=SimpleNamespace(p50_s=1e-4))})
     monkeypatch.setattr(loop_check, "_plain_s", plain)
     monkeypatch.setattr(loop_check, "measure_agent", lambda path, threads, seconds: found)
-    done = CliRunner().invoke(APP, ["--agents", "2", "--turns", "3", "--json"])
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- loop check: begin -->\nold\n<!-- loop check: end -->\nafter\n")
+    places = ["--out", str(tmp_path / "kept.json"), "--page", str(page)]
+    done = CliRunner().invoke(APP, ["--agents", "2", "--turns", "3", "--json", *places])
     result = json.loads(done.stdout)
     assert done.exit_code == code and counted["plain"] == 6
     assert result["ratio"] == pytest.approx(slower) and result["ratios"] == pytest.approx([slower, slower])
-    assert result["to_prediction"] is None
+    assert result["to_prediction"] is None and json.loads((tmp_path / "kept.json").read_text()) == result
+    assert re.fullmatch(
+        rf"before\n<!-- loop check: begin -->\nPlain loop .*: {slower:.4f} in the .* 2 agents, 3 turns .*load of the machine .*\n"
+        r"<!-- loop check: end -->\nafter\n",
+        page.read_text(),
+    )
 
 
 def test_a_real_agent_is_timed_by_both(tmp_path, monkeypatch):
