@@ -28,9 +28,9 @@ from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.measure import measure_side_by_side
 from cosearch.deploy.observing import observations
 from cosearch.deploy.onnx_agent import OnnxAgent
-from cosearch.pipeline.artifact import AGENT, FLOAT_AGENT, deploy
-from cosearch.planning.artifact import ArtifactPlan
+from cosearch.pipeline.agent.artifact import AGENT, FLOAT_AGENT, deploy
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.device.artifact import ArtifactPlan
 from cosearch.planning.space import default_space
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import from_json, to_json

@@ -49,7 +49,7 @@ def test_a_table_of_tuned_code_is_not_one_of_the_code_that_is_compiled(monkeypat
     monkeypatch.setattr(module, "tvm_modules", lambda: None)
     assert plan_artifact(table("tvm", "float32", tuned=False)) == ArtifactPlan("tvm", "float32")
     with pytest.raises(
-        RequestError, match=r"its code was tuned, and agents for TVM are compiled without tuning.*measure --runtime tvm"
+        RequestError, match=r"is of tuned code, and agents for TVM are compiled without tuning.*measure --runtime tvm --out"
     ):
         plan_artifact(table("tvm", "float32", tuned=True))
 

@@ -68,8 +68,8 @@ def plan_artifact(hardware: Hardware) -> ArtifactPlan:
     software = hardware.header.get("software")
     if isinstance(software, dict) and software.get("tuned"):
         raise RequestError(
-            f"the table of {device.table_name} says that its code was tuned, and agents for TVM are compiled without tuning: its "
-            "latencies would not be theirs. Measure a table with `python -m latency_tables measure --runtime tvm`"
+            f"the table of {device.table_name} is of tuned code, and agents for TVM are compiled without tuning: its latencies "
+            "would not be theirs. Measure one of such code: `python -m latency_tables measure --runtime tvm --out TABLE.jsonl`"
         )
     tvm_modules()
     host = hardware.header.get("host")
