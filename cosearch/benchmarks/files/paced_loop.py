@@ -25,6 +25,7 @@ late_s: dict[str, list[float]] = {name: [] for name in took_s}
 
 
 def timed(name: str, moments: Iterator[float]) -> None:
+    """Decide at some moments, each yielded as the seconds by which it is late."""
     for number in range(calls):
         late = next(moments)
         begin = time.perf_counter()
