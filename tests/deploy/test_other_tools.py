@@ -17,11 +17,11 @@ from bundle_run import HIGH, LOW, SCALE, SHIFT, make_run, observations
 from onnx import TensorProto
 
 from cosearch.api import load_agent
+from cosearch.deploy.artifacts.quantised import Quantiser
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import BundleOptions
-from cosearch.deploy.bundle.graph import load, metadata_of
+from cosearch.deploy.bundle.graph import load, metadata_of, with_opset
 from latency_tables.board.runners import import_onnxruntime
-from latency_tables.onnx_models.quantise import quantise_model
 
 KINDS = ("categorical", "gaussian")
 OLD_PYTHON = os.environ.get("COSEARCH_OLD_PYTHON", "")
@@ -40,6 +40,13 @@ print(onnxruntime.__version__)
 def runs(tmp_path_factory):
     """A run of each kind, with its bundle."""
     return {kind: make_run(tmp_path_factory.mktemp("tools") / kind, kind) for kind in KINDS}
+
+
+def in_int8(run, kind):
+    seen = observations(kind, 32)
+    form = Quantiser((run.path / "agent.onnx").read_bytes(), seen, seen, greedy=False).make()
+    assert not form.float_layers
+    return onnx.load_model_from_string(form.model)
 
 
 def files_of(run):
@@ -64,9 +71,7 @@ def test_every_file_passes_the_full_check_and_its_shapes_are_inferred(tmp_path, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_int8_form_passes_the_full_check(runs, kind):
-    source = (runs[kind].path / "agent.onnx").read_bytes()
-    name = onnx.load_model_from_string(source).graph.input[0].name
-    made = onnx.load_model_from_string(quantise_model(source, feeds=[{name: observations(kind, 16)}]))
+    made = in_int8(runs[kind], kind)
     onnx.checker.check_model(made, full_check=True)
     onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
 
@@ -128,9 +133,7 @@ def test_an_older_onnxruntime_gives_the_same_outputs(runs, kind, tmp_path):
     folder, seen = runs[kind].path / "agent", observations(kind, 32, seed=8)
     done = subprocess.run([OLD_PYTHON, str(folder / "run_agent.py"), "--self-test"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.startswith("ok: 64 observations"), done.stderr
-    source = (runs[kind].path / "agent.onnx").read_bytes()
-    name = onnx.load_model_from_string(source).graph.input[0].name
-    (tmp_path / "int8.onnx").write_bytes(quantise_model(source, feeds=[{name: observations(kind, 16)}]))
+    (tmp_path / "int8.onnx").write_bytes(with_opset(in_int8(runs[kind], kind), None).SerializeToString())
     for file in [*files_of(runs[kind]), tmp_path / "int8.onnx"]:
         np.save(tmp_path / "seen.npy", seen[:1] if file.name == "policy.onnx" else seen)
         words = [OLD_PYTHON, "-c", RAW_LOOP, str(file), str(tmp_path / "seen.npy"), str(tmp_path / "found.npz")]

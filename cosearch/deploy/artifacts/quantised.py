@@ -140,7 +140,7 @@ def _finished(model: bytes) -> bytes:
             names[:] = [renamed.get(name, name) for name in names]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    read = {name for node in nodes for name in node.input}
+    read = {*outputs, *(name for node in nodes for name in node.input)}  # a constant can be an output: a Gaussian's spread
     used = {"", "ai.onnx", *(node.domain for node in nodes)}
     _keep(graph.initializer, [entry for entry in graph.initializer if entry.name in read])
     _keep(proto.opset_import, [entry for entry in proto.opset_import if entry.domain in used])
