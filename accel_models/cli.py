@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from latency_tables.errors import ConfigError, CosearchError
-from latency_tables.terminal import plain_streams, say, short, system_fault
+from latency_tables.errors import ConfigError, CosearchError, short
+from latency_tables.terminal import plain_streams, say, system_fault
 from latency_tables.writing import check_destination
 
 app = typer.Typer(

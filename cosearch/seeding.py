@@ -121,13 +121,13 @@ class Streams:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put every stream where :meth:`state_dict` found it; changes nothing when it raises.
+        """Put every stream where :meth:`state_dict` found it; changes nothing when they are other streams.
 
         Args:
             state: what :meth:`state_dict` returned, in this process or another.
 
         Raises:
-            ConfigError: the state belongs to another seed or to other streams.
+            ConfigError: the state belongs to another seed or to other streams, or is damaged.
         """
         if state["seed"] != self.seed:
             raise ConfigError(f"the saved random streams belong to seed {state['seed']}, this run has seed {self.seed}")
@@ -137,15 +137,27 @@ class Streams:
                     f"the saved random streams are {', '.join(sorted(state[kind]))}; this version has "
                     f"{', '.join(sorted(self._torch))}. Resume with the version that run.json names"
                 )
-        for name, stream in self._torch.items():
-            stream.set_state(state["torch"][name])
-        for name, generator in self._numpy.items():
-            saved = parse_json(state["numpy"][name], f"the saved random stream {name}", ConfigError)
-            if not isinstance(saved, dict):
-                raise ConfigError(f"the saved random stream {name} must be an object, got {shown(saved)}")
-            generator.bit_generator.state = saved
+        try:
+            for name, stream in self._torch.items():
+                stream.set_state(state["torch"][name])
+            for name, generator in self._numpy.items():
+                generator.bit_generator.state = _numpy_state(state["numpy"][name])
+        except (ConfigError, RuntimeError, TypeError, ValueError, KeyError, OverflowError) as error:  # of torch and numpy
+            raise ConfigError(f"the saved random stream {name} is damaged: {type(error).__name__}: {str(error)[:200]}") from error
 
     def _known(self, name: str) -> str:
         if name not in self._torch:
             raise unknown_name("random stream", name, self._torch, f"There are {', '.join(self._torch)}")
         return name
+
+
+def _numpy_state(text: object) -> dict[str, object]:
+    saved = parse_json(str(text), "the saved random stream", ConfigError)
+    if not isinstance(saved, dict):
+        raise TypeError(f"expected an object, got {shown(saved)}")
+    parts = saved.get("state")
+    numbers = [value for name, value in saved.items() if name not in ("state", "bit_generator")]
+    numbers += list(parts.values()) if isinstance(parts, dict) else [parts]
+    if not all(type(value) is int and 0 <= value < 2**128 for value in numbers):
+        raise TypeError(f"expected whole numbers of at most 128 bits, got {shown(numbers)}")
+    return saved

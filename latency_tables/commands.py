@@ -14,8 +14,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from latency_tables.errors import CosearchError, TableError
-from latency_tables.terminal import plain_streams, say, short, system_fault
+from latency_tables.errors import CosearchError, TableError, short
+from latency_tables.terminal import plain_streams, say, system_fault
 from latency_tables.terminal import show as show_table
 from latency_tables.writing import check_destination
 

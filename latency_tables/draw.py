@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from latency_tables.checks import Finding
 from latency_tables.compare import Comparison
-from latency_tables.errors import RequestError
+from latency_tables.errors import RequestError, plain
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row
 from latency_tables.table import Table
-from latency_tables.terminal import plain
 from latency_tables.writing import make_folder, one_clear_error, regular_file, write_bytes_atomic
 
 if TYPE_CHECKING:

@@ -22,11 +22,43 @@ CosearchError
 
 from __future__ import annotations
 
+import unicodedata
+
+MAX_LETTERS = 2000  # of a message
+STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control, format and separator characters
+
+
+def plain(text: str) -> str:
+    """Foreign text as plain text: what steers a terminal or turns the direction of writing is a replacement character.
+
+    Names and descriptions come from files that somebody else wrote; an escape sequence in one would otherwise change the title,
+    the colours or the clipboard of the terminal that shows it.
+
+    Args:
+        text: of any origin; line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join("\ufffd" if unicodedata.category(letter) in STEERING and letter not in "\n\t" else letter for letter in text)
+
+
+def short(text: object) -> str:
+    """A message of at most 2,000 letters: one that repeats a large input is cut in its middle."""
+    words = str(text)
+    return words if len(words) <= MAX_LETTERS else f"{words[: MAX_LETTERS - 500]} ... {words[-480:]}"
+
 
 class CosearchError(Exception):
-    """Root of every error that this project raises on purpose."""
+    """Root of every error that this project raises on purpose; its message is short and plain text, whatever it repeats.
+
+    Args:
+        message: what is wrong.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(plain(short(message)))
 
 
 class RequestError(CosearchError):

@@ -1,21 +1,19 @@
 """Where the commands meet the terminal and the system: text that any terminal takes, and one message for what escapes.
 
-The one place where foreign text becomes plain text: :func:`say` and :func:`show` print for all three command lines.
+Foreign text becomes plain text in ``errors.plain``; :func:`say` and :func:`show` print for all three command lines.
 """
 
 from __future__ import annotations
 
 import io
 import sys
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latency_tables.errors import plain
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-
-MAX_LETTERS = 2000  # of an error
-STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control, format and separator characters
 
 
 def plain_streams() -> None:
@@ -38,29 +36,9 @@ def system_fault(error: OSError) -> str:
     return f"the system refused {place}{error.strerror or error}"
 
 
-def plain(text: str) -> str:
-    """Foreign text as plain text: what steers a terminal or turns the direction of writing is a replacement character.
-
-    Names and descriptions come from files that somebody else wrote; an escape sequence in one would otherwise change the title,
-    the colours or the clipboard of the terminal that shows it.
-
-    Args:
-        text: of any origin; line ends and tabs stay.
-    """
-    if text.isprintable():
-        return text
-    return "".join("\ufffd" if unicodedata.category(letter) in STEERING and letter not in "\n\t" else letter for letter in text)
-
-
 def plain_if_text(value: object) -> object:
     """What a page's template writes: texts as plain text, markup of our own and numbers as they are."""
     return plain(value) if type(value) is str else value
-
-
-def short(text: object) -> str:
-    """A message of at most 2,000 letters: one that repeats a large input is cut in its middle."""
-    words = str(text)
-    return words if len(words) <= MAX_LETTERS else f"{words[: MAX_LETTERS - 500]} ... {words[-480:]}"
 
 
 def say(text: object, *, error: bool = False) -> None:

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from cosearch.bench.benchmark import Benchmark, tasks
 from cosearch.bench.searches import run_search, runnable
 from cosearch.statistics import Interval, interval_text, student_interval
+from latency_tables import markdown
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def leaderboard_page(result: Standings) -> str:
     for board in result.boards:
         lines += [
             "",
-            f"## {board.task}, {board.device} within {board.target_s * 1e3:.3g} ms",
+            f"## {markdown.word(f'{board.task}, {board.device}')} within {board.target_s * 1e3:.3g} ms",
             "",
             *(
                 [f"**{board.partial.upper()}**: a uniform sample of the space; the rest is not trained yet.", ""]
@@ -161,11 +162,11 @@ def leaderboard_page(result: Standings) -> str:
             f"multiply-accumulates and score {board.macs_correlation:+.2f}."
             + f" {result.queries} queries are {100 * result.queries / board.feasible:.0f} % of these networks.",
             "",
-            "| strategy | regret [95 %] | rank | percentile | environment steps |",
-            "| --- | --- | --- | --- | --- |",
         ]
+        rows = []
         for row in board.standings:
             interval = "" if row.regret_ci95 is None else f" {interval_text(row.regret_ci95, 'search')}"
-            figures = f"{row.regret:.2f}{interval} | {row.rank:.1f} | {row.percentile:.0f} | {row.env_steps:,.0f}"
-            lines.append(f"| {row.strategy} | {figures} |")
+            rows.append([row.strategy, f"{row.regret:.2f}{interval}", f"{row.rank:.1f}", f"{row.percentile:.0f}"])
+            rows[-1].append(f"{row.env_steps:,.0f}")
+        lines += markdown.table(("strategy", "regret [95 %]", "rank", "percentile", "environment steps"), rows)
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosearch.cli.environment import as_typed, find_modules_here, prepare_process
-from latency_tables.terminal import plain_streams, say, short, system_fault
+from latency_tables.terminal import plain_streams, say, system_fault
 
 DEFAULT_VERB = "search"
 INTERRUPTED = 130
@@ -37,7 +37,7 @@ def _run(words: list[str]) -> int:
 
     from cosearch.cli import bench_command, compare_command, deploy_command  # noqa: F401  they add their verbs
     from cosearch.cli.commands import app, command_line, resume_hint
-    from latency_tables.errors import CosearchError
+    from latency_tables.errors import CosearchError, short
 
     group = typer.main.get_group(app)
     resume_hint.set(("", None))

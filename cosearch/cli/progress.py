@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cosearch.cli.environment import as_typed
-from latency_tables.terminal import plain
+from latency_tables.errors import plain
 
 LINE_EVERY_S = 10.0
 

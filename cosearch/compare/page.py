@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
@@ -18,6 +19,8 @@ from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report.format import duration_text, time_text
 from cosearch.statistics import Estimate, estimate_text
+from latency_tables.markdown import table as markdown_table
+from latency_tables.markdown import word
 from latency_tables.terminal import plain_if_text
 
 COLUMNS = (
@@ -145,12 +148,10 @@ def markdown(result: Comparison, plots: Sequence[str]) -> str:
     """
     lines, titles = ["# Comparison of strategies", ""], columns(result)
     for env, rows in tables(result):
-        lines += [f"## {env}", "", "| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        lines.append("")
-    lines += [NOTE, "", *_unfinished(result)]
+        lines += [f"## {word(env)}", "", *markdown_table(titles, rows), ""]
+    lines += [NOTE, "", *map(word, _unfinished(result))]
     for name in plots:
-        lines += [f"![{name}]({name})", "", _caption(name), ""]
+        lines += [f"![{word(name)}]({quote(name)})", "", _caption(name), ""]
     return "\n".join(lines)
 
 

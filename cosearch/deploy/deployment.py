@@ -19,6 +19,7 @@ from pathlib import Path
 from cosearch.deploy.board import copy_bundle, self_test_by_rpc, self_test_here, self_test_there
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import BUNDLE
+from cosearch.deploy.bundle.stored import read_bundle
 from cosearch.deploy.figures import Running, measured_latency, paced_latency
 from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency
 from cosearch.record.deployment import Deployment, Deployments
@@ -36,7 +37,6 @@ from latency_tables.measuring.remote import Answer, Connection, Core, Location
 from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.ssh import LostBoard
 from latency_tables.measuring.visits import Hello
-from latency_tables.reading import read_json
 from latency_tables.writing import remove
 
 HERE = "this machine"
@@ -108,8 +108,7 @@ def deploy(path: Path, request: DeployRequest, note: Callable[[str], None] = lam
     if not (bundle / Contract.FILE).is_file():
         raise RunFolderError(f"{path} has no bundle yet: `cosearch export {path}` writes {bundle}")
     with run.lock():
-        contract = Contract.from_json(read_json(bundle / Contract.FILE, "a contract", RunFolderError), bundle / Contract.FILE)
-        model = (bundle / contract.model).read_bytes()
+        contract, model = read_bundle(bundle)
         session = _Session(run, bundle, contract, model, request, note)
         found = session.measured()
         _keep(run, found)

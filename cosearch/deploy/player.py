@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
-from latency_tables.reading import OWN_DIGITS, read_json
+from latency_tables.reading import MAX_DIGITS, read_json, shown
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float64]
@@ -182,7 +182,7 @@ def read_rule(path: Path) -> ActingRule:
     Raises:
         RunFolderError: the file is missing, is not JSON, or states no rule that is known.
     """
-    content = read_json(path, "the description of an agent", RunFolderError, digits=OWN_DIGITS)
+    content = read_json(path, "the description of an agent", RunFolderError, digits=MAX_DIGITS)
     acting = content.get("acting") if isinstance(content, dict) else None
     acting = acting if isinstance(acting, dict) else {}
     rule, policy = acting.get("rule"), acting.get("policy", "categorical")
@@ -201,23 +201,30 @@ def read_rule(path: Path) -> ActingRule:
             raise RunFolderError(f"{path}: acting.first_action must be a whole number, got {first!r:.80}")
         channels_first = acting.get("layout") == "channels_first"
         return ActingRule(rule, policy, first_action=first, channels_first=channels_first, action_names=names)
-    low, high = acting.get("clip_low"), acting.get("clip_high")
-    if not (isinstance(low, list) and isinstance(high, list)):
-        raise RunFolderError(f"{path}: acting.clip_low and acting.clip_high must be lists, got {low!r} and {high!r}")
-    scale, shift = acting.get("scale", [1.0] * len(low)), acting.get("shift", [0.0] * len(low))
-    if not (isinstance(scale, list) and isinstance(shift, list) and len(scale) == len(shift) == len(low)):
-        raise RunFolderError(f"{path}: acting.scale and acting.shift must be lists as long as acting.clip_low")
+    low, high = (
+        _bounds(acting.get(key), default, f"{path}: acting.{key}")
+        for key, default in (("clip_low", -np.inf), ("clip_high", np.inf))
+    )
+    scale = _bounds(acting.get("scale", [1.0] * len(low)), 1.0, f"{path}: acting.scale")
+    shift = _bounds(acting.get("shift", [0.0] * len(low)), 0.0, f"{path}: acting.shift")
+    if not len(low) == len(high) == len(scale) == len(shift):
+        raise RunFolderError(
+            f"{path}: acting.clip_low, clip_high, scale and shift must have one number a component of the action"
+        )
     return ActingRule(
         rule,
         policy,
-        _bounds(low, -np.inf),
-        _bounds(high, np.inf),
-        _bounds(scale, 1.0),
-        _bounds(shift, 0.0),
+        low,
+        high,
+        scale,
+        shift,
         channels_first=acting.get("layout") == "channels_first",
         action_names=names,
     )
 
 
-def _bounds(values: list[float | None], missing: float) -> FloatArray:
+def _bounds(values: object, missing: float, where: str) -> FloatArray:
+    """A list of numbers, with another in the place of null."""
+    if not isinstance(values, list) or not all(value is None or type(value) in (int, float) for value in values):
+        raise RunFolderError(f"{where} must be a list of numbers and nulls, got {shown(values)}")
     return np.array([missing if value is None else value for value in values], dtype=np.float64)

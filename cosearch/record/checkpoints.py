@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import pickle
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -92,7 +91,7 @@ class Checkpoints:
         for path in paths:
             try:
                 return _read(path)
-            except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            except (OSError, ValueError) as error:
                 self._damaged.add(path)
                 _log.warning("checkpoint %s is damaged (%s); the one before it is used", path, error)
         if paths:
@@ -107,7 +106,13 @@ def _read(path: Path) -> dict[str, object]:
     expected, got = path.stem.rsplit("-", 1)[1], _digest(data)
     if expected != got:
         raise ValueError(f"its content has digest {got}, its name says {expected}")
-    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    try:
+        content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged pickle raises whatever the interpreter meets in it
+        raise ValueError(f"torch cannot read it: {type(error).__name__}: {str(error)[:200]}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, expected a dictionary")
+    return content
 
 
 def _digest(data: bytes | memoryview) -> str:

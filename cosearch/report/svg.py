@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from latency_tables.terminal import plain
+from latency_tables.errors import plain
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

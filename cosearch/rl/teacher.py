@@ -329,5 +329,6 @@ def load_network(record: TeacherRecord) -> AgentNetwork:
         if not all(bool(weight.isfinite().all()) for weight in network.state_dict().values()):
             raise ConfigError("a weight is NaN or infinite")
     except (OSError, SafetensorError, RuntimeError, CosearchError) as error:
-        raise ConfigError(f"{path}: cannot be read as the weights of teacher {record.name!r}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: cannot be read as the weights of teacher {record.name!r}: {reason}") from error
     return network.requires_grad_(False).eval()

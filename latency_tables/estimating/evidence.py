@@ -18,6 +18,7 @@ import numpy as np
 from latency_tables.errors import TableError
 from latency_tables.estimating.published import NEEDED, SHAPE, PublishedRow, block_row, block_shape, fit_roofline, predict_rows
 from latency_tables.estimating.roofline import Roofline
+from latency_tables.markdown import table
 from latency_tables.reading import read_csv, shown
 
 START = Roofline("sum", 1e-5, 1e13, 0.01, 0.003, 0.01, 1e12, 0.05)
@@ -186,12 +187,22 @@ def _work_errors(seen: Sequence[PublishedRow], unseen: Sequence[PublishedRow]) -
 
 def markdown(figures: Sequence[tuple[PublishedSet, Evidence]]) -> str:
     """The figures as a table for the README."""
-    lines = [
-        "| published set | device | kind | batch | blocks | error | median | within 10 % | bias | MACs: error | median |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    titles = (
+        "published set",
+        "device",
+        "kind",
+        "batch",
+        "blocks",
+        "error",
+        "median",
+        "within 10 %",
+        "bias",
+        "MACs: error",
+        "median",
+    )
+    lines = []
     for published, errors in figures:
         cells = [published.source, published.device, published.kind, str(published.batch), str(errors.rows)]
         cells += ["-" if math.isnan(share) else f"{100 * share:.1f} %" for share in errors.shares()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return "\n".join(table(titles, lines))

@@ -33,11 +33,12 @@ def changed(content: object, seed: int, count: int):
     for _ in range(count):
         new = json.loads(json.dumps(content))
         for _ in range(draw.choice((1, 1, 2))):
-            _change(new, draw)
+            change(new, draw)
         yield json.dumps(new).encode()
 
 
-def _change(content, draw):
+def change(content, draw):
+    """Change one place of a JSON value: remove it, put another value there, or one beside it."""
     places = list(_places(content))
     if not places:
         return

@@ -36,6 +36,9 @@ NEEDED = (
 class AgentError(Exception):
     """One line that says what is wrong with this folder or this machine."""
 
+    def __init__(self, message: str) -> None:  # names from files must not steer the terminal
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in message)[:1000])
+
 
 class Agent:
     """Observations in, actions out.
@@ -166,7 +169,7 @@ def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
     try:
         stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
         fit = len({len(values) for values in stored.values()}) == 1 and all(v.dtype.kind in "fiu" for v in stored.values())
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TypeError, AttributeError) as error:  # a damaged header
+    except Exception as error:  # a damaged header raises a dozen classes
         raise AgentError(f"the stored observations cannot be read: {' '.join(str(error).split())[:300]}") from error
     found = agent.outputs(stored["observations"][:1], greedy=True) if fit and len(stored["observations"]) else {}
     if not all(name in found and found[name].size == stored[name][0].size for name in agent.contract["stored_outputs"]):

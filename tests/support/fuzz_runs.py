@@ -1,0 +1,324 @@
+"""Readers of ``cosearch`` for the fuzzer: each as a function of a folder for its file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from fuzz_rule import Reader, of_file
+
+Maker = Callable[[Path], Reader]
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+def _run(folder: Path) -> Path:
+    """A finished run, made up."""
+    from report_fake_run import change, make_run
+
+    from cosearch.planning.builtins import load_builtins
+
+    load_builtins()
+    run = make_run(folder / "run")
+    change(run, "run.json", format=1)
+    return run
+
+
+def architecture(folder: Path) -> Reader:
+    """An architecture of ``sample``, and its network."""
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.space.cells.cell import CellConfig, cell_space
+    from cosearch.space.files import load_architecture
+    from cosearch.space.kinds.chain import ChainConfig, chain_space
+    from cosearch.space.kinds.mlp import MlpConfig, mlp_space
+    from cosearch.testing.conformance import seeded
+
+    load_builtins()
+    chain = chain_space(ChainConfig(stage_channels=(4,), stage_repeats=(2,), stage_strides=(1,), hidden=8), (64, 64, 3), 15)
+    mlp = mlp_space(MlpConfig(stem_width=16, stage_widths=(16,), stage_repeats=(3,)), (3,), 2)
+    cells = cell_space(CellConfig(), (64, 64, 3), 15)
+    made = [chain.architecture([0, 8]), mlp.architecture((1, 3, 4)), cells.sample(seeded(0))]
+
+    def read(path: Path) -> object:
+        found = load_architecture(path)
+        return found.to_dict(), found.network(), found.space.size
+
+    return of_file(folder / "architecture.json", tuple(_json(each.to_dict()) for each in made), read)
+
+
+RUN_FILES = ("run.json", "summary.json", "agent.json", "architecture.json", "metrics.jsonl")
+
+
+def _shortened(run: Path) -> dict[str, bytes]:
+    """The contents of a run's files, its log cut to a few lines."""
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_bytes(b"".join([*lines[:3], *lines[-3:]]))
+    contents = {name: (run / name).read_bytes() for name in RUN_FILES}
+    return {name: content if name.endswith("l") else _json(json.loads(content)) for name, content in contents.items()}
+
+
+def run_file(name: str) -> Maker:
+    """A file of a run's folder, read with the others for the report."""
+
+    def make(folder: Path) -> Reader:
+        from cosearch.report.data import read_run
+        from cosearch.report.terminal import render_summary
+
+        run = _run(folder)
+        seed = _shortened(run)[name]
+        made = of_file(run / name, (seed,), lambda path: (read_run(run), render_summary(run)))
+        return replace(made, name="run-architecture.json" if name == "architecture.json" else name)
+
+    return make
+
+
+def page(folder: Path) -> Reader:
+    """The page of a run: all its files, one after the other."""
+    from cosearch.report.data import read_run
+    from cosearch.report.page import render_page
+
+    run = _run(folder)
+    seed = b"\n".join(_shortened(run).values())
+
+    def read(content: bytes) -> object:
+        lines = content.split(b"\n", len(RUN_FILES) - 1)
+        for name, part in zip(RUN_FILES, lines):
+            (run / name).write_bytes(part)
+        return render_page(read_run(run))
+
+    return replace(Reader("page.txt", (seed,), read), path=run / "page.txt")
+
+
+def recorded(folder: Path) -> Reader:
+    """The configuration in ``run.json``, from which a resumed run goes on."""
+    from cosearch.config.run import Config, config_to_dict
+    from cosearch.planning.recorded import config_of
+    from cosearch.record.rundir import RunDir
+
+    run = _run(folder)
+    whole = json.loads((run / "run.json").read_text())
+    seed = _json(whole | {"config": config_to_dict(Config())})
+    return replace(of_file(run / "run.json", (seed,), lambda path: config_of(RunDir.open(run))), name="config-run.json")
+
+
+def deployments(folder: Path) -> Reader:
+    """``deployments.json``."""
+    from report_fake_run import agent_record
+
+    from cosearch.record.deployment import Deployment, Deployments
+    from cosearch.record.rundir import RunDir
+
+    run, latency = RunDir.open(_run(folder)), agent_record(1e-3).latency
+    assert latency.measured is not None
+    one = Deployment(
+        name="board",
+        host=None,
+        provenance="measured",
+        created_utc="",
+        model_sha256="0",
+        self_test="ok",
+        measured=latency.measured,
+        paced=latency.paced,
+        warmed=None,
+        lead_s=0.001,
+        target_s=1.0,
+        target_met=True,
+        conditions={},
+    )
+    seed = _json(Deployments(deployments=(one,)).to_json())
+    return of_file(run.path / "deployments.json", (seed,), lambda path: run.read(Deployments))
+
+
+def acting(folder: Path) -> Reader:
+    """How an exported agent acts, as its player reads it."""
+    from cosearch.deploy.player import read_rule
+
+    gaussian = {"rule": "sample", "policy": "gaussian", "clip_low": [None, -1.0], "clip_high": [2.0, 1.0]}
+    seeds = ({"rule": "argmax", "first_action": 1, "action_names": ["a"]}, gaussian | {"scale": [1.0, 2.0], "shift": [0, 0]})
+    made = of_file(folder / "agent.json", tuple(_json({"acting": seed}) for seed in seeds), read_rule)
+    return replace(made, name="acting-agent.json")
+
+
+TOML = b"""seed = 3
+device = "jetson"
+[rl]
+lr = 0.001
+epochs = 3
+[space]
+name = "chain"
+[space.values]
+stage_repeats = [1, 2, 3]
+"""
+
+
+def toml(folder: Path) -> Reader:
+    """A configuration file."""
+    from cosearch.config.run import config_to_dict, resolve
+
+    return of_file(folder / "run.toml", (TOML,), lambda path: config_to_dict(resolve(file=path)))
+
+
+def words(folder: Path) -> Reader:
+    """Words of the command line, one a line."""
+    from cosearch.config.run import config_to_dict, resolve
+
+    seeds = (b"rl.lr=3e-4\nspace.values.stage_repeats=[1, 2]\nenv.name=minatar:breakout", b'space.values={"hidden": 8}\nseed=1')
+
+    def read(content: bytes) -> object:
+        return config_to_dict(resolve(overrides=content.decode("utf-8", "surrogateescape").split("\n")))
+
+    return Reader("words.txt", seeds, read)
+
+
+def teacher(folder: Path) -> Reader:
+    """A teacher's record, and the identity that a run keeps of it."""
+    from cosearch.planning.identity import teacher_identity
+    from cosearch.rl.teacher import TEACHERS, read_record
+
+    shutil.copy(TEACHERS / "minatar-breakout.safetensors", folder / "teacher.safetensors")
+    seed = (TEACHERS / "minatar-breakout.json").read_bytes()
+    return of_file(folder / "teacher.json", (seed,), lambda path: teacher_identity(read_record(path)))
+
+
+def weights(folder: Path) -> Reader:
+    """The weights of a small teacher; its record says their digest."""
+    from safetensors.torch import save
+
+    from cosearch.rl.teacher import TeacherRecord, load_network
+    from cosearch.space.network import AgentNetwork
+    from cosearch.testing.conformance import seeded
+    from latency_tables.opspec import OpSpec
+
+    ops = (OpSpec("stem", 1, 4, 4, 2, 3, 1, 1), OpSpec("head", 2, 4, 4, 3, hidden=4))
+    seed = save({key: value.half() for key, value in AgentNetwork(ops, seeded(0)).state_dict().items()})
+
+    def read(path: Path) -> object:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return load_network(TeacherRecord("t", "e", "d", ops, 0.9, 1.0, {}, path.with_suffix(".json"), made_for_sha256=digest))
+
+    return of_file(folder / "teacher.safetensors", (seed,), read)
+
+
+def checkpoint(folder: Path) -> Reader:
+    """A checkpoint whose name has the digest of its content."""
+    import torch
+
+    from cosearch.record.checkpoints import Checkpoints
+    from cosearch.record.state import read, read_list, read_state
+
+    def read_back(content: bytes) -> object:
+        for old in folder.glob("*.pt"):
+            old.unlink()
+        (folder / f"000001-1-{hashlib.sha256(content).hexdigest()[:16]}.pt").write_bytes(content)
+        state = Checkpoints(folder).load()
+        assert state is not None
+        return read(state, "step", int), read_list(state, "curve", float), read_state(state, "weights")
+
+    buffer = io.BytesIO()
+    torch.save({"stage": "search", "step": 3, "curve": [1.0, 2.0], "weights": {"w": torch.ones(3)}}, buffer)
+    return replace(Reader("checkpoint.pt", (buffer.getvalue(),), read_back), path=folder / "checkpoint.pt")
+
+
+def streams(folder: Path) -> Reader:
+    """States of numpy's random generators, as a checkpoint holds them."""
+    from cosearch.seeding import Streams
+
+    saved = Streams(0).state_dict()
+    name, text = next(iter(saved["numpy"].items()))
+
+    def read(content: bytes) -> object:
+        changed = {**saved["numpy"], name: content.decode("utf-8", "replace")}
+        return Streams(0).load_state_dict({**saved, "numpy": changed})
+
+    return Reader("stream.json", (text.encode(),), read)
+
+
+def comparison(folder: Path) -> Reader:
+    """``compare.json``, and the figures of its runs."""
+    from made_comparison import made as made_runs
+
+    from cosearch.compare.data import comparison as figures
+    from cosearch.compare.page import markdown, terminal_tables
+    from cosearch.compare.runs import read_comparison
+    from cosearch.planning.builtins import load_builtins
+
+    load_builtins()
+    place = made_runs(folder / "c", {"random": [1.0, 2.0], "largest": [2.0, 3.0]})
+
+    def read(path: Path) -> object:
+        read_comparison(place)
+        result = figures(place)
+        return result.to_json(), markdown(result, ["scatter.png"]), terminal_tables(result)
+
+    seed = json.loads((place / "compare.json").read_text())
+    seed["runs"] = seed["runs"][:2]
+    return of_file(place / "compare.json", (_json(seed),), read)
+
+
+def bench_table(folder: Path) -> Reader:
+    """A table of the benchmark, its digest made right, and what is asked of one."""
+    from bench_table import made_table
+
+    from cosearch.bench.benchmark import Benchmark
+    from cosearch.bench.table import write_table
+
+    def remade(content: bytes) -> bytes:
+        first, _, rest = content.partition(b"\n")
+        try:
+            header = json.loads(first)
+            header["sha256"] = hashlib.sha256(rest).hexdigest()
+            return _json(header) + b"\n" + rest
+        except (ValueError, TypeError, RecursionError):
+            return content
+
+    path = folder / "minatar-breakout.jsonl"
+    write_table(made_table(lambda number, seed: float(number + seed), numbers=(0, 5)), path)
+    return of_file(path, (path.read_bytes(),), lambda path: Benchmark("minatar:breakout", folder).table.partial, remade=remade)
+
+
+def bench_results(folder: Path) -> Reader:
+    """Results of the benchmark in the making, and the table that is packed from them."""
+    from cosearch.bench import generate, settings
+    from cosearch.bench.table import pack
+
+    (folder / "settings.json").write_bytes(_json({"digest": settings.digest()}))
+    line = {"network": 3, "score": 1.0, "std": 0.5, "curve": [None, 0.5], "episodes": 128, "cpu_s": 1.0}
+    seed = b"".join(_json(line | {"seed": seed}) + b"\n" for seed in settings.SEEDS)
+    path = generate.results_path(folder, "minatar:breakout")
+    return replace(of_file(path, (seed,), lambda path: pack(folder, "minatar:breakout")), name="bench-results.jsonl")
+
+
+def bench_settings(folder: Path) -> Reader:
+    """Settings of the benchmark's results."""
+    from cosearch.bench import generate, settings
+
+    seed = _json({"digest": settings.digest(), "training": {}})
+    return of_file(folder / "settings.json", (seed,), lambda path: generate.begin(folder))
+
+
+MAKERS: dict[str, Maker] = {
+    "architecture.json": architecture,
+    **{name: run_file(name) for name in ("run.json", "summary.json", "agent.json", "metrics.jsonl")},
+    "run-architecture.json": run_file("architecture.json"),
+    "page.txt": page,
+    "config-run.json": recorded,
+    "deployments.json": deployments,
+    "acting-agent.json": acting,
+    "run.toml": toml,
+    "words.txt": words,
+    "teacher.json": teacher,
+    "teacher.safetensors": weights,
+    "checkpoint.pt": checkpoint,
+    "stream.json": streams,
+    "compare.json": comparison,
+    "minatar-breakout.jsonl": bench_table,
+    "bench-results.jsonl": bench_results,
+    "settings.json": bench_settings,
+}
