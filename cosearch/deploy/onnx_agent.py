@@ -39,7 +39,13 @@ class OnnxAgent:
             raise RunFolderError(
                 f"{path} cannot be loaded as an agent: {runtime_reason(error)}; `cosearch export {path.parent}` writes it again"
             ) from error
-        self._input = self._session.get_inputs()[0].name
+        names = [entry.name for entry in self._session.get_inputs()]
+        if len(names) != 1:
+            raise RunFolderError(
+                f"{path} cannot be loaded as an agent: it takes {len(names)} inputs, expected the observations alone; `cosearch "
+                f"export {path.parent}` writes it again"
+            )
+        self._input = names[0]
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Images ``[batch, height, width, channels]``, uint8, or vectors ``[batch, features]``, float32.

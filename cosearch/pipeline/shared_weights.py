@@ -7,13 +7,13 @@ Written whole at the search's end, by gradient strategies and by proposal strate
 from __future__ import annotations
 
 import io
-import pickle
 
 import torch
 from torch import Tensor
 
 from cosearch.pipeline.search.derivation import contiguous
 from cosearch.planning.plan import Plan
+from cosearch.record.checkpoints import loaded
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
@@ -53,8 +53,8 @@ def shared_supernet(run: RunDir, plan: Plan) -> SuperNet | None:
         return None
     supernet = as_trained(SuperNet(plan.space, torch.Generator().manual_seed(0)), plan.config, Streams(plan.config.seed))
     try:
-        supernet.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        supernet.load_state_dict(loaded(path.read_bytes()))
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # the last but one: a value that is no tensor
         raise RunFolderError(
             f"{path} cannot be read as the shared weights of this run ({str(error)[:200]}); move it away: further architectures "
             "then begin from random weights"

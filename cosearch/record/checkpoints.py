@@ -106,6 +106,18 @@ def _read(path: Path) -> dict[str, object]:
     expected, got = path.stem.rsplit("-", 1)[1], _digest(data)
     if expected != got:
         raise ValueError(f"its content has digest {got}, its name says {expected}")
+    return loaded(data)
+
+
+def loaded(data: bytes) -> dict[str, object]:
+    """A dictionary of tensors and plain values that ``torch.save`` wrote, on the CPU; nothing in it is run.
+
+    Args:
+        data: the content of the file.
+
+    Raises:
+        ValueError: it is something else, or damaged.
+    """
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged pickle raises whatever the interpreter meets in it

@@ -32,6 +32,7 @@ UNREAD = {  # what parses and is not fuzzed, with the reason
     "cosearch/pipeline/agent/rehearsal.py": "the graph that this process has just exported",
     "cosearch/teachers/from_sb3.py": "a graph that torch has just exported; the policy's own file is a pickle, see SECURITY.md",
     "cosearch/testing": "what the conformance suites have just written",
+    "latency_tables/board/compilers.py": "models that this process has made",
     "latency_tables/board/core.py:serve": "requests of our own process; a board has the standard library alone",
     "latency_tables/board/runners.py:__init__": "models that this process has made, or a bundle's, which graph.load has read",
     "latency_tables/onnx_models": "models that this process has made",

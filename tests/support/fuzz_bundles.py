@@ -56,6 +56,14 @@ def onnx_teacher(folder: Path) -> Reader:
     return of_file(folder / "teacher.onnx", (onnx_agent(("logits", "value"), 16, 3).SerializeToString(),), read)
 
 
+def exported(folder: Path) -> Reader:
+    """``agent.onnx`` of a run, as it is played."""
+    from cosearch.deploy.onnx_agent import OnnxAgent
+
+    seed = onnx_agent(("logits", "value"), 16, 3).SerializeToString()
+    return of_file(folder / "exported.onnx", (seed,), lambda path: OnnxAgent(path, threads=1))
+
+
 def _contract() -> Any:
     from cosearch.deploy.bundle.contract import Contract
 
@@ -165,6 +173,7 @@ def stored_array(folder: Path) -> Reader:
 MAKERS: dict[str, Maker] = {
     "teacher.onnx": onnx_teacher,
     "agent.onnx": bundled_model,
+    "exported.onnx": exported,
     "contract.json": contract,
     "device-contract.json": bundled_contract,
     "device-logits.npy": bundled_array,

@@ -108,6 +108,36 @@ def recorded(folder: Path) -> Reader:
     return replace(of_file(run / "run.json", (seed,), lambda path: config_of(RunDir.open(run))), name="config-run.json")
 
 
+def events(folder: Path) -> Reader:
+    """The moment in ``run.json`` from which TensorBoard counts."""
+    from cosearch.record.events import EventWriter
+
+    run = _run(folder)
+    seed = _shortened(run)["run.json"]
+    (run / "metrics.jsonl").write_bytes(b"")
+    return replace(of_file(run / "run.json", (seed,), lambda path: EventWriter(run).close()), name="events-run.json")
+
+
+def shared(folder: Path) -> Reader:
+    """The shared weights of a run's search, for a supernet of other tensors."""
+    import torch
+
+    from cosearch.record.checkpoints import loaded
+
+    buffer = io.BytesIO()
+    torch.save(dict(torch.nn.Linear(2, 2).state_dict()), buffer)
+
+    def read(path: Path) -> object:
+        from latency_tables.errors import RunFolderError
+
+        try:
+            return torch.nn.Linear(2, 2).load_state_dict(loaded(path.read_bytes()))
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # as shared_supernet, whose supernet takes a second
+            raise RunFolderError(str(error)) from error
+
+    return of_file(folder / "supernet.pt", (buffer.getvalue(),), read)
+
+
 def deployments(folder: Path) -> Reader:
     """``deployments.json``."""
     from report_fake_run import agent_record
@@ -309,6 +339,8 @@ MAKERS: dict[str, Maker] = {
     "run-architecture.json": run_file("architecture.json"),
     "page.txt": page,
     "config-run.json": recorded,
+    "events-run.json": events,
+    "supernet.pt": shared,
     "deployments.json": deployments,
     "acting-agent.json": acting,
     "run.toml": toml,

@@ -70,6 +70,23 @@ def table(folder: Path) -> Reader:
     return of_file(folder / "table.jsonl", seeds, read, remade=remade)
 
 
+def listed(folder: Path) -> Reader:
+    """A folder of tables, as ``list devices`` goes through it."""
+    from unittest.mock import patch
+
+    import small_table
+
+    from latency_tables import devices
+    from latency_tables.schema import dump_table
+
+    def read(path: Path) -> object:
+        with patch.object(devices, "table_folders", lambda: [folder]):
+            return devices.list_devices()
+
+    (folder / "toy").mkdir()
+    return of_file(folder / "toy" / "listed.jsonl", (dump_table(small_table.make_file()).encode(),), read)
+
+
 def journal(folder: Path) -> Reader:
     """The journal of a measurement, and what is made of its visits."""
     from latency_tables.board.timing import Paced, Visit
@@ -305,6 +322,7 @@ def reference(name: str, lines: int) -> Maker:
 
 MAKERS: dict[str, Maker] = {
     "table.jsonl": table,
+    "listed.jsonl": listed,
     "measured.jsonl.journal": journal,
     "answers.json": answers,
     "tvm-target.json": target,
