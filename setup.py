@@ -78,5 +78,5 @@ setup(
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["cosearch=cosearch.cli.app:main"]},
+    entry_points={"console_scripts": ["cosearch=cosearch.cli.app:program"]},
 )

@@ -1,7 +1,5 @@
 """``python -m cosearch``."""
 
-import sys
+from cosearch.cli.app import program
 
-from cosearch.cli.app import main
-
-sys.exit(main())
+program()

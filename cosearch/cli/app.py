@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosearch.cli.environment import as_typed, find_modules_here, prepare_process
+from cosearch.cli.watch import watched
 from latency_tables.terminal import plain_streams, say, system_fault
 
 DEFAULT_VERB = "search"
@@ -30,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while the libraries were still being loaded
         say("interrupted before anything had begun", error=True)
         return INTERRUPTED
+
+
+def program() -> None:
+    """The command as a program: it ends the process with its exit code, and says so where something else ended the work."""
+    sys.exit(watched(main))
 
 
 def _run(words: list[str]) -> int:
