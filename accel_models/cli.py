@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from latency_tables.errors import ConfigError, CosearchError, short
+from latency_tables.spans import check_span, span_text
 from latency_tables.terminal import plain_streams, say, system_fault
 from latency_tables.writing import check_destination
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 
+SAID_FROM_S = 120.0  # a search that is expected to take longer says so
 METHOD_WORDS = {  # in the order of searching.benchmark.ALL_METHODS, which imports torch
     "random": "uniform samples",
     "evolution": "forty parents, mutation only",
@@ -101,7 +103,7 @@ def search_command(
     from accel_models import printing
     from accel_models.design import load_design, save_design
     from accel_models.layers import load_layers
-    from accel_models.searching.methods import MethodRow, compare_methods, plan
+    from accel_models.searching.methods import SECONDS_PER_EVALUATION, MethodRow, compare_methods, plan
     from accel_models.searching.search import search_design
 
     if evaluations < 1 or seeds < 1:
@@ -109,13 +111,18 @@ def search_command(
     if out is not None:
         check_destination(out)
     if benchmark:
+        check_span(f"--benchmark with evaluations={evaluations} and seeds={seeds}", evaluations * seeds, SECONDS_PER_EVALUATION)
         _benchmark(methods.split(","), seeds, evaluations, dry_run, as_json)
         return
+    runs = len(METHOD_WORDS) - 1 if beside else 1
+    expected_s = check_span(f"evaluations={evaluations}", runs * evaluations, SECONDS_PER_EVALUATION)
     base, layers = load_design(platform), load_layers(network)
     if dry_run:
         text = plan(base, layers, network, chunks=chunks, objective=objective.value, evaluations=evaluations, beside=beside)
         say(json.dumps(text) if as_json else "\n".join(f"{key}: {value}" for key, value in text.items()))
         return
+    if expected_s > SAID_FROM_S:
+        say(f"expected time: {span_text(expected_s)}", error=True)
     with printing.progress_bar("search", evaluations) as update:
         searched = search_design(
             layers, base, seed, chunks=chunks, objective=objective.value, evaluations=evaluations, progress=update

@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from latency_tables.errors import CosearchError, TableError, short
+from latency_tables.spans import span_text
 from latency_tables.terminal import plain_streams, say, system_fault
 from latency_tables.terminal import show as show_table
 from latency_tables.writing import check_destination
@@ -133,6 +134,10 @@ def measure(
     if dry_run:
         emit(job.preview(request), as_json, lambda plan: "\n".join(f"{name}: {value}" for name, value in plan.items()))
         return
+    check_destination(out)
+    plan = job.preview(request)
+    least_s, most_s = (span_text(float(str(plan[f"expected_s_at_{end}"]))) for end in ("least", "most"))
+    say(f"{plan['models']} models, expected time: {least_s if least_s == most_s else f'{least_s} to {most_s}'}", error=True)
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)

@@ -31,6 +31,7 @@ from cosearch.training.algorithms import as_trained, learning_rate, make_trainin
 from cosearch.training.candidates import candidate_training
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
+from latency_tables.spans import span_text
 
 FINISH_S = 45.0  # evaluation, export, measurement and report of the quick preset on two cores
 Clock = Callable[[], float]
@@ -117,17 +118,9 @@ class Forecast:
                 else [f"latency target: {plan.constraints[0].value * 1e3:.3f} ms", f"space: {plan.counts.text()}"]
             ),
             f"speed here: {self.search_steps_per_s:,.0f} steps/s searching{retraining}",
-            f"expected time: {_span_text(self.expected_s)}, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
+            f"expected time: {span_text(self.expected_s)}, peak memory so far {self.peak_memory_bytes / 2**20:,.0f} MiB",
         ]
         return "\n".join(lines)
-
-
-def _span_text(seconds: float) -> str:
-    """A time in minutes; in days or years where that is easier to believe."""
-    days = seconds / 86400.0
-    if days > 730:
-        return f"{days / 365.25:,.0f} years"
-    return f"{seconds / 60:.1f} min" if days < 2 else f"{days:,.1f} days"
 
 
 def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:

@@ -14,9 +14,9 @@ import numpy as np
 from cosearch.config.run import Config
 from cosearch.rl.envs import frame_dtype
 from latency_tables.errors import ConfigError
+from latency_tables.spans import MOST_S, span_text
 
 STEPS_PER_S = 1e6  # of all environments together, learning included; the fastest measured here is below a tenth of it
-MOST_S = 10 * 365.25 * 86400.0
 ENV_BYTES = 1024  # of one environment beside its frame: the smallest Gymnasium object is larger
 
 
@@ -38,7 +38,7 @@ def check_size(config: Config, frame_shape: tuple[int, ...], *, train_steps: int
         if needed > here
     ]
     faults += [
-        f"{words} takes {_years_text(seconds)} at {STEPS_PER_S:,.0f} steps a second, which is faster than any machine does it"
+        f"{words} takes {span_text(seconds)} at {STEPS_PER_S:,.0f} steps a second, which is faster than any machine does it"
         for words, seconds in _times(config, train_steps).items()
         if seconds > MOST_S
     ]
@@ -88,8 +88,3 @@ def _bytes_text(count: float) -> str:
         if count >= size:
             return f"{count / size:,.3g} {unit}" if count < 1e21 else f"{count:.2g} bytes"
     return f"{count / 1e6:,.3g} MB"
-
-
-def _years_text(seconds: float) -> str:
-    years = seconds / (365.25 * 86400.0)
-    return f"{years:,.0f} years" if years < 1e6 else f"{years:.1g} years"

@@ -26,6 +26,7 @@ from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import TableFile, read_table, write_table
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
+from latency_tables.spans import check_span
 from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
 
 SECONDS_A_VISIT = 0.05
@@ -111,9 +112,15 @@ class MeasureRequest:
 
 
 def preview(request: MeasureRequest) -> dict[str, object]:
-    """What a request would do: models, rows, networks and expected time."""
+    """What a request would do: models, rows, networks and expected time.
+
+    Raises:
+        RequestError: it would not end within ten years.
+        TableError: the work list is not valid, or a key is not an operation.
+    """
     plan = request.plan()
-    base_s = SECONDS_A_VISIT * sum(request.settings.least_visits(name) for name in plan.builders)
+    visits = sum(request.settings.least_visits(name) for name in plan.builders)
+    base_s = check_span(f"rounds={request.settings.min_rounds} of {len(plan.builders)} models", visits, SECONDS_A_VISIT)
     if request.period_s is not None:
         base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
     return {

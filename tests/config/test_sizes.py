@@ -1,19 +1,23 @@
 """Sizes out of reason are refused by the plan in one message, and those of any real run are not."""
 
+import re
+import sys
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accel_models.cli import main as accel_models
 from cosearch.cli.app import main
 from cosearch.config.presets import PRESETS
 from cosearch.config.run import config_defaults, resolve
-from cosearch.pipeline.forecast import _span_text
 from cosearch.planning import size
 from cosearch.planning.size import check_size
 from cosearch.planning.task import resolve_task
-from latency_tables.errors import ConfigError
+from latency_tables import commands
+from latency_tables.errors import ConfigError, RequestError
+from latency_tables.spans import check_span, span_text
 
 GB = 10**9
 WHOLE = sorted(key for key, value in config_defaults().items() if type(value) is int)
@@ -95,4 +99,34 @@ def test_a_teacher_of_a_thousand_years_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("seconds, text", [(90, "1.5 min"), (86400 * 3, "3.0 days"), (300 * 365.25 * 86400, "300 years")])
 def test_a_forecast_is_in_units_that_can_be_believed(seconds, text):
-    assert _span_text(seconds) == text
+    assert span_text(seconds) == text
+
+
+@given(st.integers(0, 10**400))
+def test_any_count_has_a_time_or_is_refused(count):
+    try:
+        assert check_span("it", count, 1e-3) == pytest.approx(count / 1000) and count <= 10 * 365.25 * 86400 * 1000
+    except RequestError as error:
+        assert count > 10 * 365.25 * 86400 * 1000 and " years; ask for less" in str(error) and len(str(error)) < 100
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--evaluations", str(10**15)], ["--evaluations", "1" + "0" * 300], ["--benchmark", "--seeds", str(10**12)]],
+    ids=["years", "digits", "benchmark"],
+)
+def test_a_search_of_designs_that_takes_years_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        accel_models(["search", "impala", *words])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: ") and " years; ask for less" in said and len(said) < 500
+
+
+def test_a_measurement_says_how_long_it_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("latency_tables.measuring.job.run", lambda *args, **options: sys.exit(7))
+    words = ["measure", "--worklist", "mlp", "--rounds", "1000000", "--max-rounds", "1000000", "--out", str(tmp_path / "t.jsonl")]
+    monkeypatch.setattr("sys.argv", ["latency_tables", *words])
+    with pytest.raises(SystemExit, match="7"):
+        commands.main()
+    found = re.fullmatch(r"(\d+) models, expected time: ([\d.]+) days to ([\d.]+) days", capsys.readouterr().err.strip())
+    assert found and float(found[2]) * 86400 >= 0.05 * 10**6 and float(found[3]) > float(found[2])
