@@ -57,11 +57,12 @@ def compare(
     from cosearch.cli.lists import device_options
     from cosearch.compare.plan import planned_runs
     from cosearch.compare.runs import alone, begin, make_runs
-    from cosearch.record.rundir import RunDir
+    from cosearch.record.rundir import RunDir, check_one_folder
 
     if from_ is not None:
         _show(from_, as_json)
         return
+    check_one_folder(name, "--name")
     folder = (runs / name).resolve()
     if not dry_run:
         RunDir.check_new(folder, None)

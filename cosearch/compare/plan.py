@@ -23,6 +23,7 @@ from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request, with_absolute_paths
 from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
+from cosearch.record.rundir import as_folder_name
 from cosearch.registry import unknown_name
 from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
@@ -142,8 +143,7 @@ def _with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def _run_name(env: str, strategy: str, seed: int, envs: Sequence[str]) -> str:
-    task = f"{env.replace(':', '-').replace('/', '-')}-" if len(set(envs)) > 1 else ""
-    return f"{task}{strategy}-s{seed}"
+    return as_folder_name(*([env] if len(set(envs)) > 1 else []), strategy, f"s{seed}")
 
 
 def _labels(strategies: Sequence[str]) -> dict[str, str]:

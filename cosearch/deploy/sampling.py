@@ -35,7 +35,7 @@ POOL, TILT = 40, 6.0  # draws for each network asked for; how far a draw may pre
 
 
 def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path]:
-    """Write ``n`` random architectures, each as JSON and as an ONNX model with random weights.
+    """Write ``n`` random architectures, each as JSON and as an ONNX model with random weights; goes on where it was interrupted.
 
     Sample ``i`` depends on the seed and ``i`` alone: more samples leave the first ones as they were. Each model passes the
     same gate as an agent, on random frames.
@@ -50,27 +50,54 @@ def write_samples(space: SearchSpace, n: int, seed: int, out: Path) -> list[Path
         The JSON files.
 
     Raises:
-        RequestError: ``n`` or ``seed`` is out of range, a file exists already, or the folder cannot be made; nothing is written.
+        RequestError: ``n`` or ``seed`` is out of range, another file is in the place of one, or the folder cannot be made;
+            nothing is written.
         ParityError: a model differs from its network.
     """
     if type(n) is not int or n < 1:
         raise RequestError(f"the number of samples must be a whole number of at least 1, got {n!r}")
-    streams = Streams(seed)
     names = [out / f"{i:04d}.json" for i in range(n)]
-    taken = [path for name in names for path in (name, name.with_suffix(".onnx")) if path.exists() or path.is_symlink()]
+    samples = _Samples(space, seed)
+    taken = [path for i, name in enumerate(names) for path in samples.others(i, name)]
     if taken:
         more = f" and {len(taken) - 1} more of the files to write" if len(taken) > 1 else ""
         raise RequestError(f"{taken[0]}{more} exists already and is not replaced; give another --out, or remove it first")
     check_folder(out)
     make_folder(out)
     for i, name in enumerate(names):
-        architecture = space.sample(streams.torch("arch"))
-        network = derive(architecture, torch.Generator().manual_seed(streams.derive("weights", i)))
-        model = to_onnx(network, space.frame_shape)
-        check_parity(network, model, _random_frames(space.frame_shape, i))
-        write_bytes_atomic(name.with_suffix(".onnx"), model)
-        write_bytes_atomic(name, json.dumps(architecture.to_dict(), indent=2).encode() + b"\n")
+        if name.exists() and name.with_suffix(".onnx").exists():  # by the same command, which was interrupted
+            continue
+        write_bytes_atomic(name.with_suffix(".onnx"), samples.model(i))
+        write_bytes_atomic(name, samples.text(i))
     return names
+
+
+class _Samples:
+    """The samples of a seed, by number."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._space, self._streams = space, Streams(seed)
+        self._architectures: list[Architecture] = []
+
+    def _architecture(self, i: int) -> Architecture:
+        while len(self._architectures) <= i:
+            self._architectures.append(self._space.sample(self._streams.torch("arch")))
+        return self._architectures[i]
+
+    def text(self, i: int) -> bytes:
+        return json.dumps(self._architecture(i).to_dict(), indent=2).encode() + b"\n"
+
+    def model(self, i: int) -> bytes:
+        network = derive(self._architecture(i), torch.Generator().manual_seed(self._streams.derive("weights", i)))
+        model = to_onnx(network, self._space.frame_shape)
+        check_parity(network, model, _random_frames(self._space.frame_shape, i))
+        return model
+
+    def others(self, i: int, name: Path) -> list[Path]:
+        """Files in the places of a sample that are not its own."""
+        made = {name: self.text, name.with_suffix(".onnx"): self.model}
+        there = [path for path in made if path.exists() or path.is_symlink()]
+        return [path for path in there if not path.is_file() or path.read_bytes() != made[path](i)]
 
 
 def _random_frames(frame_shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -7,9 +7,7 @@ learned nothing but the statistics of the first observations. Nothing of it goes
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,6 +25,7 @@ from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_deployed, as_policy, as_trained
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import NonFiniteError, ParityError, RunFailedError
 from latency_tables.runtimes import limit_of
 from latency_tables.table import Table
@@ -53,8 +52,8 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
     try:
         frames = _first_observations(agent, plan, generator)
         agent.ends.see(torch.from_numpy(frames))
-        with tempfile.TemporaryDirectory(prefix="cosearch-rehearsal-") as folder:
-            model, file = to_onnx(agent, frames.shape[1:]), Path(folder) / "agent.onnx"
+        with temporary_folder("cosearch-rehearsal-") as folder:
+            model, file = to_onnx(agent, frames.shape[1:]), folder / "agent.onnx"
             check_parity(agent, model, frames)
             too_new = unloadable(plan, model)
             if too_new:

@@ -22,7 +22,7 @@ from cosearch.pipeline.session import Session, open_session
 from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.family import agent_folder, agent_names, family_of
-from cosearch.record.rundir import RunDir
+from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RunFolderError
@@ -136,9 +136,10 @@ def compare_again(path: Path) -> None:
 def default_name(plan: Plan) -> str:
     """The name of a run that was given none: task, device, strategy and seed."""
     config = plan.config
-    devices = {one.hardware.device.table_name.replace("/", "-"): one for one in plan.every}
+    devices = {one.hardware.device.table_name: one for one in plan.every}
     device = next(iter(devices)) if len(devices) == 1 else f"{len(devices)}-devices"
-    return f"{config.env.name.split(':')[1]}-{device}-{config.strategy.name}-s{config.seed}"
+    _, _, game = config.env.name.partition(":")
+    return as_folder_name(game, device, config.strategy.name, f"s{config.seed}")
 
 
 def free_name(runs: Path, stem: str) -> str:

@@ -20,12 +20,12 @@ import filelock
 
 from cosearch.record import metrics
 from cosearch.record.checkpoints import Checkpoints
-from cosearch.record.durable import TEMPORARY_SUFFIX, sync_folder, write_bytes_atomic
+from cosearch.record.durable import TEMPORARY_SUFFIX, one_clear_error, sync_folder, write_bytes_atomic
 from latency_tables.errors import NonFiniteError, RunFolderError
 from latency_tables.reading import OWN_DIGITS, read_json
 from latency_tables.writing import remove
 
-__all__ = ["RUN_FORMAT", "RunDir", "write_bytes_atomic"]
+__all__ = ["RUN_FORMAT", "RunDir", "as_folder_name", "check_one_folder", "write_bytes_atomic"]
 RUN_FORMAT = 1
 
 
@@ -104,8 +104,12 @@ class RunDir:
             above = Path(os.path.realpath(root))
             while not above.exists():
                 above = above.parent
-            with tempfile.TemporaryDirectory(prefix=".", suffix=".draft", dir=above) as probe, only_writer(Path(probe), "", 0.0):
-                pass
+            probe = Path(tempfile.mkdtemp(prefix=".", suffix=".draft", dir=above))
+            try:
+                with only_writer(probe, "", 0.0):
+                    pass
+            finally:
+                shutil.rmtree(probe)
         except OSError as error:
             raise RunFolderError(
                 f"{root / (name or '')} cannot be made: {error.strerror or error}; choose another place with --runs"
@@ -133,10 +137,14 @@ class RunDir:
             raise RunFolderError(f"{path} cannot be made: {error.strerror or error}; choose another place with --runs") from error
         try:
             cls(draft, record).write_json("run.json", {**record, "format": RUN_FORMAT})
-            draft.rename(path)
-            sync_folder(root)
-        except OSError as error:  # another process was faster
-            raise _exists(path) from error
+            with one_clear_error(path):
+                try:
+                    draft.rename(path)
+                except OSError as error:
+                    if os.path.lexists(path):  # another process was faster
+                        raise _exists(path) from error
+                    raise
+                sync_folder(root)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return cls.open(path)
@@ -260,6 +268,29 @@ class RunDir:
         if not name or name in (".", "..") or Path(name).name != name:
             raise ValueError(f"expected a plain file name, got {name!r}")
         return self.path / name
+
+
+def check_one_folder(name: str, option: str) -> None:
+    """Raise where a name is not that of one folder within another one: one that leaves it, or goes further down.
+
+    Args:
+        name: as it was asked for.
+        option: that gave it, for the message.
+
+    Raises:
+        RunFolderError: it is empty, ``.`` or ``..``, or holds a separator.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or "\0" in name:
+        raise RunFolderError(f"{option} must be the name of one folder, without / and not . or .., got {name!r:.80}")
+
+
+def as_folder_name(*parts: str) -> str:
+    """A name for a run's folder, from names that may hold other letters, such as ``gym:ALE/Pong-v5``.
+
+    Args:
+        *parts: joined by dashes.
+    """
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(parts)).lstrip(".+-")
 
 
 def _check_name(root: Path, name: str) -> None:

@@ -23,7 +23,7 @@ from cosearch.planning.identity import check_environment, environment_record
 from cosearch.planning.size import check_size
 from cosearch.record.json_record import from_json, to_json
 from cosearch.record.run_record import EnvironmentRecord
-from cosearch.record.rundir import RunDir
+from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.record.state import read, read_state
 from cosearch.rl.envs import split_name
 from cosearch.rl.evaluate import Score, evaluate
@@ -180,7 +180,7 @@ def teacher_config(request: TeacherRequest) -> Config:
 
 
 def _open(request: TeacherRequest, runs: Path, command: str, environment: EnvironmentRecord) -> RunDir:
-    name = f"teacher-{request.env.replace(':', '-')}-{request.network}-s{request.seed}"
+    name = as_folder_name("teacher", request.env, request.network, f"s{request.seed}")
     if not (runs / name).exists():
         return RunDir.create(runs, name, {"command": command, "request": asdict(request), "environment": to_json(environment)})
     run = RunDir.open(runs / name)

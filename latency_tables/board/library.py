@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import MeasurementError, MissingExtraError
 
 ENTRY = "main"
@@ -42,8 +41,8 @@ class LibraryRunner:
         rng = np.random.default_rng(0)
         feed = rng.integers(0, 127, shape).astype(element) if element == "uint8" else rng.normal(0, 1, shape).astype(element)
         self.graph: dict[str, int] = {}
-        with tempfile.TemporaryDirectory(prefix="latency-tables-") as folder:
-            path = Path(folder) / "agent.so"
+        with temporary_folder() as folder:
+            path = folder / "agent.so"
             path.write_bytes(library)
             try:
                 self._machine = VirtualMachine(tvm.runtime.load_module(str(path)), self._device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import MeasurementError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -88,18 +88,16 @@ class OnnxRunner:
             raise MeasurementError(
                 f"onnxruntime {ort.__version__} has no {provider} here; it has: {', '.join(ort.get_available_providers())}"
             )
-        folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
-        optimized = os.path.join(folder.name, "optimized.onnx")
         options = self._options(ort, threads, provider, nchw)
-        options.optimized_model_filepath = optimized
-        try:
-            source = bytes(model) if isinstance(model, (bytes, bytearray)) else str(model)
-            self.session = ort.InferenceSession(source, options, providers=[provider])
-            self.graph = op_histogram(Path(optimized).read_bytes()) if os.path.exists(optimized) else {}
-        except Exception as error:  # the runtime raises a dozen classes of its own without a common root
-            raise MeasurementError(f"onnxruntime cannot load the model on {provider}: {runtime_reason(error)}") from error
-        finally:
-            folder.cleanup()
+        with temporary_folder() as folder:
+            optimized = folder / "optimized.onnx"
+            options.optimized_model_filepath = str(optimized)
+            try:
+                source = bytes(model) if isinstance(model, (bytes, bytearray)) else str(model)
+                self.session = ort.InferenceSession(source, options, providers=[provider])
+                self.graph = op_histogram(optimized.read_bytes()) if optimized.exists() else {}
+            except Exception as error:  # the runtime raises a dozen classes of its own without a common root
+                raise MeasurementError(f"onnxruntime cannot load the model on {provider}: {runtime_reason(error)}") from error
         if self.session.get_providers()[0] != provider:
             raise MeasurementError(f"asked for {provider}, onnxruntime took {self.session.get_providers()[0]}")
         self.threads = threads

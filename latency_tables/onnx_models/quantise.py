@@ -7,15 +7,14 @@ from random inputs for a table, which times graphs and not accuracy; an agent is
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latency_tables.board.runners import TYPES, import_onnxruntime
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -62,9 +61,9 @@ def quantise_model(
         rng = np.random.default_rng(seed)
         feeds = [{entry.name: _random(rng, entry) for entry in session.get_inputs()} for _ in range(FRAMES_TO_CALIBRATE)]
     level = logging.getLogger().level
-    with tempfile.TemporaryDirectory(prefix="latency-tables-") as folder, warnings.catch_warnings():
+    with temporary_folder() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the quantiser's own advice; what it made is looked at as a graph histogram
-        plain, ready, done = (Path(folder) / name for name in ("plain.onnx", "ready.onnx", "done.onnx"))
+        plain, ready, done = (folder / name for name in ("plain.onnx", "ready.onnx", "done.onnx"))
         plain.write_bytes(model)
         logging.getLogger().setLevel(logging.ERROR)
         try:

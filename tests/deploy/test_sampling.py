@@ -83,6 +83,19 @@ def test_nothing_is_overwritten_and_nothing_is_written_beside(tmp_path, existing
     assert contents(tmp_path) == {existing: b"mine"}
 
 
+def test_the_same_request_goes_on_where_it_was_interrupted(tmp_path):
+    write_samples(SPACE, 3, 0, tmp_path)
+    whole = contents(tmp_path)
+    (tmp_path / "0001.json").unlink()  # killed between the two files of a sample
+    (tmp_path / "0002.json").unlink()
+    (tmp_path / "0002.onnx").unlink()
+    write_samples(SPACE, 3, 0, tmp_path)
+    assert contents(tmp_path) == whole
+    with pytest.raises(RequestError, match=r"0000\.json and 5 more of the files to write exists already and is not replaced"):
+        write_samples(SPACE, 3, 1, tmp_path)
+    assert contents(tmp_path) == whole
+
+
 def test_impossible_requests_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"file cannot be written"):

@@ -12,16 +12,18 @@ import torch
 from accel_models import check
 from accel_models.cli import main as accel_models
 from accel_models.design import load_design, save_design
+from cosearch.cli.app import main
 from cosearch.compare.runs import begin
 from cosearch.record.checkpoints import Checkpoints
-from cosearch.record.rundir import RunDir
+from cosearch.record.rundir import RunDir, as_folder_name, check_one_folder
 from cosearch.rl.teacher import save_teacher
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from latency_tables import commands
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.devices import list_devices, load_any
 from latency_tables.draw import draw_table
-from latency_tables.errors import CosearchError, RequestError, RunFailedError
+from latency_tables.errors import CosearchError, RequestError, RunFailedError, RunFolderError
 from latency_tables.measuring.job import MeasureRequest
 from latency_tables.measuring.job import run as measure
 from latency_tables.measuring.journal import Journal
@@ -182,3 +184,57 @@ def test_a_removal_that_fails_in_a_run_is_one_message(tmp_path, monkeypatch, fau
         saved.save({}, "1")
     with pytest.raises(RunFailedError, match=os.strerror(fault)):
         remove(tmp_path / "file")
+
+
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_temporary_folder_that_cannot_be_removed_stays_and_nothing_else_happens(tmp_path, monkeypatch, fault):
+    """``tempfile.TemporaryDirectory`` recurses without an end where it is EACCES."""
+
+    def refuse(path, *, dir_fd=None):
+        raise OSError(fault, os.strerror(fault), path)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        with temporary_folder("kept-") as folder:
+            (folder / "file").touch()
+            patch.setattr(os, "rmdir", refuse)
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["kept-"]
+    with temporary_folder("gone-"):
+        pass
+    assert len(list(tmp_path.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", refuse)
+        with pytest.raises(RunFolderError, match=f"one cannot be made: {os.strerror(fault)}"):
+            RunDir.check_new(tmp_path / "runs", "one")
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, errno.EACCES])
+def test_a_refused_rename_of_a_new_run_is_not_taken_for_a_run_that_exists(tmp_path, monkeypatch, fault):
+    def refuse(self, target):
+        raise OSError(fault, os.strerror(fault))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(RunFailedError, match="the disk (is full|refused a write)"):
+            RunDir.create(tmp_path, "one", {})
+    assert not list(tmp_path.iterdir())
+    RunDir.create(tmp_path, "one", {})
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "/tmp/x", "a/", "a\0b"])
+def test_a_name_of_a_folder_does_not_leave_it(name, tmp_path, monkeypatch, capsys):
+    with pytest.raises(RunFolderError, match="--name must be the name of one folder"):
+        check_one_folder(name, "--name")
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "--name", name, "--env", "minatar:breakout", "--seeds", "1"]) == 2
+    assert main(["search", "--run", name, "--env", "minatar:breakout"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 2 and not list(tmp_path.iterdir())
+
+
+def test_names_that_are_made_from_other_names_are_names_of_folders(tmp_path):
+    name = as_folder_name("teacher", "gym:ALE/Pong-v5", "nature-cnn", "s1")
+    assert name == "teacher-gym-ALE-Pong-v5-nature-cnn-s1"
+    RunDir.create(tmp_path, name, {})
+    assert as_folder_name("breakout", "this/onnxruntime-int8-1t", "a3cs", "s0") == "breakout-this-onnxruntime-int8-1t-a3cs-s0"
+    assert as_folder_name("..", "x") == "x"

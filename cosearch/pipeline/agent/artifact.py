@@ -8,7 +8,6 @@ the interval of the difference to the float32 agent lies below zero, layers go b
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from cosearch.rl.evaluate import Score
 from cosearch.statistics import welch_interval
 from latency_tables.board.compilers import runtime_version
 from latency_tables.board.runners import import_onnxruntime
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.onnx_models.quantise import quantise_model
 from latency_tables.writing import remove
 
@@ -213,8 +213,8 @@ def measure_deployed(
     """
     if form.compiler is not None:
         return None
-    with tempfile.TemporaryDirectory(prefix="cosearch-") as folder:
-        others = {name: in_form(form, model, Path(folder) / name) for name, model in references.items()}
+    with temporary_folder("cosearch-") as folder:
+        others = {name: in_form(form, model, folder / name) for name, model in references.items()}
         return measure_side_by_side(
             {"agent": deployed.model, **others},
             threads=form.threads,
