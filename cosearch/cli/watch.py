@@ -1,9 +1,9 @@
 """A process beside the one that works: it tells how that one ended where that one could not.
 
 Code of others runs in the working process: environments, simulators, runtimes. Any of it can end the process at once, with
-exit code 0 as well, past every handler in it. So the program forks before it imports anything heavy. The child works; its parent
-waits, hands signals on and gives back the exit code. Where the child ended without saying that it was done, the parent says so, and
-the code is never 0. It takes a few milliseconds and the memory of a bare Python.
+exit code 0 as well, past every handler in it. So the program forks before it imports anything heavy. The child works; its
+parent waits, hands signals on and gives back the exit code. Where the child ended without saying that it was done, the parent
+says so, and the code is never 0. It takes a few milliseconds and the memory of a bare Python.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from latency_tables.measuring.remote import Location
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import TableFile, read_table, write_table
-from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
 from latency_tables.spans import check_span
+from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
 from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
 
 SECONDS_A_VISIT = 0.05

@@ -11,7 +11,14 @@ import pytest
 from cosearch.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "import os, signal, sys, time, ctypes\nfrom cosearch.cli.watch import watched\n\ndef work():\n    {work}\n\nsys.exit(watched(work))"
+PROGRAM = """import ctypes, os, signal, sys, time
+from cosearch.cli.watch import watched
+
+def work():
+    {work}
+
+sys.exit(watched(work))
+"""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process beside it is made on Linux alone")
 
 
@@ -57,8 +64,15 @@ def test_signals_are_handed_on(number):
 
 def test_an_interrupt_of_the_program_alone_reaches_the_work():
     process = begun(
-        ["try:", "    signal.signal(signal.SIGINT, signal.default_int_handler)", "    print(1, flush=True)", "    time.sleep(30)"]
-        + ["except KeyboardInterrupt:", "    return 130", "return 0"]
+        [
+            "try:",
+            "    signal.signal(signal.SIGINT, signal.default_int_handler)",
+            "    print(1, flush=True)",
+            "    time.sleep(30)",
+            "except KeyboardInterrupt:",
+            "    return 130",
+            "return 0",
+        ]
     )
     process.stdout.readline(), process.stdout.readline()
     process.send_signal(signal.SIGINT)

@@ -56,6 +56,7 @@ ONLY = {
         "latency_tables.errors",
         "latency_tables.writing",
         "latency_tables.reading",
+        "latency_tables.spans",
         "latency_tables.terminal",
     )
 }

@@ -215,7 +215,7 @@ def test_a_refused_rename_of_a_new_run_is_not_taken_for_a_run_that_exists(tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
-        with pytest.raises(RunFailedError, match="the disk (is full|refused a write)"):
+        with pytest.raises(RunFailedError, match=r"the disk (is full|refused a write)"):
             RunDir.create(tmp_path, "one", {})
     assert not list(tmp_path.iterdir())
     RunDir.create(tmp_path, "one", {})
