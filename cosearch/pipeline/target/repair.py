@@ -10,10 +10,8 @@ an interrupted run goes on from there.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -35,6 +33,7 @@ from cosearch.record.target_rounds import AFTER, BEFORE, TargetRound, TargetRoun
 from cosearch.report.rounds import figure_text
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
+from latency_tables.board.temporary import temporary_folder
 from latency_tables.table import Table
 
 HERE = "this machine"
@@ -151,8 +150,8 @@ class Repair:
 
     def _read(self, architecture: Architecture) -> Readings:
         network = derive(architecture, torch.Generator().manual_seed(0)).eval()
-        with tempfile.TemporaryDirectory(prefix="cosearch-") as folder:
-            model = in_form(self._plan.artifact, to_onnx(network, self._plan.space.frame_shape), Path(folder) / "agent")
+        with temporary_folder("cosearch-") as folder:
+            model = in_form(self._plan.artifact, to_onnx(network, self._plan.space.frame_shape), folder / "agent")
             return self._meter.read(model, [self._plan.targets[i] for i in self.tries.measured])
 
     def _add(self, architecture: Architecture, readings: Readings, retraining: str) -> TargetRound:
