@@ -101,7 +101,7 @@ def load_agent(run: Run | str | Path, *, seed: int = 0, threads: int = 1) -> Age
         threads: CPU threads; latencies are predicted and measured for one.
 
     Raises:
-        RunFolderError: there is no exported agent, or its description cannot be read.
+        RunFolderError: there is no exported agent, or its description cannot be read or is of another file.
         MissingExtraError: onnxruntime is not installed.
     """
     from cosearch.deploy.player import Agent

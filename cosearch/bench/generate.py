@@ -23,6 +23,7 @@ from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.rl.teacher import Teacher, find_teacher
 from latency_tables.errors import ConfigError, NonFiniteError
 from latency_tables.reading import parse_json, read_json, read_text
+from latency_tables.writing import make_folder
 
 ORDER_SEED = 20261129
 
@@ -69,14 +70,14 @@ def begin(folder: Path) -> None:
         if not isinstance(values, dict) or values.get("digest") != own:
             raise ConfigError(f"{folder} holds results of other settings than this version's; give another folder with --out")
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_bytes_atomic(path, (json.dumps({"digest": own, "training": settings.TRAINING}, indent=1) + "\n").encode())
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
     """Whether this process has the lock on a file, which it makes; held inside the ``with`` block, or until the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

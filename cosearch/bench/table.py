@@ -16,6 +16,7 @@ from cosearch.bench import generate, settings
 from cosearch.record.durable import write_bytes_atomic
 from latency_tables.errors import ConfigError, RequestError
 from latency_tables.reading import parse_json, read_text, shown
+from latency_tables.writing import make_folder
 
 DATA = Path(__file__).parent / "data"
 FORMAT = "cosearch-bench-1"
@@ -144,7 +145,7 @@ def write_table(table: Table, path: Path) -> None:
         "settings_sha256": table.settings_sha256,
         "sha256": hashlib.sha256(rest.encode()).hexdigest(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes_atomic(path, (json.dumps(header) + "\n" + rest).encode())
 
 

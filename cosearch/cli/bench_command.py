@@ -85,14 +85,13 @@ def leaderboard(
     """Regret and rank of every strategy on every task, as a page."""
     from cosearch.bench.leaderboard import leaderboard_page, standings
     from cosearch.planning.builtins import load_builtins
-    from cosearch.record.durable import write_bytes_atomic
 
+    _check_page(out)
     load_builtins()
     devices = device or ["pixel-3", "raspberry-pi-4"]
     result = standings(_folder(data), devices, range(seeds), queries)
     page = leaderboard_page(result)
-    if out is not None:
-        write_bytes_atomic(out, page.encode())
+    _write_page(out, page)
     emit(result.to_json(), as_json, page if out is None else str(out))
 
 
@@ -107,16 +106,15 @@ def transfer(
     from cosearch.bench.benchmark import Benchmark, tasks
     from cosearch.bench.transfer import transfer_page, transfers
     from cosearch.planning.builtins import load_builtins
-    from cosearch.record.durable import write_bytes_atomic
 
+    _check_page(out)
     load_builtins()
     rows = []
     for task in tasks(_folder(data)):
         benchmark = Benchmark(task, _folder(data))
         rows += transfers(benchmark, device or benchmark.devices())
     page = transfer_page(rows)
-    if out is not None:
-        write_bytes_atomic(out, page.encode())
+    _write_page(out, page)
     emit([row.to_json() for row in rows], as_json, page if out is None else str(out))
 
 
@@ -142,8 +140,10 @@ def search(
     from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
     from cosearch.cli.progress import TerminalProgress
     from cosearch.planning.builtins import load_builtins
-    from cosearch.record.durable import write_bytes_atomic
+    from latency_tables.writing import check_folder
 
+    _check_page(out)
+    check_folder(runs)
     resume_hint.set(("the same command", runs))
     load_builtins()
     target_s = None if latency_target_ms is None else latency_target_ms / 1e3
@@ -155,8 +155,7 @@ def search(
     finally:
         progress.close()
     page = beside_page([result])
-    if out is not None:
-        write_bytes_atomic(out, page.encode())
+    _write_page(out, page)
     emit(result.to_json(), as_json, page if out is None else str(out))
 
 
@@ -172,7 +171,9 @@ def extend(
 ) -> None:
     """Train what the table lacks. Stop it at any time; several processes share one folder. Then `cosearch bench pack`."""
     from cosearch.bench import generate, settings
+    from latency_tables.writing import check_folder
 
+    check_folder(out)
     resume_hint.set(("the same command", out))
 
     def tell(text: str) -> None:
@@ -192,7 +193,10 @@ def pack(
 ) -> None:
     """Make tables of the networks that are finished."""
     from cosearch.bench import generate, settings, table
+    from latency_tables.writing import check_destination
 
+    for name in task or settings.TASKS:
+        check_destination(table.table_path(name, out))
     chosen = task or [name for name in settings.TASKS if generate.results_path(results, name).exists()]
     made = []
     for name in chosen:
@@ -201,6 +205,22 @@ def pack(
         made.append({"task": name, "networks": len(packed.results), "partial": packed.partial})
     text = "\n".join(f"{row['task']}: {row['partial'] or 'whole'}" for row in made)
     emit({"tables": made}, as_json, text or f"{results} has no results yet")
+
+
+def _check_page(out: Path | None) -> None:
+    """Raise now where a page could not be written after the work."""
+    from latency_tables.writing import check_destination
+
+    if out is not None:
+        check_destination(out)
+
+
+def _write_page(out: Path | None, page: str) -> None:
+    from latency_tables.writing import make_folder, write_bytes_atomic
+
+    if out is not None:
+        make_folder(out.parent)
+        write_bytes_atomic(out, page.encode())
 
 
 def _folder(data: Path | None) -> Path:

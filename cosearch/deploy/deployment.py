@@ -18,13 +18,14 @@ from pathlib import Path
 
 from cosearch.deploy.board import copy_bundle, self_test_by_rpc, self_test_here, self_test_there
 from cosearch.deploy.bundle.contract import Contract
-from cosearch.deploy.bundle.folder import BUNDLE
-from cosearch.deploy.bundle.stored import read_bundle
+from cosearch.deploy.bundle.folder import BUNDLE, open_bundle
 from cosearch.deploy.figures import Running, measured_latency, paced_latency
-from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency
+from cosearch.planning.identity import check_results
+from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency, check_agent_files
 from cosearch.record.deployment import Deployment, Deployments
 from cosearch.record.family import check_single
 from cosearch.record.json_record import JsonObject
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.report.page import write_report
@@ -96,7 +97,7 @@ def deploy(path: Path, request: DeployRequest, note: Callable[[str], None] = lam
         What was measured; ``deployments.json`` keeps it.
 
     Raises:
-        RunFolderError: the run has no bundle, or is in use.
+        RunFolderError: the run has no bundle, or one of another agent or with code that is not ours, or is in use.
         RequestError: the board, its login or its runtime is not what it has to be.
         DiskFullError: the disk there, or here, is full.
         ParityError: the outputs there differ from the stored ones.
@@ -104,12 +105,12 @@ def deploy(path: Path, request: DeployRequest, note: Callable[[str], None] = lam
     """
     run = RunDir.open(path)
     check_single(run)
-    bundle = run.path / BUNDLE
-    if not (bundle / Contract.FILE).is_file():
-        raise RunFolderError(f"{path} has no bundle yet: `cosearch export {path}` writes {bundle}")
     with run.lock():
-        contract, model = read_bundle(bundle)
-        session = _Session(run, bundle, contract, model, request, note)
+        contract, model = open_bundle(run)
+        agent = run.read(AgentRecord)
+        check_agent_files(run.path, agent)
+        check_results(run.path, run.read(RunRecord), run.read(Summary), agent)
+        session = _Session(run, run.path / BUNDLE, contract, model, request, note)
         found = session.measured()
         _keep(run, found)
         session.forget()
@@ -246,9 +247,15 @@ class _Session:
         if artifact is not None and artifact.runtime == "tvm":
             (taken,) = self._run.read(AgentRecord).inputs
             shape = [batch, *(int(str(size)) for size in taken.shape[1:])]
-            library = (self._run.path / artifact.file).read_bytes()
+            library = self._library(artifact.file)
             return core.one("load", library, id=MODEL, shape=shape, element=contract.input_dtype)
         return core.one("load", self._model, id=MODEL, batch=batch) if batch > 1 else core.one("load", self._model, id=MODEL)
+
+    def _library(self, name: str) -> bytes:
+        path = self._run.path / name
+        if not path.is_file():
+            raise RunFolderError(f"{path} is not there: `cosearch export {self._run.path}` writes it again")
+        return path.read_bytes()
 
     def _record(self, said: str, journal: Journal) -> Deployment:
         target_s = self._run.read(Summary).latency_target_s

@@ -9,8 +9,9 @@ from typing import Any
 from cosearch.deploy.clip import animate, play
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.identity import Inputs, check_agent, check_inputs, environment_now, environment_record
+from cosearch.planning.identity import Inputs, check_inputs, environment_now, environment_record
 from cosearch.planning.recorded import config_of
+from cosearch.record.agent import AgentRecord, check_agent_files
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.family import check_single
 from cosearch.record.run_record import RunRecord
@@ -133,6 +134,6 @@ def _agent_of(path: Path) -> tuple[RunDir, Path]:
     agent = run.path / "agent.onnx"
     if not agent.is_file():
         raise RunFolderError(f"{path} has no agent.onnx yet: `cosearch resume {path}` goes on to the export")
-    check_agent(run)
+    check_agent_files(run.path, run.read(AgentRecord))
     load_builtins()
     return run, agent

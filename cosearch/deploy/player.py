@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosearch.record.agent import AgentRecord, check_agent_files
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
 from latency_tables.reading import MAX_DIGITS, read_json, shown
@@ -18,6 +19,7 @@ from latency_tables.reading import MAX_DIGITS, read_json, shown
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float64]
 RULES = ("sample", "argmax")
+DESCRIPTION = "the description of an agent"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,13 @@ class Agent:
         rule: how it acts.
 
     Raises:
-        RunFolderError: the folder has no exported agent, or its description cannot be read.
+        RunFolderError: the folder has no exported agent, its description cannot be read, or it describes another file.
         MissingExtraError: onnxruntime is not installed.
     """
 
     def __init__(self, folder: Path, *, seed: int = 0, threads: int = 1) -> None:
-        self.rule = read_rule(folder / "agent.json")
+        described = folder / AgentRecord.FILE
+        self.rule = read_rule(described)
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -74,6 +77,8 @@ class Agent:
         model = folder / "agent.onnx"
         if not model.is_file():
             raise RunFolderError(f"{folder} has no agent.onnx; `cosearch resume {folder}` goes on to the export")
+        content = read_json(described, DESCRIPTION, RunFolderError, digits=MAX_DIGITS)
+        check_agent_files(folder, AgentRecord.from_json(content, described))
         try:
             self._session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
@@ -182,7 +187,7 @@ def read_rule(path: Path) -> ActingRule:
     Raises:
         RunFolderError: the file is missing, is not JSON, or states no rule that is known.
     """
-    content = read_json(path, "the description of an agent", RunFolderError, digits=MAX_DIGITS)
+    content = read_json(path, DESCRIPTION, RunFolderError, digits=MAX_DIGITS)
     acting = content.get("acting") if isinstance(content, dict) else None
     acting = acting if isinstance(acting, dict) else {}
     rule, policy = acting.get("rule"), acting.get("policy", "categorical")

@@ -17,6 +17,7 @@ import torch
 
 from cosearch.compute import compute_device
 from cosearch.config.run import config_to_dict
+from cosearch.pipeline.rehearsal import unloadable_agent
 from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.planning.budget import candidate_shares, whole_rollouts
@@ -47,6 +48,7 @@ class Forecast:
         retrain_steps_per_s: of the retraining, of several agents' that of the slowest; None where there is none.
         expected_s: the whole run, seconds.
         peak_memory_bytes: of this process so far.
+        unloadable: why the device's own runtime would not load the agent; empty where it would, or where nobody knows it.
     """
 
     plan: Plan
@@ -54,6 +56,7 @@ class Forecast:
     retrain_steps_per_s: float | None
     expected_s: float
     peak_memory_bytes: int
+    unloadable: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The configuration, the plan's facts and the figures."""
@@ -71,6 +74,7 @@ class Forecast:
             "teacher": plan.teacher.name if plan.teacher else None,
             "search_uses_teacher": plan.teacher is not None and plan.strategy.uses_teacher,
             "not_exactly_resumable_because": plan.inexact_resume,
+            "not_loadable_because": self.unloadable or None,
             "latency_target_s": plan.constraints[0].value,
             "references": {name: to_json(reference) for name, reference in plan.references.items()},
             "search_steps_per_s": self.search_steps_per_s,
@@ -107,6 +111,7 @@ class Forecast:
             "",
             f"table: {hardware.device.table_name} ({hardware.provenance}), teacher: {teacher}",
             *([f"not exactly resumable: {plan.inexact_resume}"] if plan.inexact_resume else []),
+            *([self.unloadable] if self.unloadable else []),
             *(
                 f"agent {name}: {one.hardware.device.table_name} ({one.hardware.provenance}), latency target "
                 f"{one.constraints[0].value * 1e3:.3f} ms, space: {one.counts.text()}"
@@ -160,6 +165,7 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         retrain_rate,
         search_s + retrain_s + FINISH_S * len(plan.every),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        unloadable_agent(plan),
     )
 
 

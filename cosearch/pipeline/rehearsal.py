@@ -27,7 +27,7 @@ from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_deployed, as_policy, as_trained
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import NonFiniteError, ParityError, RunFailedError
-from latency_tables.runtimes import limit_of
+from latency_tables.runtimes import RuntimeLimit, limit_of
 from latency_tables.table import Table
 
 ENVS, STEPS = 2, 32
@@ -46,9 +46,7 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
     """
     config, streams = plan.config, Streams(plan.config.seed)
     generator = torch.Generator().manual_seed(streams.derive("eval", 6))
-    scores = [[0.0] * len(point.candidates) for point in plan.space.points]
-    network = derive(most_likely_feasible(plan, scores), generator)
-    agent = as_deployed(as_trained(network, config, streams), config).float().eval()
+    agent = _untrained(plan, streams, generator)
     try:
         frames = _first_observations(agent, plan, generator)
         agent.ends.see(torch.from_numpy(frames))
@@ -71,6 +69,34 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
         ) from error
 
 
+def _untrained(plan: Plan, streams: Streams, generator: torch.Generator) -> AgentNetwork:
+    """A network of the run as it will be deployed, that has learned nothing."""
+    scores = [[0.0] * len(point.candidates) for point in plan.space.points]
+    network = derive(most_likely_feasible(plan, scores), generator)
+    return as_deployed(as_trained(network, plan.config, streams), plan.config).float().eval()
+
+
+def unloadable_agent(plan: Plan) -> str:
+    """Why the device's own runtime would not load the agents of a run; empty where it would, or where nobody knows the runtime.
+
+    Args:
+        plan: the resolved run.
+    """
+    if _limit(plan) is None:
+        return ""
+    streams = Streams(plan.config.seed)
+    agent = _untrained(plan, streams, torch.Generator().manual_seed(streams.derive("eval", 6)))
+    return unloadable(plan, to_onnx(agent, plan.space.frame_shape))
+
+
+def _limit(plan: Plan) -> RuntimeLimit | None:
+    if not isinstance(plan.hardware, Table):
+        return None
+    device, software = plan.hardware.device, plan.hardware.header.get("software")
+    version = software.get("version") if isinstance(software, dict) else None
+    return limit_of(device.name, device.runtime, version if isinstance(version, str) else None)
+
+
 def unloadable(plan: Plan, model: bytes) -> str:
     """Why the device's own runtime would not load an agent; empty where it would, or where nobody knows the runtime.
 
@@ -78,17 +104,13 @@ def unloadable(plan: Plan, model: bytes) -> str:
         plan: the resolved run.
         model: a serialized agent of it.
     """
-    if not isinstance(plan.hardware, Table):
-        return ""
-    device, software = plan.hardware.device, plan.hardware.header.get("software")
-    version = software.get("version") if isinstance(software, dict) else None
-    limit = limit_of(device.name, device.runtime, version if isinstance(version, str) else None)
-    needed = needed_opset(onnx.load_model_from_string(model))
+    limit = _limit(plan)
+    needed = 0 if limit is None else needed_opset(onnx.load_model_from_string(model))
     if limit is None or needed <= limit.opset:
         return ""
     return (
-        f"{device.name} would not load this agent: it needs opset {needed}, {limit.runtime} {limit.version} there ends at "
-        f"{limit.opset} ({limit.reason})"
+        f"{plan.hardware.device.name} would not load this agent: it needs opset {needed}, {limit.runtime} {limit.version} there "
+        f"ends at {limit.opset} ({limit.reason})"
     )
 
 

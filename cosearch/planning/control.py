@@ -8,7 +8,9 @@ nothing.
 from __future__ import annotations
 
 from cosearch.config.run import Config
+from cosearch.planning.recorded import config_of
 from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import ControlRecord, Summary
 from cosearch.space.kinds.hand_made import HAND_MADE
@@ -47,3 +49,31 @@ def control_of(config: Config) -> ControlRecord | None:
         seed=summary.seed,
         candidates=derived_by.candidates,
     )
+
+
+def check_control(config: Config, table_id: str | None) -> None:
+    """Raise unless the control that a configuration names can stand beside its result: same task, same table.
+
+    Args:
+        config: of the run.
+        table_id: digest of its table; None on an accelerator, whose design is searched.
+
+    Raises:
+        RunFolderError: ``control`` names no finished run, or its results are damaged.
+        ConfigError: it names a run of a strategy that is no control, of another task or of another table.
+    """
+    if control_of(config) is None:
+        return
+    run = RunDir.open(config.control)
+    task, own = config_of(run).env, config.env
+    if (task.name, task.kwargs) != (own.name, own.kwargs):
+        raise ConfigError(
+            f"control: {run.path} is a run of {task.name} {task.kwargs or ''}, this one is of {own.name} {own.kwargs or ''}: "
+            "their scores cannot be compared. Leave control out, or make its run on this task"
+        )
+    made_with = run.read(RunRecord).table.table_id
+    if table_id not in (None, made_with):
+        raise ConfigError(
+            f"control: {run.path} was made with the table {made_with[:12]}, this run has {str(table_id)[:12]}: their latencies "
+            "cannot be compared. Leave control out, or make its run with this table"
+        )

@@ -6,7 +6,6 @@ a result would be of neither. Names and folders may change; what is compared is 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from cosearch.config.env import EnvConfig
 from cosearch.record.agent import AgentRecord
 from cosearch.record.json_record import Absent, from_json
 from cosearch.record.run_record import EnvironmentRecord, RunRecord, TableRecord, TeacherIdentity
-from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.rl.envs import Box, VectorEnv, frame_dtype
 from cosearch.rl.policy import policy_of
@@ -208,29 +206,6 @@ def _text(value: object) -> str:
 def _other_versions(path: Path, began: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     changed = [f"{name} {began[name]}, now {now[name]}" for name in began if name in now and began[name] != now[name]]
     return [f"{path} began with {'; '.join(changed)}: what follows need not equal a run that was not interrupted"] * bool(changed)
-
-
-def check_agent(run: RunDir) -> None:
-    """Raise unless the exported agent is the file that its record describes.
-
-    Raises:
-        RunFolderError: ``agent.onnx`` is another file; names both digests.
-    """
-    agent = run.path / "agent.onnx"
-    if not agent.is_file() or not (run.path / AgentRecord.FILE).is_file():
-        return
-    record = run.read(AgentRecord)
-    artifact = record.artifact
-    recorded = artifact.sha256 if artifact is not None and artifact.file == agent.name else record.parity.sha256
-    try:
-        found = hashlib.sha256(agent.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RunFolderError(f"{agent} cannot be read: {error.strerror or error}") from error
-    if found != recorded:
-        raise RunFolderError(
-            f"{agent} is not the file that {AgentRecord.FILE} describes (SHA-256 {recorded[:12]} there, {found[:12]} now): it is "
-            f"damaged or another one; `cosearch export {run.path}` writes it again"
-        )
 
 
 def check_results(path: Path, began: RunRecord, summary: Summary | None, agent: AgentRecord | None) -> None:

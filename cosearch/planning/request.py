@@ -11,7 +11,7 @@ from cosearch.compute import compute_device
 from cosearch.config.run import Config
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.control import control_of
+from cosearch.planning.control import check_control
 from cosearch.planning.device.hardware import table_or_design
 from cosearch.planning.family import is_file
 from cosearch.planning.size import check_size
@@ -73,7 +73,7 @@ def resolve_request(config: Config) -> Request:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({paths})")
     if strategy.kind == "proposal":
         candidate_shares(config, strategy)
-    control_of(config)
+    check_control(config, hardware.table_id if isinstance(hardware, Table) else None)
     space = make_space(config)
     check_size(config, space.frame_shape)
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
 from cosearch.record.artifact import ArtifactRecord
 from cosearch.record.json_record import OMITTED, JsonObject, from_json, to_json
+from latency_tables.errors import RunFolderError
+
+EXPORTED = "agent.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +148,18 @@ class AgentRecord:
     latency: LatencyRecord
     architecture: tuple[str, ...]
 
+    @property
+    def deployed_sha256(self) -> str:
+        """SHA-256 of the file that is deployed."""
+        return self.parity.sha256 if self.artifact is None else self.artifact.sha256
+
+    @property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of each file of the agent, by its name: the one that was exported, and the one that is deployed."""
+        if self.artifact is None:
+            return {EXPORTED: self.parity.sha256}
+        return {self.artifact.source: self.parity.sha256, self.artifact.file: self.artifact.sha256}
+
     def to_json(self) -> dict[str, object]:
         """The content of the file."""
         return to_json(self)
@@ -160,3 +176,31 @@ class AgentRecord:
             RunFolderError: it is no such record; names the key.
         """
         return from_json(cls, content, file)
+
+
+def check_agent_files(folder: Path, record: AgentRecord) -> None:
+    """Raise unless the files of an agent are those that its record describes; one that is not there is not compared.
+
+    Args:
+        folder: of the agent.
+        record: its ``agent.json``.
+
+    Raises:
+        RunFolderError: a file is another one (names both digests), or lies elsewhere than beside the record.
+    """
+    for name, recorded in record.files.items():
+        path = folder / name
+        if Path(name).name != name:
+            raise RunFolderError(f"{folder / record.FILE}: a file of an agent must lie beside it, got {name[:80]!r}")
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read: {error.strerror or error}") from error
+        if found != recorded:
+            raise RunFolderError(
+                f"{path} is not the file that {record.FILE} describes (SHA-256 {recorded[:12]} there, {found[:12]} now): it is "
+                f"damaged or another one; `cosearch export {folder}` writes it again"
+            )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import pickle
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -120,6 +121,8 @@ def loaded(data: bytes) -> dict[str, object]:
     """
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:  # whose text is a page of torch's own, with advice to load it unsafely
+        raise ValueError("it holds something else than tensors and plain values") from error
     except Exception as error:  # a damaged pickle raises whatever the interpreter meets in it
         raise ValueError(f"torch cannot read it: {type(error).__name__}: {str(error)[:200]}") from error
     if not isinstance(content, dict):

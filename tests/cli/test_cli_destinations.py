@@ -9,7 +9,9 @@ from pathlib import Path
 
 import filelock
 import pytest
+import typer
 
+from accel_models.cli import app as accelerators
 from accel_models.cli import main as accel_models
 from accel_models.design import DESIGNS
 from cosearch.cli import commands as verbs
@@ -32,6 +34,12 @@ WORK = (  # what each command does first that takes time
     "cosearch.teachers.from_sb3._load",
     "cosearch.deploy.sampling.derive",
     "cosearch.pipeline.local_table.run",
+    "cosearch.bench.leaderboard.standings",
+    "cosearch.bench.benchmark.Benchmark",
+    "cosearch.bench.table.pack",
+    "cosearch.bench.generate.extend",
+    "cosearch.deploy.evaluation.play",
+    "latency_tables.importing.table.imported_table",
 )
 COMMANDS = {
     "fit": (commands, ["fit", "--device", "jetson", "--out", "{place}/t.jsonl"]),
@@ -46,7 +54,34 @@ COMMANDS = {
     "teacher": (cosearch, ["teacher", "--env", "gym:CartPole-v1", "--out", "{place}/t.json"]),
     "teacher's runs": (cosearch, ["teacher", "--env", "gym:CartPole-v1", "--out", "t.json", "--runs", "{place}/runs"]),
     "sample": (cosearch, ["sample", "--out", "{place}/s"]),
+    "import": (commands, ["import", "a.csv", "--device", "d", "--source", "s", "--out", "{place}/t.jsonl"]),
+    "bench leaderboard": (cosearch, ["bench", "leaderboard", "--out", "{place}/page.md"]),
+    "bench transfer": (cosearch, ["bench", "transfer", "--out", "{place}/page.md"]),
+    "bench search": (cosearch, ["bench", "search", "--out", "{place}/page.md"]),
+    "bench search's runs": (cosearch, ["bench", "search", "--runs", "{place}/runs"]),
+    "bench pack": (cosearch, ["bench", "pack", "results", "--out", "{place}/tables"]),
+    "bench extend": (cosearch, ["bench", "extend", "--out", "{place}/results"]),
 }
+PLACES = {"--out", "--runs", "--png"}
+ELSEWHERE = {("video", "--out")}  # needs a finished run: tests/deploy/test_clip.py
+
+
+def places(group, before=()):
+    """Each option of a program that names where something is written, with its verb."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from places(command, (*before, name))
+        else:
+            yield from ((" ".join((*before, name)), word) for each in command.params for word in each.opts if word in PLACES)
+
+
+def test_every_option_that_names_a_place_is_tried():
+    cosearch(["list", "presets"])  # adds the verbs of other files
+    tried = {(" ".join(part for part in words if part in words[:2] and part.isalpha()), word) for _, words in COMMANDS.values()
+             for word in words if word in PLACES}  # fmt: skip
+    for program in (verbs.app, commands.app, accelerators):
+        for verb, option in places(typer.main.get_group(program)):
+            assert any(name.startswith(verb) and option == word for name, word in tried | ELSEWHERE), (verb, option)
 
 
 def run(command, words, monkeypatch):

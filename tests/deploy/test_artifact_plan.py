@@ -65,6 +65,17 @@ def test_a_library_for_a_board_needs_its_linker(monkeypatch):
     assert (plan.target, plan.compiler) == (AARCH64, "aarch64-linux-gnu-g++")
 
 
+@pytest.mark.parametrize("triple", ["./evil", "../evil", "/tmp/evil", "a b-c", "-B-x", "aarch64-linux-gnu/..", ["x-y"], "x-y\n"])
+def test_a_table_names_no_program_that_is_started(triple, monkeypatch, tmp_path):
+    """A table that came with files beside it must not start one of them as its linker."""
+    monkeypatch.setattr(module, "tvm_modules", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil-g++").write_text("#!/bin/sh\n")
+    (tmp_path / "evil-g++").chmod(0o755)
+    with pytest.raises(RequestError, match="is no processor such as aarch64-linux-gnu"):
+        plan_artifact(table("tvm", "float32", target={**AARCH64, "mtriple": triple}))
+
+
 def test_without_tvm_its_tables_are_refused_at_once(monkeypatch):
     def absent():
         raise MissingExtraError("tvm cannot be imported; install it with: pip install 'cosearch[tvm]'")

@@ -1,6 +1,8 @@
 """The public Python interface: light, small, typed, and the same as the commands."""
 
 import ast
+import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import report_fake_run
 from onnx import TensorProto, helper
 from scipy import stats
 
@@ -52,8 +55,16 @@ def write_agent(folder, acting, outputs):
     onnx.checker.check_model(model)
     folder.mkdir(exist_ok=True)
     (folder / "agent.onnx").write_bytes(model.SerializeToString())
-    (folder / "agent.json").write_text(json.dumps({"acting": acting}))
+    describe(folder, acting)
     return folder
+
+
+def describe(folder, acting):
+    """``agent.json`` of the file that is there."""
+    record = report_fake_run.agent_record(1e-3)
+    digest = hashlib.sha256((folder / "agent.onnx").read_bytes()).hexdigest()
+    record = dataclasses.replace(record, acting=acting, parity=dataclasses.replace(record.parity, sha256=digest))
+    (folder / "agent.json").write_text(json.dumps(record.to_json()))
 
 
 @pytest.fixture
@@ -161,7 +172,7 @@ def test_outputs_that_are_not_finite_are_an_error(sampling):
     ],
 )
 def test_a_description_without_a_rule_is_refused(sampling, acting, message):
-    (sampling / "agent.json").write_text(json.dumps({"acting": acting}))
+    describe(sampling, acting)
     with pytest.raises(errors.RunFolderError, match=message):
         cosearch.load_agent(sampling)
 
@@ -170,6 +181,9 @@ def test_what_is_no_agent_is_refused(sampling, tmp_path):
     with pytest.raises(errors.RunFolderError, match="cannot be read as the description"):
         cosearch.load_agent(tmp_path)
     (sampling / "agent.onnx").write_bytes(b"no model")
+    with pytest.raises(errors.RunFolderError, match=r"not the file that agent\.json describes"):
+        cosearch.load_agent(sampling)
+    describe(sampling, {"rule": "sample"})
     with pytest.raises(errors.RunFolderError, match="cannot be loaded"):
         cosearch.load_agent(sampling)
     (sampling / "agent.onnx").unlink()

@@ -1,5 +1,7 @@
 """The finished runs that may stand beside a result."""
 
+import dataclasses
+
 import numpy as np
 import old_run
 import pytest
@@ -8,7 +10,7 @@ from scipy.stats import chi2
 
 from cosearch.config.run import resolve
 from cosearch.pipeline.search.gradient_search import DRAWN, METHOD, found_by
-from cosearch.planning.control import CONTROLS, control_of
+from cosearch.planning.control import CONTROLS, check_control, control_of
 from cosearch.planning.plan import make_plan
 from cosearch.record.rundir import RunDir
 from cosearch.strategies.regression import DrawnPaths, fit_scores
@@ -37,6 +39,19 @@ def test_a_search_is_no_control(tmp_path):
     with pytest.raises(ConfigError, match="a run of 'evolution', expected a run made with --strategy random or largest"):
         control_of(finished(tmp_path, "evolution"))
     assert CONTROLS == ("random", "largest") and control_of(resolve()) is None
+
+
+def test_a_control_is_of_the_same_task_and_table(tmp_path):
+    config, recorded = finished(tmp_path, "random"), old_run.content("run.json")
+    task = {key: recorded["config"]["env"][key] for key in ("name",)}
+    own = dataclasses.replace(config, env=dataclasses.replace(config.env, **task))
+    check_control(own, recorded["table"]["table_id"])
+    check_control(own, None)  # an accelerator's design is searched: it has no table of its own
+    with pytest.raises(ConfigError, match="their latencies cannot be compared"):
+        check_control(own, "0" * 64)
+    for other in ({"name": "minatar:asterix"}, {**task, "kwargs": {"g": 1.0}}):
+        with pytest.raises(ConfigError, match="their scores cannot be compared"):
+            check_control(dataclasses.replace(config, env=dataclasses.replace(config.env, **other)), None)
 
 
 def test_a_search_that_preferred_nothing_draws_uniformly_among_what_meets_the_target():

@@ -13,7 +13,8 @@ from own_envs import Picture
 from pipeline_runs import Silent
 
 from cosearch.pipeline import rehearsal
-from cosearch.pipeline.rehearsal import rehearse
+from cosearch.pipeline.forecast import Forecast
+from cosearch.pipeline.rehearsal import rehearse, unloadable_agent
 from cosearch.pipeline.run import start_run
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
@@ -139,3 +140,6 @@ def test_the_plan_says_where_the_devices_runtime_would_not_load_the_agent(device
     monkeypatch.setattr(rehearsal, "needed_opset", lambda model: opset)
     rehearse(made, told.append)
     assert (said in told[0]) if said else told == []
+    found = Forecast(made, 1.0, None, 1.0, 1, unloadable_agent(made))
+    assert found.unloadable == "".join(told) and found.to_json()["not_loadable_because"] == (told[0] if told else None)
+    assert ("would not load" in found.text()) == bool(told)

@@ -77,6 +77,23 @@ def test_wrong_arguments_of_an_environment_name_the_option():
     assert make_env("gym:own_envs:Numbers-v0", EnvOptions(1, 0, kwargs={"features": 7})).frame_shape == (7,)
 
 
+@pytest.fixture
+def as_registered():
+    """Registers an environment of pictures that declares this space, and gives its name."""
+
+    def register(space):
+        class Other(Picture):
+            def __init__(self):
+                super().__init__()
+                self.observation_space = space
+
+        gymnasium.register("Other-v0", entry_point=Other, disable_env_checker=True)
+        return "gym:Other-v0"
+
+    yield register
+    gymnasium.registry.pop("Other-v0", None)
+
+
 @pytest.mark.parametrize(
     "space",
     [
@@ -90,18 +107,21 @@ def test_wrong_arguments_of_an_environment_name_the_option():
     ],
     ids=str,
 )
-def test_other_observations_are_refused_by_their_space(space):
-    class Other(Picture):
-        def __init__(self):
-            super().__init__()
-            self.observation_space = space
+def test_other_observations_are_refused_by_their_space(space, as_registered):
+    name = as_registered(space)
+    with pytest.raises(ConfigError, match="expected uint8 images"):
+        make_env(name, EnvOptions(1, 0))
 
-    gymnasium.register("Other-v0", entry_point=Other, disable_env_checker=True)
-    try:
-        with pytest.raises(ConfigError, match="expected uint8 images"):
-            make_env("gym:Other-v0", EnvOptions(1, 0))
-    finally:
-        gymnasium.registry.pop("Other-v0")
+
+@pytest.mark.parametrize("high, factor", [(1, 255), (15, 17), (63, 4), (0, 255)])
+def test_images_that_would_be_nearly_black_are_refused(high, factor, as_registered):
+    name = as_registered(spaces.Box(0, high, (8, 8, 3), np.uint8))
+    with pytest.raises(ConfigError, match=f"declares images of 0 to {high}, .* multiplies them by {factor}"):
+        make_env(name, EnvOptions(1, 0))
+
+
+def test_images_that_are_only_dim_are_taken(as_registered):
+    assert make_env(as_registered(spaces.Box(0, 64, (12, 14, 12), np.uint8)), EnvOptions(1, 0)).frame_shape == (12, 14, 12)
 
 
 # --- ONNX teachers

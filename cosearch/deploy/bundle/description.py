@@ -61,7 +61,7 @@ def describe(run: RunDir) -> Contract:
         created_utc=record.created_utc,
         seed=record.seed,
         network=agent.architecture,
-        network_sha256=agent.parity.sha256 if artifact is None else artifact.sha256,
+        network_sha256=agent.deployed_sha256,
         device=record.device.name,
         table_id=record.table.table_id,
         table_provenance=summary.table_provenance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import io
 import json
 import shutil
@@ -27,7 +28,7 @@ from cosearch.deploy.bundle.graph import (
     with_opset,
     without_copies,
 )
-from cosearch.deploy.bundle.stored import read_array
+from cosearch.deploy.bundle.stored import read_array, read_bundle
 from cosearch.record.agent import AgentRecord
 from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
 from cosearch.record.rundir import RunDir
@@ -72,6 +73,48 @@ def check_options(run: RunDir, options: BundleOptions) -> None:
     source = run.path / "agent.onnx"
     if source.is_file() and options.opset is not None:
         with_opset(without_copies(load(source.read_bytes(), source)), options.opset)
+
+
+def open_bundle(run: RunDir) -> tuple[Contract, bytes]:
+    """The contract and the model of a run's bundle, once it is certain that the bundle is this run's and that its code is ours.
+
+    A bundle is copied to a device and its runner is started there and here: from a folder that somebody else made that would be
+    somebody else's code. So each file that Python could run has to be the one that this version writes.
+
+    Args:
+        run: with a bundle.
+
+    Raises:
+        RunFolderError: there is no bundle, it was made of another agent, or it holds code that this version does not write.
+    """
+    folder = run.path / BUNDLE
+    path, again = folder / Contract.FILE, f"`cosearch export {run.path}` writes it again"
+    if not path.is_file():
+        raise RunFolderError(f"{run.path} has no bundle yet: `cosearch export {run.path}` writes {folder}")
+    contract, model = read_bundle(folder)
+    deployed = run.read(AgentRecord).deployed_sha256
+    if contract.network_sha256 != deployed:
+        raise RunFolderError(
+            f"{folder} was made of another agent than {AgentRecord.FILE} describes (SHA-256 {contract.network_sha256[:12]} in "
+            f"it, {deployed[:12]} in the record): {again}"
+        )
+    _check_code(folder, again)
+    return contract, model
+
+
+def _check_code(folder: Path, again: str) -> None:
+    """Raise where a bundle holds a file that Python would run and this version does not write, or another one than it writes."""
+    for path in sorted(folder.iterdir()):
+        ours = FILES / path.name
+        if path.is_dir() and path.name not in ("self_test", "__pycache__"):
+            raise RunFolderError(f"{path} is no part of a bundle, and Python would find code in it: move it away")
+        if path.is_file() and path.suffix in importlib.machinery.all_suffixes():
+            if not ours.is_file():
+                raise RunFolderError(f"{path} is no part of a bundle, and Python would run it: move it away")
+            if path.read_bytes() != ours.read_bytes():
+                raise RunFolderError(
+                    f"{path} is not the program that this version of cosearch writes, and it would be run: {again}"
+                )
 
 
 def rewrite_bundle(run: RunDir, options: BundleOptions) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ from dataclasses import dataclass
 from cosearch.planning.device.hardware import Hardware
 from latency_tables.board.compilers import tvm_modules
 from latency_tables.errors import RequestError
+from latency_tables.reading import shown
 from latency_tables.table import Table
+
+TRIPLE = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_.]+){1,3}")  # of a processor, such as aarch64-linux-gnu; never a path
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ def plan_artifact(hardware: Hardware) -> ArtifactPlan:
     target = host.get("target") if isinstance(host, dict) else None
     compiler = None
     if isinstance(target, dict) and target.get("mtriple"):
+        if not TRIPLE.fullmatch(str(target["mtriple"])):  # a program of this name is started
+            raise RequestError(
+                f"the table of {device.table_name} names the target {shown(target['mtriple'])}, which is no processor such as "
+                "aarch64-linux-gnu: measure the table again with --tvm-target"
+            )
         compiler = f"{target['mtriple']}-g++"
         if shutil.which(compiler) is None:
             raise RequestError(

@@ -254,6 +254,20 @@ def _layout_of(shape: tuple[int, ...], said: str | None, game: str) -> str:
     return said or "channels_last"
 
 
+def _check_brightness(space: Any, game: str) -> None:
+    """Raise where an image space ends far below 255, by which networks here divide: its agent would see almost nothing.
+
+    Raises:
+        ConfigError: the largest value that the space declares is below a quarter of 255.
+    """
+    brightest = int(np.max(space.high))
+    if brightest < 64:
+        raise ConfigError(
+            f"gym:{game} declares images of 0 to {brightest}, and images are divided by 255 here: they would be nearly black. "
+            f"Register a wrapper of yours that multiplies them by {255 // max(brightest, 1)}"
+        )
+
+
 def _vector(observation: object) -> np.ndarray:
     return np.array(observation, dtype=np.float32)
 
@@ -295,6 +309,7 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
         raise ConfigError(f"gym:{game}: {error}") from error
     dimensions = len(getattr(frames, "shape", None) or ())
     if getattr(frames, "dtype", None) == np.uint8 and dimensions in (2, 3):
+        _check_brightness(frames, game)
         declared = (*frames.shape, 1) if dimensions == 2 else tuple(frames.shape)
         if dimensions == 3 and _layout_of(declared, options.layout, game) == "channels_first":
             return _as_declared(ReplayedEnvs(make, _channels_last, options), (*declared[1:], declared[0]), game)
