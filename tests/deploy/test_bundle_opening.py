@@ -60,7 +60,7 @@ def test_each_program_that_we_write_is_known(run):
 @pytest.mark.parametrize("model", ["../../../etc/hostname", "/etc/hostname", "..", "missing.onnx"])
 def test_a_model_lies_beside_its_contract(model, run):
     change(run.path / "agent", "contract.json", model=model)
-    with pytest.raises(RunFolderError, match="model must be the name of a file beside it|cannot be read as the agent"):
+    with pytest.raises(RunFolderError, match=r"model must be the name of a file beside it|cannot be read as the agent"):
         open_bundle(run)
 
 

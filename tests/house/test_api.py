@@ -168,7 +168,7 @@ def test_outputs_that_are_not_finite_are_an_error(sampling):
         (None, "got None with policy 'categorical'; `cosearch export"),
         ({"rule": "dice"}, "sample, argmax, got 'dice'"),
         ({"rule": "sample", "policy": "beta"}, "policy 'beta'"),
-        ({"rule": "sample", "policy": "gaussian", "clip_low": [0.0]}, "clip_high must be lists"),
+        ({"rule": "sample", "policy": "gaussian", "clip_low": [0.0]}, "clip_high must be a list of numbers"),
     ],
 )
 def test_a_description_without_a_rule_is_refused(sampling, acting, message):
