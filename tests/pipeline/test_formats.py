@@ -22,6 +22,7 @@ from cosearch.compare.page import write_comparison
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.pipeline.checkpoint import Checkpoint
 from cosearch.pipeline.run import resume_run
+from cosearch.planning.builtins import load_builtins
 from cosearch.record.deployment import Deployments
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
@@ -37,6 +38,7 @@ NEWEST = old_files.FOLDERS[-1]
 @pytest.fixture(scope="module", params=old_files.FOLDERS, ids=lambda folder: folder.name)
 def kept(request, tmp_path_factory):
     """The files of one version, at a place where they were not made."""
+    load_builtins()
     return old_files.unpacked(request.param, tmp_path_factory.mktemp("kept") / "there")
 
 
@@ -103,12 +105,17 @@ def test_a_comparison_is_shown_again(kept):
     assert not result.unfinished and all(file.stat().st_size for file in files)
 
 
+QUICK = ("search-reinforce", "search-random", "finish")
+
+
 def cut_names():
-    """Cut runs of every folder."""
+    """Cut runs of every folder; all but a few are slow."""
     found = []
     for folder in old_files.FOLDERS:
         names = json.loads((folder / "ABOUT.json").read_text())["cut"]
-        found += [pytest.param(folder, name, id=f"{folder.name}/{name}") for name in names]
+        for name in names:
+            marks = () if name in QUICK else pytest.mark.slow
+            found.append(pytest.param(folder, name, id=f"{folder.name}/{name}", marks=marks))
     return found
 
 
