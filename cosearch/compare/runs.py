@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from cosearch.record.rundir import RunDir, only_writer
 from cosearch.report.data import flatten
 from cosearch.training.workers import Send, Workers
 from latency_tables.errors import CosearchError, RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
+from latency_tables.reading import OWN_DIGITS, read_json, shown
 from latency_tables.writing import make_folder
 
 RECORD = "compare.json"
@@ -142,19 +142,28 @@ def read_comparison(folder: Path) -> list[PlannedRun]:
     if not path.is_file():
         raise RunFolderError(f"{folder} holds no comparison ({RECORD} is missing); give the folder that `cosearch compare` made")
     try:
-        return [
-            PlannedRun(
-                entry["name"],
-                entry["env"],
-                entry["strategy"],
-                entry["seed"],
-                config_from_dict(entry["config"], str(path)),
-                tuple(entry.get("own", ())),
-            )
-            for entry in _entries(path)
-        ]
+        return [_planned(entry, str(path)) for entry in _entries(path)]
     except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}") from error
+        raise RunFolderError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _planned(entry: Mapping[str, object], where: str) -> PlannedRun:
+    name, env, strategy, seed, own = (entry.get(key) for key in ("name", "env", "strategy", "seed", "own"))
+    own = [] if own is None else own
+    if not (isinstance(name, str) and isinstance(env, str) and isinstance(strategy, str) and type(seed) is int):
+        raise TypeError("a run has a name, an env and a strategy, which are texts, and a seed, a whole number")
+    if not name or Path(name).name != name or "\0" in name:
+        raise ValueError(f"the name of a run must be that of its folder, got {shown(name)}")
+    if not isinstance(own, list) or not all(isinstance(key, str) for key in own):
+        raise TypeError(f"own must be a list of keys, got {shown(own)}")
+    return PlannedRun(name, env, strategy, seed, config_from_dict(_section(entry), where), tuple(own))
+
+
+def _section(entry: Mapping[str, object]) -> Mapping[str, object]:
+    section = entry["config"]
+    if not isinstance(section, dict):
+        raise TypeError(f"config must be an object, got {shown(section)}")
+    return section
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

@@ -145,6 +145,8 @@ def config_from_dict(values: Mapping[str, object], source: str = "configuration"
     Raises:
         ConfigError: lists every fault, with the nearest key for an unknown one.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: expected a configuration, got {shown(values)}")
     try:
         config = _ADAPTER.validate_python({key: value for key, value in values.items() if key != "said"})
         lines = []

@@ -55,9 +55,10 @@ def shared_supernet(run: RunDir, plan: Plan) -> SuperNet | None:
     try:
         supernet.load_state_dict(loaded(path.read_bytes()))
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # the last but one: a value that is no tensor
+        reason = " ".join(str(error).split())[:200]
         raise RunFolderError(
-            f"{path} cannot be read as the shared weights of this run ({str(error)[:200]}); move it away: further architectures "
-            "then begin from random weights"
+            f"{path} cannot be read as the shared weights of this run ({reason}); move it away: further architectures then begin "
+            "from random weights"
         ) from error
     return supernet
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from fuzz_rule import Reader, of_file
 
@@ -28,6 +33,7 @@ def _run(folder: Path) -> Path:
     load_builtins()
     run = make_run(folder / "run")
     change(run, "run.json", format=1)
+    change(run, "agent.json", acting={"rule": "sample", "policy": "categorical", "first_action": 0, "action_names": []})
     return run
 
 
@@ -68,12 +74,14 @@ def run_file(name: str) -> Maker:
     """A file of a run's folder, read with the others for the report."""
 
     def make(folder: Path) -> Reader:
+        from cosearch.deploy.bundle.description import describe
+        from cosearch.record.rundir import RunDir
         from cosearch.report.data import read_run
         from cosearch.report.terminal import render_summary
 
         run = _run(folder)
         seed = _shortened(run)[name]
-        made = of_file(run / name, (seed,), lambda path: (read_run(run), render_summary(run)))
+        made = of_file(run / name, (seed,), lambda path: (read_run(run), render_summary(run), describe(RunDir.open(run))))
         return replace(made, name="run-architecture.json" if name == "architecture.json" else name)
 
     return make
@@ -138,32 +146,36 @@ def shared(folder: Path) -> Reader:
     return of_file(folder / "supernet.pt", (buffer.getvalue(),), read)
 
 
-def deployments(folder: Path) -> Reader:
-    """``deployments.json``."""
-    from report_fake_run import agent_record
+def example(kind: Any) -> Any:
+    """A value of a record's field, as ``json_record`` knows them: each list with one entry."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        kinds = [each for each in inner if each is not types.NoneType]
+        return example(next(each for each in kinds if not (isinstance(each, type) and issubclass(each, Enum))))
+    if origin is tuple:
+        return (example(inner[0]),) if inner[-1] is ... else tuple(map(example, inner))
+    if origin is Mapping:
+        return {"x": example(inner[1])}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)
+        return kind(**{f.name: example(hints[f.name]) for f in fields if not f.metadata.get("further")})
+    return {float: 1.0, int: 1, str: "x", bool: True, object: 1}[kind]
 
-    from cosearch.record.deployment import Deployment, Deployments
-    from cosearch.record.rundir import RunDir
 
-    run, latency = RunDir.open(_run(folder)), agent_record(1e-3).latency
-    assert latency.measured is not None
-    one = Deployment(
-        name="board",
-        host=None,
-        provenance="measured",
-        created_utc="",
-        model_sha256="0",
-        self_test="ok",
-        measured=latency.measured,
-        paced=latency.paced,
-        warmed=None,
-        lead_s=0.001,
-        target_s=1.0,
-        target_met=True,
-        conditions={},
-    )
-    seed = _json(Deployments(deployments=(one,)).to_json())
-    return of_file(run.path / "deployments.json", (seed,), lambda path: run.read(Deployments))
+def record(name: str) -> Maker:
+    """A further record of a run."""
+
+    def make(folder: Path) -> Reader:
+        from cosearch.record.deployment import Deployments
+        from cosearch.record.family import Family
+        from cosearch.record.rundir import RunDir
+        from cosearch.record.target_rounds import TargetRounds
+
+        kind = {each.FILE: each for each in (Deployments, Family, TargetRounds)}[name]
+        run = RunDir(folder, {})
+        return of_file(folder / name, (_json(example(kind).to_json()),), lambda path: run.read(kind).to_json())
+
+    return make
 
 
 def acting(folder: Path) -> Reader:
@@ -341,7 +353,7 @@ MAKERS: dict[str, Maker] = {
     "config-run.json": recorded,
     "events-run.json": events,
     "supernet.pt": shared,
-    "deployments.json": deployments,
+    **{name: record(name) for name in ("deployments.json", "family.json", "rounds.json")},
     "acting-agent.json": acting,
     "run.toml": toml,
     "words.txt": words,

@@ -12,6 +12,7 @@ from cosearch.record.agent import AgentRecord
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
+from latency_tables.errors import RunFolderError
 
 PERIOD_S = 0.02
 INT8_TOLERANCE = (
@@ -30,6 +31,8 @@ def describe(run: RunDir) -> Contract:
     """
     agent, record, summary = run.read(AgentRecord), run.read(RunRecord), run.read(Summary)
     rule = read_rule(run.path / AgentRecord.FILE)
+    if len(agent.inputs) != 1 or len(agent.inputs[0].shape) < 2 or not record.space.frame_shape:
+        raise RunFolderError(f"{run.path / AgentRecord.FILE} does not describe one input of observations; `cosearch export` does")
     (taken,), artifact = agent.inputs, agent.artifact
     dtype, threads = ("float32", 1) if artifact is None else (artifact.dtype, artifact.threads)
     is_vector, count = len(taken.shape) == 2, record.space.num_actions
