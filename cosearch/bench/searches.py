@@ -30,6 +30,8 @@ from latency_tables.errors import InfeasibleTargetError, RequestError
 
 QUERIES = 20
 FROM_LOGITS = "reinforce-logits"  # derived from the learned logits; reinforce from a regression over its paths and scores
+BRACKETED = "reinforce-bracket"  # its last queries compare the best by that regression, the largest network among them
+BRACKET = 4
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,11 @@ class Search:
         """The feasible network with the largest of ``values`` ``[feasible]``, the first of equal ones."""
         return self.benchmark.architectures[int(self.feasible[int(np.argmax(values))])]
 
-    def best_sum(self, scores: Sequence[Sequence[float]]) -> Architecture:
-        """The feasible network with the largest sum of its candidates' scores, one row of ``scores`` a point."""
+    def best_sums(self, scores: Sequence[Sequence[float]], count: int) -> list[Architecture]:
+        """The feasible networks with the largest sums of their candidates' scores, one row of ``scores`` a point."""
         choices = [self.benchmark.architectures[i].choices for i in self.feasible]
-        return self.best_of(np.array([sum(row[c] for row, c in zip(scores, own)) for own in choices]))
+        sums = np.array([sum(row[c] for row, c in zip(scores, own)) for own in choices])
+        return [self.benchmark.architectures[int(self.feasible[place])] for place in np.argsort(-sums, kind="stable")[:count]]
 
 
 def _propose(search: Search, info: StrategyInfo) -> Architecture:
@@ -128,8 +131,11 @@ def _propose(search: Search, info: StrategyInfo) -> Architecture:
     return asked[strategy.best()]
 
 
-def _score_function(search: Search, info: StrategyInfo, *, regressed: bool) -> Architecture:
-    """Paths that miss the target are drawn again; the end is the feasible network with the largest sum of scores."""
+def _score_function(search: Search, info: StrategyInfo, *, regressed: bool, bracket: int = 1) -> Architecture:
+    """Paths that miss the target are drawn again; the end is the feasible network with the largest sum of scores.
+
+    With a bracket, as ``budget.bracket`` has it, the best ``bracket - 1`` by the sum and the largest network are asked for again.
+    """
     space = search.benchmark.space
     strategy = info.make(space, info.options(StrategyConfig(name=info.name)), search.generator)
     if not isinstance(strategy, ScoreFunctionStrategy):
@@ -138,7 +144,10 @@ def _score_function(search: Search, info: StrategyInfo, *, regressed: bool) -> A
             "strategies the score function (reinforce) alone can run on it"
         )
     drawn = DrawnPaths(len(space.points))
-    for query in range(search.queries):
+    paths = search.queries - (bracket if bracket > 1 else 0)
+    if paths < 1:
+        raise RequestError(f"a bracket of {bracket} needs more than {bracket} queries, got {search.queries}")
+    for query in range(paths):
         for _ in range(DRAWS):
             path = strategy.sample()
             architecture = space.architecture(path.choices)
@@ -149,9 +158,14 @@ def _score_function(search: Search, info: StrategyInfo, *, regressed: bool) -> A
         loss = -search.ask_score(architecture)
         strategy.arch.zero_grad()
         strategy.step(path, loss)
-        drawn.add(path.choices, loss, query / search.queries)
+        drawn.add(path.choices, loss, query / paths)
     fit = fit_scores(search.benchmark.sizes, drawn) if regressed else None
-    return search.best_sum(strategy.scores() if fit is None else fit.scores)
+    found = search.best_sums(strategy.scores() if fit is None else fit.scores, bracket)
+    if bracket == 1:
+        return found[0]
+    largest = _largest(search)
+    listed = found if largest in found else [*found[:-1], largest]
+    return max(listed, key=search.ask_score)
 
 
 def _largest(search: Search) -> Architecture:
@@ -168,7 +182,7 @@ def _ridge(search: Search) -> Architecture:
     for network in networks:
         drawn.add(network.choices, -search.ask_score(network), 0.0)
     fit = fit_scores(search.benchmark.sizes, drawn)
-    return networks[0] if fit is None else search.best_sum(fit.scores)  # None: all scores were equal
+    return networks[0] if fit is None else search.best_sums(fit.scores, 1)[0]  # None: all scores were equal
 
 
 def judged(search: Search, strategy: str, found: Architecture, env_steps: int) -> Outcome:
@@ -211,7 +225,7 @@ CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "r
 def runnable() -> list[str]:
     """Names of all that can run on a table: controls, proposal strategies, the score function."""
     proposals = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and info.name not in CONTROLS]
-    return [*CONTROLS, *proposals, "reinforce", FROM_LOGITS]
+    return [*CONTROLS, *proposals, "reinforce", FROM_LOGITS, BRACKETED]
 
 
 def run_search(
@@ -240,10 +254,15 @@ def run_search(
     if strategy in CONTROLS:
         found = CONTROLS[strategy](search)
     else:
-        name = "reinforce" if strategy == FROM_LOGITS else strategy
+        name = "reinforce" if strategy in (FROM_LOGITS, BRACKETED) else strategy
         info = next((info for info in STRATEGIES.entries() if info.name == name), None)
         if info is None:
             raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
+        bracket = BRACKET if strategy == BRACKETED else 1
         gradient = info.kind == "gradient"
-        found = _score_function(search, info, regressed=strategy != FROM_LOGITS) if gradient else _propose(search, info)
+        found = (
+            _score_function(search, info, regressed=strategy != FROM_LOGITS, bracket=bracket)
+            if gradient
+            else _propose(search, info)
+        )
     return judged(search, strategy, found, search.asked * benchmark.env_steps)

@@ -111,11 +111,23 @@ def test_an_outcome_is_judged_against_all_that_could_be_found(bench):
     assert largest.architecture in [benchmark.architectures[n].choice_names for n, _, macs in expected if macs == most]
 
 
+def test_a_bracket_keeps_the_best_of_the_regressions_first_and_the_largest(exact):
+    target_s = exact.default_target_s(DEVICE)
+    found = {
+        name: run_search(exact, name, DEVICE, target_s=target_s, queries=12, seed=2) for name in ("reinforce-bracket", "largest")
+    }
+    assert found["reinforce-bracket"].score >= found["largest"].score
+    assert found["reinforce-bracket"].queries == 12
+    with pytest.raises(RequestError, match="more than 4 queries"):
+        run_search(exact, "reinforce-bracket", DEVICE, target_s=target_s, queries=4)
+
+
 def test_searches_with_many_queries_find_good_networks_and_few_do_not(exact):
     target_s = exact.default_target_s(DEVICE)
     ranks = {name: run_search(exact, name, DEVICE, target_s=target_s, queries=300).rank for name in runnable()}
     few = [run_search(exact, "random", DEVICE, target_s=target_s, queries=2, seed=seed).rank for seed in range(5)]
     assert ranks["ridge"] <= 2 and ranks["evolution"] <= 3 and ranks["local-search"] <= 3
+    assert ranks["predictor"] == 1 and ranks["reinforce-bracket"] <= 2
     assert ranks["reinforce-logits"] <= 30 and ranks["reinforce"] <= 2 and np.mean(few) > 30
 
 
@@ -123,7 +135,7 @@ def test_a_search_on_a_partial_table_asks_for_finished_networks_alone(tmp_path):
     write_table(made_table(additive, range(0, 540, 5)), table_path(TASK, tmp_path))
     benchmark = Benchmark(TASK, tmp_path)
     for name in runnable():
-        outcome = run_search(benchmark, name, DEVICE, target_s=1.0, queries=4)
+        outcome = run_search(benchmark, name, DEVICE, target_s=1.0, queries=6)
         assert outcome.partial == "partial: 108 of 540 networks" and outcome.feasible == 108
     with pytest.raises(RequestError, match="partial: 108 of 540"):
         benchmark.query(benchmark.architectures[1])
@@ -162,12 +174,12 @@ def test_what_cannot_run_on_a_table_is_refused(bench):
 
 def test_the_page_has_a_row_a_strategy_with_the_mean_of_its_searches(bench):
     benchmark, folder = bench
-    result = standings(folder, [DEVICE], range(3), queries=4)
+    result = standings(folder, [DEVICE], range(3), queries=6)
     (board,) = result.boards
     page = leaderboard_page(result)
     assert {row.strategy for row in board.standings} == set(runnable())
     for row in board.standings:
-        found = [run_search(benchmark, row.strategy, DEVICE, seed=seed, queries=4).regret for seed in range(3)]
+        found = [run_search(benchmark, row.strategy, DEVICE, seed=seed, queries=6).regret for seed in range(3)]
         assert row.regret == pytest.approx(np.mean(found)) and f"| {row.strategy} | {np.mean(found):.2f}" in page
     assert [row.regret for row in board.standings] == sorted(row.regret for row in board.standings)
     assert "PARTIAL" not in page

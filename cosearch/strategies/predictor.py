@@ -1,0 +1,128 @@
+"""Predictor-guided search: a regression on the candidates trained so far says which to train next.
+
+Papers: Wen et al., Neural Predictor for Neural Architecture Search, ECCV 2020, arXiv 1912.00848; fitted again after each
+result as in sequential model-based search: Hutter et al., LION 2011.
+Equations, with f(a) the score of a trained candidate and g its ridge regression on one-hot choices (``regression``):
+  the first ``initial`` candidates are drawn uniformly
+  next   = argmax g over a pool without those that were ever proposed;  pool = ``pool`` uniform draws and N(best so far)
+  result = argmax f over all candidates that were ever told
+Differs from the papers in:
+1. The predictor is linear in the choices; Wen et al. train a graph network, Hutter et al. a random forest. A few dozen noisy
+   scores support no more, and its scores can be read.
+2. It is fitted again after every result; Wen et al. fit it once and train the K best by it.
+3. The pool is drawn anew each time and holds the neighbours (one other choice) of the best candidate; Wen et al. draw one pool.
+4. No uncertainty enters: there is no acquisition function, and a score is trusted although it is noisy.
+5. Only what meets the target is in the pool. There the papers have no target.
+6. Candidates that are trained at once (``strategy.workers``) are asked for together: all by one fit, each the next best.
+7. A candidate without a score, or whose training failed, tells the regression nothing.
+8. While nothing tells the scores apart, and where all of the pool was proposed, the next is drawn uniformly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from cosearch.record.state import State, read_list
+from cosearch.space.space import Architecture, SearchSpace
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
+from cosearch.strategies.regression import DrawnPaths, fit_scores
+
+
+@dataclass(frozen=True)
+class PredictorOptions:
+    """Options of the predictor-guided search.
+
+    Attributes:
+        initial: candidates drawn uniformly before the first regression.
+        pool: uniform draws that the regression ranks, each time.
+        draws: attempts to draw one architecture that meets the target before giving up.
+    """
+
+    initial: Annotated[int, Field(ge=2)] = 4
+    pool: Annotated[int, Field(ge=1)] = 256
+    draws: int = DRAWS
+
+
+class PredictorSearch:
+    """Proposals by a regression on the results.
+
+    Args:
+        space: the search space.
+        options: see :class:`PredictorOptions`.
+        generator: CPU generator of all draws.
+        is_feasible: whether an architecture meets the targets.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        options: PredictorOptions,
+        generator: torch.Generator,
+        is_feasible: Callable[[Architecture], bool] = always_feasible,
+    ) -> None:
+        self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
+        self.space, self.options = space, options
+        self.asked: list[tuple[int, ...]] = []
+
+    def ask(self) -> Architecture:
+        """The best of the pool by the regression, or a uniform draw.
+
+        Raises:
+            InfeasibleTargetError: no architecture was found that meets the target.
+        """
+        proposed = self._predicted() if len(self.asked) >= self.options.initial else None
+        proposed = proposed or self.uniform.draw()
+        self.asked.append(proposed.choices)
+        return proposed
+
+    def tell(self, result: Evaluation) -> None:
+        """Record a result."""
+        self.results.add(result)
+
+    def best(self) -> int:
+        """Index of the highest score, see ``Results``."""
+        return self.results.best()
+
+    def state(self) -> State:
+        """All results and all proposals."""
+        return {**self.results.state(), "asked": [list(choices) for choices in self.asked]}
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.results.restore(state)
+        self.asked = [read_choices(choices) for choices in read_list(state, "asked", list)]
+
+    def _predicted(self) -> Architecture | None:
+        drawn = DrawnPaths(len(self.space.points))
+        for result in map(self.results.__getitem__, self.results.trained()):
+            if result.score is not None:
+                drawn.add(result.choices, -result.score, 0.0)
+        fit = fit_scores([len(point.candidates) for point in self.space.points], drawn)
+        if fit is None:
+            return None
+        centre = self.space.architecture(self.results[self.results.best()].choices)
+        pool = [self.uniform.draw() for _ in range(self.options.pool)] + self.uniform.neighbours(centre)
+        known = set(self.asked)
+        fresh = [one for one in pool if one.choices not in known]
+        return max(fresh, key=lambda one: sum(row[c] for row, c in zip(fit.scores, one.choices)), default=None)
+
+
+STRATEGIES.register(
+    StrategyInfo(
+        "predictor",
+        "a regression on the trained candidates says which to train next",
+        "Wen et al., ECCV 2020, arXiv 1912.00848",
+        "proposal",
+        False,
+        True,
+        PredictorSearch,
+        partial(own_options, PredictorOptions),
+    )
+)
