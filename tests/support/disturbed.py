@@ -6,6 +6,7 @@ command is at home, and ``tmp`` for temporary files.
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_disk import Disk, Fault
+from branching import Branches
+from faulty_disk import ERRORS, Disk, Fault
 from pipeline_runs import ROOT, results, without_clocks
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -78,38 +80,47 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit code (negative: the signal), both outputs, its calls of the disk, the stages of its events."""
+    """How a command ended: exit code (negative: the signal), its errors, the stages of its events."""
 
     code: int
-    out: str
     err: str
-    calls: tuple[str, ...]
-    stages: tuple[str, ...]
+    stages: tuple[str, ...] = ()
 
     def fault(self, most_messages: int = 1) -> str:
         """What is wrong with the manner of its end; empty where nothing is."""
         if self.code not in (0, 1, 2):
             return f"exit code {self.code}"
-        if "Traceback" in self.err or "Error: " in self.err or "Exception ignored" in self.err:
+        if "Traceback" in self.err or "Exception ignored" in self.err:
             return "a traceback"
         messages = sum(line.startswith("error: ") for line in self.err.splitlines())
         return f"{messages} messages" if (messages == 0) == bool(self.code) or messages > most_messages else ""
 
 
-def started(job: Job, words: tuple[str, ...], folder: Path, fault: Fault | None = None) -> Any:
-    """Begin a command; a ``multiprocessing`` process."""
+def started(
+    job: Job, words: tuple[str, ...], folder: Path, turns: Sequence[int] = (), every: int = 1, alone: bool = False
+) -> Any:
+    """Begin a command; a ``multiprocessing`` process.
+
+    Args:
+        job: of the command.
+        words: of it, or those that go on with it.
+        folder: of the trial.
+        turns: which faults branch off at each call, see ``fault_of``; none: it is not disturbed.
+        every: only at each so many-th call.
+        alone: in one process.
+    """
     (folder / "tmp").mkdir(exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["disturbed_child"])
     with pytest.MonkeyPatch.context() as patch:  # the server looks for modules in the environment's path alone
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")]))
         multiprocessing.forkserver.ensure_running()
-    process = context.Process(target=_child, args=(job.program, words, str(folder), fault, job.lean))
+    process = context.Process(target=_child, args=(job.program, words, str(folder), job.lean, alone, tuple(turns), every))
     process.start()
     return process
 
 
-def _child(program: str, words: Sequence[str], folder: str, fault: Fault | None, lean: bool) -> None:
+def _child(program: str, words: Sequence[str], folder: str, lean: bool, alone: bool, turns: Sequence[int], every: int) -> None:
     """The life of a trial's process: one command in ``FOLDER/work``."""
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -119,9 +130,11 @@ def _child(program: str, words: Sequence[str], folder: str, fault: Fault | None,
     from disturbed_child import prepare
 
     here = Path(folder)
-    prepare(here, lean=lean)
+    prepare(here, lean=lean, alone=alone or bool(turns))
     os.chdir("work")
-    Disk([here / "work", here / "tmp"], here / "calls", fault).install()
+    if turns:
+        branches = Branches(here, lambda number, kind: [] if number % every else [fault_of(number, kind, turn) for turn in turns])
+        Disk([here / "work", here / "tmp"], here / "calls", None, branches.at).install()
     sys.argv = [program, *words]
     if program == "latency_tables":
         from latency_tables.commands import main as measure
@@ -133,9 +146,9 @@ def _child(program: str, words: Sequence[str], folder: str, fault: Fault | None,
         sys.exit(main(list(words)))
 
 
-def ended(process: Any, folder: Path) -> Ended:
-    """Wait for the end of a command; one that takes longer than two minutes is killed."""
-    process.join(PATIENCE_S)
+def ended(process: Any, folder: Path, patience_s: float = PATIENCE_S) -> Ended:
+    """Wait for the end of a command; one that takes longer is killed."""
+    process.join(patience_s)
     if process.exitcode is None:
         process.kill()
         process.join()
@@ -145,12 +158,20 @@ def ended(process: Any, folder: Path) -> Ended:
     def text(name: str) -> str:
         return (folder / name).read_text(errors="replace") if (folder / name).exists() else ""
 
-    return Ended(code, text("stdout"), text("stderr"), tuple(text("calls").splitlines()), tuple(text("events").split()))
+    return Ended(code, text("stderr"), tuple(text("events").split()))
 
 
-def command(job: Job, words: tuple[str, ...], folder: Path, fault: Fault | None = None) -> Ended:
+def command(job: Job, words: tuple[str, ...], folder: Path, *, alone: bool = False) -> Ended:
     """Run a command to its end."""
-    return ended(started(job, words, folder, fault), folder)
+    return ended(started(job, words, folder, alone=alone), folder)
+
+
+def fault_of(number: int, kind: str, turn: int) -> Fault:
+    """What happens to a call in a turn: over eight turns each error once alone and once lasting."""
+    error = ERRORS[(number + turn) % len(ERRORS)]
+    if kind in ("remove", "rmdir") and error == errno.EMFILE:  # no removal can give that
+        error = errno.EROFS
+    return Fault(number, error, lasting=(number // len(ERRORS) + turn + turn // len(ERRORS)) % 2 == 1)
 
 
 def begun(job: Job, folder: Path, straight: Path) -> Path:
@@ -189,7 +210,7 @@ def names(folder: Path) -> list[str]:
         elif path.parent.name == "checkpoints" and path.suffix == ".pt":
             name = name.with_name("checkpoint")
         found.append(str(name))
-    return sorted(found)
+    return sorted(set(found))
 
 
 def outline(value: Any) -> Any:

@@ -5,22 +5,27 @@ No network is computed here before a fork: threads of libraries would not surviv
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pipeline_child
 import seaborn  # noqa: F401  MinAtar imports it: half a second
 
 import cosearch.compare.page as comparison_page
+import cosearch.compare.runs as comparison_runs
 import cosearch.report.page as report_page
 import cosearch.teachers.listing  # noqa: F401
 from cosearch.bench import settings
-from cosearch.deploy import deployment  # noqa: F401
+from cosearch.deploy import deployment, measure
 from cosearch.pipeline.agent import finish
 from cosearch.rl.envs import EnvOptions, make_env
+from latency_tables.board import core
 from latency_tables.board.timing import VisitPlan
+from latency_tables.measuring import loop
 
 NETWORKS, BENCH_STEPS, BENCH_EPISODES = 2, 64, 4
 VISIT_S = 0.004  # of one timing of a table's model
@@ -28,12 +33,13 @@ BENCH = {"env.num_envs": 4, "rl.rollout_steps": 8, "rl.minibatch": 16}
 make_env("minatar:breakout", EnvOptions(1, 0)).close()
 
 
-def prepare(folder: Path, *, lean: bool) -> None:
+def prepare(folder: Path, *, lean: bool, alone: bool) -> None:
     """Count the stages from now on, in the file ``events`` of the folder, and draw no pictures: they take long and write nothing.
 
     Args:
         folder: of the trial; temporary files go into its ``tmp``.
         lean: without the measurement at a run's end, too.
+        alone: workers and measuring cores are in this process, too, and without threads.
     """
     pipeline_child.arm(None)
     os.environ["TMPDIR"], tempfile.tempdir = str(folder / "tmp"), None
@@ -50,5 +56,52 @@ def prepare(folder: Path, *, lean: bool) -> None:
         setattr(report_page, name, lambda *args: [])
     report_page.predicted_measured_plot = lambda *args: None  # type: ignore[assignment]
     comparison_page.all_plots = lambda *args: {"scatter.png": b"a picture"}  # type: ignore[assignment]
+    if alone:
+        _in_one_process()
     if lean:
         finish._measure = lambda *args: None  # as where this machine cannot run the agent
+
+
+class HereWorkers:
+    """The jobs of ``cosearch.training.workers.Workers``, done in this process."""
+
+    def __init__(self, function: Any, count: int) -> None:
+        self._function = function
+
+    def __enter__(self) -> HereWorkers:
+        return self
+
+    def __exit__(self, *words: object) -> None:
+        pass
+
+    def run(self, jobs: Any, *, name: Any, sent: Any, done: Any) -> None:
+        """One after the other."""
+        for index, job in enumerate(jobs):
+            done(index, self._function(job, lambda message, index=index: sent(index, message)))
+
+
+class HereCore:
+    """A measuring core in this process."""
+
+    def __init__(self, location: object, **options: object) -> None:
+        self._handler = core.RequestHandler()
+
+    def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Any:
+        """The answers, as they would come through a pipe."""
+        for answer in self._handler.answer(verb, values, payload):
+            yield json.loads(json.dumps(answer))
+
+    def one(self, verb: str, payload: bytes = b"", **values: Any) -> Any:
+        """The only answer."""
+        (answer,) = self.ask(verb, payload, **values)
+        return answer
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _in_one_process() -> None:
+    comparison_runs.Workers = HereWorkers  # type: ignore[assignment,misc]
+    for module in (deployment, measure, loop):
+        module.Connection = HereCore  # type: ignore[attr-defined]
+    core._be_nice = core._pin = lambda level: None  # type: ignore[assignment]

@@ -56,12 +56,20 @@ class Disk:
         places: the folders.
         log: file outside of them that gets a line a call: its kind and its path.
         fault: None: nothing fails.
+        branch: is told number, kind and path of each call; gives the fault that this process has from now on, if it has one.
     """
 
-    def __init__(self, places: Sequence[Path], log: Path, fault: Fault | None) -> None:
+    def __init__(
+        self,
+        places: Sequence[Path],
+        log: Path,
+        fault: Fault | None,
+        branch: Callable[[int, str, str], Fault | None] | None = None,
+    ) -> None:
+        self._branch, self._paused = branch, False
         self._places = tuple(f"{os.path.realpath(place)}{os.sep}" for place in places)
         self._fault = fault
-        self._count = mmap.mmap(-1, 8)  # shared with the processes that are forked
+        self._count: Any = mmap.mmap(-1, 8)  # shared with the processes that are forked
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o644)
 
     def install(self) -> None:
@@ -80,14 +88,25 @@ class Disk:
             OSError: it is the one that fails.
         """
         place = _place(path)
-        if not place.startswith(self._places):
+        if self._paused or not place.startswith(self._places):
             return
         number = int.from_bytes(self._count[:8], "little") + 1
         self._count[:8] = number.to_bytes(8, "little")
         _write(self._log, f"{kind} {place}\n".encode())
+        if self._branch is not None:
+            self._begin_branches(number, kind, place, self._branch)
         fault = self._fault
         if fault is not None and (number == fault.number or (fault.lasting and self._goes_on(number, kind, fault))):
             raise OSError(fault.error, os.strerror(fault.error), place)
+
+    def _begin_branches(self, number: int, kind: str, place: str, branch: Callable[[int, str, str], Fault | None]) -> None:
+        self._paused = True  # what it does itself is no call
+        self._fault = branch(number, kind, place)
+        self._paused = False
+        if self._fault is not None:
+            self._branch = None
+            self._log = os.open(os.devnull, os.O_WRONLY)
+            self._count = bytearray(self._count[:8])
 
     def _goes_on(self, number: int, kind: str, fault: Fault) -> bool:
         return number > fault.number and kind in LASTING[fault.error]
