@@ -117,9 +117,8 @@ def summary(records: Sequence[dict[str, Any]]) -> str:
         codes, right = dict(Counter(each["code"] for each in mine)), sum(not each["wrong"] for each in mine)
         states = len({each["state"] for each in mine if each["code"]})
         calls = len({each["number"] for each in mine})
-        lines.append(
-            f"{job}: {calls} calls, {len(mine)} faults, {right} right, {states} states gone on from\n  by call: {kinds}\n  by error: {errors}\n  by exit code: {codes}"
-        )
+        lines += [f"{job}: {calls} calls, {len(mine)} faults, {right} right, {states} states gone on from"]
+        lines += [f"  by call: {kinds}", f"  by error: {errors}", f"  by exit code: {codes}"]
     return "\n".join(lines)
 
 

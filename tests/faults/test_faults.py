@@ -8,7 +8,8 @@ from pathlib import Path
 import every_write
 import kills
 import pytest
-from disturbed import JOBS
+from branching import read_tree, write_tree
+from disturbed import JOBS, fault_of
 from faulty_disk import ERRORS, Fault
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -61,9 +62,25 @@ def test_a_fault_may_last(tmp_path):
 
 def test_every_error_comes_alone_and_lasting_at_every_call():
     for number in range(1, 30):
-        found = {(fault.error, fault.lasting) for fault in (every_write.fault_of(number, "write", turn) for turn in range(8))}
+        found = {(fault.error, fault.lasting) for fault in (fault_of(number, "write", turn) for turn in range(8))}
         assert found == {(error, lasting) for error in ERRORS for lasting in (False, True)}
-    assert every_write.fault_of(3, "remove", 0) == Fault(3, errno.EROFS, False)
+    assert fault_of(3, "remove", 0) == Fault(3, errno.EROFS, False)
+
+
+def test_what_a_branch_did_to_a_folder_is_undone(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_bytes(b"a")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "b").write_bytes(b"b")
+    before, inode = read_tree(tmp_path), (tmp_path / "kept" / "a").stat().st_ino
+    (tmp_path / "kept" / "a").write_bytes(b"longer")
+    (tmp_path / "gone" / "b").unlink()
+    (tmp_path / "gone").rmdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "c").touch()
+    write_tree(tmp_path, before)
+    assert read_tree(tmp_path) == before == {"kept": None, "kept/a": b"a", "gone": None, "gone/b": b"b"}
+    assert (tmp_path / "kept" / "a").stat().st_ino == inode
 
 
 def check(records, trials):
@@ -74,7 +91,9 @@ def check(records, trials):
 
 
 def test_a_sample_of_failing_writes(tmp_path):
-    check(every_write.campaign(tmp_path, tmp_path / "scratch", ["teacher", "sample"], [0], limit=4), 4)
+    records = every_write.campaign(tmp_path, tmp_path / "scratch", ["sample"], [0], every=6)
+    check(records, 5)
+    assert {record["code"] for record in records} >= {1} and any(record.get("resumed") for record in records)
 
 
 def test_a_few_kills(tmp_path):
@@ -87,8 +106,8 @@ def test_a_few_kills(tmp_path):
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", JOBS)
 def test_every_write(name, tmp_path):
-    """``pytest -m slow tests/faults -k every_write``: each call of the disk of each command fails once."""
-    check(every_write.campaign(tmp_path, tmp_path / "scratch", [name], [0]), 5)
+    """``pytest -m slow tests/faults -k every_write``: each call of the disk of each command fails twice."""
+    check(every_write.campaign(tmp_path, tmp_path / "scratch", [name], [0, 1]), 10)
 
 
 @pytest.mark.slow
