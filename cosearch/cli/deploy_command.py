@@ -31,6 +31,13 @@ def deploy(
     name: Annotated[str, typer.Option(help="Name of the device in the results; default: its host's, or its key.")] = "",
     seconds: Annotated[float, typer.Option(help="Time for measuring.")] = 15.0,
     period_ms: Annotated[float | None, typer.Option(help="Control period; default: the one in the contract, 20 ms.")] = None,
+    until_under: Annotated[
+        bool,
+        typer.Option(
+            "--until-under",
+            help="Where the agent is over its targets there, measure further architectures, retrain one that holds, deploy that.",
+        ),
+    ] = False,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="The device is emulated: its figures are no measurement of a board.")
     ] = False,
@@ -43,6 +50,7 @@ def deploy(
     """
     from cosearch.deploy.deployment import DeployRequest, deploy
     from cosearch.pipeline.run import compare_again
+    from cosearch.pipeline.target.on_board import deploy_until_under
     from cosearch.record.family import agent_folder
     from latency_tables.measuring.remote import Location
 
@@ -51,9 +59,24 @@ def deploy(
     location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()), tracker=tracker, tracker_key=tracker_key)
     request = DeployRequest(location, name, seconds, None if period_ms is None else period_ms / 1e3, synthetic)
     resume_hint.set(("the same command", None))
-    found = deploy(run, request, note=lambda text: None if quiet else say(text, error=True))
+    if until_under:
+        from cosearch.cli.progress import TerminalProgress
+
+        progress = TerminalProgress(quiet)
+        try:
+            found, _ = deploy_until_under(run, request, progress)
+        finally:
+            progress.close()
+    else:
+        found = deploy(run, request, note=lambda text: None if quiet else say(text, error=True))
     compare_again(run)
     emit({"run": str(run), **found.to_json()}, as_json, _text(run, found))
+    if found.target_met:
+        return
+    if until_under:
+        say(f"no agent was found that is within its targets on {found.name}; {run}/report.html has the rounds", error=True)
+        raise typer.Exit(1)
+    say(f"over its targets on {found.name}: the same command with --until-under looks for an agent that holds them", error=True)
 
 
 def _text(run: Path, found: Deployment) -> str:

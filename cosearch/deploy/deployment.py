@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from cosearch.deploy.board import copy_bundle, self_test_by_rpc, self_test_here,
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import BUNDLE, open_bundle
 from cosearch.deploy.figures import Running, measured_latency, paced_latency
+from cosearch.deploy.readings import ENERGY_S, joules_of, number_of
 from cosearch.planning.identity import check_results
 from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency, check_agent_files
 from cosearch.record.deployment import Deployment, Deployments
@@ -27,7 +28,7 @@ from cosearch.record.family import check_single
 from cosearch.record.json_record import JsonObject
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
+from cosearch.record.summary import Summary, TargetCheck
 from cosearch.report.page import write_report
 from cosearch.space.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
@@ -149,6 +150,14 @@ class _Session:
                 "device's table for tvm"
             )
         self._end_state: object = None
+        self._targets = run.read(Summary).targets
+        self._energy_j: float | None = None
+        self._memory_bytes: float | None = None
+        if request.location.tracker is not None and any(map(_only_there, self._targets)):
+            raise RequestError(
+                "a TVM RPC tracker makes no calls at a control period and reads neither power nor memory, and a target of this "
+                "run is on that: use --host"
+            )
 
     @property
     def _provenance(self) -> str:
@@ -232,6 +241,11 @@ class _Session:
                 if mode not in journal.paced and not by_rpc:
                     answer = core.one("paced", ids=[MODEL], period_s=self._period_s, seconds=third_s, lead_s=lead_s)
                     journal.add({"id": mode, "kind": "paced", "paced": answer["paced"]})
+            metrics = {check.metric for check in self._targets}
+            if "energy_j" in metrics:
+                self._energy_j = joules_of(core.one("energy", ids=[MODEL], seconds=max(ENERGY_S, third_s)), self._request.device)
+            if "memory_bytes" in metrics:
+                self._memory_bytes = number_of(core.one("memory"), "peak_bytes")
             self._end_state = core.one("state")["state"]
         finally:
             core.close()
@@ -260,7 +274,7 @@ class _Session:
     def _record(self, said: str, journal: Journal) -> Deployment:
         target_s = self._run.read(Summary).latency_target_s
         measured = self._back_to_back(journal)
-        return Deployment(
+        found = Deployment(
             name=self._request.device,
             host=self._request.location.host or self._request.location.tracker,
             provenance=self._provenance,
@@ -281,7 +295,11 @@ class _Session:
                 "graphs": journal.graphs,
                 "resumed": journal.resumed,
             },
+            energy_j=self._energy_j,
+            memory_bytes=self._memory_bytes,
         )
+        checked = checked_there(self._targets, found)
+        return replace(found, target_met=all(check.met for check in checked)) if checked else found
 
     def _back_to_back(self, journal: Journal) -> MeasuredLatency:
         batch = 1 if self._artifact is None else self._artifact.batch
@@ -297,6 +315,27 @@ def _paced(calls: Paced | None) -> PacedLatency | None:
     return None if calls is None else paced_latency(calls)
 
 
+def _only_there(check: TargetCheck) -> bool:
+    """Whether a target is on what a process on the board alone can measure."""
+    return check.metric in ("energy_j", "memory_bytes") or check.at == "period"
+
+
+def checked_there(targets: Sequence[TargetCheck], found: Deployment) -> tuple[TargetCheck, ...]:
+    """The targets of a run with what was measured on a device.
+
+    Args:
+        targets: as the summary has them; none of runs of versions that did not record them.
+        found: on the device.
+    """
+    figures = [(check, found.figure(check.metric, check.statistic, check.at)) for check in targets]
+    return tuple(
+        check
+        if figure is None
+        else replace(check, measured=figure, met=within(figure, check.target), probability=None, residuals=0)
+        for check, figure in figures
+    )
+
+
 def _keep(run: RunDir, found: Deployment) -> None:
     """Write what was measured into ``deployments.json``, ``agent.json``, ``summary.json`` and the report, in this order."""
     before = run.read(Deployments).deployments if (run.path / Deployments.FILE).is_file() else ()
@@ -306,13 +345,15 @@ def _keep(run: RunDir, found: Deployment) -> None:
         replace(agent, latency=replace(agent.latency, measured=found.measured, paced=found.paced, conditions=found.conditions))
     )
     checked_by = f"measurement on {found.name}{'' if found.provenance == 'measured' else f', {found.provenance}'}"
+    summary = run.read(Summary)
     run.write(
         replace(
-            run.read(Summary),
+            summary,
             latency_measured_s=found.measured.p50_s,
             latency_measured_on=found.name,
             target_met=found.target_met,
             target_checked_by=checked_by,
+            targets=checked_there(summary.targets, found),
         )
     )
     write_report(run.path)

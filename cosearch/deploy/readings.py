@@ -177,18 +177,36 @@ class Meter:
                 found.paced.append(Paced.from_dict(answer["paced"]))
         if any(metric == "energy_j" for metric, _ in kinds):
             answer = core.one("energy", ids=["agent"], seconds=max(ENERGY_S, self.seconds))
-            found.energies_j.append(_joules(answer, self.device))
+            found.energies_j.append(joules_of(answer, self.device))
         if any(metric == "memory_bytes" for metric, _ in kinds):
-            found.memory_bytes = _number(core.one("memory"), "peak_bytes")
+            found.memory_bytes = number_of(core.one("memory"), "peak_bytes")
 
 
-def _joules(answer: Mapping[str, object], device: str) -> float:
+def joules_of(answer: Mapping[str, object], device: str) -> float:
+    """Joules of one inference, from what a measuring core answered.
+
+    Args:
+        answer: of the verb ``energy``.
+        device: its name, for the message.
+
+    Raises:
+        MeasurementError: it has no power sensor, or that could not be read.
+    """
     if answer.get("energy_j") is None:
         raise MeasurementError(f"{device} cannot measure the energy of an inference: {answer.get('reason')}")
-    return _number(answer, "energy_j")
+    return number_of(answer, "energy_j")
 
 
-def _number(answer: Mapping[str, object], key: str) -> float:
+def number_of(answer: Mapping[str, object], key: str) -> float:
+    """A number that a measuring core answered.
+
+    Args:
+        answer: of any verb.
+        key: of the number.
+
+    Raises:
+        MeasurementError: it is not there.
+    """
     value = answer.get(key)
     if not isinstance(value, (int, float)):
         raise MeasurementError(f"the measuring core answered no {key}: {str(answer)[:200]}")

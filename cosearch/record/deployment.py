@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
 from cosearch.record.agent import MeasuredLatency, PacedLatency
-from cosearch.record.json_record import JsonObject, from_json, to_json
+from cosearch.record.json_record import OMITTED, JsonObject, from_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,11 @@ class Deployment:
         warmed: the same as ``run_agent.py`` makes it: a call just before the moment warms the caches up.
         lead_s: how long before the moment that call begins, seconds.
         target_s: the bound, seconds.
-        target_met: whether the median, back to back, keeps it.
+        target_met: whether what was measured keeps all targets of the run; of runs of versions that recorded no targets one by
+            one, the median back to back.
         conditions: the machine, and its state before and after.
+        energy_j: of one inference, joules; None where no target is on it.
+        memory_bytes: peak of the process that ran the agent; None where no target is on it.
     """
 
     name: str
@@ -43,6 +46,22 @@ class Deployment:
     target_s: float
     target_met: bool
     conditions: JsonObject
+    energy_j: float | None = field(default=None, metadata=OMITTED)
+    memory_bytes: float | None = field(default=None, metadata=OMITTED)
+
+    def figure(self, metric: str, statistic: str, at: str) -> float | None:
+        """What was measured there of a target, in the metric's unit.
+
+        Args:
+            metric, statistic, at: of the target, as in ``summary.json``.
+
+        Returns:
+            None where that was not measured there.
+        """
+        if metric == "latency_s":
+            calls = self.measured if at == "back-to-back" else self.paced
+            return None if calls is None else calls.p50_s if statistic == "median" else calls.p99_s
+        return {"energy_j": self.energy_j, "memory_bytes": self.memory_bytes}.get(metric)
 
     def to_json(self) -> dict[str, object]:
         """The plain JSON object of the record."""

@@ -52,7 +52,7 @@ def tried(plan, scores, truth, budget=8, noise=NOISE):
     first = max((c for c, p in every(plan).items() if p <= plan.constraints[0].bound), key=scores.of)
     tries = Tries(plan, scores, plan.space.architecture(first), TargetRounds(budget=budget), (0,))
     while (architecture := tries.next()) is not None:
-        tries.add(architecture, readings(truth(tuple(architecture.choices)), noise), BEFORE, "a device")
+        tries.add(architecture, readings(truth(tuple(architecture.choices)), noise).of, BEFORE, "a device")
     return tries, tries.end()
 
 
@@ -91,6 +91,25 @@ def test_it_holds_uses_the_target_and_measures_none_twice(table, device, scatter
         if last.slack > SLACK and len(ended.rounds) < 8:  # then none that is clearly within has a higher score: a walk tells
             clearly = [scores.of(c) for c, value in true_s.items() if value <= target_s * (1 - SLACK - 3 * scatter)]
             assert scores.of(last.choices) >= max(clearly, default=-9.0) - 1e-9
+
+
+def test_where_scores_cannot_tell_the_larger_network_uses_the_target(table):
+    """Scores that prefer a small network by less than a tie leave slack unused without it, and not with it."""
+    predicted = every(table)
+    target_s = sorted(predicted.values())[400]
+    plan = plan_of(table, target_s)
+    rows = [[-float(value) for value in row] for row in plan.space.macs()]
+    largest = max(abs(value) for row in rows for value in row)
+    small = Scores([[value / largest for value in row] for row in rows])
+    _, kept = tried(plan, small, predicted.get)
+    assert kept.rounds[kept.deployed].slack > SLACK and len(kept.rounds) == 1
+    _, used = tried(plan, replace(small, tie=10.0), predicted.get)
+    last = used.rounds[used.deployed]
+    assert used.outcome == HOLDS and last.slack <= SLACK and last.score < kept.rounds[0].score
+    band = [c for c, p in predicted.items() if target_s * (1 - SLACK) <= p * (1 + NOISE) <= target_s * (1 - NOISE)]
+    assert last.choices in band
+    _, near = tried(plan, replace(small, tie=kept.rounds[0].score - last.score - 0.01), predicted.get)
+    assert near.rounds[near.deployed].choices == kept.rounds[0].choices
 
 
 def test_where_nothing_can_the_cheapest_is_measured_and_named(table):
@@ -134,9 +153,9 @@ def test_after_the_retraining_the_figure_decides_and_the_newest_round_of_an_arch
     tries, ended = tried(plan, scores, lambda choices: predicted[choices])
     chosen = plan.space.architecture(ended.rounds[ended.deployed].choices)
     count = len(tries.rounds.rounds)
-    made = tries.add(chosen, readings(target_s * 0.999, 0.05), AFTER, "a device")
+    made = tries.add(chosen, readings(target_s * 0.999, 0.05).of, AFTER, "a device")
     assert made.holds and tries.best() == count
-    made = tries.add(chosen, readings(target_s * 1.05), AFTER, "a device")  # finished again: takes the place of the one before
+    made = tries.add(chosen, readings(target_s * 1.05).of, AFTER, "a device")  # finished again: takes the place of the one before
     assert not made.holds and len(tries.rounds.rounds) == count + 1 and tries.best() != count
     following = tries.best()
     if following is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -19,21 +20,25 @@ from cosearch.cost.size_cost import FILE
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.figures import Running
 from cosearch.deploy.measure import Model
-from cosearch.deploy.readings import Meter, Readings
+from cosearch.deploy.readings import Meter, Reading, Readings
 from cosearch.pipeline.agent.artifact import in_form
 from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.derivation import write_architecture
 from cosearch.pipeline.shared_weights import FILE as SHARED
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
-from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, Tries, saved_scores
+from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, ReadingOf, Tries, saved_scores
 from cosearch.planning.plan import Plan
+from cosearch.record.agent import AgentRecord
 from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.deployment import Deployment
+from cosearch.record.run_record import TargetRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.target_rounds import AFTER, BEFORE, TargetRound, TargetRounds
 from cosearch.report.rounds import figure_text
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from latency_tables.board.temporary import temporary_folder
+from latency_tables.errors import RunFolderError
 from latency_tables.table import Table
 
 HERE = "this machine"
@@ -55,6 +60,19 @@ def running_of(plan: Plan) -> Running:
     """What runs the agent: runtime, dtype, threads and batch of the table."""
     form = plan.artifact
     return Running(form.runtime, form.dtype, form.threads, form.batch)
+
+
+def model_of(plan: Plan, architecture: Architecture, folder: Path) -> Model:
+    """An architecture with random weights, in the form that is deployed.
+
+    Args:
+        plan: the resolved run.
+        architecture: of its space.
+        folder: for a library, whose name is made from the architecture.
+    """
+    network = derive(architecture, torch.Generator().manual_seed(0)).eval()
+    name = "-".join(map(str, architecture.choices))
+    return in_form(plan.artifact, to_onnx(network, plan.space.frame_shape), folder / name)
 
 
 def stage_after_search(plan: Plan, run: RunDir, searched: SearchOutput) -> str:
@@ -101,7 +119,7 @@ class Repair:
             The one that is retrained: what it was given where that holds.
         """
         while (architecture := self.tries.next()) is not None:
-            self._add(architecture, self._read(architecture), BEFORE)
+            self._add(architecture, self._read(architecture).of, BEFORE)
         ended = self.tries.end()
         self._keep(ended)
         chosen = ended.rounds[ended.deployed or 0]
@@ -118,8 +136,30 @@ class Repair:
         """
         self.tries.why = "retrained"
         readings = self._meter.read(model, [self._plan.targets[i] for i in self.tries.measured])
-        made = self._add(self._plan.space.architecture(self._searched.choices), readings, AFTER)
+        made = self._add(self._plan.space.architecture(self._searched.choices), readings.of, AFTER)
         return made, readings
+
+    def deployed(self, found: Deployment) -> TargetRound:
+        """Keep what ``deploy`` measured of the agent.
+
+        Args:
+            found: on the device.
+        """
+        self.tries.why = "retrained"
+
+        def reading_of(target: TargetRecord) -> Reading | None:
+            figure = found.figure(target.metric, target.statistic, target.at)
+            if target.metric == FILE:
+                figure = float(self._file_bytes())
+            return None if figure is None else Reading((figure,))
+
+        return self._add(self._plan.space.architecture(self._searched.choices), reading_of, AFTER)
+
+    def _file_bytes(self) -> int:
+        artifact = self._run.read(AgentRecord).artifact
+        if artifact is None:
+            raise RunFolderError(f"{self._run.path}: its agent.json records no artifact; `cosearch export` writes it")
+        return artifact.bytes
 
     def another(self, retrained_steps: int) -> SearchOutput | None:
         """The architecture that takes the place of one that measured over after its retraining.
@@ -131,7 +171,7 @@ class Repair:
             It, with the weights that it begins with; None where the rounds are over, and the last one stays the agent.
         """
         while (architecture := self.tries.next()) is not None:
-            self._add(architecture, self._read(architecture), BEFORE)
+            self._add(architecture, self._read(architecture).of, BEFORE)
         best = self.tries.best()
         if best is None:
             return None
@@ -149,15 +189,14 @@ class Repair:
         return ended
 
     def _read(self, architecture: Architecture) -> Readings:
-        network = derive(architecture, torch.Generator().manual_seed(0)).eval()
         with temporary_folder("cosearch-") as folder:
-            model = in_form(self._plan.artifact, to_onnx(network, self._plan.space.frame_shape), folder / "agent")
+            model = model_of(self._plan, architecture, folder)
             return self._meter.read(model, [self._plan.targets[i] for i in self.tries.measured])
 
-    def _add(self, architecture: Architecture, readings: Readings, retraining: str) -> TargetRound:
+    def _add(self, architecture: Architecture, reading_of: ReadingOf, retraining: str) -> TargetRound:
         here = self._meter.location.host is None and self._meter.location.tracker is None
         load = os.getloadavg()[0] if here else None
-        made = self.tries.add(architecture, readings, retraining, self._meter.device, load)
+        made = self.tries.add(architecture, reading_of, retraining, self._meter.device, load)
         self._keep(self.tries.rounds)
         count = len(self.tries.rounds.rounds)
         figures = "; ".join(figure_text(figure) for figure in made.figures)

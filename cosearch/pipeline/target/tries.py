@@ -7,33 +7,44 @@ the tightened bound is below every architecture the cheapest one is measured: if
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import pvariance
 
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.residual import Line, Point, fit_line
 from cosearch.cost.size_cost import FILE, MEMORY
-from cosearch.deploy.readings import OVER, UNDER, Readings
+from cosearch.deploy.readings import OVER, UNDER, Reading
 from cosearch.planning.control import LARGEST
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import Derivation
+from cosearch.record.run_record import TargetRecord
 from cosearch.record.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
-from cosearch.space.derive import discretise, within
+from cosearch.space.derive import Limit, discretise, within
 from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture
 from latency_tables.errors import InfeasibleTargetError
 
 SLACK = 0.08  # of the target: more than this unused, and a larger network is tried
 AIM = 0.02  # of the target: kept free by a bound that follows from measurements, for architectures scatter about their line
+ReadingOf = Callable[[TargetRecord], Reading | None]
 HOLDS, NOTHING_CAN, USED_UP = "holds", "nothing can", "rounds used up"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What an architecture is chosen by: for each point one score a candidate, and scores of several points together."""
+    """What an architecture is chosen by.
+
+    Attributes:
+        rows: for each point one score a candidate.
+        joint: scores of several points together.
+        tie: difference of two architectures' scores up to which they say nothing; then the larger network is taken.
+    """
 
     rows: Sequence[Sequence[float]]
     joint: tuple[Factor, ...] = ()
+    tie: float = 0.0
 
     def of(self, choices: Sequence[int]) -> float:
         """Sum over an architecture's choices."""
@@ -46,13 +57,18 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
     Args:
         plan: the resolved run.
         derived_by: how the architecture was chosen.
-        found: its choices. A proposal strategy scores no candidates: there the architecture with the most of these choices is
-            next, of equal ones the one with more multiply-accumulates.
+        found: its choices.
+
+    A regression tells architectures apart as far as it ranks losses that it was not fitted to: without any such rank correlation
+    not within a standard deviation of their scores. A proposal strategy scores no candidates: there the architecture with the
+    most of the found choices is next, of equal ones the one with more multiply-accumulates.
     """
     if plan.strategy.name == LARGEST:
         return Scores(plan.space.macs(), plan.space.joint_macs())
     if derived_by.scored_by == "regression" and derived_by.regression is not None:
-        return Scores(derived_by.regression.scores)
+        rows, known = derived_by.regression.scores, max(0.0, derived_by.regression.rank_correlation or 0.0)
+        spread = math.sqrt(sum(pvariance(row) for row in rows))  # of the architectures' scores
+        return Scores(rows, tie=(1.0 - known) * spread)
     if derived_by.scores is not None:
         return Scores(derived_by.scores)
     macs = plan.space.macs()
@@ -83,26 +99,28 @@ class Tries:
     def constraints(self) -> tuple[Constraint, ...]:
         """The run's constraints, each measured one with the line that its measurements give."""
         found = list(self.plan.constraints)
-        for place, index in enumerate(self.measured):
+        for index in self.measured:
+            planned = found[index]
             points = [
                 Point(figure.predicted, figure.high, counts=figure.verdict != UNDER)
-                for figure in (each.figures[place] for each in self.rounds.rounds)
+                for each in self.rounds.rounds
+                for figure in each.figures
+                if figure.metric == planned.metric
             ]
             if points:
-                planned = found[index]
                 fitted = fit_line(points, shifted=planned.metric in (FILE, MEMORY))
                 line = Line(fitted.measured(planned.line.offset), fitted.scale * planned.line.scale)
                 found[index] = replace(planned, line=line, margin=max(planned.margin, AIM))
         return tuple(found)
 
     def add(
-        self, architecture: Architecture, readings: Readings, retraining: str, device: str, load: float | None = None
+        self, architecture: Architecture, reading_of: ReadingOf, retraining: str, device: str, load: float | None = None
     ) -> TargetRound:
         """Keep what an architecture measured.
 
         Args:
             architecture: that was measured.
-            readings: of it.
+            reading_of: its figure of a target; None where that was not measured.
             retraining: ``before`` its retraining the whole interval decides, ``after`` it the figure.
             device: name of what measured it.
             load: jobs a minute of this machine; None of another.
@@ -114,7 +132,7 @@ class Tries:
         figures, bounds = [], self.constraints()
         for index in self.measured:
             target, planned = self.plan.targets[index], self.plan.constraints[index]
-            reading = readings.of(target)
+            reading = reading_of(target)
             if reading is None:
                 continue
             low, high = reading.interval
@@ -150,10 +168,16 @@ class Tries:
         return made
 
     def best(self) -> int | None:
-        """Index of the round with the highest score among architectures that held at last; None where none did."""
-        newest = {each.choices: index for index, each in enumerate(self.rounds.rounds)}
-        held = [index for index in newest.values() if self.rounds.rounds[index].holds]
-        return max(held, key=lambda index: (self.rounds.rounds[index].score, index), default=None)
+        """Index of the round with the highest score among architectures that held at last; None where none did.
+
+        Of those that the scores cannot tell from it, the largest network.
+        """
+        rounds = self.rounds.rounds
+        newest = {each.choices: index for index, each in enumerate(rounds)}
+        held = [index for index in newest.values() if rounds[index].holds]
+        top = max((rounds[index].score for index in held), default=0.0)
+        tied = [index for index in held if rounds[index].score >= top - self.scores.tie]
+        return max(tied, key=lambda index: (self._macs(rounds[index].choices), rounds[index].score), default=None)
 
     def nearest(self) -> int:
         """Index of the round that is least over its targets."""
@@ -172,9 +196,7 @@ class Tries:
         held = self.rounds.rounds[best]
         if held.slack <= max(SLACK, self.plan.constraints[self.measured[0]].margin):
             return None
-        larger = self._derived()
-        if larger is None or self.scores.of(larger.choices) <= held.score:
-            return None
+        larger = self._larger(held)
         self.why = f"{held.slack:.0%} of the target were unused: the bound is loosened by the residuals"
         return larger
 
@@ -197,27 +219,48 @@ class Tries:
         self.why = "no architecture is expected within the targets: the cheapest one"
         return cheapest
 
-    def _derived(self) -> Architecture | None:
+    def _larger(self, held: TargetRound) -> Architecture | None:
+        """Of a higher score within the loosened bound; else as good as that as far as the scores can tell, and larger."""
+        found = self._derived()
+        if found is not None and self.scores.of(found.choices) > held.score:
+            return found
+        found = self._derived(self._used_by(held))
+        if found is None or self._macs(found.choices) <= self._macs(held.choices):
+            return None
+        top = max(each.score for each in self.rounds.rounds if each.holds)
+        return found if self.scores.of(found.choices) >= top - self.scores.tie else None
+
+    def _used_by(self, held: TargetRound) -> Limit:
+        """What an architecture must be predicted at least, to use the tightest of the targets up to ``SLACK``."""
+        figure = max(held.figures, key=lambda each: each.high / each.target)
+        bound = next(each for each in self.constraints() if each.metric == figure.metric)
+        limit, least = bound.limit, bound.line.predicted((1.0 - SLACK) * bound.value)
+        costs = [[-cost for cost in row] for row in limit.costs]
+        return Limit(costs, -limit.base, -least, tuple(factor.scaled(-1.0) for factor in limit.factors))
+
+    def _macs(self, choices: Sequence[int]) -> int:
+        return sum(op.macs for op in self.plan.space.architecture(choices).ops())
+
+    def _derived(self, *further: Limit) -> Architecture | None:
         tried = [self.plan.space.architecture(choices) for choices in dict.fromkeys(each.choices for each in self.rounds.rounds)]
-        limits = [constraint.limit for constraint in self.constraints()]
+        limits = [*(constraint.limit for constraint in self.constraints()), *further]
         try:
             return discretise(self.plan.space, self.scores.rows, *limits, joint=self.scores.joint, without=tried)
         except InfeasibleTargetError:
             return None
 
-    def _worst(self) -> int:
-        """Place, among the measured constraints, of the one that the last round was over by most."""
-        figures = self.rounds.rounds[-1].figures
-        return max(range(len(figures)), key=lambda place: figures[place].high / figures[place].target)
+    def _worst(self) -> str:
+        """Metric of the target that the last round was over by most."""
+        return max(self.rounds.rounds[-1].figures, key=lambda figure: figure.high / figure.target).metric
 
-    def _cheapest(self, place: int) -> Architecture:
-        limit = self.plan.constraints[self.measured[place]].limit
+    def _cheapest(self, metric: str) -> Architecture:
+        limit = next(constraint for constraint in self.plan.constraints if constraint.metric == metric).limit
         rows = [[-cost for cost in row] for row in limit.costs]
         return discretise(self.plan.space, rows, joint=tuple(factor.scaled(-1.0) for factor in limit.factors))
 
     def _cheapest_is_over(self) -> bool:
         return any(
-            each.figures[place].verdict != UNDER and each.choices == tuple(self._cheapest(place).choices)
+            figure.verdict != UNDER and each.choices == tuple(self._cheapest(figure.metric).choices)
             for each in self.rounds.rounds
-            for place in range(len(each.figures))
+            for figure in each.figures
         )
