@@ -8,6 +8,7 @@ reach them through ``ssh -L``. Preempted samples cannot be told there, and no po
 from __future__ import annotations
 
 import math
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from latency_tables.reading import parse_json, shown
 if TYPE_CHECKING:
     from tvm.relax import VirtualMachine
 
+CONNECT_S = 10.0
 SESSION_S = 3600
 UNKNOWN_CLEAN = 2  # more than one thread: ``summarise`` drops nothing and claims nothing about preemption
 
@@ -73,10 +75,12 @@ class TrackerConnection:
         self._tvm, self._relax = tvm_modules()
         host, port = read_address(str(location.tracker))
         self._machines: dict[str, VirtualMachine] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
         self._sent = 0
         self._threads = 1
         try:
+            socket.create_connection(
+                (host, port), timeout=CONNECT_S
+            ).close()  # TVM tries for a minute and leaves its sockets open
             tracker = self._tvm.rpc.connect_tracker(host, port)
             self._remote = tracker.request(location.tracker_key, session_timeout=SESSION_S)
             self._device = self._remote.cpu(0)
@@ -85,6 +89,7 @@ class TrackerConnection:
                 f"no device {location.tracker_key!r} at the TVM RPC tracker {location.tracker}: {str(error)[-200:]}; "
                 f"start it on the board with: python3 -m tvm.exec.rpc_server --tracker HOST:PORT --key {location.tracker_key}"
             ) from error
+        self._folder = tempfile.TemporaryDirectory(prefix="latency-tables-")
 
     def ask(self, verb: str, payload: bytes = b"", **values: Unpack[RequestFields]) -> Iterator[Answer]:
         """The answers to one request, see ``board.core.RequestFields``.

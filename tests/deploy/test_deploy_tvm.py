@@ -52,9 +52,6 @@ def compiled_run(path, kind, **board):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:.*:pytest.PytestUnraisableExceptionWarning"
-)  # TVM leaves uploaded files to the garbage collector
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
 def test_a_library_is_tested_and_timed_by_a_tracker(tmp_path, kind):
     if not HAS_TVM:
@@ -72,7 +69,6 @@ def test_a_library_is_tested_and_timed_by_a_tracker(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
 def test_an_agent_compiled_for_an_arm_board_is_the_same_agent_there(tmp_path, kind):
     """On a board, here an emulated one, with TVM's runtime: each stored observation gives the outputs of ONNX Runtime here."""
