@@ -83,7 +83,7 @@ def test_without_tvm_the_install_command_is_named(monkeypatch):
 
 
 def test_a_tracker_that_is_not_there_is_one_message_at_once_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    """TVM's own attempts last a minute and leave sockets to the garbage collector. Where that came while code was parsed, pytest's
+    """TVM's own attempts last a minute and leave sockets to the garbage collector. Where it came while code was parsed, pytest's
     traceback of the warning parsed too, which Python 3.11 answers with "AST constructor recursion depth mismatch"."""
     if not HAS_TVM:
         pytest.skip("TVM is not installed")
