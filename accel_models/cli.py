@@ -108,8 +108,9 @@ def search_command(
 
     if evaluations < 1 or seeds < 1:
         raise ConfigError(f"evaluations and seeds must be at least 1, got {evaluations} and {seeds}")
-    if out is not None:
-        check_destination(out)
+    for made_from in (network, platform):
+        if out is not None:
+            check_destination(out, keep=Path(made_from))
     if benchmark:
         check_span(f"--benchmark with evaluations={evaluations} and seeds={seeds}", evaluations * seeds, SECONDS_PER_EVALUATION)
         _benchmark(methods.split(","), seeds, evaluations, dry_run, as_json)
@@ -212,7 +213,7 @@ def check_command(
     from accel_models.references.rows import statistics, write_rows
 
     if out is not None:
-        check_destination(out)
+        check_destination(out, keep=rows_file)
     compared = compare(reference, rows_file, layers)
     errors = statistics(compared)
     if out is not None:

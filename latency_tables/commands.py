@@ -261,7 +261,7 @@ def fit(
     from latency_tables.table import load_table
     from latency_tables.worklists import load_worklist
 
-    check_destination(out)
+    check_destination(out, keep=published)
     ops = {op.key: op for name in worklist or ("chain", "references") for op in load_worklist(name).ops}
     spec = load_spec(device) if published is None else refit_spec(load_spec(device), published)
     write_table(out, build_estimate(spec, ops.values()))
@@ -294,7 +294,7 @@ def import_command(
     from latency_tables.schema import write_table
     from latency_tables.table import load_table
 
-    check_destination(out)
+    check_destination(out, keep=file)
     request = ImportRequest(file, kind, device, description or device, runtime, dtype, threads, source, overhead_us * 1e-6)
     content, read = imported_table(request)
     write_table(out, content)

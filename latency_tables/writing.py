@@ -72,14 +72,20 @@ def regular_file(path: Path) -> Path:
     return target
 
 
-def check_destination(path: Path) -> None:
+def check_destination(path: Path, keep: Path | None = None) -> None:
     """Raise now where a file could not be written after the work; its folder need not exist yet. Nothing is left behind.
 
+    Args:
+        path: of the file.
+        keep: what it is made from, which must not be written over; None: nothing that could be.
+
     Raises:
-        RequestError: the place is read-only or refuses files, a file is in the way, or no regular file is there.
+        RequestError: the place is read-only or refuses files, a file is in the way, no regular file is there, or it is ``keep``.
     """
     try:
         target = regular_file(path)
+        if keep is not None and target.exists() and keep.exists() and os.path.samefile(target, keep):
+            raise RequestError(f"{path} is the file that it would be made from: give the result another name")
         check_folder(target.parent)
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror or error}; give another place") from error

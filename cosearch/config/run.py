@@ -154,6 +154,7 @@ def config_from_dict(values: Mapping[str, object], source: str = "configuration"
         lines = [_fault(item)[:MAX_LINE] for item in error.errors()]
     if "said" in values:
         lines.append("said: unknown key")
+    lines += [line for line in _truth_for_number(values) if line.split(":")[0] not in {each.split(":")[0] for each in lines}]
     if lines:
         raise ConfigError(
             f"{source}: {len(lines)} fault{'s' * (len(lines) > 1)}\n"
@@ -161,6 +162,18 @@ def config_from_dict(values: Mapping[str, object], source: str = "configuration"
             + "\n`cosearch search --dry-run` prints all keys with their values"
         )
     return config
+
+
+def _truth_for_number(values: Mapping[str, object], prefix: str = "") -> list[str]:
+    """True and false where a number is expected: they would be read as 1 and 0."""
+    faults, known = [], config_defaults()
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in known:  # a section; free values have no names of their own
+            faults += _truth_for_number(value, f"{name}.")
+        elif isinstance(value, bool) and (known.get(name, "") is None or type(known.get(name)) in (int, float)):
+            faults.append(f"{name}: Input should be a number, got {value}")
+    return faults
 
 
 def _fault(item: ErrorDetails) -> str:

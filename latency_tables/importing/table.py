@@ -23,6 +23,9 @@ class ImportRequest:
         runtime, dtype, threads: that it was timed with.
         source: who measured it and how, for the record.
         overhead_s: seconds that one inference takes beside its operations; 0 where nobody knows.
+
+    Raises:
+        RequestError: no source is named, the device has the name of this machine, or the overhead is no time.
     """
 
     file: Path
@@ -34,6 +37,14 @@ class ImportRequest:
     threads: int
     source: str
     overhead_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.source.strip():
+            raise RequestError("--source must say who measured the latencies, how and when; got an empty text")
+        if self.device == "this":
+            raise RequestError("--device must name the machine that was timed: 'this' stands for the one that searches")
+        if not 0 <= self.overhead_s <= 3600:
+            raise RequestError(f"--overhead-us must be a time of at most an hour, got {self.overhead_s * 1e6:g}")
 
 
 def imported_table(request: ImportRequest) -> tuple[TableFile, Read]:

@@ -223,3 +223,19 @@ def test_names_of_the_learners_options_are_those_of_the_configuration():
 def test_the_weights_of_the_distillation_fall(values, shares):
     distill = config_from_dict({"distill": {"end_fraction": 1.0, **values}}).distill
     assert {progress: distill.share_at(progress) for progress in shares} == pytest.approx(shares)
+
+
+@pytest.mark.parametrize(
+    "key", ["threads", "seed", "env.num_envs", "rl.lr", "rl.gamma", "budget.search_steps", "objective.latency_target_s"]
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number(key, value):
+    section, _, name = key.rpartition(".")
+    with pytest.raises(ConfigError, match=rf"{key}: Input should be .*, got {value}"):
+        config_from_dict({section: {name: value}} if section else {key: value})
+
+
+def test_truth_values_stay_where_they_belong():
+    values = {"rl": {"value_clip": False, "lr": "0.1"}, "env": {"kwargs": {"render": True}}, "accel": {"fixed": True}}
+    config = config_from_dict(values)
+    assert (config.rl.value_clip, config.rl.lr, config.env.kwargs, config.accel.fixed) == (False, 0.1, {"render": True}, True)

@@ -124,6 +124,33 @@ def test_images_that_are_only_dim_are_taken(as_registered):
     assert make_env(as_registered(spaces.Box(0, 64, (12, 14, 12), np.uint8)), EnvOptions(1, 0)).frame_shape == (12, 14, 12)
 
 
+@pytest.mark.parametrize(
+    "returned, what",
+    [(("1", False, False), "reward"), ((None, False, False), "reward"), ((1.0, "no", False), "terminated"),
+     ((1.0, False, []), "truncated"), (([1.0, 2.0], False, False), "reward"), ((1 + 1j, False, False), "reward")],
+)  # fmt: skip
+def test_what_a_step_returns_is_a_number(returned, what, as_registered, monkeypatch):
+    env = make_env(as_registered(spaces.Box(0, 255, (12, 14, 12), np.uint8)), EnvOptions(1, 0))
+    monkeypatch.setattr(Picture, "step", lambda self, action: (self.seen(), *returned, {}))
+    env.send(np.array([0]))
+    with pytest.raises(CosearchError, match=f"for {what} that is no number"):
+        env.receive()
+
+
+@pytest.mark.parametrize("paid", [2, 2.0, np.float32(2), np.array([2.0]), np.array(2), np.int8(2), torch.tensor(2.0)])
+def test_numbers_of_every_kind_are_a_reward(paid, as_registered, monkeypatch):
+    env = make_env(as_registered(spaces.Box(0, 255, (12, 14, 12), np.uint8)), EnvOptions(1, 0))
+    monkeypatch.setattr(Picture, "step", lambda self, action: (self.seen(), paid, np.bool_(False), 0, {}))
+    env.send(np.array([0]))
+    step = env.receive()
+    assert step.reward.tolist() == [2.0] and not step.terminated.any() and not step.truncated.any()
+
+
+def test_observations_of_no_numbers_are_refused(as_registered):
+    with pytest.raises(ConfigError, match="nothing to learn from"):
+        make_env(as_registered(spaces.Box(-1.0, 1.0, (0,), np.float32)), EnvOptions(1, 0))
+
+
 # --- ONNX teachers
 
 

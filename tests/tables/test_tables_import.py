@@ -156,6 +156,9 @@ def test_an_imported_table_is_checked_shown_and_searched_with_like_any_other(tmp
         (("--format", "excel"), "--format must be one of csv, nn-meter, once-for-all"),
         (("--dtype", "float64"), "dtype must be one of"),
         (("--threads", "100000"), "threads must be an integer from 1 to"),
+        (("--overhead-us", "inf"), "--overhead-us must be a time of at most an hour, got inf"),
+        (("--source", " "), "--source must say who measured"),
+        (("--device", "this"), "'this' stands for the one that searches"),
     ],
 )
 def test_what_cannot_be_imported_writes_nothing(words, said, tmp_path, monkeypatch, capsys):
@@ -163,6 +166,16 @@ def test_what_cannot_be_imported_writes_nothing(words, said, tmp_path, monkeypat
     base = (written(tmp_path, FULL), "--device", "bench", "--source", "me", "--out", out)
     code, _, err = run(monkeypatch, capsys, *base, *words)
     assert code == 2 and said in err and not out.exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_table_is_not_written_over_the_file_that_it_is_made_from(link, tmp_path, monkeypatch, capsys):
+    source = written(tmp_path, FULL)
+    before, out = source.read_bytes(), tmp_path / "link.csv" if link else source
+    if link:
+        out.symlink_to(source)
+    code, _, err = run(monkeypatch, capsys, source, "--device", "bench", "--source", "me", "--out", out)
+    assert code == 2 and "is the file that it would be made from" in err and source.read_bytes() == before
 
 
 def test_an_operation_with_two_latencies_is_refused(tmp_path, monkeypatch, capsys):

@@ -130,8 +130,9 @@ class ReplayedEnvs:
         reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         last: dict[int, np.ndarray] = {}
         for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
-            observation, reward[i], terminated[i], cut, _ = env.step(action)
-            truncated[i] = cut and not terminated[i]
+            observation, paid, ended, cut, _ = env.step(action)
+            reward[i], terminated[i] = _number(paid, "reward"), _number(ended, "terminated")
+            truncated[i] = _number(cut, "truncated") and not terminated[i]
             if truncated[i]:
                 last[i] = self._frame(observation)
             elif not terminated[i]:
@@ -189,6 +190,20 @@ def _actions_of(space: Any) -> tuple[int, Box | None]:
     if type(space).__name__ == "Box" and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
         return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
     raise EnvironmentFailedError(f"expected discrete actions or vectors of floats, got {space}")
+
+
+def _number(value: Any, what: str) -> Any:
+    """What a step returned, if it is a number or a truth value, or an array of one: text would count as true.
+
+    Raises:
+        EnvironmentFailedError: it is something else.
+    """
+    if type(value) in (float, bool, int, np.float64, np.float32, np.bool_):
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise EnvironmentFailedError(f"its step returned a value for {what} that is no number: {shown(value)}")
+    return array.reshape(-1)[0]
 
 
 def _action_names(env: Any) -> tuple[str, ...]:
@@ -308,6 +323,8 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     except (EnvironmentFailedError, ShapeError) as error:
         raise ConfigError(f"gym:{game}: {error}") from error
     dimensions = len(getattr(frames, "shape", None) or ())
+    if dimensions and 0 in frames.shape:
+        raise ConfigError(f"gym:{game} has observations of the shape {frames.shape}: there is nothing to learn from")
     if getattr(frames, "dtype", None) == np.uint8 and dimensions in (2, 3):
         _check_brightness(frames, game)
         declared = (*frames.shape, 1) if dimensions == 2 else tuple(frames.shape)
