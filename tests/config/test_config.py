@@ -46,9 +46,13 @@ def other(key, value):
     words = [*(word for hint in hints for word in (hint, *typing.get_args(hint))), "other"]
     words = [word for word in words if isinstance(word, str)]  # the choices where there are choices
     numbers = (
-        [value + 1, value * 2, value * 0.5, 0.5] if isinstance(value, (int, float)) and not isinstance(value, bool) else [0.25]
+        [value + 1, value * 2, value * 0.5, 0.5]
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else [0.25, 65536]
     )
-    for found in [not value] if isinstance(value, bool) else [*numbers, *words, {"hidden": 9}]:
+    for found in (
+        [not value] if isinstance(value, bool) else [*numbers, *words, {"hidden": 9}, ["jetson", "pixel-3"], [0.25, 0.5]]
+    ):
         try:
             if dict(leaves(config_to_dict(resolve(options={key: found}))))[key] == found != value:
                 return found
