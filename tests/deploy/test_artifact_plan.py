@@ -38,7 +38,11 @@ def test_the_form_is_that_of_the_table(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "runtime, dtype, message", [("onnxruntime", "float16", "no float16 kernels"), ("tvm", "int8", "compiled in float32")]
+    "runtime, dtype, message",
+    [
+        ("onnxruntime", "float16", "no agent is exported in it: ONNX Runtime on x86 computes"),
+        ("tvm", "int8", "compiled in float32"),
+    ],
 )
 def test_forms_that_nobody_can_make_are_refused(runtime, dtype, message):
     with pytest.raises(RequestError, match=message):

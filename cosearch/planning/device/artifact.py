@@ -59,8 +59,8 @@ def plan_artifact(hardware: Hardware) -> ArtifactPlan:
     runtime = "tvm" if device.runtime == "tvm" else "onnxruntime"
     if device.dtype == "float16":
         raise RequestError(
-            f"the table of {device.table_name} is of float16: onnxruntime's CPU provider has no float16 kernels (it computes "
-            "such a file in float32), and no other provider is exported for. Search on the device's float32 or int8 table"
+            f"the table of {device.table_name} is of float16, and no agent is exported in it: ONNX Runtime on x86 computes "
+            "such a file in float32. Search on the device's float32 or int8 table"
         )
     if runtime == "onnxruntime":
         return ArtifactPlan(runtime, device.dtype, device.threads, hardware.batch)
