@@ -41,6 +41,8 @@ EXTRAS = {
     ],
     # Sphinx with furo: reads the roles that the docstrings already have, and its pages ask nothing of any other host
     "docs": ["sphinx>=8", "furo>=2024.8", "myst-parser>=4"],
+    # guided by coverage, with libFuzzer inside; by Google; a wheel for Linux that needs no compiler
+    "fuzz": ["atheris>=3.0,<4"],
     "check": [  # upper bounds: a new rule must not fail a change that has nothing to do with it
         "ruff>=0.17,<0.18",  # lint and format in one quick tool
         "mypy>=2.4,<2.5",  # the reference type checker

@@ -52,6 +52,8 @@ def _json(content: bytes, draw: random.Random) -> bytes:
     if rest and not first.lstrip().startswith(b"{"):  # a verb, then its answer
         return first + b"\n" + _json(rest, draw)
     value = json.loads(content)
+    if not isinstance(value, dict | list):
+        raise ValueError("no place to change")
     for _ in range(draw.choice((1, 1, 2, 3))):
         if draw.random() < 0.5:
             change(value, draw)
