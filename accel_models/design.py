@@ -61,9 +61,9 @@ class Platform:
 
     def __post_init__(self) -> None:
         faults = [
-            f"{n} must be above 0 and at most {MAX_RATE:g}, got {shown(getattr(self, n))}"
+            f"{n} must be from 1 to {MAX_RATE:g}, got {shown(getattr(self, n))}"
             for n in ("clock_hz", "dram_bytes_per_s")
-            if not _number(getattr(self, n)) or not 0 < getattr(self, n) <= MAX_RATE
+            if not _number(getattr(self, n)) or not 1 <= getattr(self, n) <= MAX_RATE
         ]
         needed = {"fpga": ("dsp_limit", "bram18_limit"), "asic": ("pe_limit", "sram_limit_bytes")}
         if not _among(self.kind, needed):
