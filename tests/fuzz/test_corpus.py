@@ -26,6 +26,7 @@ UNREAD = {  # what parses and is not fuzzed, with the reason
     "cosearch/benchmarks": "scripts of the evidence: each reads what it wrote itself; no verb calls them",
     "cosearch/config/run.py:config_to_dict": "JSON that pydantic has just made of a checked configuration",
     "cosearch/training/candidates.py:unpacked": "bytes of our own worker process, through a pipe",
+    "cosearch/deploy/player.py:__init__": "the file whose SHA-256 is recorded, and no other",
     "cosearch/deploy/artifacts": "the graph that this process has just exported",
     "cosearch/deploy/export.py": "the graph that this process has just exported",
     "cosearch/pipeline/rehearsal.py": "the graph that this process has just exported",

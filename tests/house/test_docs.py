@@ -91,6 +91,10 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if words[:2] == ["pip", "install"] or words[0].startswith("."):
         assert words[0] != ".ci/check" or (ROOT / ".ci" / "check").is_file()
         return
+    if words[0] == "python" and words[1].startswith("tests/"):  # a program of the tests: it is there, and knows the options
+        text = (ROOT / words[1]).read_text(encoding="utf-8")
+        assert all(f'"{word}"' in text for word in words[2:] if word.startswith("--")), command
+        return
     assert words[:2] == ["python", "-m"], command
     module, rest = words[2], words[3:]
     if module == "pytest":
@@ -148,6 +152,7 @@ def test_every_command_can_be_read_by_its_program(path, monkeypatch, capsys, tmp
         "python -m latency_tables check --jsno",
         "python -m cosearch.benchmarks.credit --sedes 2",
         "python -m pytest tests/no_such_file.py",
+        "python tests/fuzz/campaign.py --secnods 600",
         "rm -rf /",
     ],
 )
