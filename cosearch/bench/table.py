@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cosearch.bench import generate, settings
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.space.space import MAX_TASK_SIZE
 from latency_tables.errors import ConfigError, RequestError
 from latency_tables.reading import parse_json, read_text, shown
 from latency_tables.writing import make_folder
@@ -164,20 +165,29 @@ def read_table(path: Path) -> Table:
     where = f"{path}, line 1"
     points = tuple((_text(p[0], where), tuple(_text(c, where) for c in _list(p[1], where))) for p in _pairs(header, where))
     numbers = {key: tuple(_whole(v, where) for v in _list(header.get(key), where)) for key in ("frame_shape", "seeds", "steps")}
+    networks, num_actions = _whole(header.get("networks"), where), _whole(header.get("num_actions"), where)
+    sizes = [*numbers["frame_shape"], num_actions]
+    if len(sizes) != 4 or not all(1 <= size <= MAX_TASK_SIZE for size in sizes) or not numbers["seeds"] or not numbers["steps"]:
+        raise ConfigError(
+            f"{where}: expected a frame_shape of three sizes and num_actions, each from 1 to {MAX_TASK_SIZE}, seeds and steps, got "
+            f"{shown({**numbers, 'num_actions': num_actions})}"
+        )
     results = {}
     for count, line in enumerate(rest.splitlines(), 2):
         at = f"{path}, line {count}"
         row = _list(parse_json(line, at, ConfigError), at)
         number = _whole(row[0] if row else None, at)
+        if number >= networks or number in results:
+            raise ConfigError(f"{at}: network {number} is there twice, or is none of the {networks}")
         results[number] = tuple(_result(_list(own, at), at) for own in row[1:])
         if len(results[number]) != len(numbers["seeds"]):
             raise ConfigError(f"{at}: expected one result a seed, {len(numbers['seeds'])}, got {len(results[number])}")
     return Table(
         _text(header.get("task"), where),
         numbers["frame_shape"],
-        _whole(header.get("num_actions"), where),
+        num_actions,
         points,
-        _whole(header.get("networks"), where),
+        networks,
         numbers["seeds"],
         numbers["steps"],
         _whole(header.get("episodes"), where),

@@ -322,7 +322,12 @@ def bench_table(folder: Path) -> Reader:
 
     path = folder / "minatar-breakout.jsonl"
     write_table(made_table(lambda number, seed: float(number + seed), numbers=(0, 5)), path)
-    return of_file(path, (path.read_bytes(),), lambda path: Benchmark("minatar:breakout", folder).table.partial, remade=remade)
+
+    def read(path: Path) -> object:
+        bench = Benchmark("minatar:breakout", folder)
+        return bench.table.partial, bench.env_steps, bench.finished, bench.scores
+
+    return of_file(path, (path.read_bytes(),), read, remade=remade)
 
 
 def bench_results(folder: Path) -> Reader:
