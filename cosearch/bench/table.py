@@ -169,7 +169,7 @@ def read_table(path: Path) -> Table:
     sizes = [*numbers["frame_shape"], num_actions]
     if len(sizes) != 4 or not all(1 <= size <= MAX_TASK_SIZE for size in sizes) or not numbers["seeds"] or not numbers["steps"]:
         raise ConfigError(
-            f"{where}: expected a frame_shape of three sizes and num_actions, each from 1 to {MAX_TASK_SIZE}, seeds and steps, got "
+            f"{where}: expected a frame_shape of three sizes and num_actions, from 1 to {MAX_TASK_SIZE}, seeds and steps, got "
             f"{shown({**numbers, 'num_actions': num_actions})}"
         )
     results = {}
