@@ -13,7 +13,7 @@ from cosearch.deploy.readings import Readings
 from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, SLACK, USED_UP, Scores, Tries, saved_scores
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
-from cosearch.record.architecture import Derivation
+from cosearch.record.architecture import Derivation, RegressionRecord
 from cosearch.record.target_rounds import AFTER, BEFORE, TargetRounds
 from latency_tables.board.timing import Visit
 
@@ -175,3 +175,12 @@ def test_without_scores_of_candidates_the_next_shares_most_choices(table):
     shared = lambda choices: sum(a == b for a, b in zip(choices, found))  # noqa: E731
     ranked = sorted(totals, key=totals.get, reverse=True)
     assert [shared(choices) for choices in ranked] == sorted(map(shared, totals), reverse=True)
+
+
+@pytest.mark.parametrize("correlation, tie", [(None, np.inf), (-0.3, np.inf), (0.6, 4 / 3), (1.0, 0.0)])
+def test_a_regression_tells_architectures_apart_as_far_as_it_ranks(table, correlation, tie):
+    rows = tuple(tuple(float(c % 2) * 2 for c in range(len(point.candidates))) for point in table.space.points)
+    fit = RegressionRecord(scores=rows, pairs=9, r2=0.1, rank_correlation=correlation, penalty=1.0)
+    found = saved_scores(table, Derivation(method="x", scored_by="regression", regression=fit), (0, 0, 0))
+    spread = np.sqrt(sum(np.var(row) for row in rows))
+    assert found.rows == rows and found.tie == pytest.approx(tie * spread)

@@ -59,16 +59,17 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
         derived_by: how the architecture was chosen.
         found: its choices.
 
-    A regression tells architectures apart as far as it ranks losses that it was not fitted to: without any such rank correlation
-    not within a standard deviation of their scores. A proposal strategy scores no candidates: there the architecture with the
-    most of the found choices is next, of equal ones the one with more multiply-accumulates.
+    A regression tells architectures apart as far as it ranks losses that it was not fitted to: with a rank correlation r its
+    error is sqrt(1 - r^2) / r of the spread of its scores, and without any it tells nothing. A proposal strategy scores no
+    candidates: there the architecture with the most of the found choices is next, of equal ones the one with more
+    multiply-accumulates.
     """
     if plan.strategy.name == LARGEST:
         return Scores(plan.space.macs(), plan.space.joint_macs())
     if derived_by.scored_by == "regression" and derived_by.regression is not None:
         rows, known = derived_by.regression.scores, max(0.0, derived_by.regression.rank_correlation or 0.0)
         spread = math.sqrt(sum(pvariance(row) for row in rows))  # of the architectures' scores
-        return Scores(rows, tie=(1.0 - known) * spread)
+        return Scores(rows, tie=spread * math.sqrt(1.0 - known**2) / known if known > 0.0 else math.inf)
     if derived_by.scores is not None:
         return Scores(derived_by.scores)
     macs = plan.space.macs()
