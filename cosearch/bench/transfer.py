@@ -26,6 +26,7 @@ class Transfer:
 
     Attributes:
         task, found_for, used_on: which; device names.
+        partial: what the table lacks, or None.
         share: of the space that is within either device's target.
         target_s: of ``used_on``, seconds.
         latency_ratio: the network's latency there over the target, the mean over the train seeds left out.
@@ -36,6 +37,7 @@ class Transfer:
     task: str
     found_for: str
     used_on: str
+    partial: str | None
     share: float
     target_s: float
     latency_ratio: float
@@ -80,6 +82,7 @@ def transfers(benchmark: Benchmark, devices: Sequence[str], shares: Sequence[flo
                         benchmark.table.task,
                         ours,
                         theirs,
+                        benchmark.table.partial,
                         share,
                         targets[theirs],
                         float(np.mean(latencies_s)) / targets[theirs],
@@ -99,15 +102,25 @@ def _best(benchmark: Benchmark, device: str, target_s: float, left_out: int) -> 
 
 def transfer_page(rows: Sequence[Transfer]) -> str:
     """The figures as Markdown: one table a task and target."""
-    lines = []
+    lines = [
+        "# The best network of one device on another",
+        "",
+        "For each device the best network within its target is taken from the tabular benchmark, without any search, and put on",
+        "each other device. A cell says by how much it misses that one's target, or what score it loses (-) to the best network",
+        "there. The best are chosen by all train seeds but one and scored by that one (mean over which is left out); a gain (+)",
+        "is the noise of that choice. Each target leaves the same share of the space within it; `at times`: for some choices.",
+        "Made by `python -m cosearch bench transfer`.",
+        "",
+    ]
     for task, share in dict.fromkeys((row.task, row.share) for row in rows):
         own = [row for row in rows if (row.task, row.share) == (task, share)]
         devices = list(dict.fromkeys(row.used_on for row in own))
         others = [row for row in own if row.found_for != row.used_on]
         wrong = sum(row.over > 0.5 for row in others)
         lines += [
-            f"### {task}, targets that {100 * share:.0f} % of the space meets",
+            f"## {task}, targets that {100 * share:.0f} % of the space meets",
             "",
+            *([f"**{own[0].partial.upper()}**: the best of these.", ""] if own[0].partial else []),
             f"Of {len(others)} pairs of different devices the found network misses the second one's target in {wrong}.",
             "",
             "| found for | " + " | ".join(f"on {name}" for name in devices) + " |",

@@ -67,7 +67,8 @@ def test_the_page_and_the_command_say_the_same(tables, capsys):
 
 
 def test_a_loss_is_shown_as_what_is_lost():
-    assert "| a | -1.25 |" in transfer_page([Transfer(TASK, "a", "b", 0.5, 1e-4, 0.9, 0.0, 1.25)])
+    page = transfer_page([Transfer(TASK, "a", "b", "partial: 2 of 3 networks", 0.5, 1e-4, 0.9, 0.0, 1.25)])
+    assert "| a | -1.25 |" in page and "**PARTIAL: 2 OF 3 NETWORKS**" in page
 
 
 def test_one_train_seed_is_refused(tables):
