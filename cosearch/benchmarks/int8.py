@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +45,7 @@ from cosearch.space.network import AgentNetwork
 from cosearch.statistics import Interval, estimate_text
 from cosearch.teachers.train import TeacherRequest, train_teacher
 from cosearch.training.algorithms import as_policy
-from latency_tables.errors import RunFolderError
+from latency_tables.errors import MissingOpError, RunFolderError
 from latency_tables.reading import read_json
 from latency_tables.table import Table, load_table
 
@@ -56,7 +56,7 @@ AGENTS: dict[str, tuple[str, int]] = {  # name -> task, steps of a training; 0: 
     "breakout": ("minatar:breakout", 0),
     "asterix": ("minatar:asterix", 0),
     "cartpole": ("gym:CartPole-v1", 60_000),
-    "pendulum": ("gym:Pendulum-v1", 200_000),
+    "pendulum": ("gym:Pendulum-v1", 100_000),
 }
 VALUES = {"pendulum": ("rl.gamma=0.9",)}  # as usual for this task: a torque has its effect within ten steps
 ENVS, COMPARED = 64, 1000
@@ -81,6 +81,7 @@ class AgentRow:
         latency_s, float_latency_s: medians of one decision, in turns in one process.
         speed_up, speed_up_low, speed_up_high: float32 by int8, median over the rounds and extremes.
         load: of the machine, jobs a minute.
+        predicted_s, float_predicted_s: of one decision by the tables; None without them, or where they lack a block.
     """
 
     name: str
@@ -106,6 +107,8 @@ class AgentRow:
     speed_up_low: float
     speed_up_high: float
     load: float
+    predicted_s: float | None = None
+    float_predicted_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +225,15 @@ def _agent(name: str, runs: Path) -> TeacherRecord:
     return read_record(out)
 
 
+def _with_predictions(row: AgentRow, table: Table, float_table: Table, runs: Path) -> AgentRow:
+    ops = _agent(row.name, runs).ops
+    try:
+        predicted_s, float_predicted_s = table.predict(table.cast(ops)).latency_s, float_table.predict(ops).latency_s
+    except MissingOpError:
+        return row
+    return replace(row, predicted_s=predicted_s, float_predicted_s=float_predicted_s)
+
+
 def _score(forward: Forward, config: Config, episodes: int) -> Score:
     streams = Streams(0)
     env = make_task(config.env, min(ENVS, episodes), streams.derive("eval", 0), test=True)
@@ -295,6 +307,10 @@ def markdown(result: Int8Result) -> str:
             f"| {row.float_latency_s * 1e6:.0f}, {row.latency_s * 1e6:.0f} "
             f"| {row.speed_up:.2f} ({row.speed_up_low:.2f} to {row.speed_up_high:.2f}) |"
         )
+    for row in result.agents:
+        if row.predicted_s is not None and row.float_predicted_s is not None:
+            said = f"{row.float_predicted_s * 1e6:.0f} and {row.predicted_s * 1e6:.0f} us for {row.env}"
+            lines += ["", f"The tables of this machine predict {said}."]
     if result.networks:
         lines += ["", f"{len(result.networks)} random networks of `chain`, tables of this machine:", ""]
         lines += ["| form | mean absolute error of the prediction | bias | measured, us |", "| --- | --- | --- | --- |"]
@@ -358,6 +374,7 @@ def main(
             else:
                 one = from_json(NetworkRow, kept, path)
             found.append(one)
+        rows = [_with_predictions(row, *tables, runs) for row in rows]
     result = Int8Result(
         machine=_processor(),
         agents=tuple(rows),

@@ -43,6 +43,10 @@ def test_errors_of_predictions_by_hand_and_the_row_of_an_agent():
         "| 1 of 3 | 5.2, 1.5 | 30, 20 | 1.50 (1.40 to 1.60) |"
     ) in text
     assert "| int8 | 7.5% | +2.5% | 100 to 200 |" in text and "| float32 | 12.5% | +12.5% | 200 to 400 |" in text
+    told = dataclasses.replace(ROW, predicted_s=21e-6, float_predicted_s=33e-6)
+    assert "tables of this machine predict 33 and 21 us for gym:Toy-v0" in int8.markdown(
+        dataclasses.replace(result, agents=(told,))
+    )
     assert "random networks" not in int8.markdown(dataclasses.replace(result, networks=()))
 
 
