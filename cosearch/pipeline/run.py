@@ -14,7 +14,7 @@ from cosearch.pipeline.agent.finish import run_finish
 from cosearch.pipeline.agent.retrain import run_retrain
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.family.comparison import compare_agents
-from cosearch.pipeline.family.folders import begin_agents
+from cosearch.pipeline.family.folders import begin_agents, share_training
 from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
 from cosearch.pipeline.rehearsal import rehearse
 from cosearch.pipeline.search.stage import run_search, search_for_all
@@ -158,12 +158,16 @@ def _search_for_all(session: Session) -> None:
 
 def _agents(session: Session) -> None:
     """Each agent to its report; one that is finished is left as it is."""
+    finished: dict[str, Plan] = {}
     for number, (name, plan) in enumerate(session.plan.agents.items(), start=1):
         run = RunDir.open(agent_folder(session.run.path, name))
         if not is_finished(run):
-            session.log.progress.note(f"agent {number} of {len(session.plan.agents)}: {name}")
+            twin = share_training(run, plan, finished)
+            same = f", the same network as {twin}, whose retraining it shares" if twin else ""
+            session.log.progress.note(f"agent {number} of {len(session.plan.agents)}: {name}{same}")
             _work(run, plan, session.log.progress)
             compare_agents(session.run)
+        finished[name] = plan
     session.checkpoints.finish_stage("done")
 
 

@@ -220,6 +220,8 @@ class RunRecord:
         feasible_architectures: how many architectures of the space meet the targets; None where nobody counted.
         distinct_networks: how many different networks these are; None where nobody counted.
         agents: of a family; the figures above are of the first one. None at all for a single agent.
+        trained_as: of an agent of a family: the one with the same network, whose retraining it shares; absent where it has its
+            own.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -243,6 +245,7 @@ class RunRecord:
     feasible_architectures: int | None = None
     distinct_networks: int | None = None
     agents: tuple[FamilyMember, ...] = field(default=(), metadata=OMITTED)
+    trained_as: str | None = field(default=None, metadata=OMITTED)
 
     @property
     def latency_target_s(self) -> float | None:

@@ -44,7 +44,8 @@ def compare_agents(run: RunDir) -> Family:
     known = {} if before is None else {agent.name: agent for agent in before.agents}
     tables = _Tables(tuple(devices.values()), began.agents, folders)
     agents = tuple(_agent(one, folders[one.name], devices, known.get(one.name), tables) for one in began.agents)
-    summaries = [folder.read(Summary) for folder in folders.values() if (folder.path / Summary.FILE).is_file()]
+    trained = [folder for folder in folders.values() if folder.read(RunRecord).trained_as is None]
+    summaries = [folder.read(Summary) for folder in trained if (folder.path / Summary.FILE).is_file()]
     log = run.read_metrics()  # of the search alone
     search_steps = int(max((number(line, "step") or 0.0 for line in log), default=0.0))
     search_s = max((number(line, "wall_s") or 0.0 for line in log), default=0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
+from latency_tables.errors import RunFolderError
 
 OF_A_TARGET = ("latency_expected_s", "latency_argmax_s", "energy_expected_j", "cost_multiplier", "arch_probabilities")
 
@@ -51,6 +52,49 @@ def begin_agents(session: Session, found: Sequence[Found]) -> None:
                 ordinal=1,
             )
             run.save_checkpoint(begun.to_dict(), begun.ordinal)
+
+
+def share_training(run: RunDir, plan: Plan, finished: Mapping[str, Plan]) -> str | None:
+    """Give an agent the retraining of a finished one with the same network, which would be the same to the last bit.
+
+    Args:
+        run: folder of an agent that has not begun its retraining; any other is left as it is.
+        plan: of the agent.
+        finished: plans of the family's finished agents by name.
+
+    Returns:
+        Name of the agent whose retraining it has now; None where it has one of its own to do.
+    """
+    own = _checkpoint(run)
+    if own.stage != "retrain" or own.stage_state is not None:
+        return None
+    for name, other in finished.items():
+        twin = RunDir.open(run.path.parent / name)
+        done = _checkpoint(twin)
+        if other.artifact.dtype == plan.artifact.dtype and _networks(done) is not None and _networks(done) == _networks(own):
+            with run.lock():
+                log = [json.dumps(line).encode() + b"\n" for line in twin.read_metrics() if line["stage"] == "retrain"]
+                file = run.path / "metrics.jsonl"
+                write_bytes_atomic(file, file.read_bytes() + b"".join(log))
+                run.change_record(trained_as=name)
+                outputs = replace(own.outputs, retrain=done.outputs.retrain)
+                ready = replace(own, stage="finish", streams=done.streams, outputs=outputs, ordinal=own.ordinal + 1)
+                run.save_checkpoint(ready.to_dict(), ready.ordinal)
+            return name
+    return None
+
+
+def _checkpoint(run: RunDir) -> Checkpoint:
+    saved = run.load_checkpoint()
+    if saved is None:
+        raise RunFolderError(f"{run.path} has no checkpoint, which the end of the search wrote; start a new run")
+    return Checkpoint.from_dict(saved)
+
+
+def _networks(checkpoint: Checkpoint) -> list[tuple[int, ...]] | None:
+    """The architectures that an agent's retraining begins with."""
+    search = checkpoint.outputs.search
+    return None if search is None else [search.choices, *(other.choices for other in search.others)]
 
 
 def _folder(session: Session, name: str, plan: Plan) -> RunDir:
