@@ -5,15 +5,17 @@ import json
 import re
 
 import pytest
-from pipeline_runs import TARGET_S, TINY, TINY_PROPOSALS, Moment, assert_equal, command, results, without_clocks
+from pipeline_runs import TARGET_S, TINY, TINY_PROPOSALS, Moment, Silent, assert_equal, command, results, without_clocks
 
 from cosearch.compare.plan import planned_runs
 from cosearch.config.run import resolve
 from cosearch.deploy.sampling import predict_architecture
 from cosearch.pipeline.forecast import forecast
+from cosearch.pipeline.run import start_run
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.record.family import Family
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.results import load_run
 from latency_tables.devices import find_table
@@ -115,6 +117,19 @@ def test_a_finished_agent_is_not_made_again(family, tmp_path):
     resumed = command("resume", "runs/one", folder=fresh)
     assert resumed.code == 0 and (fresh / "runs/one/agents" / NAMES[0] / "summary.json").stat().st_mtime_ns == first
     assert "agent 2 of 2" in resumed.err and "agent 1 of 2" not in resumed.err
+
+
+def test_agents_with_the_same_network_share_a_retraining_that_would_be_equal(tmp_path, monkeypatch):
+    plan = make_plan(resolve(overrides=[*GRADIENT, "family.latency_targets_s=[0.0005, 0.0006]"]))  # every network is faster
+    shared = start_run(plan, tmp_path / "shared", "one", "a test", Silent()).path / "agents"
+    monkeypatch.setattr("cosearch.pipeline.run.share_training", lambda run, plan, finished: None)
+    apart = start_run(plan, tmp_path / "apart", "one", "a test", Silent()).path / "agents"
+    assert RunDir.open(shared / "0.6ms").read(RunRecord).trained_as == "0.5ms"
+    assert RunDir.open(apart / "0.6ms").read(RunRecord).trained_as is None
+    for name in ("0.5ms", "0.6ms"):
+        assert_equal(results(shared / name), results(apart / name))
+    once, twice = (RunDir.open(path.parent).read(Family).env_steps for path in (shared, apart))
+    assert (once, twice) == (128 + 96, 128 + 2 * 96)
 
 
 def test_each_candidate_is_asked_for_under_one_target_and_all_serve_both(tmp_path):

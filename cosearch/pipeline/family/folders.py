@@ -25,9 +25,10 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
+from cosearch.training.supernet_subject import EXPECTED
 from latency_tables.errors import RunFolderError
 
-OF_A_TARGET = ("latency_expected_s", "latency_argmax_s", "energy_expected_j", "cost_multiplier", "arch_probabilities")
+OF_A_TARGET = ("latency_expected_s", "latency_argmax_s", *EXPECTED.values(), "cost_multiplier", "arch_probabilities")
 
 
 def begin_agents(session: Session, found: Sequence[Found]) -> None:
