@@ -47,8 +47,18 @@ def searched(folder, words):
 
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    return searched(tmp_path_factory.mktemp("family"), (*GRADIENT, TARGETS))
+def made(tmp_path_factory):
+    """A finished family, and the events of its stages."""
+    load_builtins()
+    folder = tmp_path_factory.mktemp("family")
+    done = command("search", "--run", "one", *GRADIENT, TARGETS, folder=folder)
+    assert done.code == 0, done.err
+    return folder / "runs" / "one", done.events
+
+
+@pytest.fixture
+def family(made):
+    return made[0]
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +101,12 @@ def test_rollouts_go_by_each_target_in_turn_and_every_agent_keeps_its_own(family
     assert record.search_steps == 128 and record.env_steps == sum(steps) - 128
 
 
-@pytest.mark.parametrize("moment", [Moment("search", 60), Moment("retrain", 40), Moment("agents", 1), Moment("finish", 30)])
-def test_a_killed_family_goes_on_where_it_stood(moment, family, tmp_path):
-    words = (*GRADIENT, TARGETS)
-    assert command("search", "--run", "one", *words, folder=tmp_path, moment=moment).code < 0
+@pytest.mark.parametrize("stage, share", [("search", 0.5), ("search", 0.9), ("retrain", 0.7), ("finish", 0.4), ("finish", 0.95)])
+def test_a_killed_family_goes_on_where_it_stood(stage, share, made, tmp_path):
+    """At 0.9 of the search's events the folders of the agents are being made."""
+    family, events = made
+    moment = Moment(stage, int(share * events[stage]))
+    assert command("search", "--run", "one", *GRADIENT, TARGETS, folder=tmp_path, moment=moment).code < 0
     done = command("resume", "runs/one", folder=tmp_path)
     assert done.code == 0, done.err
     run = tmp_path / "runs" / "one"
@@ -106,16 +118,13 @@ def test_a_killed_family_goes_on_where_it_stood(moment, family, tmp_path):
     assert again.code == 0 and "is finished" in again.err and json.loads((run / "family.json").read_text())
 
 
-def test_a_finished_agent_is_not_made_again(family, tmp_path):
-    words = (*GRADIENT, TARGETS)
-    done = command("search", "--run", "one", *words, folder=tmp_path)
-    both = done.events["finish"]
-    fresh = tmp_path / "killed"
-    fresh.mkdir()
-    command("search", "--run", "one", *words, folder=fresh, moment=Moment("finish", both - 4))
-    first = (fresh / "runs/one/agents" / NAMES[0] / "summary.json").stat().st_mtime_ns
-    resumed = command("resume", "runs/one", folder=fresh)
-    assert resumed.code == 0 and (fresh / "runs/one/agents" / NAMES[0] / "summary.json").stat().st_mtime_ns == first
+def test_a_finished_agent_is_not_made_again(made, tmp_path):
+    _, events = made
+    command("search", "--run", "one", *GRADIENT, TARGETS, folder=tmp_path, moment=Moment("finish", events["finish"] - 4))
+    first = tmp_path / "runs/one/agents" / NAMES[0] / "summary.json"
+    written = first.stat().st_mtime_ns
+    resumed = command("resume", "runs/one", folder=tmp_path)
+    assert resumed.code == 0 and first.stat().st_mtime_ns == written
     assert "agent 2 of 2" in resumed.err and "agent 1 of 2" not in resumed.err
 
 
