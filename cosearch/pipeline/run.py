@@ -166,7 +166,7 @@ def _agents(session: Session) -> None:
             same = f", the same network as {twin}, whose retraining it shares" if twin else ""
             session.log.progress.note(f"agent {number} of {len(session.plan.agents)}: {name}{same}")
             _work(run, plan, session.log.progress)
-            compare_agents(session.run)
+        compare_agents(session.run)  # also of one that was finished just before a process ended
         finished[name] = plan
     session.checkpoints.finish_stage("done")
 

@@ -282,14 +282,18 @@ class ProposalSearch:
                 self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
 
     def _best_for(self, agent: int) -> int | None:
-        """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets."""
+        """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets.
+
+        A rule that has one candidate for each target (``largest``) gives an agent its own.
+        """
         if len(self.best) == 1:
             return self.strategy.best()
-        meets = self.targets.each[agent]
+        meets, count = self.targets.each[agent], len(self.best)
+        own = "candidates" in self.plan.strategy.unused
         fit = [
             i
             for i, told in enumerate(self.told)
-            if "failure" not in told and meets(self.plan.space.architecture(told["choices"]))
+            if "failure" not in told and (i % count == agent if own else meets(self.plan.space.architecture(told["choices"])))
         ]
         scores = [self.told[i]["score"] for i in fit]
         worth = [-math.inf if score is None else score for score in scores]
