@@ -96,10 +96,11 @@ def test_every_function_that_parses_is_passed_by_a_reader_or_has_a_reason(tmp_pa
                 outcome(reader, seed)
     finally:
         sys.setprofile(None)
-    assert {reason for reason in UNREAD if not any(name.startswith(reason) for name in parsers().values())} == set()
-    left = {name for place, name in parsers().items() if place not in entered}
+    found = parsers()
+    assert {reason for reason in UNREAD if not any(name.startswith(reason) for name in found.values())} == set()
+    left = {name for place, name in found.items() if place not in entered}
     reasons = {name: [reason for reason in UNREAD if name.startswith(reason)] for name in left}
-    assert {name for name, found in reasons.items() if not found} == set()
+    assert {name for name, given in reasons.items() if not given} == set()
 
 
 def test_a_change_knows_its_format():
