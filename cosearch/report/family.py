@@ -6,7 +6,7 @@ Written from ``family.json``, finished or not. Like a run's report it has no scr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -59,7 +59,7 @@ class Row:
 
     Attributes:
         agent: its record.
-        best: no other agent that is as fast on its device scores as much.
+        best: no other agent for its device that is as fast there scores as much.
         deploy: the command that puts it on its device.
         cells: its latency on each device of the family.
     """
@@ -167,6 +167,12 @@ def front_of(family: Family, latencies_s: Mapping[str, float]) -> list[str]:
     return [names[index] for index in pareto_front([latencies_s[name] for name in names], list(scores.values()))]
 
 
+def _own_front(family: Family, device: FamilyDevice) -> list[str]:
+    """The front among the agents that were derived for a device."""
+    own = replace(family, agents=tuple(agent for agent in family.agents if agent.device == device.name))
+    return front_of(own, latencies_on(own, device))
+
+
 def rows_of(family: Family, path: Path) -> list[Row]:
     """The rows of the tables.
 
@@ -175,7 +181,7 @@ def rows_of(family: Family, path: Path) -> list[Row]:
         path: its folder, for the commands.
     """
     places = {device.name: device for device in family.devices}
-    fronts = {name: front_of(family, latencies_on(family, device)) for name, device in places.items()}
+    fronts = {name: _own_front(family, device) for name, device in places.items()}
     rows = []
     for agent in family.agents:
         place = places[agent.device].latency_targets_s.index(agent.latency_target_s)
@@ -223,9 +229,10 @@ def _plot(family: Family, place: str, latencies_s: Mapping[str, float], device: 
                 axes.vlines(at, *result.score_ci95, color=AGENT if own else MUTED, linewidth=1.3)
             colour, fill = (AGENT, AGENT) if own else (MUTED, "none")
             axes.plot(at, result.score_mean, "o", color=colour, markerfacecolor=fill, markersize=8, zorder=5)
-            if own:
+            alike = [other for other, (twin, _) in made.items() if twin.choices == agent.choices and twin.device == agent.device]
+            if own and name == alike[0]:  # one label for agents with the same network
                 axes.annotate(
-                    short(name),
+                    short(name) + (f" and {len(alike) - 1} more" if len(alike) > 1 else ""),
                     (at, result.score_mean),
                     xytext=(7, 5),
                     textcoords="offset points",
@@ -244,7 +251,7 @@ def _plot(family: Family, place: str, latencies_s: Mapping[str, float], device: 
     caption = "Up and to the left is better. The line joins the agents that no other one beats; bars are 95 % intervals."
     if device is not None and any(agent.device != device.name for agent, _ in made.values()):
         caption += " Hollow: found for another device."
-    return Plot(f"On {place}", svg, caption)
+    return Plot(f"On {HERE if is_here(place) else place}", svg, caption)
 
 
 def render_family(path: Path) -> RenderableType:
@@ -273,7 +280,7 @@ def render_family(path: Path) -> RenderableType:
             Text(),
             table,
             Text(),
-            Text("* no other agent is as fast there and scores as much; red: over that device's target", style="dim"),
+            Text("* no other one for its device is as fast and scores as much; red: over that device's target", style="dim"),
             Text(f"report: {run.path / PAGE}"),
         ),
         title=Text(run.path.name),
