@@ -145,15 +145,19 @@ class Int8Result:
     table_id: str
     float_table_id: str
 
-    def error(self, *, dtype: str) -> tuple[float, float]:
-        """Mean absolute error of the predictions and their bias, shares of the measured latency.
+    def error(self, of: str) -> tuple[float, float]:
+        """Mean absolute error of the predictions and their bias, shares of what was measured.
 
         Args:
-            dtype: ``int8`` or ``float32``.
+            of: ``int8`` or ``float32`` latencies, or ``speed-up``: float32 by int8, which a load on both does not move.
         """
-        whole = np.array([row.latency_s if dtype == "int8" else row.float_latency_s for row in self.networks])
-        said = np.array([row.predicted_s if dtype == "int8" else row.float_predicted_s for row in self.networks])
-        return float(np.abs(said / whole - 1).mean()), float((said / whole - 1).mean())
+        pairs = {
+            "int8": [(row.predicted_s, row.latency_s) for row in self.networks],
+            "float32": [(row.float_predicted_s, row.float_latency_s) for row in self.networks],
+            "speed-up": [(row.float_predicted_s / row.predicted_s, row.float_latency_s / row.latency_s) for row in self.networks],
+        }[of]
+        errors = np.array([said / whole - 1 for said, whole in pairs])
+        return float(np.abs(errors).mean()), float(errors.mean())
 
 
 def agent_row(name: str, runs: Path, episodes: int, seconds: float) -> AgentRow:
@@ -312,12 +316,22 @@ def markdown(result: Int8Result) -> str:
             said = f"{row.float_predicted_s * 1e6:.0f} and {row.predicted_s * 1e6:.0f} us for {row.env}"
             lines += ["", f"The tables of this machine predict {said}."]
     if result.networks:
-        lines += ["", f"{len(result.networks)} random networks of `chain`, tables of this machine:", ""]
-        lines += ["| form | mean absolute error of the prediction | bias | measured, us |", "| --- | --- | --- | --- |"]
-        for dtype in ("int8", "float32"):
-            error, bias = result.error(dtype=dtype)
-            took = sorted(row.latency_s if dtype == "int8" else row.float_latency_s for row in result.networks)
-            lines.append(f"| {dtype} | {error:.1%} | {bias:+.1%} | {took[0] * 1e6:.0f} to {took[-1] * 1e6:.0f} |")
+        load = [row.load for row in result.networks]
+        lines += ["", f"{len(result.networks)} random networks of `chain`, load {min(load):.1f} to {max(load):.1f}:", ""]
+        lines += [
+            "| predicted by the tables of this machine | mean absolute error | bias | measured |",
+            "| --- | --- | --- | --- |",
+        ]
+        times_us = {
+            "int8": [row.latency_s * 1e6 for row in result.networks],
+            "float32": [row.float_latency_s * 1e6 for row in result.networks],
+        }
+        for dtype, took_us in times_us.items():
+            error, bias = result.error(dtype)
+            lines.append(f"| {dtype} latency | {error:.1%} | {bias:+.1%} | {min(took_us):.0f} to {max(took_us):.0f} us |")
+        error, bias = result.error("speed-up")
+        faster = [row.float_latency_s / row.latency_s for row in result.networks]
+        lines.append(f"| times as fast | {error:.1%} | {bias:+.1%} | {min(faster):.2f} to {max(faster):.2f} |")
     return "\n".join(lines)
 
 

@@ -35,14 +35,19 @@ def test_errors_of_predictions_by_hand_and_the_row_of_an_agent():
         NetworkRow(latency_s=2e-4, float_latency_s=4e-4, predicted_s=1.9e-4, float_predicted_s=5e-4, load=1.0),
     ]
     result = Int8Result(machine="M", agents=(ROW,), networks=tuple(networks), table_id="a", float_table_id="b")
-    assert result.error(dtype="int8") == pytest.approx((0.075, 0.025))  # 10 % above, 5 % below
-    assert result.error(dtype="float32") == pytest.approx((0.125, 0.125))
+    assert result.error("int8") == pytest.approx((0.075, 0.025))  # 10 % above, 5 % below
+    assert result.error("float32") == pytest.approx((0.125, 0.125))
+    assert result.error("speed-up") == pytest.approx(((1 - 20 / 22 + 5 / 1.9 / 2 - 1) / 2, (20 / 22 - 1 + 5 / 1.9 / 2 - 1) / 2))
     text = int8.markdown(result)
     assert (
         "| gym:Toy-v0 (1,234 weights) | -5.00 | 9.50 [8.50, 10.50] | 9.00 [8.00, 10.00] | -2.00 to 1.00 | 97.5% | 0.0012 "
         "| 1 of 3 | 5.2, 1.5 | 30, 20 | 1.50 (1.40 to 1.60) |"
     ) in text
-    assert "| int8 | 7.5% | +2.5% | 100 to 200 |" in text and "| float32 | 12.5% | +12.5% | 200 to 400 |" in text
+    assert (
+        "| int8 latency | 7.5% | +2.5% | 100 to 200 us |" in text
+        and "| float32 latency | 12.5% | +12.5% | 200 to 400 us |" in text
+    )
+    assert "| times as fast | 20.3% | +11.2% | 2.00 to 2.00 |" in text
     told = dataclasses.replace(ROW, predicted_s=21e-6, float_predicted_s=33e-6)
     assert "tables of this machine predict 33 and 21 us for gym:Toy-v0" in int8.markdown(
         dataclasses.replace(result, agents=(told,))
