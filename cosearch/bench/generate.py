@@ -119,8 +119,10 @@ def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limi
                 started = time.perf_counter()
                 lines = train_network(task, index)
                 with _alone(folder / "claims" / "writing"):
-                    for line in lines:
-                        append_line(results_path(folder, task), line)
+                    there = {(line["network"], line["seed"]) for line in finished_lines(folder, task)}
+                    for line in lines:  # some of a network's may be there: a kill or a full disk came between two of them
+                        if (index, json.loads(line)["seed"]) not in there:
+                            append_line(results_path(folder, task), line)
             trained += 1
             done = len(finished_networks(finished_lines(folder, task)))
             tell(f"{task} network {index}: {time.perf_counter() - started:.1f} s, {done} of {len(networks)} done")

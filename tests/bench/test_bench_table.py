@@ -94,6 +94,8 @@ def test_a_network_without_all_of_its_seeds_is_not_packed_and_is_trained_again(t
     assert list(pack(tmp_path, TASK).results) == [second]
     generate.extend(tmp_path, [TASK], print, limit=1)
     assert trained == [first] and sorted(pack(tmp_path, TASK).results) == sorted([first, second])
+    lines = [(line["network"], line["seed"]) for line in generate.finished_lines(tmp_path, TASK)]
+    assert len(lines) == len(set(lines)) == 2 * len(settings.SEEDS)
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch):
