@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Branches:
                     os.dup2(target, descriptor)
                     os.close(target)
                 os.getpid = lambda here=here: here  # locks compare it with that of their maker
+                threading._after_fork()  # type: ignore[attr-defined]  # there are no other threads here to wait for
                 return fault
             code = _waited(process)
             left = read_tree(self._places[0])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline_child
+import rich.progress
 import seaborn  # noqa: F401  MinAtar imports it: half a second
 
 import cosearch.compare.page as comparison_page
@@ -21,10 +22,12 @@ import cosearch.report.page as report_page
 import cosearch.teachers.listing  # noqa: F401
 from cosearch.bench import settings
 from cosearch.deploy import deployment, measure
+from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.agent import finish
 from cosearch.rl.envs import EnvOptions, make_env
 from latency_tables.board import core
 from latency_tables.board.timing import VisitPlan
+from latency_tables.errors import MeasurementError
 from latency_tables.measuring import loop
 
 NETWORKS, BENCH_STEPS, BENCH_EPISODES = 2, 64, 4
@@ -89,7 +92,10 @@ class HereCore:
     def ask(self, verb: str, payload: bytes = b"", **values: Any) -> Any:
         """The answers, as they would come through a pipe."""
         for answer in self._handler.answer(verb, values, payload):
-            yield json.loads(json.dumps(answer))
+            if "error" in answer and "id" not in answer:
+                raise MeasurementError(str(answer["error"]))
+            if not answer.get("end"):
+                yield json.loads(json.dumps(answer))
 
     def one(self, verb: str, payload: bytes = b"", **values: Any) -> Any:
         """The only answer."""
@@ -101,6 +107,8 @@ class HereCore:
 
 
 def _in_one_process() -> None:
+    OnnxAgent.__init__.__defaults__ = (1,)  # threads
+    rich.progress.Progress.__init__.__kwdefaults__["auto_refresh"] = False  # which is a thread
     comparison_runs.Workers = HereWorkers  # type: ignore[assignment,misc]
     for module in (deployment, measure, loop):
         module.Connection = HereCore  # type: ignore[attr-defined]
