@@ -309,7 +309,7 @@ def comparison_outcome(work: Path) -> dict[str, Any]:
     folder = work / "runs" / "small"
     figures = without_clocks(json.loads((folder / "compare-results.json").read_text()))
     found: dict[str, Any] = {"files": names(work), "figures": figures}
-    for path in sorted(folder.glob("*/run.json")):
+    for path in sorted(folder.glob("[!.]*/run.json")):
         run = run_outcome(path.parent)
         (run["summary"]["control"] or {}).pop("path", None)
         run["record"]["config"].pop("control", None)
