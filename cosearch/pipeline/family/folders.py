@@ -93,9 +93,9 @@ def _checkpoint(run: RunDir) -> Checkpoint:
 
 
 def _networks(checkpoint: Checkpoint) -> list[tuple[int, ...]] | None:
-    """The architectures that an agent's retraining begins with."""
+    """The architectures that an agent's retraining begins with; None of one that was retrained briefly in another's place."""
     search = checkpoint.outputs.search
-    return None if search is None else [search.choices, *(other.choices for other in search.others)]
+    return None if search is None or search.brief else [search.choices, *(other.choices for other in search.others)]
 
 
 def _folder(session: Session, name: str, plan: Plan) -> RunDir:
