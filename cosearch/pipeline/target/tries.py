@@ -222,13 +222,13 @@ class Tries:
 
     def _larger(self, held: TargetRound) -> Architecture | None:
         """Of a higher score within the loosened bound; else as good as that as far as the scores can tell, and larger."""
+        top = max(each.score for each in self.rounds.rounds if each.holds)
         found = self._derived()
-        if found is not None and self.scores.of(found.choices) > held.score:
+        if found is not None and self.scores.of(found.choices) > top:
             return found
         found = self._derived(self._used_by(held))
         if found is None or self._macs(found.choices) <= self._macs(held.choices):
             return None
-        top = max(each.score for each in self.rounds.rounds if each.holds)
         return found if self.scores.of(found.choices) >= top - self.scores.tie else None
 
     def _used_by(self, held: TargetRound) -> Limit:
