@@ -32,7 +32,9 @@ def describe(run: RunDir) -> Contract:
     agent, record, summary = run.read(AgentRecord), run.read(RunRecord), run.read(Summary)
     rule = read_rule(run.path / AgentRecord.FILE)
     if len(agent.inputs) != 1 or len(agent.inputs[0].shape) < 2 or not record.space.frame_shape:
-        raise RunFolderError(f"{run.path / AgentRecord.FILE} does not describe one input of observations; `cosearch export` does")
+        raise RunFolderError(
+            f"{run.path / AgentRecord.FILE} does not describe one input of observations; `cosearch export {run.path}` writes it again"
+        )
     (taken,), artifact = agent.inputs, agent.artifact
     dtype, threads = ("float32", 1) if artifact is None else (artifact.dtype, artifact.threads)
     is_vector, count = len(taken.shape) == 2, record.space.num_actions

@@ -158,7 +158,7 @@ class Repair:
     def _file_bytes(self) -> int:
         artifact = self._run.read(AgentRecord).artifact
         if artifact is None:
-            raise RunFolderError(f"{self._run.path}: its agent.json records no artifact; `cosearch export` writes it")
+            raise RunFolderError(f"its agent.json records no artifact; `cosearch export {self._run.path}` writes it")
         return artifact.bytes
 
     def another(self, retrained_steps: int) -> SearchOutput | None:
