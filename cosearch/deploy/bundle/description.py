@@ -33,7 +33,7 @@ def describe(run: RunDir) -> Contract:
     rule = read_rule(run.path / AgentRecord.FILE)
     if len(agent.inputs) != 1 or len(agent.inputs[0].shape) < 2 or not record.space.frame_shape:
         raise RunFolderError(
-            f"{run.path / AgentRecord.FILE} does not describe one input of observations; `cosearch export {run.path}` writes it again"
+            f"{run.path / AgentRecord.FILE} describes no single input; `cosearch export {run.path}` writes it again"
         )
     (taken,), artifact = agent.inputs, agent.artifact
     dtype, threads = ("float32", 1) if artifact is None else (artifact.dtype, artifact.threads)
