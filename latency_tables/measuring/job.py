@@ -6,6 +6,7 @@ Either a whole work list makes a new table, or single operations are added to an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -170,7 +171,8 @@ def run(
         remove(Path(str(out) + ".journal"))
     finally:
         lock.release()
-        remove(Path(str(out) + ".lock"))
+        with contextlib.suppress(OSError):  # the table is whole; an empty lock file left behind is in nobody's way
+            Path(str(out) + ".lock").unlink(missing_ok=True)
     return table
 
 

@@ -1,5 +1,6 @@
 """The measuring loop on a fake machine whose true costs are known, and its journal under every kind of interruption."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -285,3 +286,17 @@ def test_two_processes_cannot_measure_into_one_file(tmp_path):
 
     with FileLock(str(tmp_path / "t.jsonl.lock")), pytest.raises(RequestError, match="another process"):
         run(request(tmp_path))
+
+
+def test_a_lock_that_cannot_be_removed_takes_nothing_from_a_whole_table(tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def refused(path, **options):
+        if path.suffix == ".lock":
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    table = run(request(tmp_path))
+    assert list(read_table(tmp_path / "t.jsonl").rows) == list(table.rows)
+    run(request(tmp_path, again=True))  # the lock file is nobody's
