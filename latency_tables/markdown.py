@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from latency_tables.errors import plain
 
-MEANING = re.compile(r"[\\|`<*~&]|(?<=\])[(\[]|(?<!\w)_|_(?!\w)")  # what GitHub's Markdown reads in a cell as more than a letter
+MEANING = re.compile(
+    r"[\\|`<*~&]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])"
+)  # what GitHub's Markdown reads in a cell as more than a letter
 
 
 def word(text: object) -> str:

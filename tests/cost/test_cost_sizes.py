@@ -76,7 +76,7 @@ def test_a_bound_follows_from_the_line():
 
 def test_targets_at_the_period_are_bounded_by_the_certificates_networks():
     plans = {
-        name: make_plan(resolve(overrides=[*COINRUN, "objective.latency_target_s=0.0006", *words]))
+        name: make_plan(resolve(overrides=[*COINRUN, "objective.latency_target_s=0.0005", *words]))
         for name, words in {
             "median": (),
             "paced": ("objective.target_at=period",),
@@ -84,7 +84,7 @@ def test_targets_at_the_period_are_bounded_by_the_certificates_networks():
         }.items()
     }
     bounds = {name: plan.constraints[0].bound for name, plan in plans.items()}
-    assert bounds["median"] == 0.0006 and bounds["median"] > bounds["paced"] > bounds["p99"] > 0
+    assert bounds["median"] == 0.0005 and bounds["median"] > bounds["paced"] > bounds["p99"] > 0
     certificate = find_table("x86-server").certificate
     pairs = certificate.residuals("median", 0.02)
     line = plans["paced"].constraints[0].line
