@@ -31,7 +31,9 @@ def straight(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("fault", CASES)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[pytest.mark.slow] if name == "killed_games" else []) for name in CASES]
+)
 def test_a_failure_is_one_message_and_the_run_goes_on_from_its_checkpoint(fault, straight, tmp_path):
     words, stage, parts = CASES[fault]
     expected, events = straight(words)

@@ -168,6 +168,7 @@ SCRIPTS = {  # what is run here; measuring a machine takes minutes and is slow
 }
 
 
+@pytest.mark.slow
 def test_the_examples_run_and_say_what_they_promise(tmp_path):
     said = {script: run([str(ROOT / "examples" / script), *words], tmp_path) for script, words in SCRIPTS.items()}
     assert re.search(r"score -?\d\.\d\d over 64 episodes\n\d+ us on raspberry-pi-4, estimated\ngoal at -?5", said["own_task.py"])

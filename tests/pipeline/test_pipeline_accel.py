@@ -79,6 +79,7 @@ def test_the_target_is_a_share_of_the_reference_on_an_accelerator_of_its_own(run
     assert 0 < searched <= own
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_agent_and_accelerator(runs, tmp_path):
     done = command("search", "--run", "searched", *SMALL, "--device", "zc706", folder=tmp_path, moment=Moment("search", 45))
     assert done.code < 0

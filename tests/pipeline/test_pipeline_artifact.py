@@ -99,6 +99,7 @@ def test_a_run_on_an_int8_table_deploys_measures_and_scores_an_int8_file(tmp_pat
     assert load_agent(run.path).act(np.zeros((3, 64, 64, 3), np.uint8)).shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_tvm_table_deploys_and_measures_a_library(tmp_path):
     pytest.importorskip("tvm", reason="the extra cosearch[tvm] is not installed")
     run, agent, summary = finished(tmp_path, "float32", runtime="tvm")

@@ -35,7 +35,7 @@ def run(folder, *words, moment=None):
 @pytest.mark.parametrize(
     "strategy",
     [
-        ("rl-darts",),
+        pytest.param(("rl-darts",), marks=pytest.mark.slow),
         pytest.param(("darts", 'strategy.values={"order": 2}'), marks=pytest.mark.slow),
         pytest.param(("snas",), marks=pytest.mark.slow),
     ],

@@ -73,7 +73,10 @@ def make(kind="network", config=None, teacher=None, total=320, strategy="reinfor
     return make_training(config, subject, streams, teacher, total_steps=total, inherited=inherited), streams
 
 
-@pytest.mark.parametrize("kind, taught, size", [("network", True, 128), ("supernet", False, 128), ("supernet", True, 4000)])
+@pytest.mark.parametrize(
+    "kind, taught, size",
+    [("network", True, 128), ("supernet", False, 128), pytest.param("supernet", True, 4000, marks=pytest.mark.slow)],
+)
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(kind, taught, size, tmp_path):
     config = config_of(replay=size)  # 128 frames: the ring is written over more than once
     teacher = teacher_for("toy:limit", tmp_path) if taught else None
@@ -266,6 +269,7 @@ def test_the_policy_takes_the_best_action_and_now_and_then_any():
     assert logits.softmax(1)[0].tolist() == pytest.approx([0.00025, 0.99925, 0.00025, 0.00025])
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
     words = (*WORDS, "--env", "minatar:breakout", f"objective.latency_target_s={TARGET_S}")
     for name in ("straight", "killed"):

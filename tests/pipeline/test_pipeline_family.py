@@ -66,7 +66,7 @@ def on_two_devices(tmp_path_factory):
     return searched(tmp_path_factory.mktemp("devices"), CROSS)
 
 
-@pytest.mark.parametrize("words", [GRADIENT, RANDOM], ids=["gradient", "proposals"])
+@pytest.mark.parametrize("words", [GRADIENT, pytest.param(RANDOM, marks=pytest.mark.slow)], ids=["gradient", "proposals"])
 def test_a_family_of_one_is_the_single_run(words, tmp_path):
     single = searched(tmp_path / "single", (*words, f"objective.latency_target_s={SMALL_S}"))
     alone = searched(tmp_path / "family", (*words, f"family.latency_targets_s=[{SMALL_S}]"))
@@ -101,7 +101,16 @@ def test_rollouts_go_by_each_target_in_turn_and_every_agent_keeps_its_own(family
     assert record.search_steps == 128 and record.env_steps == sum(steps) - 128
 
 
-@pytest.mark.parametrize("stage, share", [("search", 0.5), ("search", 0.9), ("retrain", 0.7), ("finish", 0.4), ("finish", 0.95)])
+@pytest.mark.parametrize(
+    "stage, share",
+    [
+        pytest.param("search", 0.5, marks=pytest.mark.slow),
+        ("search", 0.9),
+        pytest.param("retrain", 0.7, marks=pytest.mark.slow),
+        pytest.param("finish", 0.4, marks=pytest.mark.slow),
+        pytest.param("finish", 0.95, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_family_goes_on_where_it_stood(stage, share, made, tmp_path):
     """At 0.9 of the search's events the folders of the agents are being made."""
     family, events = made
@@ -118,6 +127,7 @@ def test_a_killed_family_goes_on_where_it_stood(stage, share, made, tmp_path):
     assert again.code == 0 and "is finished" in again.err and json.loads((run / "family.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_finished_agent_is_not_made_again(made, tmp_path):
     _, events = made
     moment = Moment("finish", int(0.7 * events["finish"]))
@@ -129,6 +139,7 @@ def test_a_finished_agent_is_not_made_again(made, tmp_path):
     assert "agent 2 of 2" in resumed.err and "agent 1 of 2" not in resumed.err
 
 
+@pytest.mark.slow
 def test_agents_with_the_same_network_share_a_retraining_that_would_be_equal(tmp_path, monkeypatch):
     plan = make_plan(resolve(overrides=[*GRADIENT, "family.latency_targets_s=[0.0005, 0.0006]"]))  # every network is faster
     shared = start_run(plan, tmp_path / "shared", "one", "a test", Silent()).path / "agents"
@@ -188,6 +199,7 @@ def test_the_table_of_devices_is_what_predict_says(on_two_devices):
         assert f'href="agents/{agent.name}/report.html"' in page
 
 
+@pytest.mark.slow
 def test_deploy_export_and_report_take_one_agent(family, tmp_path):
     run = tmp_path / "runs" / "one"
     searched(tmp_path, (*GRADIENT, "budget.retrain_steps=0", TARGETS))

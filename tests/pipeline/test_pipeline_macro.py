@@ -46,6 +46,7 @@ def check_derived(folder):
     assert note is None and [box.point for box in boxes] == names
 
 
+@pytest.mark.slow
 def test_a_killed_run_equals_the_undisturbed_one(tmp_path):
     done = run(tmp_path / "a", *GRADIENT)
     assert done.code == 0, done.err

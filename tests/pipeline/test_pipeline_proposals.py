@@ -78,6 +78,7 @@ def test_fewer_rollouts_than_candidates_are_refused_with_what_would_fit():
     assert len(candidate_shares(resolve(preset="smoke"), strategy("random"))) == 2  # the preset itself fits
 
 
+@pytest.mark.slow
 def test_proposals_and_gradients_take_the_same_steps(finished):
     gradient = [word for word in WORDS if not word.startswith("strategy.candidates")]
     summaries = [
@@ -115,6 +116,7 @@ def candidates(run):
     return RunDir.open(run).read_json("architecture.json")["derived_by"]["candidates"]
 
 
+@pytest.mark.slow
 def test_asking_for_two_at_once_changes_what_evolution_breeds(finished):
     one, two = candidates(finished(*EVOLUTION)), candidates(finished(*EVOLUTION, "strategy.workers=2"))
     assert one[:2] == two[:2] and len(one) == len(two) == 4

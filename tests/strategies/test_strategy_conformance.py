@@ -106,6 +106,7 @@ def test_a_broken_strategy_does_not_conform(fault, text):
         check_gradient_strategy(bad, SPACE, TABLE)
 
 
+@pytest.mark.slow
 def test_the_same_search_in_another_process():
     code = (
         "import sys, torch\nsys.path[:0] = ['', 'tests/strategies', 'tests/support']\nfrom test_strategy_conformance import *\n"

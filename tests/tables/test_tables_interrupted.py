@@ -124,7 +124,9 @@ def test_interrupted_by_the_user_says_how_to_go_on(measurement, tmp_path):
     check_whole(tmp_path, resumed=True)
 
 
-@pytest.mark.parametrize("victim", ["cores", pytest.param("connections", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "victim", [pytest.param("cores", marks=pytest.mark.slow), pytest.param("connections", marks=pytest.mark.slow)]
+)
 def test_killed_on_the_board_or_cut_off_it_connects_again(measurement, tmp_path, victim):
     process = measurement("--host", "me@board", "--python", str(tmp_path / "board_python"))
     for visits in (3, 40):
