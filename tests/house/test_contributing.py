@@ -83,6 +83,7 @@ def test_the_lists_show_the_package_and_without_it_they_do_not(package):
     assert "hill-climbing" in {row["name"] for row in json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 def test_one_search_with_all_of_them(package):
     done = run(package, *shlex.split(COMMANDS[1])[1:], "--json", "--quiet")
     assert done.returncode == 0, done.stderr

@@ -160,6 +160,7 @@ def test_each_option_on_differs_from_off(option, base):
     assert log != other_log
 
 
+@pytest.mark.slow
 def test_the_teachers_policy_is_distilled_with_its_weight_and_temperature(tmp_path):
     teacher = teacher_for("toy:limit", tmp_path)
     plain = go(make()[0], 4)[-1]

@@ -115,6 +115,7 @@ def test_killed_here_goes_on_with_the_same_command(measurement, tmp_path, visits
     check_whole(tmp_path, resumed=True)
 
 
+@pytest.mark.slow
 def test_interrupted_by_the_user_says_how_to_go_on(measurement, tmp_path):
     process = measurement()
     wait_for_visits(process, tmp_path / "t.jsonl.journal", 3)
