@@ -203,7 +203,8 @@ def names(folder: Path) -> list[str]:
     found = []
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):  # what a dead disk or a kill kept from being removed
+        empty_lock = path.suffix == ".lock" and not path.stat().st_size
+        if empty_lock or any(part.startswith(".") for part in name.parts):  # what a dead disk kept from being removed
             continue
         if path.name.startswith("events.out"):
             name = name.with_name("events")
