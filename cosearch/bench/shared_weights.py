@@ -21,6 +21,7 @@ from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval
 from cosearch.training.progress import Progress
@@ -96,7 +97,7 @@ class SharedSearch:
             if config_of(run) != plan.config:
                 raise RunFolderError(f"{folder} is a search with other values; move it away, or take another --runs")
         else:
-            run = RunDir.create(runs, folder.name, replace(plan.record("bench search"), name=folder.name).to_json())
+            run = RunDir.create(runs, folder.name, to_json(replace(plan.record("bench search"), name=folder.name)))
         set_threads(plan.config.threads)
         with run.lock():
             session = open_session(run, plan, progress)

@@ -22,6 +22,7 @@ from cosearch.config.run import resolve
 from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.rollout import Forward
@@ -98,7 +99,7 @@ def run_one(env: str, schedule: str, seed: int, runs: Path, words: list[str]) ->
     if (folder / FILE).is_file():
         return
     plan = _plan(env, schedule, seed, words)
-    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, plan.record("benchmark").to_json())
+    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, to_json(plan.record("benchmark")))
     set_threads(plan.config.threads)
     with run.lock():
         session = open_session(run, plan, TerminalProgress(True))

@@ -21,6 +21,7 @@ from scipy.stats import trim_mean
 
 from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
 from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.statistics import estimate_text, interval_text, student_interval, two_level_estimate, welch_interval
@@ -83,7 +84,7 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
             folder = runs / f"default-{strategy}-s{seed}"
             run = RunDir.open(folder)
             found, choices = run.read(Summary), run.read(ArchitectureRecord).choice_names
-            summary = found.to_json()
+            summary = to_json(found)
             impala = next(agent for agent in found.reference_agents if agent.name == "impala-cnn")
             returns[strategy].append(np.asarray(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"]))
             keys = (

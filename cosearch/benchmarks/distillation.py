@@ -22,6 +22,7 @@ from cosearch.config.run import resolve
 from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
+from cosearch.record.json_record import to_json
 from cosearch.record.metrics import number, read_metrics
 from cosearch.record.rundir import RunDir
 from cosearch.statistics import estimate_text
@@ -63,7 +64,7 @@ def run_one(env: str, arm: str, seed: int, runs: Path, words: list[str]) -> None
     config = resolve(overrides=[*WORDS.get(env, ()), *words, *ARMS[arm]], options={"env.name": env, "seed": seed})
     plan = make_plan(config)
     folder = _folder(env, arm, seed, runs)
-    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, plan.record("benchmark").to_json())
+    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, to_json(plan.record("benchmark")))
     set_threads(config.threads)
     with run.lock():
         work_on(open_session(run, plan, TerminalProgress(True)), TRAINING)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cosearch.record.json_record import to_json
 from latency_tables.terminal import say, show
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ def _finish(run: RunDir, as_json: bool) -> None:
     from cosearch.report.page import render_summary
 
     if agent_names(run):
-        emit({"run": str(run.path), **run.read(Family).to_json()}, as_json, render_family(run.path))
+        emit({"run": str(run.path), **to_json(run.read(Family))}, as_json, render_family(run.path))
         return
     summary = run.read(Summary)
-    emit({"run": str(run.path), **summary.to_json()}, as_json, render_summary(run.path))
+    emit({"run": str(run.path), **to_json(summary)}, as_json, render_summary(run.path))
 
 
 @app.command(epilog="`cosearch resume runs/first`")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, app, emit, resume_hint
+from cosearch.record.json_record import to_json
 from latency_tables.terminal import say
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def deploy(
     else:
         found = deploy(run, request, note=lambda text: None if quiet else say(text, error=True))
     compare_again(run)
-    emit({"run": str(run), **found.to_json()}, as_json, _text(run, found))
+    emit({"run": str(run), **to_json(found)}, as_json, _text(run, found))
     if found.target_met:
         return
     if until_under:

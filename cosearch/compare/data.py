@@ -247,7 +247,7 @@ def comparison(folder: Path) -> Comparison:
 def _run(item: ComparedRun) -> RunRow:
     planned, summary = item.planned, None if item.run is None else item.run.summary
     status = "missing" if item.run is None else "unfinished" if summary is None else "finished"
-    content = {} if summary is None else summary.to_json()
+    content = {} if summary is None else to_json(summary)
     return RunRow(
         name=planned.name,
         env=planned.env,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cosearch.record.agent import AgentRecord, check_agent_files
+from cosearch.record.json_record import from_json
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
 from latency_tables.reading import MAX_DIGITS, read_json, shown
@@ -78,7 +79,7 @@ class Agent:
         if not model.is_file():
             raise RunFolderError(f"{folder} has no agent.onnx; `cosearch resume {folder}` goes on to the export")
         content = read_json(described, DESCRIPTION, RunFolderError, digits=MAX_DIGITS)
-        check_agent_files(folder, AgentRecord.from_json(content, described))
+        check_agent_files(folder, from_json(AgentRecord, content, described))
         try:
             self._session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root

@@ -22,6 +22,7 @@ from cosearch.pipeline.session import Session, open_session
 from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.family import agent_folder, agent_names, family_of
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
@@ -50,7 +51,7 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
     if plan.counts.few:
         progress.note(f"space: {plan.counts.text()}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    run = RunDir.create(Path(runs), name, replace(plan.record(command), name=name, created_utc=created).to_json())
+    run = RunDir.create(Path(runs), name, to_json(replace(plan.record(command), name=name, created_utc=created)))
     _work(run, plan, progress)
     return run
 

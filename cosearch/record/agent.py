@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from cosearch.record.artifact import ArtifactRecord
-from cosearch.record.json_record import OMITTED, JsonObject, from_json, to_json
+from cosearch.record.json_record import OMITTED, JsonObject
 from latency_tables.errors import RunFolderError
 
 EXPORTED = "agent.onnx"
@@ -159,23 +159,6 @@ class AgentRecord:
         if self.artifact is None:
             return {EXPORTED: self.parity.sha256}
         return {self.artifact.source: self.parity.sha256, self.artifact.file: self.artifact.sha256}
-
-    def to_json(self) -> dict[str, object]:
-        """The content of the file."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file.
-
-        Args:
-            content: a JSON object.
-            file: where it came from, for the message.
-
-        Raises:
-            RunFolderError: it is no such record; names the key.
-        """
-        return from_json(cls, content, file)
 
 
 def check_agent_files(folder: Path, record: AgentRecord) -> None:

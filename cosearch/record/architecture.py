@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from cosearch.record.json_record import OMITTED, Absent, JsonObject, from_json, to_json
-from latency_tables.errors import RunFolderError
+from cosearch.record.json_record import OMITTED, Absent, JsonObject
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -231,25 +229,9 @@ class ArchitectureRecord:
     predicted: PredictedCosts
     derived_by: Derivation
 
-    def to_json(self) -> dict[str, object]:
-        """The content of the file."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file.
-
-        Args:
-            content: a JSON object.
-            file: where it came from, for the message.
-
-        Raises:
-            RunFolderError: it is no such record, or its lists of choice points differ in length; names the key.
-        """
-        record = from_json(cls, content, file)
-        if not len(record.choices) == len(record.choice_names) == len(record.candidate_names):
-            raise RunFolderError(
-                f"{file}: choices, choice_names and candidate_names must have one entry for each choice point, got "
-                f"{len(record.choices)}, {len(record.choice_names)} and {len(record.candidate_names)}"
+    def __post_init__(self) -> None:
+        if not len(self.choices) == len(self.choice_names) == len(self.candidate_names):
+            raise ValueError(
+                "choices, choice_names and candidate_names must have one entry for each choice point, got "
+                f"{len(self.choices)}, {len(self.choice_names)} and {len(self.candidate_names)}"
             )
-        return record

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from cosearch.record.agent import MeasuredLatency, PacedLatency
-from cosearch.record.json_record import OMITTED, JsonObject, from_json, to_json
+from cosearch.record.json_record import OMITTED, JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +62,6 @@ class Deployment:
             return None if calls is None else calls.p50_s if statistic == "median" else calls.p99_s
         return {"energy_j": self.energy_j, "memory_bytes": self.memory_bytes}.get(metric)
 
-    def to_json(self) -> dict[str, object]:
-        """The plain JSON object of the record."""
-        return to_json(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Deployments:
@@ -79,20 +74,3 @@ class Deployments:
     FILE: ClassVar[str] = "deployments.json"
 
     deployments: tuple[Deployment, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """The content of the file."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file.
-
-        Args:
-            content: a JSON object.
-            file: where it came from, for the message.
-
-        Raises:
-            RunFolderError: it is no such record; names the key.
-        """
-        return from_json(cls, content, file)

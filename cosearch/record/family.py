@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from cosearch.record.json_record import from_json, to_json
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Interval
@@ -104,23 +103,6 @@ class Family:
     wall_s: float
     devices: tuple[FamilyDevice, ...]
     agents: tuple[FamilyAgent, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """The content of the file."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file.
-
-        Args:
-            content: a JSON object.
-            file: where it came from, for the message.
-
-        Raises:
-            RunFolderError: it is no such record; names the key.
-        """
-        return from_json(cls, content, file)
 
 
 def agent_names(run: RunDir) -> tuple[str, ...]:

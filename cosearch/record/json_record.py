@@ -70,7 +70,7 @@ def from_json(record: type[Record], content: object, file: Path | str, key: str 
         The record; a key that is missing has its field's default.
 
     Raises:
-        RunFolderError: a key without a default is missing, or a value is not of its field's type.
+        RunFolderError: a key without a default is missing, a value is not of its field's type, or the record refuses them.
     """
     if not isinstance(content, Mapping):
         raise _wrong(file, key, "an object", content)
@@ -87,7 +87,10 @@ def from_json(record: type[Record], content: object, file: Path | str, key: str 
             raise RunFolderError(f"{file}: {place} is missing; {_ADVICE}")
     if further is not None:
         given[further] = values
-    return record(**given)
+    try:
+        return record(**given)
+    except ValueError as error:  # what the record itself checks
+        raise RunFolderError(f"{file}: {error}; {_ADVICE}") from error
 
 
 _ADVICE = "move the file away and `cosearch resume FOLDER`, or use the version of cosearch that wrote it"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from cosearch.record.json_record import FURTHER, OMITTED, JsonObject, from_json, to_json
+from cosearch.record.json_record import FURTHER, OMITTED, JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,20 +250,3 @@ class RunRecord:
     def latency_target_s(self) -> float | None:
         """The latency that was asked for, seconds."""
         return next((target.value for target in self.targets if target.metric == "latency_s"), None)
-
-    def to_json(self) -> dict[str, object]:
-        """The content of the file, without the ``format`` that ``RunDir`` adds."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file.
-
-        Args:
-            content: a JSON object.
-            file: where it came from, for the message.
-
-        Raises:
-            RunFolderError: it is no such record; names the key.
-        """
-        return from_json(cls, content, file)

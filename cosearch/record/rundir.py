@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import filelock
 
 from cosearch.record import metrics
 from cosearch.record.checkpoints import Checkpoints
 from cosearch.record.durable import TEMPORARY_SUFFIX, one_clear_error, sync_folder, write_bytes_atomic
+from cosearch.record.json_record import from_json, to_json
 from latency_tables.errors import NonFiniteError, RunFolderError
 from latency_tables.reading import OWN_DIGITS, read_json
 from latency_tables.writing import remove
@@ -28,21 +29,17 @@ from latency_tables.writing import remove
 __all__ = ["RUN_FORMAT", "RunDir", "as_folder_name", "check_one_folder", "write_bytes_atomic"]
 RUN_FORMAT = 1
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class FileRecord(Protocol):
-    """A record that has a file of its own in the folder."""
+    class FileRecord(DataclassInstance, Protocol):
+        """A record that has a file of its own in the folder."""
 
-    FILE: ClassVar[str]
+        FILE: ClassVar[str]
 
-    def to_json(self) -> dict[str, object]:
-        """The content of the file."""
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file."""
+    Content = TypeVar("Content", bound=FileRecord)
 
 
-Content = TypeVar("Content", bound=FileRecord)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
@@ -216,7 +213,7 @@ class RunDir:
 
     def write(self, record: FileRecord) -> Path:
         """Write a record into its file; see :meth:`write_json`."""
-        return self.write_json(record.FILE, record.to_json())
+        return self.write_json(record.FILE, to_json(record))
 
     def read(self, record: type[Content]) -> Content:
         """The record in its file.
@@ -227,7 +224,7 @@ class RunDir:
         Raises:
             RunFolderError: the file is missing or damaged, or holds another record; names the key.
         """
-        return record.from_json(self.read_json(record.FILE), self.path / record.FILE)
+        return from_json(record, self.read_json(record.FILE), self.path / record.FILE)
 
     def write_json(self, name: str, content: object) -> Path:
         """Write a JSON file into the folder, whole or not at all.

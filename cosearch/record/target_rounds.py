@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from cosearch.record.json_record import OMITTED, from_json, to_json
+from cosearch.record.json_record import OMITTED
 
 BEFORE, AFTER = "before", "after"  # the retraining
 
@@ -96,20 +95,3 @@ class TargetRounds:
     rounds: tuple[TargetRound, ...] = ()
     outcome: str = ""
     deployed: int | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """The content of the file."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, content: object, file: Path | str) -> Self:
-        """The record in the content of a file.
-
-        Args:
-            content: a JSON object.
-            file: where it came from, for the message.
-
-        Raises:
-            RunFolderError: it is no such record; names the key.
-        """
-        return from_json(cls, content, file)

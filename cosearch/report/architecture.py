@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.architecture import ArchitectureRecord, OperationRecord
-from cosearch.record.json_record import Absent
+from cosearch.record.json_record import Absent, to_json
 from cosearch.report.data import Run
 from cosearch.space.space import SearchSpace, architecture_from_dict
 from latency_tables.errors import CosearchError, ShapeError
@@ -144,7 +144,7 @@ def _space(design: ArchitectureRecord) -> SearchSpace | None:
     """The space that the file describes, or ``None``: files of other versions or of extensions are drawn all the same."""
     load_builtins()
     try:
-        return architecture_from_dict(design.to_json()).space
+        return architecture_from_dict(to_json(design)).space
     except CosearchError:
         return None
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosearch.planning.identity import check_results
 from cosearch.record.agent import AgentRecord
 from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.json_record import from_json
 from cosearch.record.metrics import Line, number, read_metrics
 from cosearch.record.run_record import RunRecord
-from cosearch.record.rundir import Content
 from cosearch.record.summary import Summary
 from latency_tables.errors import RunFolderError
 from latency_tables.reading import OWN_DIGITS, read_json
+
+if TYPE_CHECKING:
+    from cosearch.record.rundir import Content
 
 FILES = {
     "metrics.jsonl": "learning curves",
@@ -172,7 +176,7 @@ def _read(folder: Path, record: type[Content]) -> Content | None:
         content = read_json(path, "a file of a run", RunFolderError, digits=OWN_DIGITS)
     except RunFolderError as error:
         raise RunFolderError(f"{path} is damaged ({error}); move it away and resume the run") from error
-    return record.from_json(content, path)
+    return from_json(record, content, path)
 
 
 def _table(value: object) -> list[list[float]] | None:

@@ -180,8 +180,8 @@ def _latency_rows(run: Run) -> list[tuple[str, float | None]]:
 
 def _provenance_tables(run: Run) -> list[tuple[str, list[tuple[str, object]], bool]]:
     """Tables of where everything comes from: title, rows, and whether it starts folded."""
-    content = run.record.to_json()
-    derived_by = {} if run.architecture is None else run.architecture.to_json()["derived_by"]
+    content = to_json(run.record)
+    derived_by = {} if run.architecture is None else to_json(run.architecture)["derived_by"]
     counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)
     top: list[tuple[str, object]] = [("seed", run.record.seed), ("created (UTC)", run.record.created_utc or None)]
     tables: list[tuple[str, list[tuple[str, object]], bool]] = [("Run", top, False)]

@@ -10,6 +10,7 @@ from cosearch.compare.plan import planned_runs
 from cosearch.compare.runs import alone, begin, make_run, read_comparison
 from cosearch.config.run import config_to_dict
 from cosearch.planning.plan import make_plan
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import ConfigError
 
@@ -26,7 +27,7 @@ def test_a_run_that_was_cut_goes_on_though_its_record_holds_the_discount_of_its_
     (run, *_) = planned(folder, ("random",), words=TAUGHT)
     resolved = make_plan(run.config)
     assert run.config.rl.gamma is None and resolved.config.rl.gamma == resolved.teacher.gamma
-    RunDir.create(folder, run.name, resolved.record("compare").to_json())
+    RunDir.create(folder, run.name, to_json(resolved.record("compare")))
     gone_on = []
     monkeypatch.setattr(runs_of_comparison, "resume_run", lambda path, progress: gone_on.append(path))
     job = {"folder": str(folder), "name": run.name, "config": config_to_dict(run.config), "command": "compare"}

@@ -30,6 +30,7 @@ from cosearch.planning.options.unused import EFFECTS, check_options, unused
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request
 from cosearch.planning.task import resolve_task
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.rl.subject import NetworkSubject
 from cosearch.seeding import Streams
@@ -81,12 +82,12 @@ class Runs:
 
     def session(self, words):
         plan = self.planned(words)
-        folder = RunDir.create(self.folder / str(len(list(self.folder.iterdir()))), "one", plan.record("a test").to_json())
+        folder = RunDir.create(self.folder / str(len(list(self.folder.iterdir()))), "one", to_json(plan.record("a test")))
         return open_session(folder, plan, Silent())
 
     def plan(self, words):
         plan = self.planned(words)
-        record = plan.record("").to_json()
+        record = to_json(plan.record(""))
         design = None if plan.accelerator is None else plan.accelerator.state()
         facts = {key: record[key] for key in ("table", "targets", "references", "space")}
         return {**facts, "agents": record.get("agents"), "design": design, "discount": plan.config.rl.discount}

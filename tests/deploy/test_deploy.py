@@ -21,6 +21,7 @@ from cosearch.deploy import deployment as module
 from cosearch.deploy.board import copy_bundle, pack, self_test_there
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
 from cosearch.record.deployment import Deployments
+from cosearch.record.json_record import from_json
 from cosearch.record.summary import Summary
 from latency_tables.errors import (
     DiskFullError,
@@ -88,7 +89,7 @@ def test_here_the_target_is_checked_by_the_measurement(run, capsys):
     assert before["target_checked_by"] == "estimated table"
     assert main(["deploy", str(run), "--seconds", "0.6", "--period-ms", "5", "--json", "--quiet"]) == 0
     printed, after = json.loads(capsys.readouterr().out), summary_of(run)
-    found = Deployments.from_json(json.loads((run / "deployments.json").read_text()), "x").deployments
+    found = from_json(Deployments, json.loads((run / "deployments.json").read_text()), "x").deployments
     assert [each.name for each in found] == ["this machine"] and found[0].provenance == "measured" and found[0].host is None
     assert after["latency_measured_on"] == "this machine" and after["target_checked_by"] == "measurement on this machine"
     assert after["latency_measured_s"] == found[0].measured.p50_s == printed["measured"]["p50_s"]
@@ -121,7 +122,7 @@ def test_over_ssh_everything_happens_on_the_board(run, board):
     assert found.host == "root@127.0.0.1" and found.provenance == "synthetic" and found.conditions["resumed"] is False
     assert any("self-test on pi: ok: 64 observations" in note for note in notes)
     again = deploy(run, DeployRequest(location, seconds=0.3))
-    kept = Deployments.from_json(json.loads((run / "deployments.json").read_text()), "x").deployments
+    kept = from_json(Deployments, json.loads((run / "deployments.json").read_text()), "x").deployments
     assert [each.name for each in kept] == ["pi", "127.0.0.1"] and again.name == "127.0.0.1"
 
 
@@ -206,7 +207,7 @@ def test_a_killed_command_and_cut_connections_go_on(run, board):
     _, said = second.communicate(timeout=120)
     assert second.returncode == 0, said
     assert f"going on: {made} of {ROUNDS} visits" in said and "trying again" in said
-    found = Deployments.from_json(json.loads((run / "deployments.json").read_text()), "x").deployments[0]
+    found = from_json(Deployments, json.loads((run / "deployments.json").read_text()), "x").deployments[0]
     assert found.measured.rounds == ROUNDS and summary_of(run)["latency_measured_on"] == "pi"
 
 
@@ -339,7 +340,7 @@ def test_wrong_requests(run, capsys):
 
 def test_the_summary_is_a_summary(run):
     deploy(run, DeployRequest(seconds=0.3))
-    assert Summary.from_json(summary_of(run), "summary.json").target_checked_by == "measurement on this machine"
+    assert from_json(Summary, summary_of(run), "summary.json").target_checked_by == "measurement on this machine"
 
 
 @pytest.mark.slow

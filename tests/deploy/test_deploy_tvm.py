@@ -20,6 +20,7 @@ from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
 from cosearch.record.agent import AgentRecord
 from cosearch.record.artifact import ArtifactRecord
+from cosearch.record.json_record import to_json
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import ParityError, RequestError
 from latency_tables.measuring.remote import Location
@@ -47,7 +48,7 @@ def compiled_run(path, kind, **board):
         bytes=len(made.library),
         sha256="0",
     )
-    report_fake_run.write_json(path / "agent.json", replace(run.read(AgentRecord), artifact=artifact).to_json())
+    report_fake_run.write_json(path / "agent.json", to_json(replace(run.read(AgentRecord), artifact=artifact)))
     return path
 
 

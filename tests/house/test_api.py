@@ -17,6 +17,7 @@ from scipy import stats
 
 import cosearch
 from cosearch.cli.app import main
+from cosearch.record.json_record import to_json
 from latency_tables import errors
 from latency_tables.measuring import job
 from latency_tables.opspec import OpSpec
@@ -64,7 +65,7 @@ def describe(folder, acting):
     record = report_fake_run.agent_record(1e-3)
     digest = hashlib.sha256((folder / "agent.onnx").read_bytes()).hexdigest()
     record = dataclasses.replace(record, acting=acting, parity=dataclasses.replace(record.parity, sha256=digest))
-    (folder / "agent.json").write_text(json.dumps(record.to_json()))
+    (folder / "agent.json").write_text(json.dumps(to_json(record)))
 
 
 @pytest.fixture

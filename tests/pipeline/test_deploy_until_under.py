@@ -16,6 +16,7 @@ from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.pipeline.target import on_board
 from cosearch.planning.plan import make_plan
 from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.record.target_rounds import TargetRounds
@@ -33,7 +34,7 @@ WORDS = (
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
     plan = make_plan(resolve(overrides=[*WORDS, f"table={made_table(folder / 'board.jsonl', WORDS, device='board')}"]))
-    run = RunDir.create(folder / "runs", "one", plan.record("a test").to_json())
+    run = RunDir.create(folder / "runs", "one", to_json(plan.record("a test")))
     work_on(open_session(run, plan, Silent()))
     return run, plan
 

@@ -12,6 +12,7 @@ from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.budget import Rung, bracket_rungs
 from cosearch.planning.plan import make_plan
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import ConfigError
 
@@ -45,7 +46,7 @@ def plan_of(*words):
 def made(folder, *words, stops=()):
     """The run folder after search and retraining, stopped and taken up again at these lines."""
     plan = plan_of(*words)
-    run = RunDir.create(folder, "one", plan.record("a test").to_json())
+    run = RunDir.create(folder, "one", to_json(plan.record("a test")))
     for count in stops:
         with pytest.raises(Stopped):
             work_on(open_session(run, plan, Stops(count)), TRAINING)

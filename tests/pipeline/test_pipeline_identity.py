@@ -19,6 +19,7 @@ from cosearch.planning.identity import ENVIRONMENT_WORDS, Inputs, check_inputs, 
 from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.planning.task import resolve_task
+from cosearch.record.json_record import to_json
 from cosearch.record.run_record import RunRecord, TeacherIdentity
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import find_teacher
@@ -162,7 +163,7 @@ def test_a_comparison_whose_table_was_replaced_is_refused_before_it_begins(tmp_p
     words = [word for word in TINY if not word.startswith("strategy.")]
     runs = planned_runs(folder, ["a3cs"], [0], [editable_env.NAME], words=words, options={"table": str(table)})
     begin(folder, runs, "first")
-    RunDir.create(folder, runs[0].name, make_plan(runs[0].config).record("first").to_json())
+    RunDir.create(folder, runs[0].name, to_json(make_plan(runs[0].config).record("first")))
     begin(folder, runs, "again")
     device_file(table, "jetson")
     with pytest.raises(TableError, match="would mix two tables"):

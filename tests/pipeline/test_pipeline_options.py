@@ -12,6 +12,7 @@ from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import save_teacher
 from cosearch.space.derive import within
@@ -75,7 +76,7 @@ def stages(tmp_path_factory):
         key = (overrides, retrain)
         if key not in made:
             plan = make_plan(resolve(overrides=[*TINY, *overrides]))
-            folder = RunDir.create(tmp_path_factory.mktemp("runs"), "one", plan.record("a test").to_json())
+            folder = RunDir.create(tmp_path_factory.mktemp("runs"), "one", to_json(plan.record("a test")))
             session = open_session(folder, plan, Silent())
             work_on(session, {name: STAGES[name] for name in (("search", "retrain") if retrain else ("search",))})
             log = folder.read_metrics()

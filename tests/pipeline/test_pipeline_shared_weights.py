@@ -9,6 +9,7 @@ from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.pipeline.shared_weights import FILE, shared_supernet, weights_of
 from cosearch.planning.plan import make_plan
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import RunFolderError
 
@@ -25,7 +26,7 @@ DQN = (
 
 def searched(folder, words):
     plan = make_plan(resolve(overrides=words))
-    run = RunDir.create(folder, "one", plan.record("a test").to_json())
+    run = RunDir.create(folder, "one", to_json(plan.record("a test")))
     session = open_session(run, plan, Silent())
     work_on(session, {"search": STAGES["search"]})
     return run, plan, session.checkpoints.current.outputs.search

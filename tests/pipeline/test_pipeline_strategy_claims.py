@@ -13,6 +13,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space
+from cosearch.record.json_record import to_json
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily
 from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.toys import SignalEnv
@@ -90,10 +91,10 @@ def test_distillation_that_acts_nowhere_is_refused():
 
 def test_an_environment_that_cannot_be_resumed_exactly_is_named_in_the_record_and_in_the_plan(capsys):
     words = (*TINY, "env.name=forgetful:signal")
-    record = plan(*words).record("a test").to_json()
+    record = to_json(plan(*words).record("a test"))
     assert record["exactly_resumable"] is False
     assert "forgetful:signal can neither save its state nor be replayed exactly" in record["not_exactly_resumable_because"]
-    exact = plan(*TINY).record("a test").to_json()
+    exact = to_json(plan(*TINY).record("a test"))
     assert exact["exactly_resumable"] is True and "not_exactly_resumable_because" not in exact
     assert main(["search", "--dry-run", *words]) == 0
     assert "not exactly resumable: forgetful:signal can neither" in capsys.readouterr().out

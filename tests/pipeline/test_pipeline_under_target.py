@@ -15,6 +15,7 @@ from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.planning.plan import make_plan
 from cosearch.record.agent import AgentRecord
 from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.record.target_rounds import TargetRounds
@@ -50,7 +51,7 @@ def says(monkeypatch, *values):
 
 
 def made(folder, plan, name="one"):
-    run = RunDir.create(folder / name, "one", plan.record("a test").to_json())
+    run = RunDir.create(folder / name, "one", to_json(plan.record("a test")))
     work_on(open_session(run, plan, Silent()))
     return run
 
@@ -110,7 +111,7 @@ def whole(tmp_path_factory):
 def test_stopped_at_a_measurement_it_goes_on_to_the_same(stop, whole, tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     says(monkeypatch, *VALUES[: stop - 1], Stopped())
-    run = RunDir.create(tmp_path / "stopped", "one", plan.record("a test").to_json())
+    run = RunDir.create(tmp_path / "stopped", "one", to_json(plan.record("a test")))
     with pytest.raises(Stopped):
         work_on(open_session(run, plan, Silent()))
     says(monkeypatch, *VALUES[2 if stop == 4 else stop - 1 :])  # a finish that was stopped measures the agent again

@@ -44,7 +44,7 @@ class Whole:
 def test_a_file_of_an_earlier_version_is_read_and_written_again_with_all_that_it_said(record):
     content = json.loads((OLD / record.FILE).read_text())
     expected = {key: value for key, value in content.items() if (record, key) != (RunRecord, "format")}
-    written = record.from_json(content, record.FILE).to_json()
+    written = to_json(from_json(record, content, record.FILE))
     later = set(written) - set(expected)
     assert {key: written[key] for key in expected} == expected
     assert later <= {field.name for field in fields(record) if field.default is not MISSING}
@@ -52,7 +52,7 @@ def test_a_file_of_an_earlier_version_is_read_and_written_again_with_all_that_it
 
 def test_a_folder_writes_and_reads_its_records(tmp_path):
     old = RunDir.open(OLD)
-    run = RunDir.create(tmp_path, "one", old.read(RunRecord).to_json())
+    run = RunDir.create(tmp_path, "one", to_json(old.read(RunRecord)))
     assert run.read(RunRecord) == old.read(RunRecord) and run.read(RunRecord).seed == 0
     assert run.write(old.read(Summary)) == run.path / "summary.json"
     assert run.read(Summary) == old.read(Summary) and run.read(Summary).episodes == 256
@@ -122,3 +122,10 @@ def test_no_choice_point_and_an_unknown_one_are_told_apart():
     content = {"key": "stem", "latency_s": 1e-3, "energy_j": None, "macs": 10, "params": 2}
     for written in (content, content | {"choice": None}, content | {"choice": 3}):
         assert to_json(from_json(OperationRecord, written, "f")) == written
+
+
+def test_an_architecture_whose_lists_differ_in_length_is_refused_with_its_file():
+    content = json.loads((OLD / ArchitectureRecord.FILE).read_text())
+    content["choices"] = content["choices"][:-1]
+    with pytest.raises(RunFolderError, match=r"a\.json: choices, choice_names and candidate_names must have one entry for each"):
+        from_json(ArchitectureRecord, content, "a.json")

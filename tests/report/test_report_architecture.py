@@ -21,7 +21,7 @@ def write_architecture(path, architecture):
     costs = [
         OperationRecord(key=op.key, latency_s=1e-4, energy_j=None, macs=op.macs, params=op.params) for op in architecture.ops()
     ]
-    write_json(path / "architecture.json", architecture_record(architecture, costs).to_json())
+    write_json(path / "architecture.json", to_json(architecture_record(architecture, costs)))
 
 
 @pytest.fixture(scope="module")

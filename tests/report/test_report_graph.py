@@ -9,6 +9,7 @@ import torch
 from report_fake_run import architecture_record, change, make_run, write_json
 
 from cosearch.record.architecture import OperationRecord
+from cosearch.record.json_record import to_json
 from cosearch.report.architecture import cells
 from cosearch.report.data import read_run
 from cosearch.report.graph import graph_plot, positions
@@ -65,7 +66,7 @@ def test_the_report_of_a_cell_draws_every_block_and_every_read(tmp_path):
         )
         for i, (op, placed) in enumerate(zip(architecture.ops(), architecture.placed()))
     ]
-    write_json(path / "architecture.json", architecture_record(architecture, costs).to_json())
+    write_json(path / "architecture.json", to_json(architecture_record(architecture, costs)))
     run = read_run(path)
     svg = graph_plot(run, cells(run)[0]).svg
     texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)

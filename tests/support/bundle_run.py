@@ -13,6 +13,7 @@ import torch
 
 from cosearch.deploy.bundle.folder import AS_EXPORTED, BundleOptions, write_bundle
 from cosearch.deploy.export import export_agent
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork
@@ -60,7 +61,7 @@ def make_run(path: Path, kind: str = "categorical", *, options: BundleOptions = 
         preprocessing=exported.preprocessing,
         acting=acting(kind, first_action),
     )
-    report_fake_run.write_json(path / "agent.json", record.to_json())
+    report_fake_run.write_json(path / "agent.json", to_json(record))
     shape, actions = (list(IMAGE), 4) if kind == "categorical" else ([3], 2)
     report_fake_run.change(path, "run.json", space__frame_shape=shape, space__num_actions=actions, format=1)
     run = RunDir.open(path)

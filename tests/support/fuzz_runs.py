@@ -168,12 +168,13 @@ def record(name: str) -> Maker:
     def make(folder: Path) -> Reader:
         from cosearch.record.deployment import Deployments
         from cosearch.record.family import Family
+        from cosearch.record.json_record import to_json
         from cosearch.record.rundir import RunDir
         from cosearch.record.target_rounds import TargetRounds
 
         kind = {each.FILE: each for each in (Deployments, Family, TargetRounds)}[name]
         run = RunDir(folder, {})
-        return of_file(folder / name, (_json(example(kind).to_json()),), lambda path: run.read(kind).to_json())
+        return of_file(folder / name, (_json(to_json(example(kind))),), lambda path: to_json(run.read(kind)))
 
     return make
 

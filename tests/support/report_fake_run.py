@@ -18,7 +18,7 @@ from PIL import Image
 
 from cosearch.record.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, ParityRecord, TensorRecord
 from cosearch.record.architecture import ArchitectureRecord, CandidateRecord, OperationRecord, PredictedCosts
-from cosearch.record.json_record import to_json
+from cosearch.record.json_record import from_json, to_json
 from cosearch.record.run_record import (
     DeviceRecord,
     ReferenceRecord,
@@ -77,7 +77,7 @@ def architecture_record(
         "predicted": to_json(predicted),
         "derived_by": {"method": "exact"},
     }
-    return ArchitectureRecord.from_json(content, "made up")
+    return from_json(ArchitectureRecord, content, "made up")
 
 
 def metric_lines(seed: int = 3) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ def make_run(path: Path) -> Path:
         space=SpaceRecord(name="chain", config={}, size=9**9, frame_shape=(64, 64, 3), num_actions=15),
     )
     for file in (record, architecture, agent_record(predicted_s), summary):
-        write_json(path / file.FILE, file.to_json())
+        write_json(path / file.FILE, to_json(file))
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metric_lines()), encoding="utf-8")
     (path / "clip.gif").write_bytes(clip_bytes())
     return path

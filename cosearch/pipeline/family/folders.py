@@ -23,6 +23,7 @@ from cosearch.pipeline.target.repair import stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.family import AGENTS
+from cosearch.record.json_record import to_json
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.training.supernet_subject import EXPECTED
@@ -105,7 +106,7 @@ def _folder(session: Session, name: str, plan: Plan) -> RunDir:
     family = session.run.read(RunRecord)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     record = replace(plan.record(family.command), name=f"{family.name or session.run.path.name}-{name}", created_utc=created)
-    return RunDir.create(agents, name, record.to_json())
+    return RunDir.create(agents, name, to_json(record))
 
 
 def _link(source: Path, target: Path) -> None:
