@@ -140,7 +140,9 @@ def headline(family: Family) -> str:
         text += f" for {len(family.devices)} devices"
     if len(made) < len(family.agents):
         return f"{text}: {len(made)} are finished"
-    return f"{text}: {'all' if met == len(made) else f'{met} of {len(made)}'} within their latency targets"
+    measured = sum(agent.device in agent.latency_measured_s for agent in made)
+    how = "" if measured == len(made) else f" ({measured} measured, the others predicted)" if measured else " (predicted)"
+    return f"{text}: {'all' if met == len(made) else f'{met} of {len(made)}'} within their latency targets{how}"
 
 
 def latency_on(agent: FamilyAgent, device: FamilyDevice) -> tuple[float, str]:

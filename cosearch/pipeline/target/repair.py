@@ -41,7 +41,6 @@ from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import RunFolderError
 from latency_tables.table import Table
 
-HERE = "this machine"
 MEASURED = "; then measured on the device"
 
 
