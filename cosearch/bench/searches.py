@@ -23,9 +23,9 @@ from cosearch.registry import unknown_name
 from cosearch.seeding import Streams
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import STRATEGIES, Evaluation, ProposalStrategy, StrategyInfo
+from cosearch.strategies.gradient.score_function import ScoreFunctionStrategy
 from cosearch.strategies.proposals import DRAWS
 from cosearch.strategies.regression import DrawnPaths, fit_scores
-from cosearch.strategies.score_function import ScoreFunctionStrategy
 from latency_tables.errors import InfeasibleTargetError, RequestError
 
 QUERIES = 20

@@ -37,8 +37,8 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.space.derive import derive
     from cosearch.space.supernet import SuperNet
     from cosearch.strategies.budgeted import tilt
-    from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
-    from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
+    from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy
+    from cosearch.strategies.gradient.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
     from cosearch.training.algorithms import make_training
     from cosearch.training.supernet_subject import SuperNetSubject
     from cosearch.training.threads import set_threads

@@ -1,6 +1,6 @@
 """Registers the strategies, spaces and environments that ship with the package, by importing their modules.
 
-Every module of ``cosearch.strategies`` is imported, so that a new strategy is one new file.
+Every module below ``cosearch.strategies`` is imported, so that a new strategy is one new file.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def load_builtins() -> None:
     """Import every module that registers something; harmless when called again."""
     for name in MODULES:
         importlib.import_module(name)
-    for module in pkgutil.iter_modules(cosearch.strategies.__path__):
-        importlib.import_module(f"cosearch.strategies.{module.name}")
+    for module in pkgutil.walk_packages(cosearch.strategies.__path__, "cosearch.strategies."):
+        importlib.import_module(module.name)

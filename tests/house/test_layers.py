@@ -296,7 +296,7 @@ def test_the_walk_sees_the_packages():
         ("cosearch.rl.losses", "from cosearch.cost.objective import Objective"),
         ("cosearch.cost.objective", "from cosearch.rl import losses"),
         ("cosearch.cost.table_cost", "from cosearch.space.network import build"),
-        ("cosearch.strategies.darts", "import cosearch.rl.losses"),
+        ("cosearch.strategies.gradient.darts", "import cosearch.rl.losses"),
         ("accel_models.layers", "from latency_tables.table import Table"),
         ("cosearch.space.space", "from . import operations"),
         ("cosearch.space.space", "from ..registry import Registry"),

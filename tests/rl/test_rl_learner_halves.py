@@ -11,7 +11,7 @@ from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.rl.learner import Learner
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.darts import DartsOptions, DartsStrategy
+from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table

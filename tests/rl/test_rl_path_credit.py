@@ -16,7 +16,7 @@ from cosearch.rl.losses import MinibatchLosses, path_loss
 from cosearch.rl.rollout import Rollout
 from cosearch.seeding import Streams
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
+from cosearch.strategies.gradient.score_function import ScoreFunctionOptions, ScoreFunctionStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.algorithms import make_training
 from cosearch.training.supernet_subject import SuperNetSubject

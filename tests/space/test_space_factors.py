@@ -13,7 +13,7 @@ from cosearch.space.derive import Limit, discretise
 from cosearch.space.factors import Factor, MeanCosts, every_sum, merged
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.strategies.budgeted import tilt
-from cosearch.strategies.largest import Largest, LargestOptions
+from cosearch.strategies.proposal.largest import Largest, LargestOptions
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 from latency_tables.schema import Row, TableFile
 from latency_tables.table import Table

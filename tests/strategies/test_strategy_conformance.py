@@ -14,8 +14,8 @@ from small_space import small_space
 import cosearch.strategies
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from cosearch.strategies.one_level import OneLevelStrategy
-from cosearch.strategies.random_search import RandomSearch
+from cosearch.strategies.gradient.one_level import OneLevelStrategy
+from cosearch.strategies.proposal.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
 from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
 

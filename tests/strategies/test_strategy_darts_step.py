@@ -15,7 +15,7 @@ from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.subject import clip_and_check
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
-from cosearch.strategies.darts import DartsOptions, DartsStrategy
+from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.algorithms import make_training
 

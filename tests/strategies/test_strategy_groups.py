@@ -15,9 +15,9 @@ from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.groups import best, draw, marginals
 from cosearch.strategies.budgeted import expected_cost, multiplier
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
-from cosearch.strategies.score_function import ENTROPY, ScoreFunctionOptions, ScoreFunctionStrategy
-from cosearch.strategies.snas import SnasOptions, SnasStrategy
+from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.strategies.gradient.score_function import ENTROPY, ScoreFunctionOptions, ScoreFunctionStrategy
+from cosearch.strategies.gradient.snas import SnasOptions, SnasStrategy
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table
 from latency_tables.errors import InfeasibleTargetError

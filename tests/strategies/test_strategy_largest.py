@@ -9,7 +9,7 @@ from small_space import small_space
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.derive import Limit
 from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible
-from cosearch.strategies.largest import Largest, LargestOptions
+from cosearch.strategies.proposal.largest import Largest, LargestOptions
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import InfeasibleTargetError
 

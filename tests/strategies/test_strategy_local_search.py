@@ -5,8 +5,8 @@ import pytest
 from small_space import small_space
 
 from cosearch.strategies.base import Evaluation
-from cosearch.strategies.local_search import LocalSearch
-from cosearch.strategies.random_search import RandomOptions, RandomSearch
+from cosearch.strategies.proposal.local_search import LocalSearch
+from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import RequestError
 

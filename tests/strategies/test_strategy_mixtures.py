@@ -11,9 +11,9 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.space.derive import discretise
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import STRATEGIES, BilevelStrategy
-from cosearch.strategies.darts import DartsOptions, DartsStrategy
-from cosearch.strategies.rl_darts import RlDartsOptions, RlDartsStrategy
-from cosearch.strategies.snas import SnasOptions, SnasStrategy
+from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
+from cosearch.strategies.gradient.rl_darts import RlDartsOptions, RlDartsStrategy
+from cosearch.strategies.gradient.snas import SnasOptions, SnasStrategy
 from cosearch.testing.conformance import example_input, seeded
 from latency_tables.errors import ConfigError, UnknownNameError
 

@@ -13,7 +13,7 @@ from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.derive import Limit, discretise
 from cosearch.strategies.base import STRATEGIES, mean_entropy
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.testing.strategy_conformance import best_choices, optimise, toy_loss
 from latency_tables.devices import find_table

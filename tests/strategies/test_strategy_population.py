@@ -9,9 +9,9 @@ from small_space import small_space
 
 from cosearch.config.search import StrategyConfig
 from cosearch.strategies.base import Evaluation
-from cosearch.strategies.evolution import Evolution, EvolutionOptions, evolution_options
-from cosearch.strategies.nsga2 import Nsga2, Nsga2Options, crowding, fronts, nsga2_options, ranked
-from cosearch.strategies.random_search import RandomOptions, RandomSearch
+from cosearch.strategies.proposal.evolution import Evolution, EvolutionOptions, evolution_options
+from cosearch.strategies.proposal.nsga2 import Nsga2, Nsga2Options, crowding, fronts, nsga2_options, ranked
+from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError, UnknownNameError
 

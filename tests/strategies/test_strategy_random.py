@@ -7,8 +7,8 @@ import pytest
 from small_space import small_space
 
 from cosearch.strategies.base import Evaluation
+from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
 from cosearch.strategies.proposals import Result
-from cosearch.strategies.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import InfeasibleTargetError, RequestError, RunFolderError
 

@@ -12,11 +12,11 @@ from small_space import small_space
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.supernet import Path
-from cosearch.strategies import score_function
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import multiplier
-from cosearch.strategies.one_level import OneLevelOptions
-from cosearch.strategies.score_function import CLIP, DECAY, ENTROPY, ScoreFunctionOptions, ScoreFunctionStrategy
+from cosearch.strategies.gradient import score_function
+from cosearch.strategies.gradient.one_level import OneLevelOptions
+from cosearch.strategies.gradient.score_function import CLIP, DECAY, ENTROPY, ScoreFunctionOptions, ScoreFunctionStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.testing.strategy_conformance import best_choices, optimise
 from latency_tables.devices import find_table

@@ -17,7 +17,7 @@ from cosearch.seeding import Streams
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.one_level import OneLevelOptions, OneLevelStrategy
+from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import TOYS
 from cosearch.training.algorithms import make_training

@@ -26,8 +26,8 @@ import torch
 from cosearch.record.state import State, read, read_list
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.proposal.random_search import RandomOptions
 from cosearch.strategies.proposals import Results, UniformDraws, read_choices
-from cosearch.strategies.random_search import RandomOptions
 
 
 class LocalSearch:

@@ -35,8 +35,8 @@ from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, WeightStep, own_options
+from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture, mixture_scores
-from cosearch.strategies.rl_darts import IGNORES
 
 RADIUS = 0.01  # of the finite difference, in the norm of the weights
 

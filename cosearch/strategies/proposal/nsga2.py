@@ -35,7 +35,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read_list
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
-from cosearch.strategies.evolution import Count, default_population
+from cosearch.strategies.proposal.evolution import Count, default_population
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from latency_tables.errors import ShapeError
 
