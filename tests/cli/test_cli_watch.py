@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """import ctypes, os, signal, sys, time
 from cosearch.cli.watch import watched
 
+signal.signal(signal.SIGHUP, signal.{hangup})  # whatever the tests run under: nohup has it ignored
+
 def work():
     {work}
 
@@ -22,10 +24,10 @@ sys.exit(watched(work))
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process beside it is made on Linux alone")
 
 
-def begun(work, **more):
+def begun(work, *, hangup="SIG_DFL", **more):
     """The program with this work; it says when the work has begun."""
     lines = ["print(os.getpid(), flush=True)", *work]
-    text = PROGRAM.format(work="\n    ".join(lines))
+    text = PROGRAM.format(work="\n    ".join(lines), hangup=hangup)
     return subprocess.Popen(
         [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
     )
@@ -60,6 +62,14 @@ def test_signals_are_handed_on(number):
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == -number
+
+
+def test_a_hangup_that_is_ignored_as_under_nohup_ends_nothing():
+    process = begun(["time.sleep(1)", "return 0"], hangup="SIG_IGN")
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_an_interrupt_of_the_program_alone_reaches_the_work():
