@@ -177,6 +177,7 @@ class EnvOptions:
         test: the held-out test levels instead of the training levels.
         kwargs: what a Gymnasium environment is made with beside its id.
         layout: of images, ``channels_last`` or ``channels_first``; None: nobody said.
+        first_level: the first of the training levels.
     """
 
     num_envs: int
@@ -186,6 +187,7 @@ class EnvOptions:
     test: bool = False
     kwargs: Mapping[str, object] = field(default_factory=dict, hash=False)
     layout: str | None = None
+    first_level: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from cosearch.rl.envs import CheckedEnv, EnvOptions, make_env, split_name
 PROBE_STEPS = 16
 
 
-def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False) -> CheckedEnv:
+def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False, first_level: int = 0) -> CheckedEnv:
     """The environments of a configured task, made and checked.
 
     Args:
@@ -19,6 +19,7 @@ def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False
         num_envs: how many; the configuration's own number is that of its training.
         seed: 31-bit seed.
         test: on the held-out test levels.
+        first_level: of the training levels, where the task has levels.
 
     Raises:
         UnknownNameError: no such environment.
@@ -26,7 +27,15 @@ def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False
         ConfigError: it has other observations or actions than an agent can have.
         EnvironmentFailedError: it does not keep its own contract.
     """
-    options = EnvOptions(num_envs, seed, train_levels=config.train_levels, test=test, kwargs=config.kwargs, layout=config.layout)
+    options = EnvOptions(
+        num_envs,
+        seed,
+        train_levels=config.train_levels,
+        first_level=first_level,
+        test=test,
+        kwargs=config.kwargs,
+        layout=config.layout,
+    )
     if config.step_limit_s is None:
         return make_env(config.name, options)
     family, game = split_name(config.name)

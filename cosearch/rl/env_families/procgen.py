@@ -1,7 +1,8 @@
 """Procgen (Cobbe et al. 2020) through its C++ batch interface, with exact save and restore.
 
 Easy distribution. Training levels are ``0 .. train_levels - 1``; the test levels are all later ones, so the two never
-overlap. The engine counts a time-out as an ordinary end of the episode and never shows the last frame.
+overlap. Validation levels are training levels that a search keeps from its weights (``cosearch.rl.validation``). The engine
+counts a time-out as an ordinary end of the episode and never shows the last frame.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class ProcgenEnv:
         levels = (
             {"start_level": options.train_levels, "num_levels": LAST_LEVEL - options.train_levels}
             if options.test
-            else {"start_level": 0, "num_levels": options.train_levels}
+            else {"start_level": options.first_level, "num_levels": options.train_levels}
         )
         self.num_envs = options.num_envs
         self._env = _import_procgen().ProcgenGym3Env(

@@ -1,0 +1,70 @@
+"""Validation: levels of its own where the task has levels, streams of its own everywhere, and neither touches the test levels."""
+
+import numpy as np
+import pytest
+import torch
+
+from cosearch.config.env import EnvConfig
+from cosearch.planning.builtins import load_builtins
+from cosearch.rl.task import make_task
+from cosearch.rl.validation import make_validation, validation_streams, without_validation
+from cosearch.seeding import Streams
+from latency_tables.errors import ConfigError
+
+load_builtins()
+LEAPER = EnvConfig(name="procgen:leaper", train_levels=20)
+
+
+def levels(env, steps=160):
+    """Level seeds that the engine itself reports while random actions are played."""
+    engine, seen, stream = env.env._env, set(), np.random.default_rng(0)
+    for _ in range(steps):
+        seen |= {info["level_seed"] for info in engine.get_info()}
+        env.send(stream.integers(0, 15, env.num_envs))
+        env.receive()
+    env.close()
+    return seen
+
+
+def test_training_validation_and_test_levels_never_meet():
+    learned = levels(make_task(without_validation(LEAPER), 8, 0))
+    validated = levels(make_validation(LEAPER, 8, 0))
+    tested = levels(make_task(LEAPER, 8, 0, test=True))
+    assert len(learned) > 8 and learned <= set(range(16))
+    assert validated == {16, 17, 18, 19}
+    assert min(tested) >= 20
+
+
+def test_a_task_without_levels_is_the_same_task_on_other_games():
+    pytest.importorskip("minatar", reason="MinAtar is not installed")
+    breakout, seed = EnvConfig(name="minatar:breakout"), 3
+    assert without_validation(breakout) is breakout
+    streams, validation = Streams(seed), validation_streams(seed)
+    games = [
+        make_task(breakout, 4, streams.derive("env", 0)),
+        make_validation(breakout, 4, validation.derive("env")),
+        make_task(breakout, 4, streams.derive("eval"), test=True),
+    ]
+    first, played = [env.observe().copy() for env in games], []
+    for env in games:
+        actions = np.random.default_rng(0)
+        for _ in range(20):
+            env.send(actions.integers(0, env.num_actions, 4))
+            frames = env.receive().frames
+        played.append(frames)
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert not (np.array_equal(first[one], first[other]) and np.array_equal(played[one], played[other]))
+
+
+def test_its_streams_follow_the_seed_and_are_those_of_no_other_use():
+    def number(streams):
+        return torch.rand((), generator=streams.torch("actions")).item()
+
+    assert number(validation_streams(5)) == number(validation_streams(5))
+    assert len({number(validation_streams(5)), number(validation_streams(6)), number(Streams(5))}) == 3
+
+
+def test_a_task_with_a_single_level_has_none_to_keep():
+    with pytest.raises(ConfigError, match=r"env\.train_levels=1 leaves no level for validation"):
+        without_validation(EnvConfig(name="procgen:leaper", train_levels=1))
+    assert without_validation(EnvConfig(name="procgen:leaper", train_levels=2)).train_levels == 1
