@@ -21,7 +21,8 @@ class EnvConfig:
         name: ``FAMILY:GAME``; `cosearch list envs`.
         num_envs: environments stepped together.
         train_levels: Procgen training levels ``0 .. n - 1``; the test levels are all later ones.
-        kwargs: what a Gymnasium environment is made with beside its id, e.g. ``env.kwargs.gravity=9.8``.
+        kwargs: what a Gymnasium environment is made with beside its id, e.g. ``env.kwargs.gravity=9.8``, and a quantum circuit
+            beside its target, ``env.kwargs.noise=0.001``.
         layout: order of a Gymnasium environment's images, ``channels_last`` or ``channels_first``; null: channels last, and a
             shape that looks like the other one is refused until one of the two is named.
         episode_steps: an evaluation counts an episode that takes longer as it then stands, and says how many it cut. The

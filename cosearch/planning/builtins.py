@@ -19,6 +19,7 @@ MODULES = (
     "cosearch.rl.env_families.procgen",
     "cosearch.rl.env_families.gym",
     "cosearch.rl.env_families.minatar",
+    "cosearch.rl.env_families.quantum",
 )
 
 

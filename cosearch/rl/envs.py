@@ -1,4 +1,4 @@
-"""Vector environments behind one interface: Procgen, MinAtar, ALE and any Gymnasium id.
+"""Vector environments behind one interface: Procgen, MinAtar, ALE, quantum circuits and any Gymnasium id.
 
 An observation is an image or a vector, called a frame in both cases: uint8 ``[num_envs, height, width, channels]`` or float32
 ``[num_envs, features]``; the number of dimensions of ``frame_shape`` tells which. An episode that ends resets in the same step;
@@ -175,7 +175,7 @@ class EnvOptions:
         threads: threads of the environment's own stepping, where it has them.
         train_levels: number of training levels (Procgen); the test levels begin after them.
         test: the held-out test levels instead of the training levels.
-        kwargs: what a Gymnasium environment is made with beside its id.
+        kwargs: what an environment is made with beside its name, where its family takes such values.
         layout: of images, ``channels_last`` or ``channels_first``; None: nobody said.
         first_level: the first of the training levels.
     """

@@ -240,7 +240,7 @@ LEVELS = Condition(
     _fixed("choose a Procgen game"),
 )
 TAKES_KWARGS = Condition(
-    "the environment is one of Gymnasium's (gym, ale)",
+    "the environment is made with values beside its name (gym, ale, quantum)",
     lambda r, key: split_name(r.config.env.name)[0].takes_kwargs,
     lambda r, key: f"with {r.config.env.name}, which is made from its name alone",
     _fixed("choose an environment gym:ID"),

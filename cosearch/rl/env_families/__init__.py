@@ -1,1 +1,1 @@
-"""The families of environments: Procgen, MinAtar and whatever Gymnasium knows. A new family is one file here."""
+"""The families of environments: Procgen, MinAtar, quantum circuits and whatever Gymnasium knows; a new one is one file here."""
