@@ -39,6 +39,8 @@ EXTRAS = {
         "minatar>=1.0.15",
         "scikit-learn>=1.4",
         "qiskit>=2.0",  # the simulator that quantum circuits are checked with; wheels that need no compiler, numpy 1.26 to 2.x
+        "stable-baselines3>=2.3",  # the reference that losses are compared with, and whose policies become teachers
+        "mujoco>=3.1",  # the tasks of gymnasium that are replayed exactly
     ],
     # Sphinx with furo: reads the roles that the docstrings already have, and its pages ask nothing of any other host
     "docs": ["sphinx>=8", "furo>=2024.8", "myst-parser>=4"],
