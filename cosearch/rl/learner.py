@@ -79,6 +79,27 @@ class Subject(Protocol):
         """``found`` is of the minibatch. Clip, step all optimisers, return the gradient norm before clipping."""
 
 
+@dataclass(frozen=True)
+class HalfLoss:
+    """The loss on a minibatch of one half of the experience: called, it adds its gradients; returns the loss.
+
+    Attributes:
+        compute: (whether gradients are added) -> the loss.
+        another: -> the loss on another minibatch of the same half, drawn at this call.
+    """
+
+    compute: Callable[[bool], float]
+    another: Callable[[], HalfLoss]
+
+    def __call__(self) -> float:
+        """Add the gradients of the loss; returns it."""
+        return self.compute(True)
+
+    def value(self) -> float:
+        """The loss; nothing gets a gradient."""
+        return self.compute(False)
+
+
 @runtime_checkable
 class HeldOutSubject(Protocol):
     """A subject that may learn an architecture from frames that are kept from its weights."""
@@ -87,8 +108,8 @@ class HeldOutSubject(Protocol):
     def held_out(self) -> bool:
         """Whether half of a rollout's frames are kept from the weights, for :meth:`step_architecture` before each step."""
 
-    def step_architecture(self, train: Callable[[], float], held_out: Callable[[], float], max_grad_norm: float) -> None:
-        """Called where ``held_out``: each function adds the gradients of the loss on a minibatch of its half; returns it.
+    def step_architecture(self, train: HalfLoss, held_out: HalfLoss, max_grad_norm: float) -> None:
+        """Called where ``held_out``, with a minibatch of each half.
 
         ``max_grad_norm`` is what the gradients of the weights are clipped to in the step that follows.
         """
@@ -161,8 +182,11 @@ class Learner:
                 batches += [(group, part, other) for part, other in zip(parts, others)]
             for b in torch.randperm(len(batches), generator=self.generator).tolist():
                 group, index, other = batches[b]
-                if other is not None and two_level is not None:
-                    train, held = (self._closure(actors[group], flat, half, distillation) for half in (index, other))
+                if other is not None and two_level is not None and halves is not None:
+                    train, held = (
+                        self._half_loss(actors[group], flat, drawn, half, distillation)
+                        for drawn, half in zip((index, other), halves[group])
+                    )
                     two_level.step_architecture(train, held, self.options.max_grad_norm)
                 terms = self._minibatch(subject, actors[group], flat, index, distillation)
                 count += 1
@@ -177,10 +201,18 @@ class Learner:
     def _shuffled(self, index: Tensor) -> Tensor:
         return index[torch.randperm(len(index), generator=self.generator)]
 
-    def _closure(
-        self, forward: Forward, flat: dict[str, Tensor], index: Tensor, distillation: Distillation | None
-    ) -> Callable[[], float]:
-        return lambda: _checked(self._gradients(forward, flat, index, distillation))["loss"]
+    def _half_loss(
+        self, forward: Forward, flat: dict[str, Tensor], index: Tensor, half: Tensor, distillation: Distillation | None
+    ) -> HalfLoss:
+        """The loss on the frames ``index`` of a ``half``."""
+
+        def compute(backward: bool) -> float:
+            return _checked(self._gradients(forward, flat, index, distillation, backward))["loss"]
+
+        def another() -> HalfLoss:
+            return self._half_loss(forward, flat, self._shuffled(half)[: len(index)], half, distillation)
+
+        return HalfLoss(compute, another)
 
     def _minibatch(
         self, subject: Subject, forward: Forward, flat: dict[str, Tensor], index: Tensor, distillation: Distillation | None
@@ -200,9 +232,9 @@ class Learner:
         return report
 
     def _gradients(
-        self, forward: Forward, flat: dict[str, Tensor], index: Tensor, distillation: Distillation | None
+        self, forward: Forward, flat: dict[str, Tensor], index: Tensor, distillation: Distillation | None, backward: bool = True
     ) -> dict[str, Tensor]:
-        """Add the gradients of the loss on these frames; returns the loss and its terms, each ``[]``."""
+        """Add the gradients of the loss on these frames, or not; returns the loss and its terms, each ``[]``."""
         advantage = losses.normalise_advantage(flat["advantage"][index])
         sums: dict[str, Tensor] = {}
         size = min(self.options.micro_batch, -(-len(index) // self.lanes.count))
@@ -215,9 +247,9 @@ class Learner:
                 weight = len(part) / len(index)
                 data = {key: value.index_select(0, part) for key, value in flat.items()}
                 loss, terms = self.loss(forward, data, advantage[start : start + size], distillation)
-                if self.lanes.count == 1:
+                if backward and self.lanes.count == 1:
                     (loss * weight).backward()
-                else:
+                elif backward:
                     leaves = _leaves(loss)
                     for leaf, gradient in zip(leaves, torch.autograd.grad(loss * weight, leaves)):
                         gradients[leaf] = gradients[leaf] + gradient if leaf in gradients else gradient

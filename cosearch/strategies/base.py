@@ -20,6 +20,7 @@ from cosearch.registry import Registry, unknown_name
 from cosearch.space.derive import Limit
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
+from cosearch.strategies.minibatch import Minibatch, WeightStep
 from latency_tables.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ GRADIENT_ONLY = (
 )
 PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
 Options = TypeVar("Options", bound="DataclassInstance")
-Backward = Callable[[], float]  # a backward pass; returns the loss
-WeightStep = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # gradients -> what training would add to each weight; differentiable
 
 
 @dataclass(frozen=True)
@@ -191,12 +190,12 @@ class BilevelStrategy(SupernetStrategy, Protocol):
     Half of a rollout's frames train the weights, the other half the logits.
     """
 
-    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
-        """One optimiser step on the logits. Leaves weights unchanged; their gradients are unspecified.
+    def step_architecture(self, train: Minibatch, held_out: Minibatch, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
+        """One optimiser step on the logits, or none. Leaves weights unchanged; their gradients are unspecified.
 
         Args:
-            train: adds the gradients of the loss on a minibatch of the training half to those of weights and logits.
-            held_out: the same on a minibatch of the other half, with the penalties of the targets.
+            train: the minibatch of the training half that the weights learn from next.
+            held_out: a minibatch of the other half, with the penalties of the targets.
             weights: of the supernet.
             step: the step that the weights' own optimiser would take next, clipped as in training; it takes none.
         """

@@ -17,6 +17,7 @@ from cosearch.space.derive import Limit
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import BilevelStrategy, Evaluation, Feasible, GradientStrategy, ProposalStrategy, StrategyInfo
+from cosearch.strategies.minibatch import WatchesGradients
 from cosearch.testing.conformance import require, seeded
 
 Told = tuple[tuple[int, ...], float | None]  # choices and score
@@ -41,13 +42,39 @@ def toy_loss(path: Path, table: Sequence[Sequence[float]]) -> Tensor:
     ).sum()
 
 
-def optimise(
-    strategy: GradientStrategy | BilevelStrategy, loss: Callable[[GradientStrategy | BilevelStrategy, Path], Tensor], steps: int
-) -> list[list[tuple[int, ...]]]:
+Learning = GradientStrategy | BilevelStrategy
+ToyLoss = Callable[[Learning, Path], Tensor]  # (strategy, path with its weights) -> ``[]``
+
+
+@dataclass(frozen=True)
+class ToyMinibatch:
+    """A minibatch of a toy, all of which are alike; see ``cosearch.strategies.minibatch.Minibatch``."""
+
+    strategy: Learning
+    of: ToyLoss
+    drawn: Path
+
+    def __call__(self, path: Path | None = None) -> float:
+        """Add the gradients of the loss; returns it."""
+        value = self.of(self.strategy, self.strategy.weighted(self.drawn if path is None else path))
+        if value.requires_grad:
+            value.backward()
+        return float(value.detach())
+
+    def loss(self, path: Path) -> float:
+        """The loss along a path as it is."""
+        return float(self.of(self.strategy, path).detach())
+
+    def another(self) -> ToyMinibatch:
+        """The same one."""
+        return self
+
+
+def optimise(strategy: Learning, loss: ToyLoss, steps: int) -> list[list[tuple[int, ...]]]:
     """Let a gradient strategy take steps on ``loss(path, its expected-cost probabilities)``.
 
     Args:
-        strategy: a ``GradientStrategy``.
+        strategy: of either level.
         loss: (strategy, weighted path) -> ``[]``.
         steps: how many.
 
@@ -59,22 +86,19 @@ def optimise(
         strategy.arch.anneal(n / steps)
         path = strategy.sample()
 
-        def backward(path: Path = path) -> float:
-            value = loss(strategy, strategy.weighted(path))
-            if value.requires_grad:
-                value.backward()
-            return float(value.detach())
-
+        minibatch = ToyMinibatch(strategy, loss, path)
         if isinstance(strategy, BilevelStrategy):
-            strategy.step_architecture(backward, backward, [], list)
+            strategy.step_architecture(minibatch, minibatch, [], list)
         else:
             strategy.arch.zero_grad()
-            strategy.step(path, backward())
+            strategy.step(path, minibatch())
+        if isinstance(strategy, WatchesGradients):
+            strategy.weights_learned(1.0)
         taken.append(list(path.active))
     return taken
 
 
-def best_choices(strategy: GradientStrategy | BilevelStrategy, space: SearchSpace) -> tuple[int, ...]:
+def best_choices(strategy: Learning, space: SearchSpace) -> tuple[int, ...]:
     """The choices of the legal architecture with the highest score."""
     return space.best(strategy.scores()).choices
 

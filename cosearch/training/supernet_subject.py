@@ -11,14 +11,16 @@ from torch import Tensor
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.record.state import State, read, read_list, read_state
+from cosearch.rl.learner import HalfLoss
 from cosearch.rl.losses import MinibatchLosses
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
 from cosearch.space.derive import discretise
 from cosearch.space.supernet import Path, SuperNet
-from cosearch.strategies.base import Backward, BilevelStrategy, GradientStrategy
+from cosearch.strategies.base import BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import tilt
+from cosearch.strategies.minibatch import WatchesGradients
 from cosearch.strategies.regression import DrawnPaths
 
 EXPECTED = {
@@ -66,10 +68,12 @@ class SuperNetSubject:
         self._of_agents, self.turn = [penalties, *others], 0
         self._drawing = threading.Lock()
         self._drawn: Path | None = None  # the path of this minibatch, None until its first forward pass
+        self._given: Path | None = None  # a path that is evaluated as it is, None but in an evaluation
         self.optimiser = WeightAdam(supernet.parameters(), lr)
         self.bilevel = strategy if isinstance(strategy, BilevelStrategy) else None
         self.one_level = None if isinstance(strategy, BilevelStrategy) else strategy
-        self.held_out = self.bilevel is not None
+        self.watcher = strategy if isinstance(strategy, WatchesGradients) else None
+        self.held_out, self._stepped = self.bilevel is not None, False
         self._run = self._fast = mixed_precision(self.supernet, device, bf16)
         self._precise = mixed_precision(self.supernet, device, False)
         self._learns_architecture = warmup == 0.0
@@ -120,6 +124,8 @@ class SuperNetSubject:
             def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
                 if not torch.is_grad_enabled():
                     return self._run(frames, path)
+                if self._given is not None:
+                    return self._run(frames, self._given)
                 with self._drawing:  # whichever lane comes first draws for all
                     if self._drawn is None:
                         self._drawn = self.strategy.sample() if self.fresh else path
@@ -139,29 +145,41 @@ class SuperNetSubject:
         probabilities = self.strategy.arch.probabilities()
         return torch.stack([penalty.loss(penalty.constraint.cost.expected(probabilities)) for penalty in self._in_loss]).sum()
 
-    def step_architecture(self, train: Backward, held_out: Backward, max_grad_norm: float) -> None:
-        """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables."""
+    def step_architecture(self, train: HalfLoss, held_out: HalfLoss, max_grad_norm: float) -> None:
+        """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables where it took a step."""
         if self.bilevel is None or not self._learns_architecture:
             return
-
-        def penalised() -> float:
-            loss, penalty = held_out(), self._penalty()
-            if penalty is not None:
-                penalty.backward()
-                loss += float(penalty.detach())
-            return loss
-
-        self._run, self._drawn = self._precise, None
+        self._run, self._drawn, self._stepped = self._precise, None, False
         try:
             self.bilevel.step_architecture(
-                train,
-                penalised,
+                PathLosses(self, train, penalised=False),
+                PathLosses(self, held_out, penalised=True),
                 list(self.supernet.parameters()),
                 lambda gradients: self.optimiser.changes(gradients, max_grad_norm),
             )
         finally:
             self._run = self._fast
-        self._raise_duals()
+        if self._stepped:
+            self._raise_duals()
+
+    def gradients_along(self, path: Path | None, half: HalfLoss, penalised: bool) -> float:
+        """See ``cosearch.strategies.minibatch.Minibatch``."""
+        self._drawn = self._drawn if path is None else path
+        loss = half()
+        if penalised:
+            self._stepped, penalty = True, self._penalty()
+            if penalty is not None:
+                penalty.backward()
+                loss += float(penalty.detach())
+        return loss
+
+    def loss_along(self, path: Path, half: HalfLoss) -> float:
+        """See ``cosearch.strategies.minibatch.Minibatch``."""
+        self._given = path
+        try:
+            return half.value()
+        finally:
+            self._given = None
 
     def _raise_duals(self) -> None:
         with torch.no_grad():
@@ -179,6 +197,8 @@ class SuperNetSubject:
         """See ``Subject``: both optimisers, then the dual variables."""
         norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
         self.optimiser.step()
+        if self.watcher is not None:
+            self.watcher.weights_learned(norm)
         if self._learns_architecture and self.one_level is not None and self._drawn is not None:
             credit = found.fresh_path if self.fresh else found.acting_path
             self.one_level.step(self._drawn, credit)
@@ -234,3 +254,28 @@ class SuperNetSubject:
         self._learns_architecture, self.beta = read(state, "learns", bool), read(state, "beta", float)
         if "drawn" in state:  # not in the checkpoints of earlier versions
             self.drawn.restore(read_state(state, "drawn"))
+
+
+class PathLosses:
+    """A minibatch of one half as a two-level strategy sees it: its loss along any path of the supernet.
+
+    Args:
+        subject: the supernet with its strategy.
+        half: the loss on the frames.
+        penalised: gradients of the targets' penalties come with those of the loss.
+    """
+
+    def __init__(self, subject: SuperNetSubject, half: HalfLoss, *, penalised: bool) -> None:
+        self._subject, self._half, self._penalised = subject, half, penalised
+
+    def __call__(self, path: Path | None = None) -> float:
+        """Add the gradients of the loss along a path, None for the one that was drawn; returns the loss."""
+        return self._subject.gradients_along(path, self._half, self._penalised)
+
+    def loss(self, path: Path) -> float:
+        """The loss along a path as it is."""
+        return self._subject.loss_along(path, self._half)
+
+    def another(self) -> PathLosses:
+        """Another minibatch of the same half."""
+        return PathLosses(self._subject, self._half.another(), penalised=self._penalised)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 from small_space import small_space
 from test_rl_learner import BASE, batch
@@ -9,8 +10,9 @@ from test_rl_learner import BASE, batch
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
+from cosearch.rl.lanes import Lanes
 from cosearch.rl.learner import Learner
-from cosearch.space.supernet import SuperNet
+from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.supernet_subject import SuperNetSubject
@@ -109,3 +111,86 @@ def test_orders_warmup_and_penalty_each_change_what_the_logits_learn():
     assert all(float(row.abs().sum()) == 0 for row in warm)  # in the warm-up only weights learn
     assert float(first[0][1]) > float(free[0][1])  # the penalty wants the skip
     assert subject.penalties[0].multiplier > 0  # the dual variable rose
+
+
+class Drawing(Recorder):
+    """Draws another minibatch of each half and takes a loss without gradients."""
+
+    def step_architecture(self, train, held_out, max_grad_norm):
+        for self.now, half in (("train", train), ("held out", held_out)):
+            further = half.another()
+            self.scale.grad, at_once = None, further.value()
+            assert self.scale.grad is None
+            assert further() == at_once == further.value() and self.scale.grad is not None
+            assert half.another().value() != at_once
+
+
+def test_another_minibatch_is_of_the_same_half_and_a_value_gives_no_gradient():
+    for lanes in (1, 2):
+        subject = Drawing()
+        options = dataclasses.replace(BASE, epochs=2, minibatch=4, micro_batch=2)
+        Learner(options, seeded(0), Lanes(lanes)).update(subject, [subject.forward] * 2, numbered(), None)
+        train, held = (set(subject.seen[key]) for key in ("train", "held out"))
+        assert train and held and train <= set(subject.seen["weights"]) and not held & set(subject.seen["weights"])
+
+
+class Seldom(DartsStrategy):
+    """Takes a step on every other minibatch, and is told of the gradients of the weights."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.asked, self.norms = 0, []
+
+    def step_architecture(self, train, held_out, weights, step):
+        self.asked += 1
+        if self.asked % 2 == 0:
+            super().step_architecture(train, held_out, weights, step)
+
+    def weights_learned(self, gradient_norm):
+        self.norms.append(gradient_norm)
+
+
+def test_duals_rise_only_where_the_logits_took_a_step_and_the_norm_is_that_before_clipping(monkeypatch):
+    told = []
+    monkeypatch.setattr(DualPenalty, "update", lambda self, expected: told.append(expected))
+    subject, _ = searching(1)
+    strategy = Seldom(SPACE, DartsOptions(), seeded(1))
+    subject = SuperNetSubject(
+        subject.supernet,
+        strategy,
+        subject.penalties,
+        paths=1,
+        fresh=True,
+        lr=1e-3,
+        bf16=False,
+        device=torch.device("cpu"),
+        warmup=0.0,
+    )
+    options = dataclasses.replace(BASE, epochs=2, minibatch=4, micro_batch=4, max_grad_norm=1e-3)
+    report = Learner(options, seeded(2)).update(subject, subject.actors(), frames_of(batch(8, 4)), None)
+    assert strategy.asked == len(strategy.norms) == 8 and len(told) == 4
+    assert sum(strategy.norms) / 8 == pytest.approx(report["grad_norm"]) and min(strategy.norms) > 1e-3
+
+
+class Along(DartsStrategy):
+    """Compares losses along paths with those of the strategy's own."""
+
+    def step_architecture(self, train, held_out, weights, step):
+        for half in (train, held_out):
+            hard = Path(((0,), (1,)))
+            own, other = half.loss(self.sample()), half.loss(hard)
+            assert own != other
+            for parameter in (*weights, *self.arch.alpha):
+                parameter.grad = None
+            found = half()
+            assert found >= own - 1e-4  # of the held-out half with its penalty
+            assert half(self.sample()) == found and all(alpha.grad is not None for alpha in self.arch.alpha)
+            assert half.another().loss(hard) != other
+
+
+def test_losses_along_paths_on_both_halves():
+    subject, _ = searching(1)
+    subject.strategy = subject.bilevel = Along(SPACE, DartsOptions(), seeded(1))
+    Learner(dataclasses.replace(BASE, epochs=1, minibatch=8, micro_batch=4), seeded(2)).update(
+        subject, subject.actors(), frames_of(batch(8, 4)), None
+    )

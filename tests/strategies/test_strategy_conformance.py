@@ -1,8 +1,6 @@
 """Every registered strategy finds a toy's best architecture and resumes exactly; the shipped registry is complete."""
 
 import dataclasses
-import importlib
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 from graph_space import graph_space
 from small_space import small_space
 
-import cosearch.strategies
+from cosearch.planning.builtins import load_builtins
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.gradient.one_level import OneLevelStrategy
@@ -19,8 +17,7 @@ from cosearch.strategies.proposal.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
 from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
 
-for module in pkgutil.iter_modules(cosearch.strategies.__path__):
-    importlib.import_module(f"cosearch.strategies.{module.name}")
+load_builtins()
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")

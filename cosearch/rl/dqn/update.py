@@ -23,7 +23,7 @@ from cosearch.record.state import State, read, read_list
 from cosearch.rl.dqn.quantiles import bellman_target, q_distillation, quantile_huber
 from cosearch.rl.dqn.replay import Batch, Replay
 from cosearch.rl.envs import Step, VectorEnv
-from cosearch.rl.learner import Subject, keeps_half
+from cosearch.rl.learner import HalfLoss, Subject, keeps_half
 from cosearch.rl.losses import MinibatchLosses
 from cosearch.rl.rollout import Episodes, Forward, RewardScale, restore_played
 from latency_tables.errors import NonFiniteError, ShapeError
@@ -191,7 +191,10 @@ class QLearner:
         two_level = keeps_half(subject)
         if two_level is not None:
             other = replay.draw(o.minibatch, beta, self.rng)
-            train, held = (self._closure(actor, drawn, distillation) for drawn in (batch, other))
+            train, held = (
+                self._half_loss(actor, drawn, lambda: replay.draw(o.minibatch, beta, self.rng), distillation)
+                for drawn in (batch, other)
+            )
             two_level.step_architecture(train, held, o.max_grad_norm)
         subject.zero_grad()
         sums, errors = self._gradients(actor, batch, distillation)
@@ -206,11 +209,18 @@ class QLearner:
         self.updates += 1
         return report
 
-    def _closure(self, actor: Forward, batch: Batch, distillation: float) -> Callable[[], float]:
-        return lambda: _checked(self._gradients(actor, batch, distillation)[0])["loss"]
+    def _half_loss(self, actor: Forward, batch: Batch, draw: Callable[[], Batch], distillation: float) -> HalfLoss:
+        """The loss on a minibatch; ``draw`` draws another one."""
 
-    def _gradients(self, actor: Forward, batch: Batch, distillation: float) -> tuple[dict[str, Tensor], np.ndarray]:
-        """Add the gradients of the loss on a minibatch; the loss and its terms, each ``[]``, and the errors ``[batch]``."""
+        def compute(backward: bool) -> float:
+            return _checked(self._gradients(actor, batch, distillation, backward)[0])["loss"]
+
+        return HalfLoss(compute, lambda: self._half_loss(actor, draw(), draw, distillation))
+
+    def _gradients(
+        self, actor: Forward, batch: Batch, distillation: float, backward: bool = True
+    ) -> tuple[dict[str, Tensor], np.ndarray]:
+        """Add the gradients of the loss on a minibatch, or not; loss and terms, each ``[]``, and the errors ``[batch]``."""
         o = self.options
         sums: dict[str, Tensor] = {}
         errors = []
@@ -218,7 +228,8 @@ class QLearner:
             part = slice(start, min(start + o.micro_batch, o.minibatch))
             loss, error, terms = self._loss(actor, batch, part, distillation)
             weight = (part.stop - part.start) / o.minibatch
-            (loss * weight).backward()
+            if backward:
+                (loss * weight).backward()
             errors.append(error)
             for key, value in {**terms, "loss": loss}.items():
                 sums[key] = sums.get(key, 0.0) + weight * value.detach()

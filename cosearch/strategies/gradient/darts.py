@@ -34,11 +34,11 @@ from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, Backward, StrategyInfo, WeightStep, own_options
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.displaced import Displaced, gradients, norm_of
 from cosearch.strategies.gradient.rl_darts import IGNORES
+from cosearch.strategies.minibatch import Minibatch, WeightStep
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture, mixture_scores
-
-RADIUS = 0.01  # of the finite difference, in the norm of the weights
 
 
 @dataclass(frozen=True)
@@ -77,43 +77,30 @@ class DartsStrategy:
         """MixedOp, its weights differentiable."""
         return mixture(self.arch)
 
-    def step_architecture(self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
+    def step_architecture(self, train: Minibatch, held_out: Minibatch, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
         """See ``BilevelStrategy``."""
-        parameters = [*weights, *self.arch.alpha]
         if self.order == 1:
-            _gradients(held_out, parameters)
+            gradients(held_out, [*weights, *self.arch.alpha])
         else:
             for alpha, gradient in zip(self.arch.alpha, self._second_order(train, held_out, weights, step)):
                 alpha.grad = gradient
         self.arch.step()
 
     def _second_order(
-        self, train: Backward, held_out: Backward, weights: Sequence[nn.Parameter], step: WeightStep
+        self, train: Minibatch, held_out: Minibatch, weights: Sequence[nn.Parameter], step: WeightStep
     ) -> list[Tensor]:
-        parameters, before, count = [*weights, *self.arch.alpha], [w.detach().clone() for w in weights], len(weights)
-
-        def move(directions: Sequence[Tensor], by: float) -> None:
-            with torch.no_grad():
-                for weight, start, direction in zip(weights, before, directions):
-                    weight.copy_(start + by * direction)
-
-        try:
-            train_gradients = [gradient.requires_grad_() for gradient in _gradients(train, parameters)[:count]]
+        parameters, count = [*weights, *self.arch.alpha], len(weights)
+        with Displaced(weights) as displaced:
+            train_gradients = [gradient.requires_grad_() for gradient in gradients(train, parameters)[:count]]
             changes = step(train_gradients)
-            move([change.detach() for change in changes], 1.0)
-            gradients = _gradients(held_out, parameters)
-            total = gradients[count:]
-            directions = torch.autograd.grad(changes, train_gradients, gradients[:count]) if count else ()
-            norm = float(torch.stack([d.square().sum() for d in directions]).sum().sqrt()) if count else 0.0
-            if norm == 0.0:  # the held-out loss does not depend on the step of the weights: there is no second term
+            displaced.move([change.detach() for change in changes], 1.0)
+            found = gradients(held_out, parameters)
+            total = found[count:]
+            directions = torch.autograd.grad(changes, train_gradients, found[:count]) if count else ()
+            if norm_of(directions) == 0.0:  # the held-out loss does not depend on the step of the weights: no second term
                 return total
-            radius, sides = RADIUS / norm, []
-            for sign in (1.0, -1.0):
-                move(directions, sign * radius)
-                sides.append(_gradients(train, parameters)[count:])
-            return [value + (plus - minus) / (2.0 * radius) for value, plus, minus in zip(total, *sides)]
-        finally:
-            move(before, 0.0)
+            second = displaced.derivative(train, self.arch.alpha, directions)
+            return [value + term for value, term in zip(total, second)]
 
     def scores(self) -> list[list[float]]:
         """softmax(alpha) with 0 for the zero."""
@@ -130,14 +117,6 @@ class DartsStrategy:
     def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
         self.arch.restore(state)
-
-
-def _gradients(backward: Backward, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of one backward pass, zeros where there is none; they also stay in ``grad``."""
-    for parameter in parameters:
-        parameter.grad = None
-    backward()
-    return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in parameters]
 
 
 def _options(config: StrategyConfig) -> DartsOptions:

@@ -1,0 +1,49 @@
+"""What a two-level strategy is handed for each minibatch: losses along any path, further minibatches, the step of the weights.
+
+What a strategy may ask for besides, it asks for by having the method of one of the protocols at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from cosearch.space.supernet import Path
+
+Backward = Callable[[], float]  # a backward pass; returns the loss
+WeightStep = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # gradients -> what training would add to each weight; differentiable
+
+
+class Minibatch(Protocol):
+    """The loss on one minibatch of one half of the experience."""
+
+    def __call__(self, path: Path | None = None) -> float:
+        """Add the gradients of the loss to those of weights and logits.
+
+        Args:
+            path: along which; the strategy's ``weighted`` gives its weights anew for each part of the minibatch. None: one that
+                is drawn once for this minibatch and its other half.
+
+        Returns:
+            The loss; of the held-out half with the penalties of the targets.
+        """
+
+    def loss(self, path: Path) -> float:
+        """The loss along a path as it is, without penalties; nothing gets a gradient."""
+
+    def another(self) -> Minibatch:
+        """Another minibatch of the same half, drawn at this call."""
+
+
+@runtime_checkable
+class WatchesGradients(Protocol):
+    """Strategies that want to know how large the gradients of the weights are."""
+
+    def weights_learned(self, gradient_norm: float) -> None:
+        """Told after each step of the weights, also during the warm-up.
+
+        Args:
+            gradient_norm: of all weights together, before clipping.
+        """
