@@ -7,6 +7,7 @@ the journal before the next batch starts; a lost core is started again, and an i
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -175,14 +176,13 @@ class Measurer:
         if basic:  # whole networks are visited more often than blocks, over the same time and not after them
             done = {name: self._rounds(name) / self.settings.least_visits(name) for name in basic}
             return [name for name in basic if done[name] == min(done.values())]
-        if self.elapsed_s > self.settings.budget_s:
-            return []
+        over = self.elapsed_s > self.settings.budget_s
         self._paired = paired_visits(self.journal.visits)
         open_models = set()
         for row in self.plan.rows:
-            if not self._has_converged(row):
+            if self._is_lost(row) if over else not self._has_converged(row):
                 open_models |= {row.more, row.less}
-        for name, ops in self.plan.networks:
+        for name, ops in self.plan.networks if not over else ():
             if name not in self.journal.failed and not self._has_converged(
                 RowPlan(ops[0], "network", name, "", 1), NETWORK_TOLERANCE
             ):
@@ -195,6 +195,10 @@ class Measurer:
             return True
         value, low, high = difference(visits[row.more], visits[row.less] if row.less else None, row.divisor)
         return value > 0 and (high - low) / 2 <= share * self.settings.tolerance * value
+
+    def _is_lost(self, row: RowPlan) -> bool:
+        """Whether noise hides it so far: its difference is not above 0, so that the table would lack it."""
+        return not self._has_converged(row, share=math.inf)
 
     def _sentinel(self) -> str:
         networks = [name for name, _ in self.plan.calibration or self.plan.networks if name not in self.journal.failed]

@@ -18,7 +18,8 @@ class Settings:
         min_rounds, max_rounds: visits of every model, at least and at most.
         network_factor: whole networks get so many times the visits, as calibration and certificate stand on them.
         tolerance: half-width of a row's interval, relative, at which it has converged; half of it for whole networks.
-        budget_s: wall time in seconds after which no new round starts (the first ``min_rounds`` are always made).
+        budget_s: wall time in seconds after which no new round starts. The first ``min_rounds`` are always made, and what noise
+            hides so far, so that the table would lack it, is visited on, up to ``max_rounds``.
         seed: order of visits and weights of models.
         nice: priority that the core asks for.
         pin: whether the core pins itself to the least busy processors.

@@ -159,6 +159,22 @@ def test_unsure_rows_are_visited_again_until_sure_or_the_cap(tmp_path):
     assert max(rounds) > 3 and all(patient._has_converged(row) or len(journal.visits[row.more]) == 40 for row in PLAN.rows)
 
 
+def test_what_noise_hides_is_visited_on_after_the_budget_and_nothing_else(tmp_path):
+    FakeCore.noise = 0.99
+    measurer, journal = measured(tmp_path / "a", max_rounds=3)
+    measurer.run()
+    hidden = {op.key for op in WORK.ops if composed(measurer).rows[op.key].status == "failed"}
+    assert 0 < len(hidden) < len(WORK.ops)
+    FakeCore.visits = 0
+    patient, journal = measured(tmp_path / "b", max_rounds=40)
+    patient.run()
+    rounds = {name: len(visits) for name, visits in journal.visits.items()}
+    owed = {name for row in PLAN.rows if row.op.key in hidden for name in (row.more, row.less)}
+    assert {name for name, count in rounds.items() if count > 3} == owed
+    failed = [key for key, row in composed(patient).rows.items() if row.status == "failed"]
+    assert all(rounds[row.more] == 40 for row in PLAN.rows if row.op.key in failed) and len(failed) < len(hidden)
+
+
 @pytest.mark.parametrize("fail_at", [(1,), (40,), (20, 21, 60), tuple(range(5, 200, 50))])
 def test_lost_connections_lose_and_double_nothing(tmp_path, fail_at):
     FakeCore.fail_at = fail_at
