@@ -8,7 +8,8 @@ Floors. A file imports from lower floors and from its own floor, but no room (a 
     3  measuring, estimating, importing         tables made: by timing models on a device, from public figures, from other files
     2  onnx_models                              the models that are timed
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
-    1  opspec, layer, cell_kinds, vector_kinds  the one vocabulary of operations, shared with networks and accelerators
+    1  opspec, layer                            the one vocabulary of operations, shared with networks and accelerators
+    1  cell_kinds, vector_kinds, reversible_kinds   its kinds beside those of plain convolutional networks
     1  fields                                   strict reading of JSON
     1  runtimes                                 what the runtimes of devices can load
     0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project

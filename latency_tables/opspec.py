@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
 from latency_tables.layer import Layer as Layer
+from latency_tables.reversible_kinds import REVERSIBLE_KINDS, reversible_faults, reversible_layers
 from latency_tables.vector_kinds import VECTOR_KINDS, vector_faults, vector_layers
 
 KINDS = {
@@ -24,6 +25,7 @@ KINDS = {
     "head": "optional ReLU, flatten or mean over the map, linear, ReLU (both only with a hidden layer), linear to outputs",
     **CELL_KINDS,
     **VECTOR_KINDS,
+    **REVERSIBLE_KINDS,
 }
 DTYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 ACTIVATIONS = ("none", "relu", "tanh")
@@ -39,11 +41,11 @@ class OpSpec:
         out_channels: output channels; for ``head`` the number of outputs (actions + 1).
         kernel, stride, padding: window, square and symmetric; kernel of a ``head``: 1, or the longer side of its map, whose
             mean it then reads.
-        groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``; of a ``stem`` the side of the squares
-            of pixels that are averaged into one first, what is left over at the edge dropped.
+        groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``, of parts of ``revmlp`` and ``revconv``;
+            of a ``stem`` the side of the squares of pixels that are averaged into one first, the rest at the edge dropped.
         expansion: widening factor of ``mbconv``.
-        hidden: width of the hidden linear layer of ``mlp`` and ``head``; 0 in a head: none.
-        activation: ``relu``, ``none``, or ``tanh`` (``act``, ``linear``, ``mlp``); for ``head`` the one *before* flattening.
+        hidden: width of the hidden linear layer of ``mlp``, ``revmlp`` and ``head``; 0 in a head: none.
+        activation: ``relu``, ``none``, or ``tanh`` (``act`` and kinds on vectors); for ``head`` the one *before* flattening.
         dtype: ``float32``, ``float16`` or ``int8``.
         batch: frames per inference.
     """
@@ -88,7 +90,7 @@ class OpSpec:
         if not faults and self.kind == "head" and self.kernel not in (1, max(self.in_height, self.in_width)):
             faults.append(f"the kernel of a head is 1 or the longer side of its map, which it pools, got {self.kernel}")
         if not faults:
-            faults = cell_faults(self) + vector_faults(self)
+            faults = cell_faults(self) + vector_faults(self) + reversible_faults(self)
         if faults:
             raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
 
@@ -190,6 +192,8 @@ class OpSpec:
             )
         if self.kind in CELL_KINDS:
             return cell_layers(self)
+        if self.kind in REVERSIBLE_KINDS:
+            return reversible_layers(self)
         if self.kind in VECTOR_KINDS:
             return vector_layers(self)
         relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()

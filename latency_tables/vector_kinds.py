@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from latency_tables.layer import Block, Layer
+from latency_tables.reversible_kinds import REVERSIBLE_KINDS
 
 VECTOR_KINDS = {
     "linear": "linear, bias, activation, of a vector; first in a network: of the observations",
     "mlp": "linear, activation, linear, sum with the input where the width is kept",
+    "revmlp": REVERSIBLE_KINDS["revmlp"],
 }
 TANH_KINDS = ("act", *VECTOR_KINDS)
 
@@ -24,7 +26,7 @@ def vector_faults(op: Block) -> list[str]:
         faults.append(f"hidden of an {op.kind} must be at least 1, got {op.hidden}")
     if op.kind in VECTOR_KINDS and not op.reads_vector:
         faults.append(f"{op.kind} reads a vector, 1x1, got {op.in_height}x{op.in_width}")
-    if op.kind in VECTOR_KINDS and (op.kernel, op.stride, op.padding, op.groups, op.expansion) != (1, 1, 0, 1, 1):
+    if op.kind in ("linear", "mlp") and (op.kernel, op.stride, op.padding, op.groups, op.expansion) != (1, 1, 0, 1, 1):
         faults.append(f"{op.kind} has no window, groups or expansion")
     return faults
 

@@ -18,6 +18,7 @@ from cosearch.registry import Registry
 from cosearch.space.cells.blocks import CELL_BUILDERS, Merge
 from cosearch.space.cells.layout import MaxPool, flat_linear, flatten, scaled
 from cosearch.space.depthwise import DepthwiseConv
+from cosearch.space.reversible import Reversible
 from latency_tables.opspec import OpSpec
 
 
@@ -156,6 +157,8 @@ _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "head": Head,
     "linear": Linear,
     "mlp": Mlp,
+    "revmlp": Reversible,
+    "revconv": Reversible,
     "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding),
     **CELL_BUILDERS,
 }
@@ -205,6 +208,10 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     if isinstance(block, Mlp) and block.sums:
         with torch.no_grad():
             block.outputs.weight.mul_(0.3)
+    if isinstance(block, Reversible):
+        with torch.no_grad():
+            for parameter in block.outputs.parameters():
+                parameter.mul_(0.3)
     if isinstance(block, InvertedResidual) and block.sums:
         with torch.no_grad():
             block.project.weight.mul_(0.3)
@@ -287,6 +294,31 @@ def _register_mlp_candidates() -> None:
     OPERATIONS.register(CandidateOp("skip_layer", "identity; a linear layer where the width changes", skip, takes="vectors"))
 
 
+def _register_reversible_candidates() -> None:
+    def on_vectors(hidden: int, activation: str) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: (
+            OpSpec("revmlp", c, h, w, o, groups=2, hidden=hidden, activation=activation)
+            if c == o > 1
+            else OpSpec("linear", c, h, w, o, activation=activation)
+        )
+
+    def on_frames(kernel: int) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: (
+            OpSpec("revconv", c, h, w, o, kernel=kernel, padding=kernel // 2, groups=2, activation="none")
+            if c == o > 1 and s == 1
+            else OpSpec("conv", c, h, w, o, kernel=kernel, stride=s, padding=kernel // 2)
+        )
+
+    for hidden in (32, 64, 128):
+        for name in ("relu", "tanh"):
+            text = f"reversible block: halves, each changed by the other through {hidden} {name}; linear where the width changes"
+            OPERATIONS.register(CandidateOp(f"rev_w{hidden}_{name}", text, on_vectors(hidden, name), takes="vectors"))
+    for kernel in (3, 5):
+        text = f"reversible block: halves, each changed by a {kernel}x{kernel} convolution of the other"
+        OPERATIONS.register(CandidateOp(f"rev_conv_k{kernel}", text, on_frames(kernel)))
+
+
+_register_reversible_candidates()
 _register_chain_candidates()
 _register_mlp_candidates()
 CHAIN_CANDIDATES = (

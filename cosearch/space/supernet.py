@@ -9,6 +9,9 @@ The other form is the continuous mixture of DARTS (arXiv 1806.09055): out = sum_
 network of the space. Then every candidate is computed and kept for the backward pass: time and memory grow with the number of
 candidates, five- to ninefold.
 
+Where consecutive points have no candidate but reversible blocks and ``skip``, the activations between them are not kept but
+computed again in the backward pass: memory does not grow with their number (``reversible``, arXiv 2105.14669).
+
 Where widths are chosen, blocks that differ in width alone share weights and the gates of a width are channel masks: ``widths``.
 """
 
@@ -22,7 +25,8 @@ from torch import Tensor, nn
 
 from cosearch.space.ends import AgentEnds
 from cosearch.space.operations import build_block
-from cosearch.space.space import Architecture, SearchSpace
+from cosearch.space.reversible import Coupling, Reversible, is_reversible, through
+from cosearch.space.space import Architecture, Node, SearchSpace
 from cosearch.space.widths import SharedNode
 from latency_tables.errors import ShapeError
 
@@ -83,6 +87,7 @@ class SuperNet(nn.Module):
                 for node in space.body
             )
             self.head = build_block(space.head, generator)
+        self.runs = {} if space.shares_widths else reversible_runs(space)
 
     def forward(self, frames: Tensor, path: Path) -> tuple[Tensor, Tensor]:
         """Policy outputs and value along a path.
@@ -102,7 +107,16 @@ class SuperNet(nn.Module):
         if self.space.shares_widths:
             return self.ends.leave(self._along(self.ends.enter(frames), path))
         values: list[Tensor | None] = [self.stem(self.ends.enter(frames))]
-        for node, blocks in zip(self.space.body, self._slots):
+        slots, after = self._slots, 0
+        for place, (node, blocks) in enumerate(zip(self.space.body, slots)):
+            if place in self.runs:
+                after = self.runs[place]
+                couplings = [self.coupling(n.points[0], slots[i], path) for i, n in self._between(place, after)]
+                before = values[node.inputs[0]]
+                values += [None] * (after - place - 1)  # which nothing but the run reads
+                values.append(None if before is None else through(couplings, before))
+            if place < after:
+                continue
             sources = [source for source in (values[i] for i in node.inputs) if source is not None]
             if not sources:
                 values.append(None)
@@ -116,6 +130,30 @@ class SuperNet(nn.Module):
         if values[-1] is None:
             raise ShapeError("the path leaves no way from the stem to the head")
         return self.ends.leave(self.head(values[-1]))
+
+    def _between(self, begin: int, end: int) -> list[tuple[int, Node]]:
+        return list(enumerate(self.space.body))[begin:end]
+
+    def coupling(self, point: int, blocks: nn.ModuleList, path: Path) -> Coupling:
+        """What is active at a point of a run.
+
+        Args:
+            point: index of the choice point.
+            blocks: of its candidates.
+            path: with weights, or without.
+        """
+        active, weights = path.active[point], None if path.weights is None else path.weights[point]
+        coefficients: list[Tensor | None]
+        if path.soft and weights is not None:
+            coefficients = list(weights)
+        elif weights is None or not torch.is_grad_enabled():
+            active, coefficients = active[:1], [None]
+        else:
+            gates = weights - weights.detach()  # exactly 0 forward, identity backward
+            coefficients = [1.0 + gates[0], *gates[1:]]
+        kept = [(blocks[index], weight) for index, weight in zip(active, coefficients)]
+        found = [(block, weight) for block, weight in kept if isinstance(block, Reversible)]
+        return Coupling(tuple(block for block, _ in found), tuple(weight for _, weight in found))
 
     def _along(self, x: Tensor, path: Path) -> Tensor:
         """Outputs of the head along a path of a space whose blocks of several widths share weights."""
@@ -198,6 +236,33 @@ class SuperNet(nn.Module):
         if len(mine) != len(blocks):
             raise ShapeError(f"the architecture has {len(mine)} blocks, the network {len(blocks)}")
         return list(zip(mine, blocks))
+
+
+def reversible_runs(space: SearchSpace) -> dict[int, int]:
+    """Runs of nodes of the body whose candidates are all reversible, each read by the next alone.
+
+    Args:
+        space: the search space.
+
+    Returns:
+        Index of the first node of a run in the body -> index after its last one.
+    """
+    readers: dict[int, int] = {}
+    for node in space.body:
+        for source in node.inputs:
+            readers[source] = readers.get(source, 0) + 1
+    runs: dict[int, int] = {}
+    begin = None
+    for place, node in enumerate(space.body):
+        fits = len(node.points) == 1 and len(node.inputs) == 1 and is_reversible(node.specs)
+        goes_on = begin is not None and node.inputs == (place,) and readers[place] == 1  # values are numbered from the stem on
+        if not fits:
+            begin = None
+        elif begin is None or not goes_on:
+            begin = place
+        if begin is not None:
+            runs[begin] = place + 1
+    return runs
 
 
 def _gated(
