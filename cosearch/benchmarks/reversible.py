@@ -73,7 +73,7 @@ class Held:
     """A tensor that is kept, counted until it is let go.
 
     Args:
-        tensor: what is kept.
+        tensor: what is kept, ``[...]``.
         count: where it is counted.
     """
 

@@ -97,7 +97,13 @@ class Coupling:
         return self.blocks[0].sizes if self.blocks else ()
 
     def added(self, part: int, others: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
-        """The mixture of G of one part; see :meth:`Reversible.added`."""
+        """The mixture of G of one part.
+
+        Args:
+            part: index of the part.
+            others: ``[batch, channels of all other parts, ...]``.
+            weights: of each block, ``[]``; None: 1.
+        """
         total: Tensor | None = None
         for block, weight in zip(self.blocks, weights):
             value = block.added(part, others)
@@ -129,7 +135,7 @@ class Coupling:
 
         Args:
             y: its output ``[batch, channels, ...]``.
-            gradient: of the loss at it, same shape.
+            gradient: of the loss at it, ``[batch, channels, ...]``.
             found: gets the gradients of parameters and weights, added to what is there.
 
         Returns:
