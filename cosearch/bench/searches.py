@@ -108,7 +108,8 @@ class Search:
 
     def evaluation(self, architecture: Architecture) -> Evaluation:
         """What a proposal strategy is told."""
-        return Evaluation(architecture, self.ask_score(architecture), self.benchmark.latency_s(architecture, self.device))
+        score, latency_s = self.ask_score(architecture), self.benchmark.latency_s(architecture, self.device)
+        return Evaluation(architecture, score, latency_s, env_steps=self.benchmark.env_steps)
 
     def best_of(self, values: np.ndarray) -> Architecture:
         """The feasible network with the largest of ``values`` ``[feasible]``, the first of equal ones."""

@@ -124,6 +124,7 @@ class CandidateRecord:
         latency_s: predicted, seconds.
         env_steps: environment steps of its training.
         failure: why it has no score; absent for one that was trained to its end.
+        inherited_from: indices of the earlier candidates that its first weights came from; absent where they were its own.
     """
 
     choices: tuple[int, ...]
@@ -131,6 +132,7 @@ class CandidateRecord:
     latency_s: float
     env_steps: int
     failure: str | None = field(default=None, metadata=OMITTED)
+    inherited_from: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

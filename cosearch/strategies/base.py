@@ -60,6 +60,8 @@ class StrategyInfo:
             without ``candidates`` one candidate has the whole budget.
         derive_by: what its architecture is derived from where ``strategy.derive_by`` does not say it; ``scores`` where it draws
             no single paths.
+        any_order: results of a proposal strategy may be told in another order than they were asked for, each with its
+            ``Evaluation.asked``; told again in that order, it proposes the same again.
     """
 
     name: str
@@ -72,6 +74,7 @@ class StrategyInfo:
     options: Callable[[StrategyConfig], object]
     ignores: tuple[str, ...] = ()
     derive_by: DeriveBy = "scores"
+    any_order: bool = False
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -202,6 +205,26 @@ class BilevelStrategy(SupernetStrategy, Protocol):
 
 
 @dataclass(frozen=True)
+class Inheritance:
+    """Which trained candidates the first weights of a candidate come from; the search keeps weights by evaluation.
+
+    Attributes:
+        parent: index of the evaluation whose architecture was changed; what surrounds its blocks (the normalisation of vectors)
+            comes from it, too.
+        blocks: for each block of the candidate, in order of execution, the index of an evaluation and of a block of its network;
+            None: a new block, which passes its input on where it can. See ``cosearch.space.morphism``.
+    """
+
+    parent: int
+    blocks: tuple[tuple[int, int] | None, ...]
+
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """Indices of all evaluations whose weights are needed, in ascending order."""
+        return tuple(sorted({self.parent, *(at[0] for at in self.blocks if at is not None)}))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How a proposed architecture did.
 
@@ -210,12 +233,23 @@ class Evaluation:
         score: mean return, or None where no episode ended or the training failed.
         cost_s: its latency on the device, seconds.
         failed: its training failed (a loss that is not finite): it has no weights, and cannot be the best.
+        asked: which proposal it answers, from 0; None: the oldest that was not answered yet.
+        energy_j: predicted, joules; None where the device has no energies.
+        memory_bytes: predicted peak of the process that runs it, bytes; None where nobody predicts it.
+        env_steps: environment steps that its training took.
+        inherited: where its first weights came from; None: from its own random numbers. Unless it failed, the weights that it
+            ended with may be named by the ``Inheritance`` of a later one.
     """
 
     architecture: Architecture
     score: float | None
     cost_s: float
     failed: bool = False
+    asked: int | None = None
+    energy_j: float | None = None
+    memory_bytes: float | None = None
+    env_steps: int = 0
+    inherited: Inheritance | None = None
 
 
 class ProposalStrategy(Protocol):
@@ -225,7 +259,7 @@ class ProposalStrategy(Protocol):
         """The next architecture to train; it meets the targets."""
 
     def tell(self, result: Evaluation) -> None:
-        """How it did; told in the order in which they were asked."""
+        """How it did; told in the order in which they were asked, unless the strategy's record has ``any_order``."""
 
     def best(self) -> int:
         """Index of the best evaluation told so far, never of a failed one; asked for only where there is one that is not."""
@@ -235,6 +269,14 @@ class ProposalStrategy(Protocol):
 
     def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
+
+
+@runtime_checkable
+class InheritingStrategy(ProposalStrategy, Protocol):
+    """Proposal strategies whose candidates start from weights of earlier ones."""
+
+    def inherits(self) -> Inheritance | None:
+        """Where the first weights of the architecture that was asked for last come from; None: they are its own."""
 
 
 class Bound(Protocol):

@@ -6,6 +6,7 @@ A package that registers a strategy can call these in its tests. Each check rais
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -215,3 +216,80 @@ def check_proposal_strategy(
         require(resumed.best() == strategy.best(), f"{info.name}: resumed, best() is {resumed.best()}, not {strategy.best()}")
         scores = [float("-inf") if score is None else score for _, score in told]
         require(scores[strategy.best()] == max(scores), f"{info.name}: best() is {strategy.best()}, the scores are {scores}")
+
+
+def check_any_order(info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *, asks: int = 12) -> None:
+    """A strategy that declares ``any_order``: told in another order than asked, it repeats itself, resumes, and knows its best.
+
+    Three are always waiting; which of them is told next is drawn, and some fail.
+
+    Args:
+        info: the registry record.
+        space: small.
+        value: score of an architecture, higher is better.
+        asks: results told before the save, and again after it.
+
+    Raises:
+        AssertionError: something does not hold.
+    """
+    waiting: list[tuple[int, Architecture]] = []
+    order: list[int] = []
+
+    def turn(strategy: ProposalStrategy, draws: torch.Generator) -> list[Told]:
+        told: list[Told] = []
+        while len(told) < asks:
+            while len(waiting) < 3:
+                waiting.append((len(order) + len(waiting), strategy.ask()))
+            index, architecture = waiting.pop(int(torch.randint(3, (), generator=draws)))
+            order.append(index)
+            score = None if index % 5 == 4 else value(architecture)
+            strategy.tell(Evaluation(architecture, score, 1e-3, failed=score is None, asked=index))
+            told.append((architecture.choices, score))
+        return told
+
+    def made(seed: int) -> tuple[ProposalStrategy, torch.Generator]:
+        generator = seeded(seed)
+        return info.make(space, default_options(info), generator, Feasible()), generator
+
+    (strategy, generator), (resumed, fresh) = made(3), made(0)
+    first = turn(strategy, seeded(1))
+    state, noise, held = copy.deepcopy(strategy.state()), generator.get_state(), (list(waiting), list(order))
+    second = turn(strategy, seeded(2))
+    require(order != sorted(order), "the check told everything in order")
+    waiting[:], order[:] = held
+    resumed.restore(state)
+    fresh.set_state(noise)
+    require(turn(resumed, seeded(2)) == second, f"{info.name}: resumed, and told in the same order, it proposes others")
+    scores = [float("-inf") if score is None else score for _, score in first + second]
+    for one in (strategy, resumed):
+        require(scores[one.best()] == max(scores), f"{info.name}: best() is {one.best()}, the scores are {scores}")
+    waiting.clear()
+    order.clear()
+    require(turn(made(3)[0], seeded(1)) == first, f"{info.name}: told again in the same order, it proposes others")
+
+
+def check_finds_best(
+    info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *, asks: int, options: object | None = None
+) -> None:
+    """A proposal strategy that is asked often enough has proposed the best architecture that there is.
+
+    Args:
+        info: the registry record.
+        space: small enough to enumerate, without groups.
+        value: score of an architecture, higher is better.
+        asks: proposals.
+        options: of the strategy; None: its defaults.
+
+    Raises:
+        AssertionError: it has not.
+    """
+    sizes = [range(len(point.candidates)) for point in space.points]
+    most = max(value(space.architecture(choices)) for choices in itertools.product(*sizes))
+    strategy: ProposalStrategy = info.make(space, options or default_options(info), seeded(3), Feasible())
+    scores = []
+    for _ in range(asks):
+        architecture = strategy.ask()
+        scores.append(value(architecture))
+        strategy.tell(Evaluation(architecture, scores[-1], 1e-3))
+    found = scores[strategy.best()]
+    require(found == most, f"{info.name}: its best of {asks} is {found}, the best there is {most}")

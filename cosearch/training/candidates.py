@@ -24,10 +24,11 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams, derived_seed
 from cosearch.space.derive import derive
+from cosearch.space.morphism import donor, inherit
 from cosearch.space.network import AgentNetwork
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import STRATEGIES
+from cosearch.strategies.base import STRATEGIES, Inheritance
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.stage import Training
 from cosearch.training.workers import Send
@@ -74,6 +75,24 @@ class WeightBank:
         network = derive(architecture, torch.Generator().manual_seed(0), self.supernet)
         network.load_state_dict(weights)
         self.supernet.copy_from(architecture, network.blocks, network.ends)
+
+
+def inherited_weights(
+    network: AgentNetwork,
+    inheritance: Inheritance,
+    trained: Callable[[int], tuple[Architecture, Mapping[str, Tensor]]],
+) -> None:
+    """Let a candidate start from weights of earlier ones, in place.
+
+    Args:
+        network: the candidate's, with its first weights.
+        inheritance: where its weights come from.
+        trained: index of an evaluation -> its architecture, and the weights that it ended with.
+    """
+    known = {index: trained(index) for index in inheritance.evaluations}
+    ops = {index: architecture.ops() for index, (architecture, _) in known.items()}
+    donors = [None if at is None else donor(ops[at[0]], known[at[0]][1], at[1]) for at in inheritance.blocks]
+    inherit(network, donors, known[inheritance.parent][1])
 
 
 def candidate_job(

@@ -15,7 +15,13 @@ from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.gradient.one_level import OneLevelStrategy
 from cosearch.strategies.proposal.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
-from cosearch.testing.strategy_conformance import check_gradient_strategy, check_proposal_strategy, default_options
+from cosearch.testing.strategy_conformance import (
+    check_any_order,
+    check_finds_best,
+    check_gradient_strategy,
+    check_proposal_strategy,
+    default_options,
+)
 
 load_builtins()
 
@@ -67,6 +73,38 @@ def test_every_proposal_strategy_conforms(info):
 def test_every_proposal_strategy_conforms_on_a_graph(info):
     space = graph_space()
     check_proposal_strategy(info, space, lambda a: -sum((i + 1) * c for i, c in enumerate(a.choices)))
+
+
+ANY_ORDER = [info for info in STRATEGIES.entries() if info.any_order]
+
+
+@pytest.mark.parametrize("info", ANY_ORDER, ids=lambda info: info.name)
+def test_every_strategy_that_declares_it_may_be_told_in_any_order(info):
+    assert info.kind == "proposal"
+    check_any_order(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)))
+
+
+def test_a_strategy_that_depends_on_the_order_and_does_not_repeat_it_is_found():
+    def make(*arguments):
+        strategy = RandomSearch(*arguments)
+        strategy.best = lambda: 0 if strategy.results[0].failed else len(strategy.results) - 1
+        return strategy
+
+    bad = dataclasses.replace(STRATEGIES.get("random"), name="bad", make=make)
+    with pytest.raises(AssertionError, match="best"):
+        check_any_order(bad, SPACE, lambda a: -float(sum(a.choices)))
+
+
+@pytest.mark.parametrize(
+    "info", [i for i in STRATEGIES.entries() if i.kind == "proposal" and i.name != "largest"], ids=lambda info: info.name
+)
+def test_every_proposal_strategy_finds_the_enumerated_best_of_a_toy(info):
+    check_finds_best(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)), asks=60)
+
+
+def test_a_strategy_that_never_proposes_the_best_is_found():
+    with pytest.raises(AssertionError, match="the best there is"):  # the control looks at no score
+        check_finds_best(STRATEGIES.get("largest"), SPACE, lambda a: float(sum(a.choices)), asks=5)
 
 
 def test_every_strategy_is_of_a_known_kind_and_has_a_source():

@@ -7,13 +7,13 @@ here, one after the other. A run that is killed loses at most the evaluations in
 from __future__ import annotations
 
 import math
-from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
-from cosearch.cost.accelerator import SavedAccelerator
+from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.checkpoint import SearchOutput, State
+from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
@@ -26,65 +26,29 @@ from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import Evaluation, Feasible, ProposalStrategy, TargetsInTurn
+from cosearch.strategies.base import (
+    Evaluation,
+    Feasible,
+    InheritingStrategy,
+    ProposalStrategy,
+    TargetsInTurn,
+)
 from cosearch.training.algorithms import as_trained
 from cosearch.training.candidates import (
     WeightBank,
     candidate_job,
     candidate_streams,
     candidate_training,
+    inherited_weights,
     outcome_of,
     train_candidate,
     unpacked,
 )
 from cosearch.training.workers import Workers
 from latency_tables.errors import RunFailedError
+from latency_tables.table import Table
 
 FAILED_MAX = 0.5  # share of the candidates whose training may fail before the search does
-
-
-class Outcome(TypedDict):
-    """How the training of a candidate ended, with the metrics of its updates that are not in the log yet.
-
-    One that failed has no weights, and says why.
-    """
-
-    score: float | None
-    env_steps: int
-    weights: bytes | None
-    lines: list[State]
-    failure: NotRequired[str]
-
-
-class Item(TypedDict):
-    """A candidate that was asked for, as a checkpoint holds it; while it trains with its training, then with its outcome."""
-
-    index: int
-    choices: list[int]
-    latency_s: float
-    accelerator: SavedAccelerator | None
-    searches: dict[str, int]
-    training: NotRequired[State]
-    streams: NotRequired[State]
-    outcome: NotRequired[Outcome]
-
-
-class Told(TypedDict):
-    """What the strategy was told of a candidate."""
-
-    choices: list[int]
-    score: float | None
-    latency_s: float
-    env_steps: int
-    failure: NotRequired[str]
-
-
-class Best(TypedDict):
-    """The best candidate so far, with its weights and the design that it was trained on."""
-
-    choices: list[int]
-    weights: dict[str, Tensor]
-    accelerator: SavedAccelerator | None
 
 
 def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
@@ -123,6 +87,8 @@ class ProposalSearch:
         self.bank: WeightBank | None = None
         if section.candidate_init == "shared":
             self.bank = WeightBank(as_trained(SuperNet(plan.space, streams.torch("weights")), self.config, streams))
+        self.memory = SizeCost(plan.space, plan.hardware, MEMORY) if isinstance(plan.hardware, Table) else None
+        self.kept: dict[int, bytes] = {}  # weights of the candidates that were told, where later ones may start from them
         self.told: list[Told] = []
         self.best: list[Best | None] = [None for _ in plan.every]
         self.waiting: list[Item] = []
@@ -132,6 +98,7 @@ class ProposalSearch:
             self.strategy.restore(saved["strategy"])
             self.told, self.waiting = saved["told"], saved["waiting"]
             self.best = [saved["best"], *saved.get("best_of_others", [])]
+            self.kept = saved.get("kept", {})
             if self.bank is not None:
                 self.bank.supernet.load_state_dict(saved["bank"])
             checkpoints.restore_streams()
@@ -152,6 +119,7 @@ class ProposalSearch:
             **({"best_of_others": self.best[1:]} if len(self.best) > 1 else {}),
             "waiting": list(self.waiting),
             "bank": bank,
+            **({"kept": dict(self.kept)} if self.kept else {}),
             **changes,
         }
 
@@ -178,17 +146,21 @@ class ProposalSearch:
                 accelerator.start_over()
             self.targets.take_turn(index)
             architecture = self.strategy.ask()
+            inherited = self.strategy.inherits() if isinstance(self.strategy, InheritingStrategy) else None
             if accelerator is not None:
                 accelerator.optimise(architecture, accelerator.options.evaluations)
-            self.waiting.append(
-                {
-                    "index": index,
-                    "choices": list(architecture.choices),
-                    "latency_s": self.plan.constraints[0].cost.exact(architecture),
-                    "accelerator": None if accelerator is None else accelerator.state(),
-                    "searches": progress_of(accelerator),
-                }
-            )
+            item: Item = {
+                "index": index,
+                "choices": list(architecture.choices),
+                "latency_s": self.plan.constraints[0].cost.exact(architecture),
+                "accelerator": None if accelerator is None else accelerator.state(),
+                "searches": progress_of(accelerator),
+                "energy_j": self.plan.hardware.predict(architecture.ops()).energy_j,
+                "memory_bytes": None if self.memory is None else self.memory.exact(architecture),
+            }
+            if inherited is not None:
+                item["inherited"] = inherited.parent, list(inherited.blocks)
+            self.waiting.append(item)
         if len(self.waiting) > 1:
             self.checkpoints.save(self.state())
 
@@ -201,14 +173,31 @@ class ProposalSearch:
     def _architecture(self, item: Item) -> Architecture:
         return self.plan.space.architecture(item["choices"])
 
+    def _start(self, item: Item) -> dict[str, Tensor] | None:
+        """The first weights of a candidate; None: its own."""
+        architecture, inheritance = self._architecture(item), inheritance_of(item)
+        if self.bank is not None:
+            return self.bank.weights(architecture)
+        if inheritance is None:
+            return None
+        streams = candidate_streams(self.config.seed, item["index"])
+        network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
+        inherited_weights(
+            network,
+            inheritance,
+            lambda index: (self.plan.space.architecture(self.told[index]["choices"]), unpacked(self.kept[index])),
+        )
+        return network.state_dict()
+
     def _train_here(self, item: Item) -> None:
         """Train a candidate in this process; the checkpoint may fall between any two of its updates."""
         if "outcome" in item:
             return
         architecture, streams = self._architecture(item), candidate_streams(self.config.seed, item["index"])
         network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
-        if self.bank is not None:
-            network.load_state_dict(self.bank.weights(architecture))
+        start = self._start(item)
+        if start is not None:
+            network.load_state_dict(start)
         teacher = self.plan.search_teacher(self.resources.teacher)
         training = candidate_training(self.config, network, streams, teacher, self.shares[item["index"]])
 
@@ -231,13 +220,13 @@ class ProposalSearch:
                 extra=lambda: self._facts(item),
             )
 
-        item["outcome"] = _outcome(outcome_of(training, network, run), [])
+        item["outcome"] = outcome_record(outcome_of(training, network, run), [])
 
     def _train_beside(self) -> None:
         """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends."""
         left = [item for item in self.waiting if "outcome" not in item]
         lines: list[list[State]] = [[] for _ in left]
-        weights = [None if self.bank is None else self.bank.weights(self._architecture(item)) for item in left]
+        weights = [self._start(item) for item in left]
         jobs = [
             candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], start)
             for item, start in zip(left, weights)
@@ -249,7 +238,7 @@ class ProposalSearch:
             lines[index].append(line)
 
         def done(index: int, outcome: State) -> None:
-            left[index]["outcome"] = _outcome(outcome, lines[index])
+            left[index]["outcome"] = outcome_record(outcome, lines[index])
             self.checkpoints.save(self.state())
 
         self.workers.run(
@@ -261,19 +250,37 @@ class ProposalSearch:
         for line in outcome["lines"]:
             self.log.add({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
         packed_weights = outcome["weights"]
-        self.strategy.tell(Evaluation(architecture, outcome["score"], item["latency_s"], failed=packed_weights is None))
+        inheritance = inheritance_of(item)
+        self.strategy.tell(
+            Evaluation(
+                architecture,
+                outcome["score"],
+                item["latency_s"],
+                failed=packed_weights is None,
+                asked=item["index"],
+                energy_j=item.get("energy_j"),
+                memory_bytes=item.get("memory_bytes"),
+                env_steps=outcome["env_steps"],
+                inherited=inheritance,
+            )
+        )
         told: Told = {
             "choices": item["choices"],
             "score": outcome["score"],
             "latency_s": item["latency_s"],
             "env_steps": outcome["env_steps"],
         }
+        if inheritance is not None:
+            told["inherited_from"] = list(inheritance.evaluations)
         if packed_weights is None:
             failure = outcome["failure"]
-            self.told.append({**told, "failure": failure})
+            told["failure"] = failure
+            self.told.append(told)
             self._failed(item, failure)
             return
         self.told.append(told)
+        if isinstance(self.strategy, InheritingStrategy):
+            self.kept[item["index"]] = packed_weights
         weights = unpacked(packed_weights)
         if self.bank is not None:
             self.bank.keep(architecture, weights)
@@ -340,6 +347,7 @@ class ProposalSearch:
                 latency_s=told["latency_s"],
                 env_steps=told["env_steps"],
                 failure=told.get("failure"),
+                inherited_from=tuple(told["inherited_from"]) if "inherited_from" in told else None,
             )
             for told in self.told
         )
@@ -347,10 +355,3 @@ class ProposalSearch:
         derived_by = Derivation(method=method, candidates=candidates)
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)
-
-
-def _outcome(ended: State, lines: list[State]) -> Outcome:
-    outcome: Outcome = {"score": ended["score"], "env_steps": ended["env_steps"], "weights": ended["weights"], "lines": lines}
-    if "failure" in ended:
-        outcome["failure"] = ended["failure"]
-    return outcome

@@ -84,5 +84,6 @@ STRATEGIES.register(
         RandomSearch,
         partial(own_options, RandomOptions),
         ("candidate_init",),
+        any_order=True,
     )
 )

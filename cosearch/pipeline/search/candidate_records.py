@@ -1,0 +1,78 @@
+"""What a checkpoint of a proposal search holds of each candidate: asked for, in training, trained, told."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from torch import Tensor
+
+from cosearch.cost.accelerator import SavedAccelerator
+from cosearch.pipeline.checkpoint import State
+from cosearch.strategies.base import Inheritance
+
+
+class Outcome(TypedDict):
+    """How the training of a candidate ended, with the metrics of its updates that are not in the log yet.
+
+    One that failed has no weights, and says why.
+    """
+
+    score: float | None
+    env_steps: int
+    weights: bytes | None
+    lines: list[State]
+    failure: NotRequired[str]
+
+
+class Item(TypedDict):
+    """A candidate that was asked for, as a checkpoint holds it; while it trains with its training, then with its outcome."""
+
+    index: int
+    choices: list[int]
+    latency_s: float
+    accelerator: SavedAccelerator | None
+    searches: dict[str, int]
+    energy_j: NotRequired[float | None]
+    memory_bytes: NotRequired[float | None]
+    inherited: NotRequired[tuple[int, list[tuple[int, int] | None]]]
+    training: NotRequired[State]
+    streams: NotRequired[State]
+    outcome: NotRequired[Outcome]
+
+
+class Told(TypedDict):
+    """What the strategy was told of a candidate."""
+
+    choices: list[int]
+    score: float | None
+    latency_s: float
+    env_steps: int
+    failure: NotRequired[str]
+    inherited_from: NotRequired[list[int]]
+
+
+class Best(TypedDict):
+    """The best candidate so far, with its weights and the design that it was trained on."""
+
+    choices: list[int]
+    weights: dict[str, Tensor]
+    accelerator: SavedAccelerator | None
+
+
+def inheritance_of(item: Item) -> Inheritance | None:
+    """Where the first weights of a candidate come from; None: from its own random numbers."""
+    saved = item.get("inherited")
+    return None if saved is None else Inheritance(saved[0], tuple(saved[1]))
+
+
+def outcome_record(ended: State, lines: list[State]) -> Outcome:
+    """The record of a training's end.
+
+    Args:
+        ended: see ``cosearch.training.candidates.outcome_of``.
+        lines: metrics of its updates that are not in the log yet.
+    """
+    outcome: Outcome = {"score": ended["score"], "env_steps": ended["env_steps"], "weights": ended["weights"], "lines": lines}
+    if "failure" in ended:
+        outcome["failure"] = ended["failure"]
+    return outcome
