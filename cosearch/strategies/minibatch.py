@@ -6,10 +6,12 @@ What a strategy may ask for besides, it asks for by having the method of one of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
 
 Backward = Callable[[], float]  # a backward pass; returns the loss
@@ -47,3 +49,25 @@ class WatchesGradients(Protocol):
         Args:
             gradient_norm: of all weights together, before clipping.
         """
+
+
+@dataclass(frozen=True)
+class BlackBoxCost:
+    """What whole architectures cost, measured or predicted, without a gradient.
+
+    Attributes:
+        relative: of an architecture: for each target its cost over the bound, 1 where it is met just so.
+        penalty: ``[targets]`` relative costs -> the penalties of the targets ``[]``, differentiable; zero with one for each where
+            all are met.
+    """
+
+    relative: Callable[[Architecture], Sequence[float]]
+    penalty: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class AsksForCosts(Protocol):
+    """Strategies that ask for the costs of whole architectures; their loss then has no penalty on an expected cost."""
+
+    def set_cost(self, cost: BlackBoxCost) -> None:
+        """Handed over once, before the search; called only in a search with a target."""

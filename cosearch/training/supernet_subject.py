@@ -17,10 +17,11 @@ from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
 from cosearch.space.derive import discretise
+from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import tilt
-from cosearch.strategies.minibatch import WatchesGradients
+from cosearch.strategies.minibatch import AsksForCosts, BlackBoxCost, WatchesGradients
 from cosearch.strategies.regression import DrawnPaths
 
 EXPECTED = {
@@ -74,6 +75,10 @@ class SuperNetSubject:
         self.one_level = None if isinstance(strategy, BilevelStrategy) else strategy
         self.watcher = strategy if isinstance(strategy, WatchesGradients) else None
         self.held_out, self._stepped = self.bilevel is not None, False
+        self._asked: list[float] | None = None  # relative costs that the strategy asked for last, None where it does not ask
+        if penalties and isinstance(strategy, AsksForCosts):
+            self._asked = []
+            strategy.set_cost(BlackBoxCost(self._relative_costs, self._penalty_of))
         self._run = self._fast = mixed_precision(self.supernet, device, bf16)
         self._precise = mixed_precision(self.supernet, device, False)
         self._learns_architecture = warmup == 0.0
@@ -140,7 +145,7 @@ class SuperNetSubject:
         return None if self.held_out else self._penalty()
 
     def _penalty(self) -> Tensor | None:
-        if not self._in_loss or not self._learns_architecture:
+        if not self._in_loss or not self._learns_architecture or self._asked is not None:
             return None
         probabilities = self.strategy.arch.probabilities()
         return torch.stack([penalty.loss(penalty.constraint.cost.expected(probabilities)) for penalty in self._in_loss]).sum()
@@ -181,7 +186,21 @@ class SuperNetSubject:
         finally:
             self._given = None
 
+    def _relative_costs(self, architecture: Architecture) -> list[float]:
+        costs = [penalty.constraint.cost.exact(architecture) / penalty.constraint.bound for penalty in self._in_loss]
+        if self._asked is not None:
+            self._asked = costs
+        return costs
+
+    def _penalty_of(self, relative: Tensor) -> Tensor:
+        pairs = zip(self._in_loss, relative)
+        return torch.stack([penalty.loss(cost * penalty.constraint.bound) for penalty, cost in pairs]).sum()
+
     def _raise_duals(self) -> None:
+        if self._asked is not None:  # in place of the expected costs those of an architecture that was drawn
+            for penalty, cost in zip(self._in_loss, self._asked):
+                penalty.update(cost * penalty.constraint.bound)
+            return
         with torch.no_grad():
             probabilities = self.strategy.arch.probabilities()
             for penalty in self._in_loss:

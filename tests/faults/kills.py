@@ -52,8 +52,9 @@ load_builtins()
 
 
 def _strategy(name: str) -> tuple[str, ...]:
-    gradient = STRATEGIES.get(name).kind == "gradient"
-    own = () if name in ("largest", "darts", "rl-darts") else GRADIENT if gradient else PROPOSALS
+    info = STRATEGIES.get(name)
+    gradient = info.kind == "gradient"
+    own = () if name == "largest" or (gradient and "paths_per_rollout" in info.unused) else GRADIENT if gradient else PROPOSALS
     return ("--strategy", name, *own, *FEW.get(name, ()))
 
 

@@ -1,6 +1,7 @@
 """Two levels: half of a rollout's frames never reaches the weights, in no epoch, and the logits see the other half alone."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cosearch.rl.lanes import Lanes
 from cosearch.rl.learner import Learner
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
+from cosearch.strategies.gradient.unas import UnasOptions, UnasStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table
@@ -194,3 +196,28 @@ def test_losses_along_paths_on_both_halves():
     Learner(dataclasses.replace(BASE, epochs=1, minibatch=8, micro_batch=4), seeded(2)).update(
         subject, subject.actors(), frames_of(batch(8, 4)), None
     )
+
+
+def test_in_a_search_no_expected_cost_is_needed_and_the_dual_variable_follows_what_was_drawn(monkeypatch):
+    cost = TableCost(SPACE, find_table("jetson"))
+    penalty = DualPenalty(Constraint(cost, cost.base / 2), dual_lr=0.5, quadratic=1.0)
+    strategy = UnasStrategy(SPACE, UnasOptions(), seeded(1))
+    subject = SuperNetSubject(
+        SuperNet(SPACE, seeded(0)),
+        strategy,
+        [penalty],
+        paths=2,
+        fresh=True,
+        lr=1e-3,
+        bf16=True,
+        device=torch.device("cpu"),
+        warmup=0.0,
+    )
+    monkeypatch.setattr(TableCost, "expected", lambda self, weights: pytest.fail("an expected cost was asked for"))
+    told = []
+    monkeypatch.setattr(DualPenalty, "update", lambda self, value: told.append(value))
+    learner = Learner(dataclasses.replace(BASE, epochs=1, minibatch=4, micro_batch=2), seeded(2))
+    learner.update(subject, subject.actors(), frames_of(batch(8, 4)), None)
+    every = {round(cost.exact(SPACE.architecture(z)), 12) for z in itertools.product(range(2), repeat=2)}
+    assert len(told) == 4 and {round(value, 12) for value in told} <= every
+    assert all(float(alpha.detach().abs().sum()) > 0.0 for alpha in strategy.arch.alpha)

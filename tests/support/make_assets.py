@@ -52,7 +52,7 @@ def space(values: Mapping[str, object]) -> str:
 
 OF_VECTORS = (*BUDGET, f"env.name={VECTORS}", space(MLP), "table=table.jsonl", "distill.teacher=teacher.json")
 OF_IMAGES = (*BUDGET, f"env.name={IMAGES}", space(CHAIN), "distill.teacher=none")
-PATHS, DRAWS_PATHS = ("strategy.paths_per_rollout=2",), ("a2d", "a3cs", "reinforce", "snas")
+PATHS, DRAWS_PATHS = ("strategy.paths_per_rollout=2",), ("a2d", "a3cs", "reinforce", "snas", "unas")
 ALONE = ("distill.teacher=none",)
 OFF_POLICY = ("rl.algorithm=dqn", "dqn.learning_starts=32", "dqn.minibatch=16", "dqn.replay=64", "distill.teacher=none")
 
