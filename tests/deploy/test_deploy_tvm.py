@@ -1,5 +1,6 @@
 """``cosearch deploy`` of an agent that TVM compiled: here, and on a device of a TVM RPC tracker (slow; needs TVM)."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -46,9 +47,10 @@ def compiled_run(path, kind, **board):
         threads=1,
         batch=1,
         bytes=len(made.library),
-        sha256="0",
+        sha256=hashlib.sha256(made.library).hexdigest(),
     )
     report_fake_run.write_json(path / "agent.json", to_json(replace(run.read(AgentRecord), artifact=artifact)))
+    write_bundle(run, observations(kind))
     return path
 
 
