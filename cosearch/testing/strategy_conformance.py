@@ -18,7 +18,7 @@ from cosearch.space.derive import Limit
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import BilevelStrategy, Evaluation, Feasible, GradientStrategy, ProposalStrategy, StrategyInfo
-from cosearch.strategies.minibatch import WatchesGradients
+from cosearch.strategies.minibatch import AsksForCosts, BlackBoxCost, WatchesGradients
 from cosearch.testing.conformance import require, seeded
 
 Told = tuple[tuple[int, ...], float | None]  # choices and score
@@ -147,6 +147,71 @@ def check_gradient_strategy(
     best = space.best([[-value for value in row] for row in table]).choices
     chosen = best_choices(strategy, space)
     require(chosen == best, f"{info.name}: chose {chosen}, the best is {best}")
+
+
+@dataclass(frozen=True)
+class Within:
+    """A target on a sum over the choices.
+
+    Attributes:
+        costs: for each point one cost a candidate.
+        most: the largest sum that meets it.
+    """
+
+    costs: Sequence[Sequence[float]]
+    most: float
+
+    @property
+    def limit(self) -> Limit:
+        """The costs and the bound."""
+        return Limit([list(row) for row in self.costs], 0.0, self.most)
+
+    def met_by(self, architecture: Architecture) -> bool:
+        """Whether the sum is within the bound, up to rounding."""
+        return sum(row[c] for row, c in zip(self.costs, architecture.choices)) <= self.most * (1.0 + 1e-9)
+
+
+def check_follows_cost(info: StrategyInfo, space: SearchSpace, costs: Sequence[Sequence[float]], *, steps: int = 300) -> None:
+    """Where the cost outweighs everything, the cheapest architecture is found, though the task likes the dearest.
+
+    A gradient strategy has the cost as a penalty of a weight of a million; a proposal strategy a target that nothing but the
+    cheapest meets.
+
+    Args:
+        info: the registry record.
+        space: small, with one cheapest architecture.
+        costs: for each point one cost a candidate, above 0.
+        steps: steps of a gradient strategy.
+
+    Raises:
+        AssertionError: it is another one.
+    """
+    cheapest = space.best([[-cost for cost in row] for row in costs])
+    if info.kind != "gradient":
+        least = sum(row[c] for row, c in zip(costs, cheapest.choices))
+        proposing: ProposalStrategy = info.make(space, default_options(info), seeded(3), Feasible((Within(costs, least),)))
+        for count in range(3):
+            asked = proposing.ask()
+            require(asked == cheapest, f"{info.name}: proposed {asked.choices}, only {cheapest.choices} meets the target")
+            proposing.tell(Evaluation(asked, float(count), 1e-3))
+        return
+    strategy: Learning = info.make(space, default_options(info), seeded(3))
+    liked, price = [[-cost for cost in row] for row in costs], 1e6
+
+    def relative(architecture: Architecture) -> list[float]:
+        return [sum(row[c] for row, c in zip(costs, architecture.choices))]
+
+    def loss(learning: Learning, path: Path) -> Tensor:
+        if isinstance(learning, AsksForCosts):
+            return toy_loss(path, liked)
+        expected = [(p * torch.tensor(row)).sum() for p, row in zip(learning.arch.probabilities(), costs)]
+        return toy_loss(path, liked) + price * torch.stack(expected).sum()
+
+    if isinstance(strategy, AsksForCosts):
+        strategy.set_cost(BlackBoxCost(relative, lambda values: price * values.sum()))
+    optimise(strategy, loss, steps)
+    chosen = best_choices(strategy, space)
+    require(chosen == cheapest.choices, f"{info.name}: chose {chosen}, the cheapest is {cheapest.choices}")
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,26 @@
 """Every registered strategy finds a toy's best architecture and resumes exactly; the shipped registry is complete."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from graph_space import graph_space
 from small_space import small_space
 
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.kinds.macro import MacroConfig, macro_space
-from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from cosearch.strategies.base import STRATEGIES, Feasible, StrategyInfo
 from cosearch.strategies.gradient.one_level import OneLevelStrategy
 from cosearch.strategies.proposal.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
 from cosearch.testing.strategy_conformance import (
     check_any_order,
     check_finds_best,
+    check_follows_cost,
     check_gradient_strategy,
     check_proposal_strategy,
     default_options,
@@ -141,20 +144,65 @@ def test_a_broken_strategy_does_not_conform(fault, text):
         check_gradient_strategy(bad, SPACE, TABLE)
 
 
+COSTS = [[0.7, 1.6, 0.2], [0.5, 1.1, 1.9]]  # cheapest: 2 and 0
+
+
+@pytest.mark.parametrize("info", STRATEGIES.entries(), ids=lambda info: info.name)
+def test_every_strategy_finds_the_cheapest_where_nothing_but_the_cost_counts(info):
+    check_follows_cost(info, SPACE, COSTS)
+
+
+def test_a_strategy_that_does_not_look_at_the_cost_does_not_conform():
+    blind = dataclasses.replace(STRATEGIES.get("random"), make=lambda *rest: RandomSearch(*rest[:3], Feasible()))
+    with pytest.raises(AssertionError, match=r"only \(2, 0\) meets the target"):
+        check_follows_cost(blind, SPACE, COSTS)
+    a3cs = STRATEGIES.get("a3cs")
+
+    def make(*arguments):
+        strategy = OneLevelStrategy(*arguments)
+        even = [torch.full((3,), 1 / 3, requires_grad=True) for _ in range(2)]
+        strategy.arch.probabilities = lambda: even
+        return strategy
+
+    with pytest.raises(AssertionError, match="the cheapest is"):
+        check_follows_cost(dataclasses.replace(a3cs, make=make), SPACE, COSTS)
+
+
 @pytest.mark.slow
 def test_the_same_search_in_another_process():
-    code = (
-        "import sys, torch\nsys.path[:0] = ['', 'tests/strategies', 'tests/support']\nfrom test_strategy_conformance import *\n"
-        "from cosearch.testing.strategy_conformance import optimise, toy_loss\n"
-        "from cosearch.testing.conformance import seeded\n"
-        "info = STRATEGIES.get('a3cs')\nstrategy = info.make(SPACE, default_options(info), seeded(3))\n"
-        "taken = optimise(strategy, lambda s, p: toy_loss(p, TABLE), 25)\nprint(taken, strategy.scores())\n"
-    )
     first, second = (
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
+        subprocess.run(
+            [sys.executable, "-c", OTHER_PROCESS],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **seed},
+        ).stdout.splitlines()
+        for seed in ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"})
     )
-    assert first == second and first.count("(") > 25
+    assert [line.split()[0] for line in first] == list(STRATEGIES.names())
+    assert all(line.count("(") > 10 for line in first) and first == second
+
+
+OTHER_PROCESS = """
+import sys
+sys.path[:0] = ["", "tests/strategies", "tests/support"]
+from test_strategy_conformance import *
+from cosearch.strategies.base import Evaluation, Feasible
+from cosearch.testing.conformance import seeded
+from cosearch.testing.strategy_conformance import optimise, toy_loss
+for info in STRATEGIES.entries():
+    if info.kind == "gradient":
+        strategy = info.make(SPACE, default_options(info), seeded(3))
+        print(info.name, optimise(strategy, lambda s, p: toy_loss(p, TABLE), 25), strategy.scores())
+    else:
+        strategy, asked = info.make(SPACE, default_options(info), seeded(3), Feasible()), []
+        for _ in range(12):
+            asked.append(strategy.ask())
+            strategy.tell(Evaluation(asked[-1], -sum(row[c] for row, c in zip(TABLE, asked[-1].choices)), 1e-3))
+        print(info.name, [each.choices for each in asked], strategy.best())
+"""
 
 
 @pytest.mark.parametrize(
