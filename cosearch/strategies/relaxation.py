@@ -53,7 +53,7 @@ class ArchitectureLogits:
 
     def __init__(self, space: SearchSpace, lr: float, *, schedule: Schedule | None = None, weight_decay: float = 0.0) -> None:
         schedule = linear(1.0, 1.0) if schedule is None else schedule
-        self.space, self.schedule, self.temperature = space, schedule, schedule(0.0)
+        self.space, self.schedule, self.temperature, self.progress = space, schedule, schedule(0.0), 0.0
         self.alpha = [torch.zeros(len(point.candidates), requires_grad=True) for point in space.points]
         self.optimiser = torch.optim.Adam(self.alpha, lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
         self.tilt = [torch.zeros(len(point.candidates)) for point in space.points]
@@ -82,7 +82,7 @@ class ArchitectureLogits:
 
     def anneal(self, progress: float) -> None:
         """Set the temperature for ``progress`` 0..1 of the search."""
-        self.temperature = self.schedule(progress)
+        self.progress, self.temperature = progress, self.schedule(progress)
 
     def zero_grad(self) -> None:
         """Clear the gradients of the logits."""
