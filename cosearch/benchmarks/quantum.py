@@ -32,7 +32,6 @@ from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
-from cosearch.statistics import estimate_text, student_interval
 from cosearch.training.algorithms import as_policy
 from cosearch.training.threads import set_threads
 
@@ -239,8 +238,10 @@ class QuantumResult:
 
 
 def _over_seeds(values: list[float], form: str) -> str:
-    text = estimate_text(float(np.mean(values)), student_interval(values), "seed", form)
-    return text if len(set(values)) > 1 else format(values[0], form)
+    """The mean, and the value of each seed where they differ: shares of so few seeds have no interval worth its name."""
+    mean = format(float(np.mean(values)), form)
+    each = [format(value, form) for value in values]
+    return mean if len(set(each)) == 1 else f"{mean} ({', '.join(each)})"
 
 
 def markdown(result: QuantumResult) -> str:
