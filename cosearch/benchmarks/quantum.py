@@ -9,6 +9,7 @@ Breadth-first search grows all circuits gate by gate and keeps one for each stat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -216,7 +217,7 @@ class GameResult:
         shortest_calls: simulator calls of breadth-first search until it found that.
     """
 
-    agents: dict[str, tuple[AgentRow, ...]]
+    agents: Mapping[str, tuple[AgentRow, ...]]
     random: Built
     shortest: tuple[str, ...]
     shortest_calls: int
@@ -232,7 +233,7 @@ class QuantumResult:
         words: KEY=VALUE words of every run.
     """
 
-    games: dict[str, GameResult]
+    games: Mapping[str, GameResult]
     seeds: tuple[int, ...]
     words: tuple[str, ...]
 
