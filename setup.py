@@ -9,6 +9,7 @@ REQUIRES = [
     "numpy>=1.26",  # arrays; 1.26 as well as 2.x
     # rliable (inter-quartile means) pins arch==5.3, which has no wheel for Python 3.11: its figures are made with scipy here
     "scipy>=1.11",  # constrained discretisation (exact integer program), rank statistics, bootstrap intervals
+    "scikit-learn>=1.4",  # Gaussian process of the search over morphisms; oracle of the tests of the regression
     "gymnasium>=1.0",  # the environment standard of the field
     'procgen-mirror==0.10.7; python_version < "3.13" and platform_system == "Linux"',  # Procgen for Python 3.11 and 3.12
     "onnx>=1.16",  # exchange format of the agent, checker
@@ -37,7 +38,6 @@ EXTRAS = {
         "pytest-xdist>=3.6",  # tests side by side, one worker more than there are cores
         "hypothesis>=6.100",
         "minatar>=1.0.15",
-        "scikit-learn>=1.4",
         "qiskit>=2.0",  # the simulator that quantum circuits are checked with; wheels that need no compiler, numpy 1.26 to 2.x
         "stable-baselines3>=2.3",  # the reference that losses are compared with, and whose policies become teachers
         "mujoco>=3.1",  # the tasks of gymnasium that are replayed exactly

@@ -124,7 +124,8 @@ def test_a_bracket_keeps_the_best_of_the_regressions_first_and_the_largest(exact
 
 def test_searches_with_many_queries_find_good_networks_and_few_do_not(exact):
     target_s = exact.default_target_s(DEVICE)
-    ranks = {name: run_search(exact, name, DEVICE, target_s=target_s, queries=300).rank for name in runnable()}
+    quick = ("ridge", "evolution", "local-search", "predictor", "reinforce-bracket", "reinforce-logits", "reinforce")
+    ranks = {name: run_search(exact, name, DEVICE, target_s=target_s, queries=300).rank for name in quick}
     few = [run_search(exact, "random", DEVICE, target_s=target_s, queries=2, seed=seed).rank for seed in range(5)]
     assert ranks["ridge"] <= 2 and ranks["evolution"] <= 3 and ranks["local-search"] <= 3
     assert ranks["predictor"] == 1 and ranks["reinforce-bracket"] <= 2

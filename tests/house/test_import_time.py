@@ -25,6 +25,7 @@ HEAVY = {
     "procgen",
     "pydantic",
     "scipy",
+    "sklearn",
     "tensorboard",
     "torch",
 }

@@ -205,6 +205,23 @@ for info in STRATEGIES.entries():
 """
 
 
+@pytest.mark.slow
+def test_every_proposal_strategy_proposes_the_same_in_another_process():
+    code = (
+        "import sys\nsys.path[:0] = ['', 'tests/strategies', 'tests/support']\nfrom test_strategy_conformance import *\n"
+        "from cosearch.strategies.base import Evaluation, Feasible\nfrom cosearch.testing.conformance import seeded\n"
+        "for info in STRATEGIES.entries():\n    if info.kind != 'proposal':\n        continue\n"
+        "    strategy = info.make(MACRO, default_options(info), seeded(3), Feasible())\n    for n in range(10):\n"
+        "        asked = strategy.ask()\n        print(info.name, asked.choices)\n"
+        "        strategy.tell(Evaluation(asked, -sum(row[c] for row, c in zip(MACRO_TABLE, asked.choices)), 1e-3))\n"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first == second and first.count("(") == 10 * sum(info.kind == "proposal" for info in STRATEGIES.entries())
+
+
 @pytest.mark.parametrize(
     "fault, text",
     [

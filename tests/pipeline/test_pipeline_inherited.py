@@ -1,0 +1,110 @@
+"""Candidates that start from weights of earlier ones, in whole runs: exactly those weights, recorded, and resumed equal."""
+
+import json
+
+import pytest
+import torch
+from pipeline_runs import TINY_PROPOSALS, assert_equal, results
+
+from cosearch.cli.app import main
+from cosearch.pipeline.search import proposal_search
+from cosearch.space.derive import derive
+from cosearch.space.morphism import preserves
+from cosearch.strategies.base import Inheritance
+from cosearch.strategies.proposal.morphism import MorphismSearch
+from cosearch.training.candidates import inherited_weights
+
+WORDS = (
+    *TINY_PROPOSALS,
+    "env.name=minatar:breakout",
+    "strategy.name=morphism",
+    "strategy.candidates=3",
+    "budget.search_steps=120",
+    "budget.retrain_steps=0",
+    "rl.minibatch=16",
+)
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """Search, and go on; with the first weights of each candidate and those that it ended with."""
+    threads = torch.get_num_threads()
+    begun, ended = {}, {}
+    make, outcome = proposal_search.candidate_training, proposal_search.outcome_of
+
+    def copied(network):
+        return {key: value.clone() for key, value in network.state_dict().items()}
+
+    def training_of(config, network, *rest):
+        begun[len(begun)] = copied(network)
+        return make(config, network, *rest)
+
+    def outcome_of(training, network, run):
+        found = outcome(training, network, run)
+        ended[len(ended)] = copied(network)
+        return found
+
+    def run(name, *words):
+        folder = tmp_path / "runs" / name
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(proposal_search, "candidate_training", training_of)
+            patch.setattr(proposal_search, "outcome_of", outcome_of)
+            begin = ("resume", f"runs/{name}") if folder.exists() else ("search", "--run", name, *WORDS, *words)
+            return main([*begin, "--quiet"]), folder, begun, ended
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def told(run):
+    return json.loads((run / "architecture.json").read_text())["derived_by"]["candidates"]
+
+
+def test_a_candidate_starts_from_the_weights_that_its_parent_ended_with(search):
+    code, run, begun, ended = search("one")
+    assert code == 0
+    first, second, third = told(run)
+    assert "inherited_from" not in first and second["inherited_from"] == [0] and third["inherited_from"] in ([0], [1])
+    stem = "blocks.0.conv.weight"
+    assert torch.equal(begun[1][stem], ended[0][stem]) and not torch.equal(ended[0][stem], begun[0][stem])
+    assert torch.equal(begun[2][stem], ended[third["inherited_from"][0]][stem])
+
+
+def test_one_interrupted_between_two_candidates_ends_as_the_uninterrupted_one(search, monkeypatch):
+    _, whole, _, _ = search("whole")
+    tell, count = MorphismSearch.tell, [0]
+
+    def stopping(self, result):
+        count[0] += 1
+        if count[0] == 2:
+            raise KeyboardInterrupt
+        return tell(self, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MorphismSearch, "tell", stopping)
+        code, broken, _, _ = search("broken")
+    assert code == 130 and not (broken / "architecture.json").exists()
+    code, broken, _, _ = search("broken")
+    assert code == 0 and told(broken) == told(whole)
+    assert_equal(results(broken), results(whole))
+
+
+def test_blocks_of_several_networks_come_together_and_a_morphism_keeps_the_function():
+    from small_space import small_space
+
+    space = small_space("conv_k3", "conv_k5", "skip")
+    networks = [space.architecture(choices) for choices in ([0, 2], [1, 1], [0, 0])]
+    trained = [derive(one, torch.Generator().manual_seed(seed)) for seed, one in enumerate(networks[:2])]
+    child = derive(networks[2], torch.Generator().manual_seed(7))
+    mixed = Inheritance(0, ((0, 0), (0, 1), (1, 2), (1, 3)))
+    inherited_weights(child, mixed, lambda index: (networks[index], trained[index].state_dict()))
+    weights = child.state_dict()
+    assert torch.equal(weights["blocks.1.conv.weight"], trained[0].state_dict()["blocks.1.conv.weight"])
+    assert torch.equal(weights["blocks.2.conv.weight"], trained[1].state_dict()["blocks.2.conv.weight"][:, :, 1:-1, 1:-1])
+    assert torch.equal(weights["blocks.3.outputs.weight"], trained[1].state_dict()["blocks.3.outputs.weight"])
+    assert mixed.evaluations == (0, 1)
+    deeper = Inheritance(0, ((0, 0), (0, 1), None, (0, 2)))
+    inherited_weights(child, deeper, lambda index: (networks[index], trained[index].state_dict()))
+    frames = torch.randint(0, 256, (4, 12, 12, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    assert preserves(networks[0], networks[2]) and torch.allclose(child.raw(frames), trained[0].raw(frames), atol=1e-5)
