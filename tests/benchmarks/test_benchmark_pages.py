@@ -3,9 +3,10 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
-from cosearch.benchmarks import int8, loop_check, paced
+from cosearch.benchmarks import int8, loop_check, paced, quantum
 from cosearch.benchmarks.documents import DOCS, between, keep
 from cosearch.benchmarks.int8 import AgentRow, Int8Result, NetworkRow
 from cosearch.benchmarks.paced import MODES, PacedMode, PacedResult, PacedRow
@@ -93,3 +94,18 @@ def test_the_page_says_what_the_benchmark_kept(name):
         pytest.skip(f"{name}.json has not been made")
     content = (DOCS / page).read_text(encoding="utf-8")
     assert between(content, mark, text(json.loads(kept.read_text(encoding="utf-8")))) == content
+
+
+def test_the_page_of_quantum_circuits_has_the_table_of_the_kept_result():
+    result = from_json(quantum.QuantumResult, json.loads(quantum.OUT.read_text(encoding="utf-8")), quantum.OUT)
+    page = quantum.PAGE.read_text(encoding="utf-8")
+    assert between(page, "quantum", quantum.markdown(result)) == page
+    assert {game: len(found.shortest) for game, found in result.games.items()} == {"bell": 2, "ghz-3": 3}
+
+
+def test_figures_of_built_circuits_by_hand():
+    some = quantum.built(np.array([2, 20, 4, 20]), np.array([True, False, True, False]))
+    assert some == quantum.Built(4, 0.5, 3.0, 2, 46) and some.calls_per_success == 23.0
+    none = quantum.built(np.array([20, 20]), np.array([False, False]))
+    assert none == quantum.Built(2, 0.0, None, None, 40) and none.calls_per_success is None
+    assert quantum.breadth_first("ghz-4")[0] == ("h(0)", "cnot(0,1)", "cnot(1,2)", "cnot(2,3)")
