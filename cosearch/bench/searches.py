@@ -244,7 +244,7 @@ def run_search(
 
     Raises:
         UnknownNameError: no such strategy or device.
-        RequestError: a gradient strategy that needs shared weights, or fewer than one query.
+        RequestError: a strategy that needs shared weights, or fewer than one query.
         InfeasibleTargetError: no finished network is within the target.
         MissingOpError: the device's table lacks a block of the space.
     """
@@ -259,6 +259,11 @@ def run_search(
         info = next((info for info in STRATEGIES.entries() if info.name == name), None)
         if info is None:
             raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
+        if info.kind == "one-shot":
+            raise RequestError(
+                f"strategy {info.name!r} scores its proposals with shared weights, which no table has: `cosearch bench search` "
+                "makes its searches; on a table its proposers run by themselves"
+            )
         bracket = BRACKET if strategy == BRACKETED else 1
         gradient = info.kind == "gradient"
         found = (

@@ -1,6 +1,7 @@
 """`--dry-run`: the resolved plan, with time and memory forecast from real updates on this machine.
 
-What is timed is what the run will do: the supernet under its strategy or one candidate's own training, and the retraining.
+What is timed is what the run will do: the supernet under its strategy, a score with its weights or one candidate's own training,
+and the retraining.
 Candidates that are trained side by side in worker processes share the cores: more processes than cores are no faster.
 """
 
@@ -20,7 +21,8 @@ from cosearch.config.run import config_to_dict
 from cosearch.pipeline.rehearsal import unloadable_agent
 from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.pipeline.search.gradient_search import search_subject
-from cosearch.planning.budget import candidate_shares, whole_rollouts
+from cosearch.pipeline.search.one_shot_search import one_shot_strategy, one_shot_training, path_subject, shared_scores
+from cosearch.planning.budget import candidate_shares, one_shot_rounds, rollout_steps, whole_rollouts
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
 from cosearch.rl.subject import NetworkSubject
@@ -28,8 +30,11 @@ from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork
+from cosearch.strategies.base import Feasible, TargetsInTurn
+from cosearch.strategies.weight_sharing import StagedStrategy, scoring_of
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.candidates import candidate_training
+from cosearch.training.shared_scores import FrameScores
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 from latency_tables.spans import span_text
@@ -147,6 +152,8 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         search_steps = whole_rollouts(config, config.budget.search_steps)
         training = make_training(config, subject, streams, search_teacher, total_steps=search_steps, lr=(lr, lr))
         search_s = search_steps / _rate(training, clock)
+    elif plan.strategy.kind == "one-shot":
+        search_steps, search_s = _one_shot(plan, streams, search_teacher, device, clock)
     else:
         shares, workers = candidate_shares(config, plan.strategy, len(plan.every)), config.strategy.workers
         alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
@@ -167,6 +174,23 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         unloadable_agent(plan),
     )
+
+
+def _one_shot(plan: Plan, streams: Streams, teacher: Teacher | None, device: torch.device, clock: Clock) -> tuple[int, float]:
+    """Environment steps of a one-shot search, and its seconds: an update of the supernet and one score are timed."""
+    rounds = one_shot_rounds(plan.config, scoring_of(plan.strategy, plan.config.strategy), len(plan.every))
+    strategy = one_shot_strategy(plan, streams, TargetsInTurn(tuple(Feasible(agent.constraints) for agent in plan.every)))
+    if isinstance(strategy, StagedStrategy):
+        strategy.begin_round(0)
+    subject = path_subject(plan, strategy, streams, device)
+    train_steps, scored = sum(one.train_steps for one in rounds), [steps for one in rounds for steps in one.scored_steps]
+    train_s = train_steps / _rate(one_shot_training(plan, subject, streams, teacher, train_steps), clock)
+    scores, rollout, started = shared_scores(plan, subject, teacher), rollout_steps(plan.config), clock()
+    if isinstance(scores, FrameScores):
+        scores.play(rollout, None)
+    played_s, started = (clock() - started) * sum(scored) / rollout, clock()
+    scores.score(strategy.playing_path(), scored[0])
+    return train_steps + sum(scored), train_s + played_s + (clock() - started) * len(scored)
 
 
 def _network(plan: Plan, streams: Streams) -> AgentNetwork:

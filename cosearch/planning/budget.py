@@ -1,7 +1,8 @@
 """The environment steps of a run, exactly: whole rollouts in every stage, shared out among candidates without a remainder.
 
 A stage of n steps takes as many whole rollouts as hold n. Every strategy takes the same number of them, so that runs of different
-strategies with the same configuration have the same number of environment steps; `cosearch compare` relies on it.
+strategies with the same configuration have the same number of environment steps; `cosearch compare` relies on it. A one-shot
+search pays for its scores from the same steps.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from cosearch.config.run import Config
 from cosearch.strategies.base import StrategyInfo
+from cosearch.strategies.weight_sharing import Scoring
 from latency_tables.errors import ConfigError
 
 BRACKET_SHARE = 0.25  # of the retraining, for all but its last rung
@@ -69,8 +71,64 @@ def candidate_shares(config: Config, strategy: StrategyInfo, agents: int = 1) ->
             f"for {count} candidates: set strategy.candidates={rollouts}, budget.search_steps={count * rollout}, or smaller "
             "env.num_envs or rl.rollout_steps"
         )
-    each, more = divmod(rollouts, count)
-    return [(each + (index < more)) * rollout for index in range(count)]
+    return [share * rollout for share in _shared_out(rollouts, count)]
+
+
+@dataclass(frozen=True)
+class OneShotRound:
+    """One round of a one-shot search.
+
+    Attributes:
+        train_steps: environment steps that the supernet learns from, before its scores.
+        scored_steps: environment steps of each proposal that is scored then.
+    """
+
+    train_steps: int
+    scored_steps: tuple[int, ...]
+
+
+def one_shot_rounds(config: Config, scoring: Scoring, agents: int = 1) -> list[OneShotRound]:
+    """The rounds of a one-shot search. Training takes whole rollouts, each score whole steps of all environments.
+
+    Args:
+        config: of the run.
+        scoring: what the strategy scores.
+        agents: that are made from this search; each has at least one proposal under its own targets in each round.
+
+    Returns:
+        Shares as equal as they can be, the first ones one larger where they do not divide. The sum is what any other strategy's
+        search takes.
+
+    Raises:
+        ConfigError: too few rollouts for the rounds, or too few steps or proposals for the scores.
+    """
+    rollout, count = rollout_steps(config), scoring.rounds
+    rollouts = whole_rollouts(config, config.budget.search_steps) // rollout
+    scored = max(count, round(scoring.share * rollouts))
+    if rollouts - scored < count:
+        raise ConfigError(
+            f"budget.search_steps={config.budget.search_steps} gives {rollouts} rollouts of {rollout} environment steps, of "
+            f"which scoring takes {scored}: too few to train the supernet {count} times: set budget.search_steps to at least "
+            f"{2 * count * rollout}, a smaller strategy.values.score_share, or smaller env.num_envs or rl.rollout_steps"
+        )
+    found = []
+    for train, score, proposals in zip(*(_shared_out(total, count) for total in (rollouts - scored, scored, scoring.proposals))):
+        steps = score * config.rl.rollout_steps
+        if not agents <= proposals <= steps:
+            raise ConfigError(
+                f"strategy.values.proposals={scoring.proposals} in {count} rounds gives {proposals} for one of them, which has "
+                f"{steps} steps of all environments for its scores and {agents} agents: set strategy.values.proposals to "
+                f"{count * agents} to {count * (scored // count) * config.rl.rollout_steps}"
+            )
+        each = _shared_out(steps, proposals)
+        found.append(OneShotRound(train * rollout, tuple(share * config.env.num_envs for share in each)))
+    return found
+
+
+def _shared_out(total: int, count: int) -> list[int]:
+    """``total`` in ``count`` parts, the first ones one larger where it does not divide."""
+    each, more = divmod(total, count)
+    return [each + (index < more) for index in range(count)]
 
 
 @dataclass(frozen=True)

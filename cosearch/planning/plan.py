@@ -17,7 +17,7 @@ import torch
 from cosearch.config.run import Config, config_to_dict
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
-from cosearch.planning.budget import candidate_shares
+from cosearch.planning.budget import candidate_shares, one_shot_rounds
 from cosearch.planning.device.artifact import ArtifactPlan, plan_artifact
 from cosearch.planning.device.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.device.hardware import Hardware, make_hardware, search_first_design
@@ -42,6 +42,7 @@ from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.space.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import StrategyInfo
+from cosearch.strategies.weight_sharing import scoring_of
 from latency_tables.errors import ConfigError, InfeasibleTargetError
 from latency_tables.table import Table
 
@@ -196,6 +197,14 @@ def _family(config: Config) -> Plan:
     first = plans[0]
     if first.strategy.kind == "proposal":
         candidate_shares(config, first.strategy, len(plans))
+    if first.strategy.kind == "one-shot":
+        scoring = scoring_of(first.strategy, config.strategy)
+        one_shot_rounds(config, scoring, len(plans))
+        if scoring.one_agent:
+            raise ConfigError(
+                f"strategy {first.strategy.name!r} searches for one device and target, got {len(plans)}: give one, or use "
+                "strategy.name=one-shot, whose supernet serves all"
+            )
     agents = dict(zip(names, plans, strict=True))
     return dataclasses.replace(first, config=dataclasses.replace(first.config, family=config.family), agents=agents)
 

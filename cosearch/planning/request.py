@@ -9,7 +9,7 @@ from pathlib import Path
 from accel_models.design import AccelDesign
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
-from cosearch.planning.budget import candidate_shares
+from cosearch.planning.budget import candidate_shares, one_shot_rounds
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import check_control
 from cosearch.planning.device.hardware import table_or_design
@@ -19,8 +19,10 @@ from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of
 from cosearch.rl.envs import split_name
 from cosearch.rl.teacher import TeacherRecord
+from cosearch.rl.validation import without_validation
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from cosearch.strategies.weight_sharing import scoring_of
 from latency_tables.errors import ConfigError
 from latency_tables.table import Table
 
@@ -73,6 +75,8 @@ def resolve_request(config: Config) -> Request:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({paths})")
     if strategy.kind == "proposal":
         candidate_shares(config, strategy)
+    if strategy.kind == "one-shot":
+        _check_one_shot(config, strategy)
     check_control(config, hardware.table_id if isinstance(hardware, Table) else None)
     space = make_space(config)
     check_size(config, space.frame_shape)
@@ -82,13 +86,24 @@ def resolve_request(config: Config) -> Request:
     if (
         config.rl.algorithm == "dqn"
         and space.shares_widths
-        and (strategy.kind == "gradient" or config.strategy.candidate_init == "shared")
+        and (strategy.kind != "proposal" or config.strategy.candidate_init == "shared")
     ):
         raise ConfigError(
             f"rl.algorithm=dqn learns quantiles in its head; space {space.name!r} chooses the head, whose shared weights learn "
             "none: use rl.algorithm=ppo, or a strategy that trains its candidates alone (strategy.name=random)"
         )
     return Request(config, strategy, teacher, hardware, space)
+
+
+def _check_one_shot(config: Config, strategy: StrategyInfo) -> None:
+    scoring = scoring_of(strategy, config.strategy)
+    one_shot_rounds(config, scoring)
+    without_validation(config.env)
+    if scoring.by == "frames" and config.rl.algorithm == "dqn":
+        raise ConfigError(
+            "strategy.values.scores=frames compares policies by the advantages of the actions that were drawn, which a DQN does "
+            "not have: use strategy.values.scores=episodes, or rl.algorithm=ppo"
+        )
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -116,14 +116,15 @@ class PredictedCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRecord:
-    """One architecture that a proposal strategy trained.
+    """One architecture that a proposal strategy trained, or that a one-shot strategy scored with the weights of its supernet.
 
     Attributes:
         choices: one candidate's index for each choice point.
-        score: mean return of the last training episodes; None where none ended.
+        score: mean return of the last training episodes, None where none ended; of a one-shot strategy the mean return on
+            validation levels, or minus the loss on held-out frames.
         latency_s: predicted, seconds.
-        env_steps: environment steps of its training.
-        failure: why it has no score; absent for one that was trained to its end.
+        env_steps: environment steps of its training or of its score.
+        failure: why it has no score; absent for one that was trained or scored to its end.
         inherited_from: indices of the earlier candidates that its first weights came from; absent where they were its own.
     """
 
@@ -182,7 +183,8 @@ class Derivation:
         scores, probabilities: of each candidate at each choice point at the end of a gradient search, from the logits.
         regression: absent where no single paths were drawn.
         unconstrained_choices: what would have been chosen without targets.
-        candidates: what a proposal strategy trained, in order.
+        candidates: what a proposal strategy trained, or a one-shot strategy scored, in order.
+        supernet_steps: environment steps of the supernet that scored them; absent where each was trained alone.
         bracket: what began the retraining, by score; absent without a bracket.
     """
 
@@ -193,6 +195,7 @@ class Derivation:
     probabilities: Rows | None = field(default=None, metadata=OMITTED)
     unconstrained_choices: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
     candidates: tuple[CandidateRecord, ...] | None = field(default=None, metadata=OMITTED)
+    supernet_steps: int | None = field(default=None, metadata=OMITTED)
     bracket: tuple[BracketRecord, ...] | None = field(default=None, metadata=OMITTED)
 
 

@@ -77,6 +77,9 @@ METRICS = {
     "score_eval_ci95_low": Metric("1", "lower end of the 95 % interval of score_eval"),
     "score_eval_ci95_high": Metric("1", "upper end of the 95 % interval of score_eval"),
     "arch_probabilities": Metric("1", "for each choice point the probability of each candidate", "rows"),
+    "score_shared": Metric(
+        "1", "score of one architecture with the weights of the supernet: mean return, or minus a loss; null: not finite"
+    ),
     "candidate": Metric("-", "identifier of the architecture that the line is about", "text"),
     "agent": Metric("-", "whose target the update went by, in a run that makes several agents", "text"),
 }

@@ -107,3 +107,33 @@ def evaluate(
     if score.cut and note is not None:
         note(score.cut_text(episode_steps))
     return score
+
+
+def score_within(forward: Forward, env: VectorEnv, steps: int, generator: torch.Generator) -> float:
+    """Mean over the environments of the return of an episode, played for a fixed number of steps; actions are sampled.
+
+    Each environment counts once, with the mean of the episodes that it finished, or with the return so far of its first one. So
+    agents of which one plays longer episodes are compared at equal steps.
+
+    Args:
+        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+        env: fresh environment.
+        steps: of each environment, at least 1.
+        generator: CPU generator of the actions.
+
+    Raises:
+        NonFiniteError: the network returned NaN or infinity.
+        EnvironmentFailedError: an environment failed.
+    """
+    frames, policy = env.observe(), policy_of(env)
+    running, finished, episodes = np.zeros(env.num_envs), np.zeros(env.num_envs), np.zeros(env.num_envs)
+    for _ in range(steps):
+        env.send(act(forward, frames, policy, generator))
+        step = env.receive()
+        frames = step.frames
+        running += step.reward
+        ended = step.terminated | step.truncated
+        finished[ended] += running[ended]
+        episodes[ended] += 1
+        running[ended] = 0.0
+    return float(np.where(episodes > 0, finished / np.maximum(episodes, 1), running).mean())

@@ -1,7 +1,8 @@
-"""The two kinds of strategy and their record. A strategy never imports the RL code: it is handed what it needs.
+"""The kinds of strategy and their record. A strategy never imports the RL code: it is handed what it needs.
 
 ``gradient``: holds architecture logits, samples paths, takes a step when gradients have reached its logits.
 ``proposal``: proposes architectures and is told how each one did.
+``one-shot``: draws the paths that a supernet learns along, then proposes what its weights score (``weight_sharing``).
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ GRADIENT_ONLY = (
     "derive_by",
 )
 PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
+PATHS = ("paths_per_rollout", "update_path")  # of the gradient strategies' keys those that tell how any supernet is trained
+UNUSED = {
+    "gradient": PROPOSAL_ONLY,
+    "proposal": GRADIENT_ONLY,
+    "one-shot": (*(key for key in GRADIENT_ONLY if key not in PATHS), *PROPOSAL_ONLY),
+}  # kind -> keys of the section ``strategy`` without effect
 Options = TypeVar("Options", bound="DataclassInstance")
 
 
@@ -49,13 +56,13 @@ class StrategyInfo:
     Attributes:
         name, description: for lists.
         paper: citation.
-        kind: ``gradient`` or ``proposal``.
+        kind: ``gradient``, ``proposal`` or ``one-shot``.
         needs_differentiable_cost: whether the costs must give gradients; checked when the plan is made.
         uses_teacher: whether its search distils from the teacher; else the teacher acts in retraining only.
-        make: (space, options, generator) -> the strategy; of a proposal strategy (space, options, generator, is_feasible),
+        make: (space, options, generator) -> the strategy; of the other kinds (space, options, generator, is_feasible),
             where is_feasible is a :class:`Feasible`: only what meets the targets may be proposed.
         options: (section ``strategy`` of the configuration) -> the options; see :func:`own_options`.
-        ignores: keys of the configuration's section ``strategy``, beside those of the other kind, that have no effect with it;
+        ignores: keys of the configuration's section ``strategy``, beside those of the other kinds, that have no effect with it;
             setting one is refused. Without ``paths_per_rollout`` one path acts, without ``target_form`` targets are penalties,
             without ``candidates`` one candidate has the whole budget.
         derive_by: what its architecture is derived from where ``strategy.derive_by`` does not say it; ``scores`` where it draws
@@ -78,8 +85,8 @@ class StrategyInfo:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Keys of the section ``strategy`` without effect: those it ignores and those of the other kind of strategy."""
-        return (*self.ignores, *(PROPOSAL_ONLY if self.kind == "gradient" else GRADIENT_ONLY))
+        """Keys of the section ``strategy`` without effect: those it ignores and those of the other kinds of strategy."""
+        return (*self.ignores, *UNUSED[self.kind])
 
     def paths(self, config: StrategyConfig) -> int:
         """How many paths share the environments of one rollout."""

@@ -35,6 +35,7 @@ FEW = {
     "nsga2": ("strategy.values.population=2",),
     "predictor": ("strategy.values.initial=2",),
 }
+ONE_SHOT = ("strategy.paths_per_rollout=2", "rl.minibatch=8", "strategy.values.proposals=4", "strategy.values.population=2")
 ACCELERATOR = ("accel.evaluations=560", "accel.final_evaluations=600")
 VECTORS = tuple(word for word in TINY if not word.startswith("space."))
 DQN = (
@@ -53,8 +54,8 @@ load_builtins()
 
 def _strategy(name: str) -> tuple[str, ...]:
     info = STRATEGIES.get(name)
-    gradient = info.kind == "gradient"
-    own = () if name == "largest" or (gradient and "paths_per_rollout" in info.unused) else GRADIENT if gradient else PROPOSALS
+    of_kind = {"gradient": GRADIENT, "proposal": PROPOSALS, "one-shot": ONE_SHOT}[info.kind]
+    own = () if name == "largest" or (info.kind == "gradient" and "paths_per_rollout" in info.unused) else of_kind
     return ("--strategy", name, *own, *FEW.get(name, ()))
 
 

@@ -13,10 +13,11 @@ from small_space import small_space
 
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.kinds.macro import MacroConfig, macro_space
-from cosearch.strategies.base import STRATEGIES, Feasible, StrategyInfo
+from cosearch.strategies.base import STRATEGIES, UNUSED, Feasible, StrategyInfo
 from cosearch.strategies.gradient.one_level import OneLevelStrategy
 from cosearch.strategies.proposal.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
+from cosearch.testing.one_shot_conformance import check_one_shot_strategy
 from cosearch.testing.strategy_conformance import (
     check_any_order,
     check_finds_best,
@@ -110,10 +111,43 @@ def test_a_strategy_that_never_proposes_the_best_is_found():
         check_finds_best(STRATEGIES.get("largest"), SPACE, lambda a: float(sum(a.choices)), asks=5)
 
 
-def test_every_strategy_is_of_a_known_kind_and_has_a_source():
-    assert {info.kind for info in STRATEGIES.entries()} <= {"gradient", "proposal"} and {"a3cs", "a2d", "random"} <= set(
-        STRATEGIES.names()
+SAMPLINGS = pytest.mark.parametrize("sampling", ["uniform", "unconstrained", "fair"])
+
+
+@SAMPLINGS
+@of_kind("one-shot")
+def test_every_one_shot_strategy_conforms(info, sampling):
+    check_one_shot_strategy(
+        info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)), values={"sampling": sampling}
     )
+
+
+@SAMPLINGS
+@of_kind("one-shot")
+def test_every_one_shot_strategy_conforms_on_a_graph(info, sampling):
+    space = graph_space()
+    check_one_shot_strategy(
+        info, space, lambda a: -sum((i + 1) * c for i, c in enumerate(a.choices)), values={"sampling": sampling}
+    )
+
+
+@of_kind("one-shot")
+def test_every_one_shot_strategy_conforms_where_widths_and_stem_are_chosen(info):
+    check_one_shot_strategy(info, MACRO, lambda a: -sum(row[c] for row, c in zip(MACRO_TABLE, a.choices)))
+
+
+PROPOSERS = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and "candidates" not in info.unused]
+
+
+@pytest.mark.parametrize("proposer", PROPOSERS)
+@of_kind("one-shot")
+def test_every_one_shot_strategy_conforms_with_each_proposer(info, proposer):
+    values = {"proposer": proposer, "proposals": 8}
+    check_one_shot_strategy(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)), values=values)
+
+
+def test_every_strategy_is_of_a_known_kind_and_has_a_source():
+    assert {info.kind for info in STRATEGIES.entries()} == set(UNUSED) and {"a3cs", "a2d", "random"} <= set(STRATEGIES.names())
     for info in STRATEGIES.entries():
         options = default_options(info)
         assert info.paper and dataclasses.is_dataclass(options), info.name

@@ -52,8 +52,11 @@ def space(values: Mapping[str, object]) -> str:
 
 OF_VECTORS = (*BUDGET, f"env.name={VECTORS}", space(MLP), "table=table.jsonl", "distill.teacher=teacher.json")
 OF_IMAGES = (*BUDGET, f"env.name={IMAGES}", space(CHAIN), "distill.teacher=none")
-PATHS, DRAWS_PATHS = ("strategy.paths_per_rollout=2",), ("a2d", "a3cs", "reinforce", "snas", "unas")
+PATHS = ("strategy.paths_per_rollout=2",)
+DRAWS_PATHS = ("a2d", "a3cs", "hurricane", "one-shot", "reinforce", "snas", "unas")
 ALONE = ("distill.teacher=none",)
+FEW = ("strategy.values.proposals=8",)  # as few as there are steps to score them
+OWN = {"hurricane": FEW, "one-shot": FEW}  # strategy -> further words
 OFF_POLICY = ("rl.algorithm=dqn", "dqn.learning_starts=32", "dqn.minibatch=16", "dqn.replay=64", "distill.teacher=none")
 
 
@@ -64,13 +67,27 @@ def cut_runs(strategies: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]
         strategies: their names.
     """
     runs = {
-        f"search-{name}": ("search", (*OF_VECTORS, f"strategy.name={name}", *(PATHS if name in DRAWS_PATHS else ())))
+        f"search-{name}": (
+            "search",
+            (*OF_VECTORS, f"strategy.name={name}", *(PATHS if name in DRAWS_PATHS else ()), *OWN.get(name, ())),
+        )
         for name in strategies
     }
     paths, images = PATHS, tuple(word for word in OF_IMAGES if not word.startswith("rl.minibatch"))
     without = tuple(word for word in OF_VECTORS if not word.startswith(("rl.minibatch", "rl.epochs", "distill.")))
     return runs | {
         "search-darts-second-order": ("search", (*OF_VECTORS, "strategy.name=darts", "strategy.values.order=2")),
+        "search-one-shot-frames": (
+            "search",
+            (
+                *OF_VECTORS,
+                *paths,
+                "strategy.name=one-shot",
+                *FEW,
+                "strategy.values.scores=frames",
+                "strategy.values.sampling=fair",
+            ),
+        ),
         "search-shared-weights": ("search", (*OF_VECTORS, "strategy.name=evolution", "strategy.candidate_init=shared")),
         "search-chain": ("search", (*OF_IMAGES, *paths)),
         "search-cell": ("search", (*images, "rl.minibatch=32", "space.name=cell", space(CELL), *paths)),

@@ -6,8 +6,6 @@ here, one after the other. A run that is killed loses at most the evaluations in
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -16,12 +14,13 @@ from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
+from cosearch.pipeline.search.told import best_of, check_failures, records
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import CandidateRecord, Derivation
+from cosearch.record.architecture import Derivation
 from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
@@ -47,8 +46,6 @@ from cosearch.training.candidates import (
 from cosearch.training.workers import Workers
 from latency_tables.errors import RunFailedError
 from latency_tables.table import Table
-
-FAILED_MAX = 0.5  # share of the candidates whose training may fail before the search does
 
 
 def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
@@ -273,10 +270,9 @@ class ProposalSearch:
         if inheritance is not None:
             told["inherited_from"] = list(inheritance.evaluations)
         if packed_weights is None:
-            failure = outcome["failure"]
-            told["failure"] = failure
+            told["failure"] = outcome["failure"]
             self.told.append(told)
-            self._failed(item, failure)
+            check_failures(self.told, len(self.shares), self._name(item), self.log)
             return
         self.told.append(told)
         if isinstance(self.strategy, InheritingStrategy):
@@ -285,36 +281,8 @@ class ProposalSearch:
         if self.bank is not None:
             self.bank.keep(architecture, weights)
         for agent in range(len(self.best)):
-            if self._best_for(agent) == item["index"]:
+            if best_of(agent, self.strategy, self.targets, self.told, self.plan) == item["index"]:
                 self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
-
-    def _best_for(self, agent: int) -> int | None:
-        """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets.
-
-        A rule that has one candidate for each target (``largest``) gives an agent its own.
-        """
-        if len(self.best) == 1:
-            return self.strategy.best()
-        meets, count = self.targets.each[agent], len(self.best)
-        own = "candidates" in self.plan.strategy.unused
-        fit = [
-            i
-            for i, told in enumerate(self.told)
-            if "failure" not in told and (i % count == agent if own else meets(self.plan.space.architecture(told["choices"])))
-        ]
-        scores = [self.told[i]["score"] for i in fit]
-        worth = [-math.inf if score is None else score for score in scores]
-        return fit[worth.index(max(worth))] if fit else None
-
-    def _failed(self, item: Item, failure: str) -> None:
-        """Say so; too many failures are a fault of the settings, not of the candidates."""
-        failed, of = sum("failure" in told for told in self.told), len(self.shares)
-        self.log.progress.note(f"candidate {item['index']} ({self._name(item)}) failed and is not the result: {failure}")
-        if failed > FAILED_MAX * of:
-            raise RunFailedError(
-                f"{failed} of {of} candidates failed, at most {FAILED_MAX:.0%} may; the last one, {item['index']} "
-                f"({self._name(item)}): {failure}"
-            )
 
     def found(self, run: RunDir) -> tuple[Found, ...]:
         """The best candidate for each agent, once all are trained.
@@ -340,18 +308,7 @@ class ProposalSearch:
         network.load_state_dict(best["weights"])
         if plan.accelerator is not None and best["accelerator"] is not None:
             plan.accelerator.return_to(best["accelerator"])
-        candidates = tuple(
-            CandidateRecord(
-                choices=tuple(told["choices"]),
-                score=told["score"],
-                latency_s=told["latency_s"],
-                env_steps=told["env_steps"],
-                failure=told.get("failure"),
-                inherited_from=tuple(told["inherited_from"]) if "inherited_from" in told else None,
-            )
-            for told in self.told
-        )
         method = "best training score among the candidates" + (" that meet the targets" if name else "")
-        derived_by = Derivation(method=method, candidates=candidates)
+        derived_by = Derivation(method=method, candidates=records(self.told))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)

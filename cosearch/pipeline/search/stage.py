@@ -1,4 +1,4 @@
-"""The search stage: a supernet under a gradient strategy, or candidates one after the other under a proposal strategy.
+"""The search stage: a supernet under a gradient or one-shot strategy, or candidates one by one under a proposal strategy.
 
 It gives the architecture, and the weights that this had learned.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.derivation import Found, write_architecture
 from cosearch.pipeline.search.gradient_search import gradient_search
+from cosearch.pipeline.search.one_shot_search import one_shot_search
 from cosearch.pipeline.search.proposal_search import proposal_search
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.planning.plan import Plan
 from cosearch.record.rundir import RunDir
+
+SEARCHES = {"gradient": gradient_search, "proposal": proposal_search, "one-shot": one_shot_search}
 
 
 def run_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> SearchOutput:
@@ -38,5 +41,4 @@ def search_for_all(plan: Plan, resources: Resources, run: RunDir, log: RunLog, c
     Returns:
         What was found for each agent, in the order of the plan; no architecture is written.
     """
-    search = gradient_search if plan.strategy.kind == "gradient" else proposal_search
-    return search(plan, resources, run, log, checkpoints)
+    return SEARCHES[plan.strategy.kind](plan, resources, run, log, checkpoints)

@@ -1,0 +1,75 @@
+"""What a search told its strategy of each candidate: the best one for an agent, too many failures, the record of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cosearch.pipeline.search.candidate_records import Told
+from cosearch.pipeline.session import RunLog
+from cosearch.planning.plan import Plan
+from cosearch.record.architecture import CandidateRecord
+from cosearch.strategies.base import ProposalStrategy, TargetsInTurn
+from latency_tables.errors import RunFailedError
+
+FAILED_MAX = 0.5  # share of the candidates that may fail before the search does
+
+
+def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told: Sequence[Told], plan: Plan) -> int | None:
+    """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets.
+
+    A rule that has one candidate for each target (``largest``) gives an agent its own.
+
+    Args:
+        agent: its place in the plan.
+        strategy: which was told.
+        targets: of all agents.
+        told: what it was told.
+        plan: the resolved run.
+    """
+    count = len(targets.each)
+    if count == 1:
+        return strategy.best()
+    own = plan.strategy.kind == "proposal" and "candidates" in plan.strategy.unused
+    fit = [
+        i
+        for i, one in enumerate(told)
+        if "failure" not in one and (i % count == agent if own else targets.each[agent](plan.space.architecture(one["choices"])))
+    ]
+    worth = [-math.inf if (score := told[i]["score"]) is None else score for i in fit]
+    return fit[worth.index(max(worth))] if fit else None
+
+
+def check_failures(told: Sequence[Told], of: int, name: str, log: RunLog) -> None:
+    """Say that the newest candidate failed; too many failures are a fault of the settings, not of the candidates.
+
+    Args:
+        told: with the failed one at the end.
+        of: candidates of the whole search.
+        name: of its architecture.
+        log: is told.
+
+    Raises:
+        RunFailedError: more than ``FAILED_MAX`` of them failed.
+    """
+    failed, index, failure = sum("failure" in one for one in told), len(told) - 1, told[-1].get("failure", "")
+    log.progress.note(f"candidate {index} ({name}) failed and is not the result: {failure}")
+    if failed > FAILED_MAX * of:
+        raise RunFailedError(
+            f"{failed} of {of} candidates failed, at most {FAILED_MAX:.0%} may; the last one, {index} ({name}): {failure}"
+        )
+
+
+def records(told: Sequence[Told]) -> tuple[CandidateRecord, ...]:
+    """All candidates, for ``architecture.json``."""
+    return tuple(
+        CandidateRecord(
+            choices=tuple(one["choices"]),
+            score=one["score"],
+            latency_s=one["latency_s"],
+            env_steps=one["env_steps"],
+            failure=one.get("failure"),
+            inherited_from=tuple(one["inherited_from"]) if "inherited_from" in one else None,
+        )
+        for one in told
+    )

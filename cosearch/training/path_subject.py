@@ -1,0 +1,136 @@
+"""A supernet as the thing that is trained along paths that somebody else draws: no architecture is learned with its weights."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import torch
+from torch import Tensor
+
+from cosearch.record.state import State, read, read_state
+from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.optimiser import WeightAdam
+from cosearch.rl.rollout import Forward
+from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
+from cosearch.space.space import Architecture
+from cosearch.space.supernet import Path, SuperNet
+from cosearch.strategies.weight_sharing import OneShotStrategy
+
+
+class PathSubject:
+    """A supernet whose minibatches are learned along single paths.
+
+    Args:
+        supernet: the shared weights.
+        strategy: draws the paths.
+        paths: that step the environments of one rollout.
+        fresh: a new path for each minibatch of the update; else the path that acted.
+        lr: Adam learning rate of the weights.
+        bf16: autocast to bfloat16.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        supernet: SuperNet,
+        strategy: OneShotStrategy,
+        *,
+        paths: int,
+        fresh: bool,
+        lr: float,
+        bf16: bool,
+        device: torch.device,
+    ) -> None:
+        self.supernet = on_device(supernet, device)
+        self.strategy, self.paths, self.fresh = strategy, paths, fresh
+        self.optimiser = WeightAdam(supernet.parameters(), lr)
+        self._forward = mixed_precision(self.supernet, device, bf16)
+        self._drawing = threading.Lock()
+        self._drawn: Path | None = None  # the path of this minibatch, None until its first forward pass
+        self._added = 0  # minibatches whose gradients wait for the step
+
+    @property
+    def network(self) -> SuperNet:
+        """The module whose weights learn."""
+        return self.supernet
+
+    @property
+    def minibatches_a_step(self) -> int:
+        """Minibatches whose gradients are added up; 1 where the path that acted is the one that learns."""
+        return self.strategy.paths_a_step if self.fresh else 1
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the weights."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def forward_of(self, architecture: Architecture) -> Forward:
+        """The forward function along one path."""
+        path = single_path(architecture)
+        return lambda frames: self._forward(frames, path)
+
+    def actors(self) -> list[Forward]:
+        """See ``Subject``: one drawn path each. With gradients it is the minibatch's path."""
+
+        def actor(path: Path) -> Forward:
+            def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
+                if not torch.is_grad_enabled() or not self.fresh:
+                    return self._forward(frames, path)
+                with self._drawing:  # whichever lane comes first draws for all
+                    if self._drawn is None:
+                        self._drawn = single_path(self.strategy.learning_path())
+                return self._forward(frames, self._drawn)
+
+            return forward
+
+        draw = self.strategy.playing_path if self.fresh else self.strategy.learning_path
+        return [actor(single_path(draw())) for _ in range(self.paths)]
+
+    def extra_loss(self) -> Tensor | None:
+        """See ``Subject``: none."""
+        return None
+
+    def zero_grad(self) -> None:
+        """See ``Subject``: gradients that wait for a step stay."""
+        self._drawn = None
+        if self._added == 0:
+            self.optimiser.zero_grad(set_to_none=True)
+
+    def step(self, max_grad_norm: float, found: MinibatchLosses) -> float:
+        """See ``Subject``: the norm is that of the sum so far."""
+        self._added += 1
+        due = self._added >= self.minibatches_a_step
+        norm = clip_and_check(self.supernet.parameters(), max_grad_norm if due else float("inf"))
+        if due:
+            self.optimiser.step()
+            self._added = 0
+        return norm
+
+    def see(self, frames: Tensor) -> None:
+        """See ``Trainable``: the statistics of vectors ``[time, envs, features]``, shared by all paths."""
+        self.supernet.ends.see(frames)
+
+    def metrics(self) -> dict[str, object]:
+        """Nothing beyond the learner's."""
+        return {}
+
+    def state(self) -> State:
+        """Weights, optimiser, and the gradients that wait for a step."""
+        waiting = {name: p.grad for name, p in self.supernet.named_parameters() if self._added and p.grad is not None}
+        weights = {"supernet": self.supernet.state_dict(), "optimiser": self.optimiser.state_dict(), "gradients": waiting}
+        return {**copy.deepcopy(weights), "added": self._added}
+
+    def restore(self, state: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.supernet.load_state_dict(read_state(state, "supernet"))
+        self.optimiser.load_state_dict(copy.deepcopy(read_state(state, "optimiser")))  # it keeps the tensors that it is given
+        self._added, waiting = read(state, "added", int), read_state(state, "gradients")
+        for name, parameter in self.supernet.named_parameters():
+            gradient = waiting.get(name)
+            parameter.grad = gradient.to(parameter.device).clone() if isinstance(gradient, Tensor) else None
+
+
+def single_path(architecture: Architecture) -> Path:
+    """The path that computes an architecture alone."""
+    return Path(tuple((choice,) for choice in architecture.choices))
