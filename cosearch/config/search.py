@@ -32,7 +32,7 @@ class StrategyConfig:
 
     Attributes:
         name: registry name; `cosearch list strategies`.
-        paths_per_rollout: paths that share the environments of one rollout (gradient strategies).
+        paths_per_rollout: paths that share the environments of one rollout (gradient and one-shot strategies).
         update_path: ``fresh``: each minibatch is learned along a newly drawn path; ``acting``: along the one that acted, as
             ``rl.algorithm=a2c`` always does: its gradient has no importance weights.
         active_paths: K of the backward pass: 2 in the released code of its authors, 1 gives no credit; 0 for all (``a3cs``).
