@@ -47,6 +47,8 @@ class StrategyConfig:
         workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
         derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
             drawn paths on their choices (gradient strategies that draw single paths); null: the strategy's own way.
+        store: folder of earlier runs: the search begins with the shared weights of the one whose task is nearest by Fisher
+            distance; empty: with weights of its own (gradient strategies).
         values: the strategy's own options, e.g. ``strategy.values.population=8``.
     """
 
@@ -64,4 +66,5 @@ class StrategyConfig:
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1
+    store: str = ""
     values: dict[str, object] = dataclasses.field(default_factory=dict)

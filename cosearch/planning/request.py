@@ -111,12 +111,15 @@ def with_absolute_paths(config: Config) -> Config:
     teacher = config.distill.teacher
     if teacher.endswith((".json", ".onnx")):
         teacher = str(Path(teacher).resolve())
-    table, control = (str(Path(path).resolve()) if path else "" for path in (config.table, config.control))
+    table, control, store = (
+        str(Path(path).resolve()) if path else "" for path in (config.table, config.control, config.strategy.store)
+    )
     devices = tuple(str(Path(device).resolve()) if is_file(device) else device for device in config.family.devices)
     return dataclasses.replace(
         config,
         table=table,
         control=control,
         distill=dataclasses.replace(config.distill, teacher=teacher),
+        strategy=dataclasses.replace(config.strategy, store=store),
         family=dataclasses.replace(config.family, devices=devices),
     )

@@ -198,6 +198,40 @@ class FamilyMember:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """An earlier run that a search might have begun from.
+
+    Attributes:
+        name: of its folder in the store.
+        task: its environment.
+        digest: SHA-256 of its shared weights.
+        distance: Fisher distance from its task to the search's, 0..1.
+    """
+
+    name: str
+    task: str
+    digest: str
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BegunFrom:
+    """The earlier run whose shared weights a search began with.
+
+    Attributes:
+        store: folder of the earlier runs.
+        digest: SHA-256 over names and digests of all that were compared.
+        name: of the nearest, which was taken.
+        runs: all that were compared.
+    """
+
+    store: str
+    digest: str
+    name: str
+    runs: tuple[StoredRun, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What a run is.
 
@@ -221,6 +255,7 @@ class RunRecord:
         agents: of a family; the figures above are of the first one. None at all for a single agent.
         trained_as: of an agent of a family: the one with the same network, whose retraining it shares; absent where it has its
             own.
+        begun_from: the earlier run that the search began from; absent where it began anew.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -245,6 +280,7 @@ class RunRecord:
     distinct_networks: int | None = None
     agents: tuple[FamilyMember, ...] = field(default=(), metadata=OMITTED)
     trained_as: str | None = field(default=None, metadata=OMITTED)
+    begun_from: BegunFrom | None = field(default=None, metadata=OMITTED)
 
     @property
     def latency_target_s(self) -> float | None:

@@ -38,6 +38,7 @@ GRADIENT_ONLY = (
     "warmup_fraction",
     "warmup_factor",
     "derive_by",
+    "store",
 )
 PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
 PATHS = ("paths_per_rollout", "update_path")  # of the gradient strategies' keys those that tell how any supernet is trained

@@ -56,7 +56,7 @@ class Runs:
     """Runs and looks at them, each once; every look gives names and values."""
 
     def __init__(self, folder: Path, *, checked: bool = True) -> None:
-        self.folder, self.checked, self.made = folder, checked, {}
+        self.folder, self.checked, self.made, self.stores = folder, checked, {}, {}
         self.onnx = folder / "mine.onnx"
         network = AgentNetwork(impala_cnn((10, 10, 4), 3), torch.Generator().manual_seed(3)).eval()
         self.onnx.write_bytes(to_onnx(network, (10, 10, 4)))
@@ -135,6 +135,10 @@ class Runs:
         return {"candidates asked for at once": len(search.waiting)}
 
     def search(self, words):
+        if "strategy.store=/STORE" in words:
+            words = tuple(part for part in words if part != "strategy.store=/STORE")
+            self.look("search", words)
+            return self.stages((*words, f"strategy.store={self.stores[words]}"), "search")
         return self.stages(words, "search")
 
     def retrain(self, words):
@@ -145,6 +149,7 @@ class Runs:
         work_on(session, {name: STAGES[name] for name in stages})
         lines = session.run.read_metrics()
         keys = dict.fromkeys(key for line in lines for key in line if key not in CLOCKS)
+        self.stores[words] = session.run.path.parent
         weights = getattr(session.checkpoints.current.outputs, stages[-1]).weights
         digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
         log = {f"log: {key}": [line.get(key) for line in lines] for key in keys}

@@ -167,6 +167,7 @@ CASES = {
     "strategy.candidates": Case("search", PROPOSALS, 1),
     "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
     "strategy.workers": Case("asked", PROPOSALS, 2),
+    "strategy.store": Case("search", SMALL, "/STORE"),
     "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),
     "rl.algorithm": Case("search", ALONE, "a2c"),
     "rl.rollout_steps": Case("search", SMALL, 8),

@@ -19,6 +19,7 @@ from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.checkpoint import Candidate, SearchOutput
 from cosearch.pipeline.search.co_design import learned, progress_of, search_again
 from cosearch.pipeline.search.derivation import Found, contiguous, most_likely_feasible
+from cosearch.pipeline.search.task_start import begin_from_store
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -137,6 +138,10 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     config, streams = plan.config, resources.streams
     subject = search_subject(plan, streams, resources.device)
     strategy, lr = subject.strategy, learning_rate(config)
+    if checkpoints.current.stage_state is None:
+        begun = begin_from_store(plan, run, subject.supernet)
+        if begun is not None:
+            log.progress.note(begun)
     teacher = plan.search_teacher(resources.teacher)
     steps, span = config.budget.search_steps, (0.0, search_share(config))
     training = make_training(config, subject, streams, teacher, total_steps=steps, span=span, lr=(lr, lr))

@@ -83,6 +83,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "strategy.candidates": (USED,),
     "strategy.candidate_init": (USED,),
     "strategy.workers": (USED,),
+    "strategy.store": (USED, ON_POLICY),
     "strategy.values": (),
     "rl.algorithm": (),
     "rl.rollout_steps": (),

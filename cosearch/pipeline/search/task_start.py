@@ -1,0 +1,210 @@
+"""Task-aware start: a search begins with the shared weights of the earlier run whose task is nearest.
+
+Papers: Le, Soltani, Ravier & Tarokh, Task-Aware Neural Architecture Search (2020, arXiv 2010.13962); the distance: Le, Soltani,
+Dong & Tarokh, Fisher Task Distance and Its Application in Neural Architecture Search (2021, arXiv 2103.12827).
+Equations, with theta the weights that run a of the store ended with and b the task at hand:
+  F_{a,t} = mean over states s that theta meets on task t, and actions drawn there, of (d log pi_theta(action | s) / dtheta)^2,
+            divided by its sum: a diagonal matrix of trace 1
+  d[a, b] = || F_{a,a}^(1/2) - F_{a,b}^(1/2) ||_F / sqrt 2            0 for the same task, at most 1, not symmetric
+  start   : the supernet of the run of least d[a, b], as its search left it
+Both matrices come from the same random numbers, so the distance of a task to itself is exactly 0.
+Differs from the papers in:
+1. The tasks are of reinforcement learning: states that the source's policy meets, and its log-probability, where the papers have
+   labelled images and their loss. Rewards enter through the weights alone: tasks that differ in rewards only are at distance 0.
+2. What is taken from the nearest task is the weights of its supernet; the papers take its search space. Here the spaces must be
+   the same, so only runs on the same space, observations and actions are compared.
+3. The papers then fuse candidate networks; here any gradient strategy searches (``strategy.name``), its logits begun anew.
+4. Weights on the source's path alone are compared, of its derived architecture, in float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cosearch.config.env import EnvConfig
+from cosearch.config.run import Config
+from cosearch.pipeline.shared_weights import FILE
+from cosearch.planning.plan import Plan
+from cosearch.planning.recorded import config_of
+from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.checkpoints import loaded
+from cosearch.record.json_record import to_json
+from cosearch.record.run_record import BegunFrom, RunRecord, StoredRun
+from cosearch.record.rundir import RunDir
+from cosearch.rl.policy import Policy, act, policy_of
+from cosearch.rl.task import make_task
+from cosearch.seeding import derived_seed
+from cosearch.space.derive import derive
+from cosearch.space.supernet import SuperNet
+from latency_tables.errors import ConfigError, RunFolderError
+
+ENVS, STEPS, EVERY = 8, 128, 4  # environments and their steps, of which one in EVERY is looked at
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished search of the store.
+
+    Attributes:
+        path: its run folder.
+        config: of the run.
+        digest: SHA-256 of its shared weights.
+        choices: of the architecture that it derived.
+    """
+
+    path: Path
+    config: Config
+    digest: str
+    choices: tuple[int, ...]
+
+
+def sources(store: Path, plan: Plan) -> list[Source]:
+    """The runs of a store whose shared weights a search can begin with, by name.
+
+    Args:
+        store: folder of run folders.
+        plan: of the search: same space, observations and actions.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found, reasons = [], []
+    space = to_json(plan.record("").space)
+    for folder in sorted(path.parent for path in store.glob("*/run.json")):
+        if not (folder / FILE).is_file() or not (folder / ArchitectureRecord.FILE).is_file():
+            reasons.append(f"{folder.name} left no shared weights, or has not finished its search")
+            continue
+        run = RunDir.open(folder)
+        config = config_of(run)
+        if to_json(run.read(RunRecord).space) != space or config.rl.algorithm == "dqn":
+            reasons.append(f"{folder.name} has another space, other observations or actions, or learned by DQN")
+            continue
+        digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+        found.append(Source(folder, config, digest, run.read(ArchitectureRecord).choices))
+    if not found:
+        said = "; ".join(reasons[:5]) or "it holds no run folder"
+        raise ConfigError(f"strategy.store={store}: no run that this search can begin from: {said}. Leave strategy.store out")
+    return found
+
+
+def met(network: nn.Module, task: EnvConfig, seed: int) -> tuple[Tensor, Tensor, Policy]:
+    """States that a policy meets on a task, and the actions that it draws there.
+
+    Args:
+        network: frames ``[batch, *frame_shape]`` -> policy outputs and values.
+        task: the environments.
+        seed: of environments and actions.
+
+    Returns:
+        Frames ``[states, *frame_shape]``, actions ``[states, ...]``, and what policy outputs mean.
+    """
+    env, generator = make_task(task, ENVS, seed), torch.Generator().manual_seed(seed)
+    policy, frames, kept = policy_of(env), env.observe(), []
+    try:
+        for step in range(STEPS):
+            actions = act(network, frames, policy, generator)
+            if step % EVERY == 0:
+                kept.append((torch.from_numpy(frames.copy()), torch.from_numpy(actions.copy())))
+            env.send(actions)
+            frames = env.receive().frames
+    finally:
+        env.close()
+    return torch.cat([frame for frame, _ in kept]), torch.cat([action for _, action in kept]), policy
+
+
+def fisher(network: nn.Module, frames: Tensor, actions: Tensor, policy: Policy) -> Tensor:
+    """Diagonal of the Fisher information of a policy, divided by its sum.
+
+    Args:
+        network: frames -> policy outputs and values.
+        frames: ``[states, *frame_shape]``.
+        actions: ``[states, ...]``.
+        policy: what policy outputs mean.
+
+    Returns:
+        ``[weights]``, float64, at least 0, of sum 1; all zeros where no weight matters.
+    """
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    total = torch.zeros(sum(weight.numel() for weight in weights), dtype=torch.float64)
+    for frame, action in zip(frames, actions):
+        outputs, _ = network(frame[None])
+        score = policy.log_prob(policy.read(outputs), action[None]).sum()
+        gradients = torch.autograd.grad(score, weights, allow_unused=True)
+        rows = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, gradients)]
+        total += torch.cat([row.flatten() for row in rows]).double().square()
+    trace = float(total.sum())
+    return total / trace if trace > 0 else total
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Fisher distance of two tasks from the diagonals ``[weights]`` and ``[weights]`` of one network, 0..1."""
+    return float((one.sqrt() - other.sqrt()).norm()) / math.sqrt(2)
+
+
+def task_distance(network: nn.Module, source: EnvConfig, task: EnvConfig, seed: int) -> float:
+    """How far a task is from the one that a network was trained on.
+
+    Args:
+        network: of the source.
+        source, task: the two tasks.
+        seed: of the states that are compared.
+    """
+    one, other = (fisher(network, *met(network, each, seed)) for each in (source, task))
+    return distance(one, other)
+
+
+def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
+    """Load the shared weights of the nearest earlier run into a supernet that has learned nothing yet, and record it.
+
+    Args:
+        plan: the resolved run.
+        run: gets ``begun_from`` in ``run.json``.
+        supernet: of the search.
+
+    Returns:
+        One line about it; None where the run names no store.
+
+    Raises:
+        ConfigError: no run of the store fits, or the store changed since this run first read it.
+        RunFolderError: shared weights cannot be read.
+    """
+    if not plan.config.strategy.store or plan.config.rl.algorithm == "dqn":  # which a request is refused for
+        return None
+    store = Path(plan.config.strategy.store)
+    seed = derived_seed(plan.config.seed, "task distance", 31)
+    found = sources(store, plan)
+    rows = [_compared(plan, source, seed) for source in found]
+    content = hashlib.sha256("\n".join(f"{row.name} {row.digest}" for row in rows).encode()).hexdigest()
+    nearest = min(rows, key=lambda row: row.distance)
+    record = BegunFrom(store=str(store), digest=content, name=nearest.name, runs=tuple(rows))
+    before = run.read(RunRecord).begun_from
+    if before is not None and before.digest != content:
+        raise ConfigError(
+            f"{store} had the content {before.digest[:12]} when this run began, it has {content[:12]} now: give the old one "
+            "back, or start a new run"
+        )
+    run.change_record(begun_from=to_json(record))
+    _load(supernet, next(source for source in found if source.path.name == nearest.name))
+    return f"begins from {nearest.name}, the nearest of {len(rows)} runs (Fisher distance {nearest.distance:.4f})"
+
+
+def _compared(plan: Plan, source: Source, seed: int) -> StoredRun:
+    supernet = SuperNet(plan.space, torch.Generator().manual_seed(0))
+    _load(supernet, source)
+    network = derive(plan.space.architecture(source.choices), torch.Generator().manual_seed(0), supernet).float().eval()
+    far = task_distance(network, source.config.env, plan.config.env, seed)
+    return StoredRun(name=source.path.name, task=source.config.env.name, digest=source.digest, distance=far)
+
+
+def _load(supernet: SuperNet, source: Source) -> None:
+    path = source.path / FILE
+    try:
+        supernet.load_state_dict(loaded(path.read_bytes()))
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read as shared weights: {' '.join(str(error).split())[:200]}") from error

@@ -1,0 +1,126 @@
+"""Task-aware start: Fisher distances against a closed form and on tasks of known order; a search that begins from a store."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from pipeline_runs import Silent
+from torch import nn
+
+from cosearch.config.env import EnvConfig
+from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.search.task_start import begin_from_store, distance, fisher, task_distance
+from cosearch.pipeline.session import open_session
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
+from cosearch.record.json_record import to_json
+from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import RunDir
+from cosearch.rl.policy import Categorical
+from cosearch.space.network import AgentNetwork, mlp
+from cosearch.space.supernet import SuperNet
+from cosearch.testing.conformance import seeded
+from latency_tables.errors import ConfigError
+
+load_builtins()
+SMALL = (
+    *("env.name=quantum:bell", "env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=16", "rl.micro_batch=16", "rl.epochs=1"),
+    *("strategy.paths_per_rollout=1", "budget.search_steps=128", "space.values.stage_repeats=[1]", "space.values.stem_width=16"),
+    *("space.values.stage_widths=[16]", "distill.teacher=none", "threads=1", "objective.latency_ratio=2"),
+)
+
+
+class LinearPolicy(nn.Module):
+    """Logits that are linear in the state, without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[0.5, -1.0], [0.2, 0.3], [-0.7, 0.1]]))
+
+    def forward(self, frames):
+        return frames @ self.weight.T, frames.sum(1)
+
+
+def test_the_fisher_information_of_a_linear_policy_by_hand():
+    """d log pi(a|s) / dW = (one-hot(a) - pi(s)) s^T."""
+    network, states, actions = LinearPolicy(), np.array([[1.0, 2.0], [-0.5, 0.4]]), np.array([2, 0])
+    total = np.zeros((3, 2))
+    for state, action in zip(states, actions):
+        logits = network.weight.detach().numpy() @ state
+        pi = np.exp(logits) / np.exp(logits).sum()
+        total += np.outer(np.eye(3)[action] - pi, state) ** 2
+    found = fisher(network, torch.tensor(states, dtype=torch.float32), torch.tensor(actions), Categorical())
+    assert found.numpy() == pytest.approx(total.ravel() / total.sum(), rel=1e-5)
+
+
+def test_distances_by_hand():
+    one, other = torch.tensor([0.25, 0.75]), torch.tensor([1.0, 0.0])
+    assert distance(one, one) == 0.0
+    assert distance(one, other) == pytest.approx(math.sqrt((0.5 - 1) ** 2 + 0.75) / math.sqrt(2))
+    assert distance(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])) == pytest.approx(1.0)  # the largest there is
+
+
+def test_a_task_is_at_no_distance_from_itself_and_farther_from_a_harder_one():
+    network = AgentNetwork(mlp((6,), 12, (16,)), seeded(1)).eval()
+    clean = EnvConfig(name="quantum:bell")
+    noisy = [EnvConfig(name="quantum:bell", kwargs={"noise": noise}) for noise in (0.02, 0.1, 0.4)]
+    assert task_distance(network, clean, clean, seed=3) == 0.0
+    near, farther, farthest = (task_distance(network, clean, task, seed=3) for task in noisy)
+    assert 0.0 < near < farther < farthest <= 1.0
+
+
+def searched(runs, name, *words):
+    """A run whose search is done."""
+    plan = make_plan(resolve_task(overrides=[*SMALL, *words]))
+    run = RunDir.create(runs, name, to_json(plan.record("a test")))
+    session = open_session(run, plan, Silent())
+    work_on(session, {"search": STAGES["search"]})
+    return run, plan
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    searched(folder, "clean")
+    searched(folder, "noisy", "env.kwargs.noise=0.5", "seed=1")
+    searched(folder, "wide", "space.values.stem_width=32")  # another space: it cannot be begun from
+    return folder
+
+
+def test_the_nearest_run_is_begun_from_and_recorded(store, tmp_path):
+    run, plan = searched(tmp_path, "mine", "env.kwargs.noise=0.45", f"strategy.store={store}", "seed=2")
+    record = run.read(RunRecord).begun_from
+    assert record.name == "noisy" and {each.name for each in record.runs} == {"clean", "noisy"}
+    by_name = {each.name: each for each in record.runs}
+    assert 0.0 <= by_name["noisy"].distance < by_name["clean"].distance and len(record.digest) == 64
+    supernet = SuperNet(plan.space, seeded(0))
+    assert "noisy" in begin_from_store(plan, run, supernet)
+    kept = torch.load(store / "noisy" / "supernet.pt", weights_only=True)
+    assert all(torch.equal(value, kept[key]) for key, value in supernet.state_dict().items())
+    _, same = searched(tmp_path, "again", "env.kwargs.noise=0.45", f"strategy.store={store}", "seed=2")
+    anew, _ = searched(tmp_path, "anew", "env.kwargs.noise=0.45", "seed=2")
+    assert anew.read(RunRecord).begun_from is None
+    mine, again, other = (torch.load(tmp_path / name / "supernet.pt", weights_only=True) for name in ("mine", "again", "anew"))
+    assert all(torch.equal(mine[key], again[key]) for key in mine) and any(not torch.equal(mine[key], other[key]) for key in mine)
+    assert same.config == plan.config
+
+
+def test_a_store_that_changed_or_holds_nothing_is_refused(store, tmp_path):
+    copied = tmp_path / "store"
+    shutil.copytree(store, copied)
+    run, plan = searched(tmp_path, "mine", f"strategy.store={copied}", "seed=2")
+    shutil.rmtree(copied / "noisy")
+    with pytest.raises(ConfigError, match="give the old one back, or start a new run"):
+        begin_from_store(plan, run, SuperNet(plan.space, seeded(0)))
+    shutil.rmtree(copied / "clean")
+    with pytest.raises(ConfigError, match="wide has another space, other observations or actions"):
+        begin_from_store(plan, run, SuperNet(plan.space, seeded(0)))
+    assert json.loads((run.path / "run.json").read_text())["begun_from"]["name"] == "clean"
+    with pytest.raises(ConfigError, match=r"strategy\.store.* has no effect with strategy .random"):
+        make_plan(
+            resolve_task(overrides=[*(w for w in SMALL if "paths" not in w), "strategy.name=random", f"strategy.store={store}"])
+        )
