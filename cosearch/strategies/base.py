@@ -70,6 +70,7 @@ class StrategyInfo:
             no single paths.
         any_order: results of a proposal strategy may be told in another order than they were asked for, each with its
             ``Evaluation.asked``; told again in that order, it proposes the same again.
+        own_penalty: a missed target has a penalty of the strategy's own form (``minibatch.HasPenalty``): no dual variable.
     """
 
     name: str
@@ -83,6 +84,7 @@ class StrategyInfo:
     ignores: tuple[str, ...] = ()
     derive_by: DeriveBy = "scores"
     any_order: bool = False
+    own_penalty: bool = False
 
     @property
     def unused(self) -> tuple[str, ...]:

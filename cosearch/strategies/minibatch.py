@@ -71,3 +71,11 @@ class AsksForCosts(Protocol):
 
     def set_cost(self, cost: BlackBoxCost) -> None:
         """Handed over once, before the search; called only in a search with a target."""
+
+
+@runtime_checkable
+class HasPenalty(Protocol):
+    """Strategies whose penalty for a missed target has a form of their own, without a dual variable."""
+
+    def penalty(self, relative: Tensor) -> Tensor:
+        """The penalty ``[]`` of an expected cost over its bound ``[]``, 1 where it is met just so; zero up to there."""

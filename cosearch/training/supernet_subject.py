@@ -21,7 +21,7 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import tilt
-from cosearch.strategies.minibatch import AsksForCosts, BlackBoxCost, WatchesGradients
+from cosearch.strategies.minibatch import AsksForCosts, BlackBoxCost, HasPenalty, WatchesGradients
 from cosearch.strategies.regression import DrawnPaths
 
 EXPECTED = {
@@ -73,6 +73,7 @@ class SuperNetSubject:
         self.optimiser = WeightAdam(supernet.parameters(), lr)
         self.bilevel = strategy if isinstance(strategy, BilevelStrategy) else None
         self.one_level = None if isinstance(strategy, BilevelStrategy) else strategy
+        self.shaper = strategy if isinstance(strategy, HasPenalty) else None
         self.watcher = strategy if isinstance(strategy, WatchesGradients) else None
         self.held_out, self._stepped = self.bilevel is not None, False
         self._asked: list[float] | None = None  # relative costs that the strategy asked for last, None where it does not ask
@@ -148,7 +149,11 @@ class SuperNetSubject:
         if not self._in_loss or not self._learns_architecture or self._asked is not None:
             return None
         probabilities = self.strategy.arch.probabilities()
-        return torch.stack([penalty.loss(penalty.constraint.cost.expected(probabilities)) for penalty in self._in_loss]).sum()
+        expected = [penalty.constraint.cost.expected(probabilities) for penalty in self._in_loss]
+        if self.shaper is not None:
+            bounds = [penalty.constraint.bound for penalty in self._in_loss]
+            return torch.stack([self.shaper.penalty(cost / bound) for cost, bound in zip(expected, bounds)]).sum()
+        return torch.stack([penalty.loss(cost) for penalty, cost in zip(self._in_loss, expected)]).sum()
 
     def step_architecture(self, train: HalfLoss, held_out: HalfLoss, max_grad_norm: float) -> None:
         """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables where it took a step."""
@@ -197,6 +202,8 @@ class SuperNetSubject:
         return torch.stack([penalty.loss(cost * penalty.constraint.bound) for penalty, cost in pairs]).sum()
 
     def _raise_duals(self) -> None:
+        if self.shaper is not None:
+            return
         if self._asked is not None:  # in place of the expected costs those of an architecture that was drawn
             for penalty, cost in zip(self._in_loss, self._asked):
                 penalty.update(cost * penalty.constraint.bound)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from small_space import small_space
@@ -15,6 +16,7 @@ from cosearch.rl.lanes import Lanes
 from cosearch.rl.learner import Learner
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
+from cosearch.strategies.gradient.s3nas import S3nasOptions, S3nasStrategy
 from cosearch.strategies.gradient.unas import UnasOptions, UnasStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.supernet_subject import SuperNetSubject
@@ -221,3 +223,30 @@ def test_in_a_search_no_expected_cost_is_needed_and_the_dual_variable_follows_wh
     every = {round(cost.exact(SPACE.architecture(z)), 12) for z in itertools.product(range(2), repeat=2)}
     assert len(told) == 4 and {round(value, 12) for value in told} <= every
     assert all(float(alpha.detach().abs().sum()) > 0.0 for alpha in strategy.arch.alpha)
+
+
+def test_a_strategy_with_a_penalty_of_its_own_moves_no_dual_variable(monkeypatch):
+    cost = TableCost(SPACE, find_table("jetson"))
+    penalty = DualPenalty(Constraint(cost, cost.base / 2), dual_lr=0.5, quadratic=1.0)
+    monkeypatch.setattr(DualPenalty, "loss", lambda self, expected: pytest.fail("the dual penalty was taken"))
+    strategy = S3nasStrategy(SPACE, S3nasOptions(warmup=0.0), seeded(1))
+    subject = SuperNetSubject(
+        SuperNet(SPACE, seeded(0)),
+        strategy,
+        [penalty],
+        paths=1,
+        fresh=True,
+        lr=1e-3,
+        bf16=True,
+        device=torch.device("cpu"),
+        warmup=0.0,
+    )
+    relative = cost.exact(SPACE.architecture(strategy.arch.chosen())) / (cost.base / 2)
+    assert float(subject.extra_loss().detach()) == pytest.approx(15.0 * np.log1p(100.0 * (relative - 1.0)), rel=1e-5)
+    before = [alpha.detach().clone() for alpha in strategy.arch.alpha]
+    options = dataclasses.replace(BASE, epochs=1, minibatch=8, micro_batch=8)
+    Learner(options, seeded(2)).update(subject, subject.actors(), frames_of(batch(8, 4)), None)
+    assert penalty.multiplier == 0.0
+    assert all(
+        float(alpha.detach()[1]) < float(old[1]) for alpha, old in zip(strategy.arch.alpha, before)
+    )  # the target is far away

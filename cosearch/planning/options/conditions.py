@@ -94,6 +94,12 @@ PENALTIES = Condition(
     _fixed("with strategy.target_form=multiplier: the latency target bounds the search exactly"),
     _fixed("set strategy.target_form=penalty"),
 )
+DUAL = Condition(
+    "the penalties of the strategy have a dual variable",
+    lambda r, key: not r.strategy.own_penalty,
+    _strategy,
+    lambda r, key: "its penalty has a form of its own; choose another strategy",
+)
 ON_POLICY = Condition(
     "rl.algorithm is ppo or a2c",
     lambda r, key: _on_policy(r),
