@@ -200,15 +200,21 @@ def test_a_killed_command_and_cut_connections_go_on(run, board):
     made = journal.read_text().count('"visit"')
     second = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     wait_for_visits(run, min(ROUNDS, made + 1))
-    for child in subprocess.run(
-        ["pgrep", "-P", str(second.pid), "ssh"], capture_output=True, text=True, check=False
-    ).stdout.split():
-        os.kill(int(child), signal.SIGKILL)
+    connections = [ssh for worker in children(second.pid) for ssh in children(worker, "ssh")]  # the work has a process of its own
+    assert connections
+    for connection in connections:
+        os.kill(connection, signal.SIGKILL)
     _, said = second.communicate(timeout=120)
     assert second.returncode == 0, said
     assert f"going on: {made} of {ROUNDS} visits" in said and "trying again" in said
     found = from_json(Deployments, json.loads((run / "deployments.json").read_text()), "x").deployments[0]
     assert found.measured.rounds == ROUNDS and summary_of(run)["latency_measured_on"] == "pi"
+
+
+def children(pid, *name):
+    """Processes that a process has begun."""
+    found = subprocess.run(["pgrep", "-P", str(pid), *name], capture_output=True, text=True, check=False)
+    return [int(child) for child in found.stdout.split()]
 
 
 def wait_for_visits(run, count):
