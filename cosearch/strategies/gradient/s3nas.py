@@ -168,7 +168,7 @@ class S3nasStrategy:
         return Path(path.active, tuple(row[list(active)] for row, active in rows))
 
     def penalty(self, relative: Tensor) -> Tensor:
-        """See ``HasPenalty``: lambda log(1 + mu relu(E / T - 1))."""
+        """lambda log(1 + mu relu(E / T - 1)) ``[]`` of E / T ``[]``; see ``HasPenalty``."""
         return WEIGHT * torch.log1p(STEEPNESS * torch.relu(relative - 1.0))
 
     def step(self, path: Path, loss: float) -> None:
