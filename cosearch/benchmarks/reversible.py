@@ -9,11 +9,12 @@ the process after the network was made. Checkpoints (Chen et al. 2016, arXiv 160
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from latency_tables.errors import RunFailedError
 OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "guide" / "spaces.md"
 CANDIDATES = {"mlp": ["rev_w32_relu", "rev_w64_tanh", "skip_layer"], "chain": ["rev_conv_k3", "rev_conv_k5", "skip"]}
 DEPTHS, FORMS, BATCHES = (4, 16, 64), ("reversible", "plain", "checkpoints"), {"mlp": 2048, "chain": 64}
+PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # of glibc
 CHAIN = {"stem_channels": 16, "stem_kernel": 3, "stem_stride": 1, "stage_channels": [16], "stage_strides": [1], "hidden": 32}
 
 
@@ -46,7 +48,7 @@ class Row:
         depth: choice points.
         kept_bytes: the most that autograd keeps at any moment, weights left out.
         resident_bytes: peak of the process above what it had before the step.
-        step_s: of one forward and backward pass, seconds; the least of three.
+        step_s: of one forward and backward pass, seconds of the processor; the least of three.
     """
 
     space: str
@@ -129,9 +131,9 @@ def measured(space: str, form: str, depth: int) -> Row:
         parameter.grad = torch.zeros_like(parameter)
     before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = time.process_time()
         forward(supernet, frames, path, form).backward()
-        times.append(time.perf_counter() - begun)
+        times.append(time.process_time() - begun)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: tensor if tensor.data_ptr() in own else Held(tensor, count),
@@ -142,9 +144,17 @@ def measured(space: str, form: str, depth: int) -> Row:
 
 
 def _apart(space: str, form: str, depth: int) -> Row:
-    """The same in a process of its own, whose peak of memory is its own too."""
+    """The same in processes of its own: once for the memory, once for the time.
+
+    For the memory every tensor has pages of its own (``PAGES``), which go back when it is let go: the heap of the C library keeps
+    what fell free between what is still held, and grows by that.
+    """
+    return replace(_child(space, form, depth, PAGES), step_s=_child(space, form, depth, {}).step_s)
+
+
+def _child(space: str, form: str, depth: int, environment: dict[str, str]) -> Row:
     words = [sys.executable, "-m", "cosearch.benchmarks.reversible", "--only", f"{space},{form},{depth}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     if done.returncode:
         raise RunFailedError(f"{' '.join(words)} failed: {done.stderr[-500:]}")
     return from_json(Row, json.loads(done.stdout), "the measuring process")
@@ -153,7 +163,7 @@ def _apart(space: str, form: str, depth: int) -> Row:
 def markdown(rows: list[Row]) -> str:
     """The table of the documentation."""
     lines = [
-        "| space, frames | form | kept for the backward pass, MB at depths 4, 16, 64 | resident, MB | a step, s |",
+        "| space, frames | form | kept for the backward pass, MB at depths 4, 16, 64 | resident, MB | a step, CPU s |",
         "| --- | --- | --- | --- | --- |",
     ]
     for space, batch in BATCHES.items():

@@ -12,7 +12,7 @@ from torch import nn
 
 from cosearch.config.env import EnvConfig
 from cosearch.pipeline.run import STAGES, work_on
-from cosearch.pipeline.search.task_start import begin_from_store, distance, fisher, task_distance
+from cosearch.pipeline.search.task_start import begin_from_store, distance, fisher, sources, task_distance
 from cosearch.pipeline.session import open_session
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
@@ -97,6 +97,7 @@ def test_the_nearest_run_is_begun_from_and_recorded(store, tmp_path):
     assert record.name == "noisy" and {each.name for each in record.runs} == {"clean", "noisy"}
     by_name = {each.name: each for each in record.runs}
     assert 0.0 <= by_name["noisy"].distance < by_name["clean"].distance and len(record.digest) == 64
+    assert [source.path.name for source in sources(store, plan, store / "clean")] == ["noisy"]  # a run in its own store
     supernet = SuperNet(plan.space, seeded(0))
     assert "noisy" in begin_from_store(plan, run, supernet)
     kept = torch.load(store / "noisy" / "supernet.pt", weights_only=True)
@@ -109,12 +110,16 @@ def test_the_nearest_run_is_begun_from_and_recorded(store, tmp_path):
     assert same.config == plan.config
 
 
-def test_a_store_that_changed_or_holds_nothing_is_refused(store, tmp_path):
+def test_weights_that_changed_and_a_store_without_any_are_refused(store, tmp_path):
     copied = tmp_path / "store"
     shutil.copytree(store, copied)
     run, plan = searched(tmp_path, "mine", f"strategy.store={copied}", "seed=2")
+    before = run.read(RunRecord).begun_from
     shutil.rmtree(copied / "noisy")
-    with pytest.raises(ConfigError, match="give the old one back, or start a new run"):
+    assert before.name == "clean" and "clean" in begin_from_store(plan, run, SuperNet(plan.space, seeded(0)))
+    assert run.read(RunRecord).begun_from == before  # kept, though another would be compared now
+    shutil.copy(store / "noisy" / "supernet.pt", copied / "clean" / "supernet.pt")
+    with pytest.raises(ConfigError, match="not there now: give them back, or start a new run"):
         begin_from_store(plan, run, SuperNet(plan.space, seeded(0)))
     shutil.rmtree(copied / "clean")
     with pytest.raises(ConfigError, match="wide has another space, other observations or actions"):

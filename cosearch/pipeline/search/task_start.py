@@ -64,12 +64,13 @@ class Source:
     choices: tuple[int, ...]
 
 
-def sources(store: Path, plan: Plan) -> list[Source]:
+def sources(store: Path, plan: Plan, own: Path) -> list[Source]:
     """The runs of a store whose shared weights a search can begin with, by name.
 
     Args:
         store: folder of run folders.
         plan: of the search: same space, observations and actions.
+        own: folder of the search itself, which is passed over.
 
     Raises:
         ConfigError: there is none.
@@ -77,6 +78,8 @@ def sources(store: Path, plan: Plan) -> list[Source]:
     found, reasons = [], []
     space = to_json(plan.record("").space)
     for folder in sorted(path.parent for path in store.glob("*/run.json")):
+        if folder.resolve() == own.resolve():
+            continue
         if not (folder / FILE).is_file() or not (folder / ArchitectureRecord.FILE).is_file():
             reasons.append(f"{folder.name} left no shared weights, or has not finished its search")
             continue
@@ -162,6 +165,8 @@ def task_distance(network: nn.Module, source: EnvConfig, task: EnvConfig, seed: 
 def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
     """Load the shared weights of the nearest earlier run into a supernet that has learned nothing yet, and record it.
 
+    A run that has recorded its choice keeps it, whatever the store holds by then.
+
     Args:
         plan: the resolved run.
         run: gets ``begun_from`` in ``run.json``.
@@ -171,27 +176,29 @@ def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
         One line about it; None where the run names no store.
 
     Raises:
-        ConfigError: no run of the store fits, or the store changed since this run first read it.
+        ConfigError: no run of the store fits, or the one that this run began from is another one now.
         RunFolderError: shared weights cannot be read.
     """
     if not plan.config.strategy.store or plan.config.rl.algorithm == "dqn":  # which a request is refused for
         return None
-    store = Path(plan.config.strategy.store)
-    seed = derived_seed(plan.config.seed, "task distance", 31)
-    found = sources(store, plan)
-    rows = [_compared(plan, source, seed) for source in found]
-    content = hashlib.sha256("\n".join(f"{row.name} {row.digest}" for row in rows).encode()).hexdigest()
-    nearest = min(rows, key=lambda row: row.distance)
-    record = BegunFrom(store=str(store), digest=content, name=nearest.name, runs=tuple(rows))
-    before = run.read(RunRecord).begun_from
-    if before is not None and before.digest != content:
+    store, before = Path(plan.config.strategy.store), run.read(RunRecord).begun_from
+    found = sources(store, plan, run.path)
+    if before is None:
+        seed = derived_seed(plan.config.seed, "task distance", 31)
+        rows = [_compared(plan, source, seed) for source in found]
+        nearest = min(rows, key=lambda row: row.distance)
+        content = hashlib.sha256("\n".join(f"{row.name} {row.digest}" for row in rows).encode()).hexdigest()
+        before = BegunFrom(store=str(store), digest=content, name=nearest.name, runs=tuple(rows))
+        run.change_record(begun_from=to_json(before))
+    taken = next(row for row in before.runs if row.name == before.name)
+    same = [source for source in found if (source.path.name, source.digest) == (taken.name, taken.digest)]
+    if not same:
         raise ConfigError(
-            f"{store} had the content {before.digest[:12]} when this run began, it has {content[:12]} now: give the old one "
-            "back, or start a new run"
+            f"{store / taken.name} had the shared weights {taken.digest[:12]} when this run began from them, which are not there "
+            "now: give them back, or start a new run"
         )
-    run.change_record(begun_from=to_json(record))
-    _load(supernet, next(source for source in found if source.path.name == nearest.name))
-    return f"begins from {nearest.name}, the nearest of {len(rows)} runs (Fisher distance {nearest.distance:.4f})"
+    _load(supernet, same[0])
+    return f"begins from {taken.name}, the nearest of {len(before.runs)} runs (Fisher distance {taken.distance:.4f})"
 
 
 def _compared(plan: Plan, source: Source, seed: int) -> StoredRun:
