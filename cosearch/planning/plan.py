@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from cosearch.config.run import Config, config_to_dict
+from cosearch.config.search import StrategyConfig
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
 from cosearch.planning.budget import candidate_shares, one_shot_rounds
@@ -241,7 +242,17 @@ def _single(config: Config) -> Plan:
         references,
         environment_now(request.config.env),
         counts,
-        inexact_resume(request.config.env),
+        inexact_resume(request.config.env) or _order_of_time(request.strategy, request.config.strategy),
+    )
+
+
+def _order_of_time(strategy: StrategyInfo, section: StrategyConfig) -> str | None:
+    """Why two runs of a strategy that is told of candidates as they end may differ; None where they cannot."""
+    if not strategy.as_finished or section.workers == 1 or "order" in section.values:
+        return None
+    return (
+        f"{strategy.name} is told of candidates as their trainings end, with strategy.workers={section.workers} in an order that "
+        "differs from run to run; strategy.values.order repeats a recorded one"
     )
 
 

@@ -125,6 +125,7 @@ class CandidateRecord:
         latency_s: predicted, seconds.
         env_steps: environment steps of its training or of its score.
         failure: why it has no score; absent for one that was trained or scored to its end.
+        asked: which proposal it was, from 0; absent where the candidates are in the order in which they were proposed.
         inherited_from: indices of the earlier candidates that its first weights came from; absent where they were its own.
     """
 
@@ -133,6 +134,7 @@ class CandidateRecord:
     latency_s: float
     env_steps: int
     failure: str | None = field(default=None, metadata=OMITTED)
+    asked: int | None = field(default=None, metadata=OMITTED)
     inherited_from: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
 
 

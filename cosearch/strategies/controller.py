@@ -19,6 +19,7 @@ from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.proposals import UniformDraws
 
 SCALE = 0.1  # first weights are uniform within this of 0, as in Zoph and Le (0.08): the first architectures are nearly uniform
+CLIP = 0.2  # eps of PPO
 TOGETHER, TRIES = 8, 25  # drawn at once, and how often, for one that meets the target; then a uniform draw that does is taken
 
 
@@ -108,6 +109,18 @@ class Controller(nn.Module):
         closed = (kept == group.keep)[:, None].repeat(1, len(self.space.points[point].candidates))
         closed[:, zero] = kept + later < group.keep
         return closed
+
+
+def clipped_loss(log_p: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
+    """Minus PPO's objective, ``[]``.
+
+    Args:
+        log_p: ``[batch]``, of the present controller.
+        old: ``[batch]``, of the one that drew.
+        advantage: ``[batch]``.
+    """
+    rho = (log_p - old).exp()
+    return -torch.minimum(rho * advantage, rho.clamp(1.0 - CLIP, 1.0 + CLIP) * advantage).mean()
 
 
 def draw_within(

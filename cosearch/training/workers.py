@@ -58,7 +58,7 @@ class Workers:
         """Do all jobs; ``sent`` and ``done`` are called here with the job's index as messages and results come.
 
         Args:
-            jobs: begun in their order.
+            jobs: begun in their order; ``done`` may add to them.
             name: what to call a job in an error.
             sent: (index, message).
             done: (index, result).
@@ -67,7 +67,7 @@ class Workers:
             CosearchError: the function raised it.
             RunFailedError: the function raised something else, or two processes in a row died over one job.
         """
-        waiting = list(range(len(jobs)))
+        waiting, known = list(range(len(jobs))), len(jobs)
         deaths: Counter[int] = Counter()
         busy: dict[Connection, int] = {}
         while waiting or busy:
@@ -94,6 +94,8 @@ class Workers:
                 if kind == "failure":
                     raise RunFailedError(f"{name(index)} failed:\n{content}")
                 done(index, content)
+                waiting += range(known, len(jobs))
+                known = len(jobs)
 
     def close(self) -> None:
         """Kill the processes and wait for their end; safe to call twice."""

@@ -5,8 +5,9 @@ import torch
 from small_space import small_space
 
 from cosearch.strategies.base import Evaluation
+from cosearch.strategies.controller import clipped_loss
 from cosearch.strategies.proposal import fnas
-from cosearch.strategies.proposal.fnas import Fnas, FnasOptions, clipped_loss, most_similar
+from cosearch.strategies.proposal.fnas import Fnas, FnasOptions, most_similar
 from cosearch.testing.conformance import seeded
 from latency_tables.opspec import OpSpec
 

@@ -49,6 +49,7 @@ class Told(TypedDict):
     env_steps: int
     failure: NotRequired[str]
     inherited_from: NotRequired[list[int]]
+    asked: NotRequired[int]
 
 
 class Best(TypedDict):

@@ -26,6 +26,7 @@ from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import (
+    AsynchronousStrategy,
     Evaluation,
     Feasible,
     InheritingStrategy,
@@ -44,7 +45,7 @@ from cosearch.training.candidates import (
     unpacked,
 )
 from cosearch.training.workers import Workers
-from latency_tables.errors import RunFailedError
+from latency_tables.errors import RequestError, RunFailedError
 from latency_tables.table import Table
 
 
@@ -138,7 +139,8 @@ class ProposalSearch:
 
     def _ask(self) -> None:
         accelerator = self.plan.accelerator
-        for index in range(len(self.told), min(len(self.told) + self.config.strategy.workers, len(self.shares))):
+        first = len(self.told) + len(self.waiting)
+        for index in range(first, min(len(self.told) + self.config.strategy.workers, len(self.shares))):
             if accelerator is not None:
                 accelerator.start_over()
             self.targets.take_turn(index)
@@ -220,14 +222,21 @@ class ProposalSearch:
         item["outcome"] = outcome_record(outcome_of(training, network, run), [])
 
     def _train_beside(self) -> None:
-        """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends."""
-        left = [item for item in self.waiting if "outcome" not in item]
-        lines: list[list[State]] = [[] for _ in left]
-        weights = [self._start(item) for item in left]
-        jobs = [
-            candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], start)
-            for item, start in zip(left, weights)
-        ]
+        """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends.
+
+        With a strategy that is told of each as it ends, the next one is asked for and begun at once, up to the last.
+        """
+        begun: list[Item] = []
+        lines: list[list[State]] = []
+        jobs: list[dict[str, object]] = []
+
+        def begin() -> None:
+            for item in self.waiting:
+                if "outcome" not in item and not any(item is other for other in begun):
+                    begun.append(item)
+                    lines.append([])
+                    steps = self.shares[item["index"]]
+                    jobs.append(candidate_job(self.config, item["index"], item["choices"], steps, self._start(item)))
 
         def sent(index: int, line: State) -> None:
             if lines[index] and line["step"] <= lines[index][-1]["step"]:
@@ -235,19 +244,41 @@ class ProposalSearch:
             lines[index].append(line)
 
         def done(index: int, outcome: State) -> None:
-            left[index]["outcome"] = outcome_record(outcome, lines[index])
+            begun[index]["outcome"] = outcome_record(outcome, lines[index])
+            if isinstance(self.strategy, AsynchronousStrategy):
+                self._tell_finished(self.strategy)
+                begin()
             self.checkpoints.save(self.state())
 
+        begin()
         self.workers.run(
-            jobs, sent=sent, done=done, name=lambda index: f"candidate {left[index]['index']} ({self._name(left[index])})"
+            jobs, sent=sent, done=done, name=lambda index: f"candidate {begun[index]['index']} ({self._name(begun[index])})"
         )
+
+    def _tell_finished(self, strategy: AsynchronousStrategy) -> None:
+        """Tell all that may be told by now, and ask for as many."""
+        while True:
+            wanted = strategy.next_told()
+            ended = (one for one in self.waiting if "outcome" in one and wanted in (None, one["index"]))
+            item = next(ended, None)
+            if item is None:
+                return
+            self.waiting = [other for other in self.waiting if other is not item]
+            self._tell(item)
+            self._ask()
 
     def _tell(self, item: Item) -> None:
         architecture, outcome = self._architecture(item), item["outcome"]
         for line in outcome["lines"]:
             self.log.add({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
         packed_weights = outcome["weights"]
-        inheritance = inheritance_of(item)
+        inheritance, place = inheritance_of(item), len(self.told)
+        wanted = self.strategy.next_told() if isinstance(self.strategy, AsynchronousStrategy) else None
+        if wanted not in (None, item["index"]):
+            raise RequestError(
+                f"strategy.values.order wants proposal {wanted} told as number {place}, which is not asked for by then; repeat a "
+                "recorded order with the strategy.workers that it was recorded with"
+            )
         self.strategy.tell(
             Evaluation(
                 architecture,
@@ -267,6 +298,8 @@ class ProposalSearch:
             "latency_s": item["latency_s"],
             "env_steps": outcome["env_steps"],
         }
+        if item["index"] != place:
+            told["asked"] = item["index"]
         if inheritance is not None:
             told["inherited_from"] = list(inheritance.evaluations)
         if packed_weights is None:
@@ -276,12 +309,12 @@ class ProposalSearch:
             return
         self.told.append(told)
         if isinstance(self.strategy, InheritingStrategy):
-            self.kept[item["index"]] = packed_weights
+            self.kept[place] = packed_weights
         weights = unpacked(packed_weights)
         if self.bank is not None:
             self.bank.keep(architecture, weights)
         for agent in range(len(self.best)):
-            if best_of(agent, self.strategy, self.targets, self.told, self.plan) == item["index"]:
+            if best_of(agent, self.strategy, self.targets, self.told, self.plan) == place:
                 self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
 
     def found(self, run: RunDir) -> tuple[Found, ...]:

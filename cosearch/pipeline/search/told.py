@@ -69,6 +69,7 @@ def records(told: Sequence[Told]) -> tuple[CandidateRecord, ...]:
             latency_s=one["latency_s"],
             env_steps=one["env_steps"],
             failure=one.get("failure"),
+            asked=one.get("asked"),
             inherited_from=tuple(one["inherited_from"]) if "inherited_from" in one else None,
         )
         for one in told

@@ -40,13 +40,13 @@ from torch import Tensor
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, Inheritance, StrategyInfo, always_feasible, own_options
-from cosearch.strategies.controller import Controller, draw_within
+from cosearch.strategies.controller import Controller, clipped_loss, draw_within
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from cosearch.strategies.surrogate import Learned, one_hot, two_layers
 from latency_tables.opspec import KINDS, OpSpec
 
 UNITS, HIDDEN, LR, STEPS = 32, 64, 0.01, 10
-BATCH, EPOCHS, CLIP, ENTROPY = 4, 4, 0.2, 0.01
+BATCH, EPOCHS, ENTROPY = 4, 4, 0.01
 WARM, SKIPS = 8, 20
 KIND_WEIGHT = 4.0
 
@@ -96,18 +96,6 @@ def most_similar(blocks: Sequence[OpSpec], pool: Sequence[OpSpec]) -> list[int]:
     """For each block the one of the pool with the largest cosine of the encodings, the last of equal ones."""
     ours, theirs = (torch.nn.functional.normalize(torch.stack([encoding(op) for op in ops]), dim=1) for ops in (blocks, pool))
     return [len(pool) - 1 - int(row.flip(0).argmax()) for row in (ours @ theirs.T).mul(1e6).round()]
-
-
-def clipped_loss(log_p: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
-    """Minus PPO's objective, ``[]``.
-
-    Args:
-        log_p: ``[batch]``, of the present controller.
-        old: ``[batch]``, of the one that drew.
-        advantage: ``[batch]``.
-    """
-    rho = (log_p - old).exp()
-    return -torch.minimum(rho * advantage, rho.clamp(1.0 - CLIP, 1.0 + CLIP) * advantage).mean()
 
 
 class Fnas:
