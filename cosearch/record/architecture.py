@@ -181,7 +181,7 @@ class Derivation:
 
     Attributes:
         method: in words.
-        scored_by: ``scores`` or ``regression``, of a gradient search.
+        scored_by: ``scores`` or ``regression``, of a gradient search; ``episodes`` or ``frames``, of a one-shot search.
         scores, probabilities: of each candidate at each choice point at the end of a gradient search, from the logits.
         regression: absent where no single paths were drawn.
         unconstrained_choices: what would have been chosen without targets.

@@ -1,7 +1,7 @@
 """Latency against score, and predicted against measured latency.
 
-Points come from four places: the path of the search (supernet), the control's candidates, the reference agents and the
-agent of this run. The supernet's scores are not final scores, so they stand apart in the drawing and in the caption.
+Points come from four places: the path of the search (supernet) or its proposals, the control's candidates, the reference agents
+and the agent of this run. Scores with shared weights are not final scores, so they stand apart in the drawing and in the caption.
 """
 
 from __future__ import annotations
@@ -51,9 +51,18 @@ def control_points(run: Run) -> list[tuple[float, float]]:
     return [(candidate.latency_s, candidate.score) for candidate in candidates if candidate.score is not None]
 
 
+def proposal_points(run: Run) -> list[tuple[float, float]]:
+    """``(latency_s, score)`` of what a one-shot search scored by episodes with the weights of its supernet."""
+    found = None if run.architecture is None else run.architecture.derived_by
+    if found is None or found.scored_by != "episodes":
+        return []
+    return [(one.latency_s, one.score) for one in found.candidates or () if one.score is not None]
+
+
 def pareto_plot(run: Run) -> Plot | None:
     """The Pareto plot, or ``None`` where neither an agent nor a candidate has both figures."""
-    supernet, control, summary = supernet_points(run), control_points(run), run.summary
+    proposals, control, summary = proposal_points(run), control_points(run), run.summary
+    supernet = supernet_points(run) or proposals
     if not supernet and not control and summary is None:
         return None
     references = () if summary is None else summary.reference_agents
@@ -63,6 +72,7 @@ def pareto_plot(run: Run) -> Plot | None:
     scale, unit = time_unit(times)
     with figure(height=3.3) as (drawing, (axes,)):
         name = "candidates, over time" if run.has_candidates else "supernet, over time"
+        name = "proposals, shared weights" if proposals else name
         _clouds(axes, supernet, control, scale, name=name, control_name=control_text(run))
         if summary is not None:
             latency = summary.latency_predicted_s * scale
@@ -81,7 +91,11 @@ def pareto_plot(run: Run) -> Plot | None:
         described = f"Latency against score; this agent: {time_text(run.latency_predicted_s)}"
         svg = inline_svg(drawing, "pareto", described)
     caption = "Up and to the left is better. The line joins the control's candidates that no other candidate beats. "
-    if supernet and run.has_candidates:
+    if proposals:
+        caption += (
+            "Proposals have their score with the supernet's weights, of a few steps on validation levels; it is not final. "
+        )
+    elif supernet and run.has_candidates:
         caption += "Candidates are shown with their score while they were trained. "
     elif supernet:
         caption += "The supernet's path shows scores during the search with shared weights; they are not final scores. "

@@ -112,7 +112,8 @@ def test_too_few_steps_are_refused_with_what_would_fit(steps, proposals, rounds,
 def test_the_record_says_who_was_scored_and_at_which_cost(more, searched):
     run, plan, output = searched(*more)
     found = derived_by(run)
-    assert found.method == one_shot_search.METHOD and found.supernet_steps == 256 and output.steps == 512
+    assert found.method == one_shot_search.METHOD and found.scored_by == ("frames" if more else "episodes")
+    assert found.supernet_steps == 256 and output.steps == 512
     assert [one.env_steps for one in found.candidates] == [52, 52, 52, 52, 48]
     best = max(found.candidates, key=lambda one: one.score)
     assert output.choices == best.choices == run.read(ArchitectureRecord).choices

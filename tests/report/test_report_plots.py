@@ -18,6 +18,7 @@ from cosearch.report.pareto import (
     pareto_front,
     pareto_plot,
     predicted_measured_plot,
+    proposal_points,
     supernet_points,
 )
 from cosearch.report.plots import (
@@ -218,3 +219,18 @@ def test_a_search_by_proposals_has_no_supernet(run, tmp_path):
     proposals = read_run(path)
     assert ">candidates, over time<" in pareto_plot(proposals).svg
     assert "upernet" not in score_plot(proposals, "search").caption + pareto_plot(proposals).caption
+
+
+@pytest.mark.parametrize("by", ["episodes", "frames"])
+def test_proposals_of_a_one_shot_search_stand_beside_the_agent_where_their_score_is_a_return(by, tmp_path):
+    path = make_run(tmp_path / "run")
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = [{key: line[key] for key in line if key != "latency_argmax_s"} for line in lines]
+    scored = {"stage": "search", "step": 10**9, "wall_s": 1e6, "candidate": "c9", "latency_argmax_s": 3e-3, "score_shared": 7.5}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, scored]))
+    told = [{"choices": [0], "score": score, "latency_s": 3e-3, "env_steps": 8} for score in (7.5, None)]
+    change(path, "architecture.json", derived_by={"method": "best", "scored_by": by, "candidates": told})
+    run = read_run(path)
+    assert proposal_points(run) == ([(3e-3, 7.5)] if by == "episodes" else []) and not run.has_candidates
+    assert (">proposals, shared weights<" in pareto_plot(run).svg) is (by == "episodes")
+    assert "supernet's score" in score_plot(run, "search").caption

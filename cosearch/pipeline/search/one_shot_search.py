@@ -294,6 +294,7 @@ class OneShotSearch:
             plan.accelerator.return_to(best["accelerator"])
         derived_by = Derivation(
             method=METHOD + (" that meet the targets" if name else ""),
+            scored_by=scoring_of(plan.strategy, self.config.strategy).by,
             candidates=records(self.told),
             supernet_steps=self.training.step,
         )
