@@ -57,6 +57,12 @@ def inside(benchmark, target_s):
     return found
 
 
+def test_a_strategy_that_scores_with_shared_weights_is_sent_to_the_searches_of_the_product(exact):
+    with pytest.raises(RequestError, match=r"one-shot.*shared weights, which no table has: `cosearch bench search`"):
+        run_search(exact, "one-shot", DEVICE)
+    assert "one-shot" not in runnable() and "l2nas" in runnable()
+
+
 def test_a_query_is_the_tables_entry(bench):
     benchmark, _ = bench
     for number in (0, 77, 539):

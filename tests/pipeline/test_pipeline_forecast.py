@@ -95,3 +95,18 @@ def test_the_forecast_is_json_with_the_whole_configuration():
     result = json.loads(json.dumps(forecast(plan).to_json()))
     assert result["config"] == config_to_dict(plan.config) and result["expected_s"] > FINISH_S
     assert result["peak_memory_bytes"] > 1e7 and result["latency_target_s"] == 0.001
+
+
+@pytest.mark.parametrize("scores", ["episodes", "frames"])
+def test_a_one_shot_search_takes_its_training_and_its_scores(scores, counted):
+    clock, _ = counted
+    words = [word for word in TINY if not word.startswith(("strategy.warmup", "strategy.lr"))]
+    own = (
+        "strategy.name=one-shot",
+        "strategy.values.proposals=6",
+        f"strategy.values.scores={scores}",
+        "strategy.values.population=2",
+    )
+    result = forecast(plan_of(*words, *MINATAR, *own, "budget.search_steps=256", "budget.retrain_steps=0"), clock)
+    ticks = {"episodes": 6 * 3, "frames": 2 * STEPS}[scores]  # of 16, six scores of three, the first one's share; or two rollouts
+    assert result.expected_s == pytest.approx((6 * STEPS + ticks) * STEP_S[1] + FINISH_S)

@@ -22,6 +22,8 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl import task
 from cosearch.rl.envs import Step
 from cosearch.rl.evaluate import score_within
+from cosearch.rl.learner import Distillation
+from cosearch.rl.losses import path_loss
 from cosearch.rl.validation import make_validation, validation_streams
 from cosearch.space.derive import derive
 from cosearch.strategies.weight_sharing import Scoring
@@ -330,5 +332,72 @@ def test_held_out_frames_are_restored_with_all_that_belongs_to_them(tmp_path):
         search.scores.score(architecture, 4)
     search.scores.restore(saved)
     assert search.scores.score(architecture, 4) == before
+    search.training.close()
+    opened.log.close()
+
+
+HURRICANE = (
+    *(word for word in ONE_SHOT if "strategy.name" not in word),
+    "strategy.name=hurricane",
+    "strategy.values.proposals=6",
+)
+
+
+class Cut(Silent):
+    """Interrupts after so many lines of the log."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def update(self, metrics):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_each_stage_of_hurricane_trains_then_scores_and_goes_on_where_it_was_cut(tmp_path):
+    plan, runs, lines = make_plan(resolve(overrides=HURRICANE)), [], []
+    for name, cuts in (("straight", ()), ("cut", (1, 3, 4, 3, 2))):
+        run = RunDir.create(tmp_path, name, to_json(plan.record("a test")))
+        for cut in (*cuts, 0):
+            opened = open_session(run, make_plan(resolve(overrides=HURRICANE)), Cut(cut))
+            try:
+                work_on(opened, {"search": STAGES["search"]})
+            except KeyboardInterrupt:
+                assert cut
+            opened.log.close()
+        runs.append(opened.checkpoints.current.outputs.search)
+        lines.append([{key: line[key] for key in line if key not in ("wall_s", "steps_per_s")} for line in run.read_metrics()])
+    assert ["candidate" in line for line in lines[0]] == [False] * 2 + [True] * 3 + [False] * 2 + [True] * 3
+    assert lines[0] == lines[1] and lines[0][-1]["step"] == 512
+    assert runs[0].choices == runs[1].choices and not changed(runs[0].weights, runs[1].weights)
+
+
+def test_hurricane_is_for_one_device_and_target():
+    words = [word for word in HURRICANE if not word.startswith("objective.latency")]
+    with pytest.raises(ConfigError, match="'hurricane' searches for one device and target, got 2"):
+        make_plan(resolve(overrides=(*words, "family.latency_targets_s=[0.00022,0.0003]")))
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_a_score_on_frames_is_minus_what_the_learner_credits_a_path_with(taught, tmp_path):
+    words = [word for word in ONE_SHOT if not word.startswith("distill") or not taught]
+    opened = session(tmp_path, (*words, FRAMES, "rl.minibatch=512"))  # one minibatch of all frames
+    assert (opened.resources.teacher is not None) is taught
+    search = one_shot_search.OneShotSearch(opened.plan, opened.resources, opened.log, opened.checkpoints)
+    search.scores.play(256, search.training.stage.distill_weight)
+    frames, learner = search.scores.frames, search.training.rounds.learner
+    data = {name: getattr(frames, name)[0] for name in ("frames", "actions", "log_prob", "value", "target")}
+    if taught:
+        data |= {"teacher_policy": frames.teacher_policy[0], "teacher_value": frames.teacher_value[0]}
+    weight, distill = search.training.stage.distill_weight, opened.plan.config.distill
+    distillation = Distillation(weight * distill.actor, weight * distill.critic) if taught else None
+    assert float(frames.advantage.mean()) == pytest.approx(0.0, abs=1e-6) and frames.value.shape == (1, 256)
+    for choices in ([0, 0, 0], [1, 8, 5]):
+        architecture = opened.plan.space.architecture(choices)
+        with torch.no_grad():
+            _, terms = learner.loss(search.subject.forward_of(architecture), data, frames.advantage[0], distillation)
+        credit = float(terms["imitation"]) + path_loss(float(terms["ratio"]), float(terms["ratio_advantage"]))
+        assert search.scores.score(architecture, 4) == pytest.approx(-credit, rel=1e-4, abs=1e-6)
     search.training.close()
     opened.log.close()

@@ -139,10 +139,10 @@ def test_every_one_shot_strategy_conforms_where_widths_and_stem_are_chosen(info)
 PROPOSERS = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and "candidates" not in info.unused]
 
 
-@pytest.mark.parametrize("proposer", PROPOSERS)
-@of_kind("one-shot")
-def test_every_one_shot_strategy_conforms_with_each_proposer(info, proposer):
+@pytest.mark.parametrize("name, proposer", [*(("one-shot", proposer) for proposer in PROPOSERS), ("hurricane", "l2nas")])
+def test_any_proposer_may_be_scored_with_shared_weights(name, proposer):
     values = {"proposer": proposer, "proposals": 8}
+    info = STRATEGIES.get(name)
     check_one_shot_strategy(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)), values=values)
 
 
@@ -176,6 +176,30 @@ def test_a_broken_strategy_does_not_conform(fault, text):
     bad = StrategyInfo("bad", "broken", "none", "gradient", True, False, make, STRATEGIES.get("a3cs").options)
     with pytest.raises(AssertionError, match=text):
         check_gradient_strategy(bad, SPACE, TABLE)
+
+
+@pytest.mark.parametrize(
+    "fault, text",
+    [
+        (lambda strategy: setattr(strategy, "restore", lambda state: None), "resumed, best"),
+        (lambda strategy: setattr(strategy, "best", lambda: 1), "best"),
+        (lambda strategy: setattr(strategy, "ask", lambda: SPACE.architecture([0, 0])), "does not meet the target"),
+        (
+            lambda strategy: setattr(strategy, "learning_path", lambda: small_space("skip").architecture([0, 0])),
+            "not a path of the space",
+        ),
+    ],
+)
+def test_a_broken_one_shot_strategy_does_not_conform(fault, text):
+    info = STRATEGIES.get("one-shot")
+
+    def make(*arguments):
+        strategy = info.make(*arguments)
+        fault(strategy)
+        return strategy
+
+    with pytest.raises(AssertionError, match=text):
+        check_one_shot_strategy(dataclasses.replace(info, make=make), SPACE, lambda a: -float(sum(a.choices)))
 
 
 COSTS = [[0.7, 1.6, 0.2], [0.5, 1.1, 1.9]]  # cheapest: 2 and 0
