@@ -5,12 +5,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from cosearch.benchmarks import int8, loop_check, paced, quantum
+from cosearch.benchmarks import int8, loop_check, paced, quantum, reversible
 from cosearch.benchmarks.documents import DOCS, between, keep
 from cosearch.benchmarks.int8 import AgentRow, Int8Result, NetworkRow
 from cosearch.benchmarks.paced import MODES, PacedMode, PacedResult, PacedRow
 from cosearch.record.json_record import from_json
+from cosearch.space.space import SPACES
+from cosearch.space.supernet import Path, SuperNet
 
 ROW = AgentRow(
     name="toy", env="gym:Toy-v0", description="a toy", params=1234, random_score=-5.0, score=9.0, score_ci95=(8.0, 10.0),
@@ -109,3 +112,19 @@ def test_figures_of_built_circuits_by_hand():
     none = quantum.built(np.array([20, 20]), np.array([False, False]))
     assert none == quantum.Built(2, 0.0, None, None, 40) and none.calls_per_success is None
     assert quantum.breadth_first("ghz-4")[0] == ("h(0)", "cnot(0,1)", "cnot(1,2)", "cnot(2,3)")
+
+
+def test_the_forms_of_a_deep_supernet_lose_alike_and_keep_different_amounts(monkeypatch):
+    monkeypatch.setattr(reversible, "BATCHES", {"mlp": 256, "chain": 4})
+    kept = {form: reversible.measured("mlp", form, 16).kept_bytes for form in reversible.FORMS}
+    assert kept["reversible"] < kept["checkpoints"] < kept["plain"]
+    generator = torch.Generator().manual_seed(0)
+    made = SPACES.get("mlp").make({"candidates": reversible.CANDIDATES["mlp"], "stage_repeats": [4]}, (8,), 3)
+    supernet, frames = SuperNet(made, generator), torch.randn(8, 8, generator=generator)
+    path = Path(((0, 1, 2),) * 4, tuple(torch.full((3,), 1 / 3, requires_grad=True) for _ in range(4)), soft=True)
+    losses = [float(reversible.forward(supernet, frames, path, form).detach()) for form in reversible.FORMS]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6) and losses[0] != 0.0
+    rows = [reversible.Row("mlp", "plain", depth, depth * 10**6, 2 * depth * 10**6, depth / 100) for depth in reversible.DEPTHS]
+    monkeypatch.setattr(reversible, "FORMS", ("plain",))
+    monkeypatch.setattr(reversible, "BATCHES", {"mlp": 256})
+    assert "| mlp, 256 | plain | 4, 16, 64 | 8, 32, 128 | 0.04, 0.16, 0.64 |" in reversible.markdown(rows)
