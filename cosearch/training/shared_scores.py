@@ -31,6 +31,7 @@ from cosearch.training.algorithms import as_deployed, as_policy
 from cosearch.training.path_subject import PathSubject
 from latency_tables.errors import NonFiniteError
 
+ENVS = 8  # of a score at most, of the run's number a divisor: the fewer there are, the longer its episodes may last
 FRAMES = 4096  # held-out frames that are kept, drawn uniformly from those that were played
 
 
@@ -68,10 +69,11 @@ class EpisodeScores:
             EnvironmentFailedError: an environment failed.
         """
         config = self.config
-        env = make_validation(config.env, config.env.num_envs, self.streams.derive("env"))
+        count = math.gcd(config.env.num_envs, ENVS)
+        env = make_validation(config.env, count, self.streams.derive("env"))
         try:
             generator = torch.Generator().manual_seed(self.streams.derive("actions"))
-            return score_within(self._policy(architecture), env, steps // config.env.num_envs, generator)
+            return score_within(self._policy(architecture), env, steps // count, generator)
         finally:
             env.close()
 

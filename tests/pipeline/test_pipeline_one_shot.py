@@ -114,7 +114,7 @@ def test_too_few_steps_are_refused_with_what_would_fit(steps, proposals, rounds,
 def test_the_record_says_who_was_scored_and_at_which_cost(more, searched):
     run, plan, output = searched(*more)
     found = derived_by(run)
-    assert found.method == one_shot_search.METHOD and found.scored_by == ("frames" if more else "episodes")
+    assert found.scored_by == ("frames" if more else "episodes")
     assert found.supernet_steps == 256 and output.steps == 512
     assert [one.env_steps for one in found.candidates] == [52, 52, 52, 52, 48]
     best = max(found.candidates, key=lambda one: one.score)
@@ -222,6 +222,37 @@ def test_what_has_no_effect_or_cannot_be_is_refused(words, text):
     with pytest.raises(RequestError) as caught:
         make_plan(resolve(overrides=(*ONE_SHOT, *words)))
     assert re.search(text, str(caught.value).replace("\n", " ")), str(caught.value)
+
+
+def test_scores_that_are_all_equal_are_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(EpisodeScores, "score", lambda *rest: 1.5)
+    opened = session(tmp_path, ONE_SHOT)
+    work_on(opened, {"search": STAGES["search"]})
+    opened.log.close()
+    found = derived_by(opened.run)
+    assert found.method == one_shot_search.EQUAL
+    assert opened.checkpoints.current.outputs.search.choices == found.candidates[0].choices
+
+
+@pytest.mark.parametrize("envs, played", [(4, 4), (8, 8), (12, 4), (64, 8), (5, 1)])
+def test_a_score_is_played_in_few_environments_and_takes_all_of_its_steps(envs, played, tmp_path, monkeypatch):
+    made = []
+
+    def within(forward, env, steps, generator):
+        made.append((env.num_envs, steps))
+        return 0.0
+
+    monkeypatch.setattr("cosearch.training.shared_scores.score_within", within)
+    words = [word for word in ONE_SHOT if not word.startswith(("env.num_envs", "strategy.paths_per_rollout", "budget.search"))]
+    plan = make_plan(
+        resolve(overrides=(*words, f"env.num_envs={envs}", "strategy.paths_per_rollout=1", "budget.search_steps=4096"))
+    )
+    opened = open_session(RunDir.create(tmp_path, "one", to_json(plan.record("a test"))), plan, Silent())
+    search = one_shot_search.OneShotSearch(plan, opened.resources, opened.log, opened.checkpoints)
+    search.scores.score(plan.space.architecture([0, 0, 0]), 10 * envs)
+    assert made == [(played, 10 * envs // played)]
+    search.training.close()
+    opened.log.close()
 
 
 def test_a_dqn_has_no_advantages_for_held_out_frames_and_is_scored_by_episodes(tmp_path):

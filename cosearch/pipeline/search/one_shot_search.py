@@ -41,6 +41,7 @@ from latency_tables.errors import NonFiniteError, RunFailedError
 from latency_tables.table import Table
 
 METHOD = "best score with the shared weights among the proposals"
+EQUAL = "first of the proposals: their scores with the shared weights are all equal"
 
 
 class Best(TypedDict):
@@ -292,8 +293,10 @@ class OneShotSearch:
         network = derive(architecture, torch.Generator().manual_seed(0), self.subject.supernet)
         if plan.accelerator is not None and "accelerator" in best:
             plan.accelerator.return_to(best["accelerator"])
+        scores = {told["score"] for told in self.told if told["score"] is not None}
+        method = METHOD if len(scores) > 1 or len(self.told) == 1 else EQUAL
         derived_by = Derivation(
-            method=METHOD + (" that meet the targets" if name else ""),
+            method=method + (" that meet the targets" if name else ""),
             scored_by=scoring_of(plan.strategy, self.config.strategy).by,
             candidates=records(self.told),
             supernet_steps=self.training.step,

@@ -15,8 +15,8 @@ Differs from the papers in:
 1. L is the loss of the agent's training (PPO, A2C or DQN, with the teacher's terms), f the mean return on validation levels
    (``scores=episodes``) or minus the loss that a path is credited with on held-out frames (``scores=frames``): advantage over
    the paths that played them, and divergence from the teacher. The papers have one loss on images and an accuracy.
-2. The environment steps of validation are paid for from the search's own (``score_share``), in equal parts a proposal; the
-   images of the papers' validation set cost nothing.
+2. The environment steps of validation are paid for from the search's own (``score_share``), in equal parts a proposal, each
+   played in few environments so that episodes have time to end; the images of the papers' validation set cost nothing.
 3. ``uniform`` keeps every target, SPOS ("uniform constraint sampling") a range of multiply-accumulates. Draws that miss a target
    cost no environment steps.
 4. Any proposal strategy proposes (``proposer``). The default is the aging evolution of this package with sizes for tens of
