@@ -34,6 +34,7 @@ FEW = {
     "evolution": ("strategy.values.population=2",),
     "nsga2": ("strategy.values.population=2",),
     "predictor": ("strategy.values.initial=2",),
+    "deephyper": ("strategy.values.agents=1", "strategy.values.batch=2"),
 }
 ONE_SHOT = ("strategy.paths_per_rollout=2", "rl.minibatch=8", "strategy.values.proposals=4", "strategy.values.population=2")
 ACCELERATOR = ("accel.evaluations=560", "accel.final_evaluations=600")
