@@ -58,6 +58,7 @@ def inside(benchmark, target_s):
 
 
 def test_a_strategy_that_scores_with_shared_weights_is_sent_to_the_searches_of_the_product(exact):
+    load_builtins()
     with pytest.raises(RequestError, match=r"one-shot.*shared weights, which no table has: `cosearch bench search`"):
         run_search(exact, "one-shot", DEVICE)
     assert "one-shot" not in runnable() and "l2nas" in runnable()
