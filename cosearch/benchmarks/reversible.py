@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import default_space
 from cosearch.record.json_record import from_json
 from cosearch.space.space import SPACES
 from cosearch.space.supernet import Path as Chosen
@@ -32,8 +33,10 @@ from cosearch.space.supernet import SuperNet
 from latency_tables.errors import RunFailedError
 
 OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "guide" / "spaces.md"
-CANDIDATES = {"mlp": ["rev_w32_relu", "rev_w64_tanh", "skip_layer"], "chain": ["rev_conv_k3", "rev_conv_k5", "skip"]}
-DEPTHS, FORMS, BATCHES = (4, 16, 64), ("reversible", "plain", "checkpoints"), {"mlp": 2048, "chain": 64}
+load_builtins()
+VECTORS, IMAGES = (default_space(observations).name for observations in ("vectors", "frames"))
+CANDIDATES = {VECTORS: ["rev_w32_relu", "rev_w64_tanh", "skip_layer"], IMAGES: ["rev_conv_k3", "rev_conv_k5", "skip"]}
+DEPTHS, FORMS, BATCHES = (4, 16, 64), ("reversible", "plain", "checkpoints"), {VECTORS: 2048, IMAGES: 64}
 PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # of glibc
 CHAIN = {"stem_channels": 16, "stem_kernel": 3, "stem_stride": 1, "stage_channels": [16], "stage_strides": [1], "hidden": 32}
 
@@ -114,11 +117,10 @@ def measured(space: str, form: str, depth: int) -> Row:
     Args:
         space, form, depth: see :class:`Row`.
     """
-    load_builtins()
     torch.set_num_threads(1)
     generator, batch = torch.Generator().manual_seed(0), BATCHES[space]
     values: dict[str, object] = {"candidates": CANDIDATES[space], "stage_repeats": [depth]}
-    if space == "mlp":
+    if space == VECTORS:
         made, frames = SPACES.get(space).make(values, (8,), 3), torch.randn(batch, 8, generator=generator)
     else:
         made = SPACES.get(space).make({**CHAIN, **values}, (16, 16, 4), 3)

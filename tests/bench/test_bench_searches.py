@@ -129,6 +129,7 @@ def test_a_bracket_keeps_the_best_of_the_regressions_first_and_the_largest(exact
         run_search(exact, "reinforce-bracket", DEVICE, target_s=target_s, queries=4)
 
 
+@pytest.mark.slow  # searches of 300 queries
 def test_searches_with_many_queries_find_good_networks_and_few_do_not(exact):
     target_s = exact.default_target_s(DEVICE)
     quick = ("ridge", "evolution", "local-search", "predictor", "reinforce-bracket", "reinforce-logits", "reinforce")

@@ -66,7 +66,8 @@ def on_two_devices(tmp_path_factory):
     return searched(tmp_path_factory.mktemp("devices"), CROSS)
 
 
-@pytest.mark.parametrize("words", [GRADIENT, pytest.param(RANDOM, marks=pytest.mark.slow)], ids=["gradient", "proposals"])
+@pytest.mark.slow  # whole runs
+@pytest.mark.parametrize("words", [GRADIENT, RANDOM], ids=["gradient", "proposals"])
 def test_a_family_of_one_is_the_single_run(words, tmp_path):
     single = searched(tmp_path / "single", (*words, f"objective.latency_target_s={SMALL_S}"))
     alone = searched(tmp_path / "family", (*words, f"family.latency_targets_s=[{SMALL_S}]"))
@@ -165,6 +166,7 @@ def test_each_candidate_is_asked_for_under_one_target_and_all_serve_both(tmp_pat
     assert any(one["latency_s"] > SMALL_S for one in candidates)  # asked for under the looser target
 
 
+@pytest.mark.slow  # whole runs
 def test_largest_is_the_largest_within_each_target(tmp_path):
     words = [word for word in RANDOM if not word.startswith("strategy")]
     targets_s = (0.00022, 0.00033)

@@ -188,7 +188,9 @@ def test_a_dqn_has_no_advantages_for_held_out_frames_and_is_scored_by_episodes(t
     assert all(np.isfinite(score) for _, score in scores(opened.run))
 
 
-@pytest.mark.parametrize("more", [(), (FRAMES, "strategy.values.sampling=fair")], ids=["episodes", "frames"])
+@pytest.mark.parametrize(
+    "more", [(), pytest.param((FRAMES, "strategy.values.sampling=fair"), marks=pytest.mark.slow)], ids=["episodes", "frames"]
+)
 def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_result(more, tmp_path):
     words = (*ONE_SHOT, *more)
     straight = tmp_path / "straight"

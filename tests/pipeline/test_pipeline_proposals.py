@@ -212,6 +212,7 @@ def test_the_values_of_a_preset_belong_to_the_strategy_that_it_names():
     assert resolve(preset="smoke", options={"strategy.name": "random"}).strategy.candidates == 2
 
 
+@pytest.mark.slow  # processes
 def test_the_log_of_workers_is_in_order_of_the_candidates(finished):
     lines = RunDir.open(finished(*EVOLUTION, "strategy.workers=2")).read_metrics()
     assert [line["step"] for line in lines] == [32, 64, 96, 128]

@@ -145,6 +145,7 @@ def test_a_finished_run_says_so_and_is_left_alone(uninterrupted):
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.rglob("*")} == before
 
 
+@pytest.mark.slow  # two whole runs with a teacher
 def test_a_run_with_a_teacher_resumes_exactly(tmp_path):
     if find_teacher("auto", "procgen:starpilot") is None:
         pytest.skip("no teacher is shipped for procgen:starpilot")

@@ -47,6 +47,7 @@ def test_the_loss_of_an_error_by_hand():
     assert float(quantile_loss(error, 0.9)) == pytest.approx((2.0 * 0.9 + 1.0 * 0.1 + 0.0) / 3)
 
 
+@pytest.mark.slow  # thousands of steps of its critic
 @pytest.mark.parametrize("critic, expected", [("quantile", np.quantile(np.arange(11.0), 0.9)), ("squared", 5.0)])
 def test_its_critic_learns_a_high_quantile_and_the_squared_one_the_mean(critic, expected):
     # one state and one action with eleven scores from 0 to 10, each three times
@@ -108,6 +109,7 @@ def test_an_action_becomes_the_best_architecture_within_the_targets():
     assert Bound.limit.meets(without_limits.choices)
 
 
+@pytest.mark.slow  # many whole searches
 def test_it_beats_random_search_at_equal_evaluations():
     ours = [max(TRUTH[c] for c in run(l2nas(seed, candidates=40), 40)) for seed in range(4)]
     drawn = [max(TRUTH[c] for c in run(RandomSearch(SPACE, RandomOptions(), seeded(seed)), 40)) for seed in range(4)]

@@ -84,6 +84,7 @@ def test_a_bound_below_the_least_candidates_is_refused_with_what_is_needed():
     strategy(space, memory_share=0.25)
 
 
+@pytest.mark.slow  # ten searches of each kind
 def test_the_agent_learns_what_to_drop_and_uniform_drops_do_not():
     found = {"agent": [], "random": []}
     for seed in range(4):

@@ -170,6 +170,7 @@ def ranks(steps, seed=0):
     return float(spearmanr([sum(row[k] for row, k in zip(strategy.scores(), c)) for c in feasible], np.negative(truth)).statistic)
 
 
+@pytest.mark.slow  # long searches
 def test_more_steps_do_not_make_the_ranking_worse_and_without_the_divergence_they_do(monkeypatch):
     few, many = ranks(400, seed=1), ranks(1500, seed=1)
     assert many > 0.88 and many > few

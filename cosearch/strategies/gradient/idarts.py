@@ -4,14 +4,14 @@ Paper: Zhang et al., iDARTS (ICML 2021, arXiv 2106.10784); code: MiaoZhang0525/i
 Equations, with alpha the architecture logits, w the weights, T steps of training after the last step of alpha, and
 H = d2 L_train / dw2 there; by the implicit function theorem, where grad_w L_train = 0:
   dL_val/dalpha = grad_alpha L_val - grad_w L_val . H^-1 . d2 L_train / (dw dalpha)
-  H^-1          = eta sum_{k=0..inf} (I - eta H)^k,   cut after K products with H             (||I - eta H|| < 1)
+  H^-1          = eta sum_{k=0..inf} (I - eta H)^k,   cut after K products with H             (norm of I - eta H below 1)
 With S(g) the step that training takes with gradients g, and J = dS/dg (the paper's SGD: S = -eta g, J = -eta I):
   r_0 = grad_w L_val,   r_k+1 = r_k + H J^T r_k,   s = sum_{k=0..K} J^T r_k               so that s tends to -H^-1 grad_w L_val
   gradient = grad_alpha L_val + (d2 L_train / (dalpha dw)) s
 Each product with H is taken on another minibatch. Products with second derivatives are central differences of gradients
 (``displaced``), so a step of alpha costs 2 K + 4 backward passes, in float32, and comes once in T steps of the weights. With
 K = 0 and T = 1 it is second-order ``darts`` without its virtual step: L_val is taken at w itself. On a quadratic the error falls
-as the largest |1 - eta lambda|^(K + 1) over the eigenvalues lambda of H.
+as the largest abs(1 - eta lambda)^(K + 1) over the eigenvalues lambda of H.
 Differs from the paper in:
 1. L is the reinforcement-learning loss (with distillation, where a teacher is given), on the two halves of the frames of a
    rollout, as in ``darts``; the minibatches of the products are drawn from the training half.
