@@ -15,6 +15,8 @@ from cosearch.benchmarks.peers.plain_ppo import body
 from cosearch.benchmarks.peers.workloads import Workload
 from latency_tables.errors import MissingExtraError
 
+NEVER = 10**9  # updates between two of its logs
+
 try:
     from stable_baselines3 import PPO
     from stable_baselines3.common.monitor import Monitor
@@ -151,7 +153,7 @@ class Sb3Ppo:
 
     def advance(self) -> None:
         """One rollout and its update."""
-        self.model.learn(self.workload.steps_per_update, reset_num_timesteps=False, log_interval=None)
+        self.model.learn(self.workload.steps_per_update, reset_num_timesteps=False, log_interval=NEVER)
 
     def score(self) -> float | None:
         """See ``Contestant``."""
@@ -168,4 +170,6 @@ class Sb3Ppo:
 
     def close(self) -> None:
         """See ``Contestant``."""
-        self.model.get_env().close()
+        env = self.model.get_env()
+        if env is not None:
+            env.close()
