@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -141,6 +141,21 @@ def own_options(kind: type[Options], config: StrategyConfig, **shared: object) -
             f"strategy.values.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}" for item in error.errors()
         ]
         raise ConfigError("\n".join(lines)) from error
+
+
+def refuse_without_effect(config: StrategyConfig, names: Iterable[str], beside: str) -> None:
+    """Raise where options of the strategy's own are set that have no effect beside another one.
+
+    Args:
+        config: the section ``strategy``.
+        names: of the options.
+        beside: the other one as it is set, such as ``strategy.values.skip=false``.
+
+    Raises:
+        ConfigError: one of them is in ``strategy.values``.
+    """
+    for name in (name for name in names if name in config.values):
+        raise ConfigError(f"strategy.values.{name}={config.values[name]} has no effect with {beside}; leave it out")
 
 
 class Architectures(Protocol):

@@ -79,6 +79,14 @@ def test_the_order_of_telling_decides_whose_batch_is_full_and_results_go_to_the_
     ]
 
 
+def test_a_result_that_nobody_waits_for_is_refused_and_changes_nothing():
+    strategy = made()
+    told(strategy, 0)
+    with pytest.raises(ValueError, match="a result of proposal 0"):
+        told(strategy, 0)
+    assert len(strategy.results) == 1 and sum(map(len, strategy.batches)) == 1
+
+
 def test_the_cache_answers_what_was_evaluated():
     space = small_space("conv_k3", "skip", cells=1)  # two architectures
     with_cache, without = (DeepHyper(space, DeepHyperOptions(cache=cache), seeded(0)) for cache in (True, False))

@@ -4,11 +4,13 @@ import pytest
 import torch
 from small_space import small_space
 
+from cosearch.config.search import StrategyConfig
 from cosearch.strategies.base import Evaluation
 from cosearch.strategies.controller import clipped_loss
 from cosearch.strategies.proposal import fnas
-from cosearch.strategies.proposal.fnas import Fnas, FnasOptions, most_similar
+from cosearch.strategies.proposal.fnas import Fnas, FnasOptions, fnas_options, most_similar
 from cosearch.testing.conformance import seeded
+from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
 
 SPACE = small_space("conv_k3", "conv_k5", "mbconv_k3_e1", "mbconv_k3_e3", "skip", cells=3)
@@ -93,3 +95,9 @@ def test_the_controller_moves_to_what_scores_high():
     strategy = run(80, skip=False)
     drawn = strategy.controller.draw(200, seeded(5)).choices.float().mean(0)
     assert float(drawn[2]) > 2.8  # the third point counts most: uniform draws have 2
+
+
+def test_a_threshold_without_a_critic_that_stands_in_is_refused():
+    with pytest.raises(ConfigError, match=r"threshold=0\.1 has no effect with strategy\.values\.skip=false"):
+        fnas_options(StrategyConfig(name="fnas", values={"skip": False, "threshold": 0.1}))
+    assert fnas_options(StrategyConfig(name="fnas", values={"threshold": 0.1})).threshold == 0.1

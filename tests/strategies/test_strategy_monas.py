@@ -115,8 +115,8 @@ def test_energy_in_place_of_latency_needs_one():
     [
         ({"rule": "accuracy-limit"}, "score_limit"),
         ({"score_limit": 3.0}, "score_limit"),
-        ({"rule": "power-limit", "weight": 0.5}, "weight has no effect"),
-        ({"rule": "power-limit", "cost": "energy"}, "cost has no effect"),
+        ({"rule": "power-limit", "weight": 0.5}, r"weight=0\.5 has no effect with strategy\.values\.rule=power-limit"),
+        ({"rule": "power-limit", "cost": "energy"}, "cost=energy has no effect"),
         ({"weight": 2.0}, "weight"),
         ({"rule": "sum"}, "rule"),
     ],

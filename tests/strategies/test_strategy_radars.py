@@ -145,3 +145,11 @@ def test_every_option_changes_the_search(changes):
 
     default = STRATEGIES.get("radars").options(StrategyConfig(name="radars"))
     assert searched(default) != searched(dataclasses.replace(default, **changes)) and searched(default) == searched(default)
+
+
+@pytest.mark.parametrize("name", ["agent_lr", "episode", "prune_fraction"])
+def test_what_the_agent_learns_by_is_refused_where_nothing_learns(name):
+    options, values = STRATEGIES.get("radars").options, {"agent_lr": 0.1, "episode": 2, "prune_fraction": 0.5}
+    with pytest.raises(ConfigError, match=rf"{name}=\S+ has no effect with strategy\.values\.pruning=random"):
+        options(StrategyConfig(name="radars", values={"pruning": "random", name: values[name]}))
+    assert getattr(options(StrategyConfig(name="radars", values={name: values[name]})), name) == values[name]

@@ -13,12 +13,11 @@ from typing import NotRequired, TypedDict
 import torch
 
 from cosearch.cost.accelerator import SavedAccelerator
-from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Told
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
-from cosearch.pipeline.search.told import best_of, check_failures, records
+from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, records
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -38,7 +37,6 @@ from cosearch.training.path_subject import PathSubject
 from cosearch.training.shared_scores import EpisodeScores, FrameScores, SharedScores
 from cosearch.training.stage import Training
 from latency_tables.errors import NonFiniteError, RunFailedError
-from latency_tables.table import Table
 
 METHOD = "best score with the shared weights among the proposals"
 EQUAL = "first of the proposals: their scores with the shared weights are all equal"
@@ -151,7 +149,7 @@ class OneShotSearch:
         steps = sum(one.train_steps for one in self.rounds)
         self.training = one_shot_training(plan, self.subject, streams, teacher, steps)
         self.scores = shared_scores(plan, self.subject, teacher)
-        self.memory = SizeCost(plan.space, plan.hardware, MEMORY) if isinstance(plan.hardware, Table) else None
+        self.costs = PredictedCosts(plan)
         self.told: list[Told] = []
         self.best: list[Best | None] = [None for _ in plan.every]
         self.begun, self.ready = 0, 0  # rounds whose training, and whose scoring, has begun
@@ -256,8 +254,8 @@ class OneShotSearch:
                 latency_s,
                 failed=score is None,
                 asked=index,
-                energy_j=self.plan.hardware.predict(architecture.ops()).energy_j,
-                memory_bytes=None if self.memory is None else self.memory.exact(architecture),
+                energy_j=self.costs.energy_j(architecture),
+                memory_bytes=self.costs.memory_bytes(architecture),
                 env_steps=steps,
             )
         )

@@ -9,12 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
-from cosearch.pipeline.search.told import best_of, check_failures, records
+from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, records
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -46,7 +45,6 @@ from cosearch.training.candidates import (
 )
 from cosearch.training.workers import Workers
 from latency_tables.errors import RequestError, RunFailedError
-from latency_tables.table import Table
 
 
 def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
@@ -85,7 +83,7 @@ class ProposalSearch:
         self.bank: WeightBank | None = None
         if section.candidate_init == "shared":
             self.bank = WeightBank(as_trained(SuperNet(plan.space, streams.torch("weights")), self.config, streams))
-        self.memory = SizeCost(plan.space, plan.hardware, MEMORY) if isinstance(plan.hardware, Table) else None
+        self.costs = PredictedCosts(plan)
         self.kept: dict[int, bytes] = {}  # weights of the candidates that were told, where later ones may start from them
         self.told: list[Told] = []
         self.best: list[Best | None] = [None for _ in plan.every]
@@ -154,8 +152,8 @@ class ProposalSearch:
                 "latency_s": self.plan.constraints[0].cost.exact(architecture),
                 "accelerator": None if accelerator is None else accelerator.state(),
                 "searches": progress_of(accelerator),
-                "energy_j": self.plan.hardware.predict(architecture.ops()).energy_j,
-                "memory_bytes": None if self.memory is None else self.memory.exact(architecture),
+                "energy_j": self.costs.energy_j(architecture),
+                "memory_bytes": self.costs.memory_bytes(architecture),
             }
             if inherited is not None:
                 item["inherited"] = inherited.parent, list(inherited.blocks)

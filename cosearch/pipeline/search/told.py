@@ -1,18 +1,41 @@
-"""What a search told its strategy of each candidate: the best one for an agent, too many failures, the record of all."""
+"""What a search tells its strategy of each candidate: predicted costs, the best for an agent, too many failures, all records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.search.candidate_records import Told
 from cosearch.pipeline.session import RunLog
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import CandidateRecord
+from cosearch.space.space import Architecture
 from cosearch.strategies.base import ProposalStrategy, TargetsInTurn
 from latency_tables.errors import RunFailedError
+from latency_tables.table import Table
 
 FAILED_MAX = 0.5  # share of the candidates that may fail before the search does
+
+
+class PredictedCosts:
+    """What an architecture is predicted to take beside its latency.
+
+    Args:
+        plan: the resolved run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._hardware = plan.hardware
+        self._memory = SizeCost(plan.space, plan.hardware, MEMORY) if isinstance(plan.hardware, Table) else None
+
+    def energy_j(self, architecture: Architecture) -> float | None:
+        """Joules; None where the device has no energies."""
+        return self._hardware.predict(architecture.ops()).energy_j
+
+    def memory_bytes(self, architecture: Architecture) -> float | None:
+        """Peak of the process that runs it; None for an accelerator."""
+        return None if self._memory is None else self._memory.exact(architecture)
 
 
 def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told: Sequence[Told], plan: Plan) -> int | None:

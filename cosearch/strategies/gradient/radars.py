@@ -41,7 +41,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options, refuse_without_effect
 from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture_scores
 from latency_tables.errors import ConfigError
@@ -281,7 +281,10 @@ class RadarsStrategy:
 
 
 def _options(config: StrategyConfig) -> RadarsOptions:
-    return own_options(RadarsOptions, config, lr=config.lr)
+    options = own_options(RadarsOptions, config, lr=config.lr)
+    if options.pruning == "random":
+        refuse_without_effect(config, ["agent_lr", "episode", "prune_fraction"], "strategy.values.pruning=random")
+    return options
 
 
 STRATEGIES.register(

@@ -119,13 +119,17 @@ class DeepHyper:
         return proposed
 
     def tell(self, result: Evaluation) -> None:
-        """Record a result in the batch of the controller that drew it; without ``asked`` it answers the oldest proposal."""
+        """Record a result in the batch of the controller that drew it; without ``asked`` it answers the oldest proposal.
+
+        Raises:
+            ValueError: no such proposal waits for its result.
+        """
+        waiting = [ask for ask, *_ in self.pending]
+        if not waiting or result.asked not in (None, *waiting):
+            raise ValueError(f"a result of proposal {result.asked}, but those that wait for one are {waiting}")
+        _, agent, choices, log_p = self.pending.pop(0 if result.asked is None else waiting.index(result.asked))
         self.results.add(result)
-        place = next((i for i, (ask, *_) in enumerate(self.pending) if ask == result.asked), 0)
-        score = self._score(len(self.results) - 1)
-        if self.pending:
-            _, agent, choices, log_p = self.pending.pop(place)
-            self._collect(agent, (choices, log_p, score))
+        self._collect(agent, (choices, log_p, self._score(len(self.results) - 1)))
 
     def next_told(self) -> int | None:
         """Which proposal is to be told next; None: the one whose training ends first."""

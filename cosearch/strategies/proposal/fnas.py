@@ -30,16 +30,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, Inheritance, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import (
+    STRATEGIES,
+    Evaluation,
+    Inheritance,
+    StrategyInfo,
+    always_feasible,
+    own_options,
+    refuse_without_effect,
+)
 from cosearch.strategies.controller import Controller, clipped_loss, draw_within
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from cosearch.strategies.surrogate import Learned, one_hot, two_layers
@@ -57,7 +65,7 @@ class FnasOptions:
 
     Attributes:
         skip: whether the critic stands in for a training where it is sure.
-        threshold: below which U is sure, in standard deviations of the scores; without ``skip`` of no effect.
+        threshold: below which U is sure, in standard deviations of the scores; refused without ``skip``.
         pool: whether blocks start from the most similar trained ones.
         replay: whether updates also take earlier networks.
         draws: attempts to draw one architecture that meets the target before giving up.
@@ -68,6 +76,18 @@ class FnasOptions:
     pool: bool = True
     replay: bool = True
     draws: int = DRAWS
+
+
+def fnas_options(config: StrategyConfig) -> FnasOptions:
+    """The options from the section ``strategy`` of the configuration.
+
+    Raises:
+        ConfigError: a threshold for a critic that never stands in; see also ``own_options``.
+    """
+    options = own_options(FnasOptions, config)
+    if not options.skip:
+        refuse_without_effect(config, ["threshold"], "strategy.values.skip=false")
+    return options
 
 
 @dataclass(frozen=True)
@@ -272,7 +292,7 @@ STRATEGIES.register(
         False,
         True,
         Fnas,
-        partial(own_options, FnasOptions),
+        fnas_options,
         ("candidate_init",),
         any_order=True,
     )

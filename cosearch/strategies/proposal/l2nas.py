@@ -48,9 +48,9 @@ from cosearch.strategies.base import (
     TargetsInTurn,
     always_feasible,
     own_options,
+    refuse_without_effect,
 )
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws
-from latency_tables.errors import ConfigError
 
 HIDDEN, BATCH, UPDATES, LR = 64, 64, 32, 3e-3
 NOISE, EPSILON = 0.1, 0.05  # standard deviation of the noise; smallest probability of a uniform draw
@@ -81,11 +81,8 @@ def l2nas_options(config: StrategyConfig) -> L2nasOptions:
         ConfigError: a quantile beside a critic that has none; see also ``own_options``.
     """
     options = own_options(L2nasOptions, config, candidates=config.candidates)
-    if options.critic == "squared" and "tau" in config.values:
-        raise ConfigError(
-            f"strategy.values.tau={options.tau} has no effect with strategy.values.critic=squared, which learns the mean; leave "
-            "it out, or set strategy.values.critic=quantile"
-        )
+    if options.critic == "squared":
+        refuse_without_effect(config, ["tau"], "strategy.values.critic=squared, which learns the mean")
     return options
 
 

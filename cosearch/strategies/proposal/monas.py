@@ -36,7 +36,7 @@ from pydantic import Field
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_state
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options, refuse_without_effect
 from cosearch.strategies.controller import Controller, draw_within
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws
 from cosearch.strategies.surrogate import Learned
@@ -79,8 +79,7 @@ def monas_options(config: StrategyConfig) -> MonasOptions:
             f"score_limit {options.score_limit}"
         )
     unused = {"weight": options.rule != "mixed", "cost": options.rule == "power-limit"}
-    for key in (key for key, without in unused.items() if without and key in config.values):
-        raise ConfigError(f"strategy.values.{key} has no effect with the rule {options.rule!r}; leave it out")
+    refuse_without_effect(config, (key for key, without in unused.items() if without), f"strategy.values.rule={options.rule}")
     return options
 
 
