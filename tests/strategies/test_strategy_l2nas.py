@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_space import small_space
+from additive_task import SPACE, TRUTH, run
 
 from cosearch.config.search import StrategyConfig
 from cosearch.space.derive import Limit
@@ -12,21 +12,6 @@ from cosearch.strategies.proposal.l2nas import EPSILON, L2nas, L2nasOptions, l2n
 from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
-
-SPACE = small_space("conv_k3", "conv_k5", "mbconv_k3_e1", "skip", cells=5)  # 1024 architectures
-WORTH = np.random.default_rng(3).normal(size=(5, 4))
-TRUTH = {choices: sum(WORTH[point, c] for point, c in enumerate(choices)) for choices in np.ndindex(4, 4, 4, 4, 4)}
-
-
-def additive(architecture):
-    return float(TRUTH[architecture.choices])
-
-
-def run(strategy, asks, score=additive):
-    for _ in range(asks):
-        architecture = strategy.ask()
-        strategy.tell(Evaluation(architecture, score(architecture), 1e-3))
-    return [result.choices for result in strategy.results.all]
 
 
 def l2nas(seed=0, feasible=lambda a: True, candidates=30, **options):

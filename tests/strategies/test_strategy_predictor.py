@@ -2,28 +2,13 @@
 
 import numpy as np
 import pytest
-from small_space import small_space
+from additive_task import SPACE, TRUTH, run
 
 from cosearch.strategies.base import Evaluation
 from cosearch.strategies.proposal.predictor import PredictorOptions, PredictorSearch
 from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import InfeasibleTargetError, RequestError
-
-SPACE = small_space("conv_k3", "conv_k5", "mbconv_k3_e1", "skip", cells=5)  # 1024 architectures
-WORTH = np.random.default_rng(3).normal(size=(5, 4))
-TRUTH = {choices: sum(WORTH[point, c] for point, c in enumerate(choices)) for choices in np.ndindex(4, 4, 4, 4, 4)}
-
-
-def additive(architecture):
-    return float(TRUTH[architecture.choices])
-
-
-def run(strategy, asks, score=additive):
-    for _ in range(asks):
-        architecture = strategy.ask()
-        strategy.tell(Evaluation(architecture, score(architecture), 1e-3))
-    return [result.choices for result in strategy.results.all]
 
 
 def predictor(seed=0, feasible=lambda a: True, **options):
