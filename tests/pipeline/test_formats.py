@@ -48,7 +48,7 @@ def test_every_folder_says_which_version_made_it():
     for folder in old_files.FOLDERS:
         about = old_files.about(folder)
         assert folder.name == f"v{about['version']}-{about['made']}" and about["command"].startswith("python tests/support/")
-    assert sum(path.stat().st_size for path in old_files.ASSETS.rglob("*") if path.is_file()) < 2_500_000
+    assert sum(path.stat().st_size for path in old_files.ASSETS.rglob("*") if path.is_file()) < 1_500_000
 
 
 def test_nothing_in_them_names_a_place_of_the_machine(kept):

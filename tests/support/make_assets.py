@@ -39,7 +39,13 @@ BUDGET = (
     "budget.checkpoint_interval_s=0",
     "objective.latency_ratio=2",
 )
-MLP = {"stem_width": 8, "stage_widths": [8], "stage_repeats": [2], "hidden": 8}
+MLP = {
+    "stem_width": 8,
+    "stage_widths": [8],
+    "stage_repeats": [2],
+    "hidden": 8,
+    "candidates": ["linear_relu", "mlp_w32_relu", "skip_layer"],
+}
 CHAIN = {"stem_channels": 4, "stage_channels": [4, 8], "stage_repeats": [1, 1], "stage_strides": [1, 2], "hidden": 8}
 CELL = {"depths": [4], "normal_cells": 1, "nodes": 2, "hidden": 8}
 MACRO = {"resolutions": [1], "stem_widths": [4], "stage_strides": [2], "stage_widths": [[4]], "hidden": [0, 8]}
