@@ -12,6 +12,7 @@ from cosearch.config.presets import PRESETS
 from cosearch.cost.accel_table import design_records
 from cosearch.planning.builtins import load_builtins
 from cosearch.registry import unknown_name
+from cosearch.rl.env_families.wrappers import WRAPPERS
 from cosearch.rl.envs import ENVIRONMENTS
 from cosearch.space.operations import OPERATIONS
 from cosearch.space.space import SPACES
@@ -72,6 +73,13 @@ def _envs() -> Rows:
     ]
 
 
+def _wrappers() -> Rows:
+    return [
+        {"name": e.name, "description": e.description, "example": f"{e.name}:{e.example}" if e.example else e.name}
+        for e in WRAPPERS.entries()
+    ]
+
+
 def _named(entries: Iterable[Described]) -> Rows:
     return [{"name": e.name, "description": e.description} for e in entries]
 
@@ -84,6 +92,7 @@ LISTS = {
     "ops": lambda: _named(OPERATIONS.entries()),
     "spaces": lambda: _named(SPACES.entries()),
     "presets": lambda: _named(PRESETS.values()),
+    "wrappers": _wrappers,
 }
 
 

@@ -18,13 +18,15 @@ class EnvConfig:
     """The task.
 
     Attributes:
-        name: ``FAMILY:GAME``; `cosearch list envs`.
+        name: ``FAMILY:GAME``, `cosearch list envs`; or ``package.module:function``, which makes a Gymnasium environment.
         num_envs: environments stepped together.
         train_levels: Procgen training levels ``0 .. n - 1``; the test levels are all later ones.
         kwargs: what a Gymnasium environment is made with beside its id, e.g. ``env.kwargs.gravity=9.8``, and a quantum circuit
             beside its target, ``env.kwargs.noise=0.001``.
         layout: order of a Gymnasium environment's images, ``channels_last`` or ``channels_first``; null: channels last, and a
             shape that looks like the other one is refused until one of the two is named.
+        wrappers: around a Gymnasium environment, the nearest to it first: ``frame_stack:4``, ``grey_scale``, ``resize:84x84``,
+            ``time_limit:1000``, ``reward_scale:0.1``, ``flatten``, ``keep:image,direction``, or ``package.module:Class``.
         episode_steps: an evaluation counts an episode that takes longer as it then stands, and says how many it cut. The
             default is the field's limit for Atari, 108,000 frames of which every fourth is seen.
         step_limit_s: seconds that a step of all environments may take; they are then stepped in a process of their own, which
@@ -36,5 +38,6 @@ class EnvConfig:
     train_levels: Annotated[int, Field(ge=1, le=2_000_000_000)] = 100_000
     kwargs: dict[str, object] = dataclasses.field(default_factory=dict)
     layout: Literal["channels_last", "channels_first"] | None = None
+    wrappers: tuple[str, ...] = ()
     episode_steps: Positive = EPISODE_STEPS
     step_limit_s: PositiveFloat | None = None

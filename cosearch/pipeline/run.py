@@ -24,6 +24,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.family import agent_folder, agent_names, family_of
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir, as_folder_name
+from cosearch.rl.probe import doubts
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RunFolderError
@@ -46,6 +47,8 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
     set_threads(plan.config.threads)
     for one in {one.hardware.table_id: one for one in plan.every}.values():
         rehearse(one, progress.note)
+    for doubt in doubts(plan.config.env, plan.config.budget.search_steps + plan.config.budget.retrain_steps):
+        progress.note(f"the environment: {doubt}")
     if plan.inexact_resume is not None:
         progress.note(f"not exactly resumable: {plan.inexact_resume}")
     if plan.counts.few:

@@ -8,8 +8,10 @@ whose engine does not tell the two apart: there every end counts as a terminatio
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -115,7 +117,7 @@ class VectorEnv(Protocol):
 
     One that numbers its discrete actions from another number than 0 says so in ``first_action``, for the exported agent; it takes
     them from 0 all the same. One that has names for its actions, or for the components of an action vector, gives them in
-    ``action_names``.
+    ``action_names``. ``doubts`` are sentences on what is not as it declares, ``endless`` says that it has no time limit.
     """
 
     @property
@@ -178,6 +180,7 @@ class EnvOptions:
         kwargs: what an environment is made with beside its name, where its family takes such values.
         layout: of images, ``channels_last`` or ``channels_first``; None: nobody said.
         first_level: the first of the training levels.
+        wrappers: names of the wrappers around each environment, the nearest first.
     """
 
     num_envs: int
@@ -188,6 +191,7 @@ class EnvOptions:
     kwargs: Mapping[str, object] = field(default_factory=dict, hash=False)
     layout: str | None = None
     first_level: int = 0
+    wrappers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class EnvFamily:
         has_levels: ``EnvOptions.train_levels`` counts the levels that its games are trained on.
         takes_kwargs: its games are made with ``EnvOptions.kwargs``.
         takes_layout: its images may have the channels first, as ``EnvOptions.layout`` says.
+        takes_wrappers: its games are wrapped as ``EnvOptions.wrappers`` says.
     """
 
     name: str
@@ -216,13 +221,14 @@ class EnvFamily:
     has_levels: bool = False
     takes_kwargs: bool = False
     takes_layout: bool = False
+    takes_wrappers: bool = False
 
 
 ENVIRONMENTS: Registry[EnvFamily] = Registry("environment", entry_point_group="cosearch.environments", plural="envs")
 
 
 def split_name(name: str) -> tuple[EnvFamily, str]:
-    """Family and game of a name such as ``procgen:starpilot``.
+    """Family and game of a name such as ``procgen:starpilot``; ``package.module:function`` is a game of the family ``gym``.
 
     Raises:
         UnknownNameError: no such family, or no such game in it; the message suggests the nearest.
@@ -231,6 +237,14 @@ def split_name(name: str) -> tuple[EnvFamily, str]:
     if not colon:
         raise UnknownNameError(
             f"unknown environment {name!r}: expected FAMILY:GAME such as 'procgen:starpilot'. `cosearch list envs` shows all"
+        )
+    known = [entry.name for entry in ENVIRONMENTS.entries()]
+    if family_name not in known and "gym" in known and _is_module(family_name):
+        return ENVIRONMENTS.get("gym"), name
+    if family_name not in known and "." in family_name:
+        raise UnknownNameError(
+            f"unknown environment {name!r}: there is no module {family_name!r} in {Path.cwd()} or among the installed packages. "
+            f"Go to the folder of {family_name.partition('.')[0]}, or name that folder: PYTHONPATH=FOLDER before the command"
         )
     family = ENVIRONMENTS.get(family_name)
     if game not in family.games and not family.is_open:
@@ -242,6 +256,13 @@ def split_name(name: str) -> tuple[EnvFamily, str]:
             f"unknown environment {name!r}: {family_name} has no game {game!r}.{hint} `cosearch list envs` shows all"
         )
     return family, game
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return bool(name) and importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a part of its path is no package
+        return False
 
 
 def make_env(name: str, options: EnvOptions) -> CheckedEnv:
@@ -263,6 +284,10 @@ def make_env(name: str, options: EnvOptions) -> CheckedEnv:
 def _guarded(name: str, function: Callable[[], Got]) -> Got:
     try:
         return function()
+    except EnvironmentFailedError as error:
+        if name in str(error):
+            raise
+        raise EnvironmentFailedError(f"{name}: {error}") from error
     except CosearchError:
         raise
     except SystemExit as error:  # no environment ends a command, least of all with exit code 0
@@ -291,8 +316,14 @@ class CheckedEnv:
         self.action_names: tuple[str, ...] = getattr(env, "action_names", ())
         if self.action_names and len(self.action_names) != self.num_actions:
             raise EnvironmentFailedError(f"{name} has {self.num_actions} actions, but {len(self.action_names)} names of actions")
+        self.endless: bool = getattr(env, "endless", False)
         self.exact_resume = env.exact_resume
         self._dtype = frame_dtype(self.frame_shape)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is not as the environment declares it, so far, one sentence each."""
+        return tuple(f"{self.name}: {doubt}" for doubt in getattr(self.env, "doubts", ()))
 
     def _check(self, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:

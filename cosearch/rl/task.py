@@ -35,6 +35,7 @@ def make_task(config: EnvConfig, num_envs: int, seed: int, *, test: bool = False
         test=test,
         kwargs=config.kwargs,
         layout=config.layout,
+        wrappers=config.wrappers,
     )
     if config.step_limit_s is None:
         return make_env(config.name, options)
@@ -71,8 +72,7 @@ def _first_difference(one: CheckedEnv, other: CheckedEnv) -> str | None:
         return "two resets give different observations"
     stream = np.random.default_rng(0)
     for _ in range(PROBE_STEPS):
-        n, drawn = one.num_actions, stream.normal(0.0, 1.0, (1, one.num_actions)).astype(np.float32)
-        action = drawn if one.action_box is not None else stream.integers(0, n, 1)
+        action = random_actions(one, stream)
         steps = []
         for env in (one, other):
             env.send(action)
@@ -81,3 +81,17 @@ def _first_difference(one: CheckedEnv, other: CheckedEnv) -> str | None:
         if not all(np.array_equal(a, b) for a, b in zip(first, second)):
             return "the same actions give different observations, rewards or ends"
     return None
+
+
+def random_actions(env: CheckedEnv, stream: np.random.Generator) -> np.ndarray:
+    """An action for each environment as a new agent draws it: standard normal, or uniform.
+
+    Args:
+        env: the task.
+        stream: random numbers.
+
+    Returns:
+        ``[num_envs, num_actions]``, float32, or ``[num_envs]``, int64.
+    """
+    drawn = stream.normal(0.0, 1.0, (env.num_envs, env.num_actions)).astype(np.float32)
+    return drawn if env.action_box is not None else stream.integers(0, env.num_actions, env.num_envs)

@@ -24,7 +24,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import load_network, read_record
 from latency_tables.devices import find_table
 
-LISTS = ("devices", "strategies", "envs", "ops", "presets", "spaces", "teachers")
+LISTS = ("devices", "strategies", "envs", "ops", "presets", "spaces", "teachers", "wrappers")
 GROUP = typer.main.get_command(app)
 EXAMPLES = [
     words

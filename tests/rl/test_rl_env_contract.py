@@ -12,7 +12,7 @@ import pytest
 import cosearch.rl.env_families.gym
 import cosearch.rl.env_families.minatar
 import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
-from cosearch.rl.env_families.gym import ReplayedEnvs
+from cosearch.rl.env_families.replayed import ReplayedEnvs
 from cosearch.rl.envs import ENVIRONMENTS, CheckedEnv, EnvFamily, EnvOptions, Step, make_env, split_name
 from cosearch.testing.toys import SignalEnv
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError

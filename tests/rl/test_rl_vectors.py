@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cosearch.planning.builtins import load_builtins
-from cosearch.rl.env_families.gym import ReplayedEnvs
+from cosearch.rl.env_families.replayed import ReplayedEnvs
 from cosearch.rl.envs import ENVIRONMENTS, Box, CheckedEnv, EnvOptions, Step, make_env
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.testing.conformance import check_environment, play, random_actions, same_steps, seeded

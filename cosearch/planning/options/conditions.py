@@ -251,6 +251,12 @@ TAKES_KWARGS = Condition(
     lambda r, key: f"with {r.config.env.name}, which is made from its name alone",
     _fixed("choose an environment gym:ID"),
 )
+TAKES_WRAPPERS = Condition(
+    "the environment is Gymnasium's (gym)",
+    lambda r, key: split_name(r.config.env.name)[0].takes_wrappers,
+    lambda r, key: f"with {r.config.env.name}, which has wrappers of its own or none",
+    _fixed("choose an environment gym:ID or MODULE:FUNCTION"),
+)
 TAKES_LAYOUT = Condition(
     "observations are images of an environment gym:ID",
     lambda r, key: split_name(r.config.env.name)[0].takes_layout and len(r.frame_shape) == 3,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cosearch.rl.env_families.gym import Moved, ReplayedEnvs
+from cosearch.rl.env_families.replayed import Moved, ReplayedEnvs
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions
 from latency_tables.errors import MissingExtraError
 

@@ -1,0 +1,253 @@
+"""Gymnasium environments stepped in turn as one vector environment, exactly resumable although none can save its state.
+
+Such environments are deterministic after ``reset(seed)``. Each episode has a seed of its own; the actions of the running episode
+are recorded, and a restore plays them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cosearch.record.state import State, read, read_list
+from cosearch.rl.envs import Box, EnvOptions, Step
+from latency_tables.errors import EnvironmentFailedError
+from latency_tables.reading import shown
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What one step of each of several environments gave, before any is reset.
+
+    Attributes:
+        reward: ``[envs]``, float32.
+        terminated, truncated: ``[envs]``, bool; never both.
+        last_frames: the last frame of each environment whose episode was truncated.
+    """
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    last_frames: dict[int, np.ndarray]
+
+
+OLD_STYLE = (
+    "is it in the old style of Gym? Then let the function that makes it return shimmy.GymV21CompatibilityV0(env=...), the "
+    "compatibility that Gymnasium names (pip install shimmy)"
+)
+LOOKED_AT = 256  # observations that are compared with what the environment declares
+Mover = Callable[[Sequence[Any], list[Any], np.ndarray], Moved]
+
+
+class ReplayedEnvs:
+    """Single Gymnasium environments stepped in turn, restored by replaying the running episodes.
+
+    Args:
+        make: () -> one Gymnasium environment.
+        to_frame: observation -> uint8 ``[height, width, channels]`` or float32 ``[features]``.
+        options: number and seed.
+        on_reset: (one environment) -> None, called before each reset, for what a reset with a seed leaves as it was.
+        move: (environments, actions, frames) -> what a step of each gave; it writes the frames of those whose episode goes on.
+            None: Gymnasium's ``step``, one after the other.
+        doubt: observation -> how it differs from what the environment declares; asked of the first observations.
+
+    Raises:
+        EnvironmentFailedError: actions that are neither discrete nor vectors.
+    """
+
+    exact_resume = True
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        to_frame: Callable[[Any], np.ndarray],
+        options: EnvOptions,
+        *,
+        on_reset: Callable[[Any], None] = lambda env: None,
+        move: Mover | None = None,
+        doubt: Callable[[Any], str] = lambda observation: "",
+    ) -> None:
+        self._envs = [make() for _ in range(options.num_envs)]
+        self.num_envs, self.num_actions, self.action_box = options.num_envs, *actions_of(self._envs[0].action_space)
+        self.first_action = int(getattr(self._envs[0].action_space, "start", 0))
+        self.action_names = _action_names(self._envs[0])
+        self._action_dtype = np.int64 if self.action_box is None else np.float32
+        self._on_reset, self._move = on_reset, move or self._one_by_one
+        self._doubt, self._looked_at = doubt, 0
+        self.doubts: tuple[str, ...] = ()
+        self.endless = _is_endless(self._envs[0])
+        self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
+        self._episodes = np.zeros(self.num_envs, dtype=np.int64)
+        self._actions: list[list[Any]] = [[] for _ in self._envs]
+        self.frame_shape: tuple[int, ...] = ()
+        frames = [self._reset(i) for i in range(self.num_envs)]
+        self._frames = np.stack(frames)
+        self._pending = np.zeros(0)  # of the step in progress
+
+    def _reset(self, i: int) -> np.ndarray:
+        self._on_reset(self._envs[i])
+        seed = np.random.SeedSequence([self._seed, i, int(self._episodes[i])]).generate_state(1)[0]
+        return self._frame(_reset_of(self._envs[i], int(seed) & 0x7FFFFFFF))
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        """An observation as a frame; all have the shape of the first, nothing is stretched to it."""
+        frame = self._to_frame(observation)
+        if self._looked_at < LOOKED_AT and not self.doubts:
+            self._looked_at += 1
+            found = self._doubt(observation)
+            self.doubts = (found,) if found else ()
+        self.frame_shape = self.frame_shape or frame.shape
+        if frame.shape != self.frame_shape:
+            raise EnvironmentFailedError(f"an observation has the shape {frame.shape}, the first one had {self.frame_shape}")
+        return frame
+
+    def observe(self) -> np.ndarray:
+        """See ``VectorEnv``."""
+        return self._frames.copy()
+
+    def send(self, actions: np.ndarray) -> None:
+        """See ``VectorEnv``. The step itself is done by :meth:`receive`."""
+        self._pending = actions
+
+    def receive(self) -> Step:
+        """See ``VectorEnv``."""
+        discrete = self.action_box is None
+        actions = (self._pending + self.first_action).tolist() if discrete else [row.copy() for row in self._pending]
+        moved = self._move(self._envs, actions, self._frames)
+        for recorded, action in zip(self._actions, actions, strict=True):
+            recorded.append(action)
+        for i in np.flatnonzero(moved.terminated | moved.truncated):
+            self._episodes[i] += 1
+            self._actions[i] = []
+            self._frames[i] = self._reset(i)
+        return Step(self._frames.copy(), moved.reward, moved.terminated, moved.truncated, moved.last_frames)
+
+    def _one_by_one(self, envs: Sequence[Any], actions: list[Any], frames: np.ndarray) -> Moved:
+        n = len(envs)
+        reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        last: dict[int, np.ndarray] = {}
+        for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
+            observation, paid, ended, cut, _ = _five(env.step(action))
+            reward[i], terminated[i] = _number(paid, "reward"), _number(ended, "terminated")
+            truncated[i] = _number(cut, "truncated") and not terminated[i]
+            if truncated[i]:
+                last[i] = self._frame(observation)
+            elif not terminated[i]:
+                frames[i] = self._frame(observation)
+        return Moved(reward, terminated, truncated, last)
+
+    def state(self) -> State:
+        """See ``VectorEnv``."""
+        return {
+            "episodes": torch.from_numpy(self._episodes.copy()),
+            "seed": self._seed,
+            "frames": torch.from_numpy(self._frames.copy()),
+            "actions": [torch.from_numpy(np.array(actions, dtype=self._action_dtype)) for actions in self._actions],
+        }
+
+    def restore(self, state: State) -> Sequence[int]:
+        """See ``VectorEnv``: resets each environment to its episode's seed and replays its actions.
+
+        Where that leads to other frames than were saved, the environment is not deterministic after ``reset(seed)``, or is
+        another one now: its episode begins anew.
+        """
+        self._seed = read(state, "seed", int)
+        self._episodes = read(state, "episodes", torch.Tensor).numpy().copy()
+        recorded = [part.numpy().astype(self._action_dtype) for part in read_list(state, "actions", torch.Tensor)]
+        self._actions = [part.tolist() if self.action_box is None else list(part) for part in recorded]
+        anew, saved = [], read(state, "frames", torch.Tensor).numpy()
+        for i in range(self.num_envs):
+            if not self._replays(i, saved[i]):
+                anew.append(i)
+                self._episodes[i] += 1
+                self._actions[i] = []
+                self._frames[i] = self._reset(i)
+        return anew
+
+    def _replays(self, i: int, wanted: np.ndarray) -> bool:
+        """Play the recorded actions of an environment's episode again; whether they lead to the frame that was saved."""
+        self._frames[i] = self._reset(i)
+        for action in self._actions[i]:
+            observation, _, terminated, truncated, _ = _five(self._envs[i].step(action))
+            if terminated or truncated:
+                return False  # the episode that was saved went on
+            self._frames[i] = self._frame(observation)
+        return np.array_equal(self._frames[i], wanted)
+
+    def close(self) -> None:
+        """See ``VectorEnv``."""
+        for env in self._envs:
+            env.close()
+
+
+def _is_endless(env: Any) -> bool:
+    """Whether no limit of steps is known of an environment: neither from Gymnasium's register nor by a wrapper."""
+    while env is not None:
+        if type(env).__name__ == "TimeLimit" or getattr(getattr(env, "spec", None), "max_episode_steps", None):
+            return False
+        env = getattr(env, "env", None)
+    return True
+
+
+def _reset_of(env: Any, seed: int) -> Any:
+    """The first observation of an episode.
+
+    Raises:
+        EnvironmentFailedError: the environment takes no seed, or does not return an observation and its information.
+    """
+    try:
+        found = env.reset(seed=seed)
+    except TypeError as error:
+        if "seed" not in str(error):
+            raise
+        raise EnvironmentFailedError(f"its reset takes no seed: {OLD_STYLE}") from error
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
+        raise EnvironmentFailedError(f"its reset returned no pair of an observation and a dictionary: {OLD_STYLE}")
+    return found[0]
+
+
+def _five(found: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """What a step returned, if it has the five values that Gymnasium wants.
+
+    Raises:
+        EnvironmentFailedError: it has another number of them.
+    """
+    if not isinstance(found, tuple) or len(found) != 5:
+        got = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
+        raise EnvironmentFailedError(
+            f"its step returned {got}, expected observation, reward, terminated, truncated and information: {OLD_STYLE}"
+        )
+    return found
+
+
+def actions_of(space: Any) -> tuple[int, Box | None]:
+    """How many actions, and their box where they are vectors."""
+    if type(space).__name__ == "Discrete":
+        return int(space.n), None
+    if type(space).__name__ == "Box" and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
+        return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
+    raise EnvironmentFailedError(f"expected discrete actions or vectors of floats, got {space}")
+
+
+def _number(value: Any, what: str) -> Any:
+    """What a step returned, if it is a number or a truth value, or an array of one: text would count as true.
+
+    Raises:
+        EnvironmentFailedError: it is something else.
+    """
+    if type(value) in (float, bool, int, np.float64, np.float32, np.bool_):
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise EnvironmentFailedError(f"its step returned a value for {what} that is no number: {shown(value)}")
+    return array.reshape(-1)[0]
+
+
+def _action_names(env: Any) -> tuple[str, ...]:
+    """The words that Atari's environments, and MinAtar's here, have for their actions; empty for others."""
+    meanings = getattr(getattr(env, "unwrapped", env), "get_action_meanings", tuple)
+    return tuple(str(word).lower() for word in meanings())
