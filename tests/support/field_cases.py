@@ -37,6 +37,7 @@ from cosearch.planning.options.conditions import (
     TABLE,
     TAKES_KWARGS,
     TAKES_LAYOUT,
+    TAKES_WRAPPERS,
     TAUGHT,
     TEACHER,
     VALUE_LOSS,
@@ -126,6 +127,7 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     LEVELS: ("env.name=minatar:breakout",),
     TAKES_KWARGS: ("env.name=minatar:breakout",),
     TAKES_LAYOUT: ("env.name=minatar:breakout",),
+    TAKES_WRAPPERS: ("env.name=minatar:breakout",),
     IMAGES: ("env.name=gym:CartPole-v1", "space.values={}", "distill.teacher=none"),
     ACCELERATOR: ("device=jetson",),
     TABLE: (
@@ -151,6 +153,7 @@ CASES = {
     "env.layout": Case(
         "first_frames", (*VECTORS, "env.name=gym:own_envs:Picture-v0", "env.layout=channels_last"), "channels_first"
     ),
+    "env.wrappers": Case("first_frames", (*VECTORS, "env.name=gym:own_envs:Numbers-v0"), ["frame_stack:2"]),
     "env.episode_steps": Case("finish", SMALL, 2),
     "env.step_limit_s": Case("training_process", (*VECTORS, "env.name=gym:CartPole-v1"), 60.0),
     "space.name": Case("plan", (*TASK, "distill.teacher=none", "objective.latency_ratio=2"), "cell"),

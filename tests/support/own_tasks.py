@@ -77,9 +77,12 @@ def old_style(accepts_seed=False):
 
 def compatible():
     """:class:`OldStyle` through Gymnasium's compatibility."""
+    import gym
     import shimmy
 
-    return shimmy.GymV21CompatibilityV0(env=OldStyle())
+    env = OldStyle()
+    env.observation_space, env.action_space = gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Discrete(2)
+    return shimmy.GymV21CompatibilityV0(env=env)
 
 
 def no_environment():
