@@ -17,6 +17,9 @@ from typing import Any
 
 from cosearch.compare.plan import PlannedRun
 from cosearch.config.run import Config, config_from_dict, config_to_dict
+from cosearch.fleet.processes import Processes
+from cosearch.fleet.work import Send
+from cosearch.fleet.workers import Workers
 from cosearch.pipeline.run import is_finished, resume_run, start_run
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import RANDOM
@@ -28,7 +31,7 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, only_writer
 from cosearch.report.data import flatten
-from cosearch.training.workers import Send, Workers
+from cosearch.training.threads import set_threads
 from latency_tables.errors import CosearchError, RunFolderError
 from latency_tables.reading import OWN_DIGITS, read_json, shown
 from latency_tables.writing import make_folder
@@ -186,13 +189,10 @@ def make_runs(folder: Path, runs: Sequence[PlannedRun], *, jobs: int, command: s
         tell: is told what happens, one line each.
 
     Returns:
-        For each run that failed, why; the others are finished.
-
-    Raises:
-        RunFailedError: two processes in a row died over one run.
+        For each run that failed, why; the others are finished. One whose process was lost three times is among them.
     """
     failed: dict[str, str] = {}
-    with Workers(make_run, jobs) as workers:
+    with Workers(make_run, Processes(jobs)) as workers:
         for controls in (True, False):
             todo = [run for run in runs if (run.strategy == RANDOM) == controls and not _finished(folder / run.name)]
             failed |= _make(workers, folder, todo, command, tell)
@@ -213,6 +213,8 @@ def _make(workers: Workers, folder: Path, todo: Sequence[PlannedRun], command: s
         work,
         name=lambda index: f"the run {todo[index].name}",
         done=done,
+        failed=lambda index, error: done(index, str(error)),
+        lost=done,
         sent=lambda index, text: tell(f"{todo[index].name}: {text}"),
     )
     return failed
@@ -232,6 +234,7 @@ def make_run(job: dict[str, Any], send: Send) -> str | None:
     Returns:
         None, or why the run failed.
     """
+    set_threads(1)  # until the run sets its own
     load_builtins()
     folder, config, progress = Path(job["folder"]), config_from_dict(job["config"], job["name"]), TextProgress(send)
     path = folder / job["name"]

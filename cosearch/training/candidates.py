@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cosearch.compute import compute_device
 from cosearch.config.run import Config, config_from_dict, config_to_dict
+from cosearch.fleet.work import Send
 from cosearch.planning.budget import search_share
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
@@ -31,7 +32,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, Inheritance
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.stage import Training
-from cosearch.training.workers import Send
+from cosearch.training.threads import set_threads
 from latency_tables.errors import NonFiniteError
 
 
@@ -124,6 +125,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     Returns:
         See :func:`outcome_of`.
     """
+    set_threads(1)
     load_builtins()
     config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
     space = make_space(config)

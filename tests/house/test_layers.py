@@ -24,6 +24,7 @@ FLOORS = {  # the longest prefix counts; ``cosearch`` itself stands for the modu
     "cosearch": 2,
     "cosearch.config": 2,
     "cosearch.record": 2,
+    "cosearch.fleet": 2,
     "cosearch.space": 3,
     "cosearch.rl": 4,
     "cosearch.cost": 4,

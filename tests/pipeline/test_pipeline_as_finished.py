@@ -5,13 +5,14 @@ from functools import partial
 
 import pytest
 import torch
-import worker_jobs
 from pipeline_runs import TINY_PROPOSALS
 
 from cosearch.cli.app import main
+from cosearch.fleet.processes import Processes
+from cosearch.fleet.workers import Workers
 from cosearch.pipeline.search import proposal_search
+from cosearch.testing.engine_conformance import obey
 from cosearch.training.candidates import train_candidate
-from cosearch.training.workers import Workers
 
 WORDS = (
     *TINY_PROPOSALS,
@@ -31,8 +32,8 @@ class LastFirst:
 
     last_first = True
 
-    def __init__(self, function, count):
-        self.count = count
+    def __init__(self, function, engine):
+        self.count = engine.count
 
     def __enter__(self):
         return self
@@ -99,6 +100,6 @@ def test_jobs_that_are_added_as_others_end_are_done():
         if len(jobs) < 5:
             jobs.append(("send", len(jobs) + 1))
 
-    with Workers(worker_jobs.job, 2) as workers:
+    with Workers(obey, Processes(2)) as workers:
         workers.run(jobs, name=str, sent=lambda index, number: said.append((index, number)), done=done)
     assert sorted(ended) == list(range(5)) and sorted(said) == [(i, n) for i in range(5) for n in range(i + 1)]

@@ -66,9 +66,9 @@ def prepare(folder: Path, *, lean: bool, alone: bool) -> None:
 
 
 class HereWorkers:
-    """The jobs of ``cosearch.training.workers.Workers``, done in this process."""
+    """The jobs of ``cosearch.fleet.workers.Workers``, done in this process."""
 
-    def __init__(self, function: Any, count: int) -> None:
+    def __init__(self, function: Any, engine: Any) -> None:
         self._function = function
 
     def __enter__(self) -> HereWorkers:
@@ -77,7 +77,7 @@ class HereWorkers:
     def __exit__(self, *words: object) -> None:
         pass
 
-    def run(self, jobs: Any, *, name: Any, sent: Any, done: Any) -> None:
+    def run(self, jobs: Any, *, name: Any, sent: Any, done: Any, **others: Any) -> None:
         """One after the other."""
         for index, job in enumerate(jobs):
             done(index, self._function(job, lambda message, index=index: sent(index, message)))

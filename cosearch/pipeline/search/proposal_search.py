@@ -1,7 +1,8 @@
 """The search of a proposal strategy: candidates are trained, each for its share of the budget, and told in the order asked.
 
 As many are asked for at once as there are worker processes, and told when the last of them is trained: with one they are trained
-here, one after the other. A run that is killed loses at most the evaluations in flight, and with one process not even those.
+here, one after the other. One whose process is lost three times has failed, as one whose loss is not finite. A run that is
+killed loses at most the evaluations in flight, and with one process not even those.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cosearch.fleet.processes import Processes
+from cosearch.fleet.workers import Workers
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
 from cosearch.pipeline.search.co_design import progress_of
@@ -43,7 +46,6 @@ from cosearch.training.candidates import (
     train_candidate,
     unpacked,
 )
-from cosearch.training.workers import Workers
 from latency_tables.errors import RequestError, RunFailedError
 
 
@@ -88,7 +90,7 @@ class ProposalSearch:
         self.told: list[Told] = []
         self.best: list[Best | None] = [None for _ in plan.every]
         self.waiting: list[Item] = []
-        self.workers = Workers(train_candidate, section.workers)
+        self.workers = Workers(train_candidate, Processes(section.workers))
         saved = checkpoints.current.stage_state
         if saved is not None:
             self.strategy.restore(saved["strategy"])
@@ -248,9 +250,17 @@ class ProposalSearch:
                 begin()
             self.checkpoints.save(self.state())
 
+        def lost(index: int, reason: str) -> None:
+            steps = lines[index][-1]["step"] if lines[index] else 0
+            done(index, {"score": None, "env_steps": steps, "weights": None, "failure": reason})
+
         begin()
         self.workers.run(
-            jobs, sent=sent, done=done, name=lambda index: f"candidate {begun[index]['index']} ({self._name(begun[index])})"
+            jobs,
+            sent=sent,
+            done=done,
+            lost=lost,
+            name=lambda index: f"candidate {begun[index]['index']} ({self._name(begun[index])})",
         )
 
     def _tell_finished(self, strategy: AsynchronousStrategy) -> None:

@@ -1,0 +1,96 @@
+"""Many pieces of work of one kind, done by an engine; what becomes of each is told here, by its index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from cosearch.fleet.work import Done, Engine, Failed, Function, Lost, Needs, Sent, Started, Work
+from latency_tables.errors import CosearchError, RunFailedError
+
+
+class Workers:
+    """Whoever does jobs of one kind. Usable as a context manager; leaving it closes the engine.
+
+    Args:
+        function: (job, send) -> result, see ``cosearch.fleet.work.Work``.
+        engine: does the work.
+        needs: of each job.
+    """
+
+    def __init__(self, function: Function, engine: Engine, needs: Needs = Needs()) -> None:  # noqa: B008  frozen
+        self.function, self.engine, self.needs = function, engine, needs
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop everything; safe to call twice."""
+        self.engine.close()
+
+    def run(
+        self,
+        jobs: Sequence[Any],
+        *,
+        name: Callable[[int], str],
+        sent: Callable[[int, Any], None],
+        done: Callable[[int, Any], None],
+        started: Callable[[int, str], None] = lambda index, where: None,
+        failed: Callable[[int, CosearchError], None] | None = None,
+        lost: Callable[[int, str], None] | None = None,
+    ) -> None:
+        """Do all jobs; what happens is told here with the job's index.
+
+        Args:
+            jobs: begun in their order; ``done``, ``failed`` and ``lost`` may add to them.
+            name: what to call a job, unique.
+            sent: (index, message).
+            done: (index, result).
+            started: (index, where); again after its process was lost.
+            failed: (index, error) of a job that raised one; the others go on. None: it is raised here.
+            lost: (index, reason) of a job whose process was lost ``TRIES`` times; the others go on. None: an error.
+
+        Raises:
+            CosearchError: the function raised it.
+            RunFailedError: the function raised something else, or a job's process was lost too often.
+        """
+        indices: dict[str, int] = {}
+
+        def submit() -> None:
+            for index in range(len(indices), len(jobs)):
+                indices[name(index)] = index
+                self.engine.submit(Work(name(index), self.function, jobs[index], self.needs))
+
+        def end(index: int, event: Done | Failed | Lost) -> None:
+            if isinstance(event, Done):
+                done(index, event.result)
+            elif isinstance(event, Failed):
+                if failed is None:
+                    raise event.error
+                failed(index, event.error)
+            elif lost is None:
+                raise RunFailedError(f"{event.name}: {event.reason}")
+            else:
+                lost(index, event.reason)
+
+        submit()
+        open_jobs = set(indices.values())
+        while open_jobs:
+            event = self.engine.next()
+            if event is None:
+                raise RuntimeError(f"the engine forgot {', '.join(name(index) for index in sorted(open_jobs))}")
+            index = indices[event.name]
+            if isinstance(event, Started):
+                started(index, event.where)
+            elif isinstance(event, Sent):
+                sent(index, event.message)
+            else:
+                end(index, event)
+                open_jobs.remove(index)
+                known = len(indices)
+                submit()
+                open_jobs |= set(range(known, len(indices)))

@@ -1,0 +1,86 @@
+"""Engines do what the conformance suite asks for, and the processes of this machine end with their parent."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cosearch.fleet.processes import Processes
+from cosearch.fleet.work import TRIES
+from cosearch.fleet.workers import Workers
+from cosearch.testing.engine_conformance import check_engine, obey
+from latency_tables.errors import ConfigError, RunFailedError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_processes_of_this_machine_are_an_engine(tmp_path):
+    check_engine(lambda: Processes(2), tmp_path)
+
+
+def test_jobs_are_told_by_their_index_and_errors_are_raised_or_told(tmp_path):
+    told, starts = [], []
+
+    def work(workers, jobs, **more):
+        told.clear()
+        workers.run(
+            jobs,
+            name=lambda index: f"job {index}",
+            sent=lambda *message: told.append(message),
+            done=lambda index, result: told.append((index, result[0])),
+            started=lambda index, where: starts.append(index),
+            **more,
+        )
+        return told
+
+    with Workers(obey, Processes(1)) as workers:
+        assert work(workers, [("send", 2), ("sleep", 0.0)]) == [(0, 0), (0, 1), (0, "send"), (1, "sleep")]
+        assert starts == [0, 1]
+        with pytest.raises(ConfigError, match="a wrong key"):
+            work(workers, [("wrong request", "a wrong key")])
+        with pytest.raises(RunFailedError, match=r"(?s)job 0 failed:.*ZeroDivisionError: by nought"):
+            work(workers, [("crash", "by nought")])
+        errors = []
+        jobs = [("crash", "by nought"), ("send", 0)]
+        assert work(workers, jobs, failed=lambda *error: errors.append(error)) == [(1, "send")] and errors[0][0] == 0
+        lost = []
+        assert work(workers, [("die", ""), ("send", 0)], lost=lambda *one: lost.append(one)) == [(1, "send")]
+        ((index, reason),) = lost
+        assert index == 0 and f"its process died {TRIES} times" in reason and "exit code -9" in reason
+
+
+def test_the_processes_end_with_their_parent(tmp_path):
+    code = (
+        "from cosearch.fleet.processes import Processes\nfrom cosearch.fleet.workers import Workers\n"
+        "from cosearch.testing.engine_conformance import obey\nif __name__ == '__main__':\n"
+        f"    jobs = [('live for ever', {str(tmp_path / 'pid')!r})]\n"
+        "    Workers(obey, Processes(1)).run(jobs, name=str, sent=print, done=print)\n"
+    )
+    (tmp_path / "parent.py").write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert parent.poll() is None
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    pid, until = int((tmp_path / "pid").read_text()), time.monotonic() + 30
+    while not gone(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert gone(pid)
