@@ -48,7 +48,7 @@ class Processes:
         self._waiting.append(work)
 
     def next(self, timeout_s: float | None = None) -> Event | None:
-        """See ``Engine``."""
+        """See ``Engine``: waits for ``timeout_s`` seconds at most."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._events:
             self._begin()
