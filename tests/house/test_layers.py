@@ -37,6 +37,7 @@ FLOORS = {  # the longest prefix counts; ``cosearch`` itself stands for the modu
     "cosearch.pipeline": 7,
     "cosearch.compare": 7,
     "cosearch.bench": 7,
+    "cosearch.overview": 7,
     "cosearch.cli": 8,
     "cosearch.testing": 8,  # toys and conformance checks: they may look at everything
     "cosearch.benchmarks": 8,
