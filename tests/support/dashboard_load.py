@@ -2,8 +2,8 @@
 
     python tests/support/dashboard_load.py --runs 200 --runs 1000
 
-The browser's figures are those of a headless Chromium with a new profile, three times each: wall time from the navigation to the end of
-its load event, and CPU time of the page's process until the browser is quiet.
+The browser's figures are those of a headless Chromium with a new profile, three times each: wall time from the navigation to the
+end of its load event, and CPU time of the page's process until the browser is quiet.
 """
 
 from __future__ import annotations
