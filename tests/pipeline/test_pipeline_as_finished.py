@@ -41,7 +41,7 @@ class LastFirst:
     def __exit__(self, *_):
         pass
 
-    def run(self, jobs, *, name, sent, done):
+    def run(self, jobs, *, name, sent, done, lost):
         begun, following = [], 0
         while begun or following < len(jobs):
             while len(begun) < self.count and following < len(jobs):
