@@ -31,6 +31,9 @@ EXTRAS = {
     "box2d": ["Box2D==2.3.10", "pygame>=2.5"],  # LunarLander; gymnasium[box2d] would need a compiler
     "tvm": ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post1", "tornado", "psutil", "cloudpickle"],  # a pair that works
     "ray": ["ray[default]>=2.40"],
+    "query": [
+        "duckdb>=1.2"
+    ],  # SQL over run folders in one wheel without a server; sqlite3 has neither lists nor a way to shut files off
     "bench": ["stable-baselines3>=2.3"],
     "test": [
         "pytest>=8",
@@ -40,6 +43,7 @@ EXTRAS = {
         "minatar>=1.0.15",
         "qiskit>=2.0",  # the simulator that quantum circuits are checked with; wheels that need no compiler, numpy 1.26 to 2.x
         "stable-baselines3>=2.3",  # the reference that losses are compared with, and whose policies become teachers
+        "duckdb>=1.2",  # the queries of the extra of that name
         "mujoco>=3.1",  # the tasks of gymnasium that are replayed exactly
     ],
     # Sphinx with furo: reads the roles that the docstrings already have, and its pages ask nothing of any other host

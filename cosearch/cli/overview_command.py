@@ -74,3 +74,32 @@ def _listed(passed: Sequence[Passed], rows: Sequence[Row]) -> list[dict[str, str
 def _tell_passed(passed: Sequence[Passed], rows: Sequence[Row] = ()) -> None:
     for one in _listed(passed, rows):
         say(f"passed over {one['folder']}: {one['reason']}", error=True)
+
+
+@app.command(
+    epilog='`cosearch query` | `cosearch query "SELECT strategy, avg(score_mean) FROM runs GROUP BY strategy" runs` | '
+    '`cosearch query "SELECT * FROM layers" runs/first --csv`'
+)
+def query(
+    sql: Annotated[str | None, typer.Argument(metavar="[SQL]", help="One SELECT; default: list the tables and columns.")] = None,
+    folders: Folders = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Answer SQL over many run folders: runs, curves, episodes, candidates, layers, choices, targets. Needs the extra `query`."""
+    from cosearch.overview.answers import csv_text, json_rows, schema_rows, text_table
+    from cosearch.overview.query import query as answer
+    from cosearch.overview.query import schema_text
+    from latency_tables.errors import RequestError
+
+    if csv and as_json:
+        raise RequestError("give --csv or --json, not both")
+    if sql is None:
+        emit(schema_rows(), as_json, schema_text())
+        return
+    found = answer(sql, folders or [RUNS])
+    _tell_passed(found.passed)
+    if csv:
+        say(csv_text(found))
+    else:
+        emit(json_rows(found) if as_json else None, as_json, text_table(found))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from latency_tables.opspec import Device
 POINTS = 60  # of one curve on the page
 LAST_LINES = 20
 Curve = tuple[tuple[float, float], ...]  # environment steps, score
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +117,6 @@ class Reader:
             self._known[place.path] = (files, *_read(place))
         _, row, gap_s = self._known[place.path]
         return row if row.state == UNREADABLE else replace(row, state=state_of(place, now_s, gap_s))
-
-
-def read_all(places: Sequence[Place], use: Callable[[Place, Run], Read], passed: list[Passed]) -> list[Read]:
-    """What ``use`` makes of each run that has begun; those that cannot be read are added to ``passed``."""
-    made = []
-    for place in places:
-        if place.begun:
-            try:
-                made.append(use(place, read_run(place.path)))
-            except CosearchError as error:
-                passed.append(Passed(place.path, str(error)))
-    return made
 
 
 def _planned(place: Place, state: str) -> Row:

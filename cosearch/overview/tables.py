@@ -1,0 +1,308 @@
+"""What run folders hold as tables for SQL: typed columns with units in their names, one row a run, line, episode or choice.
+
+``folder`` is in every table and names the run; a quantity that nobody knows is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cosearch.overview.folders import Place
+from cosearch.overview.rows import Row
+from cosearch.record.metrics import METRICS
+from cosearch.report.data import Run
+from latency_tables.errors import RunFolderError
+from latency_tables.reading import OWN_DIGITS, read_json, shown
+
+EVALUATION = "evaluation.json"
+Values = dict[str, object]  # one row: values by the names of columns; one that is absent is null
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: with the unit where it has one.
+        type: in DuckDB's SQL.
+        meaning: one line.
+    """
+
+    name: str
+    type: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        meaning: of one of its rows.
+        columns: after ``folder``, which each table has.
+        rows: those of one run.
+    """
+
+    meaning: str
+    columns: tuple[Column, ...]
+    rows: Callable[[Row, Run], Iterator[Values]]
+
+
+FOLDER = Column("folder", "VARCHAR", "the run's folder")
+TEXT, NUMBER, COUNT, TRUTH, MOMENT = "VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN", "TIMESTAMP"
+OF_KIND = {"number": NUMBER, "count": COUNT, "text": TEXT}
+
+
+def _runs(row: Row, run: Run) -> Iterator[Values]:
+    low, high = row.score_ci95 or (None, None)
+    summary, record = run.summary, run.record
+    yield {
+        **{name: getattr(row, name) for name in AS_IN_THE_ROW},
+        "run": row.name,
+        "created_utc": _moment(row.created_utc),
+        "written_utc": None
+        if row.written_s is None
+        else datetime.fromtimestamp(row.written_s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "score_ci95_low": low,
+        "score_ci95_high": high,
+        "space": record.space.name,
+        "space_size": record.space.size if record.space.size < 2**63 else None,
+        "teacher": None if record.teacher is None else record.teacher.name,
+        "latency_measured_on": None if summary is None else summary.latency_measured_on,
+        "target_checked_by": None if summary is None else summary.target_checked_by,
+        "table_id": record.table.table_id,
+        "cosearch_version": record.versions.get("cosearch"),
+        "command": record.command,
+    }
+
+
+AS_IN_THE_ROW = (
+    "task",
+    "device",
+    "strategy",
+    "seed",
+    "state",
+    "stage",
+    "step",
+    "score_mean",
+    "episodes",
+    "teacher_score",
+    "latency_predicted_s",
+    "latency_measured_s",
+    "latency_target_s",
+    "target_met",
+    "energy_predicted_j",
+    "macs",
+    "params",
+    "env_steps",
+    "wall_s",
+    "provenance",
+)
+
+
+def _moment(text: str) -> str | None:
+    """A moment of a run's record as SQL reads it, in UTC; None for another text."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _curves(row: Row, run: Run) -> Iterator[Values]:
+    for line in run.metrics:
+        yield {key: value for key, value in line.items() if key in METRICS and METRICS[key].kind in OF_KIND}
+
+
+def _episodes(row: Row, run: Run) -> Iterator[Values]:
+    path = row.folder / EVALUATION
+    if not path.is_file():
+        return
+    content = read_json(path, "the episodes of a run", RunFolderError, digits=OWN_DIGITS)
+    if not isinstance(content, dict) or not isinstance(returns := content.get("returns"), list):
+        raise RunFolderError(f"{path}: returns must be a list of numbers, got {shown(content)}")
+    for index, value in enumerate(returns):
+        yield {"episode": index, "episode_return": value, "levels": content.get("levels"), "actions": content.get("actions")}
+
+
+def _candidates(row: Row, run: Run) -> Iterator[Values]:
+    found = None if run.architecture is None else run.architecture.derived_by.candidates
+    for index, one in enumerate(found or ()):
+        yield {
+            "candidate": index,
+            "asked": one.asked,
+            "choices": list(one.choices),
+            "score": one.score,
+            "latency_predicted_s": one.latency_s,
+            "env_steps": one.env_steps,
+            "failure": one.failure,
+        }
+
+
+def _layers(row: Row, run: Run) -> Iterator[Values]:
+    for index, one in enumerate(() if run.architecture is None else run.architecture.predicted.operations):
+        yield {
+            "layer": index,
+            "operation": one.key,
+            "latency_predicted_s": one.latency_s,
+            "energy_predicted_j": one.energy_j,
+            "macs": one.macs,
+            "params": one.params,
+        }
+
+
+def _choices(row: Row, run: Run) -> Iterator[Values]:
+    if run.architecture is None:
+        return
+    for point, (choice, name) in enumerate(zip(run.architecture.choices, run.architecture.choice_names, strict=True)):
+        yield {"point": point, "choice": choice, "name": name, "candidates": list(run.architecture.candidate_names[point])}
+
+
+def _targets(row: Row, run: Run) -> Iterator[Values]:
+    for one in () if run.summary is None else run.summary.targets:
+        yield {
+            "metric": one.metric,
+            "statistic": one.statistic,
+            "measured_at": one.at,
+            "target": one.target,
+            "predicted": one.predicted,
+            "measured": one.measured,
+            "met": one.met,
+            "probability": one.probability,
+        }
+
+
+TABLES = {
+    "runs": Table(
+        "a run, finished or not",
+        (
+            Column("run", TEXT, "its name; of an agent of several, the run's and its own"),
+            Column("task", TEXT, "environment"),
+            Column("device", TEXT, "target device"),
+            Column("strategy", TEXT, "of the search"),
+            Column("seed", COUNT, "of all random streams"),
+            Column("state", TEXT, "finished, running, stuck or idle"),
+            Column("stage", TEXT, "of the newest line of its log"),
+            Column("step", COUNT, "of that line, environment steps of the stage"),
+            Column("score_mean", NUMBER, "mean return of the exported agent on held-out levels"),
+            Column("score_ci95_low", NUMBER, "lower end of its 95 % interval"),
+            Column("score_ci95_high", NUMBER, "upper end of it"),
+            Column("episodes", COUNT, "that the score is of"),
+            Column("teacher", TEXT, "name of the teacher"),
+            Column("teacher_score", NUMBER, "its mean return"),
+            Column("latency_predicted_s", NUMBER, "of one decision on the device, seconds"),
+            Column("latency_measured_s", NUMBER, "median, seconds"),
+            Column("latency_measured_on", TEXT, "machine and runtime that timed it"),
+            Column("latency_target_s", NUMBER, "the bound, seconds"),
+            Column("target_met", TRUTH, "whether every target is kept"),
+            Column("target_checked_by", TEXT, "measurement, or the kind of the prediction"),
+            Column("energy_predicted_j", NUMBER, "of one decision, joules"),
+            Column("macs", COUNT, "multiply-accumulates of one decision"),
+            Column("params", COUNT, "parameters"),
+            Column("env_steps", COUNT, "environment steps of search and retraining"),
+            Column("wall_s", NUMBER, "compute time so far, seconds"),
+            Column("created_utc", MOMENT, "when its folder was made"),
+            Column("written_utc", MOMENT, "when a file of it was last written"),
+            Column("provenance", TEXT, "of the table that prices it: measured, estimated, ..."),
+            Column("table_id", TEXT, "SHA-256 of that table"),
+            Column("space", TEXT, "kind of the search space"),
+            Column("space_size", COUNT, "its architectures; null from 2^63 on"),
+            Column("cosearch_version", TEXT, "that made it"),
+            Column("command", TEXT, "command line"),
+        ),
+        _runs,
+    ),
+    "curves": Table(
+        "a line of metrics.jsonl",
+        tuple(
+            Column(name, OF_KIND[metric.kind], f"{metric.meaning} ({metric.unit})" if metric.unit not in "-1" else metric.meaning)
+            for name, metric in METRICS.items()
+            if metric.kind in OF_KIND
+        ),
+        _curves,
+    ),
+    "episodes": Table(
+        "an episode of the exported agent's evaluation",
+        (
+            Column("episode", COUNT, "its number, from 0"),
+            Column("episode_return", NUMBER, "sum of its rewards"),
+            Column("levels", TEXT, "test or train"),
+            Column("actions", TEXT, "sampled or greedy"),
+        ),
+        _episodes,
+    ),
+    "candidates": Table(
+        "an architecture that a proposal strategy trained, or a one-shot strategy scored",
+        (
+            Column("candidate", COUNT, "its number in the order of the results, from 0"),
+            Column("asked", COUNT, "which proposal it was, where that is another order"),
+            Column("choices", "BIGINT[]", "index of the candidate at each choice point"),
+            Column("score", NUMBER, "of its training; null where it has none"),
+            Column("latency_predicted_s", NUMBER, "of one decision, seconds"),
+            Column("env_steps", COUNT, "environment steps of its training"),
+            Column("failure", TEXT, "why it has no score"),
+        ),
+        _candidates,
+    ),
+    "layers": Table(
+        "an operation of the derived network",
+        (
+            Column("layer", COUNT, "its place in the order of execution, from 0"),
+            Column("operation", TEXT, "key of its row in the latency table"),
+            Column("latency_predicted_s", NUMBER, "seconds"),
+            Column("energy_predicted_j", NUMBER, "joules"),
+            Column("macs", COUNT, "multiply-accumulates"),
+            Column("params", COUNT, "parameters"),
+        ),
+        _layers,
+    ),
+    "choices": Table(
+        "a choice point of the derived architecture",
+        (
+            Column("point", COUNT, "its number, from 0"),
+            Column("choice", COUNT, "index of the chosen candidate"),
+            Column("name", TEXT, "its name"),
+            Column("candidates", "VARCHAR[]", "names of all of them"),
+        ),
+        _choices,
+    ),
+    "targets": Table(
+        "a target of a finished run",
+        (
+            Column("metric", TEXT, "latency_s, energy_j, file_bytes or memory_bytes: the unit of the next three"),
+            Column("statistic", TEXT, "of a latency: median or p99"),
+            Column("measured_at", TEXT, "of a latency: back-to-back or period"),
+            Column("target", NUMBER, "the bound"),
+            Column("predicted", NUMBER, "of this figure"),
+            Column("measured", NUMBER, "on the device; null where nobody measured it"),
+            Column("met", TRUTH, "whether it is kept"),
+            Column("probability", NUMBER, "that the device keeps it, of a prediction"),
+        ),
+        _targets,
+    ),
+}
+
+
+def columns(name: str) -> tuple[Column, ...]:
+    """All columns of a table, ``folder`` first.
+
+    Args:
+        name: of the table.
+    """
+    return (FOLDER, *TABLES[name].columns)
+
+
+def rows_of(name: str, place: Place, row: Row, run: Run) -> Iterator[Values]:
+    """The rows that one run has in a table.
+
+    Args:
+        name: of the table.
+        place, row, run: of the run.
+
+    Raises:
+        RunFolderError: one of its files is damaged.
+    """
+    for values in TABLES[name].rows(row, run):
+        yield {FOLDER.name: str(place.path), **values}
