@@ -185,6 +185,12 @@ def test_the_tables_are_listed_and_the_guide_has_every_column(capsys):
             assert re.search(unit, column.meaning), column
 
 
+def test_the_statements_of_the_guide_are_answered(runs):
+    statements = re.findall(r'cosearch query "(.+)" runs', GUIDE.read_text(encoding="utf-8"))
+    assert len(statements) == 3
+    assert all(query(sql, [runs]).rows for sql in statements)
+
+
 def test_without_duckdb_the_command_is_named(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'cosearch\[query\]'"):
