@@ -1,7 +1,7 @@
 """SQL over run folders with DuckDB: the tables of ``cosearch.overview.tables`` in memory, and nothing else within its reach.
 
-Only the tables whose name a statement holds are loaded. Before it runs, the database is shut off from files and the network, and its
-settings are locked; it may read, not write. DuckDB, https://duckdb.org, brings the whole language.
+Only the tables whose name a statement holds are loaded. Before it runs, the database is shut off from files and the network, and
+its settings are locked; it may read, not write. DuckDB, https://duckdb.org, brings the whole language.
 """
 
 from __future__ import annotations
