@@ -1,8 +1,9 @@
 """Searches as the product makes them, with a supernet and its shared weights, whose result is looked up in the table.
 
-Only the search stage runs, for a minute or two; the network that it derives needs no training, for the table has it. So any
-strategy has a true regret and rank, at the environment steps that it takes. Beside it stand ``largest``, and random search and
-the regression on the table with as many queries as take the same environment steps.
+Only the search runs, and the short bracket that chooses between its network and the largest one: a minute or two. The network
+that is left needs no training, for the table has it. So any strategy has a true regret and rank, at the environment steps that it
+takes. Beside it stand ``largest``, and random search and the regression on the table with as many queries as take the same
+environment steps.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.searches import Outcome, Search, judged, run_search
 from cosearch.config.run import resolve
+from cosearch.pipeline.agent.bracket import Bracket
 from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.run import STAGES, work_on
-from cosearch.pipeline.session import open_session
+from cosearch.pipeline.session import Session, open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.json_record import to_json
@@ -101,7 +103,7 @@ class SharedSearch:
         set_threads(plan.config.threads)
         with run.lock():
             session = open_session(run, plan, progress)
-            work_on(session, {"search": STAGES["search"]})
+            work_on(session, {"search": STAGES["search"], "retrain": _choose})
             found = session.checkpoints.current.outputs.search
         if found is None:
             raise RunFolderError(f"{folder}: its checkpoint holds no architecture; move it away and search again")
@@ -119,6 +121,15 @@ class SharedSearch:
         """
         search = Search(self.benchmark, self.device, self.bound_s, seed, 0)
         return judged(search, self.strategy, self.benchmark.space.architecture(found.choices), found.steps)
+
+
+def _choose(session: Session) -> None:
+    """Of the retraining only what decides which network it is: the bracket's rungs before the last, whose steps count."""
+    searched = session.checkpoints.current.outputs.search
+    if searched is not None and searched.others:
+        bracket = Bracket(session.plan, searched, session.resources, session.run, session.log, session.checkpoints)
+        searched = replace(bracket.choose(), steps=searched.steps + bracket.done)
+    session.checkpoints.finish_stage("done", search=searched)
 
 
 @dataclass(frozen=True)

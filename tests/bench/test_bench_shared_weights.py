@@ -16,6 +16,7 @@ from latency_tables.errors import RequestError, RunFolderError
 from tests.support.bench_table import TASK, made_table
 
 WORDS = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32", "rl.epochs=1", "budget.search_steps=256")
+BRACKET = ("budget.bracket=2", "budget.retrain_steps=256")  # 8 rollouts of 32 steps: one for each of two
 DEVICE = "pixel-3"
 QUIET = TerminalProgress(True)
 
@@ -88,3 +89,18 @@ def test_the_command_prints_the_board(board, tables, capsys):
     assert main(["bench", "search", "--strategy", "reinforce", *words]) == 0
     printed = capsys.readouterr().out
     assert beside_page([replace(result, found={"reinforce": result.found["reinforce"]})]).strip() == printed.strip()
+
+
+def test_the_bracket_chooses_between_the_search_and_the_largest_network(board, tables, tmp_path):
+    """What it took counts, and the search before it is the one without a bracket."""
+    searches, result, _ = board
+    one = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, *BRACKET))
+    found = one.search(3, tmp_path, QUIET)
+    folder = tmp_path / "minatar-breakout-pixel-3-reinforce-s3"
+    bracket = json.loads((folder / "architecture.json").read_text())["derived_by"]["bracket"]
+    alone, largest = result.found["reinforce"][0], result.controls["largest"][0]
+    names = [tuple(searches[0].benchmark.space.architecture(entry["choices"]).choice_names) for entry in bracket]
+    assert names == [alone.architecture, largest.architecture] and alone.architecture != largest.architecture
+    won = min(bracket, key=lambda entry: entry["losses"][0])
+    assert list(found.choices) == won["choices"] and one.judge(3, found).env_steps == 256 + 2 * 32
+    assert one.search(3, tmp_path, QUIET).choices == found.choices

@@ -19,7 +19,9 @@ def straight(tmp_path_factory):
     return results(folder / "runs" / "one"), done.events
 
 
-@pytest.mark.parametrize("stage", ["search", "retrain", "finish"])
+@pytest.mark.parametrize(
+    "stage", ["search", pytest.param("retrain", marks=pytest.mark.slow), pytest.param("finish", marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_says_how_it_goes_on_and_does(stage, straight, tmp_path):
     expected, events = straight
     done = command("search", "--run", "one", *TINY, folder=tmp_path, moment=Moment(stage, events[stage] // 2, "interrupt"))
@@ -47,7 +49,9 @@ def test_an_interruption_while_the_libraries_load_is_no_traceback(monkeypatch, c
     assert capsys.readouterr().err == "interrupted before anything had begun\n"
 
 
-@pytest.mark.parametrize("stage", ["search", "retrain", "finish"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("search", marks=pytest.mark.slow), "retrain", pytest.param("finish", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_space(stage, straight, small_disk, tmp_path):
     expected, events = straight
     words = ("search", "--runs", str(small_disk), "--run", "one", *TINY)

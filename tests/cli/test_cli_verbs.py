@@ -211,6 +211,7 @@ def test_report_is_written_again_also_of_an_unfinished_run(finished, out, tmp_pa
     assert (tmp_path / "runs" / "half" / "report.html").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_quiet_keeps_the_progress_to_itself(tmp_path):
     words = ("search", *TINY, "budget.search_steps=32", "budget.retrain_steps=0")
     loud = command(*words, "--run", "loud", folder=tmp_path)

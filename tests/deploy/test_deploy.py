@@ -171,6 +171,7 @@ def test_a_lost_connection_loses_nothing(run, monkeypatch):
     assert found.measured.rounds == ROUNDS
 
 
+@pytest.mark.slow
 def test_a_board_that_is_lost_for_good_leaves_its_journal_and_the_old_summary(run, monkeypatch):
     before = summary_of(run)
     monkeypatch.setattr(module, "Connection", lose(99))

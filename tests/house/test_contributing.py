@@ -52,6 +52,7 @@ def test_the_conformance_check_of_each_example_passes(kind, package):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_example_does_not_pass_its_check(package):
     check = "strategy.HillClimbing.restore = lambda self, state: None\nimport my_cosearch.check_strategy"
     done = run(package, "-c", f"from my_cosearch import strategy\n{check}")

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from made_table import made_table
 from pipeline_runs import TINY, Silent, changed, without_clocks
 
 from cosearch.config.run import resolve
@@ -120,6 +121,21 @@ def test_stopped_and_resumed_it_is_the_same(stops, whole, tmp_path):
     assert not changed(outputs.retrain.weights, whole[1].retrain.weights)
     assert run.read_json("architecture.json") == whole[0].read_json("architecture.json")
     assert [without_clocks(line) for line in run.read_metrics()] == [without_clocks(line) for line in whole[0].read_metrics()]
+
+
+def test_an_int8_agent_is_rounded_at_the_end_of_its_last_rung(tmp_path, monkeypatch):
+    monkeypatch.setattr("cosearch.deploy.artifacts.quantised.KL_TOLERANCE", 0.0)
+    words = ("budget.bracket=2", "objective.latency_target_s=1.0", "budget.search_steps=64", "budget.repair_rounds=0")
+    words = (*words, f"table={made_table(tmp_path / 'table.jsonl', (*WORDS, *words), 'int8')}")
+    _, outputs = made(tmp_path, *words)
+    assert outputs.retrain.fine_tuned_steps == 576 - 480  # of its 18 rollouts the last fifth, in whole ones
+    (tmp_path / "again").mkdir()
+    _, same = made(tmp_path / "again", *words, stops=(19,))
+    assert same.retrain.fine_tuned_steps == 96 and not changed(outputs.retrain.weights, same.retrain.weights)
+    monkeypatch.setattr("cosearch.deploy.artifacts.quantised.KL_TOLERANCE", 10.0)
+    (tmp_path / "kept").mkdir()
+    _, plain = made(tmp_path / "kept", *words)
+    assert plain.retrain.fine_tuned_steps == 0 and changed(outputs.retrain.weights, plain.retrain.weights)
 
 
 def test_the_candidate_with_the_lowest_loss_goes_on(tmp_path, monkeypatch):

@@ -75,7 +75,11 @@ def make(kind="network", config=None, teacher=None, total=320, strategy="reinfor
 
 @pytest.mark.parametrize(
     "kind, taught, size",
-    [("network", True, 128), ("supernet", False, 128), pytest.param("supernet", True, 4000, marks=pytest.mark.slow)],
+    [
+        ("network", True, 128),
+        pytest.param("supernet", False, 128, marks=pytest.mark.slow),
+        pytest.param("supernet", True, 4000, marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(kind, taught, size, tmp_path):
     config = config_of(replay=size)  # 128 frames: the ring is written over more than once

@@ -154,6 +154,7 @@ def test_agents_with_the_same_network_share_a_retraining_that_would_be_equal(tmp
     assert (once, twice) == (128 + 96, 128 + 2 * 96)
 
 
+@pytest.mark.slow
 def test_each_candidate_is_asked_for_under_one_target_and_all_serve_both(tmp_path):
     run = searched(tmp_path, (*RANDOM, TARGETS))
     for name, target_s in zip(NAMES, (SMALL_S, LARGE_S)):

@@ -109,7 +109,7 @@ def test_a_dry_run_does_not_measure_but_says_how(measured, tmp_path, monkeypatch
     assert not measured and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("target_s, met", [(1.0, True), (1.2e-5, False)])
+@pytest.mark.parametrize("target_s, met", [pytest.param(1.0, True, marks=pytest.mark.slow), (1.2e-5, False)])
 def test_on_this_machine_the_measurement_decides_whether_the_target_is_met(target_s, met, tmp_path):
     space = make_space(resolve(overrides=THIS))
     ops = {*space.all_ops(), *(op for blocks in reference_agents(space.frame_shape, space.num_actions).values() for op in blocks)}

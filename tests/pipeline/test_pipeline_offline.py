@@ -54,6 +54,7 @@ def test_a_socket_that_listens_would_be_seen(tmp_path):
     assert len(seen) == 1 and seen[0].startswith("tcp ") and seen[0].endswith(LISTENING)
 
 
+@pytest.mark.slow
 def test_the_whole_pipe_without_a_network_or_a_trace_in_the_home_folder(tmp_path):
     home = tmp_path / "home"
     home.mkdir()

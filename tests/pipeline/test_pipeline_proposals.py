@@ -90,6 +90,7 @@ def test_proposals_and_gradients_take_the_same_steps(finished):
     assert [candidate["env_steps"] for candidate in told] == [64, 32, 32]
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing_in_a_random_search(finished):
     here = results(finished(*WORDS, "strategy.name=random"))
     beside = results(finished(*WORDS, "strategy.name=random", "strategy.workers=2"))

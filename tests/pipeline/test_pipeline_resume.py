@@ -28,7 +28,7 @@ CASES = {
     "random-minatar": ((*TINY_PROPOSALS, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
     "random-procgen": ((*TINY_PROPOSALS, *RANDOM), ("search", "search", "finish")),
 }
-ALIKE = ("reinforce-procgen", "random-procgen", "a2d-minatar")  # in the slow suite: the others take the same ways
+ALIKE = ("reinforce-procgen", "random-procgen", "random-minatar", "a2d-minatar")  # slow: the others take the same ways
 
 
 def moments(stages, events, seed):
@@ -119,6 +119,7 @@ def test_every_figure_that_is_not_compared_is_a_clock(uninterrupted):
     assert len(results(straight)["weights"]) > 4 and len(results(straight)["log"]) == 13
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_starts_over(uninterrupted, tmp_path):
     straight, _ = uninterrupted("reinforce-procgen")
     run = killed_and_resumed(tmp_path, LONG, [Moment("search", 1), Moment("search", 2)])

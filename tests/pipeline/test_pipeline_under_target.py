@@ -107,7 +107,7 @@ def whole(tmp_path_factory):
         return made(folder, plan_of(folder))
 
 
-@pytest.mark.parametrize("stop", [2, 4, 5])
+@pytest.mark.parametrize("stop", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_stopped_at_a_measurement_it_goes_on_to_the_same(stop, whole, tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     says(monkeypatch, *VALUES[: stop - 1], Stopped())
@@ -127,6 +127,7 @@ def test_stopped_at_a_measurement_it_goes_on_to_the_same(stop, whole, tmp_path, 
     assert without_load[0] == without_load[1]
 
 
+@pytest.mark.slow
 def test_where_nothing_can_the_run_ends_and_says_so(tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     says(monkeypatch, *([3.0] * 12))

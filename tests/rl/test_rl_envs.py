@@ -42,6 +42,7 @@ def test_the_toys_conform():
             check_environment(family, game)
 
 
+@pytest.mark.slow
 def test_a_procgen_state_goes_on_the_same_in_another_process(tmp_path):
     env = make_env("procgen:starpilot", EnvOptions(2, 3))
     actions = np.random.default_rng(0).integers(0, 15, (60, 2))

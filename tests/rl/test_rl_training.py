@@ -19,8 +19,8 @@ CASES = [
     ("procgen:starpilot", "supernet", True),
     ("procgen:starpilot", "network", True),
     ("minatar:breakout", "supernet", False),
-    ("minatar:breakout", "network", False),
-    ("toy:limit", "supernet", True),
+    pytest.param("minatar:breakout", "network", False, marks=pytest.mark.slow),
+    pytest.param("toy:limit", "supernet", True, marks=pytest.mark.slow),
 ]
 
 

@@ -101,7 +101,8 @@ def check_whole(tmp_path, *, resumed):
     assert not Path(f"{tmp_path}/t.jsonl.journal").exists() and not Path(f"{tmp_path}/t.jsonl.lock").exists()
 
 
-@pytest.mark.parametrize("visits", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("visits", [3, 30])
 def test_killed_here_goes_on_with_the_same_command(measurement, tmp_path, visits):
     journal = tmp_path / "t.jsonl.journal"
     process = measurement()

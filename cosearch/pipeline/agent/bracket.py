@@ -15,10 +15,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from cosearch.pipeline.agent.fine_tuning import FineTuning
 from cosearch.pipeline.checkpoint import Candidate, RetrainOutput, SearchOutput, State
 from cosearch.pipeline.search.derivation import contiguous, write_architecture
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
-from cosearch.pipeline.train import train
+from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import bracket_rungs, search_share
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import ArchitectureRecord, BracketRecord
@@ -96,6 +97,21 @@ class Bracket:
             ],
         }
 
+    def choose(self) -> SearchOutput:
+        """Train all rungs but the last.
+
+        Returns:
+            The candidate that is left, as the search gave it.
+        """
+        self.log.progress.stage("retrain", sum(rung.candidates * rung.steps for rung in self.rungs), self.done)
+        while self.rung < len(self.rungs) - 1:
+            while self.place < len(self.alive):
+                self._train(self.contenders[self.alive[self.place]])
+                self.place, self.seen = self.place + 1, []
+            self._halve()
+        won = self.contenders[self.alive[0]].candidate
+        return SearchOutput(won.choices, won.weights, self.searched.steps)
+
     def finish(self) -> tuple[SearchOutput, RetrainOutput]:
         """Train to the end of the last rung.
 
@@ -105,18 +121,9 @@ class Bracket:
         Raises:
             NonFiniteError: the last candidate's loss is not finite.
         """
-        self.log.progress.stage("retrain", sum(rung.candidates * rung.steps for rung in self.rungs), self.done)
-        while True:
-            last = self.rung == len(self.rungs) - 1
-            while self.place < len(self.alive):
-                contender = self.contenders[self.alive[self.place]]
-                network = self._train(contender, last)
-                self.place, self.seen = self.place + 1, []
-            if last:
-                weights = contiguous(as_deployed(network, self.config).state_dict())
-                won = contender.candidate
-                return SearchOutput(won.choices, won.weights, self.searched.steps), RetrainOutput(weights, self.done)
-            self._halve()
+        won = self.choose()
+        network, rounded = self._train(self.contenders[self.alive[0]])
+        return won, RetrainOutput(contiguous(as_deployed(network, self.config).state_dict()), self.done, rounded)
 
     def _halve(self) -> None:
         """Keep those with the lowest losses of the rung, of equal ones those with the higher score of the search."""
@@ -148,22 +155,26 @@ class Bracket:
         derived_by = replace(derived_by, method=derived_by.method.removesuffix(THEN) + THEN, bracket=bracket)
         self.log.progress.note(write_architecture(self.plan, self.run, space.architecture(won.candidate.choices), derived_by))
 
-    def _train(self, contender: Contender, last: bool) -> AgentNetwork:
-        """One candidate's steps of this rung; its network."""
+    def _train(self, contender: Contender) -> tuple[AgentNetwork, int]:
+        """One candidate's steps of this rung; its network, and how many steps were with int8 rounding."""
+        last = self.rung == len(self.rungs) - 1
         streams = Streams(derived_seed(self.config.seed, "bracket", 63))
         network, training = self._opened(contender, streams)
         before = self.done - contender.env_steps
         ended = sum(rung.steps for rung in self.rungs[: self.rung + 1])
+        fine = FineTuning(self.plan, network, self.resources.streams, sum(rung.steps for rung in self.rungs))
+        if last and contender.paused is not None:
+            fine.restore(contender.paused)
 
         def pause() -> None:
             contender.env_steps = training.step
-            contender.paused = {"training": training.state(), "streams": streams.state_dict()}
+            contender.paused = {"training": training.state(), "streams": streams.state_dict(), **fine.state()}
 
         def state() -> State:
             pause()
             return self.state()
 
-        try:
+        def go(until: int | None) -> None:
             train(
                 training,
                 self.log,
@@ -174,8 +185,15 @@ class Bracket:
                 state=state,
                 offset=before,
                 after=self._see,
-                until=ended,
+                until=until,
             )
+
+        try:
+            if last:
+                go(fine.begins_at)
+                if not training.finished:
+                    fine.begin(training.step, self.log.progress)
+            go(ended)
             pause()
             contender.losses.append(self._loss(training))
         except NonFiniteError:
@@ -185,7 +203,7 @@ class Bracket:
             contender.losses.append(None)
         finally:
             training.close()
-        return network
+        return network, fine.end(training.step)
 
     def _see(self, values: Mapping[str, object]) -> None:
         value = number(values, "distill_actor")
@@ -215,6 +233,6 @@ class Bracket:
             env_index=1,
         )
         if contender.paused is not None:
-            training.restore(contender.paused["training"])
+            go_on(training, contender.paused["training"], self.plan, self.log, "retrain")
             streams.load_state_dict(contender.paused["streams"])
         return network, training
