@@ -95,6 +95,34 @@ def leaderboard(
     emit(result.to_json(), as_json, page if out is None else str(out))
 
 
+@bench.command(epilog="`cosearch bench budgets --queries 5 --queries 20 --queries 80 --out budgets.md`")
+def budgets(
+    device: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; default: pixel-3, raspberry-pi-4.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Searches of each strategy: seeds 0 .. N - 1.")] = 20,
+    queries: Annotated[
+        list[int] | None, typer.Option(min=1, help="A budget; may be given several times; default: 5, 10, 20, 40.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Regret of every strategy against its budget, as a page."""
+    from cosearch.bench import budgets as spent
+    from cosearch.bench.benchmark import Benchmark, tasks
+    from cosearch.planning.builtins import load_builtins
+
+    _check_page(out)
+    load_builtins()
+    devices, counts = device or ["pixel-3", "raspberry-pi-4"], sorted(set(queries or [5, 10, 20, 40]))
+    tables = [Benchmark(task, _folder(data)) for task in tasks(_folder(data))]
+    boards = [spent.budgets(table, name, range(seeds), counts) for table in tables for name in devices]
+    page = spent.budgets_page(boards)
+    _write_page(out, page)
+    emit([board.to_json() for board in boards], as_json, page if out is None else str(out))
+
+
 @bench.command(epilog="`cosearch bench transfer --device pixel-3 --device raspberry-pi-4 --out transfer.md`")
 def transfer(
     device: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all that price it.")] = None,

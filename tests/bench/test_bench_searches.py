@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cosearch.bench.benchmark import Benchmark
+from cosearch.bench.budgets import budgets, budgets_page
 from cosearch.bench.leaderboard import leaderboard_page, standings
 from cosearch.bench.searches import run_search, runnable
 from cosearch.bench.table import table_path, write_table
@@ -192,6 +193,21 @@ def test_the_page_has_a_row_a_strategy_with_the_mean_of_its_searches(bench):
         assert row.regret == pytest.approx(np.mean(found)) and f"| {row.strategy} | {np.mean(found):.2f}" in page
     assert [row.regret for row in board.standings] == sorted(row.regret for row in board.standings)
     assert "PARTIAL" not in page
+
+
+def test_regret_against_budget_is_that_of_searches_with_each_budget(bench, capsys):
+    benchmark, folder = bench
+    board = budgets(benchmark, DEVICE, range(2), (2, 6))
+    assert {row.strategy for row in board.rows} == set(runnable())
+    for row in board.rows:
+        found = [run_search(benchmark, row.strategy, DEVICE, seed=seed, queries=row.queries).regret for seed in range(2)]
+        assert row.regret == pytest.approx(np.mean(found)) and row.env_steps == row.queries * 24576
+    assert [row.queries for row in board.rows if row.strategy == "reinforce-bracket"] == [6]  # of four: more than 4 queries
+    page = budgets_page([board])
+    assert "2 queries, 49,152 steps" in page and all(f"| {name} |" in page for name in runnable())
+    words = ["--device", DEVICE, "--seeds", "2", "--queries", "6", "--queries", "2", "--data", str(folder)]
+    assert main(["bench", "budgets", *words]) == 0
+    assert capsys.readouterr().out.strip() == page.strip()
 
 
 def test_the_commands_print_what_scripts_rely_on(bench, capsys):
