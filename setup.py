@@ -30,7 +30,7 @@ EXTRAS = {
     "atari": ["ale-py>=0.11"],
     "box2d": ["Box2D==2.3.10", "pygame>=2.5"],  # LunarLander; gymnasium[box2d] would need a compiler
     "tvm": ["apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.14.post1", "tornado", "psutil", "cloudpickle"],  # a pair that works
-    "ray": ["ray[default]>=2.40"],
+    "ray": ["ray>=2.52"],  # many machines: it places, retries and carries the work; tokens since 2.52
     "query": [
         "duckdb>=1.2"
     ],  # SQL over run folders in one wheel without a server; sqlite3 has neither lists nor a way to shut files off

@@ -1,0 +1,281 @@
+"""The engine of a cluster: Ray places pieces of work on its nodes, tries lost ones again, and carries jobs and results.
+
+Everything that schedules, retries, stores and carries is Ray's: a piece is a task with its resources and ``TRIES - 1`` retries,
+messages come through Ray's own queue, an actor on the driver's node. A result is handed out once all messages of its attempt are;
+those of an attempt that was lost are dropped as soon as the next one has begun. A piece that a lost driver had asked for ends
+with it: Ray stops the work of a driver that is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import uuid
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosearch.fleet.identity import Identity, check_identity, identity_here, package_folders
+from cosearch.fleet.work import (
+    TRIES,
+    Event,
+    Function,
+    Lost,
+    Needs,
+    Sent,
+    Started,
+    Work,
+    answer_of,
+    ended,
+)
+from latency_tables.errors import ConfigError, MissingExtraError, RequestError, RunFailedError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+LOCAL = "local"
+PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "ORT_DISABLE_TELEMETRY", "TF_CPP_MIN_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG")
+
+
+@dataclass
+class _Piece:
+    """A piece of work that was given to Ray.
+
+    Attributes:
+        work: what was asked for.
+        number: of its submission.
+        ref: of its result.
+        attempt: the newest one that was heard of.
+        heard: messages of each attempt.
+        answer: attempt, number of its messages, and answer; None while it is under way.
+    """
+
+    work: Work
+    number: int
+    ref: Any
+    attempt: str = ""
+    heard: Counter[str] = field(default_factory=Counter)
+    answer: tuple[str, int, tuple[str, Any]] | None = None
+
+
+class RayEngine:
+    """An engine of tasks on a Ray cluster.
+
+    Args:
+        address: ``local``: a cluster of this machine alone, on its loopback interface, that ends with this process; else that
+            of a cluster that runs already, ``HOST:PORT`` or ``auto``.
+        most: pieces at once at most; None: as many as the cluster has room for.
+        files: folder that each process on other machines finds as its current one; None: none.
+        other_torch: see ``cosearch.fleet.identity.check_identity``.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        RequestError: there is no cluster at that address, or it has other versions of Python or Ray.
+    """
+
+    def __init__(self, address: str, *, most: int | None = None, files: Path | None = None, other_torch: bool = False) -> None:
+        self._ray, self._address, self._most, self._other_torch = ray_module(address), address, most, other_torch
+        self._own = identity_here()
+        self._connect(files)
+        self._task = self._ray.remote(_do)
+        queue, scheduling = _parts()
+        here = scheduling(node_id=self._ray.get_runtime_context().get_node_id(), soft=False)
+        self._queue = queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._message = self._queue.actor.get.remote()
+        self._waiting: deque[Work] = deque()
+        self._pieces: dict[str, _Piece] = {}
+        self._events: deque[Event] = deque()
+        self._number, self._open = 0, True
+
+    def _connect(self, files: Path | None) -> None:
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        if self._address == LOCAL:
+            options |= {"include_dashboard": False, "runtime_env": {"env_vars": environment}}
+        else:
+            code = [str(folder) for folder in package_folders()]
+            options["runtime_env"] = {"env_vars": environment, "py_modules": code, "excludes": ["__pycache__"]}
+            if files is not None:
+                options["runtime_env"]["working_dir"] = str(files)
+        if self._ray.is_initialized():
+            raise RequestError("Ray runs already in this process: call ray.shutdown() first")
+        try:
+            self._ray.init(address=self._address, **options)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            raise RequestError(
+                f"--cluster {self._address}: no Ray cluster can be used there: {error}. `ray start --head` on its first machine "
+                "and `ray start --address HOST:6379` on this one make one; --cluster local uses this machine alone"
+            ) from error
+
+    def submit(self, work: Work) -> None:
+        """See ``Engine``.
+
+        Raises:
+            ValueError: a piece of that name is under way.
+            RequestError: no node has its board; or, of a cluster of this machine alone, as many cores or GPUs.
+        """
+        if work.name in self._pieces or any(work.name == other.name for other in self._waiting):
+            raise ValueError(f"{work.name} is under way already")
+        self._check(work)
+        self._waiting.append(work)
+
+    def _check(self, work: Work) -> None:
+        there, needs = self._ray.cluster_resources(), work.needs
+        board = f"board:{needs.board}"
+        if needs.board and board not in there:
+            raise RequestError(
+                f"{work.name}: no node of the cluster has the board {needs.board}; on the machine that it is attached to: "
+                f"""`ray start --address HOST:6379 --resources '{{"{board}": 1}}'`"""
+            )
+        if self._address == LOCAL and (needs.cores > there.get("CPU", 0) or needs.gpus > there.get("GPU", 0)):
+            raise RequestError(
+                f"{work.name} needs {needs.cores:g} cores and {needs.gpus:g} GPUs, this machine has {there.get('CPU', 0):g} and "
+                f"{there.get('GPU', 0):g}; set threads lower, or give a larger cluster with --cluster ADDRESS"
+            )
+
+    def next(self, timeout_s: float | None = None) -> Event | None:
+        """See ``Engine``: waits for ``timeout_s`` seconds at most."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._events:
+            self._begin()
+            if not self._pieces:
+                return None
+            under_way = {piece.ref: piece for piece in self._pieces.values() if piece.answer is None}
+            left = None if until is None else max(0.0, until - time.monotonic())
+            ready, _ = self._ray.wait([self._message, *under_way], num_returns=1, timeout=left)
+            if not ready and left is not None:
+                return None
+            for ref in ready:
+                if ref == self._message:
+                    self._hear(*self._ray.get(ref))
+                    self._message = self._queue.actor.get.remote()
+                else:
+                    self._end(under_way[ref])
+        return self._events.popleft()
+
+    def cancel(self, name: str) -> None:
+        """See ``Engine``."""
+        self._waiting = deque(work for work in self._waiting if work.name != name)
+        self._events = deque(event for event in self._events if event.name != name)
+        piece = self._pieces.pop(name, None)
+        if piece is not None and piece.answer is None:
+            self._ray.cancel(piece.ref, force=True)
+
+    def close(self) -> None:
+        """See ``Engine``; leaves the cluster."""
+        if self._open:
+            for name in list(self._pieces):
+                self.cancel(name)
+            self._ray.shutdown()
+        self._waiting.clear()
+        self._events.clear()
+        self._open = False
+
+    def _begin(self) -> None:
+        while self._waiting and (self._most is None or len(self._pieces) < self._most):
+            work = self._waiting.popleft()
+            self._number += 1
+            options = {**_resources(work.needs), "max_retries": TRIES - 1, "retry_exceptions": False, "name": work.name}
+            ref = self._task.options(**options).remote(
+                self._queue, (work.name, self._number), work.function, work.job, self._own, self._other_torch
+            )
+            self._pieces[work.name] = _Piece(work, self._number, ref)
+
+    def _hear(self, key: tuple[str, int], attempt: str, kind: str, content: Any) -> None:
+        piece = self._pieces.get(key[0])
+        if piece is None or piece.number != key[1]:
+            return  # of a piece that was cancelled
+        piece.heard[attempt] += 1
+        if kind == "started":
+            piece.attempt = attempt
+            self._events.append(Started(key[0], content))
+        elif attempt == piece.attempt:
+            self._events.append(Sent(key[0], content))
+        self._hand_out(piece)
+
+    def _end(self, piece: _Piece) -> None:
+        exceptions = self._ray.exceptions
+        try:
+            piece.answer = self._ray.get(piece.ref)
+        except exceptions.RayTaskError as error:  # before the function began: it cannot be imported there, for one
+            piece.answer = piece.attempt, 0, ("error", RunFailedError(f"{piece.work.name} could not be begun: {error}"))
+        except exceptions.RayError as error:
+            del self._pieces[piece.work.name]
+            said = str(error).strip().split("\n")[0]
+            reason = f"its process was lost {TRIES} times, the last time: {type(error).__name__}: {said}"
+            self._events.append(Lost(piece.work.name, reason))
+            return
+        self._hand_out(piece)
+
+    def _hand_out(self, piece: _Piece) -> None:
+        """Hand a result out where all messages of its attempt have been heard."""
+        if piece.answer is not None and piece.heard[piece.answer[0]] >= piece.answer[1]:
+            del self._pieces[piece.work.name]
+            self._events.append(ended(piece.work.name, piece.answer[2]))
+
+
+def _do(
+    queue: Any, key: tuple[str, int], function: Function, job: Any, driver: Identity, other_torch: bool
+) -> tuple[str, int, tuple[str, Any]]:
+    """A piece of work on a node: its attempt, how many messages it sent, and its answer."""
+    attempt, count = uuid.uuid4().hex, 0
+
+    def put(kind: str, content: Any) -> None:
+        nonlocal count
+        queue.put((key, attempt, kind, content))
+        count += 1
+
+    put("started", f"{os.uname().nodename}, process {os.getpid()}")
+    try:
+        check_identity(driver, other_torch=other_torch)
+    except ConfigError as error:
+        return attempt, count, ("error", error)
+    answer = answer_of(function, job, lambda message: put("message", message))
+    return attempt, count, answer
+
+
+def _resources(needs: Needs) -> dict[str, Any]:
+    """What Ray is to keep for a piece."""
+    return {
+        "num_cpus": needs.cores,
+        "num_gpus": needs.gpus,
+        "memory": needs.memory_bytes or None,
+        "resources": {f"board:{needs.board}": 1} if needs.board else {},
+    }
+
+
+def ray_module(address: str) -> ModuleType:
+    """Ray, told to report nothing to anybody; a cluster that this process starts also stays on its loopback interface.
+
+    Such a cluster also asks for a token that only this process and those that it starts have. One that was started elsewhere
+    has its own settings.
+
+    Args:
+        address: of the cluster.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == LOCAL:  # Ray reads these when it is imported
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as on those systems: its address is 127.0.0.1
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError(
+            "--cluster needs Ray: `pip install 'cosearch[ray]'`, here and on every machine of the cluster"
+        ) from error
+    # it would print what it did about lost processes among our results; there is no option for this
+    ray._private.worker.print_to_stdstream = lambda *words, **options: None
+    return ray
+
+
+def _parts() -> tuple[Any, Any]:
+    """Ray's queue and its placement on one node."""
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return Queue, NodeAffinitySchedulingStrategy
