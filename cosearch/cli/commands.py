@@ -33,6 +33,12 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Configuration values, e.g. rl.lr=3e-4.")]
+ClusterAddress = Annotated[
+    str, typer.Option("--cluster", metavar="ADDRESS|local", help="Work on a Ray cluster (extra `ray`); local: of this machine.")
+]
+OtherTorch = Annotated[
+    bool, typer.Option("--other-torch", help="Let machines of the cluster have another version of torch; run.json says which.")
+]
 TablePlace = Annotated[Path | None, typer.Option("--table", help="The run's own table or design, where it lies now.")]
 TeacherPlace = Annotated[Path | None, typer.Option("--teacher", help="The run's own teacher, where it lies now.")]
 AgentName = Annotated[str | None, typer.Option("--agent", help="Which agent of a run that made several.")]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cosearch.compare.plan import PlannedRun
 
-from cosearch.cli.commands import Json, Overrides, Quiet, app, command_line, emit, resume_hint
+from cosearch.cli.commands import ClusterAddress, Json, OtherTorch, Overrides, Quiet, app, command_line, emit, resume_hint
 from latency_tables.terminal import say, show
 
 
@@ -41,7 +41,12 @@ def compare(
     config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
     name: Annotated[str, typer.Option(help="Name of the comparison's folder.")] = "comparison",
     runs: Annotated[Path, typer.Option(help="Folder that gets it.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each in a process of its own.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at once, each in a process of its own; default: 1, on a cluster all that fit."),
+    ] = None,
+    cluster: ClusterAddress = "",
+    other_torch: OtherTorch = False,
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="DIR", help="Write table and plots of this comparison again; run nothing.")
     ] = None,
@@ -55,8 +60,10 @@ def compare(
     an interrupted comparison.
     """
     from cosearch.cli.lists import device_options
+    from cosearch.compare.making import make_runs
     from cosearch.compare.plan import planned_runs
-    from cosearch.compare.runs import alone, begin, make_runs
+    from cosearch.compare.runs import alone, begin
+    from cosearch.fleet.cluster import Cluster
     from cosearch.record.rundir import RunDir, check_one_folder
 
     if from_ is not None:
@@ -86,12 +93,13 @@ def compare(
         tell=tell,
     )
     if dry_run:
-        _dry_run(planned, jobs, as_json)
+        _dry_run(planned, jobs or 1, as_json)
         return
     resume_hint.set(("the same command", folder))
     with alone(folder):
-        begin(folder, planned, command_line.get())
-        failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell)
+        inputs = begin(folder, planned, command_line.get())
+        where = Cluster(cluster, other_torch)
+        failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell, inputs=inputs, cluster=where)
         _show(runs / name, as_json)
     if failed:
         for run, reason in failed.items():

@@ -52,6 +52,10 @@ class Watch:
             self._pieces[name].heard = self._clock()
             self._pieces[name].told -= {"stuck"}
 
+    def paused(self, name: str) -> None:
+        """A piece was handed back and waits to go on."""
+        self._pieces.pop(name, None)
+
     def ended(self, name: str) -> None:
         """A piece ended, however."""
         piece = self._pieces.pop(name, None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from cosearch.fleet.work import Done, Engine, Failed, Function, Lost, Needs, Sent, Started, Work
 from latency_tables.errors import CosearchError, RunFailedError
+
+TICK_S = 30.0
 
 
 class Workers:
@@ -42,6 +45,7 @@ class Workers:
         started: Callable[[int, str], None] = lambda index, where: None,
         failed: Callable[[int, CosearchError], None] | None = None,
         lost: Callable[[int, str], None] | None = None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Do all jobs; what happens is told here with the job's index.
 
@@ -53,6 +57,7 @@ class Workers:
             started: (index, where); again after its process was lost.
             failed: (index, error) of a job that raised one; the others go on. None: it is raised here.
             lost: (index, reason) of a job whose process was lost ``TRIES`` times; the others go on. None: an error.
+            tick: is called at least every ``TICK_S`` seconds.
 
         Raises:
             CosearchError: the function raised it.
@@ -80,9 +85,13 @@ class Workers:
         submit()
         open_jobs = set(indices.values())
         while open_jobs:
-            event = self.engine.next()
+            before = time.monotonic()
+            event = self.engine.next(TICK_S)
+            tick()
             if event is None:
-                raise RuntimeError(f"the engine forgot {', '.join(name(index) for index in sorted(open_jobs))}")
+                if time.monotonic() - before < TICK_S / 2:
+                    raise RuntimeError(f"the engine forgot {', '.join(name(index) for index in sorted(open_jobs))}")
+                continue
             index = indices[event.name]
             if isinstance(event, Started):
                 started(index, event.where)

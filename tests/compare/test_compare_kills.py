@@ -6,9 +6,12 @@ import pytest
 
 import cosearch.compare.runs as runs_of_comparison
 from cosearch.cli.app import main
+from cosearch.compare import making, worker
 from cosearch.compare.plan import planned_runs
-from cosearch.compare.runs import alone, begin, make_run, read_comparison
+from cosearch.compare.runs import alone, begin, read_comparison
+from cosearch.compare.worker import RunJob, RunMade, make_run
 from cosearch.config.run import config_to_dict
+from cosearch.fleet.folders import Shared
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
@@ -29,11 +32,12 @@ def test_a_run_that_was_cut_goes_on_though_its_record_holds_the_discount_of_its_
     assert run.config.rl.gamma is None and resolved.config.rl.gamma == resolved.teacher.gamma
     RunDir.create(folder, run.name, to_json(resolved.record("compare")))
     gone_on = []
-    monkeypatch.setattr(runs_of_comparison, "resume_run", lambda path, progress: gone_on.append(path))
-    job = {"folder": str(folder), "name": run.name, "config": config_to_dict(run.config), "command": "compare"}
-    assert make_run(job, print) is None and gone_on == [folder / run.name]
-    other = {**job, "config": config_to_dict(replace(run.config, rl=replace(run.config.rl, lr=0.5)))}
-    assert "was made with other values (rl.lr 0.002 there, 0.5 now)" in make_run(other, print) and len(gone_on) == 1
+    monkeypatch.setattr(worker, "resume_run", lambda path, progress: gone_on.append(path))
+    job = RunJob(Shared(str(folder)), run.name, config_to_dict(run.config), "compare")
+    assert make_run(job, print) == RunMade() and gone_on == [folder / run.name]
+    other = replace(job, config=config_to_dict(replace(run.config, rl=replace(run.config.rl, lr=0.5))))
+    failure = make_run(other, print).failure
+    assert "was made with other values (rl.lr 0.002 there, 0.5 now)" in failure and len(gone_on) == 1
 
 
 @pytest.mark.parametrize("left", [(), (".lock", ".compare.json.77.partial"), (".random-s0.77.draft/run.json",)])
@@ -59,7 +63,7 @@ def test_a_second_process_on_a_comparison_is_told_to_repeat_its_command(tmp_path
         said = capsys.readouterr().err
         assert "another process works on the comparison" in said and "the same command goes on" in said and "resume" not in said
         assert sorted(path.name for path in (tmp_path / "runs" / "c").iterdir()) == before
-    monkeypatch.setattr(runs_of_comparison, "make_runs", lambda *args, **options: {})
+    monkeypatch.setattr(making, "make_runs", lambda *args, **options: {})
     assert main(words) == 0  # the advice, followed
 
 

@@ -16,8 +16,8 @@ import pipeline_child
 import rich.progress
 import seaborn  # noqa: F401  MinAtar imports it: half a second
 
+import cosearch.compare.making as comparison_making
 import cosearch.compare.page as comparison_page
-import cosearch.compare.runs as comparison_runs
 import cosearch.report.page as report_page
 import cosearch.teachers.listing  # noqa: F401
 from cosearch.bench import settings
@@ -68,7 +68,7 @@ def prepare(folder: Path, *, lean: bool, alone: bool) -> None:
 class HereWorkers:
     """The jobs of ``cosearch.fleet.workers.Workers``, done in this process."""
 
-    def __init__(self, function: Any, engine: Any) -> None:
+    def __init__(self, function: Any, engine: Any, needs: Any) -> None:
         self._function = function
 
     def __enter__(self) -> HereWorkers:
@@ -109,7 +109,7 @@ class HereCore:
 def _in_one_process() -> None:
     OnnxAgent.__init__.__defaults__ = (1,)  # threads
     rich.progress.Progress.__init__.__kwdefaults__["auto_refresh"] = False  # which is a thread
-    comparison_runs.Workers = HereWorkers  # type: ignore[assignment,misc]
+    comparison_making.Workers = HereWorkers  # type: ignore[assignment,misc]
     for module in (deployment, measure, loop):
         module.Connection = HereCore  # type: ignore[attr-defined]
     core._be_nice = core._pin = lambda level: None  # type: ignore[assignment]

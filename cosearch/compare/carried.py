@@ -1,0 +1,66 @@
+"""The files of a user that Ray brings to each machine: own tables and teachers, and the modules of the current folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cosearch.config.run import Config
+from cosearch.fleet.cluster import Cluster
+from cosearch.fleet.ray_engine import LOCAL
+from cosearch.rl.onnx_teacher import external_files
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is brought along.
+
+    Attributes:
+        folder: becomes the current folder of each process there; None: nothing is brought.
+        by_path: where the files lie in it, by the path that a configuration names.
+    """
+
+    folder: Path | None = None
+    by_path: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def files_of(config: Config) -> dict[str, tuple[Path, ...]]:
+    """The files of a user that a run reads, each with those that belong to it, by the path that the configuration names."""
+    found: dict[str, tuple[Path, ...]] = {}
+    if config.table:
+        found[config.table] = (Path(config.table),)
+    teacher = config.distill.teacher
+    if teacher.endswith(".json"):
+        found[teacher] = (Path(teacher), Path(teacher).with_suffix(".safetensors"))
+    elif teacher.endswith(".onnx"):
+        found[teacher] = (Path(teacher), *(Path(teacher).parent / name for name in external_files(Path(teacher))))
+    return found
+
+
+@contextmanager
+def carried(configs: Sequence[Config], cluster: Cluster) -> Iterator[Carried]:
+    """What machines of a cluster are brought for some runs; it is there inside the ``with`` block.
+
+    Args:
+        configs: of the runs.
+        cluster: where they are made; one of this machine alone needs nothing.
+    """
+    if cluster.address in ("", LOCAL):
+        yield Carried()
+        return
+    with tempfile.TemporaryDirectory(prefix="cosearch-") as place:
+        folder, by_path = Path(place), dict[str, tuple[str, ...]]()
+        for module in Path.cwd().glob("*.py"):
+            shutil.copy(module, folder)
+        wanted = {path: files for config in configs for path, files in files_of(config).items()}
+        for number, (path, files) in enumerate(sorted(wanted.items())):
+            inside = folder / "inputs" / str(number)
+            inside.mkdir(parents=True)
+            for file in files:
+                shutil.copy(file, inside)
+            by_path[path] = tuple((inside / file.name).relative_to(folder).as_posix() for file in files)
+        yield Carried(folder, by_path)
