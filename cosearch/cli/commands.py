@@ -91,6 +91,9 @@ def search(
     fixed_accelerator: Annotated[
         bool, typer.Option("--fixed-accelerator", help="Keep the accelerator's own design; default: it is searched, too.")
     ] = False,
+    order_of: Annotated[
+        Path | None, typer.Option(help="Run folder: tell candidates in the order that it recorded, whichever ends first.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run folder; default: made from task, device and seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
@@ -106,6 +109,7 @@ def search(
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
+    from cosearch.record.order import recorded_order
     from cosearch.record.rundir import RunDir
 
     options = {
@@ -118,6 +122,7 @@ def search(
         **target_options(latency_target_ms),
         "objective.target_statistic": target_statistic,
         "objective.target_at": target_at,
+        "strategy.order": None if order_of is None else recorded_order(order_of),
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     if not dry_run:

@@ -44,7 +44,9 @@ class StrategyConfig:
         candidates: architectures that share the budget in whole rollouts (proposal strategies).
         candidate_init: ``scratch``: a candidate is trained from weights of its own; ``shared``: from those of a supernet along
             its path, which keeps what the candidate learned (proposal strategies).
-        workers: processes that train candidates at once; so many are asked before the first of them is told (proposals).
+        workers: processes that train candidates at once (proposals). A strategy that may be told in any order is told of each as
+            its training ends and asked for the next; any other is asked for so many and told when the last of them has ended.
+        order: what ``order.json`` of an earlier run holds, to be repeated whatever ends first (proposals in any order).
         derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
             drawn paths on their choices (gradient strategies that draw single paths); null: the strategy's own way.
         store: folder of earlier runs: the search begins with the shared weights of the one whose task is nearest by Fisher
@@ -66,5 +68,6 @@ class StrategyConfig:
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1
+    order: tuple[Annotated[int, Field(ge=-1)], ...] = ()
     store: str = ""
     values: dict[str, object] = dataclasses.field(default_factory=dict)

@@ -158,7 +158,8 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         shares, workers = candidate_shares(config, plan.strategy, len(plan.every)), config.strategy.workers
         alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
         training = candidate_training(alone, _network(plan, streams), streams, search_teacher, max(shares))
-        search_steps, search_s = sum(shares), _side_by_side(shares, workers, os.cpu_count() or 1) / _rate(training, clock)
+        beside = _side_by_side(shares, workers, os.cpu_count() or 1, in_batches=not plan.strategy.any_order)
+        search_steps, search_s = sum(shares), beside / _rate(training, clock)
         set_threads(config.threads)
     retrain_rate, retrain_s = None, 0.0
     if config.budget.retrain_steps:
@@ -219,13 +220,15 @@ def _rate(training: Training, clock: Clock) -> float:
         training.close()
 
 
-def _side_by_side(shares: list[int], workers: int, cores: int) -> float:
-    """How many steps of one process take as long as all candidates: ``workers`` at once, the next ones when the last has ended.
+def _side_by_side(shares: list[int], workers: int, cores: int, *, in_batches: bool) -> float:
+    """How many steps of one process take as long as all candidates.
 
     Args:
         shares: environment steps of each candidate.
         workers: processes.
         cores: that they share.
+        in_batches: whether the next ones begin when the last of ``workers`` has ended; else each as one ends.
     """
-    batches = [shares[start : start + workers] for start in range(0, len(shares), workers)]
-    return sum(max(float(max(batch)), sum(batch) / cores) for batch in batches)
+    size = workers if in_batches else len(shares)
+    batches = [shares[start : start + size] for start in range(0, len(shares), size)]
+    return sum(max(float(max(batch)), sum(batch) / min(workers, cores)) for batch in batches)

@@ -248,11 +248,11 @@ def _single(config: Config) -> Plan:
 
 def _order_of_time(strategy: StrategyInfo, section: StrategyConfig) -> str | None:
     """Why two runs of a strategy that is told of candidates as they end may differ; None where they cannot."""
-    if not strategy.as_finished or section.workers == 1 or "order" in section.values:
+    if not strategy.any_order or section.workers == 1 or section.order:
         return None
     return (
         f"{strategy.name} is told of candidates as their trainings end, with strategy.workers={section.workers} in an order that "
-        "differs from run to run; strategy.values.order repeats a recorded one"
+        "differs from run to run; order.json records it, and --order-of repeats it"
     )
 
 

@@ -40,7 +40,7 @@ GRADIENT_ONLY = (
     "derive_by",
     "store",
 )
-PROPOSAL_ONLY = ("candidates", "candidate_init", "workers")
+PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order")
 PATHS = ("paths_per_rollout", "update_path")  # of the gradient strategies' keys those that tell how any supernet is trained
 UNUSED = {
     "gradient": PROPOSAL_ONLY,
@@ -69,9 +69,9 @@ class StrategyInfo:
         derive_by: what its architecture is derived from where ``strategy.derive_by`` does not say it; ``scores`` where it draws
             no single paths.
         any_order: results of a proposal strategy may be told in another order than they were asked for, each with its
-            ``Evaluation.asked``; told again in that order, it proposes the same again.
+            ``Evaluation.asked``; told again in that order, it proposes the same again. So with several workers it is told of each
+            training as it ends, and asked for the next one at once, see ``turns``; without it there is a barrier.
         own_penalty: a missed target has a penalty of the strategy's own form (``minibatch.HasPenalty``): no dual variable.
-        as_finished: with several worker processes its results are told as their trainings end, see ``next_told``.
     """
 
     name: str
@@ -86,7 +86,6 @@ class StrategyInfo:
     derive_by: DeriveBy = "scores"
     any_order: bool = False
     own_penalty: bool = False
-    as_finished: bool = False
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -304,14 +303,6 @@ class InheritingStrategy(ProposalStrategy, Protocol):
 
     def inherits(self) -> Inheritance | None:
         """Where the first weights of the architecture that was asked for last come from; None: they are its own."""
-
-
-@runtime_checkable
-class AsynchronousStrategy(ProposalStrategy, Protocol):
-    """Proposal strategies that are told of each result as soon as it is there, and asked for the next one at once."""
-
-    def next_told(self) -> int | None:
-        """Which proposal, from 0, is to be told next; None: the one whose training ends first."""
 
 
 class Bound(Protocol):

@@ -283,56 +283,6 @@ def check_proposal_strategy(
         require(scores[strategy.best()] == max(scores), f"{info.name}: best() is {strategy.best()}, the scores are {scores}")
 
 
-def check_any_order(info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *, asks: int = 12) -> None:
-    """A strategy that declares ``any_order``: told in another order than asked, it repeats itself, resumes, and knows its best.
-
-    Three are always waiting; which of them is told next is drawn, and some fail.
-
-    Args:
-        info: the registry record.
-        space: small.
-        value: score of an architecture, higher is better.
-        asks: results told before the save, and again after it.
-
-    Raises:
-        AssertionError: something does not hold.
-    """
-    waiting: list[tuple[int, Architecture]] = []
-    order: list[int] = []
-
-    def turn(strategy: ProposalStrategy, draws: torch.Generator) -> list[Told]:
-        told: list[Told] = []
-        while len(told) < asks:
-            while len(waiting) < 3:
-                waiting.append((len(order) + len(waiting), strategy.ask()))
-            index, architecture = waiting.pop(int(torch.randint(3, (), generator=draws)))
-            order.append(index)
-            score = None if index % 5 == 4 else value(architecture)
-            strategy.tell(Evaluation(architecture, score, 1e-3, failed=score is None, asked=index))
-            told.append((architecture.choices, score))
-        return told
-
-    def made(seed: int) -> tuple[ProposalStrategy, torch.Generator]:
-        generator = seeded(seed)
-        return info.make(space, default_options(info), generator, Feasible()), generator
-
-    (strategy, generator), (resumed, fresh) = made(3), made(0)
-    first = turn(strategy, seeded(1))
-    state, noise, held = copy.deepcopy(strategy.state()), generator.get_state(), (list(waiting), list(order))
-    second = turn(strategy, seeded(2))
-    require(order != sorted(order), "the check told everything in order")
-    waiting[:], order[:] = held
-    resumed.restore(state)
-    fresh.set_state(noise)
-    require(turn(resumed, seeded(2)) == second, f"{info.name}: resumed, and told in the same order, it proposes others")
-    scores = [float("-inf") if score is None else score for _, score in first + second]
-    for one in (strategy, resumed):
-        require(scores[one.best()] == max(scores), f"{info.name}: best() is {one.best()}, the scores are {scores}")
-    waiting.clear()
-    order.clear()
-    require(turn(made(3)[0], seeded(1)) == first, f"{info.name}: told again in the same order, it proposes others")
-
-
 def check_finds_best(
     info: StrategyInfo, space: SearchSpace, value: Callable[[Architecture], float], *, asks: int, options: object | None = None
 ) -> None:

@@ -96,22 +96,20 @@ def inherited_weights(
     inherit(network, donors, known[inheritance.parent][1])
 
 
-def candidate_job(
-    config: Config, index: int, choices: list[int], steps: int, weights: dict[str, Tensor] | None
-) -> dict[str, Any]:
+def candidate_job(config: Config, index: int, choices: list[int], steps: int, weights: bytes | None) -> dict[str, Any]:
     """What a worker process needs to train a candidate.
 
     Args:
         config: of the run.
         index, choices, steps: of the candidate.
-        weights: to start from; None: its own.
+        weights: to start from, packed; None: its own.
     """
     return {
         "config": config_to_dict(config),
         "index": index,
         "choices": choices,
         "steps": steps,
-        "weights": None if weights is None else packed(weights),
+        "weights": weights,
     }
 
 

@@ -129,8 +129,8 @@ class Runs:
 
     def asked(self, words):
         session = self.session(words)
-        search = ProposalSearch(session.plan, session.resources, session.log, session.checkpoints)
-        search._ask()
+        search = ProposalSearch(session.plan, session.resources, session.run, session.log, session.checkpoints)
+        search._take_turns()
         session.log.close()
         return {"candidates asked for at once": len(search.waiting)}
 

@@ -67,7 +67,7 @@ KILLED = {
     "search, vectors": searched(*GRADIENT, env="gym:CartPole-v1", tiny=VECTORS),
     "search, Box": searched(*GRADIENT, env="gym:Pendulum-v1", tiny=VECTORS),
     "search, co-design": searched(*GRADIENT, "--device", "zc706", *ACCELERATOR, "accel.every_steps=16", steps=32),
-    "search, workers": searched(*_strategy("random"), "strategy.workers=2", steps=32),
+    "search, workers": searched(*_strategy("random"), "strategy.workers=2", "strategy.order=[-1,-1,1,-1,0,-1,3,2]", steps=32),
     "search, DQN": searched(tiny=DQN, steps=32),
     **{name: JOBS[name] for name in ("teacher", "table", "compare", "export", "deploy", "bench extend")},
     "compare, two at once": JOBS["compare"],

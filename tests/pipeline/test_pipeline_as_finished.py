@@ -1,25 +1,31 @@
-"""Results that are told as trainings end: in whole runs whose processes are stood in for by calls that end in a chosen order."""
+"""Results that are told as trainings end: searches whose processes are stood in for by calls that end in a chosen order."""
 
 import json
 from functools import partial
 
 import pytest
 import torch
-from pipeline_runs import TINY_PROPOSALS
+from pipeline_runs import TINY_PROPOSALS, Silent, assert_equal
 
 from cosearch.cli.app import main
 from cosearch.fleet.processes import Processes
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.search import proposal_search
+from cosearch.pipeline.session import open_session
+from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
+from cosearch.record.json_record import to_json
+from cosearch.record.order import recorded_order
+from cosearch.record.rundir import RunDir
 from cosearch.testing.engine_conformance import obey
 from cosearch.training.candidates import train_candidate
+from latency_tables.errors import RequestError
 
 WORDS = (
     *TINY_PROPOSALS,
     "env.name=minatar:breakout",
     "strategy.name=deephyper",
     "strategy.candidates=4",
-    "strategy.values.batch=2",
     "strategy.workers=2",
     "budget.search_steps=128",
     "budget.retrain_steps=0",
@@ -27,10 +33,16 @@ WORDS = (
 )
 
 
-class LastFirst:
-    """In place of ``Workers``: the job that was begun last ends first."""
+class Chosen:
+    """In place of ``Workers``: the job that was begun last ends first, or first.
+
+    Attributes:
+        busy: how many jobs were in training when one of them ended.
+    """
 
     last_first = True
+    kill_before: int | None = None
+    busy: list[int]
 
     def __init__(self, function, engine):
         self.count = engine.count
@@ -42,52 +54,98 @@ class LastFirst:
         pass
 
     def run(self, jobs, *, name, sent, done, lost):
-        begun, following = [], 0
+        begun, following, ended = [], 0, 0
+        Chosen.busy = []
         while begun or following < len(jobs):
             while len(begun) < self.count and following < len(jobs):
                 begun.append(following)
                 following += 1
+            Chosen.busy.append(len(begun))
             index = begun.pop(-1 if self.last_first else 0)
+            if ended == self.kill_before:
+                raise KeyboardInterrupt
+            ended += 1
             done(index, train_candidate(jobs[index], partial(sent, index)))
 
 
 @pytest.fixture
-def search(tmp_path, monkeypatch, capsys):
-    """Search with such processes; the exit code, and the candidates in the order told."""
+def search(tmp_path, monkeypatch):
+    """The search stage with such processes, and what it gives: candidates as told, weights, the log."""
     threads = torch.get_num_threads()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(proposal_search, "Workers", LastFirst)
+    monkeypatch.setattr(proposal_search, "Workers", Chosen)
 
-    def run(name, *words):
-        code = main(["search", "--run", name, *WORDS, *words, "--quiet"])
-        record = tmp_path / "runs" / name / "architecture.json"
-        return code, json.loads(record.read_text())["derived_by"]["candidates"] if record.exists() else None
+    def run(name, *words, last_first=True, kill_before=None):
+        monkeypatch.setattr(Chosen, "last_first", last_first)
+        monkeypatch.setattr(Chosen, "kill_before", kill_before)
+        plan = make_plan(resolve_task(overrides=(*WORDS, *words)))
+        known = (tmp_path / name).exists()
+        folder = RunDir.open(tmp_path / name) if known else RunDir.create(tmp_path, name, to_json(plan.record("")))
+        session = open_session(folder, plan, Silent())
+        try:
+            (found,) = proposal_search.proposal_search(plan, session.resources, folder, session.log, session.checkpoints)
+        finally:
+            session.log.close()
+        log = [{key: line[key] for key in ("step", "candidate", "score_train", "grad_norm")} for line in folder.read_metrics()]
+        weights = {key: value.tolist() for key, value in found.output.weights.items()}
+        return {"told": to_json(found.derived_by)["candidates"], "weights": weights, "log": log}
 
     yield run
     torch.set_num_threads(threads)
 
 
-def asks(candidates):
-    return [candidate.get("asked", place) for place, candidate in enumerate(candidates)]
+def asks(found):
+    return [candidate.get("asked", place) for place, candidate in enumerate(found["told"])]
 
 
-def test_the_order_of_the_ends_is_recorded_and_repeated_by_processes_that_end_in_another(search, monkeypatch, capsys):
-    code, first = search("first")
-    assert code == 0 and asks(first) == [1, 2, 3, 0]  # each new one ends before the one that was begun first
-    monkeypatch.setattr(LastFirst, "last_first", False)
-    _, other = search("other")
-    assert asks(other) == [0, 1, 2, 3] and "asked" not in other[0]
-    code, again = search("again", "strategy.values.order=[1,2,3,0]")
-    assert code == 0 and again == first
-    capsys.readouterr()
-    code, none = search("impossible", "strategy.values.order=[3,0,1,2]")  # only two are ever in training
-    assert code == 2 and none is None and "wants proposal 3 told as number 0" in capsys.readouterr().err
+def test_the_order_of_the_ends_is_recorded_and_repeated_by_processes_that_end_in_another(search, tmp_path):
+    first = search("first")
+    assert asks(first) == [1, 2, 3, 0]  # each new one ends before the one that was begun first
+    assert Chosen.busy == [2, 2, 2, 1]  # no worker waits while there are candidates
+    order = recorded_order(tmp_path / "first")
+    assert order == [-1, -1, 1, -1, 2, -1, 3, 0]
+    other = search("other", last_first=False)
+    assert asks(other) == [0, 1, 2, 3] and "asked" not in other["told"][0] and other["told"] != first["told"]
+    again = search("again", f"strategy.order={order}", "strategy.workers=1", last_first=False)  # any number of workers repeats it
+    assert_equal(again, first)
+    assert recorded_order(tmp_path / "again") == order
+    with pytest.raises(RequestError, match="wants the result of candidate 3 as its event 2"):
+        search("impossible", "strategy.order=[-1,-1,3]")
 
 
-def test_a_run_says_that_it_cannot_be_repeated_unless_its_order_is_given(capsys):
+def test_a_strategy_that_is_told_in_the_order_asked_keeps_its_barrier(search, tmp_path):
+    found = search("one", "strategy.name=nsga2", "strategy.values.population=2")
+    assert asks(found) == [0, 1, 2, 3] and Chosen.busy == [2, 1, 2, 1]
+    assert not (tmp_path / "one" / "order.json").exists()
+    assert_equal(search("two", "strategy.name=nsga2", "strategy.values.population=2", last_first=False), found)
+
+
+@pytest.mark.parametrize("words", [("strategy.candidate_init=shared",), ("strategy.name=morphism",)], ids=["shared", "morphism"])
+def test_one_that_is_killed_starts_its_candidates_from_the_weights_of_their_time(search, tmp_path, words):
+    """The shared weights have learned from candidates 1 and 2 when the kill comes; candidate 0 was asked for before them."""
+    straight = search("straight", *words)
+    order = recorded_order(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        search("killed", *words, kill_before=2)
+    assert recorded_order(tmp_path / "killed") == order[:6]
+    resumed = search("killed", *words, f"strategy.order={order}", last_first=False)  # the record counts, not what ends first
+    assert_equal(resumed, straight)
+
+
+def test_a_run_without_a_recorded_order_is_named(capsys, tmp_path):
+    assert main(["search", *WORDS, "--order-of", str(tmp_path)]) == 2
+    assert "has no order.json" in capsys.readouterr().err
+
+
+def test_an_order_is_refused_where_the_strategy_is_told_in_the_order_asked(capsys):
+    assert main(["search", "--dry-run", *WORDS, "strategy.name=nsga2", "strategy.order=[-1,0]"]) == 2
+    assert "no effect with strategy 'nsga2', which is told in the order asked" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_says_that_it_cannot_be_repeated_unless_its_order_is_given(capsys, tmp_path):
+    (tmp_path / "order.json").write_text(json.dumps({"order": [-1, -1, 1, -1, 0, 2, -1, 3]}))
     assert main(["search", "--dry-run", *WORDS]) == 0
     assert "deephyper is told of candidates as their trainings end" in capsys.readouterr().out
-    assert main(["search", "--dry-run", *WORDS, "strategy.values.order=[1,0,2,3]"]) == 0
+    assert main(["search", "--dry-run", *WORDS, "--order-of", str(tmp_path)]) == 0
     assert "not exactly resumable" not in capsys.readouterr().out
 
 

@@ -16,7 +16,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
-from cosearch.training.candidates import WeightBank, candidate_job, candidate_streams, train_candidate, unpacked
+from cosearch.training.candidates import WeightBank, candidate_job, candidate_streams, packed, train_candidate, unpacked
 from latency_tables.errors import ConfigError
 
 WORDS = (
@@ -27,6 +27,7 @@ WORDS = (
     "budget.retrain_steps=0",
     "rl.minibatch=16",
 )
+IN_ORDER = "strategy.order=[-1,-1,0,-1,1,-1,2,3]"
 EVOLUTION = (*WORDS, "strategy.name=evolution", "strategy.candidates=4", "strategy.values.population=2")
 
 
@@ -93,7 +94,7 @@ def test_proposals_and_gradients_take_the_same_steps(finished):
 @pytest.mark.slow
 def test_worker_processes_change_nothing_in_a_random_search(finished):
     here = results(finished(*WORDS, "strategy.name=random"))
-    beside = results(finished(*WORDS, "strategy.name=random", "strategy.workers=2"))
+    beside = results(finished(*WORDS, "strategy.name=random", "strategy.workers=2", "strategy.order=[-1,-1,0,-1,1,2]"))
     for found in (here, beside):
         found.pop("streams")
     assert_equal(beside, here)
@@ -101,7 +102,7 @@ def test_worker_processes_change_nothing_in_a_random_search(finished):
 
 @pytest.mark.slow
 def test_a_search_with_workers_that_is_killed_goes_on_to_the_same_result(finished, tmp_path):
-    words = (*EVOLUTION, "strategy.workers=2")
+    words = (*EVOLUTION, "strategy.workers=2", "strategy.order=[-1,-1,1,-1,0,-1,3,2]")
     straight = finished(*words)
     begin = ("search", "--run", "one", *words)
     for count in (6, 4):  # in the first and in the second generation: each save is a synchronisation and a rename, or more
@@ -119,7 +120,7 @@ def candidates(run):
 
 @pytest.mark.slow
 def test_asking_for_two_at_once_changes_what_evolution_breeds(finished):
-    one, two = candidates(finished(*EVOLUTION)), candidates(finished(*EVOLUTION, "strategy.workers=2"))
+    one, two = candidates(finished(*EVOLUTION)), candidates(finished(*EVOLUTION, "strategy.workers=2", IN_ORDER))
     assert one[:2] == two[:2] and len(one) == len(two) == 4
 
 
@@ -165,7 +166,9 @@ def test_a_worker_trains_with_one_thread_from_the_weights_that_it_is_given():
     before, lines = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        own, given = (train_candidate(candidate_job(config, 0, [0, 1, 2], 32, start), lines.append) for start in (None, weights))
+        own, given = (
+            train_candidate(candidate_job(config, 0, [0, 1, 2], 32, start), lines.append) for start in (None, packed(weights))
+        )
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -215,10 +218,10 @@ def test_the_values_of_a_preset_belong_to_the_strategy_that_it_names():
 
 @pytest.mark.slow  # processes
 def test_the_log_of_workers_is_in_order_of_the_candidates(finished):
-    lines = RunDir.open(finished(*EVOLUTION, "strategy.workers=2")).read_metrics()
+    lines = RunDir.open(finished(*EVOLUTION, "strategy.workers=2", IN_ORDER)).read_metrics()
     assert [line["step"] for line in lines] == [32, 64, 96, 128]
     names = [
         "/".join(json.dumps(c) for c in candidate["choices"])
-        for candidate in candidates(finished(*EVOLUTION, "strategy.workers=2"))
+        for candidate in candidates(finished(*EVOLUTION, "strategy.workers=2", IN_ORDER))
     ]
     assert len(names) == 4 and len({line["candidate"] for line in lines}) == len(set(names))

@@ -1,6 +1,7 @@
 """Every registered strategy finds a toy's best architecture and resumes exactly; the shipped registry is complete."""
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from cosearch.strategies.base import STRATEGIES, UNUSED, Feasible, StrategyInfo
 from cosearch.strategies.gradient.one_level import OneLevelStrategy
 from cosearch.strategies.proposal.random_search import RandomSearch
 from cosearch.strategies.relaxation import ArchitectureLogits
+from cosearch.testing.any_order_conformance import check_any_order
 from cosearch.testing.one_shot_conformance import check_one_shot_strategy
 from cosearch.testing.strategy_conformance import (
-    check_any_order,
     check_finds_best,
     check_follows_cost,
     check_gradient_strategy,
@@ -97,6 +98,19 @@ def test_a_strategy_that_depends_on_the_order_and_does_not_repeat_it_is_found():
     bad = dataclasses.replace(STRATEGIES.get("random"), name="bad", make=make)
     with pytest.raises(AssertionError, match="best"):
         check_any_order(bad, SPACE, lambda a: -float(sum(a.choices)))
+
+
+def test_a_strategy_whose_proposals_depend_on_the_clock_or_are_not_saved_is_found():
+    moments = itertools.count()
+
+    def make(space, options, generator, is_feasible):
+        strategy = RandomSearch(space, options, generator, is_feasible)
+        strategy.ask = lambda: space.architecture([next(moments) % 3, 0])
+        return strategy
+
+    bad = dataclasses.replace(STRATEGIES.get("random"), name="bad", make=make)
+    with pytest.raises(AssertionError, match="told again in the same order, it proposes others"):
+        check_any_order(bad, SPACE, lambda a: -float(sum(a.choices)), candidates=11)
 
 
 @pytest.mark.parametrize(

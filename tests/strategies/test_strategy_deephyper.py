@@ -97,13 +97,6 @@ def test_the_cache_answers_what_was_evaluated():
     assert len({result.choices for result in with_cache.results.all[:2]}) == 2
 
 
-def test_a_recorded_order_says_what_is_told_next():
-    strategy = made(order=(1, 0))
-    assert strategy.next_told() == 1
-    told(strategy, 1, 0)
-    assert strategy.next_told() is None and made().next_told() is None
-
-
 @pytest.mark.parametrize("options", [{"mode": "a2c"}, {"agents": 1}, {"batch": 2}])
 def test_each_option_changes_what_is_learned(options):
     servers = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cosearch.planning.options.conditions import (
     ACCELERATOR,
+    ANY_ORDER,
     CLIPS,
     DISCOUNT_TAKEN,
     DISTILLS,
@@ -96,6 +97,7 @@ class Case:
 
 
 BREAKS = {  # words, added to a case, with which a condition does not hold
+    ANY_ORDER: ("strategy.name=nsga2",),
     ON_POLICY: ("rl.algorithm=dqn",),
     SAME_VALUES: ("rl.algorithm=dqn",),
     DQN: ("rl.algorithm=ppo",),
@@ -172,6 +174,7 @@ CASES = {
     "strategy.candidates": Case("search", PROPOSALS, 1),
     "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
     "strategy.workers": Case("asked", PROPOSALS, 2),
+    "strategy.order": Case("asked", PROPOSALS, [-1, -1]),
     "strategy.store": Case("search", SMALL, "/STORE"),
     "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),
     "rl.algorithm": Case("search", ALONE, "a2c"),

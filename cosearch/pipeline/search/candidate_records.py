@@ -35,6 +35,7 @@ class Item(TypedDict):
     energy_j: NotRequired[float | None]
     memory_bytes: NotRequired[float | None]
     inherited: NotRequired[tuple[int, list[tuple[int, int] | None]]]
+    start: NotRequired[bytes | None]
     training: NotRequired[State]
     streams: NotRequired[State]
     outcome: NotRequired[Outcome]

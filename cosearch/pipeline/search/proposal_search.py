@@ -1,8 +1,8 @@
-"""The search of a proposal strategy: candidates are trained, each for its share of the budget, and told in the order asked.
+"""The search of a proposal strategy: candidates are trained, each for its share of the budget, and told.
 
-As many are asked for at once as there are worker processes, and told when the last of them is trained: with one they are trained
-here, one after the other. One whose process is lost three times has failed, as one whose loss is not finite. A run that is
-killed loses at most the evaluations in flight, and with one process not even those.
+With one worker they are trained here, one after the other. With several, ``cosearch.strategies.turns`` says when the next one is
+asked for and which is told next, and ``order.json`` records it. One whose process is lost three times has failed, as one whose
+loss is not finite. A run that is killed loses at most the evaluations in flight, and with one worker not even those.
 """
 
 from __future__ import annotations
@@ -23,18 +23,13 @@ from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_shares
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import Derivation
+from cosearch.record.order import OrderRecord
 from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
-from cosearch.strategies.base import (
-    AsynchronousStrategy,
-    Evaluation,
-    Feasible,
-    InheritingStrategy,
-    ProposalStrategy,
-    TargetsInTurn,
-)
+from cosearch.strategies.base import Evaluation, Feasible, InheritingStrategy, ProposalStrategy, TargetsInTurn
+from cosearch.strategies.turns import BEGIN, Turns, in_order
 from cosearch.training.algorithms import as_trained
 from cosearch.training.candidates import (
     WeightBank,
@@ -43,10 +38,11 @@ from cosearch.training.candidates import (
     candidate_training,
     inherited_weights,
     outcome_of,
+    packed,
     train_candidate,
     unpacked,
 )
-from latency_tables.errors import RequestError, RunFailedError
+from latency_tables.errors import RunFailedError
 
 
 def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
@@ -54,25 +50,26 @@ def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
 
     Args:
         plan, resources, run, log, checkpoints: of the session; the run folder gets ``supernet.pt`` where candidates share
-            weights.
+            weights, and ``order.json`` where several are trained at once and told in any order.
 
     Returns:
         What was found for each agent of the plan.
     """
-    search = ProposalSearch(plan, resources, log, checkpoints)
+    search = ProposalSearch(plan, resources, run, log, checkpoints)
     search.run()
-    return search.found(run)
+    return search.found()
 
 
 class ProposalSearch:
     """The search stage of one run.
 
     Args:
-        plan, resources, log, checkpoints: of the session.
+        plan, resources, run, log, checkpoints: of the session.
     """
 
-    def __init__(self, plan: Plan, resources: Resources, log: RunLog, checkpoints: Checkpointing) -> None:
+    def __init__(self, plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> None:
         self.plan, self.config, self.resources, self.log, self.checkpoints = plan, plan.config, resources, log, checkpoints
+        self.folder = run
         streams, section = resources.streams, self.config.strategy
         self.shares = candidate_shares(self.config, plan.strategy, agents=len(plan.every))
         self.targets = TargetsInTurn(tuple(Feasible(agent.constraints) for agent in plan.every))
@@ -91,6 +88,8 @@ class ProposalSearch:
         self.best: list[Best | None] = [None for _ in plan.every]
         self.waiting: list[Item] = []
         self.workers = Workers(train_candidate, Processes(section.workers))
+        self.here = section.workers == 1 and not section.order
+        self.turns = Turns(section.workers, in_batches=not plan.strategy.any_order, recorded=section.order)
         saved = checkpoints.current.stage_state
         if saved is not None:
             self.strategy.restore(saved["strategy"])
@@ -99,6 +98,13 @@ class ProposalSearch:
             self.kept = saved.get("kept", {})
             if self.bank is not None:
                 self.bank.supernet.load_state_dict(saved["bank"])
+            self.turns.restore(
+                saved["events"] if "events" in saved else in_order(len(self.told), len(self.waiting), section.workers),
+                [item["index"] for item in self.waiting],
+            )
+            for item in self.waiting:
+                if "outcome" in item:
+                    self.turns.end(item["index"])
             checkpoints.restore_streams()
 
     @property
@@ -116,52 +122,73 @@ class ProposalSearch:
             "best": self.best[0],
             **({"best_of_others": self.best[1:]} if len(self.best) > 1 else {}),
             "waiting": list(self.waiting),
+            "events": list(self.turns.events),
             "bank": bank,
             **({"kept": dict(self.kept)} if self.kept else {}),
             **changes,
         }
 
     def run(self) -> None:
-        """Train all candidates."""
+        """Train all candidates.
+
+        Raises:
+            RequestError: ``strategy.order`` is that of another search.
+        """
         self.log.progress.stage("search", sum(self.shares), self.done)
         with self.workers:
-            while len(self.told) < len(self.shares):
-                if not self.waiting:
-                    self._ask()
-                if self.config.strategy.workers == 1:
+            while self._take_turns():
+                if self.here:
                     self._train_here(self.waiting[0])
+                    self.turns.end(self.waiting[0]["index"])
                 else:
+                    self._save()
                     self._train_beside()
-                for item in self.waiting:
-                    self._tell(item)
-                self.waiting = []
-                self.checkpoints.save(self.state())
+
+    def _take_turns(self) -> bool:
+        """Begin and take what can be by now; whether a training is under way then."""
+        while (turn := self.turns.next(len(self.told) + len(self.waiting) < len(self.shares))) is not None:
+            if turn == BEGIN:
+                self._ask()
+                continue
+            item = next(one for one in self.waiting if one["index"] == turn)
+            self.waiting = [one for one in self.waiting if one is not item]
+            self.turns.take(turn)
+            self._tell(item)
+            if not self.waiting:
+                self._save()
+        return bool(self.waiting)
+
+    def _save(self) -> None:
+        if not self.here and self.plan.strategy.any_order:
+            self.folder.write(OrderRecord(order=tuple(self.turns.events)))
+        self.checkpoints.save(self.state())
 
     def _ask(self) -> None:
-        accelerator = self.plan.accelerator
-        first = len(self.told) + len(self.waiting)
-        for index in range(first, min(len(self.told) + self.config.strategy.workers, len(self.shares))):
-            if accelerator is not None:
-                accelerator.start_over()
-            self.targets.take_turn(index)
-            architecture = self.strategy.ask()
-            inherited = self.strategy.inherits() if isinstance(self.strategy, InheritingStrategy) else None
-            if accelerator is not None:
-                accelerator.optimise(architecture, accelerator.options.evaluations)
-            item: Item = {
-                "index": index,
-                "choices": list(architecture.choices),
-                "latency_s": self.plan.constraints[0].cost.exact(architecture),
-                "accelerator": None if accelerator is None else accelerator.state(),
-                "searches": progress_of(accelerator),
-                "energy_j": self.costs.energy_j(architecture),
-                "memory_bytes": self.costs.memory_bytes(architecture),
-            }
-            if inherited is not None:
-                item["inherited"] = inherited.parent, list(inherited.blocks)
-            self.waiting.append(item)
-        if len(self.waiting) > 1:
-            self.checkpoints.save(self.state())
+        """Ask for the next candidate; with workers it keeps the weights that it starts from, which later ones may change."""
+        accelerator, index = self.plan.accelerator, len(self.told) + len(self.waiting)
+        if accelerator is not None:
+            accelerator.start_over()
+        self.targets.take_turn(index)
+        architecture = self.strategy.ask()
+        inherited = self.strategy.inherits() if isinstance(self.strategy, InheritingStrategy) else None
+        if accelerator is not None:
+            accelerator.optimise(architecture, accelerator.options.evaluations)
+        item: Item = {
+            "index": index,
+            "choices": list(architecture.choices),
+            "latency_s": self.plan.constraints[0].cost.exact(architecture),
+            "accelerator": None if accelerator is None else accelerator.state(),
+            "searches": progress_of(accelerator),
+            "energy_j": self.costs.energy_j(architecture),
+            "memory_bytes": self.costs.memory_bytes(architecture),
+        }
+        if inherited is not None:
+            item["inherited"] = inherited.parent, list(inherited.blocks)
+        if not self.here:
+            start = self._start(item)
+            item["start"] = None if start is None else packed(start)
+        self.waiting.append(item)
+        self.turns.begin(index)
 
     def _facts(self, item: Item) -> dict[str, object]:
         return {"candidate": self._name(item), "latency_argmax_s": item["latency_s"], **item["searches"]}
@@ -222,10 +249,7 @@ class ProposalSearch:
         item["outcome"] = outcome_record(outcome_of(training, network, run), [])
 
     def _train_beside(self) -> None:
-        """Train the waiting candidates in worker processes; a checkpoint is made as each of them ends.
-
-        With a strategy that is told of each as it ends, the next one is asked for and begun at once, up to the last.
-        """
+        """Train the waiting candidates in worker processes, and those that are begun as they end; each end is a checkpoint."""
         begun: list[Item] = []
         lines: list[list[State]] = []
         jobs: list[dict[str, object]] = []
@@ -235,8 +259,9 @@ class ProposalSearch:
                 if "outcome" not in item and not any(item is other for other in begun):
                     begun.append(item)
                     lines.append([])
-                    steps = self.shares[item["index"]]
-                    jobs.append(candidate_job(self.config, item["index"], item["choices"], steps, self._start(item)))
+                    jobs.append(
+                        candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], self._packed(item))
+                    )
 
         def sent(index: int, line: State) -> None:
             if lines[index] and line["step"] <= lines[index][-1]["step"]:
@@ -245,10 +270,10 @@ class ProposalSearch:
 
         def done(index: int, outcome: State) -> None:
             begun[index]["outcome"] = outcome_record(outcome, lines[index])
-            if isinstance(self.strategy, AsynchronousStrategy):
-                self._tell_finished(self.strategy)
-                begin()
-            self.checkpoints.save(self.state())
+            self.turns.end(begun[index]["index"])
+            self._take_turns()
+            begin()
+            self._save()
 
         def lost(index: int, reason: str) -> None:
             steps = lines[index][-1]["step"] if lines[index] else 0
@@ -263,17 +288,12 @@ class ProposalSearch:
             name=lambda index: f"candidate {begun[index]['index']} ({self._name(begun[index])})",
         )
 
-    def _tell_finished(self, strategy: AsynchronousStrategy) -> None:
-        """Tell all that may be told by now, and ask for as many."""
-        while True:
-            wanted = strategy.next_told()
-            ended = (one for one in self.waiting if "outcome" in one and wanted in (None, one["index"]))
-            item = next(ended, None)
-            if item is None:
-                return
-            self.waiting = [other for other in self.waiting if other is not item]
-            self._tell(item)
-            self._ask()
+    def _packed(self, item: Item) -> bytes | None:
+        """The first weights of a candidate as it keeps them; of a checkpoint of before it did: as they are now."""
+        if "start" in item:
+            return item["start"]
+        start = self._start(item)
+        return None if start is None else packed(start)
 
     def _tell(self, item: Item) -> None:
         architecture, outcome = self._architecture(item), item["outcome"]
@@ -281,12 +301,6 @@ class ProposalSearch:
             self.log.add({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
         packed_weights = outcome["weights"]
         inheritance, place = inheritance_of(item), len(self.told)
-        wanted = self.strategy.next_told() if isinstance(self.strategy, AsynchronousStrategy) else None
-        if wanted not in (None, item["index"]):
-            raise RequestError(
-                f"strategy.values.order wants proposal {wanted} told as number {place}, which is not asked for by then; repeat a "
-                "recorded order with the strategy.workers that it was recorded with"
-            )
         self.strategy.tell(
             Evaluation(
                 architecture,
@@ -325,17 +339,14 @@ class ProposalSearch:
             if best_of(agent, self.strategy, self.targets, self.told, self.plan) == place:
                 self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
 
-    def found(self, run: RunDir) -> tuple[Found, ...]:
-        """The best candidate for each agent, once all are trained.
-
-        Args:
-            run: gets ``supernet.pt`` where candidates share weights.
+    def found(self) -> tuple[Found, ...]:
+        """The best candidate for each agent, once all are trained; writes ``supernet.pt`` where candidates share weights.
 
         Raises:
             RunFailedError: no candidate was trained to its end, or none that meets the targets of an agent.
         """
         if self.bank is not None:
-            keep_shared(run, self.bank.supernet)
+            keep_shared(self.folder, self.bank.supernet)
         names = list(self.plan.agents) or [""]
         return tuple(self._found(name, best) for name, best in zip(names, self.best, strict=True))
 

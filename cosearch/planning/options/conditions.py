@@ -70,6 +70,12 @@ USED = Condition(
     _strategy,
     lambda r, key: f"choose a strategy that uses it: {_users(key)}",
 )
+ANY_ORDER = Condition(
+    "the strategy may be told in any order",
+    lambda r, key: r.strategy.any_order,
+    lambda r, key: f"with strategy {r.strategy.name!r}, which is told in the order asked",
+    lambda r, key: f"choose one that may be told in any order: {', '.join(i.name for i in STRATEGIES.entries() if i.any_order)}",
+)
 GRADIENT = Condition(
     "the strategy is a gradient strategy",
     lambda r, key: r.strategy.kind == "gradient",

@@ -12,6 +12,7 @@ from cosearch.config.run import Config, config_defaults
 from cosearch.planning.budget import bracket_rungs
 from cosearch.planning.options.conditions import (
     ACCELERATOR,
+    ANY_ORDER,
     CLIPS,
     DISCOUNT_TAKEN,
     DISTILLS,
@@ -86,6 +87,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "strategy.candidates": (USED,),
     "strategy.candidate_init": (USED,),
     "strategy.workers": (USED,),
+    "strategy.order": (USED, ANY_ORDER),
     "strategy.store": (USED, ON_POLICY),
     "strategy.values": (),
     "rl.algorithm": (),

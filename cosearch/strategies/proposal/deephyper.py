@@ -11,8 +11,7 @@ deviations:
   cache      : an architecture that was evaluated is not evaluated again; its score counts in the batch once more
   result     = argmax of the score over all candidates that were told
 With several processes (``strategy.workers``) results are told as trainings end, whatever was asked for first, and the next
-candidate is asked for at once, so that no process waits for another. Which training ends first differs from run to run: the order
-is recorded (``asked`` of each candidate in ``architecture.json``), and ``strategy.values.order`` repeats it.
+candidate is asked for at once, so that no process waits for another.
 Differs from the paper in:
 1. Processes of one machine, two controllers and batches of 4; the paper's are up to 1,024 nodes, a controller for each some tens
    of them, and a batch as large as the nodes of a controller. All controllers live in the process of the search.
@@ -59,7 +58,6 @@ class DeepHyperOptions:
         agents: controllers.
         batch: results of one update of a controller.
         cache: whether an architecture that was evaluated is not evaluated again.
-        order: which proposals are told first, second, ...: as recorded; what it does not say is told as it ends.
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
@@ -67,7 +65,6 @@ class DeepHyperOptions:
     agents: Annotated[int, Field(ge=1)] = 2
     batch: Annotated[int, Field(ge=2)] = 4
     cache: bool = True
-    order: tuple[int, ...] = ()
     draws: int = DRAWS
 
 
@@ -130,11 +127,6 @@ class DeepHyper:
         _, agent, choices, log_p = self.pending.pop(0 if result.asked is None else waiting.index(result.asked))
         self.results.add(result)
         self._collect(agent, (choices, log_p, self._score(len(self.results) - 1)))
-
-    def next_told(self) -> int | None:
-        """Which proposal is to be told next; None: the one whose training ends first."""
-        told, order = len(self.results), self.options.order
-        return order[told] if told < len(order) else None
 
     def best(self) -> int:
         """Index of the highest score, see ``Results``."""
@@ -228,6 +220,5 @@ STRATEGIES.register(
         DeepHyper,
         partial(own_options, DeepHyperOptions),
         any_order=True,
-        as_finished=True,
     )
 )

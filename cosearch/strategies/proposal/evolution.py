@@ -14,8 +14,8 @@ Differs from the paper in:
 3. The budget is a number of environment steps in equal shares (``strategy.candidates`` of them), not a number of epochs each.
 4. P and S suit tens of candidates, not 20,000 (P = 100, S = 25): P is half of the candidates and at most 8, S a quarter of P
    and at least 2, unless ``strategy.values.population`` and ``strategy.values.tournament`` say otherwise.
-5. Candidates that are trained at once (``strategy.workers``) are asked for together, of the same population, and told in
-   order, so that a seed gives one result; the paper's workers take a parent as soon as they are free.
+5. Candidates that are trained at once (``strategy.workers``) are few beside the paper's 450 workers; as there, each is asked for
+   when a worker is free and joins the population when its training ends.
 6. A candidate whose training failed is a member with the lowest score: it has a child only where its whole tournament failed.
 """
 
@@ -135,5 +135,6 @@ STRATEGIES.register(
         True,
         Evolution,
         evolution_options,
+        any_order=True,
     )
 )

@@ -19,8 +19,8 @@ Differs from the paper in:
 5. The noise of the process is 0.1 of the scores' variance: returns are noisy. The paper has 1e-10 (``strategy.values.noise``).
 6. Scores are standardised before the fit; the paper's accuracies lie in 0..1. T is in this unit.
 7. A network that was proposed before is not proposed again; where the tree holds no other, a uniform draw is.
-8. Candidates that are trained at once (``strategy.workers``) are asked for together, each the best that is not yet proposed;
-   until one has a score, they are uniform draws.
+8. Candidates that are trained at once (``strategy.workers``) are asked for with what is known by then, each the best that is not
+   yet proposed; until one has a score, they are uniform draws.
 9. A candidate without a finished episode has the score of the worst one; one whose training failed tells the process nothing and
    is no beginning.
 """

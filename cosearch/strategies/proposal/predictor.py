@@ -13,7 +13,8 @@ Differs from the papers in:
 3. The pool is drawn anew each time and holds the neighbours (one other choice) of the best candidate; Wen et al. draw one pool.
 4. No uncertainty enters: there is no acquisition function, and a score is trusted although it is noisy.
 5. Only what meets the target is in the pool. There the papers have no target.
-6. Candidates that are trained at once (``strategy.workers``) are asked for together: all by one fit, each the next best.
+6. Candidates that are trained at once (``strategy.workers``) are asked for with what is known by then, each the best that was not
+   proposed.
 7. A candidate without a score, or whose training failed, tells the regression nothing.
 8. While nothing tells the scores apart, and where all of the pool was proposed, the next is drawn uniformly.
 """
@@ -124,5 +125,6 @@ STRATEGIES.register(
         True,
         PredictorSearch,
         partial(own_options, PredictorOptions),
+        any_order=True,
     )
 )
