@@ -41,7 +41,13 @@ def program() -> None:
 def _run(words: list[str]) -> int:
     import typer
 
-    from cosearch.cli import bench_command, compare_command, deploy_command, overview_command  # noqa: F401  they add their verbs
+    from cosearch.cli import (  # noqa: F401  they add their verbs
+        bench_command,
+        compare_command,
+        compress_command,
+        deploy_command,
+        overview_command,
+    )
     from cosearch.cli.commands import app, command_line, resume_hint
     from latency_tables.errors import CosearchError, short
 

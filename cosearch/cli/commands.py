@@ -54,7 +54,8 @@ def emit(result: object, as_json: bool, text: RenderableType | None = None) -> N
         (say if isinstance(shown, str) else show)(shown)  # rich would break long paths into lines
 
 
-def _progress(quiet: bool) -> TerminalProgress:
+def make_progress(quiet: bool) -> TerminalProgress:
+    """The display of a command; none of it where ``quiet``."""
     from cosearch.cli.progress import TerminalProgress
 
     return TerminalProgress(quiet)
@@ -127,7 +128,7 @@ def search(
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     if not dry_run:
         RunDir.check_new(runs, run)
-    progress = _progress(quiet)
+    progress = make_progress(quiet)
     plan = make_plan(with_own_tables(resolved, runs, progress, dry_run=dry_run))
     if dry_run:
         from cosearch.pipeline.forecast import forecast
@@ -141,10 +142,11 @@ def search(
         finished = start_run(plan, runs, name, command_line.get(), progress)
     finally:
         progress.close()
-    _finish(finished, as_json)
+    finish_run(finished, as_json)
 
 
-def _finish(run: RunDir, as_json: bool) -> None:
+def finish_run(run: RunDir, as_json: bool) -> None:
+    """Print what a finished run amounts to."""
     from cosearch.record.family import Family, agent_names
     from cosearch.record.summary import Summary
     from cosearch.report.family import render_family
@@ -172,13 +174,13 @@ def resume(
     from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import resume_run
 
-    progress = _progress(quiet)
+    progress = make_progress(quiet)
     resume_hint.set((f"`cosearch resume {run}`", run))
     try:
         finished = resume_run(run, progress, Places(table, teacher), fresh_episodes=fresh_episodes)
     finally:
         progress.close()
-    _finish(finished, as_json)
+    finish_run(finished, as_json)
 
 
 @app.command(epilog="`cosearch evaluate runs/first --episodes 500` | `cosearch evaluate runs/s0 runs/s1 runs/s2`")
@@ -231,13 +233,13 @@ def export(
     from cosearch.record.family import agent_folder
 
     run = run if agent is None else agent_folder(run, agent)
-    progress = _progress(quiet)
+    progress = make_progress(quiet)
     resume_hint.set((f"`cosearch export {run}`", run))
     try:
         finished = export_again(run, progress, Places(table, teacher), BundleOptions(opset, actions))
     finally:
         progress.close()
-    _finish(finished, as_json)
+    finish_run(finished, as_json)
 
 
 @app.command(epilog="`cosearch report runs/first`")
@@ -300,7 +302,7 @@ def teacher(
         return
     from cosearch.teachers.train import TeacherRequest, train_teacher
 
-    progress = _progress(quiet)
+    progress = make_progress(quiet)
     resume_hint.set(("the same command", None))
     try:
         result = train_teacher(

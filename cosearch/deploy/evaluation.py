@@ -8,6 +8,7 @@ from typing import Any
 
 from cosearch.deploy.clip import animate, play
 from cosearch.deploy.onnx_agent import OnnxAgent
+from cosearch.deploy.player import read_rule
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import Inputs, check_inputs, environment_now, environment_record
 from cosearch.planning.recorded import config_of
@@ -20,7 +21,7 @@ from cosearch.rl.evaluate import Note, evaluate
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.statistics import iqm_estimate
-from cosearch.training.algorithms import acting, as_policy
+from cosearch.training.algorithms import as_policy
 from latency_tables.errors import ConfigError, RequestError, RunFolderError
 from latency_tables.writing import check_destination, make_folder
 
@@ -44,6 +45,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         raise ConfigError(f"levels must be test or train, got {levels!r}")
     run, agent = _agent_of(path)
     config, streams = config_of(run), Streams(seed)
+    best = read_rule(run.path / AgentRecord.FILE).rule == "argmax"  # of a DQN: with a little chance of any, see ``as_policy``
     env = make_task(config.env, min(64, episodes), streams.derive("eval"), test=levels == "test")
     try:
         check_inputs(path, run.read(RunRecord), Inputs(environment=environment_record(env)))
@@ -52,7 +54,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
             env,
             episodes,
             streams.torch("eval"),
-            greedy=greedy,
+            greedy=greedy or (best and config.rl.algorithm != "dqn"),
             episode_steps=config.env.episode_steps,
             note=note,
         )
@@ -64,7 +66,7 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         "episodes": len(score.returns),
         "episodes_cut": score.cut,
         "levels": levels,
-        "greedy": greedy or acting(config)["rule"] == "argmax",
+        "greedy": greedy or best,
         "seed": seed,
     }
 

@@ -93,7 +93,7 @@ def _place(run: RunDir, what: str, recorded: str, given: Path | None, verb: str)
         return recorded
     runs, name = run.path.resolve().parent, Path(recorded).name
     above = runs.parent.parent / "tables" / name  # of the folder of an agent of a family
-    for beside in (runs / "tables" / name, runs / name, runs.parent / name, above):
+    for beside in (runs / "tables" / name, runs / "policies" / name, runs / name, runs.parent / name, above):
         if beside.is_file():
             return str(beside)
     raise RunFolderError(

@@ -87,6 +87,11 @@ class Plan:
         return tuple(self.agents.values()) or (self,)
 
     @property
+    def acts_greedily(self) -> bool:
+        """Whether the agent takes its best action because its teacher does."""
+        return self.teacher is not None and self.teacher.is_greedy
+
+    @property
     def accelerator(self) -> Accelerator | None:
         """The accelerator that is searched with the agent; None for a device with a table."""
         return self.hardware if isinstance(self.hardware, Accelerator) else None

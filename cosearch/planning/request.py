@@ -80,7 +80,8 @@ def resolve_request(config: Config) -> Request:
     check_control(config, hardware.table_id if isinstance(hardware, Table) else None)
     space = make_space(config)
     check_size(config, space.frame_shape)
-    check_fits(teacher, space.frame_shape, space.num_actions, space.policy)
+    values = config.distill.critic > 0 and config.rl.algorithm != "dqn"
+    check_fits(teacher, space.frame_shape, space.num_actions, space.policy, values=values)
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
         raise ConfigError(f"rl.algorithm=dqn chooses discrete actions, {config.env.name} has action vectors: use ppo or a2c")
     if (

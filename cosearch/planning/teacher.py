@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
 
 from cosearch.config.run import Config
-from cosearch.rl.onnx_teacher import OnnxNetwork
 from cosearch.rl.teacher import Teacher, TeacherRecord, find_teacher, load_network
 from cosearch.space.space import SearchSpace
 from latency_tables.errors import ConfigError, ShapeError
@@ -77,7 +75,12 @@ def load_teacher(record: TeacherRecord | None, space: SearchSpace, device: torch
 
 
 def check_fits(
-    teacher: TeacherRecord | None, frame_shape: tuple[int, ...], num_actions: int, policy: str = "categorical"
+    teacher: TeacherRecord | None,
+    frame_shape: tuple[int, ...],
+    num_actions: int,
+    policy: str = "categorical",
+    *,
+    values: bool = False,
 ) -> None:
     """Raise unless the teacher takes these observations and has these actions.
 
@@ -86,19 +89,25 @@ def check_fits(
         frame_shape: ``(height, width, channels)``, or ``(features,)``.
         num_actions: discrete actions, or length of an action vector.
         policy: ``categorical`` or ``gaussian``.
+        values: whether its values are learned.
 
     Raises:
         ShapeError: it does not.
-        ConfigError: an ONNX file cannot be loaded, its task has vectors or action vectors, or the policies are of two kinds.
+        ConfigError: it gives no values where they are learned, an ONNX file cannot be loaded, or the policies are of two kinds.
     """
     if teacher is None:
         return
-    if teacher.is_onnx:
-        check_onnx_can_teach(teacher.path, frame_shape, policy)
+    if teacher.is_onnx and teacher.understood is None and policy != "categorical":
+        raise ConfigError(
+            f"teacher {teacher.path}: no plain ONNX file says how the components of its actions are scaled. `cosearch compress "
+            f"{teacher.path} --env {teacher.env}` asks for it and writes a file that does"
+        )
     if teacher.policy != policy:
         raise ConfigError(f"teacher {teacher.name!r} has a {teacher.policy} policy, the run's environment needs a {policy} one")
     if teacher.is_onnx:
-        OnnxNetwork(teacher.path, frame_shape, num_actions, outputs=teacher.outputs, layout=teacher.layout)
+        network = teacher.open_network(frame_shape, num_actions)
+        if values and network.understood.value is None:
+            raise ConfigError(f"teacher {teacher.path} gives no values: set distill.critic=0 to learn its actions alone")
         return
     stem, head = teacher.ops[0], teacher.ops[-1]
     taken = (stem.in_height, stem.in_width, stem.in_channels) if stem.kind == "stem" else (stem.in_channels,)
@@ -107,19 +116,3 @@ def check_fits(
             f"teacher {teacher.name!r} takes frames {taken} and has {head.out_channels - 1} actions, the run's "
             f"environment has frames {tuple(frame_shape)} and {num_actions} actions"
         )
-
-
-def check_onnx_can_teach(path: Path, frame_shape: tuple[int, ...], policy: str) -> None:
-    """Raise unless an ONNX file can be a teacher of such a task.
-
-    Args:
-        path: of the file, or of what becomes one.
-        frame_shape: ``(height, width, channels)``, or ``(features,)``.
-        policy: ``categorical`` or ``gaussian``.
-
-    Raises:
-        ConfigError: the task has vectors or action vectors.
-    """
-    if len(frame_shape) != 3 or policy != "categorical":
-        kind = "observations are vectors" if len(frame_shape) != 3 else "actions are vectors"
-        raise ConfigError(f"teacher {path}: ONNX teachers are read for images and discrete actions only; this task's {kind}")

@@ -109,6 +109,37 @@ class TargetCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyComparison:
+    """The agent beside the policy that it was made from.
+
+    Attributes:
+        origin: kind of the policy's file.
+        acting: how both play: ``sampled`` or ``greedy``.
+        score_ci95: 95 % interval of the policy's mean return over its episodes; None with fewer than two.
+        random_score_mean: mean return of actions at random, from which the share is counted.
+        score_share: (agent - random) / (policy - random); None where the policy is no better than random.
+        score_share_ci95: its 95 % bootstrap interval over the episodes of all three.
+        latency_from: where ``policy_latency_s`` is from: ``measurement``, or the scaling of one on another machine; empty where
+            there is none.
+        latency_measured_s: median of the policy beside the agent, in the same runtime, on ``latency_measured_on``; None where
+            nobody timed it.
+        latency_ratio: latency of the agent divided by the policy's, both timed in turns.
+        latency_ratio_range: smallest and largest ratio of a round.
+    """
+
+    origin: str
+    acting: str
+    score_ci95: Interval | None
+    random_score_mean: float
+    score_share: float | None
+    score_share_ci95: Interval | None
+    latency_from: str
+    latency_measured_s: float | None
+    latency_ratio: float | None
+    latency_ratio_range: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What a run found.
 
@@ -139,6 +170,9 @@ class Summary:
         reference_agents: fixed agents beside this one.
         control: None where no run of one was named.
         accelerator: None on a device with a table.
+        policy_score_mean, policy_latency_s: of the policy that the agent was made from (`cosearch compress`): its mean return,
+            and its latency on the target device in seconds; None for any other run, and where nobody timed it.
+        policy: what else is known of the two.
     """
 
     FILE: ClassVar[str] = "summary.json"
@@ -172,3 +206,6 @@ class Summary:
     reference_agents: tuple[ReferenceAgent, ...]
     control: ControlRecord | None = None
     accelerator: AcceleratorSummary | None = field(default=None, metadata=OMITTED)
+    policy_score_mean: float | None = field(default=None, metadata=OMITTED)
+    policy_latency_s: float | None = field(default=None, metadata=OMITTED)
+    policy: PolicyComparison | None = field(default=None, metadata=OMITTED)

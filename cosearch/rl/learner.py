@@ -301,11 +301,14 @@ class Learner:
         }
         if distillation is not None:
             teacher_actor = policy.divergence(parameters, data["teacher_policy"])
-            teacher_critic = losses.critic_distillation(value, data["teacher_value"])
-            loss = loss + distillation.actor * teacher_actor + distillation.critic * teacher_critic
-            terms["imitation"] = distillation.actor * teacher_actor + distillation.critic * teacher_critic
+            loss = loss + distillation.actor * teacher_actor
+            terms |= {"imitation": distillation.actor * teacher_actor, "distill_actor": teacher_actor}
+            if "teacher_value" in data:  # some teachers give none
+                teacher_critic = losses.critic_distillation(value, data["teacher_value"])
+                loss = loss + distillation.critic * teacher_critic
+                terms["imitation"] = terms["imitation"] + distillation.critic * teacher_critic
+                terms["distill_critic"] = teacher_critic
             agree = policy.agreement(parameters, data["teacher_policy"])
-            terms |= {"distill_actor": teacher_actor, "distill_critic": teacher_critic}
             terms |= {} if agree is None else {"teacher_agreement": agree}
         return loss, terms
 

@@ -136,6 +136,29 @@ def actor_distillation(log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
     return F.kl_div(log_probs, teacher_log_probs.detach(), reduction="batchmean", log_target=True)
 
 
+def action_imitation(log_probs: Tensor, actions: Tensor) -> Tensor:
+    """E[-log pi(a)] in nats: cross-entropy to the actions of a teacher that tells no more (Rusu et al. 2016, eq. 1).
+
+    Args:
+        log_probs: ``[batch, actions]`` of the student.
+        actions: ``[batch]``, int64, of the teacher in the student's states.
+    """
+    return F.nll_loss(log_probs, actions)
+
+
+def mean_imitation(mean: Tensor, teacher_mean: Tensor) -> Tensor:
+    """E[1/2 sum (m - m_teacher)^2]: squared error to the actions of a teacher that gives vectors and no spread.
+
+    The KL divergence of two Gaussians of standard deviation 1 (imitation in the student's own states: Ross et al. 2011, arXiv
+    1011.0686, section 3).
+
+    Args:
+        mean: ``[batch, size]`` of the student.
+        teacher_mean: ``[batch, size]``; no gradient reaches it.
+    """
+    return 0.5 * (mean - teacher_mean.detach()).square().sum(-1).mean()
+
+
 def critic_distillation(value: Tensor, teacher_value: Tensor) -> Tensor:
     """E[1/2 (V - V_teacher)^2], both ``[batch]``, in the same normalised units."""
     return 0.5 * (value - teacher_value.detach()).square().mean()

@@ -51,7 +51,11 @@ class Policy(Protocol):
         """``[]``: mean entropy in nats of ``[batch, outputs]``."""
 
     def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
-        """``[]``: mean KL(teacher || student) in nats; no gradient reaches the teacher."""
+        """``[]``: mean KL(teacher || student) in nats; no gradient reaches the teacher.
+
+        A teacher that gives its actions alone, ``[batch, 1]``, int64, or ``[batch, size]``, is imitated: cross-entropy to the
+        action, or squared error to the vector.
+        """
 
     def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
         """``[]``: share of the rows with the same most likely action; None where actions are continuous."""
@@ -89,11 +93,14 @@ class Categorical:
 
     def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`Policy`; parameters ``[batch, actions]``."""
+        if not teacher.is_floating_point():
+            return losses.action_imitation(parameters, teacher[..., 0])
         return losses.actor_distillation(parameters, teacher)
 
     def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
         """See :class:`Policy`; parameters ``[batch, actions]``."""
-        return (parameters.argmax(-1) == teacher.argmax(-1)).float().mean()
+        best = teacher.argmax(-1) if teacher.is_floating_point() else teacher[..., 0]
+        return (parameters.argmax(-1) == best).float().mean()
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ class Gaussian:
     def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`Policy`: ``[]``, sum over the vector of log(s / t) + (t^2 + (m_t - m_s)^2) / (2 s^2) - 1/2."""
         mean, log_std = parameters.chunk(2, -1)
+        if teacher.shape[-1] == self.size:
+            return losses.mean_imitation(mean, teacher)
         their_mean, their_log_std = teacher.detach().chunk(2, -1)
         ratio = (2.0 * (their_log_std - log_std)).exp()
         moved = ((their_mean - mean) * (-log_std).exp()).square()

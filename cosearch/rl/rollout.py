@@ -31,8 +31,9 @@ class Rollout:
         frames: ``[time, envs, *frame_shape]``, uint8 images or float32 vectors.
         actions: ``[time, envs]``, int64, or ``[time, envs, size]``, float32, not clipped.
         log_prob, value, advantage, target: ``[time, envs]``, float32; value and target in normalised reward units.
-        teacher_policy: ``[time, envs, outputs]`` or None: parameters of the teacher's policy, log-probabilities if discrete.
-        teacher_value: ``[time, envs]`` or None.
+        teacher_policy: ``[time, envs, outputs]`` or None: parameters of the teacher's policy, log-probabilities if discrete; of a
+            teacher that gives actions alone these, ``[time, envs, 1]``, int64, or ``[time, envs, size]``.
+        teacher_value: ``[time, envs]``; None without a teacher, and of one that gives no values.
         policy: the distribution that drew the actions.
     """
 

@@ -1,7 +1,7 @@
 """Teachers: frozen actor-critics that label what the student sees; small safe files with their provenance.
 
 A teacher is ``NAME.json`` (what it is, how it was made, how well it plays) beside ``NAME.safetensors`` (float16 or float32
-weights), or a user's own ONNX file. Its forward pass runs once a rollout, never once an epoch.
+weights), or an ONNX file of any origin. Its forward pass runs once a rollout, never once an epoch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
+from torch.nn import functional as F
 
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.registry import unknown_name
+from cosearch.rl.foreign.network import LEAST_PROBABILITY, ForeignNetwork
+from cosearch.rl.foreign.onnx_file import external_files, load_model
+from cosearch.rl.foreign.opening import open_network
+from cosearch.rl.foreign.understood import Said, TaskFacts, Understood, understood_in
 from cosearch.rl.lanes import Labelling, Lanes
-from cosearch.rl.onnx_teacher import OnnxNetwork, external_files
 from cosearch.rl.rollout import Forward, Rollout
 from cosearch.rl.subject import mixed_precision, on_device
 from cosearch.space.ends import POLICIES
@@ -53,6 +58,8 @@ class TeacherRecord:
         outputs: what the file of an ONNX teacher gives, ``logits`` or ``probabilities``; None: nobody said.
         layout: of the frames that such a file takes, ``channels_last`` or ``channels_first``; None: nobody said.
         made_for_sha256: SHA-256 of the weights that the file was written for; None: by a version that did not record it.
+        understood: what an ONNX file says of itself; None for another teacher, and for a file that `cosearch compress` did not
+            write, which is read when it is opened.
 
     Raises:
         ConfigError: the discount or the divisor of the rewards is out of its range, or there is no such policy.
@@ -70,6 +77,7 @@ class TeacherRecord:
     made_for_sha256: str | None = None
     outputs: str | None = None
     layout: str | None = None
+    understood: Understood | None = None
 
     def __post_init__(self) -> None:
         low, high = REWARD_STD_RANGE
@@ -89,6 +97,24 @@ class TeacherRecord:
     def is_onnx(self) -> bool:
         """Whether it is a user's own ONNX file."""
         return self.path.suffix == ".onnx"
+
+    def open_network(self, frame_shape: tuple[int, ...], num_actions: int) -> ForeignNetwork:
+        """The network of an ONNX file.
+
+        Args:
+            frame_shape, num_actions: of the run's environment.
+
+        Raises:
+            ConfigError: it cannot be loaded, or can be read in two ways and nobody said which.
+            ShapeError: inputs or outputs of another task.
+        """
+        task = TaskFacts(self.env, tuple(frame_shape), num_actions)
+        return open_network(self.path, task, self.understood, Said(outputs=self.outputs, layout=self.layout))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it takes its best action and does not sample, as the agent that learns from it then does."""
+        return self.understood is not None and self.understood.acting == "greedy"
 
     def weights_sha256(self) -> str:
         """SHA-256 of the weights' file, so that a run can tell later whether its teacher is still the same.
@@ -149,8 +175,7 @@ def find_teacher(
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; distill.teacher expects a shipped name or the path of a teacher")
-        about = "a user's own ONNX file"
-        return TeacherRecord(path.stem, env, about, (), gamma, reward_std, {}, path, outputs=outputs, layout=layout)
+        return _onnx_record(path, env, gamma, reward_std, outputs, layout)
     if path.suffix == ".json":
         record = read_record(path)
     else:
@@ -164,6 +189,23 @@ def find_teacher(
             "`cosearch list teachers` shows all, `cosearch teacher --env ENV --out FILE.json` trains one"
         )
     return record
+
+
+def _onnx_record(
+    path: Path, env: str, gamma: float | None, reward_std: float | None, outputs: str | None, layout: str | None
+) -> TeacherRecord:
+    known = understood_in(load_model(path), path)
+    if known is None:
+        about = "a user's own ONNX file"
+        return TeacherRecord(path.stem, env, about, (), gamma, reward_std, {}, path, outputs=outputs, layout=layout)
+    if known.env != env:
+        raise ConfigError(
+            f"{path} was read as a policy of {known.env}, the run plays {env}: read it again, `cosearch compress POLICY --env "
+            f"{env}`"
+        )
+    if outputs is not None or layout is not None:
+        raise ConfigError(f"{path} says itself what it holds: leave distill.outputs and distill.layout out")
+    return TeacherRecord(path.stem, env, known.origin, (), gamma, reward_std, {}, path, policy=known.policy, understood=known)
 
 
 def _unknown(name: str, names: list[str]) -> UnknownNameError:
@@ -275,20 +317,33 @@ class Teacher:
     def __init__(
         self, record: TeacherRecord, *, device: torch.device, bf16: bool, frame_shape: tuple[int, ...] = (), num_actions: int = 0
     ) -> None:
-        self.record = record
+        self.record, self.gives_values = record, True
+        self.forward: Forward
+        self.plays: Forward  # the same as policy outputs, for an evaluation
         if record.is_onnx:
-            self.forward: Forward = OnnxNetwork(
-                record.path, frame_shape, num_actions, outputs=record.outputs, layout=record.layout
-            )
+            network = record.open_network(frame_shape, num_actions)
+            self.gives_values = network.understood.value is not None
+            self.forward, self.plays = network, network.plays
         else:
-            self.forward = mixed_precision(on_device(load_network(record), device), device, bf16)
+            self.forward = self.plays = mixed_precision(on_device(load_network(record), device), device, bf16)
+
+    def log_probs(self, frames: Tensor) -> Tensor:
+        """Log-probabilities ``[batch, actions]`` of a discrete policy; of one that gives actions alone nearly 0 for its action.
+
+        Args:
+            frames: ``[batch, *frame_shape]``.
+        """
+        outputs = self.forward(frames)[0]
+        if outputs.is_floating_point():
+            return F.log_softmax(outputs.float(), -1)
+        return self.plays(frames)[0].clamp(min=LEAST_PROBABILITY).log()
 
     def labelling(self, lanes: Lanes) -> Labelling:
         """The labels of a rollout in the making, computed in ``lanes``."""
         return Labelling(self.forward, lanes, CHUNK)
 
     def label(self, rollout: Rollout, labelling: Labelling | None = None) -> None:
-        """Fill ``rollout.teacher_policy`` ``[time, envs, outputs]`` and ``teacher_value`` ``[time, envs]``.
+        """Fill ``rollout.teacher_policy`` and ``teacher_value``, see :class:`Rollout`.
 
         Args:
             rollout: the experience.
@@ -301,12 +356,14 @@ class Teacher:
             labelling = self.labelling(Lanes())
             labelling.frames(rollout.frames.flatten(0, 1), rollout.value.numel())
         parts = labelling.result()
-        outputs = torch.cat([part[0] for part in parts]).float()
-        if rollout.policy.name == "categorical" and rollout.actions.max() >= outputs.shape[-1]:
+        outputs = torch.cat([part[0] for part in parts])
+        whole = outputs.is_floating_point()
+        if rollout.policy.name == "categorical" and whole and rollout.actions.max() >= outputs.shape[-1]:
             raise ShapeError(f"the teacher has {outputs.shape[-1]} actions, the student took action {int(rollout.actions.max())}")
         shape = rollout.value.shape
-        rollout.teacher_policy = rollout.policy.read(outputs).clone().view(*shape, -1)
-        rollout.teacher_value = torch.cat([part[1] for part in parts]).float().clone().view(shape)
+        rollout.teacher_policy = (rollout.policy.read(outputs.float()) if whole else outputs).clone().view(*shape, -1)
+        if self.gives_values:
+            rollout.teacher_value = torch.cat([part[1] for part in parts]).float().clone().view(shape)
 
 
 def load_network(record: TeacherRecord) -> AgentNetwork:

@@ -1,7 +1,7 @@
 """A stable-baselines3 policy becomes an ONNX teacher: `cosearch teacher --from-sb3 FILE.zip --env ENV --out mine.onnx`.
 
 Such a file holds pickles, which can run any code when they are loaded, so it is only opened when the user says so. The result is
-an ONNX file that :mod:`cosearch.rl.onnx_teacher` reads; it runs without stable-baselines3 and without pickles.
+an ONNX file that :mod:`cosearch.rl.foreign` reads; it runs without stable-baselines3 and without pickles.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.planning.builtins import load_builtins
-from cosearch.planning.teacher import check_onnx_can_teach
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.rl.onnx_teacher import LAYOUT_KEY
+from cosearch.rl.foreign.onnx_reader import LAYOUT_KEY
 from cosearch.rl.policy import policy_of
 from latency_tables.errors import ConfigError, CosearchError, MissingExtraError, RequestError, ShapeError
 from latency_tables.writing import check_destination, make_folder
@@ -81,7 +80,11 @@ def convert_sb3(path: Path, env: str, out: Path, *, allow_pickle: bool) -> dict[
     probe = make_env(env, EnvOptions(1, 0))
     frame_shape, num_actions, policy = tuple(probe.frame_shape), probe.num_actions, policy_of(probe).name
     probe.close()
-    check_onnx_can_teach(path, frame_shape, policy)
+    if len(frame_shape) != 3 or policy != "categorical":
+        raise ConfigError(
+            f"teacher {path}: images and discrete actions only are converted so, {env} has others. `cosearch compress {path} "
+            f"--env {env}` reads its weights alone, without pickles"
+        )
     model, algorithm = _load(path)
     network = Sb3Network(model.policy, _channels_first(model, frame_shape, num_actions, env)).eval()
     try:

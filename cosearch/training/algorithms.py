@@ -99,8 +99,13 @@ def _lanes(config: Config) -> Lanes:
     return Lanes(count)
 
 
-def acting(config: Config) -> dict[str, object]:
-    """How the exported agent acts, for ``agent.json``: ``rule`` (``sample`` from the softmax, or ``argmax``) and outputs."""
+def acting(config: Config, *, greedy: bool = False) -> dict[str, object]:
+    """How the exported agent acts, for ``agent.json``: ``rule`` (``sample`` from the softmax, or ``argmax``) and outputs.
+
+    Args:
+        config: of the run.
+        greedy: its teacher takes its best action.
+    """
     if config.rl.algorithm == "dqn":
         return {
             "rule": "argmax",
@@ -108,7 +113,7 @@ def acting(config: Config) -> dict[str, object]:
             "value": "mean of the action values",
             "evaluation_epsilon": EVALUATION_EPSILON,
         }
-    return {"rule": "sample", "logits": "unnormalised log-probabilities", "value": "state value"}
+    return {"rule": "argmax" if greedy else "sample", "logits": "unnormalised log-probabilities", "value": "state value"}
 
 
 def as_policy(agent: Forward, config: Config) -> Forward:

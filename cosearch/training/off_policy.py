@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from cosearch.record.state import State, read_state
 from cosearch.rl.dqn.replay import Replay
@@ -114,7 +113,7 @@ class OffPolicy:
         if self.stage.teacher is None:
             return None
         with torch.inference_mode():
-            return F.log_softmax(self.stage.teacher.forward(torch.from_numpy(frames))[0].float(), -1).numpy()
+            return self.stage.teacher.log_probs(torch.from_numpy(frames)).numpy()
 
     def state(self) -> State:
         """The environments, the replay (the largest part) and the target network."""

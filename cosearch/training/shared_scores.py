@@ -151,9 +151,10 @@ class FrameScores:
                 parameters = policy.read(outputs)
                 ratio = (policy.log_prob(parameters, part.actions) - part.log_prob).exp()
                 imitation = torch.zeros(())
-                if part.teacher_policy is not None and part.teacher_value is not None:
+                if part.teacher_policy is not None:
                     imitation = distill.actor * policy.divergence(parameters, part.teacher_policy)
-                    imitation = imitation + distill.critic * losses.critic_distillation(value.float(), part.teacher_value)
+                    if part.teacher_value is not None:
+                        imitation = imitation + distill.critic * losses.critic_distillation(value.float(), part.teacher_value)
                 terms = torch.stack([ratio.mean(), (ratio * part.advantage).mean(), self.weight * imitation])
                 sums += terms.double() * len(part.value) / count
         ratio_mean, gained, imitation_mean = sums.tolist()

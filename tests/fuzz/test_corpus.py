@@ -29,6 +29,8 @@ UNREAD = {  # what parses and is not fuzzed, with the reason
     "cosearch/training/candidates.py:unpacked": "bytes of our own worker process, through a pipe",
     "cosearch/deploy/player.py:__init__": "the file whose SHA-256 is recorded, and no other",
     "cosearch/deploy/artifacts": "the graph that this process has just exported",
+    "cosearch/rl/foreign/modules.py": "a graph that torch has just exported",
+    "cosearch/rl/foreign/understood.py:stored": "a graph that the reader has just checked",
     "cosearch/deploy/export.py": "the graph that this process has just exported",
     "cosearch/pipeline/rehearsal.py": "the graph that this process has just exported",
     "cosearch/teachers/from_sb3.py": "a graph that torch has just exported; the policy's own file is a pickle, see SECURITY.md",

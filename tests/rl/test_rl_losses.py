@@ -126,6 +126,28 @@ def test_the_teacher_gets_no_gradient():
     torch.testing.assert_close(value.grad, (value - teacher_value).detach() / 4)
 
 
+def test_actions_alone_teach_by_cross_entropy():
+    logits = torch.tensor([[0.0, np.log(3.0)], [2.0, 2.0]], requires_grad=True)
+    actions = torch.tensor([1, 0])
+    loss = losses.action_imitation(logits.log_softmax(-1), actions)
+    assert loss.item() == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+    loss.backward()
+    closed = (logits.detach().softmax(-1) - torch.eye(2)[actions]) / 2  # (pi - the action) / batch
+    torch.testing.assert_close(logits.grad, closed)
+
+
+def test_means_alone_teach_by_squared_error():
+    mean = torch.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+    teacher = torch.tensor([[0.0, -2.5], [0.5, 1.0]], requires_grad=True)
+    loss = losses.mean_imitation(mean, teacher)
+    assert loss.item() == pytest.approx((1.0 + 0.25 + 4.0) / 2 / 2)
+    unit = [torch.distributions.Normal(m, torch.ones(2, 2)) for m in (teacher, mean)]
+    assert loss.item() == pytest.approx(kl_divergence(*unit).sum(-1).mean().item())
+    loss.backward()
+    torch.testing.assert_close(mean.grad, (mean - teacher).detach() / 2)
+    assert teacher.grad is None
+
+
 def test_normalised_advantage_has_mean_zero_and_deviation_one():
     found = losses.normalise_advantage(torch.randn(500, generator=seeded(0)) * 7 + 3)
     assert float(found.mean()) == pytest.approx(0.0, abs=1e-6) and float(found.std()) == pytest.approx(1.0, rel=1e-6)

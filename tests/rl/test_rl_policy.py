@@ -88,6 +88,19 @@ def test_agreement_is_a_share_for_discrete_actions_and_unknown_for_continuous_on
     assert float(Categorical().agreement(a, b)) == 0.5 and Gaussian(1).agreement(a, b) is None
 
 
+def test_a_teacher_of_actions_alone_is_imitated_and_one_with_a_distribution_is_not():
+    logits, actions = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([[0], [2], [1], [1], [0]])
+    categorical = Categorical()
+    parameters = categorical.read(logits)
+    assert categorical.divergence(parameters, actions) == torch.nn.functional.cross_entropy(logits, actions[:, 0])
+    assert categorical.agreement(parameters, actions) == (logits.argmax(-1) == actions[:, 0]).float().mean()
+    gaussian = Gaussian(2)
+    parameters, means = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+    found = gaussian.divergence(parameters, means[:, :2])
+    torch.testing.assert_close(found, 0.5 * (parameters[:, :2] - means[:, :2]).square().sum(-1).mean())
+    assert gaussian.divergence(parameters, means) != found  # with a spread it is the KL divergence
+
+
 def test_the_policy_follows_the_environments_actions():
     class Vectors(SignalEnv):
         action_box, num_actions = Box((-1.0, -1.0), (1.0, 1.0)), 2

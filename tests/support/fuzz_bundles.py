@@ -45,13 +45,14 @@ def onnx_agent(names: tuple[str, str], pixels: int, actions: int) -> Any:
 
 def onnx_teacher(folder: Path) -> Reader:
     """A user's own ONNX file as a teacher."""
-    from cosearch.rl.onnx_teacher import OnnxNetwork
+    from onnx_teachers import onnx_network
+
     from cosearch.rl.teacher import find_teacher
 
     def read(path: Path) -> object:
         record = find_teacher(str(path), "e", outputs="logits", layout="channels_last")
         assert record is not None
-        return record.further_sha256(), OnnxNetwork(path, (4, 4, 1), 3, outputs="logits", layout="channels_last")
+        return record.further_sha256(), onnx_network(path, (4, 4, 1), 3, outputs="logits", layout="channels_last")
 
     return of_file(folder / "teacher.onnx", (onnx_agent(("logits", "value"), 16, 3).SerializeToString(),), read)
 

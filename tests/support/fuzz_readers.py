@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 import fuzz_bundles
+import fuzz_policies
 import fuzz_runs
 import fuzz_tables
 from fuzz_rule import Reader
 
-MAKERS = {**fuzz_tables.MAKERS, **fuzz_runs.MAKERS, **fuzz_bundles.MAKERS}
+MAKERS = {**fuzz_tables.MAKERS, **fuzz_runs.MAKERS, **fuzz_bundles.MAKERS, **fuzz_policies.MAKERS}
 CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 
 

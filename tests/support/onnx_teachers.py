@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+from cosearch.rl.foreign.opening import open_network
+from cosearch.rl.foreign.understood import Said, TaskFacts
+
 
 class Flat(nn.Module):
     """One layer over all pixels, in any order of dimensions; its first output are probabilities, or logits."""
@@ -16,6 +19,11 @@ class Flat(nn.Module):
         seen = frames.flatten(1).float() / 255
         logits = self.policy(seen)
         return logits.softmax(-1) if self.probabilities else logits, self.value(seen)
+
+
+def onnx_network(path, frame_shape, actions, **said):
+    """The network of a plain ONNX file, as a run of a discrete task opens it as its teacher."""
+    return open_network(path, TaskFacts("e", frame_shape, actions), None, Said(**said))
 
 
 def write_onnx(path, model, shape, *, free=()):

@@ -29,6 +29,7 @@ from latency_tables.board.temporary import temporary_folder
 from latency_tables.onnx_models.quantise import quantise_model
 from latency_tables.writing import remove
 
+POLICY = "policy"  # the one that the agent was made from, among what is timed
 AGENT, FLOAT_AGENT, LIBRARY = "agent.onnx", "agent-float32.onnx", "agent.so"
 CALIBRATION = CHECKED = 512  # observations of training levels
 Evaluate = Callable[[Path], Score]
@@ -195,7 +196,7 @@ def _compiled(form: ArtifactPlan, folder: Path, frames: np.ndarray, score: Score
 
 
 def measure_deployed(
-    form: ArtifactPlan, deployed: Deployed, references: Mapping[str, bytes], *, seconds: float
+    form: ArtifactPlan, deployed: Deployed, references: Mapping[str, bytes], policy: bytes | None = None, *, seconds: float
 ) -> SideBySide | None:
     """Time the agent and the reference agents in turns on this machine, back to back and paced, with the form's runtime.
 
@@ -203,6 +204,7 @@ def measure_deployed(
         form: runtime, dtype, threads and batch.
         deployed: the agent.
         references: float32 ONNX files by name; they are quantised or compiled as the agent is.
+        policy: the ONNX file that the agent was made from, timed as it is, where the runtime takes it; None: there is none.
         seconds: for each.
 
     Returns:
@@ -215,6 +217,8 @@ def measure_deployed(
         return None
     with temporary_folder("cosearch-") as folder:
         others = {name: in_form(form, model, folder / name) for name, model in references.items()}
+        if policy is not None and form.runtime == "onnxruntime":
+            others[POLICY] = policy
         return measure_side_by_side(
             {"agent": deployed.model, **others},
             threads=form.threads,

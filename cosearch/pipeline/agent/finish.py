@@ -23,6 +23,7 @@ from cosearch.deploy.observing import observations
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.deploy.readings import Readings
 from cosearch.pipeline.agent.artifact import Deployed, deploy, measure_deployed
+from cosearch.pipeline.agent.policy_figures import compare_with_policy, untrained
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.search.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
@@ -81,6 +82,7 @@ def run_finish(
         That architecture, which is to be retrained; None where the run has its results.
     """
     config, streams = plan.config, resources.streams
+    greedy = plan.acts_greedily and config.rl.algorithm != "dqn"
     progress.stage("finish", 4, 0)
     architecture = plan.space.architecture(searched.choices)
     network = derive(architecture, torch.Generator().manual_seed(0))
@@ -93,9 +95,9 @@ def run_finish(
         plan.artifact,
         run.path,
         frames,
-        evaluate=lambda path: _evaluate(config, streams, as_policy(OnnxAgent(path), config), progress),
+        evaluate=lambda path: _evaluate(config, streams, as_policy(OnnxAgent(path), config), progress, greedy=greedy),
         observe=lambda count: observations(network, config, count, streams, test=False),
-        greedy=acting(config)["rule"] == "argmax",
+        greedy=_acting(plan)["rule"] == "argmax",
         note=progress.note,
         fine_tuned_steps=trained.fine_tuned_steps,
     )
@@ -109,7 +111,7 @@ def run_finish(
         rounds = repair.close()
     score = deployed.score
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
-    actions = "greedy" if acting(config)["rule"] == "argmax" else "sampled"
+    actions = "greedy" if _acting(plan)["rule"] == "argmax" else "sampled"
     run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
     timed = _measure(plan, deployed)
     agents = {} if timed is None else dict(timed.agents)
@@ -132,13 +134,18 @@ def run_finish(
             inputs=exported.inputs,
             outputs=exported.outputs,
             preprocessing=exported.preprocessing,
-            acting=_acting(config),
+            acting=_acting(plan),
             latency=latency,
             architecture=tuple(architecture.choice_names),
         )
     )
-    teacher_score = _teacher_score(config, resources, progress)
-    summary = _summary(plan, architecture, score, agents, teacher_score, searched.steps + trained.steps, clock.spent_s)
+    teacher_mean, teacher_ci95, played = _teacher_score(config, resources, progress)
+    taught = (teacher_mean, teacher_ci95)
+    summary = _summary(plan, architecture, score, agents, taught, searched.steps + trained.steps, clock.spent_s)
+    if played is not None and plan.teacher is not None and plan.teacher.understood is not None:
+        by_chance = _evaluate(config, streams, untrained(plan.space), progress)
+        latency_s, policy = compare_with_policy(plan, plan.teacher.understood, score, played, by_chance, timed)
+        summary = replace(summary, policy_score_mean=played.mean, policy_latency_s=latency_s, policy=policy)
     checks = checked_targets(plan, architecture, measured_last)
     for check in checks:
         if check.probability is not None:
@@ -244,19 +251,22 @@ def _reference_agent(
     )
 
 
-def _teacher_score(config: Config, resources: Resources, progress: Progress) -> tuple[float | None, Interval | None]:
+def _teacher_score(
+    config: Config, resources: Resources, progress: Progress
+) -> tuple[float | None, Interval | None, Score | None]:
     """What the teacher's file says of its score; a user's ONNX file says nothing, so it plays the agent's own evaluation."""
     teacher = resources.teacher
     if teacher is None:
-        return None, None
+        return None, None, None
     if not teacher.record.is_onnx:
         said = teacher_identity(teacher.record)
-        return said.score_mean, said.score_ci95
-    score = _evaluate(config, resources.streams, teacher.forward, progress)
-    return score.mean, score.ci95
+        return said.score_mean, said.score_ci95, None
+    score = _evaluate(config, resources.streams, teacher.plays, progress, greedy=teacher.record.is_greedy)
+    return score.mean, score.ci95, score
 
 
-def _acting(config: Config) -> dict[str, object]:
+def _acting(plan: Plan) -> dict[str, object]:
+    config, greedy = plan.config, plan.acts_greedily
     env = make_task(config.env, 1, 0)
     try:
         how = how_to_act(env)
@@ -267,10 +277,11 @@ def _acting(config: Config) -> dict[str, object]:
     if config.rl.algorithm == "dqn":
         kept = ("first_action", "layout", "action_names")
         return {**acting(config), **{key: value for key, value in how.items() if key in kept}}
-    return {**(acting(config) if how["policy"] == "categorical" else {"rule": "sample", "value": "state value"}), **how}
+    rule = acting(config, greedy=greedy)
+    return {**(rule if how["policy"] == "categorical" else {"rule": rule["rule"], "value": "state value"}), **how}
 
 
-def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progress) -> Score:
+def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progress, *, greedy: bool = False) -> Score:
     env = make_task(config.env, min(EVAL_ENVS, config.budget.eval_episodes), streams.derive("eval", 0), test=True)
     try:
         return evaluate(
@@ -278,6 +289,7 @@ def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progre
             env,
             config.budget.eval_episodes,
             torch.Generator().manual_seed(streams.derive("eval", 3)),
+            greedy=greedy,
             episode_steps=config.env.episode_steps,
             note=progress.note,
         )
@@ -293,4 +305,6 @@ def _measure(plan: Plan, deployed: Deployed) -> SideBySide | None:
         for name, ops in reference_agents(shape, plan.space.num_actions).items()
         if name in plan.references
     }
-    return measure_deployed(plan.artifact, deployed, references, seconds=plan.config.budget.measure_s)
+    teacher = plan.teacher
+    policy = None if teacher is None or teacher.understood is None else teacher.path.read_bytes()
+    return measure_deployed(plan.artifact, deployed, references, policy, seconds=plan.config.budget.measure_s)

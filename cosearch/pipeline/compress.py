@@ -1,0 +1,197 @@
+"""A policy that someone already has becomes the teacher of a smaller agent: read, timed, and searched for where it is too slow.
+
+The policy is timed on this machine in turns with the task's first reference agent, whose prediction for the target device turns
+the ratio into a latency there; on this machine it is the measurement itself. The search's target is a third of that, or the one
+that was asked for. The policy's graph and what was understood of it become one file beside the runs, which the run learns from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cosearch.config.run import Config
+from cosearch.deploy.export import to_onnx
+from cosearch.deploy.measure import measure_side_by_side
+from cosearch.pipeline.agent.artifact import POLICY
+from cosearch.pipeline.agent.policy_figures import policy_latency
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.device.artifact import plan_artifact
+from cosearch.planning.device.constraints import references_on
+from cosearch.planning.plan import Plan, make_plan
+from cosearch.planning.request import resolve_request
+from cosearch.record.durable import write_bytes_atomic
+from cosearch.report.format import time_text
+from cosearch.rl.foreign.readers import read_policy
+from cosearch.rl.foreign.understood import Policy, Said, TaskFacts
+from cosearch.rl.task import make_task
+from cosearch.space.network import AgentNetwork, reference_agents
+from latency_tables.errors import ConfigError, InfeasibleTargetError
+from latency_tables.table import Table
+from latency_tables.writing import make_folder
+
+WANTED = 1 / 3  # of the policy's latency, where no target is given
+NEAREST = 1.25  # of the fastest network of the space, where none is that fast: some room is left to search in
+FOLDER = "policies"  # below that of the runs
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A policy's latency.
+
+    Attributes:
+        latency_s: on the target device, seconds.
+        source: where that is from, see :func:`policy_latency`.
+        measured_s: on this machine, seconds.
+    """
+
+    latency_s: float
+    source: str
+    measured_s: float
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What is to be done.
+
+    Attributes:
+        timed: the policy's latency.
+        target_s: of the search, seconds.
+        plan: of the run; None: the policy fits already.
+        note: why the target is not the one that was asked for; empty where it is.
+    """
+
+    timed: Timed
+    target_s: float
+    plan: Plan | None
+    note: str = ""
+
+
+def facts_of(config: Config) -> TaskFacts:
+    """What a task gives to a policy and takes from it.
+
+    Args:
+        config: names it.
+
+    Raises:
+        UnknownNameError: there is none.
+        EnvironmentFailedError: it cannot be made.
+    """
+    load_builtins()
+    env = make_task(config.env, 1, 0)
+    try:
+        return TaskFacts(config.env.name, env.frame_shape, env.num_actions, env.action_box, env.first_action)
+    finally:
+        env.close()
+
+
+def understand(path: Path, config: Config, said: Said) -> Policy:
+    """Read a policy for a configured task.
+
+    Args:
+        path: of its file.
+        config: names the task.
+        said: what the user says of it.
+
+    Raises:
+        RequestError: there is no such file, it cannot be read, or plays another task.
+    """
+    return read_policy(path, facts_of(config), said)
+
+
+def taught_by(config: Config, policy: Policy, runs: Path) -> Config:
+    """The configuration with a policy as its teacher; writes the file that the run learns from.
+
+    Args:
+        config: of the request.
+        policy: the policy.
+        runs: folder of the run folders; the file lies in ``policies`` below it, named after its content.
+
+    Raises:
+        ConfigError: another teacher is asked for.
+        RunFailedError: the disk is full.
+    """
+    if "distill.teacher" in config.said:
+        raise ConfigError("distill.teacher has no effect: the policy is the teacher; leave it out")
+    content = policy.stored()
+    path = Path(runs) / FOLDER / f"{hashlib.sha256(content).hexdigest()[:16]}.onnx"
+    make_folder(path.parent)
+    write_bytes_atomic(path, content)
+    distill = dataclasses.replace(config.distill, teacher=str(path.resolve()))
+    if "distill.critic" not in config.said:
+        distill = dataclasses.replace(distill, critic=0.0)
+    return dataclasses.replace(config, distill=distill)
+
+
+def plan_compression(config: Config, policy: Policy, *, seconds: float, anyway: bool = False) -> Compression:
+    """Time the policy and plan the search for a smaller agent.
+
+    Args:
+        config: with the policy as its teacher, see :func:`taught_by`.
+        policy: the policy.
+        seconds: of the measurement, for each of two.
+        anyway: search although the policy fits the target.
+
+    Raises:
+        InfeasibleTargetError: no network of the space is as fast as was asked for, or faster than the policy.
+        RequestError: whatever else a plan refuses.
+        MeasurementError: the policy cannot be timed.
+    """
+    timed = _time(config, policy, seconds)
+    asked = config.objective.latency_target_s
+    target_s = WANTED * timed.latency_s if asked is None else asked
+    if timed.latency_s <= target_s and not anyway:
+        return Compression(timed, target_s, None)
+    try:
+        return Compression(timed, target_s, make_plan(_with_target(config, target_s)))
+    except InfeasibleTargetError as error:
+        if asked is not None or error.least is None:
+            raise
+        nearest_s = NEAREST * error.least / (1.0 - config.objective.margin)
+    if nearest_s >= timed.latency_s:
+        raise InfeasibleTargetError(
+            f"the policy takes {time_text(timed.latency_s)} and the fastest network of the space "
+            f"{time_text(nearest_s / NEAREST)}: there is nothing smaller to find. It is as small as this space gets; "
+            "space.values has smaller ones, e.g. space.values.stem_width=16"
+        )
+    note = (
+        f"a third of the policy's latency ({time_text(target_s)}) is less than any network of this space takes: searching for "
+        f"{time_text(nearest_s)}, {nearest_s / timed.latency_s:.2f} of the policy's"
+    )
+    return Compression(timed, nearest_s, make_plan(_with_target(config, nearest_s)), note)
+
+
+def _with_target(config: Config, target_s: float) -> Config:
+    return dataclasses.replace(config, objective=dataclasses.replace(config.objective, latency_target_s=target_s))
+
+
+def _time(config: Config, policy: Policy, seconds: float) -> Timed:
+    request = resolve_request(config)
+    hardware, space = request.hardware, request.space
+    if not isinstance(hardware, Table):
+        raise ConfigError(
+            "compress compares two networks in one runtime, and an accelerator's design is searched for each network: give a "
+            "device with a table, `cosearch list devices`"
+        )
+    form = plan_artifact(hardware)
+    if form.runtime != "onnxruntime":
+        raise ConfigError(f"compress times policies in onnxruntime, the table of {hardware.device.name} is of {form.runtime}")
+    references = references_on(hardware, space)
+    networks = {
+        name: to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), space.frame_shape)
+        for name, ops in reference_agents(space.frame_shape, space.num_actions).items()
+        if name in references
+    }
+    first = dict(list(networks.items())[:1])
+    timed = measure_side_by_side({POLICY: policy.content, **first}, threads=form.threads, seconds=seconds)
+    latency_s, source = policy_latency(hardware.device, references, timed.agents)
+    if latency_s is None:
+        raise ConfigError(
+            f"the table of {hardware.device.name} holds none of this task's reference agents, so the policy's latency there is "
+            "not known: give a target, --latency-target-ms MS"
+        )
+    return Timed(latency_s, source, timed.agents[POLICY].measured.p50_s)
