@@ -6,6 +6,7 @@ and ``_mean``/``_var``/``_std`` (rsl_rl), alone or behind the name of a module; 
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +94,7 @@ def _values(path: Path) -> dict[str, np.ndarray]:
         found = _read(path)
     except CosearchError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: cannot be read as a normaliser: {' '.join(str(error).split())[:200]}") from error
     named: dict[str, np.ndarray] = {}
     for key, array in found.items():
@@ -115,6 +116,6 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
             raise ConfigError(f"{path}: expected an object with mean and var, got {type(content).__name__}")
         return {key: np.asarray(value, np.float64) for key, value in content.items() if value is not None}
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return {key: np.asarray(archive[key], np.float64) for key in archive.files}
     return {key: np.asarray(value, np.float64) for key, value in load(path.read_bytes()).items()}
