@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
 from latency_tables.layer import Layer as Layer
+from latency_tables.memory_kinds import MEMORY_KINDS, kept_numbers, memory_faults, memory_layers
 from latency_tables.reversible_kinds import REVERSIBLE_KINDS, reversible_faults, reversible_layers
 from latency_tables.vector_kinds import VECTOR_KINDS, vector_faults, vector_layers
 
@@ -42,9 +43,11 @@ class OpSpec:
         kernel, stride, padding: window, square and symmetric; kernel of a ``head``: 1, or the longer side of its map, whose
             mean it then reads.
         groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``, of parts of ``revmlp`` and ``revconv``;
-            of a ``stem`` the side of the squares of pixels that are averaged into one first, the rest at the edge dropped.
+            of a ``stem`` the side of the squares of pixels that are averaged into one first, the rest at the edge dropped; of a
+            ``stack`` the steps whose features are read, the present one included.
         expansion: widening factor of ``mbconv``.
-        hidden: width of the hidden linear layer of ``mlp``, ``revmlp`` and ``head``; 0 in a head: none.
+        hidden: width of the hidden linear layer of ``mlp``, ``revmlp`` and ``head``, 0 in a head: none; of the state of a
+            ``gru`` or ``lstm``.
         activation: ``relu``, ``none``, or ``tanh`` (``act`` and kinds on vectors); for ``head`` the one *before* flattening.
         dtype: ``float32``, ``float16`` or ``int8``.
         batch: frames per inference.
@@ -90,7 +93,7 @@ class OpSpec:
         if not faults and self.kind == "head" and self.kernel not in (1, max(self.in_height, self.in_width)):
             faults.append(f"the kernel of a head is 1 or the longer side of its map, which it pools, got {self.kernel}")
         if not faults:
-            faults = cell_faults(self) + vector_faults(self) + reversible_faults(self)
+            faults = cell_faults(self) + vector_faults(self) + reversible_faults(self) + memory_faults(self)
         if faults:
             raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
 
@@ -164,6 +167,11 @@ class OpSpec:
         """Whether the input is a vector: 1 x 1."""
         return self.in_height == self.in_width == 1
 
+    @property
+    def memory(self) -> int:
+        """How many numbers it keeps from one observation to the next; 0 for most kinds."""
+        return kept_numbers(self)
+
     def layers(self) -> tuple[Layer, ...]:
         """The primitives of this block in order of execution, one kernel each, activations fused."""
         c, h, w, o = self.in_channels, self.in_height, self.in_width, self.out_channels
@@ -194,6 +202,8 @@ class OpSpec:
             return cell_layers(self)
         if self.kind in REVERSIBLE_KINDS:
             return reversible_layers(self)
+        if self.kind in MEMORY_KINDS:
+            return memory_layers(self)
         if self.kind in VECTOR_KINDS:
             return vector_layers(self)
         relu = (Layer("relu", "relu", c, c, h, w, 1, 1, 1, 0, h, w),) if self.activation == "relu" else ()

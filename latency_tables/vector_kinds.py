@@ -1,16 +1,18 @@
-"""Kinds of blocks that read vectors: layers and residual blocks of a multilayer perceptron."""
+"""Kinds of blocks that read vectors: layers and residual blocks of a multilayer perceptron, and blocks with a memory."""
 
 from __future__ import annotations
 
 from latency_tables.layer import Block, Layer
+from latency_tables.memory_kinds import MEMORY_KINDS
 from latency_tables.reversible_kinds import REVERSIBLE_KINDS
 
 VECTOR_KINDS = {
     "linear": "linear, bias, activation, of a vector; first in a network: of the observations",
     "mlp": "linear, activation, linear, sum with the input where the width is kept",
     "revmlp": REVERSIBLE_KINDS["revmlp"],
+    **MEMORY_KINDS,
 }
-TANH_KINDS = ("act", *VECTOR_KINDS)
+TANH_KINDS = ("act", "linear", "mlp", "revmlp", "stack")
 
 
 def vector_faults(op: Block) -> list[str]:

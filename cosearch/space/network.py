@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cosearch.space.cells.graph import chain_wiring, check_wiring
 from cosearch.space.ends import AgentEnds
+from cosearch.space.memory import Memories, remembering, run_block
 from cosearch.space.operations import Linear, build_block
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
@@ -48,9 +49,15 @@ class AgentNetwork(nn.Module):
         self._last = {i: index for index, inputs in enumerate(self.wiring) for i in inputs}  # the last block that reads each
         if set(reads) != set(range(len(ops) - 1)):
             raise ShapeError(f"blocks {sorted(set(range(len(ops) - 1)) - set(reads))} are read by none")
+        self._remembering = remembering(self)
+
+    @property
+    def memory_size(self) -> int:
+        """How many numbers the network keeps from one observation to the next; 0: it has no memory."""
+        return sum(block.size for block in self._remembering)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Policy outputs and value.
+        """Policy outputs and value of a network without a memory.
 
         Args:
             frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
@@ -60,11 +67,29 @@ class AgentNetwork(nn.Module):
         """
         return self.ends.leave(self.raw(frames))
 
-    def raw(self, frames: Tensor) -> Tensor:
-        """Outputs of the head: ``[batch, actions + 1]``."""
+    def unroll(self, frames: Tensor, memory: Tensor, begins: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Policy outputs and values of a network with a memory, for one step or a segment of steps.
+
+        Args:
+            frames: ``[time * envs, *frame_shape]``, in the order of time.
+            memory: ``[envs, memory_size]``, before the first step; zeros where an episode begins.
+            begins: ``[time, envs]``, bool: the step is the first of an episode; None: one step, memory as it is.
+
+        Returns:
+            Policy outputs ``[time * envs, outputs]``, values ``[time * envs]``, and the memory ``[envs, memory_size]`` after it.
+        """
+        memories = Memories(self._remembering, memory, begins)
+        outputs, value = self.ends.leave(self.raw(frames, memories))
+        return outputs, value, memories.vector
+
+    def raw(self, frames: Tensor, memories: Memories | None = None) -> Tensor:
+        """Outputs of the head: ``[batch, actions + 1]``; with the memories of its blocks where it has any."""
         values = {0: self.blocks[0](self.ends.enter(frames))}
         for index, inputs in enumerate(self.wiring[1:], 1):
-            values[index] = self.blocks[index](*(values[i] for i in inputs))
+            if len(inputs) == 1:
+                values[index] = run_block(self.blocks[index], values[inputs[0]], memories)
+            else:
+                values[index] = self.blocks[index](*(values[i] for i in inputs))
             for i in inputs:
                 if self._last[i] == index:
                     values.pop(i, None)  # read for the last time: its memory is free

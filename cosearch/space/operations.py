@@ -18,6 +18,7 @@ from cosearch.registry import Registry
 from cosearch.space.cells.blocks import CELL_BUILDERS, Merge
 from cosearch.space.cells.layout import MaxPool, flat_linear, flatten, scaled
 from cosearch.space.depthwise import DepthwiseConv
+from cosearch.space.memory import Remembering
 from cosearch.space.reversible import Reversible
 from latency_tables.opspec import OpSpec
 
@@ -159,6 +160,9 @@ _BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "mlp": Mlp,
     "revmlp": Reversible,
     "revconv": Reversible,
+    "gru": Remembering,
+    "lstm": Remembering,
+    "stack": Remembering,
     "maxpool": lambda spec: MaxPool(spec.kernel, spec.stride, spec.padding),
     **CELL_BUILDERS,
 }
@@ -173,8 +177,10 @@ def block_module(spec: OpSpec) -> nn.Module:
 def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     """The torch module of a block, its weights drawn from ``generator`` alone.
 
-    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN; the output layer is orthogonal with
-    gain 0.01 for the action logits (a nearly uniform first policy) and 1 for the value, as in PPO since Schulman et al. 2017.
+    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN; recurrent cells are orthogonal with
+    biases of 0 (Huang et al. 2022, The 37 Implementation Details of Proximal Policy Optimization); the output layer is orthogonal
+    with gain 0.01 for the action logits (a nearly uniform first policy) and 1 for the value, as in PPO since Schulman et al.
+    2017.
     Blocks that keep their shape begin near the identity: then all candidates of a cell begin as nearly the same function, and the
     cells behind them learn the same features whichever path is drawn.
 
@@ -208,6 +214,14 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     if isinstance(block, Mlp) and block.sums:
         with torch.no_grad():
             block.outputs.weight.mul_(0.3)
+    if isinstance(block, Remembering):
+        with torch.no_grad():
+            block.outputs.weight.mul_(0.3)
+            for name, parameter in () if block.cell is None else block.cell.named_parameters():
+                if name.startswith("bias"):
+                    parameter.zero_()
+                else:
+                    nn.init.orthogonal_(parameter, 1.0, generator=generator)
     if isinstance(block, Reversible):
         with torch.no_grad():
             for parameter in block.outputs.parameters():
@@ -294,6 +308,30 @@ def _register_mlp_candidates() -> None:
     OPERATIONS.register(CandidateOp("skip_layer", "identity; a linear layer where the width changes", skip, takes="vectors"))
 
 
+def _register_memory_candidates() -> None:
+    def cell(kind: str, hidden: int) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: (
+            OpSpec(kind, c, h, w, o, hidden=hidden, activation="none")
+            if c == o
+            else OpSpec("linear", c, h, w, o, activation="tanh")
+        )
+
+    def stack(steps: int) -> Callable[..., OpSpec]:
+        return lambda c, h, w, o, s: (
+            OpSpec("stack", c, h, w, o, groups=steps, activation="tanh")
+            if c == o
+            else OpSpec("linear", c, h, w, o, activation="tanh")
+        )
+
+    for kind, name in (("gru", "gated recurrent unit"), ("lstm", "long short-term memory")):
+        for hidden in (16, 32, 64, 128):
+            text = f"{name} of {hidden}, added to its input; a linear layer + tanh where the width changes"
+            OPERATIONS.register(CandidateOp(f"{kind}_w{hidden}", text, cell(kind, hidden), takes="vectors"))
+    for steps in (2, 4, 8):
+        text = f"features of the last {steps} steps: linear + tanh, added to its input; linear + tanh where the width changes"
+        OPERATIONS.register(CandidateOp(f"stack_k{steps}", text, stack(steps), takes="vectors"))
+
+
 def _register_reversible_candidates() -> None:
     def on_vectors(hidden: int, activation: str) -> Callable[..., OpSpec]:
         return lambda c, h, w, o, s: (
@@ -318,6 +356,7 @@ def _register_reversible_candidates() -> None:
         OPERATIONS.register(CandidateOp(f"rev_conv_k{kernel}", text, on_frames(kernel)))
 
 
+_register_memory_candidates()
 _register_reversible_candidates()
 _register_chain_candidates()
 _register_mlp_candidates()

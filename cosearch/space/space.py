@@ -135,6 +135,11 @@ class SearchSpace:
         """Whether choices decide stem or head, or several points one block: then blocks that differ in width share weights."""
         return self.ends is not None or bool(self.joint)
 
+    @functools.cached_property
+    def remembers(self) -> bool:
+        """Whether a network of the space may keep something from one observation to the next."""
+        return any(spec.memory > 0 for node in self.nodes for spec in node.specs if spec is not None)
+
     def blocks(self, point: int, candidate: int) -> list[OpSpec]:
         """The blocks that a candidate of a point adds by itself: one for each node that the point alone decides, none for an
         identity or zero. Those that it decides together with others are in :attr:`joint`."""

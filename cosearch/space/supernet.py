@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.space.ends import AgentEnds
+from cosearch.space.memory import Memories, Remembering, remembering, run_block
 from cosearch.space.operations import build_block
 from cosearch.space.reversible import Coupling, Reversible, is_reversible, through
 from cosearch.space.space import Architecture, Node, SearchSpace
@@ -88,13 +89,36 @@ class SuperNet(nn.Module):
             )
             self.head = build_block(space.head, generator)
         self.runs = {} if space.shares_widths else reversible_runs(space)
+        self._remembering = remembering(self)
 
-    def forward(self, frames: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+    @property
+    def memory_size(self) -> int:
+        """How many numbers all candidate blocks together keep from one observation to the next; 0: the space has no memory."""
+        return sum(block.size for block in self._remembering)
+
+    def unroll(self, frames: Tensor, memory: Tensor, begins: Tensor | None, path: Path) -> tuple[Tensor, Tensor, Tensor]:
+        """Policy outputs and values along a path, for one step or a segment of steps; see ``AgentNetwork.unroll``.
+
+        Without gradients all candidates of a point remember what they would have read, so that each has its memory when a path
+        takes it; with gradients those that the path computes start from there.
+
+        Args:
+            frames: ``[time * envs, *frame_shape]``, in the order of time.
+            memory: ``[envs, memory_size]``, before the first step.
+            begins: ``[time, envs]``, bool, or None.
+            path: which candidates are computed.
+        """
+        memories = Memories(self._remembering, memory, begins)
+        outputs, value = self(frames, path, memories)
+        return outputs, value, memories.vector
+
+    def forward(self, frames: Tensor, path: Path, memories: Memories | None = None) -> tuple[Tensor, Tensor]:
         """Policy outputs and value along a path.
 
         Args:
             frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
             path: which candidates are computed.
+            memories: of the blocks that remember, see :meth:`unroll`; None: the space has none.
 
         Returns:
             Policy outputs ``[batch, outputs]`` and value ``[batch]``, equal to the derived network's.
@@ -121,12 +145,16 @@ class SuperNet(nn.Module):
             if not sources:
                 values.append(None)
             elif not node.points:
-                values.append(sum(sources[1:], sources[0]) if node.specs[0] is None else blocks[0](*sources))
+                alone = len(sources) == 1 and node.specs[0] is not None
+                if alone:
+                    values.append(run_block(blocks[0], sources[0], memories))
+                else:
+                    values.append(sum(sources[1:], sources[0]) if node.specs[0] is None else blocks[0](*sources))
             else:
                 (point,) = node.points
                 weights = None if path.weights is None else path.weights[point]
                 zero = self.space.points[point].zero
-                values.append(_gated(blocks, path.active[point], weights, sources[0], zero, path.soft))
+                values.append(_gated(blocks, path.active[point], weights, sources[0], zero, path.soft, memories))
         if values[-1] is None:
             raise ShapeError("the path leaves no way from the stem to the head")
         return self.ends.leave(self.head(values[-1]))
@@ -266,19 +294,34 @@ def reversible_runs(space: SearchSpace) -> dict[int, int]:
 
 
 def _gated(
-    blocks: nn.ModuleList, active: Sequence[int], weights: Tensor | None, x: Tensor, zero: int | None, soft: bool
+    blocks: nn.ModuleList,
+    active: Sequence[int],
+    weights: Tensor | None,
+    x: Tensor,
+    zero: int | None,
+    soft: bool,
+    memories: Memories | None,
 ) -> Tensor | None:
     """The value of a slot that reads ``x``; None where nothing but its zero is active."""
     present = [(k, index) for k, index in enumerate(active) if index != zero]
+    if memories is not None and not torch.is_grad_enabled():
+        _remember(blocks, active if soft else active[:1], x, memories)
     if soft and weights is not None:
-        parts = [blocks[index](x) * weights[k].to(x.dtype) for k, index in present]
+        parts = [run_block(blocks[index], x, memories) * weights[k].to(x.dtype) for k, index in present]
         return sum(parts[1:], parts[0]) if parts else None
     if weights is None or not torch.is_grad_enabled():
-        return None if active[0] == zero else blocks[active[0]](x)
+        return None if active[0] == zero else run_block(blocks[active[0]], x, memories)
     gates = weights - weights.detach()  # exactly 0 forward, identity backward
     total = None
     for k, index in present:
-        part = blocks[index](x)
+        part = run_block(blocks[index], x, memories)
         part = part * ((1.0 + gates[k]) if k == 0 else gates[k]).to(part.dtype)
         total = part if total is None else total + part
     return total
+
+
+def _remember(blocks: nn.ModuleList, active: Sequence[int], x: Tensor, memories: Memories) -> None:
+    """Let the candidates that are not active see what they would have read."""
+    for index, block in enumerate(blocks):
+        if index not in active and isinstance(block, Remembering):
+            memories.run(block, x)

@@ -47,7 +47,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def count_macs(block: nn.Module, *examples: Tensor) -> int:
-    """Multiply-accumulates of one call, counted by hooks on every convolution and linear layer from its real outputs.
+    """Multiply-accumulates of one call, counted by hooks on every convolution, linear layer and cell from its real outputs.
 
     Args:
         block: any module.
@@ -59,7 +59,12 @@ def count_macs(block: nn.Module, *examples: Tensor) -> int:
         nonlocal total
         total += output.numel() * module.weight[0].numel()
 
+    def cell_hook(module: nn.GRU | nn.LSTM, _: object, found: tuple[Tensor, object]) -> None:
+        nonlocal total
+        total += found[0].shape[:2].numel() * sum(w.numel() for w in module.parameters() if w.dim() == 2)
+
     handles = [m.register_forward_hook(hook) for m in block.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles += [m.register_forward_hook(cell_hook) for m in block.modules() if isinstance(m, nn.GRU | nn.LSTM)]
     try:
         with torch.no_grad():
             block(*examples)
@@ -80,7 +85,9 @@ def example_input(spec: OpSpec, batch: int, seed: int = 0) -> Tensor:
 
 
 def example_inputs(spec: OpSpec, batch: int) -> list[Tensor]:
-    """What a block reads: one :func:`example_input`, several for a sum or a merge."""
+    """What a block reads: one :func:`example_input`, several for a sum or a merge; and the memory of one that remembers."""
+    if spec.memory:
+        return [example_input(spec, batch), torch.randn(batch, spec.memory, generator=seeded(1))]
     share = replace(spec, kind="conv", groups=1, in_channels=spec.in_channels // spec.inputs) if spec.kind == "merge" else spec
     return [example_input(share, batch, seed) for seed in range(spec.inputs)]
 
@@ -96,6 +103,9 @@ def check_block(spec: OpSpec) -> None:
     require(torch.equal(before, torch.get_rng_state()), f"{spec.key}: building it moved torch's global generator")
     with torch.no_grad():
         out = block(*example_inputs(spec, 2))
+    if spec.memory:
+        out, after = out
+        require(tuple(after.shape) == (2, spec.memory), f"{spec.key}: keeps {tuple(after.shape)}, the spec says {spec.memory}")
     is_flat = spec.kind in ("head", *VECTOR_KINDS)
     wanted = (2, spec.out_channels) if is_flat else (2, spec.out_channels, spec.out_height, spec.out_width)
     require(tuple(out.shape) == wanted, f"{spec.key}: output {tuple(out.shape)}, the spec says {wanted}")
@@ -187,13 +197,20 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
     """
     network = derive(architecture, seeded(9), supernet)
     require(list(network.ops) == architecture.ops(), "the network's list of operations is not the architecture's")
+    envs, begins = len(frames), torch.zeros(1, len(frames), dtype=torch.bool)
+    remembered = torch.zeros(envs, supernet.memory_size)
+
+    def run(path: Path) -> tuple[Tensor, Tensor]:
+        return supernet.unroll(frames, remembered, begins, path)[:2] if supernet.memory_size else supernet(frames, path)
+
     with torch.no_grad():
-        mine, theirs = network(frames), supernet(frames, Path(tuple((c,) for c in architecture.choices)))
+        mine = network.unroll(frames, torch.zeros(envs, network.memory_size))[:2] if network.memory_size else network(frames)
+        theirs = run(Path(tuple((c,) for c in architecture.choices)))
     sizes = [len(point.candidates) for point in architecture.space.points]
     active = tuple((c, (c + 1) % size) if size > 1 else (c,) for c, size in zip(architecture.choices, sizes))
     weights = tuple(torch.rand(len(indices), generator=seeded(5), requires_grad=True) for indices in active)
     with torch.enable_grad():
-        gated = [output.detach() for output in supernet(frames, Path(active, weights))]
+        gated = [output.detach() for output in run(Path(active, weights))]
     for kind, same in (("shared", theirs), ("gated", gated)):
         for a, b in zip(mine, same, strict=True):
             near = torch.allclose(a, b, rtol=1e-4, atol=1e-5) if architecture.space.shares_widths else torch.equal(a, b)

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError
+from latency_tables.memory_kinds import MEMORY_KINDS
 from latency_tables.onnx_models.builder import FRAMES, GraphBuilder
 from latency_tables.onnx_models.cells import cell_block
+from latency_tables.onnx_models.memory import memory_block
 from latency_tables.onnx_models.reversible import reversible_block
 from latency_tables.opspec import OpSpec
 from latency_tables.reversible_kinds import REVERSIBLE_KINDS
@@ -106,6 +108,8 @@ def append_block(graph: GraphBuilder, op: OpSpec, inputs: Sequence[str] = ()) ->
         return cell_block(graph, op, list(inputs) or [graph.value, *graph.sides])
     if op.kind in REVERSIBLE_KINDS:
         return reversible_block(graph, op)
+    if op.kind in MEMORY_KINDS:
+        return memory_block(graph, op)
     c, o, k, s, p = op.in_channels, op.out_channels, op.kernel, op.stride, op.padding
     before = graph.value
     if op.kind == "stem":

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto
+    from onnx import NodeProto, TensorProto, ValueInfoProto
 
 OPSET = 17  # whose operators the nodes are written for; a model declares the oldest that means the same
 LEAST_OPSET = 13  # of quantisation per channel
 FRAMES = "frames"
 OUTPUTS = "outputs"
+MEMORY, NEXT_MEMORY = "memory", "next_memory"
 
 
 class GraphBuilder:
@@ -33,6 +34,7 @@ class GraphBuilder:
         self._rng = np.random.default_rng(seed)
         self._count = 0
         self.sides: list[str] = []  # further tensors that a block in its context reads
+        self.kept: list[tuple[int, int]] = []  # shapes of what blocks keep from one call to the next
 
     def node(self, op_type: str, inputs: Sequence[str], **attributes: int | list[int]) -> str:
         """Append one node; its output becomes ``value``."""
@@ -43,6 +45,29 @@ class GraphBuilder:
         made.attribute.extend(self._helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         self.nodes.append(made)
         return self.value
+
+    def cell(self, op_type: str, inputs: Sequence[str], states: int, **attributes: int) -> list[str]:
+        """Append a recurrent cell that takes one step; returns its states, ``[1, batch, hidden]`` each."""
+        self._count += 1
+        found = [f"v{self._count}_{number}" for number in range(states)]
+        made = self._helper.make_node(op_type, list(inputs), ["", *found], name=f"{op_type.lower()}{self._count}")
+        made.attribute.extend(self._helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(made)
+        return found
+
+    def remember(self, batch: int, size: int) -> str:
+        """A further input of the model, ``[batch, size]``: what a block has kept."""
+        self.kept.append((batch, size))
+        return f"{MEMORY}{len(self.kept)}"
+
+    def keep(self, value: str) -> None:
+        """Make a tensor the output that belongs to the last :meth:`remember`."""
+        made = self._helper.make_node("Identity", [value], [f"{NEXT_MEMORY}{len(self.kept)}"], name=f"keep{len(self.kept)}")
+        self.nodes.append(made)
+
+    def normal(self, shape: tuple[int, ...], fan_in: int) -> str:
+        """A constant tensor of normal numbers with the variance 1 / ``fan_in``."""
+        return self.weight(self._rng.normal(0, fan_in**-0.5, shape).astype(np.float32))
 
     def weight(self, array: np.ndarray) -> str:
         """Append one constant tensor and name it."""
@@ -100,8 +125,8 @@ class GraphBuilder:
         graph = self._helper.make_graph(
             self.nodes,
             "network",
-            [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape))],
-            [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape))],
+            [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape)), *self._of_memory(MEMORY)],
+            [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape)), *self._of_memory(NEXT_MEMORY)],
             self.weights,
         )
         needed = max(defs.get_schema(node.op_type, OPSET).since_version for node in self.nodes)
@@ -110,3 +135,10 @@ class GraphBuilder:
         model.ir_version = self._helper.find_min_ir_version_for([opset])
         checker.check_model(model)
         return model.SerializeToString()
+
+    def _of_memory(self, name: str) -> list[ValueInfoProto]:
+        """Inputs or outputs for what the blocks keep."""
+        from onnx import TensorProto
+
+        kept = enumerate(self.kept, 1)
+        return [self._helper.make_tensor_value_info(f"{name}{number}", TensorProto.FLOAT, shape) for number, shape in kept]

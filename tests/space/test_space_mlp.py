@@ -256,7 +256,7 @@ def test_files_remember_the_policy_and_older_ones_mean_categorical():
     [
         (("linear", 4, 2, 1, 4), "reads a vector"),
         (("mlp", 4, 1, 1, 4), "hidden of an mlp"),
-        (("conv", 4, 1, 1, 4), "only act, linear, mlp, revmlp have the activation tanh"),
+        (("conv", 4, 1, 1, 4), "only act, linear, mlp, revmlp, stack have the activation tanh"),
         (("head", 4, 3, 5, 4, 3), "the kernel of a head is 1 or the longer side"),
     ],
 )
