@@ -15,6 +15,7 @@ import torch
 
 from cosearch.config.env import EPISODE_STEPS
 from cosearch.rl.envs import VectorEnv
+from cosearch.rl.memory import Carried
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.statistics import Interval, mean_interval
@@ -70,7 +71,7 @@ def evaluate(
     """Play ``episodes`` whole episodes, an equal number in each environment (rounded up); fewer where episodes were cut.
 
     Args:
-        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``, or recurrent.
         env: fresh environment.
         episodes: at least this many.
         generator: CPU generator of the actions.
@@ -85,16 +86,17 @@ def evaluate(
     quota = -(-episodes // env.num_envs)
     finished: list[list[float]] = [[] for _ in range(env.num_envs)]
     running, steps, cut = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64), np.zeros(env.num_envs, np.bool_)
-    frames, policy = env.observe(), policy_of(env)
+    frames, policy, actor = env.observe(), policy_of(env), Carried(forward, env.num_envs)
     told_s, done = time.monotonic(), 0
     while any(len(returns) < quota and not stopped for returns, stopped in zip(finished, cut)):
-        env.send(act(forward, frames, policy, generator, greedy=greedy))
+        env.send(act(actor, frames, policy, generator, greedy=greedy))
         step = env.receive()
         frames = step.frames
         running += step.reward
         steps += 1
         done += 1
         ended = step.terminated | step.truncated
+        actor.forget(ended)
         for i in np.flatnonzero(ended | (steps >= episode_steps)):
             if len(finished[i]) < quota and not cut[i]:
                 finished[i].append(float(running[i]))
@@ -116,7 +118,7 @@ def score_within(forward: Forward, env: VectorEnv, steps: int, generator: torch.
     agents of which one plays longer episodes are compared at equal steps.
 
     Args:
-        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+        forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``, or recurrent.
         env: fresh environment.
         steps: of each environment, at least 1.
         generator: CPU generator of the actions.
@@ -125,14 +127,15 @@ def score_within(forward: Forward, env: VectorEnv, steps: int, generator: torch.
         NonFiniteError: the network returned NaN or infinity.
         EnvironmentFailedError: an environment failed.
     """
-    frames, policy = env.observe(), policy_of(env)
+    frames, policy, actor = env.observe(), policy_of(env), Carried(forward, env.num_envs)
     running, finished, episodes = np.zeros(env.num_envs), np.zeros(env.num_envs), np.zeros(env.num_envs)
     for _ in range(steps):
-        env.send(act(forward, frames, policy, generator))
+        env.send(act(actor, frames, policy, generator))
         step = env.receive()
         frames = step.frames
         running += step.reward
         ended = step.terminated | step.truncated
+        actor.forget(ended)
         finished[ended] += running[ended]
         episodes[ended] += 1
         running[ended] = 0.0

@@ -13,6 +13,7 @@ import torch
 
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv
+from cosearch.rl.memory import Carried, cleared, recurrent
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import RECENT_EPISODES, Forward
 
@@ -29,6 +30,7 @@ class HeldOut:
         self.env, self.generator, self._policy = env, generator, policy_of(env)
         self._returns = np.zeros(env.num_envs)
         self._recent: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self._memory: torch.Tensor | None = None  # of a policy that has one, between two calls
 
     def play(self, forward: Forward, steps: int) -> None:
         """Step each environment ``steps`` times, actions sampled.
@@ -41,15 +43,18 @@ class HeldOut:
             NonFiniteError: the policy returned NaN or infinity.
             EnvironmentFailedError: an environment failed.
         """
-        frames = self.env.observe()
+        frames, actor = self.env.observe(), Carried(forward, self.env.num_envs, self._memory)
         for _ in range(steps):
-            self.env.send(act(forward, frames, self._policy, self.generator))
+            self.env.send(act(actor, frames, self._policy, self.generator))
             step = self.env.receive()
             frames = step.frames
             self._returns += step.reward
-            for i in np.flatnonzero(step.terminated | step.truncated):
+            ended = step.terminated | step.truncated
+            actor.forget(ended)
+            for i in np.flatnonzero(ended):
                 self._recent.append(float(self._returns[i]))
                 self._returns[i] = 0.0
+        self._memory = None if recurrent(forward) is None else actor.memory
 
     @property
     def score(self) -> float | None:
@@ -58,7 +63,9 @@ class HeldOut:
 
     def state(self) -> State:
         """Plain values and tensors, the environment's state included; the generator is the run's."""
-        return {"env": self.env.state(), "returns": torch.from_numpy(self._returns.copy()), "recent": list(self._recent)}
+        memory = {} if self._memory is None else {"memory": self._memory}
+        returns = torch.from_numpy(self._returns.copy())
+        return {"env": self.env.state(), "returns": returns, "recent": list(self._recent), **memory}
 
     def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
@@ -66,6 +73,7 @@ class HeldOut:
         self._returns = read(state, "returns", torch.Tensor).numpy().copy()
         self._returns[list(anew)] = 0.0
         self._recent = deque(read_list(state, "recent", float), maxlen=RECENT_EPISODES)
+        self._memory = cleared(read(state, "memory", torch.Tensor), anew) if "memory" in state else None
 
     def close(self) -> None:
         """Release the environments."""

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from cosearch.rl import losses
 from cosearch.rl.lanes import Lanes
+from cosearch.rl.memory import Segments, recurrent
 from cosearch.rl.policy import Categorical, Policy
 from cosearch.rl.rollout import Forward, Rollout
-from latency_tables.errors import ConfigError, NonFiniteError
+from latency_tables.errors import ConfigError, NonFiniteError, ShapeError
 
 ALGORITHMS = ("ppo", "a2c")
 
@@ -141,6 +142,7 @@ class Learner:
         self.options, self.generator, self.lanes = options, generator, lanes or Lanes()
         self._policy: Policy = Categorical()  # of the rollout that is learned from
         self._returns = (0.0, 0.0)  # mean and standard deviation of its returns
+        self._segment = 1  # steps of what is drawn: of a policy with a memory all steps of an environment
 
     def update(
         self, subject: Subject, actors: Sequence[Forward], rollout: Rollout, distillation: Distillation | None
@@ -158,6 +160,7 @@ class Learner:
 
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite; no weight has been changed by that minibatch.
+            ShapeError: too few environments to keep half of those of a policy with a memory.
         """
         steps, n = rollout.value.shape
         self._policy = rollout.policy
@@ -166,11 +169,20 @@ class Learner:
         size = min(self.options.minibatch, steps * share)
         sums: dict[str, float] = {}
         count = 0
-        flat = _flatten(rollout)
+        segments = rollout.segments if rollout.segments is not None and rollout.segments.memory is not None else None
+        flat = _flatten(rollout) if segments is None else _by_environment(rollout, segments)
         frames = torch.arange(steps * n).view(steps, n)
+        self._segment = 1
+        if segments is not None:  # what is drawn are environments, each with all its steps
+            self._segment, size, frames = steps, max(1, size // steps), torch.arange(n)[None]
         groups = [frames[:, group * share : (group + 1) * share].reshape(-1) for group in range(len(actors))]
         halves, two_level = None, keeps_half(subject)
         if two_level is not None:
+            if segments is not None and share < 2:
+                raise ShapeError(
+                    "half of the environments of each path are kept from the weights of a policy with a memory: "
+                    f"{n} environments for {len(actors)} paths are too few; set env.num_envs to twice strategy.paths_per_rollout"
+                )
             halves = [self._shuffled(index).chunk(2) for index in groups]
             size = min(size, *(len(half) for pair in halves for half in pair))
         for _ in range(self.options.epochs):
@@ -237,7 +249,7 @@ class Learner:
         """Add the gradients of the loss on these frames, or not; returns the loss and its terms, each ``[]``."""
         advantage = losses.normalise_advantage(flat["advantage"][index])
         sums: dict[str, Tensor] = {}
-        size = min(self.options.micro_batch, -(-len(index) // self.lanes.count))
+        size = min(max(1, self.options.micro_batch // self._segment), -(-len(index) // self.lanes.count))
 
         def lane(starts: Sequence[int]) -> tuple[list[dict[str, Tensor]], dict[Tensor, Tensor]]:
             reports: list[dict[str, Tensor]] = []
@@ -246,7 +258,10 @@ class Learner:
                 part = index[start : start + size]
                 weight = len(part) / len(index)
                 data = {key: value.index_select(0, part) for key, value in flat.items()}
-                loss, terms = self.loss(forward, data, advantage[start : start + size], distillation)
+                mine = advantage[start : start + size]
+                if "memory" in data:
+                    data, mine = _in_time({**data, "advantage": mine})
+                loss, terms = self.loss(forward, data, mine, distillation)
                 if backward and self.lanes.count == 1:
                     (loss * weight).backward()
                 elif backward:
@@ -271,13 +286,18 @@ class Learner:
         """The loss on some frames, and its terms for the log, each ``[]``.
 
         Args:
-            forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
-            data: the rollout's tensors, ``[batch, ...]``.
+            forward: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``, or recurrent.
+            data: the rollout's tensors, ``[batch, ...]``; of a recurrent policy ``[time * envs, ...]`` in the order of time, with
+                ``memory`` ``[envs, memory_size]`` and ``begins`` ``[time, envs]``.
             advantage: ``[batch]``, normalised.
             distillation: weights of the teacher's terms, or None.
         """
         o, policy = self.options, self._policy
-        outputs, value = forward(data["frames"])
+        actor_with_memory = recurrent(forward)
+        if actor_with_memory is not None:
+            outputs, value, _ = actor_with_memory.unroll(data["frames"], data["memory"], data["begins"])
+        else:
+            outputs, value = forward(data["frames"])
         parameters, value = policy.read(outputs), value.float()
         log_prob = policy.log_prob(parameters, data["actions"])
         log_ratio = log_prob - data["log_prob"]
@@ -337,5 +357,24 @@ def _leaves(loss: Tensor) -> list[Tensor]:
 
 
 def _flatten(rollout: Rollout) -> dict[str, Tensor]:
+    """The rollout's tensors by frames, ``[time * envs, ...]``."""
+    return {key: value.flatten(0, 1) for key, value in _tensors(rollout).items()}
+
+
+def _by_environment(rollout: Rollout, segments: Segments) -> dict[str, Tensor]:
+    """The rollout's tensors by environments, ``[envs, time, ...]``; and the memory ``[envs, memory_size]``."""
+    memory = {} if segments.memory is None else {"memory": segments.memory}
+    ordered = {**_tensors(rollout), "begins": segments.begins[:-1]}
+    return {**{key: value.transpose(0, 1) for key, value in ordered.items()}, **memory}
+
+
+def _tensors(rollout: Rollout) -> dict[str, Tensor]:
     values: dict[str, object] = {key: getattr(rollout, key) for key in Rollout.__dataclass_fields__}
-    return {key: value.flatten(0, 1) for key, value in values.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in values.items() if isinstance(value, Tensor)}
+
+
+def _in_time(data: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """Segments ``[envs, time, ...]`` in the order of time, ``[time * envs, ...]``; and their advantages ``[time * envs]``."""
+    kept = {"memory": data["memory"], "begins": data["begins"].transpose(0, 1)}
+    flat = {key: value.transpose(0, 1).flatten(0, 1) for key, value in data.items() if key not in kept}
+    return {**flat, **kept}, flat["advantage"]

@@ -16,10 +16,11 @@ from torch import Tensor
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv, frame_dtype
 from cosearch.rl.losses import gae
+from cosearch.rl.memory import Carried, Segments, cleared, recurrent
+from cosearch.rl.memory import Forward as Forward
 from cosearch.rl.policy import Categorical, Policy, policy_of
 from latency_tables.errors import NonFiniteError, ShapeError
 
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 RECENT_EPISODES = 100
 
 
@@ -35,6 +36,7 @@ class Rollout:
             teacher that gives actions alone these, ``[time, envs, 1]``, int64, or ``[time, envs, size]``.
         teacher_value: ``[time, envs]``; None without a teacher, and of one that gives no values.
         policy: the distribution that drew the actions.
+        segments: how its steps follow each other; None: in no order.
     """
 
     frames: Tensor
@@ -46,6 +48,7 @@ class Rollout:
     teacher_policy: Tensor | None = None
     teacher_value: Tensor | None = None
     policy: Policy = Categorical()
+    segments: Segments | None = None
 
 
 class RewardScale:
@@ -155,12 +158,13 @@ class Collector:
         self.env, self.num_steps, self.gamma, self.lam, self.scale, self.generator = env, num_steps, gamma, lam, scale, generator
         self.policy = policy_of(env)
         self.counted = Episodes(env.num_envs)
+        self.memory: Tensor | None = None  # ``[envs, memory_size]`` between two rollouts, of actors that have one
 
     def collect(self, actors: Sequence[Forward], watch: Callable[[Tensor, int], None] | None = None) -> Rollout:
         """One rollout; the environments are shared evenly among the actors, in order.
 
         Args:
-            actors: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``.
+            actors: frames ``[batch, *frame_shape]`` -> policy outputs ``[batch, outputs]``, values ``[batch]``, or recurrent.
             watch: told at each step all frames of the rollout ``[time * envs, *frame_shape]`` and how many are known.
 
         Raises:
@@ -181,12 +185,15 @@ class Collector:
         reward, done = np.empty((steps, n), dtype=np.float32), np.empty((steps, n), dtype=np.bool_)
         flat = torch.from_numpy(frames).flatten(0, 1)
         now = env.observe()
+        kept = None if self.memory is None else self.memory.split(share)
+        cast = [Carried(actor, share, None if kept is None else kept[i]) for i, actor in enumerate(actors)]
+        begun = torch.cat([actor.memory for actor in cast]) if recurrent(actors[0]) is not None else None
         with torch.inference_mode():
             for t in range(steps):
                 frames[t] = now
                 if watch is not None:
                     watch(flat, (t + 1) * n)
-                parts = [actor(torch.from_numpy(frames[t, i * share : (i + 1) * share])) for i, actor in enumerate(actors)]
+                parts = [actor(torch.from_numpy(frames[t, i * share : (i + 1) * share])) for i, actor in enumerate(cast)]
                 parameters = self.policy.read(torch.cat([outputs for outputs, _ in parts]))
                 if not torch.isfinite(parameters).all():
                     raise NonFiniteError(f"the policy returned NaN or infinite action probabilities at step {t} of a rollout")
@@ -198,13 +205,18 @@ class Collector:
                 now, done[t] = step.frames, step.terminated | step.truncated
                 reward[t] = self.scale(step.reward, done[t])
                 for i, last in step.last_frames.items():
-                    reward[t, i] += self.gamma * float(actors[i // share](torch.from_numpy(last[None]))[1])
+                    reward[t, i] += self.gamma * float(cast[i // share].value(torch.from_numpy(last[None]), i % share))
+                for i, actor in enumerate(cast):
+                    actor.forget(done[t, i * share : (i + 1) * share])
                 self.counted.count(step.reward, done[t])
             value[steps] = (
-                torch.cat([actor(torch.from_numpy(now[i * share : (i + 1) * share]))[1] for i, actor in enumerate(actors)])
+                torch.cat([actor.value(torch.from_numpy(now[i * share : (i + 1) * share])) for i, actor in enumerate(cast)])
                 .float()
                 .numpy()
             )
+        self.memory = None if begun is None else torch.cat([actor.memory for actor in cast])
+        begins = torch.zeros(steps + 1, n, dtype=torch.bool)
+        begins[1:] = torch.from_numpy(done)
         advantage = gae(reward, value, done, gamma=self.gamma, lam=self.lam)
         return Rollout(
             torch.from_numpy(frames),
@@ -214,6 +226,7 @@ class Collector:
             torch.from_numpy(advantage),
             torch.from_numpy(advantage + value[:-1]),
             policy=self.policy,
+            segments=Segments(begins, begun),
         )
 
     @property
@@ -228,11 +241,14 @@ class Collector:
 
     def state(self) -> State:
         """Plain values and tensors, the environment's state included."""
-        return {"env": self.env.state(), "scale": self.scale.state(), **self.counted.state()}
+        memory = {} if self.memory is None else {"memory": self.memory}
+        return {"env": self.env.state(), "scale": self.scale.state(), **self.counted.state(), **memory}
 
     def restore(self, state: State) -> Sequence[int]:
         """Go back to a :meth:`state`; returns the environments whose episode begins anew, see ``VectorEnv.restore``."""
-        return restore_played(self.env, self.scale, self.counted, state)
+        anew = restore_played(self.env, self.scale, self.counted, state)
+        self.memory = cleared(read(state, "memory", Tensor), anew) if "memory" in state else None
+        return anew
 
 
 def restore_played(env: VectorEnv, scale: RewardScale, counted: Episodes, state: State) -> Sequence[int]:

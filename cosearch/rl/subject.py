@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cosearch.record.state import State, read_state
 from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.memory import RecurrentActor
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.space.network import AgentNetwork
@@ -36,6 +37,39 @@ def mixed_precision(
         return logits.cpu(), value.cpu()
 
     return run
+
+
+def mixed_precision_unroll(
+    unroll: Callable[..., tuple[Tensor, Tensor, Tensor]], device: torch.device, bf16: bool
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """As :func:`mixed_precision`, of a network with a memory; what it carries stays on the CPU side between calls.
+
+    Args:
+        unroll: frames, memory and begins first, see ``AgentNetwork.unroll``, then anything.
+        device: where the weights are.
+        bf16: autocast on or off (off: float32).
+    """
+
+    def run(frames: Tensor, memory: Tensor, begins: Tensor | None = None, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+        given = frames.to(device, non_blocking=True), memory.to(device), None if begins is None else begins.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            outputs, value, after = unroll(*given, *rest)
+        return outputs.cpu(), value.cpu(), after.cpu()
+
+    return run
+
+
+def actor_of(network: AgentNetwork, device: torch.device, bf16: bool) -> Forward:
+    """A network as an actor under :func:`mixed_precision`, with its memory where it has one.
+
+    Args:
+        network: on the device.
+        device: where the weights are.
+        bf16: autocast on or off (off: float32).
+    """
+    if network.memory_size:
+        return RecurrentActor(network.memory_size, mixed_precision_unroll(network.unroll, device, bf16))
+    return mixed_precision(network, device, bf16)
 
 
 def on_device(network: Network, device: torch.device) -> Network:
@@ -80,7 +114,7 @@ class NetworkSubject:
     def __init__(self, network: AgentNetwork, *, lr: float, bf16: bool, device: torch.device) -> None:
         self.network = on_device(network, device)
         self.optimiser = WeightAdam(network.parameters(), lr)
-        self._forward = mixed_precision(self.network, device, bf16)
+        self._forward = actor_of(self.network, device, bf16)
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the next steps."""

@@ -24,9 +24,11 @@ from cosearch.rl.foreign.network import LEAST_PROBABILITY, ForeignNetwork
 from cosearch.rl.foreign.onnx_file import external_files, load_model
 from cosearch.rl.foreign.opening import open_network
 from cosearch.rl.foreign.understood import Said, TaskFacts, Understood, understood_in
+from cosearch.rl.labels import check_actions, label_in_time
 from cosearch.rl.lanes import Labelling, Lanes
+from cosearch.rl.memory import recurrent
 from cosearch.rl.rollout import Forward, Rollout
-from cosearch.rl.subject import mixed_precision, on_device
+from cosearch.rl.subject import actor_of, on_device
 from cosearch.space.ends import POLICIES
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
@@ -325,7 +327,7 @@ class Teacher:
             self.gives_values = network.understood.value is not None
             self.forward, self.plays = network, network.plays
         else:
-            self.forward = self.plays = mixed_precision(on_device(load_network(record), device), device, bf16)
+            self.forward = self.plays = actor_of(on_device(load_network(record), device), device, bf16)
 
     def log_probs(self, frames: Tensor) -> Tensor:
         """Log-probabilities ``[batch, actions]`` of a discrete policy; of one that gives actions alone nearly 0 for its action.
@@ -338,32 +340,39 @@ class Teacher:
             return F.log_softmax(outputs.float(), -1)
         return self.plays(frames)[0].clamp(min=LEAST_PROBABILITY).log()
 
-    def labelling(self, lanes: Lanes) -> Labelling:
-        """The labels of a rollout in the making, computed in ``lanes``."""
-        return Labelling(self.forward, lanes, CHUNK)
+    def labelling(self, lanes: Lanes) -> Labelling | None:
+        """The labels of a rollout in the making, computed in ``lanes``; None of a teacher with a memory: it needs their order."""
+        return None if recurrent(self.forward) is not None else Labelling(self.forward, lanes, CHUNK)
 
-    def label(self, rollout: Rollout, labelling: Labelling | None = None) -> None:
+    def label(self, rollout: Rollout, labelling: Labelling | None = None, memory: Tensor | None = None) -> Tensor | None:
         """Fill ``rollout.teacher_policy`` and ``teacher_value``, see :class:`Rollout`.
 
         Args:
             rollout: the experience.
             labelling: this teacher's, which has seen the rollout's frames already; None: they are seen now.
+            memory: ``[envs, memory_size]``, of a teacher that has one, before the rollout; None: all its episodes begin.
+
+        Returns:
+            The teacher's memory after the rollout; None where it has none.
 
         Raises:
-            ShapeError: the student has another number of actions.
+            ShapeError: the student has another number of actions, or the steps of the rollout are in no order.
         """
+        if (remembers := recurrent(self.forward)) is not None:
+            return label_in_time(remembers, rollout, memory, CHUNK)
         if labelling is None:
-            labelling = self.labelling(Lanes())
+            labelling = Labelling(self.forward, Lanes(), CHUNK)
             labelling.frames(rollout.frames.flatten(0, 1), rollout.value.numel())
         parts = labelling.result()
         outputs = torch.cat([part[0] for part in parts])
         whole = outputs.is_floating_point()
-        if rollout.policy.name == "categorical" and whole and rollout.actions.max() >= outputs.shape[-1]:
-            raise ShapeError(f"the teacher has {outputs.shape[-1]} actions, the student took action {int(rollout.actions.max())}")
+        if whole:
+            check_actions(rollout, outputs.shape[-1])
         shape = rollout.value.shape
         rollout.teacher_policy = (rollout.policy.read(outputs.float()) if whole else outputs).clone().view(*shape, -1)
         if self.gives_values:
             rollout.teacher_value = torch.cat([part[1] for part in parts]).float().clone().view(shape)
+        return None
 
 
 def load_network(record: TeacherRecord) -> AgentNetwork:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cosearch.record.state import State, read_state
+from torch import Tensor
+
+from cosearch.record.state import State, read, read_state
 from cosearch.rl.learner import Distillation, Learner, LearnerOptions, micro_batch_for
+from cosearch.rl.memory import cleared
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.seeding import Streams
 from cosearch.training.stage import Metrics, Stage
@@ -21,6 +24,7 @@ class OnPolicy:
 
     def __init__(self, stage: Stage, streams: Streams) -> None:
         self.stage = stage
+        self.teacher_memory: Tensor | None = None  # of a teacher that has one, between two rollouts
         config, rl = stage.config, stage.config.rl
         record = stage.teacher.record if stage.teacher else None
         reward_gamma = rl.discount if rl.reward_gamma is None else rl.reward_gamma
@@ -66,16 +70,19 @@ class OnPolicy:
         stage.step += config.env.num_envs * config.rl.rollout_steps  # they are spent even where the update fails
         if teacher is not None and weight is not None:
             distillation = Distillation(weight * config.distill.actor, weight * config.distill.critic)
-            teacher.label(rollout, labelling)
+            self.teacher_memory = teacher.label(rollout, labelling, self.teacher_memory)
         terms = self.learner.update(stage.subject, actors, rollout, distillation)
         stage.subject.see(rollout.frames)
         terms.pop("loss_cost", None)
         return {"lr": lr, "distill_weight": weight, **terms}
 
     def state(self) -> State:
-        """The environments and their episodes."""
-        return {"collector": self.collector.state()}
+        """The environments and their episodes, and what the teacher remembers of them."""
+        memory = {} if self.teacher_memory is None else {"teacher_memory": self.teacher_memory}
+        return {"collector": self.collector.state(), **memory}
 
     def restore(self, state: State) -> Sequence[int]:
         """See ``Rounds``."""
-        return self.collector.restore(read_state(state, "collector"))
+        anew = self.collector.restore(read_state(state, "collector"))
+        self.teacher_memory = cleared(read(state, "teacher_memory", Tensor), anew) if "teacher_memory" in state else None
+        return anew

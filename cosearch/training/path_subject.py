@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cosearch.record.state import State, read, read_state
 from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.memory import RecurrentActor
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
-from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
+from cosearch.rl.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.weight_sharing import OneShotStrategy
@@ -46,6 +48,7 @@ class PathSubject:
         self.strategy, self.paths, self.fresh = strategy, paths, fresh
         self.optimiser = WeightAdam(supernet.parameters(), lr)
         self._forward = mixed_precision(self.supernet, device, bf16)
+        self._unroll = mixed_precision_unroll(self.supernet.unroll, device, bf16)
         self._drawing = threading.Lock()
         self._drawn: Path | None = None  # the path of this minibatch, None until its first forward pass
         self._added = 0  # minibatches whose gradients wait for the step
@@ -68,24 +71,32 @@ class PathSubject:
     def forward_of(self, architecture: Architecture) -> Forward:
         """The forward function along one path."""
         path = single_path(architecture)
-        return lambda frames: self._forward(frames, path)
+        return self._actor(lambda: path)
 
     def actors(self) -> list[Forward]:
         """See ``Subject``: one drawn path each. With gradients it is the minibatch's path."""
 
         def actor(path: Path) -> Forward:
-            def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
+            def now() -> Path:
                 if not torch.is_grad_enabled() or not self.fresh:
-                    return self._forward(frames, path)
+                    return path
                 with self._drawing:  # whichever lane comes first draws for all
                     if self._drawn is None:
                         self._drawn = single_path(self.strategy.learning_path())
-                return self._forward(frames, self._drawn)
+                return self._drawn
 
-            return forward
+            return self._actor(now)
 
         draw = self.strategy.playing_path if self.fresh else self.strategy.learning_path
         return [actor(single_path(draw())) for _ in range(self.paths)]
+
+    def _actor(self, path: Callable[[], Path]) -> Forward:
+        """The forward function along the path that holds at each call."""
+        if not self.supernet.memory_size:
+            return lambda frames: self._forward(frames, path())
+        return RecurrentActor(
+            self.supernet.memory_size, lambda frames, memory, begins: self._unroll(frames, memory, begins, path())
+        )
 
     def extra_loss(self) -> Tensor | None:
         """See ``Subject``: none."""

@@ -98,6 +98,7 @@ class FrameScores:
         self.config, self.subject, self.teacher, self.streams = config, subject, teacher, validation_streams(config.seed)
         self.frames: Rollout | None = None  # ``[1, frames]``
         self.weight = 0.0
+        self._teacher_memory: Tensor | None = None  # of a teacher that has one, between two rollouts of a play
 
     def play(self, steps: int, distill_weight: float | None) -> None:
         """Play what the scores of a round are made on, and keep ``FRAMES`` of its frames at most.
@@ -123,6 +124,7 @@ class FrameScores:
         rollouts = steps // (config.env.num_envs * rl.rollout_steps)
         kept = max(1, FRAMES // rollouts)
         try:
+            self._teacher_memory = None
             self.frames = _together([self._played(collector, kept, generator) for _ in range(rollouts)])
         finally:
             env.close()
@@ -133,7 +135,7 @@ class FrameScores:
     def _played(self, collector: Collector, kept: int, generator: torch.Generator) -> Rollout:
         rollout = collector.collect(self.subject.actors())
         if self.teacher is not None:
-            self.teacher.label(rollout)
+            self._teacher_memory = self.teacher.label(rollout, memory=self._teacher_memory)
         index = torch.randperm(rollout.value.numel(), generator=generator)[:kept]
         return _each(rollout, lambda tensor: tensor.flatten(0, 1)[index][None].clone())
 
@@ -178,7 +180,7 @@ class FrameScores:
         tensors = {key: read(saved, key, Tensor) for key in saved}
         space = self.subject.supernet.space
         policy = Categorical() if space.policy == "categorical" else Gaussian(space.num_actions)
-        self.frames = Rollout(**tensors, policy=policy)
+        self.frames = Rollout(**tensors, policy=policy, segments=None)
 
 
 def _between(tensor: Tensor, start: int, end: int) -> Tensor:
@@ -192,10 +194,12 @@ def _tensors(rollout: Rollout) -> dict[str, Tensor]:
 
 def _each(rollout: Rollout, change: Callable[[Tensor], Tensor]) -> Rollout:
     """The rollout with each of its tensors changed."""
-    return Rollout(**{name: change(tensor) for name, tensor in _tensors(rollout).items()}, policy=rollout.policy)
+    return Rollout(**{name: change(tensor) for name, tensor in _tensors(rollout).items()}, policy=rollout.policy, segments=None)
 
 
 def _together(parts: list[Rollout]) -> Rollout:
     """The frames of several rollouts ``[1, frames]`` one after the other."""
     every = [_tensors(part) for part in parts]
-    return Rollout(**{name: torch.cat([tensors[name] for tensors in every], 1) for name in every[0]}, policy=parts[0].policy)
+    return Rollout(
+        **{name: torch.cat([tensors[name] for tensors in every], 1) for name in every[0]}, policy=parts[0].policy, segments=None
+    )

@@ -13,9 +13,10 @@ from cosearch.cost.objective import DualPenalty
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.learner import HalfLoss
 from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.memory import RecurrentActor
 from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
-from cosearch.rl.subject import clip_and_check, mixed_precision, on_device
+from cosearch.rl.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.space.derive import discretise
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
@@ -80,8 +81,11 @@ class SuperNetSubject:
         if penalties and isinstance(strategy, AsksForCosts):
             self._asked = []
             strategy.set_cost(BlackBoxCost(self._relative_costs, self._penalty_of))
-        self._run = self._fast = mixed_precision(self.supernet, device, bf16)
-        self._precise = mixed_precision(self.supernet, device, False)
+        self._fast, self._precise = (
+            (mixed_precision(self.supernet, device, low), mixed_precision_unroll(self.supernet.unroll, device, low))
+            for low in (bf16, False)
+        )
+        self._run, self._unroll = self._fast
         self._learns_architecture = warmup == 0.0
         self.warmup_factor, self.beta = warmup_factor, 0.0
         self.drawn, self._progress = DrawnPaths(len(supernet.space.points)), 0.0
@@ -127,17 +131,19 @@ class SuperNetSubject:
         """See ``Subject``: one sampled path each. With gradients it is the minibatch's path, its weights computed anew."""
 
         def actor(path: Path) -> Forward:
-            def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
+            def now() -> Path:
                 if not torch.is_grad_enabled():
-                    return self._run(frames, path)
+                    return path
                 if self._given is not None:
-                    return self._run(frames, self._given)
+                    return self._given
                 with self._drawing:  # whichever lane comes first draws for all
                     if self._drawn is None:
                         self._drawn = self.strategy.sample() if self.fresh else path
-                return self._run(frames, self.strategy.weighted(self._drawn) if self._learns_architecture else self._drawn)
+                return self.strategy.weighted(self._drawn) if self._learns_architecture else self._drawn
 
-            return forward
+            if self.supernet.memory_size:
+                return RecurrentActor(self.supernet.memory_size, lambda f, memory, begins: self._unroll(f, memory, begins, now()))
+            return lambda frames: self._run(frames, now())
 
         return [actor(self.strategy.sample()) for _ in range(self.paths)]
 
@@ -159,7 +165,7 @@ class SuperNetSubject:
         """See ``Subject``: the logits of a two-level strategy, in float32, then the dual variables where it took a step."""
         if self.bilevel is None or not self._learns_architecture:
             return
-        self._run, self._drawn, self._stepped = self._precise, None, False
+        (self._run, self._unroll), self._drawn, self._stepped = self._precise, None, False
         try:
             self.bilevel.step_architecture(
                 PathLosses(self, train, penalised=False),
@@ -168,7 +174,7 @@ class SuperNetSubject:
                 lambda gradients: self.optimiser.changes(gradients, max_grad_norm),
             )
         finally:
-            self._run = self._fast
+            self._run, self._unroll = self._fast
         if self._stepped:
             self._raise_duals()
 

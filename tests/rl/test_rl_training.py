@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_stages import CPU, SHAPES, config_of, flat, go, make, teacher_for, toys  # noqa: F401  the fixture puts the toys in
+from small_stages import CPU, SHAPES, TMAZE, config_of, flat, go, make, teacher_for, toys  # noqa: F401  a fixture
 
 from cosearch.compute import compute_device
 from cosearch.rl.teacher import load_network
@@ -21,6 +21,8 @@ CASES = [
     ("minatar:breakout", "supernet", False),
     pytest.param("minatar:breakout", "network", False, marks=pytest.mark.slow),
     pytest.param("toy:limit", "supernet", True, marks=pytest.mark.slow),
+    (TMAZE, "supernet", True),  # paths and a teacher with a memory, episodes that lie across the stop
+    pytest.param(TMAZE, "network", True, marks=pytest.mark.slow),
 ]
 
 

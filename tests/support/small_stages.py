@@ -15,6 +15,7 @@ from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.kinds.chain import ChainConfig, chain_space
+from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy
@@ -25,7 +26,13 @@ from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table
 
 CPU = torch.device("cpu")
-SHAPES = {"procgen:starpilot": ((64, 64, 3), 15), "minatar:breakout": ((10, 10, 4), 3), "toy:limit": ((6, 6, 1), 3)}
+TMAZE = "gym:cosearch.testing.tmaze:TMaze-v0"
+SHAPES = {
+    "procgen:starpilot": ((64, 64, 3), 15),
+    "minatar:breakout": ((10, 10, 4), 3),
+    "toy:limit": ((6, 6, 1), 3),
+    TMAZE: ((2,), 3),
+}
 SMALL = ChainConfig(
     stem_channels=4,
     stem_kernel=3,
@@ -54,10 +61,16 @@ def config_of(env, **rl):
     )
 
 
+def space_of(env):
+    """Two points on images; on vectors one for a layer and one for a memory."""
+    if env == TMAZE:
+        return mlp_space(MlpConfig(8, "tanh", (8,), (1,), memory=("gru_w16", "lstm_w16", "none")), *SHAPES[env])
+    return chain_space(SMALL, *SHAPES[env])
+
+
 def teacher_for(env, folder):
     """A random teacher file of the right shape: what it knows does not matter here."""
-    shape, actions = SHAPES[env]
-    ops = chain_space(SMALL, shape, actions).architecture([0, 0]).ops()
+    ops = space_of(env).architecture([0, 0]).ops()
     record = save_teacher(
         folder / "t.json", AgentNetwork(ops, seeded(5)), env=env, description="random", gamma=0.999, reward_std=2.0, provenance={}
     )
@@ -67,7 +80,7 @@ def teacher_for(env, folder):
 def make(env, kind, teacher=None, config=None, steps=320, fast=False):
     """A stage with streams of its own, as a new process would make it. Returns (training, streams)."""
     streams, config = Streams(3), config or config_of(env)
-    space = chain_space(SMALL, *SHAPES[env])
+    space = space_of(env)
     if kind == "network":
         subject = NetworkSubject(
             AgentNetwork(space.architecture([1, 2]).ops(), streams.torch("weights")), lr=1e-3, bf16=config.rl.bf16, device=CPU

@@ -1,0 +1,56 @@
+"""The labels of a teacher with a memory: made in the order of time, a few environments at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cosearch.rl.memory import Recurrent, cleared
+from cosearch.rl.rollout import Rollout
+from latency_tables.errors import ShapeError
+
+
+def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, chunk: int) -> Tensor:
+    """Fill ``rollout.teacher_policy`` and ``teacher_value``, see :class:`Rollout`.
+
+    Args:
+        teacher: with a memory.
+        rollout: the experience.
+        memory: ``[envs, memory_size]``, the teacher's own, before the rollout; None: all its episodes begin.
+        chunk: frames of one forward pass.
+
+    Returns:
+        ``[envs, memory_size]``, after the rollout.
+
+    Raises:
+        ShapeError: the student has another number of actions, or the steps of the rollout are in no order.
+    """
+    if rollout.segments is None:
+        raise ShapeError("a teacher with a memory labels steps in their order, this rollout has none")
+    (steps, envs), begins = rollout.value.shape, rollout.segments.begins
+    memory = torch.zeros(envs, teacher.memory_size) if memory is None else memory
+    outputs, values, after = [], [], []
+    with torch.inference_mode():
+        for part in torch.arange(envs).split(max(1, chunk // steps)):
+            found, value, kept = teacher.unroll(rollout.frames[:, part].flatten(0, 1), memory[part], begins[:-1, part])
+            outputs.append(found.float().view(steps, len(part), -1))
+            values.append(value.float().view(steps, len(part)))
+            after.append(kept)
+    check_actions(rollout, outputs[0].shape[-1])
+    rollout.teacher_policy = rollout.policy.read(torch.cat(outputs, 1).clone())
+    rollout.teacher_value = torch.cat(values, 1).clone()
+    return cleared(torch.cat(after), begins[-1].numpy())
+
+
+def check_actions(rollout: Rollout, actions: int) -> None:
+    """Raise where the student took an action that the teacher does not have.
+
+    Args:
+        rollout: the student's.
+        actions: of the teacher.
+
+    Raises:
+        ShapeError: it did.
+    """
+    if rollout.policy.name == "categorical" and rollout.actions.max() >= actions:
+        raise ShapeError(f"the teacher has {actions} actions, the student took action {int(rollout.actions.max())}")
