@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from cosearch.config.run import Config
+from cosearch.rl.memory import Carried
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
@@ -69,11 +70,13 @@ def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
     try:
         if not can_be_shown(env.frame_shape):
             raise RequestError(f"{config.env.name} has observations of shape {env.frame_shape}: only images can be shown")
+        player = Carried(agent, 1)
         for _ in range(frames):
             seen = env.observe()
             shown.append(coloured(seen[0]))
-            env.send(act(agent, seen, policy_of(env), generator))
-            env.receive()
+            env.send(act(player, seen, policy_of(env), generator))
+            step = env.receive()
+            player.forget(step.terminated | step.truncated)
     finally:
         env.close()
     return np.stack(shown)

@@ -4,6 +4,8 @@ The gate runs the exported file in ONNX Runtime on real observations, in batches
 torch: policy outputs and values within a tolerance, the same greedy action everywhere (of a Gaussian policy that is the mean,
 and the tolerance says all). Statistics of vector observations are folded into the first layer, so that the agent takes raw
 observations; the gate compares with the network that still has them apart. A file that fails is never left behind.
+An agent with a memory takes it as a second input, ``memory``, and gives the next one, ``next_memory``; the gate plays whole
+episodes, the memory carried from step to step and cleared where an episode begins, and compares the memory, too.
 The exporter is torch's tracing one: a chain of blocks has no control flow, the result is one file of IR 8 that old runtimes on
 boards read, and it needs no further package.
 """
@@ -24,14 +26,17 @@ import onnx
 import torch
 from torch import nn
 
+from cosearch.deploy.in_time import in_onnxruntime, in_torch
 from cosearch.deploy.onnx_agent import with_spread
-from cosearch.record.agent import ParityRecord, TensorRecord
+from cosearch.record.agent import MemoryRecord, ParityRecord, TensorRecord
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.space.memory import Memories, remembering
 from cosearch.space.network import AgentNetwork
 from latency_tables.board.runners import OnnxRunner, runtime_reason
 from latency_tables.errors import MeasurementError, ParityError, RunFailedError, ShapeError
 from latency_tables.writing import remove
 
+MEMORY, NEXT_MEMORY = "memory", "next_memory"
 OPSET = 17
 TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 7, 64)
@@ -51,15 +56,17 @@ class Export:
         parity: comparison with the network.
         inputs, outputs: as the file declares them.
         preprocessing: what it does to an observation, in words.
+        memory: what it carries from one observation to the next; None: nothing.
     """
 
     parity: ParityRecord
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
     preprocessing: str
+    memory: MemoryRecord | None = None
 
 
-def export_agent(network: nn.Module, folder: Path, frames: np.ndarray) -> Export:
+def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, begins: np.ndarray | None = None) -> Export:
     """Write ``agent.onnx`` into a folder, after the file has passed the gate.
 
     The network is copied first: its weights, memory format, device and mode stay as they are.
@@ -70,6 +77,7 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray) -> Export
             module has logits.
         folder: an existing folder; an older agent in it is removed first, and its ``agent.json``.
         frames: real observations, as the network takes them.
+        begins: of a network with a memory, see :func:`check_parity`.
 
     Raises:
         ParityError: the file differs from the network; no ``agent.onnx`` is left.
@@ -81,17 +89,20 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray) -> Export
     remove(agent)
     remove(folder / "agent.json")
     model = to_onnx(network, frames.shape[1:])
-    parity = check_parity(network, model, frames)
+    parity = check_parity(network, model, frames, begins)
     inputs, outputs = declared_interface(model)
     write_bytes_atomic(agent, model)
-    return Export(parity, inputs, outputs, PREPROCESSING[input_name(frames.shape[1:])])
+    size = memory_size(network)
+    memory = MemoryRecord(input=MEMORY, output=NEXT_MEMORY, initial=(0.0,) * size) if size else None
+    return Export(parity, inputs, outputs, PREPROCESSING[input_name(frames.shape[1:])], memory)
 
 
 def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
     """The network as a checked ONNX model for any batch size.
 
     Its input is ``frames`` (images) or ``observations`` (vectors), its outputs are ``logits`` and ``value``, or for a Gaussian
-    policy ``mean``, ``log_std`` (one for each component, whatever the batch) and ``value``.
+    policy ``mean``, ``log_std`` (one for each component, whatever the batch) and ``value``. A network with a memory has the
+    further input ``memory`` and the further output ``next_memory``, ``[batch, memory_size]`` both.
 
     Args:
         network: as for :func:`export_agent`; not altered.
@@ -109,7 +120,12 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
     if isinstance(plain, AgentNetwork):
         plain.fold()
     outputs = ("mean", "log_std", "value") if _is_gaussian(plain) else ("logits", "value")
-    batched = {name: {0: "batch"} for name in (read, *outputs) if name != "log_std"}
+    inputs, examples, size = [read], [example], memory_size(plain)
+    if size:
+        outputs = (*outputs, NEXT_MEMORY)
+        inputs.append(MEMORY)
+        examples.append(torch.zeros(2, size))
+    batched = {name: {0: "batch"} for name in (*inputs, *outputs) if name != "log_std"}
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -117,12 +133,12 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
             warnings.filterwarnings("ignore", module=r"torch\.(onnx|jit)\b.*")
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the gate tests what the tracer warns of
             torch.onnx.export(
-                _Parts(plain) if isinstance(plain, AgentNetwork) and _is_gaussian(plain) else plain,
-                (example,),
+                _Parts(plain) if isinstance(plain, AgentNetwork) and (size or _is_gaussian(plain)) else plain,
+                tuple(examples),
                 buffer,  # type: ignore[arg-type]  # the stub knows paths only; the tracing exporter takes any binary file
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=[read],
+                input_names=inputs,
                 output_names=list(outputs),
                 dynamic_axes=batched,
             )
@@ -134,15 +150,24 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
 
 
 class _Parts(nn.Module):
-    """A Gaussian network with mean, log standard deviation and value apart: the second is no function of the input."""
+    """A network with its outputs as the file has them: mean and log standard deviation of a Gaussian policy apart, as the second
+    is no function of the input; and the next memory."""
 
     def __init__(self, network: AgentNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        outputs = self.network.raw(frames)
-        return outputs[:, :-1], self.network.ends.log_std, outputs[:, -1]
+    def forward(self, frames: torch.Tensor, memory: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        network = self.network
+        memories = None if memory is None else Memories(remembering(network), memory, None)
+        outputs = network.raw(frames, memories)
+        spread = (network.ends.log_std,) if _is_gaussian(network) else ()
+        return (outputs[:, :-1], *spread, outputs[:, -1], *(() if memories is None else (memories.vector,)))
+
+
+def memory_size(network: nn.Module) -> int:
+    """How many numbers a network keeps from one observation to the next; 0: it has no memory."""
+    return network.memory_size if isinstance(network, AgentNetwork) else 0
 
 
 def input_name(frame_shape: tuple[int, ...]) -> str:
@@ -154,7 +179,9 @@ def _is_gaussian(network: nn.Module) -> bool:
     return isinstance(network, AgentNetwork) and network.ends.policy == "gaussian"
 
 
-def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolerance: float = TOLERANCE) -> ParityRecord:
+def check_parity(
+    network: nn.Module, model: bytes, frames: np.ndarray, begins: np.ndarray | None = None, *, tolerance: float = TOLERANCE
+) -> ParityRecord:
     """Compare an ONNX model with the network it was made from, on every observation.
 
     A greedy action may differ only where float32 cannot tell the two actions apart: where their logits in float64 are closer
@@ -163,7 +190,10 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
     Args:
         network: the network; not altered.
         model: serialized model.
-        frames: observations, as the network takes them.
+        frames: observations, as the network takes them; of a network with a memory in the order of time,
+            ``[time * envs, *frame_shape]``.
+        begins: ``[time, envs]``, bool: the step is the first of an episode; None: all are steps of one episode. Only for a
+            network with a memory.
         tolerance: largest difference of any logit, mean, log standard deviation or value, relative to the largest of the
             network's own where that is above 1.
 
@@ -173,21 +203,28 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
     """
     check_frames(frames)
     plain = plain_copy(network)
-    logits, value = _in_torch(plain, frames)
-    for name, array in (("means" if _is_gaussian(plain) else "logits", logits), ("value", value)):
+    size = memory_size(plain)
+    if size and begins is None:
+        begins = np.zeros((len(frames), 1), np.bool_)
+    logits, value, *kept = _in_torch(plain, frames) if begins is None else in_torch(plain, frames, begins)
+    for name, array in zip(("means" if _is_gaussian(plain) else "logits", "value", "memory"), (logits, value, *kept)):
         if not np.isfinite(array).all():
             raise ParityError(
                 f"the network's {name} are NaN or infinite on {_bad_rows(array)} of {len(frames)} observations; "
                 "an agent without finite outputs is not exported. Look at the loss in metrics.jsonl"
             )
-    their_logits, their_value, sizes = _in_onnxruntime(model, frames)
+    if begins is None:
+        their_logits, their_value, sizes = _in_onnxruntime(model, frames)
+        their_kept: list[np.ndarray] = []
+    else:
+        (their_logits, their_value, *their_kept), sizes = in_onnxruntime(model, frames, begins, size)
     if their_logits.shape != logits.shape or their_value.shape != value.shape:
         raise ParityError(
             f"the exported file gives outputs {list(their_logits.shape)} and value {list(their_value.shape)}, "
             f"the network {list(logits.shape)} and {list(value.shape)}"
         )
     difference, magnitude = 0.0, 1.0
-    for ours, theirs in ((logits, their_logits), (value, their_value)):
+    for ours, theirs in zip((logits, value, *kept), (their_logits, their_value, *their_kept), strict=True):
         apart, largest = float(np.abs(theirs - ours).max()), max(1.0, float(np.abs(ours).max()))
         if not apart <= tolerance * largest:  # also true for NaN
             raise ParityError(
@@ -197,7 +234,8 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
         difference, magnitude = max(difference, apart), max(magnitude, largest)
     differs = logits.argmax(1) != their_logits.argmax(1)
     flipped = [] if _is_gaussian(plain) else np.flatnonzero(differs).tolist()
-    wrong = [i for i in flipped if not _is_rounding(plain, frames[i], logits[i], their_logits[i])]
+    exact = _exact(plain, frames, begins, flipped)
+    wrong = [i for i in flipped if not _is_rounding(exact[i], logits[i], their_logits[i])]
     if wrong:
         raise ParityError(
             f"the exported file takes another greedy action than the network on {len(wrong)} of {len(frames)} "
@@ -212,6 +250,7 @@ def check_parity(network: nn.Module, model: bytes, frames: np.ndarray, *, tolera
         magnitude=magnitude,
         batch_sizes=sizes,
         opset=opset_of(model),
+        episodes=0 if begins is None else int(begins.sum()),
         bytes=len(model),
         sha256=hashlib.sha256(model).hexdigest(),
     )
@@ -299,8 +338,18 @@ def _batches(count: int) -> Iterator[tuple[int, int]]:
             return
 
 
-def _is_rounding(plain: nn.Module, frame: np.ndarray, logits: np.ndarray, their_logits: np.ndarray) -> bool:
-    exact = _in_torch(copy.deepcopy(plain).double(), frame[None])[0][0]
+def _exact(plain: nn.Module, frames: np.ndarray, begins: np.ndarray | None, rows: list[int]) -> dict[int, np.ndarray]:
+    """The logits of some observations in float64."""
+    if not rows:
+        return {}
+    double = copy.deepcopy(plain).double()
+    if begins is None:
+        return {i: _in_torch(double, frames[i][None])[0][0] for i in rows}
+    logits = in_torch(double, frames, begins)[0]
+    return {i: logits[i] for i in rows}
+
+
+def _is_rounding(exact: np.ndarray, logits: np.ndarray, their_logits: np.ndarray) -> bool:
     gap = abs(exact[logits.argmax()] - exact[their_logits.argmax()])
     return bool(gap <= 2 * np.abs(exact - logits).max())
 

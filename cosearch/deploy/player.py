@@ -79,25 +79,50 @@ class Agent:
         if not model.is_file():
             raise RunFolderError(f"{folder} has no agent.onnx; `cosearch resume {folder}` goes on to the export")
         content = read_json(described, DESCRIPTION, RunFolderError, digits=MAX_DIGITS)
-        check_agent_files(folder, from_json(AgentRecord, content, described))
+        record = from_json(AgentRecord, content, described)
+        check_agent_files(folder, record)
         try:
             self._session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
             raise RunFolderError(f"{model} cannot be loaded: {runtime_reason(error)}") from error
-        (entry,) = self._session.get_inputs()
+        entry, *further = self._session.get_inputs()
+        self._kept = record.memory
+        if [given.name for given in further] != ([] if self._kept is None else [self._kept.input]):
+            raise RunFolderError(
+                f"{model} takes {[given.name for given in further]} beside the observations, {AgentRecord.FILE} says otherwise; "
+                f"`cosearch export {folder}` writes it again"
+            )
         self._input: str = entry.name
         self._names: list[str] = [output.name for output in self._session.get_outputs()]
         self.observation_shape: tuple[int, ...] = tuple(entry.shape[1:])
         self.observation_dtype = np.dtype(np.uint8 if len(self.observation_shape) == 3 else np.float32)
         self.reset(seed)
 
-    def reset(self, seed: int) -> None:
-        """Begin the random numbers of the sampled actions again. The network itself has no memory between observations.
+    @property
+    def has_memory(self) -> bool:
+        """Whether the agent carries something from one observation to the next: call :meth:`reset` where an episode begins."""
+        return self._kept is not None
+
+    def reset(self, seed: int | None = None, *, ended: ArrayLike | None = None) -> None:
+        """Begin an episode: what an agent with a memory remembers is cleared; one without has nothing to clear.
 
         Args:
-            seed: of the actions from now on.
+            seed: begins the random numbers of the sampled actions again, too; None: they go on.
+            ended: of a batch ``[batch]``, bool: clear the memory of these only; None: of all.
+
+        Raises:
+            ShapeError: ``ended`` is of another batch than the last observations.
         """
-        self._random = np.random.default_rng(seed)
+        if seed is not None:
+            self._random = np.random.default_rng(seed)
+        if ended is None:
+            self._memory: Array | None = None
+        elif self._kept is not None and self._memory is not None:
+            rows = np.asarray(ended, np.bool_)
+            if rows.shape != (len(self._memory),):
+                raise ShapeError(f"the agent remembers {len(self._memory)} episodes, ended has the shape {list(rows.shape)}")
+            initial = np.array(self._kept.initial, np.float32)
+            self._memory = np.where(rows[:, None], initial, self._memory)
 
     def __call__(self, observation: ArrayLike, *, greedy: bool = False) -> int | Array:
         """The action for one observation, as ``env.step`` of Gymnasium takes it.
@@ -148,7 +173,7 @@ class Agent:
         ) + self.rule.first_action  # the first action whose cumulative probability exceeds the draw
 
     def outputs(self, observations: ArrayLike) -> dict[str, Array]:
-        """What the network returns for a batch of observations.
+        """What the network returns for a batch of observations; an agent with a memory remembers them.
 
         Args:
             observations: as for :meth:`act`.
@@ -157,10 +182,26 @@ class Agent:
             ``logits`` ``[batch, actions]``, or ``mean`` ``[batch, size]`` and ``log_std`` ``[size]``; and ``value`` ``[batch]``.
 
         Raises:
-            ShapeError: other observations than the agent was trained on.
+            ShapeError: other observations than the agent was trained on, or another batch than it remembers.
         """
-        found: list[Array] = self._session.run(None, {self._input: self._checked(np.asarray(observations))})
-        return dict(zip(self._names, found))
+        given = self._checked(np.asarray(observations))
+        found: list[Array] = self._session.run(None, {self._input: given, **self._remembered(len(given))})
+        named = dict(zip(self._names, found))
+        if self._kept is not None:
+            self._memory = named.pop(self._kept.output)
+        return named
+
+    def _remembered(self, batch: int) -> dict[str, Array]:
+        """The memory as an input of the file; nothing of an agent that has none."""
+        if self._kept is None:
+            return {}
+        if self._memory is None:
+            self._memory = np.tile(np.array(self._kept.initial, np.float32), (batch, 1))
+        if len(self._memory) != batch:
+            raise ShapeError(
+                f"the agent remembers {len(self._memory)} episodes, got {batch} observations: call reset() where others begin"
+            )
+        return {self._kept.input: self._memory}
 
     def _checked(self, given: Array) -> Array:
         shape = self.observation_shape

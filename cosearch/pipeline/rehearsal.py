@@ -19,6 +19,7 @@ from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.planning.plan import Plan
 from cosearch.rl.evaluate import evaluate
+from cosearch.rl.memory import Carried
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
@@ -118,13 +119,15 @@ def _first_observations(agent: AgentNetwork, plan: Plan, generator: torch.Genera
     """``[observations, *frame_shape]`` of the training levels, as a new agent meets them."""
     config = plan.config
     env = make_task(config.env, min(ENVS, config.env.num_envs), config.seed & 0x7FFFFFFF)
-    policy, player = policy_of(env), as_policy(agent, config)
+    policy, player = policy_of(env), Carried(as_policy(agent, config), env.num_envs)
     seen = [env.observe().copy()]
     try:
         with torch.inference_mode():
             for _ in range(STEPS):
                 env.send(act(player, seen[-1], policy, generator))
-                seen.append(env.receive().frames.copy())
+                step = env.receive()
+                seen.append(step.frames.copy())
+                player.forget(step.terminated | step.truncated)
     finally:
         env.close()
     return np.concatenate(seen)

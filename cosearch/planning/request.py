@@ -93,7 +93,34 @@ def resolve_request(config: Config) -> Request:
             f"rl.algorithm=dqn learns quantiles in its head; space {space.name!r} chooses the head, whose shared weights learn "
             "none: use rl.algorithm=ppo, or a strategy that trains its candidates alone (strategy.name=random)"
         )
+    if space.remembers:
+        _check_memory(config, strategy, hardware)
     return Request(config, strategy, teacher, hardware, space)
+
+
+def _check_memory(config: Config, strategy: StrategyInfo, hardware: Table | AccelDesign) -> None:
+    """Raise where the policies of a space with a memory cannot be trained or exported."""
+    said = "space.values names blocks with a memory"
+    if config.rl.algorithm == "dqn":
+        raise ConfigError(
+            f"{said}, and rl.algorithm=dqn learns from single transitions, where a memory has no past: use rl.algorithm=ppo or "
+            "rl.algorithm=a2c"
+        )
+    if isinstance(hardware, Table) and (hardware.device.runtime == "tvm" or hardware.device.dtype != "float32"):
+        raise ConfigError(
+            f"{said}: such agents are exported for ONNX Runtime in float32, and the table of "
+            f"{hardware.device.table_name} is of {hardware.device.identity}: choose a device of float32, or leave the memory out"
+        )
+    if config.strategy.store:
+        raise ConfigError(
+            f"{said}, and strategy.store compares tasks by single states that a policy meets, where a memory has no past: leave "
+            "strategy.store out"
+        )
+    if strategy.kind == "one-shot" and scoring_of(strategy, config.strategy).by == "frames":
+        raise ConfigError(
+            f"{said}, and strategy.values.scores=frames compares policies on single frames, where a memory has no past: use "
+            "strategy.values.scores=episodes"
+        )
 
 
 def _check_one_shot(config: Config, strategy: StrategyInfo) -> None:

@@ -26,6 +26,7 @@ class ParityRecord:
         tolerance: largest difference that is allowed, for outputs of at most 1; of larger ones this share.
         magnitude: of the largest output, at least 1.
         batch_sizes: that were tried.
+        episodes: that ended among the observations, of an agent with a memory; 0 of others.
         opset: of the file.
         bytes, sha256: size and digest of the file.
     """
@@ -40,6 +41,7 @@ class ParityRecord:
     bytes: int
     sha256: str
     magnitude: float = field(default=1.0, metadata=OMITTED)
+    episodes: int = field(default=0, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,21 @@ class TensorRecord:
     name: str
     dtype: str
     shape: tuple[object, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRecord:
+    """What an agent carries from one observation to the next.
+
+    Attributes:
+        input: that takes it.
+        output: that gives the next one.
+        initial: its numbers at the first observation of an episode.
+    """
+
+    input: str
+    output: str
+    initial: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +148,7 @@ class AgentRecord:
         parity: the float32 file beside the trained network.
         artifact: the file that is deployed and what runs it; None in runs of versions that did not record it.
         inputs, outputs: of the file.
+        memory: what it carries from one observation to the next; None: nothing.
         preprocessing: what the file does to an observation, in words.
         acting: how to act on the outputs; None in runs of versions that did not record it.
         latency: predicted and measured.
@@ -143,6 +161,7 @@ class AgentRecord:
     artifact: ArtifactRecord | None = field(default=None, metadata=OMITTED)
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
+    memory: MemoryRecord | None = field(default=None, metadata=OMITTED)
     preprocessing: str
     acting: JsonObject | None = field(default=None, metadata=OMITTED)
     latency: LatencyRecord

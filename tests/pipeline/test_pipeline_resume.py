@@ -21,14 +21,27 @@ LONG = (*TINY, "budget.search_steps=256", "budget.retrain_steps=160")  # eight a
 RANDOM = ("--strategy", "random", "strategy.candidates=3", "budget.search_steps=120", "rl.minibatch=16")
 MINATAR = ("--env", "minatar:breakout")
 VECTORS = (*(word for word in TINY if not word.startswith(("space.", "objective."))), "--env", "gym:Pendulum-v1")
+MEMORY = (
+    *(word for word in VECTORS[:-1]),
+    "gym:cosearch.testing.tmaze:TMaze-v0",
+    'space.values={"stem_width":8,"stage_widths":[8],"stage_repeats":[1],"memory":["gru_w16","lstm_w16","stack_k2"]}',
+    "objective.latency_ratio=4",
+)
 CASES = {
     "reinforce-procgen": (LONG, ("search",) * 4 + ("retrain",) * 3 + ("finish",) * 3),
     "a2d-minatar": ((*TINY, *MINATAR, "--strategy", "a2d"), ("search", "search", "retrain", "finish")),
     "reinforce-pendulum": (VECTORS, ("search", "retrain", "finish")),  # vectors in and out, running statistics
+    "reinforce-memory": (MEMORY, ("search", "search", "retrain", "finish")),
     "random-minatar": ((*TINY_PROPOSALS, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
     "random-procgen": ((*TINY_PROPOSALS, *RANDOM), ("search", "search", "finish")),
 }
-ALIKE = ("reinforce-procgen", "random-procgen", "random-minatar", "a2d-minatar")  # slow: the others take the same ways
+ALIKE = (  # slow: the others take the same ways
+    "reinforce-procgen",
+    "reinforce-memory",
+    "random-procgen",
+    "random-minatar",
+    "a2d-minatar",
+)
 
 
 def moments(stages, events, seed):

@@ -26,10 +26,14 @@ SCALE, SHIFT = (1.5, 0.5), (0.25, -0.25)
 
 
 def network(kind: str) -> AgentNetwork:
-    """An image agent with four actions (``categorical``), or one of three features with two continuous ones (``gaussian``)."""
+    """An image agent with four actions (``categorical``); one of three features with two continuous actions (``gaussian``); one
+    of three features with four actions and a memory (``memory``)."""
     if kind == "categorical":
         ops = [OpSpec("stem", 3, 8, 8, 8, 3, 1, 1), OpSpec("conv", 8, 8, 8, 8, 3, 1, 1), OpSpec("head", 8, 8, 8, 5, hidden=16)]
         net = AgentNetwork(ops, seeded(0))
+    elif kind == "memory":
+        ops = [OpSpec("linear", 3, 1, 1, 8, activation="tanh"), OpSpec("lstm", 8, 1, 1, 8, hidden=5, activation="none")]
+        net = AgentNetwork([*ops, OpSpec("head", 8, 1, 1, 5, activation="none")], seeded(0))
     else:
         space = mlp_space(MlpConfig(stem_width=16, stage_widths=(16,), stage_repeats=(3,)), (3,), 2)
         net = AgentNetwork(space.architecture((1, 3, 4)).ops(), seeded(0), policy="gaussian")
@@ -52,26 +56,33 @@ def make_run(path: Path, kind: str = "categorical", *, options: BundleOptions = 
     """A finished run at ``path`` with its bundle."""
     report_fake_run.make_run(path)
     seen = observations(kind)
-    exported = export_agent(network(kind), path, seen)
+    begins = episode_begins() if kind == "memory" else None
+    exported = export_agent(network(kind), path, seen, begins)
     record = replace(
         report_fake_run.agent_record(1e-3),
         parity=exported.parity,
         inputs=exported.inputs,
         outputs=exported.outputs,
+        memory=exported.memory,
         preprocessing=exported.preprocessing,
         acting=acting(kind, first_action),
     )
     report_fake_run.write_json(path / "agent.json", to_json(record))
-    shape, actions = (list(IMAGE), 4) if kind == "categorical" else ([3], 2)
+    shape, actions = (list(IMAGE) if kind == "categorical" else [3]), (2 if kind == "gaussian" else 4)
     report_fake_run.change(path, "run.json", space__frame_shape=shape, space__num_actions=actions, format=1)
     run = RunDir.open(path)
-    write_bundle(run, seen, options)
+    write_bundle(run, seen, options, begins=begins)
     return run
+
+
+def episode_begins() -> np.ndarray:
+    """Where episodes begin among the observations of an agent with a memory: ``[30, 3]``, of three environments."""
+    return np.random.default_rng(3).random((30, 3)) < 0.15
 
 
 def acting(kind: str, first_action: int) -> dict[str, object]:
     """How the agent acts, as ``agent.json`` says it."""
-    if kind == "categorical":
+    if kind != "gaussian":
         names = ["noop", "left", "right", "fire"]
         return {"rule": "sample", "policy": "categorical", "first_action": first_action, "action_names": names}
     bounds = {"clip_low": list(LOW), "clip_high": list(HIGH), "scale": list(SCALE), "shift": list(SHIFT)}

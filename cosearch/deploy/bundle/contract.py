@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
-from cosearch.record.json_record import from_json, to_json
+from cosearch.record.json_record import OMITTED, from_json, to_json
 from latency_tables.errors import RunFolderError
 from latency_tables.reading import OWN_DIGITS, parse_json
 
@@ -49,6 +49,9 @@ class Contract:
         noise_input: the input that takes random numbers; empty where there is none.
         noise_size: numbers for each observation: 1 from a uniform distribution over [0, 1), or one standard normal for each
             component of an action vector.
+        memory_input: the input that takes what the agent carries from one observation to the next; empty where it has no memory.
+        memory_output: the output that gives it for the next observation.
+        memory_initial: its numbers at the first observation of an episode.
         period_s: control period that it was timed at, seconds.
         tolerance: largest difference of an output on the device, as a share of the largest stored one, or of 1 if that is larger.
         environment: the task.
@@ -87,6 +90,9 @@ class Contract:
     action_output: str = ""
     noise_input: str = ""
     noise_size: int = 0
+    memory_input: str = field(default="", metadata=OMITTED)
+    memory_output: str = field(default="", metadata=OMITTED)
+    memory_initial: tuple[float, ...] = field(default=(), metadata=OMITTED)
     period_s: float
     tolerance: float
     environment: str
@@ -135,11 +141,11 @@ class Contract:
             RunFolderError: they are no such record; names the entry.
         """
         content: dict[str, object] = {}
-        for field in dataclasses.fields(cls):
-            if field.name in entries:
+        for key in (each.name for each in dataclasses.fields(cls)):
+            if key in entries:
                 try:
-                    content[field.name] = parse_json(entries[field.name], "it", RunFolderError, digits=OWN_DIGITS)
+                    content[key] = parse_json(entries[key], "it", RunFolderError, digits=OWN_DIGITS)
                 except RunFolderError as error:
-                    text = entries[field.name][:80]
-                    raise RunFolderError(f"{file}: its metadata {field.name} must be JSON, got {text!r}") from error
+                    text = entries[key][:80]
+                    raise RunFolderError(f"{file}: its metadata {key} must be JSON, got {text!r}") from error
         return cls.from_json(content, file)

@@ -31,11 +31,13 @@ def describe(run: RunDir) -> Contract:
     """
     agent, record, summary = run.read(AgentRecord), run.read(RunRecord), run.read(Summary)
     rule = read_rule(run.path / AgentRecord.FILE)
-    if len(agent.inputs) != 1 or len(agent.inputs[0].shape) < 2 or not record.space.frame_shape:
+    expected = 1 if agent.memory is None else 2
+    if len(agent.inputs) != expected or len(agent.inputs[0].shape) < 2 or not record.space.frame_shape:
         raise RunFolderError(
-            f"{run.path / AgentRecord.FILE} describes no single input; `cosearch export {run.path}` writes it again"
+            f"{run.path / AgentRecord.FILE} does not describe the observations, and the memory where the agent has one, as its "
+            f"inputs; `cosearch export {run.path}` writes it again"
         )
-    (taken,), artifact = agent.inputs, agent.artifact
+    taken, artifact, kept = agent.inputs[0], agent.artifact, agent.memory
     dtype, threads = ("float32", 1) if artifact is None else (artifact.dtype, artifact.threads)
     is_vector, count = len(taken.shape) == 2, record.space.num_actions
     word = "action" if rule.policy == "categorical" else "component"
@@ -59,6 +61,9 @@ def describe(run: RunDir) -> Contract:
         action_high=_finite(rule.high),
         action_scale=_each(rule, rule.scale, count),
         action_shift=_each(rule, rule.shift, count),
+        memory_input="" if kept is None else kept.input,
+        memory_output="" if kept is None else kept.output,
+        memory_initial=() if kept is None else kept.initial,
         period_s=PERIOD_S if agent.latency.paced is None else agent.latency.paced.period_s,
         tolerance=INT8_TOLERANCE if dtype == "int8" else agent.parity.tolerance,
         environment=str(_environment(record)),

@@ -38,6 +38,7 @@ from latency_tables.writing import make_folder
 
 BUNDLE = "agent"
 STORED = 64
+BEGINS = "begins"  # of the stored observations of an agent with a memory: which are the first of an episode
 FILES = Path(__file__).with_name("files")
 
 
@@ -133,11 +134,16 @@ def rewrite_bundle(run: RunDir, options: BundleOptions) -> Path:
         RunFailedError: the disk refuses a file.
     """
     stored = read_array(run.path / BUNDLE / "self_test" / "observations.npy")
-    turned = describe(run).environment_layout == CHANNELS_FIRST
-    return write_bundle(run, np.moveaxis(stored, 1, -1) if turned else stored, options)
+    rule, begins = describe(run), None
+    if rule.memory_input:
+        begins = read_array(run.path / BUNDLE / "self_test" / f"{BEGINS}.npy").astype(np.bool_)[:, None]
+    turned = rule.environment_layout == CHANNELS_FIRST
+    return write_bundle(run, np.moveaxis(stored, 1, -1) if turned else stored, options, begins=begins)
 
 
-def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions = AS_EXPORTED) -> Path:
+def write_bundle(
+    run: RunDir, observations: np.ndarray, options: BundleOptions = AS_EXPORTED, *, begins: np.ndarray | None = None
+) -> Path:
     """Write the bundle of a finished run; an older one is replaced when the new one is complete.
 
     Args:
@@ -145,6 +151,8 @@ def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions =
         observations: real ones, ``[observations, *frame_shape]``; 64 of them are stored, in the environment's own layout, with
             what the file makes of them.
         options: opset of the file, and where the action is chosen.
+        begins: of an agent with a memory: ``[time, envs]``, bool, which of the observations, then ``[time * envs,
+            *frame_shape]``, are the first of an episode; the first 64 steps of one environment are stored. None: it has none.
 
     Returns:
         The folder.
@@ -167,10 +175,14 @@ def write_bundle(run: RunDir, observations: np.ndarray, options: BundleOptions =
     contract = _completed(rule, opset_of(model), tuple(output.name for output in model.graph.output), options)
     content = with_contract(model, contract)
     files = {contract.model: content, Contract.FILE: (json.dumps(contract.to_json(), indent=1) + "\n").encode()}
-    if contract.policy == "gaussian" and len(contract.input_shape) == 2:
+    if contract.policy == "gaussian" and len(contract.input_shape) == 2 and not contract.memory_input:
         files[POLICY] = obs_to_actions(exported, rule)
-    chosen = observations[:: max(1, len(observations) // STORED)][:STORED]
-    for name, values in stored_values(content, contract, chosen).items():
+    if contract.memory_input:
+        flags = np.zeros((len(observations), 1), np.bool_) if begins is None else begins
+        stored = stored_episode(content, contract, observations[:: flags.shape[1]][:STORED], flags[:STORED, 0])
+    else:
+        stored = stored_values(content, contract, observations[:: max(1, len(observations) // STORED)][:STORED])
+    for name, values in stored.items():
         files[f"self_test/{name}.npy"] = _npy(values)
     files |= {file.name: file.read_bytes() for file in sorted(FILES.iterdir()) if file.is_file()}
     return _write(run.path, files)
@@ -189,13 +201,16 @@ def _completed(rule: Contract, opset: int, names: tuple[str, ...], options: Bund
     )
 
 
-def stored_values(model: bytes, contract: Contract, observations: np.ndarray) -> dict[str, np.ndarray]:
+def stored_values(
+    model: bytes, contract: Contract, observations: np.ndarray, memory: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """What the self-test compares: observations, the file's outputs for each (with zeros as noise), and greedy actions.
 
     Args:
         model: the bundle's file.
         contract: of it.
         observations: ``[observations, ...]``, as the contract's ``input_shape`` says.
+        memory: ``[observations, size]``, of an agent that has one.
 
     Returns:
         ``observations``, ``actions`` and each of ``contract.stored_outputs``, ``[observations, ...]``.
@@ -204,11 +219,33 @@ def stored_values(model: bytes, contract: Contract, observations: np.ndarray) ->
     feed = {contract.input_name: np.ascontiguousarray(observations)}
     if contract.noise_input:
         feed[contract.noise_input] = np.zeros((len(observations), contract.noise_size), np.float32)
+    if memory is not None:
+        feed[contract.memory_input] = memory
     found: dict[str, np.ndarray] = dict(zip(contract.output_names, session.run(list(contract.output_names), feed)))
     if "log_std" in found:
         found["log_std"] = np.broadcast_to(found["log_std"], found["mean"].shape).copy()
     stored = {name: found[name] for name in contract.stored_outputs}
     return {"observations": observations, "actions": _greedy(found, contract), **stored}
+
+
+def stored_episode(model: bytes, contract: Contract, observations: np.ndarray, begins: np.ndarray) -> dict[str, np.ndarray]:
+    """As :func:`stored_values`, of an agent with a memory: step by step, from a cleared memory.
+
+    Args:
+        model, contract: see there.
+        observations: ``[time, ...]``, of one environment.
+        begins: ``[time]``, bool: the step is the first of an episode.
+
+    Returns:
+        What :func:`stored_values` returns, and ``begins``, uint8.
+    """
+    initial = np.array([contract.memory_initial], np.float32)
+    memory, rows = initial, []
+    for observation, begin in zip(observations, begins):
+        memory = initial if begin else memory
+        rows.append(stored_values(model, contract, observation[None], memory))
+        memory = rows[-1][contract.memory_output]
+    return {BEGINS: begins.astype(np.uint8), **{name: np.concatenate([row[name] for row in rows]) for name in rows[0]}}
 
 
 def _greedy(found: dict[str, np.ndarray], contract: Contract) -> np.ndarray:

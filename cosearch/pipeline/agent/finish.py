@@ -19,7 +19,7 @@ from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.figures import measured_latency, paced_latency
 from cosearch.deploy.measure import AgentLatency, SideBySide
-from cosearch.deploy.observing import observations
+from cosearch.deploy.observing import observations, observed
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.deploy.readings import Readings
 from cosearch.pipeline.agent.artifact import Deployed, deploy, measure_deployed
@@ -88,8 +88,9 @@ def run_finish(
     network = derive(architecture, torch.Generator().manual_seed(0))
     network.load_state_dict(trained.weights)
     network = network.float().eval()
-    frames = observations(network, config, config.budget.parity_frames, streams)
-    exported = export_agent(network, run.path, frames)
+    seen = observed(network, config, config.budget.parity_frames, streams)
+    frames = seen.frames
+    exported = export_agent(network, run.path, frames, seen.begins)
     progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
     deployed = deploy(
         plan.artifact,
@@ -133,6 +134,7 @@ def run_finish(
             artifact=deployed.record,
             inputs=exported.inputs,
             outputs=exported.outputs,
+            memory=exported.memory,
             preprocessing=exported.preprocessing,
             acting=_acting(plan),
             latency=latency,
@@ -161,7 +163,7 @@ def run_finish(
             deployed_round=None if rounds.deployed is None else rounds.deployed + 1,
         )
     run.write(replace(summary, targets=checks, target_met=all(check.met for check in checks)))
-    write_bundle(run, frames)
+    write_bundle(run, frames, begins=seen.begins)
     remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
         player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)

@@ -54,14 +54,25 @@ class Agent {
     for (int64_t size : shape_) elements *= size_t(size);
     noise_ = entry("noise_input").text();
     zeros_.assign(size_t(entry("noise_size").number()), 0.0f);
+    memory_ = entry("memory_input", true).text();
+    if (!memory_.empty()) {
+      next_memory_ = entry("memory_output").text();
+      for (const auto& number : entry("memory_initial").list()) initial_.push_back(std::stof(number));
+    }
+    reset();
     bytes = elements * (uint8 ? 1 : sizeof(float));
   }
 
-  Entry entry(const char* key) {  // through the C interface, which is the same in old and new releases
+  // Begin an episode: what the agent remembers of the one before is cleared.
+  void reset() { remembered = initial_; }
+  bool has_memory() const { return !memory_.empty(); }
+
+  Entry entry(const char* key, bool optional = false) {  // through the C interface, which is the same in old and new releases
     Ort::ModelMetadata metadata = session_.GetModelMetadata();
     Ort::AllocatorWithDefaultOptions allocator;
     char* value = nullptr;
     Ort::ThrowOnError(Ort::GetApi().ModelMetadataLookupCustomMetadataMap(metadata, allocator, key, &value));
+    if (!value && optional) return Entry{};
     if (!value) throw std::runtime_error(std::string("the file has no contract: no entry ") + key);
     Entry found{value};
     allocator.Free(value);
@@ -81,7 +92,17 @@ class Agent {
       in.push_back(noise_.c_str());
       values.push_back(Ort::Value::CreateTensor<float>(memory, zeros_.data(), zeros_.size(), size, 2));
     }
-    return session_.Run(Ort::RunOptions{nullptr}, in.data(), values.data(), in.size(), out.data(), out.size());
+    int64_t kept[] = {1, int64_t(remembered.size())};
+    if (has_memory()) {
+      in.push_back(memory_.c_str());
+      values.push_back(Ort::Value::CreateTensor<float>(memory, remembered.data(), remembered.size(), kept, 2));
+    }
+    auto found = session_.Run(Ort::RunOptions{nullptr}, in.data(), values.data(), in.size(), out.data(), out.size());
+    if (has_memory()) {  // carried to the next call
+      const float* next = found[index(next_memory_)].GetTensorData<float>();
+      remembered.assign(next, next + remembered.size());
+    }
+    return found;
   }
 
   // The most likely action of an agent with discrete actions, as the environment numbers it.
@@ -97,6 +118,7 @@ class Agent {
   bool uint8 = false, discrete = false;
   size_t elements = 1, bytes = 0;
   std::vector<std::string> outputs;
+  std::vector<float> remembered;  // what the agent carries; to act twice on one moment, put it back in between
 
  private:
   static Ort::Env quiet_environment() {
@@ -112,9 +134,9 @@ class Agent {
   }
   Ort::Env environment_;
   Ort::Session session_;
-  std::string input_, noise_;
+  std::string input_, noise_, memory_, next_memory_;
   std::vector<int64_t> shape_;
-  std::vector<float> zeros_;
+  std::vector<float> zeros_, initial_;
 };
 
 // The numbers in a .npy file, without its header (version 1: the header's length is in bytes 8 and 9).
@@ -132,6 +154,8 @@ int main(int count, char** words) try {
   std::string folder = std::string(words[2]) + "/";
   auto observations = load(folder + "observations.npy"), actions = load(folder + "actions.npy");
   size_t stored = observations.size() / agent.bytes;
+  std::vector<char> begins(stored, 1);  // which observations are the first of an episode
+  if (agent.has_memory()) begins = load(folder + "begins.npy");
   double worst = 0, took_s = 0;
   for (const auto& name : agent.entry("stored_outputs").list()) {
     auto raw = load(folder + name + ".npy");
@@ -140,6 +164,7 @@ int main(int count, char** words) try {
     double size = 1;
     for (size_t i = 0; i < stored * each; ++i) size = std::max(size, double(std::fabs(expected[i])));
     for (size_t i = 0; i < stored; ++i) {
+      if (i == 0 || begins[i]) agent.reset();
       auto begin = std::chrono::steady_clock::now();
       auto found = agent.run(observations.data() + i * agent.bytes);
       took_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -159,7 +184,9 @@ int main(int count, char** words) try {
   for (int step = 0; step < 3; ++step) {
     due += std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(agent.period_s));
     std::this_thread::sleep_until(due - std::chrono::milliseconds(1));
+    auto before = agent.remembered;
     agent.run(observations.data());
+    agent.remembered = before;
     while (std::chrono::steady_clock::now() < due) {
     }
     agent.run(observations.data());  // the observation of this moment

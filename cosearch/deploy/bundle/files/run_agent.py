@@ -9,6 +9,8 @@ In a program of your own (actions are sampled where the agent was trained so; ``
     agent = Agent("agent")
     for late_s in every(agent.period_s, agent.warm_up):  # wakes early, warms the caches, waits for the exact moment
         act(agent(observe()))
+
+An agent with a memory carries it from call to call: ``agent.reset()`` where an episode begins.
 """
 
 import argparse
@@ -66,7 +68,12 @@ class Agent:
             raise AgentError(f"contract.json differs from the contract inside {name}: {names}")
         self.shape, self.dtype = tuple(self.contract["input_shape"][1:]), np.dtype(self.contract["input_dtype"])
         self.period_s, self._names = float(self.contract["period_s"]), [entry.name for entry in self.session.get_outputs()]
+        self.reset()
         self._last = self._feed(np.zeros((1, *self.shape), self.dtype), True)
+
+    def reset(self) -> None:
+        """Begin an episode: what the agent remembers of the one before is cleared; one without a memory has nothing to clear."""
+        self.memory: Optional[np.ndarray] = None
 
     def _feed(self, observations: np.ndarray, greedy: bool) -> Dict[str, np.ndarray]:
         if observations.shape[1:] != self.shape or (self.dtype == np.uint8) != (observations.dtype == np.uint8):
@@ -77,12 +84,21 @@ class Agent:
             size = (len(observations), self.contract["noise_size"])
             draw = self.random.random_sample if self.contract["policy"] == "categorical" else self.random.standard_normal
             feed[self.contract["noise_input"]] = (np.zeros(size) if greedy else draw(size)).astype(np.float32)
+        if self.contract.get("memory_input"):
+            initial = np.array(self.contract["memory_initial"], np.float32)
+            memory = np.tile(initial, (len(observations), 1)) if self.memory is None else self.memory
+            if memory.shape != (len(observations), len(initial)):
+                raise AgentError(f"the agent remembers {len(memory)} episodes, got {len(observations)} observations: reset it")
+            feed[self.contract["memory_input"]] = memory
         return feed
 
     def outputs(self, observations: np.ndarray, greedy: bool = False) -> Dict[str, np.ndarray]:
         """All outputs of the network for observations ``[batch, ...]``; greedy: with zeros as noise, where it takes noise."""
         self._last = self._feed(np.asarray(observations), greedy)
-        return dict(zip(self._names, self.session.run(None, self._last)))
+        found = dict(zip(self._names, self.session.run(None, self._last)))
+        if self.contract.get("memory_input"):
+            self.memory = found[self.contract["memory_output"]]
+        return found
 
     def act(self, observations: np.ndarray, greedy: bool = False) -> np.ndarray:
         """Actions for observations ``[batch, ...]``: ``[batch]``, whole numbers, or ``[batch, size]``, float32, clipped."""
@@ -110,7 +126,9 @@ class Agent:
 
     def warm_up(self) -> None:
         """Act on the last observation, without a draw, so that the next call finds weights and code in the caches."""
-        self.act(self._last[self.contract["input_name"]], greedy=True)
+        last, memory = self._last, self.memory
+        self.act(last[self.contract["input_name"]], greedy=True)
+        self._last, self.memory = last, memory  # what came of it is not remembered
 
 
 def every(period_s: float, warm_up: Optional[Callable[[], object]] = None, lead_s: float = 0.001) -> Iterator[float]:
@@ -131,8 +149,13 @@ def self_test(agent: Agent) -> str:
     tolerance, worst, stored = agent.contract["tolerance"], 0.0, stored_values(agent)
     logits = np.sort(stored.get("logits", [[-np.inf, 0.0]]))  # where the two best are closer than is allowed, either is right
     tied = np.ptp(logits[:, -2:], axis=1) <= 2 * tolerance * max(1.0, float(np.abs(stored.get("logits", 0.0)).max()))
+    begins = stored.pop("begins", np.ones(len(stored["observations"])))
     for i, observation in enumerate(stored["observations"][:, None]):
-        found = {**agent.outputs(observation, greedy=True), "actions": agent.act(observation, greedy=True)}
+        memory = None if i == 0 or begins[i] else agent.memory
+        agent.memory = memory
+        found = agent.outputs(observation, greedy=True)
+        agent.memory = memory
+        found["actions"] = agent.act(observation, greedy=True)
         for name in sorted(set(stored) - {"observations", "actions" if tied[i % len(tied)] else ""}):
             expected = stored[name]
             allowed = tolerance * max(1.0, float(np.abs(expected).max())) if expected.dtype.kind == "f" else 0.5
@@ -146,11 +169,13 @@ def self_test(agent: Agent) -> str:
 def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
     """Observations, outputs and actions that the self-test compares: numbers, equally many of each."""
     folder, names = os.path.join(agent.folder, "self_test"), ["observations", "actions", *agent.contract["stored_outputs"]]
+    names += ["begins"] if agent.contract.get("memory_input") else []  # which are the first of an episode
     try:
         stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
         fit = len({len(values) for values in stored.values()}) == 1 and all(v.dtype.kind in "fiu" for v in stored.values())
     except Exception as error:  # a damaged header raises a dozen classes
         raise AgentError(f"the stored observations cannot be read: {' '.join(str(error).split())[:300]}") from error
+    agent.reset()
     found = agent.outputs(stored["observations"][:1], greedy=True) if fit and len(stored["observations"]) else {}
     if not all(name in found and found[name].size == stored[name][0].size for name in agent.contract["stored_outputs"]):
         raise AgentError("the stored observations and outputs do not fit each other or the agent")

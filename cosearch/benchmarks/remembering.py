@@ -1,0 +1,159 @@
+"""Agents with and without a memory on a task that needs one: the T-maze, over seeds; and what one teaches the other.
+
+``python -m cosearch.benchmarks.remembering`` trains the same small network with ``none``, stacked features, a GRU and an LSTM
+before its head, each with the same steps, and plays whole episodes. Then the GRU of each seed teaches a network without a memory,
+and one with an LSTM. ``remembering.json`` beside this file has the mean returns; seeds that are there are not trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from cosearch.config.run import Config, resolve
+from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import make_space
+from cosearch.rl.evaluate import evaluate
+from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.task import make_task
+from cosearch.rl.teacher import Teacher, save_teacher
+from cosearch.seeding import Streams
+from cosearch.space.derive import derive
+from cosearch.space.network import AgentNetwork
+from cosearch.statistics import mean_interval
+from cosearch.training.algorithms import make_training
+
+HERE = Path(__file__).parent
+TASK = "gym:cosearch.testing.tmaze:TMaze-v0"
+MEMORIES = ("none", "stack_k4", "gru_w32", "lstm_w32")
+TAUGHT = ("none", "lstm_w32")
+TEACHER = "gru_w32"
+EPISODES = 512
+CPU = torch.device("cpu")
+
+
+def settings(memory: str, length: int, seed: int) -> Config:
+    """One configuration for all: 32 environments, 64 steps a rollout, minibatches of 256 frames.
+
+    Args:
+        memory: candidate before the head.
+        length: of the corridor, steps.
+        seed: of the run.
+    """
+    space = {"stem_width": 32, "stage_widths": [32], "stage_repeats": [1], "memory": [memory]}
+    words = [
+        f"env.name={TASK}",
+        f'env.kwargs={{"length": {length}}}',
+        "env.num_envs=32",
+        "rl.rollout_steps=64",
+        "rl.minibatch=256",
+        "rl.gamma=0.98",
+        "rl.bf16=false",
+        "threads=1",
+        "distill.teacher=none",
+        "distill.actor=1",
+        f"seed={seed}",
+        f"space.values={json.dumps(space)}",
+    ]
+    return resolve(overrides=words)
+
+
+def trained(config: Config, steps: int, teacher: Teacher | None = None) -> tuple[AgentNetwork, list[float], float]:
+    """A network that has learned, its returns in whole episodes, actions sampled, and the divisor of its rewards.
+
+    Args:
+        config: of the training.
+        steps: environment steps.
+        teacher: its labels are distilled; None for none.
+    """
+    streams, space = Streams(config.seed), make_space(config)
+    network = derive(space.architecture([0] * len(space.points)), streams.torch("weights"))
+    training = make_training(
+        config, NetworkSubject(network, lr=config.rl.lr, bf16=False, device=CPU), streams, teacher, total_steps=steps
+    )
+    try:
+        training.run(lambda line: None)
+    finally:
+        training.close()
+    env = make_task(config.env, 64, streams.derive("eval"), test=True)
+    try:
+        score = evaluate(network.eval(), env, EPISODES, streams.torch("eval"))
+    finally:
+        env.close()
+    return network, list(score.returns), training.rounds.collector.scale.std
+
+
+def measure(length: int, steps: int, seed: int) -> dict[str, Any]:
+    """All trainings of one seed: mean returns and seconds by name.
+
+    Args:
+        length: of the corridor, steps.
+        steps: environment steps of each training.
+        seed: of all.
+    """
+    found: dict[str, Any] = {}
+    teacher = None
+    with tempfile.TemporaryDirectory() as folder:
+        for memory in MEMORIES:
+            config, begun = settings(memory, length, seed), time.perf_counter()
+            network, returns, std = trained(config, steps)
+            found[memory] = {"mean": sum(returns) / len(returns), "episodes": len(returns), "wall_s": time.perf_counter() - begun}
+            if memory == TEACHER:
+                record = save_teacher(
+                    Path(folder) / "teacher.json",
+                    network,
+                    env=TASK,
+                    description=memory,
+                    gamma=config.rl.discount,
+                    reward_std=std,
+                    provenance={},
+                )
+                teacher = Teacher(record, device=CPU, bf16=False)
+        for memory in TAUGHT:
+            begun = time.perf_counter()
+            _, returns, _ = trained(settings(memory, length, seed), steps // 2, teacher)
+            wall_s = time.perf_counter() - begun
+            found[f"{memory}, taught"] = {"mean": sum(returns) / len(returns), "episodes": len(returns), "wall_s": wall_s}
+    return found
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of the docs."""
+    lines = ["| before the head | mean return of each seed | mean over seeds (95 %) |", "|---|---|---|"]
+    for name in next(iter(result["seeds"].values())):
+        means = [row[name]["mean"] for row in result["seeds"].values()]
+        interval = mean_interval(means)
+        span = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+        lines.append(f"| {name} | {', '.join(format(m, '.2f') for m in means)} | {sum(means) / len(means):.2f}{span} |")
+    return "\n".join(lines)
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network.")] = 5,
+    length: Annotated[int, typer.Option(min=1, help="Steps from the cue to the junction.")] = 8,
+    steps: Annotated[int, typer.Option(min=2048, help="Environment steps of each training.")] = 49_152,
+    out: Annotated[Path, typer.Option(help="The results; seeds in it are not trained again.")] = HERE / "remembering.json",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result for a machine.")] = False,
+) -> None:
+    """Measure, save after each seed, print."""
+    load_builtins()
+    torch.set_num_threads(1)
+    known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    asked = {"task": TASK, "length": length, "steps": steps}
+    rows = known.get("seeds", {}) if {key: known.get(key) for key in asked} == asked else {}
+    result: dict[str, Any] = {**asked, "seeds": rows}
+    for seed in range(seeds):
+        if str(seed) not in rows:
+            rows[str(seed)] = measure(length, steps, seed)
+            out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    typer.echo(json.dumps(result) if as_json else markdown(result))
+
+
+if __name__ == "__main__":
+    typer.run(main)
