@@ -57,7 +57,6 @@ def settings(memory: str, length: int, seed: int) -> Config:
         "rl.bf16=false",
         "threads=1",
         "distill.teacher=none",
-        "distill.actor=1",
         f"seed={seed}",
         f"space.values={json.dumps(space)}",
     ]
@@ -117,7 +116,7 @@ def measure(length: int, steps: int, seed: int) -> dict[str, Any]:
                 teacher = Teacher(record, device=CPU, bf16=False)
         for memory in TAUGHT:
             begun = time.perf_counter()
-            _, returns, _ = trained(settings(memory, length, seed), steps // 2, teacher)
+            _, returns, _ = trained(settings(memory, length, seed), steps, teacher)
             wall_s = time.perf_counter() - begun
             found[f"{memory}, taught"] = {"mean": sum(returns) / len(returns), "episodes": len(returns), "wall_s": wall_s}
     return found

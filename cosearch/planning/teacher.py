@@ -28,8 +28,8 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
     if config.rl.algorithm == "dqn":
         if any(op.memory for op in teacher.ops):
             raise ConfigError(
-                f"teacher {teacher.name!r} has a memory, and rl.algorithm=dqn learns from single transitions, where it has no past: "
-                "set rl.algorithm=ppo, or name another teacher"
+                f"teacher {teacher.name!r} has a memory, and rl.algorithm=dqn learns from single transitions, where it has no "
+                "past: set rl.algorithm=ppo, or name another teacher"
             )
         return config, teacher  # which learns its actions alone, with a discount of its own
     if config.rl.gamma is None:
