@@ -12,7 +12,7 @@ from pathlib import Path
 from cosearch.config.run import Config
 from cosearch.fleet.cluster import Cluster
 from cosearch.fleet.ray_engine import LOCAL
-from cosearch.rl.onnx_teacher import external_files
+from cosearch.rl.foreign.onnx_file import external_files
 
 
 @dataclass(frozen=True)
