@@ -98,6 +98,8 @@ def search(
     config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run folder; default: made from task, device and seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
+    cluster: ClusterAddress = "",
+    other_torch: OtherTorch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved plan, expected time and memory; do nothing.")
     ] = False,
@@ -106,6 +108,7 @@ def search(
 ) -> None:
     """The main job: search, retrain, export, measure, report."""
     from cosearch.cli.lists import device_options, target_options
+    from cosearch.fleet.cluster import Cluster
     from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
@@ -113,6 +116,7 @@ def search(
     from cosearch.record.order import recorded_order
     from cosearch.record.rundir import RunDir
 
+    where = Cluster(cluster, other_torch).check()
     options = {
         **device_options(device),
         "env.name": env,
@@ -139,7 +143,7 @@ def search(
     name = run or free_name(runs, default_name(plan))
     resume_hint.set((f"`cosearch resume {runs / name}`", runs / name))
     try:
-        finished = start_run(plan, runs, name, command_line.get(), progress)
+        finished = start_run(plan, runs, name, command_line.get(), progress, where)
     finally:
         progress.close()
     finish_run(finished, as_json)
@@ -167,17 +171,21 @@ def resume(
     fresh_episodes: Annotated[
         bool, typer.Option("--fresh-episodes", help="Go on with fresh episodes where the environment does not replay.")
     ] = False,
+    cluster: ClusterAddress = "",
+    other_torch: OtherTorch = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Go on with an interrupted run, whatever stage it was in."""
+    from cosearch.fleet.cluster import Cluster
     from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import resume_run
 
+    where = Cluster(cluster, other_torch).check()
     progress = make_progress(quiet)
     resume_hint.set((f"`cosearch resume {run}`", run))
     try:
-        finished = resume_run(run, progress, Places(table, teacher), fresh_episodes=fresh_episodes)
+        finished = resume_run(run, progress, Places(table, teacher), fresh_episodes=fresh_episodes, cluster=where)
     finally:
         progress.close()
     finish_run(finished, as_json)

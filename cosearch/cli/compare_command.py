@@ -69,6 +69,7 @@ def compare(
     if from_ is not None:
         _show(from_, as_json)
         return
+    where = Cluster(cluster, other_torch).check()
     check_one_folder(name, "--name")
     folder = (runs / name).resolve()
     if not dry_run:
@@ -98,7 +99,6 @@ def compare(
     resume_hint.set(("the same command", folder))
     with alone(folder):
         inputs = begin(folder, planned, command_line.get())
-        where = Cluster(cluster, other_torch)
         failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell, inputs=inputs, cluster=where)
         _show(runs / name, as_json)
     if failed:

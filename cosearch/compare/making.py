@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cosearch.compare.carried import carried
 from cosearch.compare.plan import PlannedRun
 from cosearch.compare.worker import RunJob, RunMade, make_run
 from cosearch.config.run import Config, config_to_dict
@@ -23,6 +22,7 @@ from cosearch.planning.identity import Inputs
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
+from cosearch.training.carried import carried
 from latency_tables.errors import CosearchError
 from latency_tables.terminal import system_fault
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosearch.fleet.processes import Processes
-from cosearch.fleet.ray_engine import RayEngine
+from cosearch.fleet.ray_engine import RayEngine, ray_module
 from cosearch.fleet.work import Engine
+from latency_tables.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,19 @@ class Cluster:
 
     address: str = ""
     other_torch: bool = False
+
+    def check(self) -> Cluster:
+        """The same, once it is known that it can be asked for.
+
+        Raises:
+            MissingExtraError: Ray is needed and not installed.
+            RequestError: ``other_torch`` without a cluster.
+        """
+        if self.address:
+            ray_module(self.address)
+        elif self.other_torch:
+            raise RequestError("--other-torch is about the machines of a cluster: give --cluster ADDRESS, or leave it out")
+        return self
 
     def engine(self, most: int | None, files: Path | None = None) -> Engine:
         """An engine there.

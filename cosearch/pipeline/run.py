@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cosearch.deploy.bundle.folder import AS_EXPORTED, BundleOptions, check_options, rewrite_bundle
+from cosearch.fleet.cluster import HERE, Cluster
 from cosearch.pipeline.agent.bracket import Bracket
 from cosearch.pipeline.agent.finish import run_finish
 from cosearch.pipeline.agent.retrain import run_retrain
@@ -27,10 +28,10 @@ from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.rl.probe import doubts
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
-from latency_tables.errors import RunFolderError
+from latency_tables.errors import RequestError, RunFolderError
 
 
-def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progress) -> RunDir:
+def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progress, cluster: Cluster = HERE) -> RunDir:
     """Make the run folder and work until the report.
 
     Args:
@@ -39,11 +40,14 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         name: the run's name.
         command: the command line, for the record.
         progress: display.
+        cluster: where candidates are trained that are trained side by side.
 
     Raises:
+        RequestError: a cluster would have nothing to do.
         RunFolderError: the folder exists or is in use.
         RunFailedError: the run failed; the last checkpoint is kept. Or no agent could be exported at its end: no folder is made.
     """
+    check_cluster(plan, cluster)
     set_threads(plan.config.threads)
     for one in {one.hardware.table_id: one for one in plan.every}.values():
         rehearse(one, progress.note)
@@ -55,11 +59,13 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         progress.note(f"space: {plan.counts.text()}")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     run = RunDir.create(Path(runs), name, to_json(replace(plan.record(command), name=name, created_utc=created)))
-    _work(run, plan, progress)
+    _work(run, plan, progress, cluster=cluster)
     return run
 
 
-def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED, *, fresh_episodes: bool = False) -> RunDir:
+def resume_run(
+    path: Path, progress: Progress, places: Places = WHERE_RECORDED, *, fresh_episodes: bool = False, cluster: Cluster = HERE
+) -> RunDir:
     """Go on from the newest checkpoint; a finished run is left as it is.
 
     Args:
@@ -67,6 +73,7 @@ def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED, 
         progress: display.
         places: of files that were moved.
         fresh_episodes: where the environment does not replay though it did when the run began, its episodes begin anew.
+        cluster: where candidates are trained that are trained side by side.
 
     Raises:
         RunFolderError: not a run folder, or in use, or a file of it is gone.
@@ -78,13 +85,28 @@ def resume_run(path: Path, progress: Progress, places: Places = WHERE_RECORDED, 
         progress.note(f"{path} is finished: `cosearch report {path}` writes its report again")
         return run
     plan = opened(run, places, progress, "resume")
+    check_cluster(plan, cluster)
     if fresh_episodes and plan.inexact_resume is None:
         because = "its running episodes may begin anew after a resume, as was asked for"
         agents = {name: replace(agent, inexact_resume=because) for name, agent in plan.agents.items()}
         plan = replace(plan, inexact_resume=because, agents=agents)
-    _work(run, plan, progress)
+    _work(run, plan, progress, cluster=cluster)
     compare_again(path)
     return run
+
+
+def check_cluster(plan: Plan, cluster: Cluster) -> None:
+    """Raise where a cluster would have nothing to do.
+
+    Raises:
+        RequestError: the run trains no candidates side by side.
+    """
+    if cluster.address and (plan.strategy.kind != "proposal" or plan.config.strategy.workers == 1):
+        raise RequestError(
+            f"--cluster has no effect on a run of {plan.strategy.name} with strategy.workers={plan.config.strategy.workers}: a "
+            "cluster trains the candidates of a proposal strategy side by side. Set strategy.workers, or leave --cluster out; "
+            "many runs at once: `cosearch compare --cluster`"
+        )
 
 
 def is_finished(run: RunDir) -> bool:
@@ -249,12 +271,12 @@ def work_on(session: Session, stages: Mapping[str, Callable[[Session], None]] = 
         session.log.close()
 
 
-def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None) -> None:
+def _work(run: RunDir, plan: Plan, progress: Progress, again: str | None = None, cluster: Cluster = HERE) -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     set_threads(plan.config.threads)
     with run.lock():
         record_places(run, plan)
-        session = open_session(run, plan, progress)
+        session = open_session(run, plan, progress, cluster)
         if again is not None:
             session.checkpoints.go_back_to(again)
             work_on(session, {again: _finish_again})

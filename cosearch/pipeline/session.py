@@ -14,6 +14,7 @@ import torch
 
 from cosearch.compute import compute_device
 from cosearch.cost.accelerator import Accelerator
+from cosearch.fleet.cluster import HERE, Cluster
 from cosearch.pipeline.checkpoint import Checkpoint, RetrainOutput, SearchOutput, StageOutputs, State
 from cosearch.planning.plan import Plan
 from cosearch.record.events import EventWriter
@@ -35,11 +36,13 @@ class Resources:
         device: where networks are trained.
         streams: the run's random streams.
         teacher: with its weights; None without one.
+        cluster: where candidates are trained that are trained side by side.
     """
 
     device: torch.device
     streams: Streams
     teacher: Teacher | None
+    cluster: Cluster = HERE
 
 
 class Clock:
@@ -197,13 +200,14 @@ class Session:
     checkpoints: Checkpointing
 
 
-def open_session(run: RunDir, plan: Plan, progress: Progress) -> Session:
+def open_session(run: RunDir, plan: Plan, progress: Progress, cluster: Cluster = HERE) -> Session:
     """Take up a run at its newest checkpoint, or at its begin: streams and accelerator restored, the log cut back to it.
 
     Args:
         run: the run folder, locked by the caller.
         plan: the resolved run.
         progress: display.
+        cluster: where candidates are trained that are trained side by side.
 
     Raises:
         ConfigError: the checkpoint's random streams are of another seed or version.
@@ -220,6 +224,5 @@ def open_session(run: RunDir, plan: Plan, progress: Progress) -> Session:
     if current.stage in TRAINING_STAGES:
         run.truncate_metrics(current.step, current.stage)
     log = RunLog(run, clock, progress)
-    return Session(
-        plan, run, Resources(device, streams, teacher), clock, log, Checkpointing(run, current, streams, clock, plan.accelerator)
-    )
+    resources = Resources(device, streams, teacher, cluster)
+    return Session(plan, run, resources, clock, log, Checkpointing(run, current, streams, clock, plan.accelerator))

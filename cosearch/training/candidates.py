@@ -31,9 +31,10 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, Inheritance
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
+from cosearch.training.carried import NOTHING, Carried, with_files_here
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
-from latency_tables.errors import NonFiniteError
+from latency_tables.errors import ConfigError, NonFiniteError
 
 
 def candidate_streams(seed: int, index: int) -> Streams:
@@ -96,13 +97,23 @@ def inherited_weights(
     inherit(network, donors, known[inheritance.parent][1])
 
 
-def candidate_job(config: Config, index: int, choices: list[int], steps: int, weights: bytes | None) -> dict[str, Any]:
+def candidate_job(
+    config: Config,
+    index: int,
+    choices: list[int],
+    steps: int,
+    weights: bytes | None,
+    brought: Carried = NOTHING,
+    teacher_sha256: str | None = None,
+) -> dict[str, Any]:
     """What a worker process needs to train a candidate.
 
     Args:
         config: of the run.
         index, choices, steps: of the candidate.
         weights: to start from, packed; None: its own.
+        brought: what a machine of a cluster is brought along.
+        teacher_sha256: of the teacher's weights, which each machine compares with what it has; None: not compared.
     """
     return {
         "config": config_to_dict(config),
@@ -110,6 +121,8 @@ def candidate_job(config: Config, index: int, choices: list[int], steps: int, we
         "choices": choices,
         "steps": steps,
         "weights": weights,
+        "files": dict(brought.by_path),
+        "teacher_sha256": teacher_sha256,
     }
 
 
@@ -126,10 +139,16 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     set_threads(1)
     load_builtins()
     config = replace(config_from_dict(job["config"], "the candidate's configuration"), threads=1)
+    config = with_files_here(config, job["files"])
     space = make_space(config)
     architecture = space.architecture(job["choices"])
     taught = STRATEGIES.get(config.strategy.name).uses_teacher
-    teacher = load_teacher(named_teacher(config) if taught else None, space, compute_device(config.compute), bf16=config.rl.bf16)
+    named = named_teacher(config) if taught else None
+    if named is not None and job["teacher_sha256"] not in (None, named.weights_sha256()):
+        raise ConfigError(
+            f"{named.path} on this node is another teacher than the one of the search: give it the same file, or none"
+        )
+    teacher = load_teacher(named, space, compute_device(config.compute), bf16=config.rl.bf16)
     streams = candidate_streams(config.seed, job["index"])
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:

@@ -7,10 +7,12 @@ loss is not finite. A run that is killed loses at most the evaluations in flight
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from cosearch.fleet.processes import Processes
+from cosearch.fleet.cluster import HERE
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
@@ -42,6 +44,7 @@ from cosearch.training.candidates import (
     train_candidate,
     unpacked,
 )
+from cosearch.training.carried import carried
 from latency_tables.errors import RunFailedError
 
 
@@ -87,7 +90,11 @@ class ProposalSearch:
         self.told: list[Told] = []
         self.best: list[Best | None] = [None for _ in plan.every]
         self.waiting: list[Item] = []
-        self.workers = Workers(train_candidate, Processes(section.workers))
+        cluster = resources.cluster if section.workers > 1 else HERE
+        with carried([self.config], cluster) as self.brought:
+            self.workers = Workers(train_candidate, cluster.engine(section.workers, self.brought.folder))
+        taught = plan.search_teacher(resources.teacher)
+        self.teacher_sha256 = None if taught is None or not cluster.address else taught.record.weights_sha256()
         self.here = section.workers == 1 and not section.order
         self.turns = Turns(section.workers, in_batches=not plan.strategy.any_order, recorded=section.order)
         saved = checkpoints.current.stage_state
@@ -248,6 +255,17 @@ class ProposalSearch:
 
         item["outcome"] = outcome_record(outcome_of(training, network, run), [])
 
+    def _job(self, item: Item) -> dict[str, Any]:
+        return candidate_job(
+            self.config,
+            item["index"],
+            item["choices"],
+            self.shares[item["index"]],
+            self._packed(item),
+            self.brought,
+            self.teacher_sha256,
+        )
+
     def _train_beside(self) -> None:
         """Train the waiting candidates in worker processes, and those that are begun as they end; each end is a checkpoint."""
         begun: list[Item] = []
@@ -259,9 +277,7 @@ class ProposalSearch:
                 if "outcome" not in item and not any(item is other for other in begun):
                     begun.append(item)
                     lines.append([])
-                    jobs.append(
-                        candidate_job(self.config, item["index"], item["choices"], self.shares[item["index"]], self._packed(item))
-                    )
+                    jobs.append(self._job(item))
 
         def sent(index: int, line: State) -> None:
             if lines[index] and line["step"] <= lines[index][-1]["step"]:

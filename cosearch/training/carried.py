@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cosearch.config.run import Config
@@ -28,17 +28,34 @@ class Carried:
     by_path: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+NOTHING = Carried()
+
+
 def files_of(config: Config) -> dict[str, tuple[Path, ...]]:
     """The files of a user that a run reads, each with those that belong to it, by the path that the configuration names."""
     found: dict[str, tuple[Path, ...]] = {}
     if config.table:
         found[config.table] = (Path(config.table),)
-    teacher = config.distill.teacher
-    if teacher.endswith(".json"):
-        found[teacher] = (Path(teacher), Path(teacher).with_suffix(".safetensors"))
-    elif teacher.endswith(".onnx"):
-        found[teacher] = (Path(teacher), *(Path(teacher).parent / name for name in external_files(Path(teacher))))
+    teacher = Path(config.distill.teacher)
+    if teacher.is_file():
+        beside = [teacher.with_suffix(".safetensors")] if teacher.suffix == ".json" else []
+        beside += [teacher.parent / name for name in external_files(teacher)] if teacher.suffix == ".onnx" else []
+        found[config.distill.teacher] = (teacher, *beside)
     return found
+
+
+def with_files_here(config: Config, files: Mapping[str, tuple[str, ...]]) -> Config:
+    """A configuration whose files are those that were brought along, where there is none at the path that it names.
+
+    Args:
+        config: of a run.
+        files: see :class:`Carried`.
+    """
+
+    def here(path: str) -> str:
+        return path if path not in files or Path(path).exists() else str(Path(files[path][0]).resolve())
+
+    return replace(config, table=here(config.table), distill=replace(config.distill, teacher=here(config.distill.teacher)))
 
 
 @contextmanager
@@ -50,7 +67,7 @@ def carried(configs: Sequence[Config], cluster: Cluster) -> Iterator[Carried]:
         cluster: where they are made; one of this machine alone needs nothing.
     """
     if cluster.address in ("", LOCAL):
-        yield Carried()
+        yield NOTHING
         return
     with tempfile.TemporaryDirectory(prefix="cosearch-") as place:
         folder, by_path = Path(place), dict[str, tuple[str, ...]]()
