@@ -1,10 +1,10 @@
 """Several Ray nodes on one machine: the same runs as without, at which cost, and while something is killed every minute.
 
-``python -m cosearch.benchmarks.fleet equal`` makes one comparison in local processes and on a cluster of as many nodes, turn
+``python -m cosearch.benchmarks.cluster equal`` makes one comparison in local processes and on a cluster of as many nodes, turn
 about (local, cluster, cluster, local, each with half of the seeds), so that a machine whose speed drifts favours neither, and
 compares every run. ``chaos`` makes a comparison again and again on such a cluster while a worker, a node, the driver or the whole
 cluster is killed at random moments, and compares every run with that of an undisturbed one. Both write their part of
-``fleet.json`` beside this file and their table of ``docs/evidence/fleet.md``. The nodes are processes of Ray's own test cluster.
+``cluster.json`` beside this file and their table of ``docs/evidence/cluster.md``. The nodes are processes of Ray's own test cluster.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Annotated, Any
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
-from cosearch.benchmarks.fleet_runs import Meter, compared, differences, under
+from cosearch.benchmarks.cluster_runs import Meter, compared, differences, under
 from latency_tables.errors import RunFailedError
 
-OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "evidence" / "fleet.md"
+OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "evidence" / "cluster.md"
 STRATEGIES = ("random", "largest", "reinforce")
 TASK = ("--env", "gym:CartPole-v1", "--preset", "smoke", "--strategies", ",".join(STRATEGIES))
 WORDS = (
@@ -199,7 +199,7 @@ def equal(
     keep_in: Annotated[Path | None, typer.Option(help="Folder that keeps the runs.")] = None,
 ) -> None:
     """Bit-equal runs, and the efficiency against as many local processes."""
-    place = keep_in or Path(tempfile.mkdtemp(prefix="cosearch-fleet-"))
+    place = keep_in or Path(tempfile.mkdtemp(prefix="cosearch-cluster-"))
     folders = {side: place / side / "runs" / "comparison" for side in ("local", "cluster")}
     wall, cpu = dict.fromkeys(folders, 0.0), dict.fromkeys(folders, 0.0)
     steps, meter = (search_steps, retrain_steps), Meter()
@@ -247,7 +247,7 @@ def chaos(
     seed: Annotated[int, typer.Option(help="Of what is killed, and when.")] = 0,
 ) -> None:
     """Every 20 to 60 s a worker, a node, the driver or the whole cluster is killed."""
-    place, steps = Path(tempfile.mkdtemp(prefix="cosearch-fleet-")), (search_steps, retrain_steps)
+    place, steps = Path(tempfile.mkdtemp(prefix="cosearch-cluster-")), (search_steps, retrain_steps)
     generator, result, names = random.Random(seed), Chaos(count), [f"{one}-s{s}" for one in STRATEGIES for s in range(seeds)]
     quiet, began = place / "quiet" / "runs" / "comparison", time.monotonic()
     cluster = Nodes(count)
@@ -327,7 +327,7 @@ def write(part: str, content: dict[str, object]) -> None:
     """Write one part of the result and its table."""
     whole = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
     whole[part] = content
-    keep(whole, OUT, PAGE, f"fleet-{part}", table(content))
+    keep(whole, OUT, PAGE, f"cluster-{part}", table(content))
     typer.echo(json.dumps(content, indent=1))
 
 
