@@ -54,6 +54,7 @@ def compress(
     quiet: Quiet = False,
 ) -> None:
     """Make a policy that you have smaller for a device: it teaches an agent of at most a third of its latency."""
+    from cosearch.cli.lists import device_options
     from cosearch.pipeline.compress import plan_compression, taught_by, understand
     from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
@@ -73,18 +74,18 @@ def compress(
         module=module,
     )
     options = {
+        **device_options(device),
         "env.name": env,
-        "device": device,
         "seed": seed,
         "objective.latency_target_s": None if latency_target_ms is None else latency_target_ms / 1e3,
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
+    if resolved.family.wanted:
+        raise RequestError("compress makes one agent: give one device and one target")
     read = understand(policy, resolved, said)
     if probe:
         emit({"policy": str(policy), **to_json(read.understood)}, as_json, probe_text(policy, read.understood))
         return
-    if resolved.family.wanted:
-        raise RequestError("compress makes one agent: give one device and one target")
     RunDir.check_new(runs, run)
     progress = make_progress(quiet)
     try:
