@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -73,6 +73,7 @@ def search(
     ] = None,
     env: Annotated[str | None, typer.Option(help="Task, e.g. procgen:starpilot; `cosearch list envs`.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Search method; `cosearch list strategies`.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Score: mean return (default), success or length of an episode.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
     seed: Annotated[int | None, typer.Option(help="The one seed of the run.")] = None,
     latency_target_ms: Annotated[
@@ -120,6 +121,7 @@ def search(
     options = {
         **device_options(device),
         "env.name": env,
+        "env.metric": metric,
         "strategy.name": strategy,
         "seed": seed,
         "table": str(table) if table else None,
@@ -198,21 +200,27 @@ def evaluate(
     levels: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
     greedy: Annotated[bool, typer.Option("--greedy", help="Most likely action instead of sampling.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of levels and actions.")] = 1,
+    metric: Annotated[str | None, typer.Option(help="Score: mean return, success or length; default: the run's.")] = None,
+    solved_at: Annotated[float | None, typer.Option(help="Mean score that counts as solved; default: the task's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Play exported agents: each one's score with its 95 % interval, and the inter-quartile mean over several runs."""
     from cosearch.cli.progress import TerminalProgress
-    from cosearch.deploy.evaluation import evaluate_run, evaluate_runs
+    from cosearch.deploy.evaluation import evaluate_run, evaluate_runs, judged_text
     from cosearch.statistics import estimate_text, mean_text
 
-    note = TerminalProgress().note
-    if len(runs) > 1:
-        result = evaluate_runs(runs, episodes=episodes, levels=levels, greedy=greedy, seed=seed, note=note)
-    else:
-        result = evaluate_run(runs[0], episodes=episodes, levels=levels, greedy=greedy, seed=seed, note=note)
+    how: dict[str, Any] = {
+        "episodes": episodes,
+        "levels": levels,
+        "greedy": greedy,
+        "seed": seed,
+        "note": TerminalProgress().note,
+    }
+    how |= {"metric": metric, "threshold": solved_at}
+    result = evaluate_runs(runs, **how) if len(runs) > 1 else evaluate_run(runs[0], **how)
     text = [
         f"{row['run'] + ', ' if 'run' in row else ''}{levels} levels: "
-        f"{mean_text(row['score_mean'], row['score_ci95'], row['episodes'])}"
+        f"{mean_text(row['score_mean'], row['score_ci95'], row['episodes'])}{judged_text(row)}"
         for row in result.get("runs", [result])
     ]
     if "iqm" in result:

@@ -36,6 +36,7 @@ FIGURES = (
     "wall_s",
     "params",
     "macs",
+    "evaluation",
 )
 
 
@@ -92,6 +93,8 @@ class StrategyRow:
             where that box is empty.
         env_steps: of each run.
         wall_s: mean compute time of a run, seconds.
+        share_of_teacher: mean share of the teacher's score, counted from a random policy's; absent where a run did not record it.
+        solved: runs that solve the task; absent where nobody named the score that counts as solved.
     """
 
     env: str
@@ -107,6 +110,8 @@ class StrategyRow:
     hypervolume: float | Absent | None = field(default=Absent.ABSENT, metadata=OMITTED)
     env_steps: int | None = field(default=None, metadata=OMITTED)
     wall_s: float | None = field(default=None, metadata=OMITTED)
+    share_of_teacher: float | None = field(default=None, metadata=OMITTED)
+    solved: int | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +192,10 @@ def _require_equal(results: Sequence[Result]) -> None:
     """Refuse a comparison of runs with other steps, targets, tables or search spaces: their scores would mean other things."""
     values: dict[str, dict[str, object]] = {
         "environment steps": {item.planned.name: item.summary.env_steps for item in results},
+        "metric of the score": {
+            item.planned.name: item.summary.evaluation.metric if item.summary.evaluation is not None else "return"
+            for item in results
+        },
         "latency target": {item.planned.name: item.summary.latency_target_s for item in results},
         "table": {item.planned.name: item.record.table.table_id for item in results},
         "search space": {
@@ -254,7 +263,7 @@ def _run(item: ComparedRun) -> RunRow:
         strategy=planned.strategy,
         seed=planned.seed,
         status=status,
-        figures={key: content[key] for key in FIGURES if content},
+        figures={key: content[key] for key in FIGURES if key in content},
     )
 
 
@@ -297,7 +306,23 @@ def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> S
         hypervolume=area / box if box > 0 else None,
         env_steps=mine[0].env_steps,
         wall_s=float(np.mean([summary.wall_s for summary in mine])),
+        share_of_teacher=_mean_share(mine),
+        solved=_solved(mine),
     )
+
+
+def _mean_share(summaries: Sequence[Summary]) -> float | None:
+    """Mean share of the teacher's score, counted from a random policy's; None where one of the runs has none."""
+    shares = [summary.evaluation.share_of_teacher for summary in summaries if summary.evaluation is not None]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if len(known) == len(summaries) else None
+
+
+def _solved(summaries: Sequence[Summary]) -> int | None:
+    """How many of the runs solve the task; None where one of them does not know."""
+    found = [summary.evaluation.solved for summary in summaries if summary.evaluation is not None]
+    known = [solved for solved in found if solved is not None]
+    return sum(known) if len(known) == len(summaries) else None
 
 
 def _improvement(name: str, control: str, scores: Callable[[str], list[list[float]]]) -> Estimate | None:

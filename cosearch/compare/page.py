@@ -17,7 +17,7 @@ from rich.table import Table
 from cosearch.compare.data import ALL, Comparison, StrategyRow, compared_runs, comparison
 from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.report.format import duration_text, time_text
+from cosearch.report.format import duration_text, share_text, time_text
 from cosearch.statistics import Estimate, estimate_text
 from latency_tables.markdown import table as markdown_table
 from latency_tables.markdown import word
@@ -36,6 +36,7 @@ COLUMNS = (
     "steps",
     "time a run",
 )
+SHARE, SOLVED = "of the teacher's score", "solved"
 IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 6: "latency", 8: "HV"}  # 80 letters
 CAPTIONS = {
     "scatter.png": "Score on held-out episodes against predicted latency: one point a run; the lines border what the "
@@ -52,7 +53,8 @@ NOTE = (
     "one a seed; of the IQM a percentile bootstrap, "
     "too narrow for few of them, of the probabilities Newcombe's interval. "
     "Latency: predicted, median of the runs. Hypervolume: share that a run dominates, in the mean over a strategy's runs, of the "
-    "box from the target and the lowest score to the fastest and the highest that any run of the comparison has."
+    "box from the target and the lowest score to the fastest and the highest that any run of the comparison has. "
+    "Of the teacher's score: counted from a random policy's, mean over the runs."
 )
 
 
@@ -90,22 +92,35 @@ def tables(result: Comparison) -> list[tuple[str, list[list[str]]]]:
         result: the figures.
     """
     rows = result.strategies
-    networks = _hand_made(result)
-    return [(env, [_cells(row, networks) for row in rows if row.env == env]) for env in dict.fromkeys(row.env for row in rows)]
+    networks, more = _hand_made(result), _judged(result)
+    return [
+        (env, [_cells(row, networks, more) for row in rows if row.env == env]) for env in dict.fromkeys(row.env for row in rows)
+    ]
 
 
 def columns(result: Comparison) -> list[str]:
     """Titles of the columns of :func:`tables`; those of hand-made networks stand at the end."""
-    return [*COLUMNS, *(f"better than {network}" for network in _hand_made(result))]
+    return [*COLUMNS, *(f"better than {network}" for network in _hand_made(result)), *_judged(result)]
+
+
+def _judged(result: Comparison) -> list[str]:
+    """Titles of the columns on what the evaluations amount to, where a row has them."""
+    shares = any(row.share_of_teacher is not None for row in result.strategies)
+    solved = any(row.solved is not None for row in result.strategies)
+    return [title for title, there in ((SHARE, shares), (SOLVED, solved)) if there]
 
 
 def _hand_made(result: Comparison) -> list[str]:
     return list(dict.fromkeys(network for row in result.strategies for network in row.improvement_hand_made or ()))
 
 
-def _cells(row: StrategyRow, networks: Sequence[str]) -> list[str]:
+def _cells(row: StrategyRow, networks: Sequence[str], more: Sequence[str]) -> list[str]:
     latency = row.latency_predicted_s
     beside = [(row.improvement_hand_made or {}).get(network) for network in networks]
+    judged = {
+        SHARE: "" if row.share_of_teacher is None else share_text(row.share_of_teacher),
+        SOLVED: "" if row.solved is None else f"{row.solved} of {row.runs}",
+    }
     return [
         row.strategy,
         str(row.runs),
@@ -119,6 +134,7 @@ def _cells(row: StrategyRow, networks: Sequence[str]) -> list[str]:
         "" if row.env_steps is None else f"{row.env_steps:,}",
         "" if row.wall_s is None else duration_text(row.wall_s),
         *("" if estimate is None else _estimate(estimate) for estimate in beside),
+        *(judged[title] for title in more),
     ]
 
 

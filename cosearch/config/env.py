@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, Positive, PositiveFloat
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, Finite, Positive, PositiveFloat
 
 EPISODE_STEPS = 27_000
+Metric = Literal["return", "success", "length"]
+METRICS: tuple[Metric, ...] = ("return", "success", "length")
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -29,6 +31,9 @@ class EnvConfig:
             ``time_limit:1000``, ``reward_scale:0.1``, ``flatten``, ``keep:image,direction``, or ``package.module:Class``.
         episode_steps: an evaluation counts an episode that takes longer as it then stands, and says how many it cut. The
             default is the field's limit for Atari, 108,000 frames of which every fourth is seen.
+        metric: what scores are the mean of over evaluation episodes: ``return``; ``success``, as the information of the last step
+            says it (``is_success`` or ``success``); ``length`` in environment steps. Training learns from rewards all the same.
+        solved_at: mean score from which the task counts as solved; null: of returns what Gymnasium's register names.
         step_limit_s: seconds that a step of all environments may take; they are then stepped in a process of their own, which
             changes no result and which they may crash, end or hang. null: in this process, without a limit.
     """
@@ -40,4 +45,6 @@ class EnvConfig:
     layout: Literal["channels_last", "channels_first"] | None = None
     wrappers: tuple[str, ...] = ()
     episode_steps: Positive = EPISODE_STEPS
+    metric: Metric = "return"
+    solved_at: Finite | None = None
     step_limit_s: PositiveFloat | None = None

@@ -14,5 +14,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Evaluations = Annotated[int, Field(ge=560, le=MOST)]  # one projection of the design search

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cosearch.config.env import METRICS
 from cosearch.deploy.clip import animate, play
+from cosearch.deploy.judging import judged, solved_at
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.deploy.player import read_rule
 from cosearch.planning.builtins import load_builtins
@@ -15,6 +18,7 @@ from cosearch.planning.recorded import config_of
 from cosearch.record.agent import AgentRecord, check_agent_files
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.family import check_single
+from cosearch.record.json_record import to_json
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl.evaluate import Note, evaluate
@@ -25,8 +29,20 @@ from cosearch.training.algorithms import as_policy
 from latency_tables.errors import ConfigError, RequestError, RunFolderError
 from latency_tables.writing import check_destination, make_folder
 
+JUDGED = ("metric", "return_mean", "return_ci95", "length_mean", "success_rate", "solved_at", "solved", "solved_surely")
 
-def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: int, note: Note | None = None) -> dict[str, Any]:
+
+def evaluate_run(
+    path: Path,
+    *,
+    episodes: int,
+    levels: str,
+    greedy: bool,
+    seed: int,
+    metric: str | None = None,
+    threshold: float | None = None,
+    note: Note | None = None,
+) -> dict[str, Any]:
     """Score of a run's exported agent.
 
     Args:
@@ -35,17 +51,26 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         levels: ``test`` (held out) or ``train``.
         greedy: most likely action instead of sampling.
         seed: of levels and actions.
+        metric: what the score is the mean of, ``return``, ``success`` or ``length``; None: the run's.
+        threshold: mean score from which the task counts as solved; None: the run's, else of returns what Gymnasium names.
         note: told how far it is, and whether episodes were cut.
 
     Raises:
         RunFolderError: the run has exported no agent yet.
-        ConfigError: ``levels`` is neither word, or the environment has other observations or actions than the run began with.
+        ConfigError: ``levels`` or ``metric`` is none of its words, the environment says nothing of success, or it has other
+            observations or actions than the run began with.
     """
     if levels not in ("test", "train"):
         raise ConfigError(f"levels must be test or train, got {levels!r}")
+    known = next((one for one in METRICS if one == metric), None)
+    if metric is not None and known is None:
+        raise ConfigError(f"metric must be {', '.join(METRICS[:-1])} or {METRICS[-1]}, got {metric!r}")
     run, agent = _agent_of(path)
     config, streams = config_of(run), Streams(seed)
     best = read_rule(run.path / AgentRecord.FILE).rule == "argmax"  # of a DQN: with a little chance of any, see ``as_policy``
+    task = config.env
+    if threshold is not None or known not in (None, task.metric):  # its own threshold is one of its own metric
+        task = replace(task, metric=known or task.metric, solved_at=threshold)
     env = make_task(config.env, min(64, episodes), streams.derive("eval"), test=levels == "test")
     try:
         check_inputs(path, run.read(RunRecord), Inputs(environment=environment_record(env)))
@@ -56,8 +81,10 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
             streams.torch("eval"),
             greedy=greedy or (best and config.rl.algorithm != "dqn"),
             episode_steps=config.env.episode_steps,
+            metric=task.metric,
             note=note,
         )
+        found = judged(score, solved_at(task, env), None, None)
     finally:
         env.close()
     return {
@@ -68,17 +95,26 @@ def evaluate_run(path: Path, *, episodes: int, levels: str, greedy: bool, seed: 
         "levels": levels,
         "greedy": greedy or best,
         "seed": seed,
+        **{key: value for key, value in to_json(found).items() if key in JUDGED},
     }
 
 
 def evaluate_runs(
-    paths: Sequence[Path], *, episodes: int, levels: str, greedy: bool, seed: int, note: Note | None = None
+    paths: Sequence[Path],
+    *,
+    episodes: int,
+    levels: str,
+    greedy: bool,
+    seed: int,
+    metric: str | None = None,
+    threshold: float | None = None,
+    note: Note | None = None,
 ) -> dict[str, Any]:
     """Scores of several runs of one environment, such as the seeds of a method.
 
     Args:
         paths: run folders, at least two.
-        episodes, levels, greedy, seed, note: see :func:`evaluate_run`; each run plays the same levels.
+        episodes, levels, greedy, seed, metric, threshold, note: see :func:`evaluate_run`; each run plays the same levels.
 
     Returns:
         ``runs``: what :func:`evaluate_run` returns of each, with its ``run``; ``iqm``: the inter-quartile mean over the runs and
@@ -90,14 +126,30 @@ def evaluate_runs(
     names = [str(path) for path in paths]
     if len({Path(name).resolve() for name in names}) < len(names):
         raise RequestError(f"a run is named twice: {' '.join(names)}. An interval over runs needs different ones")
-    played = {name: config_of(_agent_of(path)[0]).env.name for name, path in zip(names, paths)}
+    tasks = {name: config_of(_agent_of(path)[0]).env for name, path in zip(names, paths)}
+    played = {name: task.name if metric else f"{task.name} by {task.metric}" for name, task in tasks.items()}
     if len(set(played.values())) > 1:
         raise RequestError(f"the runs have different environments, whose scores cannot be averaged: {played}")
-    rows = [
-        {"run": name, **evaluate_run(path, episodes=episodes, levels=levels, greedy=greedy, seed=seed, note=note)}
-        for name, path in zip(names, paths)
-    ]
+    how: dict[str, Any] = {"episodes": episodes, "levels": levels, "greedy": greedy, "seed": seed, "note": note}
+    rows = [{"run": name, **evaluate_run(path, metric=metric, threshold=threshold, **how)} for name, path in zip(names, paths)]
     return {"runs": rows, "iqm": iqm_estimate([[row["score_mean"] for row in rows]]).to_dict()}
+
+
+def judged_text(row: Mapping[str, Any]) -> str:
+    """What an evaluation amounts to beside its mean: the other means, and whether the task is solved.
+
+    Args:
+        row: see :func:`evaluate_run`.
+    """
+    words = []
+    if row["metric"] != "return":
+        words.append(f"mean {'success' if row['metric'] == 'success' else 'length in steps'}; return {row['return_mean']:.2f}")
+    if row["success_rate"] is not None and row["metric"] != "success":
+        words.append(f"{row['success_rate']:.0%} succeed")
+    if row["solved_at"] is not None:
+        sure = "" if row["solved"] == row["solved_surely"] or row["solved_surely"] is None else ", its interval reaches below"
+        words.append(f"{'solved' if row['solved'] else 'not solved'} (from {row['solved_at']:g} on{sure})")
+    return "".join(f"; {word}" for word in words)
 
 
 def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | None = None) -> Path:

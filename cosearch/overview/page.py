@@ -23,6 +23,7 @@ from markupsafe import Markup
 from cosearch.overview.folders import FINISHED, IDLE, RUNNING, STATES, STUCK, WAITING, Passed
 from cosearch.overview.rows import Reader, Row
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.evaluation import EvaluationRecord
 from cosearch.report import format as words
 from latency_tables.terminal import plain_if_text
 from latency_tables.writing import make_folder
@@ -170,6 +171,12 @@ def _known(value: float | None, text: Callable[[float | None], str]) -> Cell:
     return ("" if value is None else text(value), value)
 
 
+def _group(row: Row) -> str:
+    """What scores can be drawn in one plot: those of one task and metric, on one device; empty where nothing is known."""
+    metric = "" if row.evaluation is None or row.evaluation.metric == "return" else f", by {row.evaluation.metric}"
+    return f"{row.task} on {row.device}{metric}" if row.task else ""
+
+
 def _content(row: Row, beside: Path) -> dict[str, object]:
     """What the page's script draws of a run. SI units."""
     report = row.folder / "report.html"
@@ -177,13 +184,14 @@ def _content(row: Row, beside: Path) -> dict[str, object]:
     return {
         "name": row.name,
         "folder": str(row.folder),
-        "group": f"{row.task} on {row.device}" if row.task else "",
+        "group": _group(row),
         "strategy": row.strategy,
         "state": row.state,
         "seed": row.seed,
         "score": row.score_mean,
         "ci95": row.score_ci95,
         "teacher": row.teacher_score,
+        "judged": None if row.evaluation is None else _judged(row.evaluation),
         "latency": row.latency_predicted_s,
         "measured": row.latency_measured_s,
         "target": row.latency_target_s,
@@ -204,6 +212,17 @@ def _content(row: Row, beside: Path) -> dict[str, object]:
             for stage, some in row.evaluations
             if some
         },
+    }
+
+
+def _judged(found: EvaluationRecord) -> dict[str, object]:
+    return {
+        "metric": found.metric,
+        "random": found.random_mean,
+        "share": found.share_of_teacher,
+        "success": found.success_rate,
+        "solvedAt": found.solved_at,
+        "solved": found.solved,
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cosearch.overview.folders import FINISHED, UNREADABLE, Passed, Place, find_runs, last_written, signature, state_of
+from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.metrics import number
 from cosearch.report.data import Run, flatten, read_run
 from cosearch.report.plots import thin
@@ -44,6 +45,7 @@ class Row:
         score_mean, score_ci95: mean return of the exported agent on held-out levels, and its 95 % interval.
         episodes: that these are of.
         teacher_score: of its teacher.
+        evaluation: what the scores are the means of, and what they amount to.
         latency_predicted_s, latency_measured_s, latency_target_s: of one decision, seconds.
         target_met: whether every target is kept.
         energy_predicted_j: of one decision, joules.
@@ -72,6 +74,7 @@ class Row:
     score_ci95: tuple[float, float] | None = None
     episodes: int | None = None
     teacher_score: float | None = None
+    evaluation: EvaluationRecord | None = None
     latency_predicted_s: float | None = None
     latency_measured_s: float | None = None
     latency_target_s: float | None = None
@@ -164,6 +167,7 @@ def row_of(place: Place, run: Run, state: str) -> Row:
         score_ci95=None if summary is None else summary.score_ci95,
         episodes=None if summary is None else summary.episodes,
         teacher_score=run.teacher_score,
+        evaluation=None if summary is None else summary.evaluation,
         latency_predicted_s=run.latency_predicted_s,
         latency_measured_s=run.latency_measured_s,
         latency_target_s=run.latency_target_s,

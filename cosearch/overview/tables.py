@@ -57,6 +57,7 @@ OF_KIND = {"number": NUMBER, "count": COUNT, "text": TEXT}
 
 def _runs(row: Row, run: Run) -> Iterator[Values]:
     low, high = row.score_ci95 or (None, None)
+    judged = row.evaluation
     summary, record = run.summary, run.record
     yield {
         **{name: getattr(row, name) for name in AS_IN_THE_ROW},
@@ -67,6 +68,8 @@ def _runs(row: Row, run: Run) -> Iterator[Values]:
         else datetime.fromtimestamp(row.written_s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "score_ci95_low": low,
         "score_ci95_high": high,
+        **({} if judged is None else {name: getattr(judged, name) for name in JUDGED}),
+        "random_score": None if judged is None else judged.random_mean,
         "space": record.space.name,
         "space_size": record.space.size if record.space.size < 2**63 else None,
         "teacher": None if record.teacher is None else record.teacher.name,
@@ -102,6 +105,9 @@ AS_IN_THE_ROW = (
 )
 
 
+JUDGED = ("metric", "return_mean", "length_mean", "success_rate", "solved_at", "solved", "share_of_teacher")
+
+
 def _moment(text: str) -> str | None:
     """A moment of a run's record as SQL reads it, in UTC; None for another text."""
     try:
@@ -123,8 +129,12 @@ def _episodes(row: Row, run: Run) -> Iterator[Values]:
     content = read_json(path, "the episodes of a run", RunFolderError, digits=OWN_DIGITS)
     if not isinstance(content, dict) or not isinstance(returns := content.get("returns"), list):
         raise RunFolderError(f"{path}: returns must be a list of numbers, got {shown(content)}")
-    for index, value in enumerate(returns):
-        yield {"episode": index, "episode_return": value, "levels": content.get("levels"), "actions": content.get("actions")}
+    lengths, successes = (content.get(key) or [None] * len(returns) for key in ("lengths", "successes"))
+    if not isinstance(lengths, list) or not isinstance(successes, list) or not len(lengths) == len(successes) == len(returns):
+        raise RunFolderError(f"{path}: lengths and successes must be lists with one entry for each return")
+    how = {key: content.get(key) for key in ("levels", "actions")}
+    for index, (value, length, success) in enumerate(zip(returns, lengths, successes, strict=True)):
+        yield {"episode": index, "episode_return": value, "length": length, "success": success, **how}
 
 
 def _candidates(row: Row, run: Run) -> Iterator[Values]:
@@ -192,6 +202,14 @@ TABLES = {
             Column("episodes", COUNT, "that the score is of"),
             Column("teacher", TEXT, "name of the teacher"),
             Column("teacher_score", NUMBER, "its mean return"),
+            Column("random_score", NUMBER, "of a random policy in the same evaluation"),
+            Column("share_of_teacher", NUMBER, "how far the score is from the random policy's (0) to the teacher's (1)"),
+            Column("metric", TEXT, "what the score is the mean of: return, success or length; null: return"),
+            Column("return_mean", NUMBER, "mean return"),
+            Column("length_mean", NUMBER, "mean length of an episode, environment steps"),
+            Column("success_rate", NUMBER, "share of the episodes that succeeded"),
+            Column("solved_at", NUMBER, "score from which the task counts as solved"),
+            Column("solved", TRUTH, "whether the score reaches it"),
             Column("latency_predicted_s", NUMBER, "of one decision on the device, seconds"),
             Column("latency_measured_s", NUMBER, "median, seconds"),
             Column("latency_measured_on", TEXT, "machine and runtime that timed it"),
@@ -228,6 +246,8 @@ TABLES = {
         (
             Column("episode", COUNT, "its number, from 0"),
             Column("episode_return", NUMBER, "sum of its rewards"),
+            Column("length", COUNT, "environment steps"),
+            Column("success", TRUTH, "whether it succeeded; null where the environment does not say"),
             Column("levels", TEXT, "test or train"),
             Column("actions", TEXT, "sampled or greedy"),
         ),

@@ -61,7 +61,10 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
             player = as_policy(OnnxAgent(file, threads=1), config)
             env = make_task(config.env, 1, streams.derive("eval", 7), test=True)
             try:
-                evaluate(player, env, 1, generator, episode_steps=min(STEPS, config.env.episode_steps))
+                steps = min(STEPS, config.env.episode_steps)
+                played = evaluate(player, env, 1, generator, episode_steps=steps, metric=config.env.metric)
+                if not played.cut:
+                    _ = played.values
             finally:
                 env.close()
     except (NonFiniteError, ParityError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from cosearch.record.architecture import CandidateRecord
+from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.json_record import OMITTED
 from cosearch.record.target_rounds import TargetRound
 
@@ -144,7 +145,7 @@ class Summary:
     """What a run found.
 
     Attributes:
-        score_mean: mean return of the exported agent on held-out levels.
+        score_mean: mean return of the exported agent on held-out levels; of another metric where ``evaluation`` names one.
         score_ci95: its 95 % interval over the episodes; None with fewer than two.
         episodes: how many.
         episodes_cut: those that had not ended at ``env.episode_steps``; they count with their return so far.
@@ -173,6 +174,7 @@ class Summary:
         policy_score_mean, policy_latency_s: of the policy that the agent was made from (`cosearch compress`): its mean return,
             and its latency on the target device in seconds; None for any other run, and where nobody timed it.
         policy: what else is known of the two.
+        evaluation: what the scores are the means of, and what they amount to; None in runs of versions that did not record it.
     """
 
     FILE: ClassVar[str] = "summary.json"
@@ -209,3 +211,4 @@ class Summary:
     policy_score_mean: float | None = field(default=None, metadata=OMITTED)
     policy_latency_s: float | None = field(default=None, metadata=OMITTED)
     policy: PolicyComparison | None = field(default=None, metadata=OMITTED)
+    evaluation: EvaluationRecord | None = field(default=None, metadata=OMITTED)

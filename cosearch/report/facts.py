@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosearch.record.artifact import ArtifactRecord
+from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.metrics import number
 from cosearch.record.summary import Summary, TargetCheck
 from cosearch.report.data import Run
@@ -21,6 +22,7 @@ from cosearch.report.format import (
     significant,
     time_text,
 )
+from cosearch.report.scores import metric_label, solved_text, teacher_text
 from cosearch.space.counting import Counts
 from cosearch.space.derive import within
 from cosearch.statistics import interval_text
@@ -62,6 +64,7 @@ class Facts:
     on_target: bool
     device: str
     checks: tuple[TargetCheck, ...] = ()
+    evaluation: EvaluationRecord | None = None
 
     @property
     def decided_s(self) -> float | None:
@@ -81,7 +84,10 @@ class Facts:
 
     @property
     def share(self) -> float | None:
-        """Share of the teacher's score; only where the teacher's score is positive, else a share means nothing."""
+        """Share of the teacher's score, counted from a random policy's; of runs that did not play one, from 0, and only where the
+        teacher's score is positive."""
+        if self.evaluation is not None and self.evaluation.random_mean is not None:
+            return self.evaluation.share_of_teacher
         return self.score / self.teacher if self.score is not None and self.teacher is not None and self.teacher > 0 else None
 
     @property
@@ -117,6 +123,7 @@ def facts(run: Run) -> Facts:
         on_target=timed is not None and (timed.device == here or deployed) and timed.identity == own.identity,
         device=own.table_name,
         checks=() if summary is None else summary.targets,
+        evaluation=None if summary is None else summary.evaluation,
     )
 
 
@@ -138,7 +145,8 @@ def verdict(run: Run) -> str:
         start = f"This run is not judged yet ({progress(run)})"
         return f"{start}; so far the agent {latency}." if latency and known.predicted_s is not None else f"{start}."
     if known.share is not None:
-        score = f"The agent reaches {share_text(known.share)} of its teacher's score"
+        since = "" if known.evaluation is None else ", counted from a random policy's,"
+        score = f"The agent reaches {share_text(known.share)} of its teacher's score{since}"
     elif known.teacher is not None:
         score = f"The agent scores {score_text(known.score)} where its teacher scores {score_text(known.teacher)}"
     else:
@@ -180,15 +188,10 @@ def tiles(run: Run) -> list[Tile]:
     known, summary = facts(run), run.summary
     timed = None if run.agent is None else run.agent.latency.measured
     where = "" if timed is None else f"median; {timed.device}, {timed.runtime}, {_threads(timed.threads)}"
-    teacher = "no teacher"
-    if known.teacher is not None:
-        teacher = f"teacher {score_text(known.teacher)}"
-        if known.share is not None and known.score_ci95:
-            shares = " to ".join(f"{100 * bound / known.teacher:.0f}" for bound in known.score_ci95)
-            teacher += f"; 95 %: {shares} %"
     params, macs, env_steps = (None, None, None) if summary is None else (summary.params, summary.macs, summary.env_steps)
+    teacher = teacher_text(known.teacher, known.evaluation, known.score_ci95 if known.score is not None else None)
     return [
-        Tile("Score", score_text(known.score), _word(known.score, "measured"), _episodes(summary)),
+        Tile(metric_label(known.evaluation), score_text(known.score), _word(known.score, "measured"), _episodes(summary)),
         Tile("Of the teacher's score", share_text(known.share), "", teacher),
         Tile(
             "Latency, predicted",
@@ -225,6 +228,7 @@ def _episodes(summary: Summary | None) -> str:
     if summary is None:
         return ""
     cut = f", {count_text(summary.episodes_cut)} of them cut at the limit of steps" if summary.episodes_cut else ""
+    cut += solved_text(summary.evaluation)
     if summary.score_ci95 is None:
         return interval_text(None, "episode") + cut
     low, high = summary.score_ci95
@@ -341,6 +345,9 @@ def caveats(run: Run) -> list[str]:
         told.append(f"The run was resumed where its environment did not replay; running episodes began anew ({'; '.join(anew)}).")
     if known.teacher is None:
         told.append("No teacher's score is recorded, so the score has no yardstick.")
+    elif known.evaluation is not None and known.evaluation.random_mean is not None:
+        if known.share is None:
+            told.append("The teacher scores no more than a random policy, so a share of its score is not shown.")
     elif known.teacher <= 0:
         told.append("The teacher's score is not positive, so a share of it is not shown.")
     return told

@@ -36,6 +36,7 @@ class _Facts:
     action_box: Box | None
     first_action: int
     exact_resume: bool
+    solved_at: float | None
 
 
 class EnvApart:
@@ -70,6 +71,7 @@ class EnvApart:
         assert isinstance(facts, _Facts)
         self.num_envs, self.frame_shape, self.num_actions = facts.num_envs, facts.frame_shape, facts.num_actions
         self.action_box, self.first_action, self.exact_resume = facts.action_box, facts.first_action, facts.exact_resume
+        self.solved_at = facts.solved_at
 
     def observe(self) -> np.ndarray:
         """See ``VectorEnv``."""
@@ -149,8 +151,9 @@ def _serve(connection: Connection, make: Make, game: str, options: EnvOptions) -
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         env = make(game, options)
-        box, first = getattr(env, "action_box", None), getattr(env, "first_action", 0)
-        connection.send(("done", _Facts(env.num_envs, tuple(env.frame_shape), env.num_actions, box, first, env.exact_resume)))
+        box, first, solved_at = getattr(env, "action_box", None), getattr(env, "first_action", 0), getattr(env, "solved_at", None)
+        shape = tuple(env.frame_shape)
+        connection.send(("done", _Facts(env.num_envs, shape, env.num_actions, box, first, env.exact_resume, solved_at)))
         while True:
             connection.send(("done", _done(env, *connection.recv())))
     except EOFError:

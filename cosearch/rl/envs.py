@@ -103,6 +103,7 @@ class Step:
         terminated: ``[num_envs]``, bool: the episode ended, nothing follows.
         truncated: ``[num_envs]``, bool: a time limit cut the episode; its value must be bootstrapped.
         last_frames: env index -> the last frame of a truncated episode.
+        success: env index -> whether the episode that ended succeeded; without those of which the environment does not say it.
     """
 
     frames: np.ndarray
@@ -110,6 +111,7 @@ class Step:
     terminated: np.ndarray
     truncated: np.ndarray
     last_frames: dict[int, np.ndarray]
+    success: dict[int, bool] = field(default_factory=dict)
 
 
 class VectorEnv(Protocol):
@@ -118,6 +120,7 @@ class VectorEnv(Protocol):
     One that numbers its discrete actions from another number than 0 says so in ``first_action``, for the exported agent; it takes
     them from 0 all the same. One that has names for its actions, or for the components of an action vector, gives them in
     ``action_names``. ``doubts`` are sentences on what is not as it declares, ``endless`` says that it has no time limit.
+    ``solved_at`` is the mean return that counts as solved, where its author named one.
     """
 
     @property
@@ -317,6 +320,7 @@ class CheckedEnv:
         if self.action_names and len(self.action_names) != self.num_actions:
             raise EnvironmentFailedError(f"{name} has {self.num_actions} actions, but {len(self.action_names)} names of actions")
         self.endless: bool = getattr(env, "endless", False)
+        self.solved_at: float | None = getattr(env, "solved_at", None)
         self.exact_resume = env.exact_resume
         self._dtype = frame_dtype(self.frame_shape)
 

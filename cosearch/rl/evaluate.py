@@ -19,6 +19,7 @@ from cosearch.rl.memory import Carried
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.statistics import Interval, mean_interval
+from latency_tables.errors import ConfigError
 
 NOTE_EVERY_S = 10.0
 Note = Callable[[str], None]
@@ -26,15 +27,21 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Score:
-    """Returns of finished episodes.
+    """Finished episodes.
 
     Attributes:
         returns: one undiscounted, unscaled return an episode.
         cut: how many of the episodes had not ended at the limit of their steps.
+        lengths: environment steps of each.
+        successes: whether each succeeded; None for one that does not say it.
+        metric: what the score is the mean of: ``return``, ``success`` (1 or 0 an episode) or ``length``.
     """
 
     returns: tuple[float, ...]
     cut: int = 0
+    lengths: tuple[int, ...] = ()
+    successes: tuple[bool | None, ...] = ()
+    metric: str = "return"
 
     def cut_text(self, episode_steps: int) -> str:
         """A sentence on the episodes that were cut.
@@ -48,14 +55,47 @@ class Score:
         )
 
     @property
+    def values(self) -> tuple[float, ...]:
+        """One number of the metric an episode. Where some episodes say whether they succeeded, one that does not has failed.
+
+        Raises:
+            ConfigError: the metric is ``success``, and no episode says whether it succeeded.
+        """
+        if self.metric == "length":
+            return tuple(map(float, self.lengths))
+        if self.metric == "success":
+            if self.success_rate is None:
+                raise ConfigError(
+                    "env.metric=success needs an environment whose last step of an episode says in its information whether it "
+                    "succeeded, info['is_success'] or info['success'], true or false; this one does not"
+                )
+            return tuple(float(success is True) for success in self.successes)
+        return self.returns
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of the episodes that succeeded; None where none of them says it."""
+        if all(success is None for success in self.successes):
+            return None
+        return sum(success is True for success in self.successes) / len(self.successes)
+
+    @property
     def mean(self) -> float:
-        """Mean return."""
-        return float(np.mean(self.returns))
+        """Mean of the metric.
+
+        Raises:
+            ConfigError: see :attr:`values`.
+        """
+        return float(np.mean(self.values))
 
     @property
     def ci95(self) -> Interval | None:
-        """Bootstrap interval of the mean over episodes, 95 %, from a fixed seed; None for one episode."""
-        return mean_interval(self.returns)
+        """Bootstrap interval of the mean over episodes, 95 %, from a fixed seed; None for one episode.
+
+        Raises:
+            ConfigError: see :attr:`values`.
+        """
+        return mean_interval(self.values)
 
 
 def evaluate(
@@ -66,6 +106,7 @@ def evaluate(
     *,
     greedy: bool = False,
     episode_steps: int = EPISODE_STEPS,
+    metric: str = "return",
     note: Note | None = None,
 ) -> Score:
     """Play ``episodes`` whole episodes, an equal number in each environment (rounded up); fewer where episodes were cut.
@@ -77,35 +118,69 @@ def evaluate(
         generator: CPU generator of the actions.
         greedy: take the most likely action (the mean of a Gaussian) instead of sampling (Procgen's protocol samples).
         episode_steps: limit of one episode.
+        metric: what the score is the mean of, ``return``, ``success`` or ``length``.
         note: told every few seconds how far it is, and at the end whether episodes were cut.
 
     Raises:
         NonFiniteError: the network returned NaN or infinity.
         EnvironmentFailedError: an environment failed.
     """
+    policy, actor = policy_of(env), Carried(forward, env.num_envs)
+    return play_episodes(
+        lambda frames: act(actor, frames, policy, generator, greedy=greedy),
+        env,
+        episodes,
+        episode_steps=episode_steps,
+        metric=metric,
+        forget=actor.forget,
+        note=note,
+    )
+
+
+def play_episodes(
+    choose: Callable[[np.ndarray], np.ndarray],
+    env: VectorEnv,
+    episodes: int,
+    *,
+    episode_steps: int = EPISODE_STEPS,
+    metric: str = "return",
+    forget: Callable[[np.ndarray], None] = lambda ended: None,
+    note: Note | None = None,
+) -> Score:
+    """Play ``episodes`` whole episodes of whatever chooses the actions.
+
+    Args:
+        choose: frames ``[num_envs, *frame_shape]`` -> actions, ``[num_envs]`` or ``[num_envs, num_actions]``.
+        env, episodes, episode_steps, metric, note: see :func:`evaluate`.
+        forget: told after each step which episodes have ended, ``[num_envs]``, bool.
+
+    Raises:
+        EnvironmentFailedError: an environment failed.
+    """
     quota = -(-episodes // env.num_envs)
-    finished: list[list[float]] = [[] for _ in range(env.num_envs)]
+    finished: list[list[tuple[float, int, bool | None]]] = [[] for _ in range(env.num_envs)]
     running, steps, cut = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64), np.zeros(env.num_envs, np.bool_)
-    frames, policy, actor = env.observe(), policy_of(env), Carried(forward, env.num_envs)
+    frames = env.observe()
     told_s, done = time.monotonic(), 0
-    while any(len(returns) < quota and not stopped for returns, stopped in zip(finished, cut)):
-        env.send(act(actor, frames, policy, generator, greedy=greedy))
+    while any(len(played) < quota and not stopped for played, stopped in zip(finished, cut)):
+        env.send(choose(frames))
         step = env.receive()
         frames = step.frames
         running += step.reward
         steps += 1
         done += 1
         ended = step.terminated | step.truncated
-        actor.forget(ended)
+        forget(ended)
         for i in np.flatnonzero(ended | (steps >= episode_steps)):
             if len(finished[i]) < quota and not cut[i]:
-                finished[i].append(float(running[i]))
+                finished[i].append((float(running[i]), int(steps[i]), step.success.get(int(i))))
                 cut[i] = not ended[i]
             running[i], steps[i] = 0.0, 0
         if note is not None and time.monotonic() - told_s > NOTE_EVERY_S:
             told_s = time.monotonic()
             note(f"evaluation: {sum(map(len, finished))} of {quota * env.num_envs} episodes after {done:,} steps each")
-    score = Score(tuple(r for part in finished for r in part), int(cut.sum()))
+    returns, lengths, successes = zip(*(episode for part in finished for episode in part), strict=True)
+    score = Score(returns, int(cut.sum()), lengths, successes, metric)
     if score.cut and note is not None:
         note(score.cut_text(episode_steps))
     return score

@@ -164,6 +164,12 @@ def test_evaluate_follows_its_seed_its_levels_and_greedy(out):
     assert score("--seed", "2") != base and score("--levels", "train")["levels"] == "train"
     assert score("--greedy")["greedy"] is True
     assert "test levels:" in out("evaluate", "runs/one", "--episodes", "4")
+    long = score("--metric", "length", "--solved-at", "1.5")
+    assert (long["metric"], long["score_mean"], long["return_mean"]) == ("length", base["length_mean"], base["score_mean"])
+    assert base["solved_at"] is None and (long["solved_at"], long["solved"]) == (1.5, True)
+    assert "mean length in steps; return " in out("evaluate", "runs/one", "--episodes", "4", "--metric", "length")
+    assert main(["evaluate", "runs/one", "--episodes", "4", "--metric", "success"]) == 2  # breakout says nothing of success
+    assert main(["evaluate", "runs/one", "--metric", "speed"]) == 2
 
 
 def test_several_runs_are_evaluated_one_by_one_and_their_middle_half_is_averaged(out, capsys, monkeypatch):

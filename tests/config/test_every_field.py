@@ -179,6 +179,7 @@ class Runs:
             frames = clip.n_frames
         return {
             "episodes": run.read_json("summary.json")["episodes"],
+            "metric and whether solved": [run.read_json("summary.json")["evaluation"][key] for key in ("metric", "solved")],
             "episodes that were cut": run.read_json("summary.json")["episodes_cut"],
             "observations of the parity check": run.read_json("agent.json")["parity"]["observations"],
             "seconds of the measurement": seconds,

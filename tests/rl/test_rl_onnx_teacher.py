@@ -166,7 +166,7 @@ def test_the_score_of_an_onnx_teacher_is_measured_and_that_of_a_teacher_file_rea
 
     def score(record):
         teacher = None if record is None else SimpleNamespace(record=record, plays="agent")
-        return finish._teacher_score(None, Resources(CPU, Streams(0), teacher), None)
+        return finish._teacher_score(resolve(), Resources(CPU, Streams(0), teacher), None)
 
     mean, (low, high), _ = score(find_teacher(str(path), "minatar:breakout"))
     assert mean == 2.0 and low < 2.0 < high

@@ -157,6 +157,8 @@ CASES = {
     ),
     "env.wrappers": Case("first_frames", (*VECTORS, "env.name=gym:own_envs:Numbers-v0"), ["frame_stack:2"]),
     "env.episode_steps": Case("finish", SMALL, 2),
+    "env.metric": Case("finish", SMALL, "length"),
+    "env.solved_at": Case("finish", SMALL, -1.0),
     "env.step_limit_s": Case("training_process", (*VECTORS, "env.name=gym:CartPole-v1"), 60.0),
     "space.name": Case("plan", (*TASK, "distill.teacher=none", "objective.latency_ratio=2"), "cell"),
     "space.values": Case("plan", SMALL, {**SPACE, "hidden": 32}),

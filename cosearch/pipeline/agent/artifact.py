@@ -133,7 +133,7 @@ def _quantised(
     while True:
         write_bytes_atomic(path, form.model)
         score = evaluate(path)
-        difference = welch_interval(score.returns, float_score.returns)
+        difference = welch_interval(score.values, float_score.values)
         kept = None if difference is None else difference[1] >= 0
         if kept is not False or len(form.float_layers) == len(quantiser.layers):
             break

@@ -18,12 +18,13 @@ from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.clip import animate, can_be_shown, play
 from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.figures import measured_latency, paced_latency
+from cosearch.deploy.judging import EVAL_ENVS, judged, random_score, solved_at
 from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.deploy.observing import observations, observed
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.deploy.readings import Readings
 from cosearch.pipeline.agent.artifact import Deployed, deploy, measure_deployed
-from cosearch.pipeline.agent.policy_figures import compare_with_policy, untrained
+from cosearch.pipeline.agent.policy_figures import compare_with_policy
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.search.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
@@ -50,8 +51,6 @@ from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy
 from cosearch.training.progress import Progress
 from latency_tables.writing import remove
-
-EVAL_ENVS = 64
 
 
 def run_finish(
@@ -113,7 +112,8 @@ def run_finish(
     score = deployed.score
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = "greedy" if _acting(plan)["rule"] == "argmax" else "sampled"
-    run.write_json("evaluation.json", {"levels": "test", "actions": actions, "returns": list(score.returns)})
+    episodes = {"returns": list(score.returns), "lengths": list(score.lengths), "successes": list(score.successes)}
+    run.write_json("evaluation.json", {"levels": "test", "actions": actions, **episodes})
     timed = _measure(plan, deployed)
     agents = {} if timed is None else dict(timed.agents)
     if "agent" in agents and readings is not None:
@@ -144,8 +144,11 @@ def run_finish(
     teacher_mean, teacher_ci95, played = _teacher_score(config, resources, progress)
     taught = (teacher_mean, teacher_ci95)
     summary = _summary(plan, architecture, score, agents, taught, searched.steps + trained.steps, clock.spent_s)
-    if played is not None and plan.teacher is not None and plan.teacher.understood is not None:
-        by_chance = _evaluate(config, streams, untrained(plan.space), progress)
+    by_chance = None
+    if teacher_mean is not None:
+        by_chance = random_score(config.env, config.budget.eval_episodes, streams.derive("eval", 0), progress.note)
+    summary = replace(summary, evaluation=judged(score, _solved_at(config), teacher_mean, by_chance))
+    if played is not None and by_chance is not None and plan.teacher is not None and plan.teacher.understood is not None:
         latency_s, policy = compare_with_policy(plan, plan.teacher.understood, score, played, by_chance, timed)
         summary = replace(summary, policy_score_mean=played.mean, policy_latency_s=latency_s, policy=policy)
     checks = checked_targets(plan, architecture, measured_last)
@@ -253,14 +256,23 @@ def _reference_agent(
     )
 
 
+def _solved_at(config: Config) -> float | None:
+    env = make_task(config.env, 1, 0)
+    try:
+        return solved_at(config.env, env)
+    finally:
+        env.close()
+
+
 def _teacher_score(
     config: Config, resources: Resources, progress: Progress
 ) -> tuple[float | None, Interval | None, Score | None]:
-    """What the teacher's file says of its score; a user's ONNX file says nothing, so it plays the agent's own evaluation."""
+    """What the teacher's file says of its return; a user's ONNX file says nothing, and none says anything of success or
+    length: then the teacher plays the agent's own evaluation."""
     teacher = resources.teacher
     if teacher is None:
         return None, None, None
-    if not teacher.record.is_onnx:
+    if not teacher.record.is_onnx and config.env.metric == "return":
         said = teacher_identity(teacher.record)
         return said.score_mean, said.score_ci95, None
     score = _evaluate(config, resources.streams, teacher.plays, progress, greedy=teacher.record.is_greedy)
@@ -293,6 +305,7 @@ def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progre
             torch.Generator().manual_seed(streams.derive("eval", 3)),
             greedy=greedy,
             episode_steps=config.env.episode_steps,
+            metric=config.env.metric,
             note=progress.note,
         )
     finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.pipeline.agent.artifact import POLICY
@@ -15,26 +13,10 @@ from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.summary import Interval, PolicyComparison
 from cosearch.rl.evaluate import Score
 from cosearch.rl.foreign.understood import Understood
-from cosearch.rl.rollout import Forward
-from cosearch.space.space import SearchSpace
 from cosearch.statistics import RESAMPLES, percentile_interval
 from latency_tables.opspec import Device
 
 MEASUREMENT = "measurement"
-
-
-def untrained(space: SearchSpace) -> Forward:
-    """Actions at random: uniform where they are discrete, else of standard deviation 1 around 0, clipped to their bounds.
-
-    Args:
-        space: gives the actions.
-    """
-    size = space.num_actions if space.policy == "categorical" else 2 * space.num_actions
-
-    def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(frames), size), torch.zeros(len(frames))
-
-    return forward
 
 
 def share_of(agent: Score, policy: Score, by_chance: Score) -> tuple[float | None, Interval | None]:

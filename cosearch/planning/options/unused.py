@@ -70,6 +70,8 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "env.layout": (TAKES_LAYOUT,),
     "env.wrappers": (TAKES_WRAPPERS,),
     "env.episode_steps": (),
+    "env.metric": (),
+    "env.solved_at": (),
     "env.step_limit_s": (),
     "space.name": (),
     "space.values": (),

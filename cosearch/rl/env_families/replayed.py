@@ -6,8 +6,8 @@ are recorded, and a restore plays them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,14 @@ class Moved:
         reward: ``[envs]``, float32.
         terminated, truncated: ``[envs]``, bool; never both.
         last_frames: the last frame of each environment whose episode was truncated.
+        success: of each environment whose episode ended and says so, whether it succeeded.
     """
 
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     last_frames: dict[int, np.ndarray]
+    success: dict[int, bool] = field(default_factory=dict)
 
 
 OLD_STYLE = (
@@ -80,6 +82,7 @@ class ReplayedEnvs:
         self._doubt, self._looked_at = doubt, 0
         self.doubts: tuple[str, ...] = ()
         self.endless = _is_endless(self._envs[0])
+        self.solved_at = _solved_at(self._envs[0])
         self._to_frame, self._seed = to_frame, options.seed + (1_000_003 if options.test else 0)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
         self._actions: list[list[Any]] = [[] for _ in self._envs]
@@ -124,21 +127,24 @@ class ReplayedEnvs:
             self._episodes[i] += 1
             self._actions[i] = []
             self._frames[i] = self._reset(i)
-        return Step(self._frames.copy(), moved.reward, moved.terminated, moved.truncated, moved.last_frames)
+        return Step(self._frames.copy(), moved.reward, moved.terminated, moved.truncated, moved.last_frames, moved.success)
 
     def _one_by_one(self, envs: Sequence[Any], actions: list[Any], frames: np.ndarray) -> Moved:
         n = len(envs)
         reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         last: dict[int, np.ndarray] = {}
+        success: dict[int, bool] = {}
         for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
-            observation, paid, ended, cut, _ = _five(env.step(action))
+            observation, paid, ended, cut, told = _five(env.step(action))
             reward[i], terminated[i] = _number(paid, "reward"), _number(ended, "terminated")
             truncated[i] = _number(cut, "truncated") and not terminated[i]
             if truncated[i]:
                 last[i] = self._frame(observation)
             elif not terminated[i]:
                 frames[i] = self._frame(observation)
-        return Moved(reward, terminated, truncated, last)
+            if (terminated[i] or truncated[i]) and (said := _success(told)) is not None:
+                success[i] = said
+        return Moved(reward, terminated, truncated, last, success)
 
     def state(self) -> State:
         """See ``VectorEnv``."""
@@ -191,6 +197,27 @@ def _is_endless(env: Any) -> bool:
             return False
         env = getattr(env, "env", None)
     return True
+
+
+def _solved_at(env: Any) -> float | None:
+    """The mean return that counts as solved, as Gymnasium's register has it; None where it has none."""
+    threshold = getattr(getattr(env, "spec", None), "reward_threshold", None)
+    return None if threshold is None else float(threshold)
+
+
+SUCCESS = ("is_success", "success")  # of stable-baselines3 and Gymnasium-Robotics; of Meta-World, robosuite and ManiSkill
+
+
+def _success(told: Any) -> bool | None:
+    """Whether an episode succeeded, by the information of its last step; None where that does not say it.
+
+    Raises:
+        EnvironmentFailedError: what it says is no truth value or number.
+    """
+    for key in SUCCESS if isinstance(told, Mapping) else ():
+        if key in told:
+            return bool(_number(told[key], f"info[{key!r}]"))
+    return None
 
 
 def _reset_of(env: Any, seed: int) -> Any:
