@@ -151,8 +151,9 @@ def play_episodes(
 
     Args:
         choose: frames ``[num_envs, *frame_shape]`` -> actions, ``[num_envs]`` or ``[num_envs, num_actions]``.
-        env, episodes, episode_steps, metric, note: see :func:`evaluate`.
+        env, episodes, episode_steps, metric: see :func:`evaluate`.
         forget: told after each step which episodes have ended, ``[num_envs]``, bool.
+        note: see :func:`evaluate`.
 
     Raises:
         EnvironmentFailedError: an environment failed.
