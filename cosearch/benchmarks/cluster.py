@@ -26,8 +26,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.benchmarks.cluster_runs import Meter, compared, differences, under
+from cosearch.benchmarks.documents import DOCS, keep
 from latency_tables.errors import RunFailedError
 
 OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "evidence" / "cluster.md"

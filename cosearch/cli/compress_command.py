@@ -133,6 +133,7 @@ def probe_text(path: Path, known: Understood) -> str:
         "normaliser": normaliser,
         "outputs": "; ".join(tensor_text(entry) for entry in known.outputs),
         "policy": f"{known.chosen}: {known.meaning}" + (f", spread in {known.spread}" if known.spread else ""),
+        "memory": "; ".join(f"{state.taken} -> {state.given}" for state in known.states) or "none",
         "value": known.value or "none: the critic is not learned from",
         "plays": known.acting,
         "teaches by": "its distribution" if known.teaches_by == "distribution" else "its actions",

@@ -10,7 +10,7 @@ from cosearch.rl.rollout import Rollout
 from latency_tables.errors import ShapeError
 
 
-def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, chunk: int) -> Tensor:
+def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, chunk: int, *, values: bool = True) -> Tensor:
     """Fill ``rollout.teacher_policy`` and ``teacher_value``, see :class:`Rollout`.
 
     Args:
@@ -18,6 +18,7 @@ def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, c
         rollout: the experience.
         memory: ``[envs, memory_size]``, the teacher's own, before the rollout; None: all its episodes begin.
         chunk: frames of one forward pass.
+        values: whether the teacher gives any.
 
     Returns:
         ``[envs, memory_size]``, after the rollout.
@@ -29,16 +30,20 @@ def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, c
         raise ShapeError("a teacher with a memory labels steps in their order, this rollout has none")
     (steps, envs), begins = rollout.value.shape, rollout.segments.begins
     memory = torch.zeros(envs, teacher.memory_size) if memory is None else memory
-    outputs, values, after = [], [], []
+    outputs, worth, after = [], [], []
     with torch.inference_mode():
         for part in torch.arange(envs).split(max(1, chunk // steps)):
             found, value, kept = teacher.unroll(rollout.frames[:, part].flatten(0, 1), memory[part], begins[:-1, part])
-            outputs.append(found.float().view(steps, len(part), -1))
-            values.append(value.float().view(steps, len(part)))
+            outputs.append(found.view(steps, len(part), -1))
+            worth.append(value.float().view(steps, len(part)))
             after.append(kept)
-    check_actions(rollout, outputs[0].shape[-1])
-    rollout.teacher_policy = rollout.policy.read(torch.cat(outputs, 1).clone())
-    rollout.teacher_value = torch.cat(values, 1).clone()
+    labels = torch.cat(outputs, 1).clone()
+    if labels.is_floating_point():
+        check_actions(rollout, labels.shape[-1])
+        labels = rollout.policy.read(labels.float())
+    rollout.teacher_policy = labels  # else the teacher's actions, of one that tells no more
+    if values:
+        rollout.teacher_value = torch.cat(worth, 1).clone()
     return cleared(torch.cat(after), begins[-1].numpy())
 
 

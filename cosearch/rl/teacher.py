@@ -23,6 +23,7 @@ from cosearch.registry import unknown_name
 from cosearch.rl.foreign.network import LEAST_PROBABILITY, ForeignNetwork
 from cosearch.rl.foreign.onnx_file import external_files, load_model
 from cosearch.rl.foreign.opening import open_network
+from cosearch.rl.foreign.remembering import RememberingNetwork
 from cosearch.rl.foreign.understood import Said, TaskFacts, Understood, understood_in
 from cosearch.rl.labels import check_actions, label_in_time
 from cosearch.rl.lanes import Labelling, Lanes
@@ -100,7 +101,7 @@ class TeacherRecord:
         """Whether it is a user's own ONNX file."""
         return self.path.suffix == ".onnx"
 
-    def open_network(self, frame_shape: tuple[int, ...], num_actions: int) -> ForeignNetwork:
+    def open_network(self, frame_shape: tuple[int, ...], num_actions: int) -> ForeignNetwork | RememberingNetwork:
         """The network of an ONNX file.
 
         Args:
@@ -335,8 +336,7 @@ class Teacher:
         Args:
             frames: ``[batch, *frame_shape]``.
         """
-        outputs = self.forward(frames)[0]
-        if outputs.is_floating_point():
+        if (outputs := self.forward(frames)[0]).is_floating_point():
             return F.log_softmax(outputs.float(), -1)
         return self.plays(frames)[0].clamp(min=LEAST_PROBABILITY).log()
 
@@ -359,7 +359,7 @@ class Teacher:
             ShapeError: the student has another number of actions, or the steps of the rollout are in no order.
         """
         if (remembers := recurrent(self.forward)) is not None:
-            return label_in_time(remembers, rollout, memory, CHUNK)
+            return label_in_time(remembers, rollout, memory, CHUNK, values=self.gives_values)
         if labelling is None:
             labelling = Labelling(self.forward, Lanes(), CHUNK)
             labelling.frames(rollout.frames.flatten(0, 1), rollout.value.numel())

@@ -127,7 +127,7 @@ def two_policies():
         ),
         (nan_weight, {}, ConfigError, r"the weight 'logits_w' \[4, 3\] has 1 NaN"),
         (lambda: logits(domain="my.ops"), {}, ConfigError, "needs the custom operator my.ops::Own"),
-        (memory, {}, ConfigError, "it has a memory .h_in among its inputs"),
+        (memory, {}, ConfigError, r"it has a memory .h_in: float32 \[1, 1, 8\] among its inputs.* got none"),
         (several, {}, ShapeError, r"has 2 inputs .*goal: float32 \[1, 3\]"),
         (two_policies, {}, ConfigError, "several outputs can be the policy's: a, b.*--outputs logits:a"),
         (two_policies, {"outputs": "logits:c"}, ConfigError, "no output 'c'; it has a, b"),

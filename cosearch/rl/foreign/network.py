@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,12 +71,23 @@ class ForeignNetwork:
             alone ``[batch, 1]``, int64, or ``[batch, size]``; all in the units of an agent's own policy. And the value
             ``[batch]``, NaN where it gives none.
         """
-        known, outputs = self.understood, self.outputs(frames.numpy())
-        chosen = outputs[known.chosen]
+        return self.labels(self.outputs(frames.numpy()), len(frames))
+
+    def labels(self, outputs: Mapping[str, np.ndarray], rows: int) -> tuple[Tensor, Tensor]:
+        """What :meth:`__call__` returns, of the file's outputs.
+
+        Args:
+            outputs: ``[batch, ...]`` each, by name.
+            rows: the batch.
+
+        Returns:
+            ``[batch, outputs]`` and ``[batch]``.
+        """
+        known, chosen = self.understood, outputs[self.understood.chosen]
         if known.value is None:
-            value = torch.full((len(frames),), torch.nan)
+            value = torch.full((rows,), torch.nan)
         else:
-            value = torch.from_numpy(outputs[known.value].reshape(len(frames)).astype(np.float32))
+            value = torch.from_numpy(outputs[known.value].reshape(rows).astype(np.float32))
         if known.meaning == "logits":
             return torch.from_numpy(chosen.astype(np.float32)), value
         if known.meaning == "probabilities":
@@ -83,14 +95,14 @@ class ForeignNetwork:
         if known.policy == "categorical":
             if known.meaning == "action values":
                 return torch.from_numpy(chosen.argmax(1)[:, None]), value
-            return torch.from_numpy(chosen.reshape(len(frames), 1).astype(np.int64) - known.first_action), value
-        mean = self._mean(chosen, len(frames))
+            return torch.from_numpy(chosen.reshape(rows, 1).astype(np.int64) - known.first_action), value
+        mean = self._mean(chosen, rows)
         if known.spread is None:
             return mean, value
         spread = outputs[known.spread].astype(np.float32)
         log_std = torch.from_numpy(spread if known.spread_is_log else np.log(spread))
         log_std = log_std + torch.tensor(known.action_factor).abs().log() if known.action_factor else log_std
-        return torch.cat([mean, log_std.reshape(-1, known.num_actions).expand(len(frames), -1)], 1), value
+        return torch.cat([mean, log_std.reshape(-1, known.num_actions).expand(rows, -1)], 1), value
 
     def plays(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """The same as an agent's policy outputs, so that it can be evaluated as one: see ``acting`` for how.
@@ -102,24 +114,30 @@ class ForeignNetwork:
             Logits ``[batch, actions]``, or ``[batch, 2 size]``; and the value ``[batch]``.
         """
         outputs, value = self(frames)
-        if not outputs.is_floating_point():
-            return F.one_hot(outputs[:, 0], self.understood.num_actions).float(), value
-        if self.understood.policy == "gaussian" and outputs.shape[1] == self.understood.num_actions:
-            outputs = torch.cat([outputs, torch.zeros_like(outputs)], 1)
-        return outputs, value
+        return self.as_policy(outputs), value
 
-    def outputs(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+    def as_policy(self, outputs: Tensor) -> Tensor:
+        """Labels ``[batch, outputs]`` as an agent's policy outputs: ``[batch, actions]``, or ``[batch, 2 size]``."""
+        if not outputs.is_floating_point():
+            return F.one_hot(outputs[:, 0], self.understood.num_actions).float()
+        if self.understood.policy == "gaussian" and outputs.shape[1] == self.understood.num_actions:
+            return torch.cat([outputs, torch.zeros_like(outputs)], 1)
+        return outputs
+
+    def outputs(self, frames: np.ndarray, further: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """The outputs that are used, ``[batch, ...]`` each, by name; a spread that depends on nothing is given once.
 
         Args:
             frames: ``[batch, *frame_shape]``.
+            further: other inputs, see :func:`run_rows`.
 
         Raises:
             ConfigError: the runtime cannot run it on them.
         """
         known = self.understood
         fed = as_taken(frames, known.normaliser, pixels=known.pixels, layout=known.layout, dtype=self._dtype)
-        return run_rows(self._session, self._path, known.observation, self._wanted, fed, known.batch)
+        wanted = [*self._wanted, *(state.given for state in known.states)]
+        return run_rows(self._session, self._path, known.observation, wanted, fed, known.batch, further)
 
     def _mean(self, chosen: np.ndarray, rows: int) -> Tensor:
         known = self.understood
@@ -160,7 +178,13 @@ def as_taken(
 
 
 def run_rows(
-    session: InferenceSession, path: Path, observation: str, wanted: list[str], fed: np.ndarray, batch: str
+    session: InferenceSession,
+    path: Path,
+    observation: str,
+    wanted: list[str],
+    fed: np.ndarray,
+    batch: str,
+    further: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a model on a batch, at once where its first dimension is free, else one observation after the other.
 
@@ -171,14 +195,18 @@ def run_rows(
         wanted: names of outputs.
         fed: ``[batch, ...]`` as the input takes it.
         batch: ``free``, ``one`` or ``none``.
+        further: other inputs by name: as the file takes them for the whole batch where it is free, else ``[batch, ...]``, one
+            for each row.
 
     Raises:
         ConfigError: the runtime cannot run it.
     """
     try:
+        others = further or {}
         if batch == "free":
-            return dict(zip(wanted, map(np.asarray, session.run(wanted, {observation: fed}))))
-        rows = [session.run(wanted, {observation: row if batch == "none" else row[None]}) for row in fed]
+            return dict(zip(wanted, map(np.asarray, session.run(wanted, {observation: fed, **others}))))
+        alone = fed if batch == "none" else fed[:, None]
+        rows = [session.run(wanted, {observation: row, **{n: a[i] for n, a in others.items()}}) for i, row in enumerate(alone)]
     except Exception as error:  # the runtime raises a dozen classes of its own without a common root
         raise ConfigError(f"{path}: cannot run {len(fed)} observations: {runtime_reason(error)}") from error
     found = {}

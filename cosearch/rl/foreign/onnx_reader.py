@@ -6,7 +6,8 @@ pull requests on ONNX; a file that CleanRL or skrl users write with ``torch.onnx
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ import numpy as np
 import onnx
 
 from cosearch.record.agent import TensorRecord
-from cosearch.rl.foreign.meanings import Meaning, is_memory, meaning_of
+from cosearch.rl.foreign.meanings import Meaning, meaning_of
 from cosearch.rl.foreign.network import as_taken, open_session, run_rows
 from cosearch.rl.foreign.normaliser import read_normaliser
 from cosearch.rl.foreign.onnx_file import load_model, producer
-from cosearch.rl.foreign.understood import LAYOUTS, Normaliser, Policy, Said, TaskFacts, Understood, tensor_text
+from cosearch.rl.foreign.remembering import find_states, packed
+from cosearch.rl.foreign.understood import LAYOUTS, Normaliser, Policy, Said, StateFacts, TaskFacts, Understood, tensor_text
 from latency_tables.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -79,10 +81,15 @@ def policy_of_model(path: Path, model: onnx.ModelProto, task: TaskFacts, said: S
     session = open_session(path, content)
     inputs, outputs = (tuple(_facts(entry) for entry in part) for part in (session.get_inputs(), session.get_outputs()))
     props = {entry.key: entry.value for entry in model.metadata_props}
-    taken = _input(path, inputs, task, said.layout or props.get(LAYOUT_KEY))
+    states = find_states(path, inputs, outputs)
+    observed = tuple(entry for entry in inputs if entry.name not in {state.taken for state in states})
+    taken = _input(path, observed, task, said.layout or props.get(LAYOUT_KEY))
+    if taken.batch == "free" and any(state.batch_axis is None for state in states):
+        taken = replace(taken, batch="one")
     normaliser = None if said.normaliser is None else read_normaliser(said.normaliser, task.frame_shape)
     pixels, notes = _pixels(path, model, taken, task, said, normaliser)
-    layout, tried = _try(path, session, taken, [entry.name for entry in outputs], task, pixels, normaliser)
+    names = [entry.name for entry in outputs if entry.name not in {state.given for state in states}]
+    layout, tried = _try(path, session, taken, names, task, pixels, normaliser, states)
     meaning = meaning_of(path, tried, task, said)
     squashed, factor, offset, more = _action_scale(path, model, meaning, task, said)
     acting = said.acting or ("sampled" if meaning.meaning in ("logits", "probabilities") else "greedy")
@@ -115,6 +122,7 @@ def policy_of_model(path: Path, model: onnx.ModelProto, task: TaskFacts, said: S
         action_factor=factor,
         action_offset=offset,
         first_action=task.first_action,
+        states=states,
         notes=(*notes, *meaning.notes, *more),
     )
     return Policy(known, content)
@@ -126,12 +134,6 @@ def _facts(entry: NodeArg) -> TensorRecord:
 
 
 def _input(path: Path, inputs: tuple[TensorRecord, ...], task: TaskFacts, said_layout: str | None) -> _Input:
-    memory = [entry.name for entry in inputs if is_memory(entry.name)]
-    if memory:
-        raise ConfigError(
-            f"{path}: it has a memory ({', '.join(memory)} among its inputs), which a teacher's file cannot have yet: expected "
-            "the observations alone. Take a policy without recurrent layers"
-        )
     fitting = [entry for entry in inputs if _layouts(entry, task, said_layout)]
     if len(inputs) == 1 and not fitting:
         raise ShapeError(
@@ -249,6 +251,7 @@ def _try(
     task: TaskFacts,
     pixels: int | None,
     normaliser: Normaliser | None,
+    states: tuple[StateFacts, ...],
 ) -> tuple[str | None, dict[str, np.ndarray]]:
     """The one layout in which the file runs, and its outputs on plain observations."""
     observations = draws(task.frame_shape, PROBE_ROWS)
@@ -257,7 +260,8 @@ def _try(
     for layout in taken.layouts:
         fed = as_taken(observations, normaliser, pixels=pixels, layout=layout, dtype=np.dtype(taken.dtype))
         try:
-            ran[layout] = run_rows(session, path, taken.name, names, fed, taken.batch)
+            memory = packed(states, np.zeros((PROBE_ROWS, sum(math.prod(state.inner) for state in states))), taken.batch)
+            ran[layout] = run_rows(session, path, taken.name, names, fed, taken.batch, memory)
         except ConfigError as error:
             fault = error
     if not ran and fault is not None:

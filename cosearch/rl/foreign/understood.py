@@ -93,6 +93,32 @@ class Normaliser:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateFacts:
+    """One part of a recurrent policy's memory; it is zero where an episode begins.
+
+    Attributes:
+        taken, given: names of the input that takes it and of the output that gives the next one.
+        dtype: numpy's name.
+        shape: as the file declares it; a free dimension, that of the batch, by its name.
+    """
+
+    taken: str
+    given: str
+    dtype: str
+    shape: tuple[object, ...]
+
+    @property
+    def batch_axis(self) -> int | None:
+        """Which dimension is that of the batch; None: it is fixed to 1."""
+        return next((axis for axis, size in enumerate(self.shape) if not isinstance(size, int)), None)
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The other dimensions."""
+        return tuple(size for size in self.shape if isinstance(size, int))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Understood:
     """What a policy's file takes, gives and means.
 
@@ -115,6 +141,7 @@ class Understood:
         squashed: the hyperbolic tangent is still to be taken of its means.
         action_factor, action_offset: the agent's action is ``factor * x + offset`` of its own, one for each component.
         first_action: number of its first discrete action.
+        states: parts of its memory; empty: it has none.
         notes: what was concluded from the file and not said by anybody, in words.
     """
 
@@ -140,6 +167,7 @@ class Understood:
     action_factor: tuple[float, ...] = field(default=(), metadata=OMITTED)
     action_offset: tuple[float, ...] = field(default=(), metadata=OMITTED)
     first_action: int = field(default=0, metadata=OMITTED)
+    states: tuple[StateFacts, ...] = field(default=(), metadata=OMITTED)
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
 
     @property
