@@ -76,6 +76,7 @@ def search(
     metric: Annotated[str | None, typer.Option(help="Score: mean return (default), success or length of an episode.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
     seed: Annotated[int | None, typer.Option(help="The one seed of the run.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Make so many runs, of the seed and those after it.")] = 1,
     latency_target_ms: Annotated[
         str | None,
         typer.Option(
@@ -133,9 +134,15 @@ def search(
     }
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     if not dry_run:
-        RunDir.check_new(runs, run)
+        RunDir.check_new(runs, run if seeds == 1 else None)
     progress = make_progress(quiet)
-    plan = make_plan(with_own_tables(resolved, runs, progress, dry_run=dry_run))
+    resolved = with_own_tables(resolved, runs, progress, dry_run=dry_run)
+    if seeds > 1:
+        from cosearch.cli.seeds import search_seeds
+
+        search_seeds(resolved, seeds, runs, run, where=where, dry_run=dry_run, as_json=as_json, quiet=quiet)
+        return
+    plan = make_plan(resolved)
     if dry_run:
         from cosearch.pipeline.forecast import forecast
 

@@ -67,7 +67,7 @@ def compare(
     from cosearch.record.rundir import RunDir, check_one_folder
 
     if from_ is not None:
-        _show(from_, as_json)
+        show_comparison(from_, as_json)
         return
     where = Cluster(cluster, other_torch).check()
     check_one_folder(name, "--name")
@@ -94,20 +94,26 @@ def compare(
         tell=tell,
     )
     if dry_run:
-        _dry_run(planned, jobs or 1, as_json)
+        show_forecast(planned, jobs or 1, as_json)
         return
     resume_hint.set(("the same command", folder))
     with alone(folder):
         inputs = begin(folder, planned, command_line.get())
         failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell, inputs=inputs, cluster=where)
-        _show(runs / name, as_json)
+        show_comparison(runs / name, as_json)
     if failed:
         for run, reason in failed.items():
             say(f"error: {run}: {reason}", error=True)
         raise typer.Exit(1)
 
 
-def _show(folder: Path, as_json: bool) -> None:
+def show_comparison(folder: Path, as_json: bool) -> None:
+    """Write table, plots and pages of a comparison, and print its figures.
+
+    Args:
+        folder: of the comparison.
+        as_json: print them as one JSON object.
+    """
     from cosearch.compare.page import terminal_tables, write_comparison
 
     result, files = write_comparison(folder)
@@ -121,7 +127,14 @@ def _show(folder: Path, as_json: bool) -> None:
     say(folder / "compare.html")
 
 
-def _dry_run(planned: Sequence[PlannedRun], jobs: int, as_json: bool) -> None:
+def show_forecast(planned: Sequence[PlannedRun], jobs: int, as_json: bool) -> None:
+    """Print the runs that are planned, and the expected time.
+
+    Args:
+        planned: the runs.
+        jobs: at once.
+        as_json: print them as one JSON object.
+    """
     from dataclasses import replace
 
     from cosearch.pipeline.forecast import forecast

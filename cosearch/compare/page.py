@@ -14,7 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 
-from cosearch.compare.data import ALL, Comparison, StrategyRow, compared_runs, comparison
+from cosearch.compare.data import ALL, ComparedRun, Comparison, StrategyRow, compared_runs, comparison
 from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report.format import duration_text, share_text, time_text
@@ -35,6 +35,14 @@ COLUMNS = (
     "hypervolume",
     "steps",
     "time a run",
+)
+SEED_COLUMNS = (
+    "seed",
+    "score [95 %, episodes]",
+    "of the teacher's score",
+    "latency, predicted",
+    "measured",
+    "target met",
 )
 SHARE, SOLVED = "of the teacher's score", "solved"
 IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 6: "latency", 8: "HV"}  # 80 letters
@@ -73,12 +81,13 @@ def write_comparison(folder: Path) -> tuple[Comparison, list[Path]]:
     """
     folder = Path(folder)
     result = comparison(folder)
-    plots = all_plots(compared_runs(folder), result)
+    runs = compared_runs(folder)
+    plots, seeds = all_plots(runs, result), seed_rows(runs)
     pages = {
         "compare-results.json": json.dumps(result.to_json(), indent=1).encode() + b"\n",
         **plots,
-        "compare.md": markdown(result, list(plots)).encode(),
-        "compare.html": _page(result, plots).encode(),
+        "compare.md": markdown(result, list(plots), seeds).encode(),
+        "compare.html": _page(result, plots, seeds).encode(),
     }
     for name, content in pages.items():
         write_bytes_atomic(folder / name, content)
@@ -144,31 +153,70 @@ def _estimate(figure: Estimate) -> str:
 
 def terminal_tables(result: Comparison) -> list[Table]:
     """The tables for a terminal, without the columns that only the pages have room for."""
-    made = []
+    made, shown = [], dict(IN_A_TERMINAL)
+    if not any(row.improvement for row in result.strategies):  # there is no random search to be better than
+        del shown[4]
+        shown |= {place: name for place, name in enumerate(columns(result)) if name in (SHARE, SOLVED)}
     for env, rows in tables(result):
         table = Table(title=env if env != ALL else f"{env}, scores between the lowest (0) and the highest (1)")
-        for title in IN_A_TERMINAL.values():
-            table.add_column(title, no_wrap=title == "strategy")
+        for name in shown.values():
+            table.add_column(name, no_wrap=name == "strategy")
         for row in rows:
-            table.add_row(*(row[column] for column in IN_A_TERMINAL))
+            table.add_row(*(row[column] for column in shown))
         made.append(table)
     return made
 
 
-def markdown(result: Comparison, plots: Sequence[str]) -> str:
+def markdown(result: Comparison, plots: Sequence[str], seeds: Sequence[tuple[str, list[str]]] = ()) -> str:
     """The page as Markdown.
 
     Args:
         result: the figures.
         plots: names of the pictures beside it.
+        seeds: see :func:`seed_rows`.
     """
-    lines, titles = ["# Comparison of strategies", ""], columns(result)
+    lines, titles = [f"# {word(title(result))}", ""], columns(result)
     for env, rows in tables(result):
         lines += [f"## {word(env)}", "", *markdown_table(titles, rows), ""]
+    if seeds:
+        lines += ["## Each seed", "", *markdown_table(SEED_COLUMNS, [cells for _, cells in seeds]), ""]
     lines += [NOTE, "", *map(word, _unfinished(result))]
     for name in plots:
         lines += [f"![{word(name)}]({quote(name)})", "", _caption(name), ""]
     return "\n".join(lines)
+
+
+def title(result: Comparison) -> str:
+    """What the pages are about: strategies side by side, or one of them over its seeds."""
+    names = list(dict.fromkeys(row.strategy for row in result.runs))
+    return f"{names[0]} over {len(result.runs)} seeds" if len(names) == 1 else "Comparison of strategies"
+
+
+def seed_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
+    """Name of the folder and cells of each run, where all are of one strategy; else none.
+
+    Args:
+        runs: of the comparison.
+    """
+    if len({item.planned.strategy for item in runs}) > 1:
+        return []
+    return [(item.planned.name, _seed_cells(item)) for item in runs]
+
+
+def _seed_cells(item: ComparedRun) -> list[str]:
+    summary = None if item.run is None else item.run.summary
+    if summary is None:
+        return [str(item.planned.seed), "not finished", "", "", "", ""]
+    share = None if summary.evaluation is None else summary.evaluation.share_of_teacher
+    measured_s = summary.latency_measured_s
+    return [
+        str(item.planned.seed),
+        estimate_text(summary.score_mean, summary.score_ci95, "episode"),
+        "" if share is None else share_text(share),
+        time_text(summary.latency_predicted_s),
+        "" if measured_s is None else time_text(measured_s),
+        "yes" if summary.target_met else "no",
+    ]
 
 
 def _unfinished(result: Comparison) -> list[str]:
@@ -179,11 +227,18 @@ def _caption(name: str) -> str:
     return next(caption for end, caption in CAPTIONS.items() if name.endswith(end))
 
 
-def _page(result: Comparison, plots: dict[str, bytes]) -> str:
+def _page(result: Comparison, plots: dict[str, bytes], seeds: Sequence[tuple[str, list[str]]]) -> str:
     environment = Environment(
         loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined, finalize=plain_if_text
     )
     pictures = [(base64.b64encode(content).decode(), _caption(name)) for name, content in plots.items()]
     return environment.get_template("compare.html").render(
-        tables=tables(result), columns=columns(result), note=NOTE, pictures=pictures, unfinished=_unfinished(result)[:1]
+        title=title(result),
+        tables=tables(result),
+        columns=columns(result),
+        seed_columns=SEED_COLUMNS,
+        seeds=seeds,
+        note=NOTE,
+        pictures=pictures,
+        unfinished=_unfinished(result)[:1],
     )

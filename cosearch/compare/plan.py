@@ -123,10 +123,10 @@ def planned_runs(
             "the runs of a comparison must have equal environment steps, got "
             + ", ".join(f"{name}: {count:,}" for name, count in steps.items())
         )
-    return _with_one_target(runs)
+    return with_one_target(runs)
 
 
-def _with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+def with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The same; on an accelerator, where each seed searches the reference agent's design anew, all have the first's target."""
     targets: dict[str, float | None] = {}
     for run in runs:

@@ -1,0 +1,34 @@
+"""One search over several seeds: its runs as those of a comparison of one strategy, each the run that ``search --seed`` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cosearch.compare.plan import PlannedRun, with_one_target
+from cosearch.config.run import Config
+from cosearch.planning.request import with_absolute_paths
+from latency_tables.errors import ConfigError
+
+
+def planned_seeds(config: Config, seeds: Sequence[int]) -> list[PlannedRun]:
+    """The runs of one configuration, one a seed, named ``s0``, ``s1``, ...
+
+    Args:
+        config: of the search; its own seed does not count.
+        seeds: of the runs.
+
+    Returns:
+        The runs; on an accelerator, where each seed searches the reference agent's design anew, all have the first one's target.
+
+    Raises:
+        ConfigError: the configuration asks for several agents, or repeats the order of one run.
+    """
+    if config.family.wanted:
+        raise ConfigError("several seeds make one agent each: give --seeds with one device and one latency target")
+    if config.strategy.order:
+        raise ConfigError("--order-of repeats the order of one run, --seeds makes several: leave one of the two out")
+    placed = with_absolute_paths(config)
+    return with_one_target(
+        [PlannedRun(f"s{seed}", placed.env.name, placed.strategy.name, seed, replace(placed, seed=seed)) for seed in seeds]
+    )
