@@ -183,6 +183,16 @@ def _source(provenance: str) -> str:
     return f"from {_article(provenance)} table"
 
 
+def _policy_tiles(summary: Summary | None) -> list[Tile]:
+    """The latency beside that of the policy that the agent was made from; none of another run, and where nobody timed it."""
+    policy = None if summary is None else summary.policy
+    if policy is None or policy.latency_ratio is None or policy.latency_ratio_range is None:
+        return []
+    low, high = (share_text(ratio) for ratio in policy.latency_ratio_range)
+    detail = f"policy {time_text(policy.latency_measured_s)}, timed in turns; {low} to {high}"
+    return [Tile("Of the policy's latency", share_text(policy.latency_ratio), "measured", detail)]
+
+
 def tiles(run: Run) -> list[Tile]:
     """The key figures, in the order in which a reader asks for them."""
     known, summary = facts(run), run.summary
@@ -207,6 +217,7 @@ def tiles(run: Run) -> list[Tile]:
             where,
         ),
         _paced_tile(run),
+        *_policy_tiles(summary),
         Tile("Parameters", count_text(params), "", "weights and biases"),
         Tile("Multiply-accumulates", count_text(macs), "", "for one decision"),
         Tile("Wall time", duration_text(_wall_s(run)), "", "of the whole run" if run.finished else "so far"),

@@ -23,7 +23,7 @@ def share_of(agent: Score, policy: Score, by_chance: Score) -> tuple[float | Non
     """The agent's share of what the policy has above actions at random, and its 95 % bootstrap interval over episodes.
 
     Args:
-        agent, policy, by_chance: returns of the three on the same task.
+        agent, policy, by_chance: episodes of the three on the same task.
 
     Returns:
         None, None where the policy is no better than random.
@@ -33,13 +33,13 @@ def share_of(agent: Score, policy: Score, by_chance: Score) -> tuple[float | Non
     draws = np.random.default_rng(0)
     means = []
     for score in (agent, policy, by_chance):
-        returns = np.asarray(score.returns)
+        returns = np.asarray(score.values)
         means.append(returns[draws.integers(len(returns), size=(RESAMPLES, len(returns)))].mean(1))
     above = means[1] - means[2]
     share = (agent.mean - by_chance.mean) / (policy.mean - by_chance.mean)
     if (above <= 0).any():
         return share, None
-    return share, percentile_interval((means[0] - means[2]) / above, [len(s.returns) for s in (agent, policy, by_chance)])
+    return share, percentile_interval((means[0] - means[2]) / above, [len(s.values) for s in (agent, policy, by_chance)])
 
 
 def policy_latency(
