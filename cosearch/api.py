@@ -202,7 +202,7 @@ def measure(
     if path.exists() and not again:
         raise RequestError(f"{path} is there already; give again=True to replace it, or another file")
     chosen = make_space(resolve_task(overrides=_words({"space": space or {}}), options={"env.name": env}))
-    references = reference_agents(chosen.frame_shape, chosen.num_actions)
+    references = reference_agents(chosen.frame_shape, chosen.num_actions, chosen.parts)
     worklist = path.with_suffix(".worklist.json")
     make_folder(path.parent)
     write_worklist(chosen, worklist, min(networks, chosen.size), further=[op for ops in references.values() for op in ops])

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 
 from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
+from latency_tables.join_kinds import JOIN_KINDS, join_faults, join_layers
 from latency_tables.layer import Layer as Layer
 from latency_tables.memory_kinds import MEMORY_KINDS, kept_numbers, memory_faults, memory_layers
 from latency_tables.reversible_kinds import REVERSIBLE_KINDS, reversible_faults, reversible_layers
@@ -27,6 +28,7 @@ KINDS = {
     **CELL_KINDS,
     **VECTOR_KINDS,
     **REVERSIBLE_KINDS,
+    **JOIN_KINDS,
 }
 DTYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 ACTIVATIONS = ("none", "relu", "tanh")
@@ -42,9 +44,9 @@ class OpSpec:
         out_channels: output channels; for ``head`` the number of outputs (actions + 1).
         kernel, stride, padding: window, square and symmetric; kernel of a ``head``: 1, or the longer side of its map, whose
             mean it then reads.
-        groups: convolution groups of ``conv``; number of inputs of ``add`` and ``merge``, of parts of ``revmlp`` and ``revconv``;
-            of a ``stem`` the side of the squares of pixels that are averaged into one first, the rest at the edge dropped; of a
-            ``stack`` the steps whose features are read, the present one included.
+        groups: convolution groups of ``conv``; number of inputs of ``add``, ``merge`` and ``join``, of parts of ``revmlp`` and
+            ``revconv``; of a ``stem`` the side of the squares of pixels that are averaged into one first, the rest at the edge
+            dropped; of a ``stack`` the steps whose features are read, the present one included.
         expansion: widening factor of ``mbconv``.
         hidden: width of the hidden linear layer of ``mlp``, ``revmlp`` and ``head``, 0 in a head: none; of the state of a
             ``gru`` or ``lstm``.
@@ -93,7 +95,7 @@ class OpSpec:
         if not faults and self.kind == "head" and self.kernel not in (1, max(self.in_height, self.in_width)):
             faults.append(f"the kernel of a head is 1 or the longer side of its map, which it pools, got {self.kernel}")
         if not faults:
-            faults = cell_faults(self) + vector_faults(self) + reversible_faults(self) + memory_faults(self)
+            faults = cell_faults(self) + vector_faults(self) + reversible_faults(self) + memory_faults(self) + join_faults(self)
         if faults:
             raise ShapeError(f"not a valid operation: {'; '.join(faults)}")
 
@@ -130,7 +132,7 @@ class OpSpec:
     @property
     def inputs(self) -> int:
         """Number of blocks whose outputs it reads."""
-        return self.groups if self.kind in JOINS else 1
+        return self.groups if self.kind in (*JOINS, *JOIN_KINDS) else 1
 
     @property
     def out_height(self) -> int:
@@ -200,6 +202,8 @@ class OpSpec:
             )
         if self.kind in CELL_KINDS:
             return cell_layers(self)
+        if self.kind in JOIN_KINDS:
+            return join_layers(self)
         if self.kind in REVERSIBLE_KINDS:
             return reversible_layers(self)
         if self.kind in MEMORY_KINDS:

@@ -30,8 +30,10 @@ from cosearch.deploy.in_time import in_onnxruntime, in_torch
 from cosearch.deploy.onnx_agent import with_spread
 from cosearch.record.agent import MemoryRecord, ParityRecord, TensorRecord
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.space.ends import FORBIDDEN, WHOLE
 from cosearch.space.memory import Memories, remembering
 from cosearch.space.network import AgentNetwork
+from cosearch.space.parts import Part, unpack
 from latency_tables.board.runners import OnnxRunner, runtime_reason
 from latency_tables.errors import MeasurementError, ParityError, RunFailedError, ShapeError
 from latency_tables.writing import remove
@@ -45,6 +47,8 @@ PREPROCESSING = {
     "frames": "inside the graph: uint8 NHWC frames, scaled by 1/255",
     "observations": "inside the graph: raw float32 observations; their running normalisation is folded into the first layer, "
     "its mean kept apart where float32 would lose it",
+    "parts": "inside the graph: images scaled by 1/255, vectors raw, their running normalisation folded into their first layer; "
+    "logits of actions that action_mask forbids (0) become -1e8",
 }
 
 
@@ -72,9 +76,9 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, begins: n
     The network is copied first: its weights, memory format, device and mode stay as they are.
 
     Args:
-        network: uint8 frames ``[batch, height, width, channels]``, or float32 vectors ``[batch, features]`` -> policy outputs
-            ``[batch, outputs]``, value ``[batch]``. An ``AgentNetwork`` says itself whether its policy is Gaussian; any other
-            module has logits.
+        network: uint8 frames ``[batch, height, width, channels]``, float32 vectors ``[batch, features]`` or packed parts
+            ``[batch, 1, bytes]`` -> policy outputs ``[batch, outputs]``, value ``[batch]``. An ``AgentNetwork`` says itself
+            whether its policy is Gaussian; any other module has logits.
         folder: an existing folder; an older agent in it is removed first, and its ``agent.json``.
         frames: real observations, as the network takes them.
         begins: of a network with a memory, see :func:`check_parity`.
@@ -100,13 +104,14 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, begins: n
 def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
     """The network as a checked ONNX model for any batch size.
 
-    Its input is ``frames`` (images) or ``observations`` (vectors), its outputs are ``logits`` and ``value``, or for a Gaussian
-    policy ``mean``, ``log_std`` (one for each component, whatever the batch) and ``value``. A network with a memory has the
-    further input ``memory`` and the further output ``next_memory``, ``[batch, memory_size]`` both.
+    Its input is ``frames`` (images) or ``observations`` (vectors), or there is one for each part of an observation; its outputs
+    are ``logits`` and ``value``, or for a Gaussian policy ``mean``, ``log_std`` (one for each component, whatever the batch) and
+    ``value``. A network with a memory has the further input ``memory`` and the further output ``next_memory``,
+    ``[batch, memory_size]`` both.
 
     Args:
         network: as for :func:`export_agent`; not altered.
-        frame_shape: ``(height, width, channels)``, or ``(features,)``.
+        frame_shape: ``(height, width, channels)``, ``(features,)`` or ``(1, bytes)``.
 
     Returns:
         The serialized model, the same bytes for the same network.
@@ -115,17 +120,23 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
         RunFailedError: torch cannot export the network, or what it made is not valid.
     """
     dtype = torch.uint8 if len(frame_shape) == 3 else torch.float32
-    example = torch.zeros((2, *frame_shape), dtype=dtype)  # 2: a batch of 1 may be taken for a constant
-    read, plain = input_name(frame_shape), plain_copy(network)
+    examples = [torch.zeros((2, *frame_shape), dtype=dtype)]  # 2: a batch of 1 may be taken for a constant
+    read, plain = [input_name(frame_shape)], plain_copy(network)
+    traced: nn.Module = plain
     if isinstance(plain, AgentNetwork):
         plain.fold()
+        apart = _is_gaussian(plain) or plain.ends.parts or plain.memory_size
+        traced = _Apart(plain) if apart else plain
+        if plain.ends.parts:
+            read = [part.name for part in plain.ends.parts]
+            examples = [torch.ones((2, *part.shape), dtype=getattr(torch, part.dtype)) for part in plain.ends.parts]
     outputs = ("mean", "log_std", "value") if _is_gaussian(plain) else ("logits", "value")
-    inputs, examples, size = [read], [example], memory_size(plain)
+    size = memory_size(plain)
     if size:
         outputs = (*outputs, NEXT_MEMORY)
-        inputs.append(MEMORY)
+        read.append(MEMORY)
         examples.append(torch.zeros(2, size))
-    batched = {name: {0: "batch"} for name in (*inputs, *outputs) if name != "log_std"}
+    batched = {name: {0: "batch"} for name in (*read, *outputs) if name != "log_std"}
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -133,12 +144,12 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
             warnings.filterwarnings("ignore", module=r"torch\.(onnx|jit)\b.*")
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the gate tests what the tracer warns of
             torch.onnx.export(
-                _Parts(plain) if isinstance(plain, AgentNetwork) and (size or _is_gaussian(plain)) else plain,
+                traced,
                 tuple(examples),
                 buffer,  # type: ignore[arg-type]  # the stub knows paths only; the tracing exporter takes any binary file
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=inputs,
+                input_names=read,
                 output_names=list(outputs),
                 dynamic_axes=batched,
             )
@@ -149,20 +160,22 @@ def to_onnx(network: nn.Module, frame_shape: tuple[int, ...]) -> bytes:
     return model
 
 
-class _Parts(nn.Module):
-    """A network with its outputs as the file has them: mean and log standard deviation of a Gaussian policy apart, as the second
-    is no function of the input; and the next memory."""
+class _Apart(nn.Module):
+    """A network with inputs and outputs as the file has them: each part of an observation apart; mean and log standard deviation
+    of a Gaussian policy apart, as the second is no function of the input; and the memory and the next one."""
 
     def __init__(self, network: AgentNetwork) -> None:
         super().__init__()
         self.network = network
+        self.names = [part.name for part in network.ends.parts] or [WHOLE]
 
-    def forward(self, frames: torch.Tensor, memory: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        network = self.network
-        memories = None if memory is None else Memories(remembering(network), memory, None)
-        outputs = network.raw(frames, memories)
-        spread = (network.ends.log_std,) if _is_gaussian(network) else ()
-        return (outputs[:, :-1], *spread, outputs[:, -1], *(() if memories is None else (memories.vector,)))
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        network, observed = self.network, dict(zip(self.names, values))
+        memories = Memories(remembering(network), values[-1], None) if network.memory_size else None
+        outputs = network.outputs(observed, memories)
+        chosen, value = network.ends.leave(outputs, observed)
+        spread = (outputs[:, :-1], network.ends.log_std) if _is_gaussian(network) else (chosen,)
+        return (*spread, value, *(() if memories is None else (memories.vector,)))
 
 
 def memory_size(network: nn.Module) -> int:
@@ -171,8 +184,13 @@ def memory_size(network: nn.Module) -> int:
 
 
 def input_name(frame_shape: tuple[int, ...]) -> str:
-    """``frames`` for images, ``observations`` for vectors."""
-    return "frames" if len(frame_shape) == 3 else "observations"
+    """``frames`` for images, ``observations`` for vectors, ``parts`` where each part is an input of its own."""
+    return {3: "frames", 2: "parts"}.get(len(frame_shape), "observations")
+
+
+def _has_vectors(network: nn.Module) -> bool:
+    """Whether its actions are vectors, of floats or of whole numbers: then the tolerance of the outputs says all."""
+    return isinstance(network, AgentNetwork) and network.ends.policy != "categorical"
 
 
 def _is_gaussian(network: nn.Module) -> bool:
@@ -214,7 +232,8 @@ def check_parity(
                 "an agent without finite outputs is not exported. Look at the loss in metrics.jsonl"
             )
     if begins is None:
-        their_logits, their_value, sizes = _in_onnxruntime(model, frames)
+        parts = plain.ends.parts if isinstance(plain, AgentNetwork) else ()
+        their_logits, their_value, sizes = _in_onnxruntime(model, frames, parts)
         their_kept: list[np.ndarray] = []
     else:
         (their_logits, their_value, *their_kept), sizes = in_onnxruntime(model, frames, begins, size)
@@ -223,6 +242,10 @@ def check_parity(
             f"the exported file gives outputs {list(their_logits.shape)} and value {list(their_value.shape)}, "
             f"the network {list(logits.shape)} and {list(value.shape)}"
         )
+    forbidden = logits <= FORBIDDEN / 2
+    if not np.array_equal(forbidden, their_logits <= FORBIDDEN / 2):
+        raise ParityError(f"the exported file forbids other actions than the network over {len(frames)} observations")
+    logits, their_logits = np.where(forbidden, 0.0, logits), np.where(forbidden, 0.0, their_logits)
     difference, magnitude = 0.0, 1.0
     for ours, theirs in zip((logits, value, *kept), (their_logits, their_value, *their_kept), strict=True):
         apart, largest = float(np.abs(theirs - ours).max()), max(1.0, float(np.abs(ours).max()))
@@ -232,8 +255,9 @@ def check_parity(
                 f"{tolerance:g} of the largest output) over {len(frames)} observations; no agent was written"
             )
         difference, magnitude = max(difference, apart), max(magnitude, largest)
+    logits, their_logits = np.where(forbidden, FORBIDDEN, logits), np.where(forbidden, FORBIDDEN, their_logits)
     differs = logits.argmax(1) != their_logits.argmax(1)
-    flipped = [] if _is_gaussian(plain) else np.flatnonzero(differs).tolist()
+    flipped = [] if _has_vectors(plain) else np.flatnonzero(differs).tolist()
     exact = _exact(plain, frames, begins, flipped)
     wrong = [i for i in flipped if not _is_rounding(exact[i], logits[i], their_logits[i])]
     if wrong:
@@ -258,12 +282,12 @@ def check_parity(
 
 def check_frames(frames: np.ndarray) -> None:
     """Raise unless these are observations, at least one: images ``[observations, height, width, channels]``, uint8, or vectors
-    ``[observations, features]``, float32.
+    ``[observations, features]``, float32, or packed parts ``[observations, 1, bytes]``, uint8.
 
     Raises:
         ShapeError: another dtype, another number of dimensions, or none at all.
     """
-    forms = {(np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)}
+    forms = {(np.dtype(np.uint8), 4), (np.dtype(np.uint8), 3), (np.dtype(np.float32), 2)}
     if not isinstance(frames, np.ndarray) or (frames.dtype, frames.ndim) not in forms or not frames.size:
         got = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise ShapeError(
@@ -311,7 +335,7 @@ def _in_torch(network: nn.Module, frames: np.ndarray) -> tuple[np.ndarray, np.nd
     return torch.cat([logits for logits, _ in parts]).numpy(), torch.cat([value for _, value in parts]).numpy()
 
 
-def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+def _in_onnxruntime(model: bytes, frames: np.ndarray, of: tuple[Part, ...]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     try:
         session = OnnxRunner(model).session
     except MeasurementError as error:
@@ -319,7 +343,8 @@ def _in_onnxruntime(model: bytes, frames: np.ndarray) -> tuple[np.ndarray, np.nd
     parts, sizes = [], []
     for start, stop in _batches(len(frames)):
         try:
-            parts.append(session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(frames[start:stop])}))
+            taken = np.ascontiguousarray(frames[start:stop])
+            parts.append(session.run(None, unpack(of, taken) if of else {session.get_inputs()[0].name: taken}))
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
             raise ParityError(
                 f"the exported file cannot run a batch of {stop - start} frames: {runtime_reason(error)}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cosearch.space.parts import Part, unpack
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import RunFailedError, RunFolderError, ShapeError
+
+MEMORY = "memory"  # the input of what an agent with a memory carries
 
 
 class OnnxAgent:
@@ -39,23 +43,34 @@ class OnnxAgent:
             raise RunFolderError(
                 f"{path} cannot be loaded as an agent: {runtime_reason(error)}; `cosearch export {path.parent}` writes it again"
             ) from error
-        names = [entry.name for entry in self._session.get_inputs()]
-        if len(names) != 1 and names[1:] != ["memory"]:
+        self._inputs = [entry for entry in self._session.get_inputs() if entry.name != MEMORY]
+        kept = [entry for entry in self._session.get_inputs() if entry.name == MEMORY]
+        forms = {(entry.type, len(entry.shape)) for entry in self._inputs}
+        if len(self._inputs) != 1 and not forms <= {("tensor(uint8)", 4), ("tensor(uint8)", 2), ("tensor(float)", 2)}:
             raise RunFolderError(
-                f"{path} cannot be loaded as an agent: it takes {len(names)} inputs, expected the observations, and the memory "
-                f"where it has one; `cosearch export {path.parent}` writes it again"
+                f"{path} cannot be loaded as an agent: it takes {len(self._inputs)} inputs, expected the observations, and the "
+                f"memory where it has one; `cosearch export {path.parent}` writes it again"
             )
-        self._input = names[0]
-        self.memory_size: int = self._session.get_inputs()[1].shape[1] if len(names) == 2 else 0
+        self.memory_size: int = kept[0].shape[1] if kept else 0
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Images ``[batch, height, width, channels]``, uint8, or vectors ``[batch, features]``, float32.
+        """Images ``[batch, height, width, channels]``, uint8, vectors ``[batch, features]``, float32, or packed parts
+        ``[batch, 1, bytes]``, uint8, in the order of the file's inputs.
 
         Returns:
             Logits ``[batch, actions]``, or means and log standard deviations ``[batch, 2 size]``; and value ``[batch]``.
         """
         outputs = self._run(frames)
         return torch.from_numpy(_chosen(outputs)), torch.from_numpy(outputs["value"])
+
+    @cached_property
+    def _parts(self) -> tuple[Part, ...]:
+        """The parts of an observation that the inputs of the file are."""
+        kinds = {"tensor(float)": "vector", "tensor(uint8)": "mask"}
+        return tuple(
+            Part(entry.name, "image" if len(entry.shape) == 4 else kinds[entry.type], tuple(entry.shape[1:]))
+            for entry in self._inputs
+        )
 
     def unroll(self, frames: Tensor, memory: Tensor, begins: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """One step of an agent with a memory, see ``AgentNetwork.unroll``.
@@ -75,8 +90,9 @@ class OnnxAgent:
         return torch.from_numpy(_chosen(outputs)), torch.from_numpy(outputs["value"]), kept
 
     def _run(self, frames: Tensor, memory: Tensor | None = None) -> dict[str, np.ndarray]:
-        feed = {self._input: frames.numpy(), **({} if memory is None else {"memory": memory.numpy()})}
         try:
+            feed = unpack(self._parts, frames.numpy()) if frames.dim() == 3 else {self._inputs[0].name: frames.numpy()}
+            feed |= {} if memory is None else {MEMORY: memory.numpy()}
             found = self._session.run(None, feed)
             return dict(zip((entry.name for entry in self._session.get_outputs()), found))
         except Exception as error:  # as above

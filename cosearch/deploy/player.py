@@ -5,6 +5,7 @@ Needs numpy and onnxruntime, never torch: what is deployed must not depend on wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cosearch.record.agent import AgentRecord, check_agent_files
 from cosearch.record.json_record import from_json
+from cosearch.space.parts import Part, parts_from
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
 from latency_tables.reading import MAX_DIGITS, read_json, shown
@@ -29,13 +31,15 @@ class ActingRule:
 
     Attributes:
         rule: ``sample`` from the policy, or ``argmax``: always the best action (value-based agents).
-        policy: ``categorical`` (discrete actions) or ``gaussian`` (vectors).
+        policy: ``categorical`` (discrete actions), ``multi_categorical`` (vectors of whole numbers) or ``gaussian`` (vectors).
         low, high: bounds that an action vector is clipped to, one for each component, infinite where there is none; None for
             discrete actions.
         scale, shift: the environment's action is ``scale`` times the policy's plus ``shift``, one for each component.
         first_action: the environment's own number of action 0.
         channels_first: the environment's images have their channels first; the network takes them last.
         action_names: of the actions or of the components of an action vector; empty where the environment has none.
+        action_sizes: of the factors of a vector of whole numbers; empty for other actions.
+        parts: of an observation of several; empty: it is an image or a vector itself.
     """
 
     rule: str
@@ -47,6 +51,11 @@ class ActingRule:
     first_action: int = 0
     channels_first: bool = False
     action_names: tuple[str, ...] = ()
+    action_sizes: tuple[int, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+
+Observations = ArrayLike | Mapping[str, ArrayLike]
 
 
 class Agent:
@@ -58,7 +67,7 @@ class Agent:
         threads: CPU threads of the runtime; one is what latencies are predicted and measured for.
 
     Attributes:
-        observation_shape: of one observation: ``(height, width, channels)`` or ``(features,)``.
+        observation_shape: of one observation: ``(height, width, channels)`` or ``(features,)``; of several parts the first one's.
         observation_dtype: uint8 for images, float32 for vectors.
         rule: how it acts.
 
@@ -87,7 +96,9 @@ class Agent:
             raise RunFolderError(f"{model} cannot be loaded: {runtime_reason(error)}") from error
         entry, *further = self._session.get_inputs()
         self._kept = record.memory
-        if [given.name for given in further] != ([] if self._kept is None else [self._kept.input]):
+        if [given.name for given in further][max(0, len(self.rule.parts) - 1) :] != (
+            [] if self._kept is None else [self._kept.input]
+        ):
             raise RunFolderError(
                 f"{model} takes {[given.name for given in further]} beside the observations, {AgentRecord.FILE} says otherwise; "
                 f"`cosearch export {folder}` writes it again"
@@ -124,30 +135,31 @@ class Agent:
             initial = np.array(self._kept.initial, np.float32)
             self._memory = np.where(rows[:, None], initial, self._memory)
 
-    def __call__(self, observation: ArrayLike, *, greedy: bool = False) -> int | Array:
+    def __call__(self, observation: Observations, *, greedy: bool = False) -> int | Array:
         """The action for one observation, as ``env.step`` of Gymnasium takes it.
 
         Args:
             observation: ``[height, width, channels]`` or ``[height, width]``, uint8; or ``[features]``, any floats. Images with
-                their channels first where the environment has such.
+                their channels first where the environment has such. Of several parts a dictionary of them by name.
             greedy: the most likely action (of a Gaussian its mean), whatever the rule.
 
         Returns:
-            The number of a discrete action, or a vector ``[size]``, float32.
+            The number of a discrete action, or a vector ``[size]``, float32, or int64 where its components are whole numbers.
         """
-        chosen = self.act(np.asarray(observation)[None], greedy=greedy)[0]
+        chosen = self.act(batch_of_one(observation), greedy=greedy)[0]
         return int(chosen) if self.rule.policy == "categorical" else np.asarray(chosen)
 
-    def act(self, observations: ArrayLike, *, greedy: bool = False) -> Array:
+    def act(self, observations: Observations, *, greedy: bool = False) -> Array:
         """The actions for a batch of observations.
 
         Args:
-            observations: ``[batch, height, width, channels]`` or ``[batch, height, width]``, uint8; or ``[batch, features]``.
+            observations: ``[batch, height, width, channels]`` or ``[batch, height, width]``, uint8; or ``[batch, features]``; or
+                a dictionary of parts by name, each ``[batch, ...]`` as the environment gives it.
             greedy: the most likely actions (of a Gaussian the means), whatever the rule.
 
         Returns:
-            ``[batch]``, int64, as the environment numbers them, or ``[batch, size]``, float32, within the bounds of the action
-            space.
+            ``[batch]``, int64, as the environment numbers them, ``[batch, factors]``, int64, or ``[batch, size]``, float32,
+            within the bounds of the action space.
 
         Raises:
             ShapeError: other observations than the agent was trained on.
@@ -164,15 +176,20 @@ class Agent:
             chosen = mean if greedy else mean + spread * self._random.standard_normal(mean.shape)
             return np.clip(self.rule.scale * chosen + self.rule.shift, self.rule.low, self.rule.high).astype(np.float32)
         logits = outputs["logits"].astype(np.float64)
+        if self.rule.action_sizes:
+            factors = np.split(logits, np.cumsum(self.rule.action_sizes)[:-1], axis=1)
+            return np.stack([self._chosen(factor, greedy) for factor in factors], axis=1)
+        return self._chosen(logits, greedy) + self.rule.first_action
+
+    def _chosen(self, logits: FloatArray, greedy: bool) -> NDArray[np.int64]:
+        """One of some discrete actions for each row of ``[batch, actions]``: ``[batch]``, int64."""
         if greedy:
-            return logits.argmax(axis=1) + self.rule.first_action
+            return logits.argmax(axis=1)
         reached = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
         drawn = self._random.random((len(logits), 1)) * reached[:, -1:]
-        return (reached <= drawn).sum(
-            axis=1
-        ) + self.rule.first_action  # the first action whose cumulative probability exceeds the draw
+        return (reached <= drawn).sum(axis=1)  # the first action whose cumulative probability exceeds the draw
 
-    def outputs(self, observations: ArrayLike) -> dict[str, Array]:
+    def outputs(self, observations: Observations) -> dict[str, Array]:
         """What the network returns for a batch of observations; an agent with a memory remembers them.
 
         Args:
@@ -184,8 +201,14 @@ class Agent:
         Raises:
             ShapeError: other observations than the agent was trained on, or another batch than it remembers.
         """
-        given = self._checked(np.asarray(observations))
-        found: list[Array] = self._session.run(None, {self._input: given, **self._remembered(len(given))})
+        if self.rule.parts:
+            feed = {part.name: _part_of(part, observations) for part in self.rule.parts}
+        elif isinstance(observations, Mapping):
+            raise ShapeError(f"the agent takes one observation [batch, {self.observation_shape}], got a dictionary")
+        else:
+            feed = {self._input: self._checked(np.asarray(observations))}
+        batch = len(next(iter(feed.values())))
+        found: list[Array] = self._session.run(None, {**feed, **self._remembered(batch)})
         named = dict(zip(self._names, found))
         if self._kept is not None:
             self._memory = named.pop(self._kept.output)
@@ -220,6 +243,37 @@ class Agent:
         return np.ascontiguousarray(given, dtype=self.observation_dtype)
 
 
+def batch_of_one(observation: Observations) -> Observations:
+    """One observation as a batch of one.
+
+    Args:
+        observation: an array, or a dictionary of parts by name.
+    """
+    if isinstance(observation, Mapping):
+        return {name: np.asarray(value)[None] for name, value in observation.items()}
+    return np.asarray(observation)[None]
+
+
+def _part_of(part: Part, observations: Observations) -> Array:
+    """A part of observations as the file takes it: ``[batch, *part.shape]``.
+
+    Raises:
+        ShapeError: it is missing, or has another shape or dtype than the environment gives.
+    """
+    alone = not isinstance(observations, Mapping) and part.kind != "mask"
+    value = observations if alone else observations.get(part.name) if isinstance(observations, Mapping) else None
+    values = np.zeros(0) if value is None else np.asarray(value)
+    if part.kind == "image" and part.shape[2] == 1 and values.ndim == 3 and part.layout == "channels_last":
+        values = values[..., None]
+    bytes_wanted = part.kind == "image" and part.bounds is None
+    if values.shape[1:] != part.given_shape or values.dtype.kind not in ("u" if bytes_wanted else "biuf"):
+        got = "nothing" if value is None else f"{list(values.shape)} in {values.dtype}"
+        raise ShapeError(
+            f"the agent takes {part.name} as [batch, {', '.join(map(str, part.given_shape))}] in {part.given_dtype}, got {got}"
+        )
+    return part.taken(values > 0 if part.kind == "mask" else values)
+
+
 def read_rule(path: Path) -> ActingRule:
     """The acting rule of an exported agent.
 
@@ -233,7 +287,7 @@ def read_rule(path: Path) -> ActingRule:
     acting = content.get("acting") if isinstance(content, dict) else None
     acting = acting if isinstance(acting, dict) else {}
     rule, policy = acting.get("rule"), acting.get("policy", "categorical")
-    if rule not in RULES or policy not in ("categorical", "gaussian"):
+    if rule not in RULES or policy not in ("categorical", "multi_categorical", "gaussian"):
         raise RunFolderError(
             f"{path} does not say how the agent acts: acting.rule must be one of {', '.join(RULES)}, got {rule!r} with policy "
             f"{policy!r}; `cosearch export {path.parent}` writes it again"
@@ -242,12 +296,23 @@ def read_rule(path: Path) -> ActingRule:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RunFolderError(f"{path}: acting.action_names must be a list of words, got {names!r:.80}")
     names = tuple(names)
-    if policy == "categorical":
+    sizes, parts = acting.get("action_sizes", []), parts_from(acting.get("parts", []))
+    if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+        raise RunFolderError(f"{path}: acting.action_sizes must be a list of whole numbers, got {sizes!r:.80}")
+    if policy != "gaussian":
         first = acting.get("first_action", 0)
         if type(first) is not int:
             raise RunFolderError(f"{path}: acting.first_action must be a whole number, got {first!r:.80}")
         channels_first = acting.get("layout") == "channels_first"
-        return ActingRule(rule, policy, first_action=first, channels_first=channels_first, action_names=names)
+        return ActingRule(
+            rule,
+            policy,
+            first_action=first,
+            channels_first=channels_first,
+            action_names=names,
+            action_sizes=tuple(sizes),
+            parts=parts,
+        )
     low, high = (
         _bounds(acting.get(key), default, f"{path}: acting.{key}")
         for key, default in (("clip_low", -np.inf), ("clip_high", np.inf))
@@ -267,6 +332,7 @@ def read_rule(path: Path) -> ActingRule:
         shift,
         channels_first=acting.get("layout") == "channels_first",
         action_names=names,
+        parts=parts,
     )
 
 

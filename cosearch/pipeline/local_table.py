@@ -64,7 +64,7 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
     """
     identity = identity_of(config.device)
     space = make_space(config)
-    references = reference_agents(space.frame_shape, space.num_actions)
+    references = reference_agents(space.frame_shape, space.num_actions, space.parts)
     ops = list(dict.fromkeys([*space.all_ops(), *(op for blocks in references.values() for op in blocks)]))
     generator = Streams(0).torch("arch")
     networks = [a.network().to_json() for a in spread_networks(space, min(NETWORKS, space.size), generator)]

@@ -15,6 +15,7 @@ MODULES = (
     "cosearch.space.kinds.macro",
     "cosearch.space.cells.cell",
     "cosearch.space.kinds.mlp",
+    "cosearch.space.kinds.joined",
     "cosearch.space.kinds.hand_made",
     "cosearch.rl.env_families.procgen",
     "cosearch.rl.env_families.gym",

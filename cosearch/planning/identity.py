@@ -31,6 +31,8 @@ ENVIRONMENT_WORDS = {  # field of the record -> how a message names it
     "first_action": "first action",
     "action_low": "lower bounds of actions",
     "action_high": "upper bounds of actions",
+    "parts": "parts of observations",
+    "action_sizes": "sizes of the factors of actions",
 }
 
 
@@ -72,6 +74,8 @@ def environment_record(env: VectorEnv) -> EnvironmentRecord:
         first_action=getattr(env, "first_action", 0),
         action_low=() if box is None else bounds(box.low),
         action_high=() if box is None else bounds(box.high),
+        parts=tuple(f"{part.kind} {part.name} {part.shape}" for part in getattr(env, "parts", ())),
+        action_sizes=tuple(getattr(env, "action_sizes", ())),
     )
 
 

@@ -19,7 +19,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
 from cosearch.planning.budget import candidate_shares, one_shot_rounds
-from cosearch.planning.device.artifact import ArtifactPlan, plan_artifact
+from cosearch.planning.device.artifact import ArtifactPlan, check_parts, plan_artifact
 from cosearch.planning.device.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.device.hardware import Hardware, make_hardware, search_first_design
 from cosearch.planning.family import agent_configs, agent_names
@@ -157,6 +157,8 @@ class Plan:
                 frame_shape=tuple(space.frame_shape),
                 num_actions=space.num_actions,
                 policy=space.policy,
+                parts=tuple(part.to_dict() for part in space.parts),
+                action_sizes=space.action_sizes,
             ),
         )
 
@@ -229,6 +231,7 @@ def _single(config: Config) -> Plan:
     space = request.space
     hardware = make_hardware(request.hardware, space, request.config)
     artifact = plan_artifact(hardware)
+    check_parts(artifact, space)
     references = references_on(hardware, space)
     constraints = make_constraints(request.config.objective, hardware, space, references)
     if isinstance(hardware, Accelerator):

@@ -81,9 +81,16 @@ def resolve_request(config: Config) -> Request:
     space = make_space(config)
     check_size(config, space.frame_shape)
     values = config.distill.critic > 0 and config.rl.algorithm != "dqn"
-    check_fits(teacher, space.frame_shape, space.num_actions, space.policy, values=values)
+    check_fits(teacher, space.frame_shape, space.num_actions, space.policy, space.parts, values=values)
+    if config.rl.algorithm == "dqn" and space.parts:
+        raise ConfigError(
+            f"rl.algorithm=dqn learns from one image or vector, {config.env.name} has observations of the parts "
+            f"{', '.join(part.name for part in space.parts)}: use ppo or a2c"
+        )
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
-        raise ConfigError(f"rl.algorithm=dqn chooses discrete actions, {config.env.name} has action vectors: use ppo or a2c")
+        raise ConfigError(
+            f"rl.algorithm=dqn chooses one of some discrete actions, {config.env.name} has action vectors: use ppo or a2c"
+        )
     if (
         config.rl.algorithm == "dqn"
         and space.shares_widths
@@ -94,13 +101,15 @@ def resolve_request(config: Config) -> Request:
             "none: use rl.algorithm=ppo, or a strategy that trains its candidates alone (strategy.name=random)"
         )
     if space.remembers:
-        _check_memory(config, strategy, hardware)
+        _check_memory(config, strategy, hardware, space)
     return Request(config, strategy, teacher, hardware, space)
 
 
-def _check_memory(config: Config, strategy: StrategyInfo, hardware: Table | AccelDesign) -> None:
+def _check_memory(config: Config, strategy: StrategyInfo, hardware: Table | AccelDesign, space: SearchSpace) -> None:
     """Raise where the policies of a space with a memory cannot be trained or exported."""
     said = "space.values names blocks with a memory"
+    if space.parts:
+        raise ConfigError(f"{said}: such agents read one image or vector, {config.env.name} has observations of several parts")
     if config.rl.algorithm == "dqn":
         raise ConfigError(
             f"{said}, and rl.algorithm=dqn learns from single transitions, where a memory has no past: use rl.algorithm=ppo or "

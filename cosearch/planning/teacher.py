@@ -8,6 +8,7 @@ import torch
 
 from cosearch.config.run import Config
 from cosearch.rl.teacher import Teacher, TeacherRecord, find_teacher, load_network
+from cosearch.space.parts import Part, frame_shape_of, single_shape
 from cosearch.space.space import SearchSpace
 from latency_tables.errors import ConfigError, ShapeError
 
@@ -84,6 +85,7 @@ def check_fits(
     frame_shape: tuple[int, ...],
     num_actions: int,
     policy: str = "categorical",
+    parts: tuple[Part, ...] = (),
     *,
     values: bool = False,
 ) -> None:
@@ -93,7 +95,8 @@ def check_fits(
         teacher: None fits everything.
         frame_shape: ``(height, width, channels)``, or ``(features,)``.
         num_actions: discrete actions, or length of an action vector.
-        policy: ``categorical`` or ``gaussian``.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
+        parts: of an observation; empty: it is an image or a vector itself.
         values: whether its values are learned.
 
     Raises:
@@ -102,6 +105,11 @@ def check_fits(
     """
     if teacher is None:
         return
+    if teacher.is_onnx and parts:
+        raise ConfigError(
+            f"teacher {teacher.path}: an ONNX file teaches tasks of one image or vector, this one has observations of the parts "
+            f"{_names(parts)}: train a teacher with `cosearch teacher`, or leave it out (distill.teacher=none)"
+        )
     if teacher.is_onnx and teacher.understood is None and policy != "categorical":
         raise ConfigError(
             f"teacher {teacher.path}: no plain ONNX file says how the components of its actions are scaled. `cosearch compress "
@@ -115,9 +123,20 @@ def check_fits(
             raise ConfigError(f"teacher {teacher.path} gives no values: set distill.critic=0 to learn its actions alone")
         return
     stem, head = teacher.ops[0], teacher.ops[-1]
+    if teacher.parts != parts:
+        raise ShapeError(
+            f"teacher {teacher.name!r} takes observations of the parts {_names(teacher.parts)}, the run's environment has "
+            f"{_names(parts)}"
+        )
+    if parts:
+        frame_shape = single_shape(frame_shape, parts) or frame_shape_of(parts)
     taken = (stem.in_height, stem.in_width, stem.in_channels) if stem.kind == "stem" else (stem.in_channels,)
-    if taken != tuple(frame_shape) or head.out_channels - 1 != num_actions:
+    if (taken != tuple(frame_shape) and len(frame_shape) != 2) or head.out_channels - 1 != num_actions:
         raise ShapeError(
             f"teacher {teacher.name!r} takes frames {taken} and has {head.out_channels - 1} actions, the run's "
             f"environment has frames {tuple(frame_shape)} and {num_actions} actions"
         )
+
+
+def _names(parts: tuple[Part, ...]) -> str:
+    return ", ".join(f"{part.name} {part.shape}" for part in parts) or "one image or vector"

@@ -210,7 +210,8 @@ class ArchitectureRecord:
         space, space_config: kind of the search space, and its values.
         frame_shape: of one observation: height, width, channels; or features.
         num_actions: discrete actions, or length of an action vector.
-        policy: ``categorical`` or ``gaussian``.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
+        parts, action_sizes: see ``cosearch.record.run_record.SpaceRecord``.
         choices: index of the chosen candidate at each choice point.
         choice_names: their names.
         operations: shapes of the network's operations, in order of execution.
@@ -228,6 +229,8 @@ class ArchitectureRecord:
     frame_shape: tuple[int, ...]
     num_actions: int
     policy: str = "categorical"
+    parts: tuple[JsonObject, ...] = field(default=(), metadata=OMITTED)
+    action_sizes: tuple[int, ...] = field(default=(), metadata=OMITTED)
     choices: tuple[int, ...]
     choice_names: tuple[str, ...]
     operations: tuple[JsonObject, ...]

@@ -132,7 +132,9 @@ class SpaceRecord:
         size: number of architectures.
         frame_shape: of one observation: height, width, channels; or features.
         num_actions: discrete actions, or length of an action vector.
-        policy: ``categorical`` or ``gaussian``.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
+        parts: of an observation of several; empty: it is an image or a vector itself.
+        action_sizes: of the factors of ``multi_categorical`` actions.
     """
 
     name: str
@@ -141,6 +143,8 @@ class SpaceRecord:
     frame_shape: tuple[int, ...]
     num_actions: int
     policy: str = "categorical"
+    parts: tuple[JsonObject, ...] = field(default=(), metadata=OMITTED)
+    action_sizes: tuple[int, ...] = field(default=(), metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +152,15 @@ class EnvironmentRecord:
     """What an environment takes and gives.
 
     Attributes:
-        observation_shape: ``(height, width, channels)`` or ``(features,)``.
+        observation_shape: ``(height, width, channels)``, ``(features,)``, or ``(1, bytes)`` of several parts.
         observation_dtype: ``uint8`` or ``float32``.
         num_actions: discrete actions, or length of an action vector.
-        policy: ``categorical`` or ``gaussian``.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
         first_action: the environment's own number of the first discrete action.
         action_low, action_high: bounds of each component of an action vector, None where there is none; none at all for discrete
             actions.
+        parts: of an observation, as it is packed: ``image pixels (8, 8, 3)``; empty: it has none.
+        action_sizes: of the factors of ``multi_categorical`` actions.
     """
 
     observation_shape: tuple[int, ...]
@@ -164,6 +170,8 @@ class EnvironmentRecord:
     first_action: int = 0
     action_low: tuple[float | None, ...] = ()
     action_high: tuple[float | None, ...] = ()
+    parts: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    action_sizes: tuple[int, ...] = field(default=(), metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ import numpy as np
 
 from cosearch.record.state import State
 from cosearch.rl.envs import Box, EnvOptions, Step, VectorEnv
+from cosearch.space.parts import Part
 from latency_tables.errors import ConfigError, CosearchError, EnvironmentFailedError
 
 OTHER_LIMIT_S = 600.0  # of making, saving and replaying: far longer than any of them takes
@@ -37,6 +38,9 @@ class _Facts:
     first_action: int
     exact_resume: bool
     solved_at: float | None
+    action_names: tuple[str, ...]
+    parts: tuple[Part, ...]
+    action_sizes: tuple[int, ...]
 
 
 class EnvApart:
@@ -72,6 +76,7 @@ class EnvApart:
         self.num_envs, self.frame_shape, self.num_actions = facts.num_envs, facts.frame_shape, facts.num_actions
         self.action_box, self.first_action, self.exact_resume = facts.action_box, facts.first_action, facts.exact_resume
         self.solved_at = facts.solved_at
+        self.action_names, self.parts, self.action_sizes = facts.action_names, facts.parts, facts.action_sizes
 
     def observe(self) -> np.ndarray:
         """See ``VectorEnv``."""
@@ -151,9 +156,17 @@ def _serve(connection: Connection, make: Make, game: str, options: EnvOptions) -
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         env = make(game, options)
-        box, first, solved_at = getattr(env, "action_box", None), getattr(env, "first_action", 0), getattr(env, "solved_at", None)
-        shape = tuple(env.frame_shape)
-        connection.send(("done", _Facts(env.num_envs, shape, env.num_actions, box, first, env.exact_resume, solved_at)))
+        facts = _Facts(
+            env.num_envs,
+            tuple(env.frame_shape),
+            env.num_actions,
+            getattr(env, "action_box", None),
+            getattr(env, "first_action", 0),
+            env.exact_resume,
+            getattr(env, "solved_at", None),
+            *(tuple(getattr(env, name, ())) for name in ("action_names", "parts", "action_sizes")),
+        )
+        connection.send(("done", facts))
         while True:
             connection.send(("done", _done(env, *connection.recv())))
     except EOFError:

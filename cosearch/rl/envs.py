@@ -1,9 +1,10 @@
 """Vector environments behind one interface: Procgen, MinAtar, ALE, quantum circuits and any Gymnasium id.
 
 An observation is an image or a vector, called a frame in both cases: uint8 ``[num_envs, height, width, channels]`` or float32
-``[num_envs, features]``; the number of dimensions of ``frame_shape`` tells which. An episode that ends resets in the same step;
-a time limit is reported apart from a termination, with the last frame, so that the learner can bootstrap (never for Procgen,
-whose engine does not tell the two apart: there every end counts as a termination).
+``[num_envs, features]``; or it has several parts, packed into a frame of bytes, uint8 ``[num_envs, 1, bytes]``
+(:mod:`cosearch.space.parts`). The number of dimensions of ``frame_shape`` tells which. An episode that ends resets in the same
+step; a time limit is reported apart from a termination, with the last frame, so that the learner can bootstrap (never for
+Procgen, whose engine does not tell the two apart: there every end counts as a termination).
 """
 
 from __future__ import annotations
@@ -18,79 +19,25 @@ import numpy as np
 
 from cosearch.record.state import State
 from cosearch.registry import Registry
+from cosearch.rl.action_box import Box as Box
+from cosearch.space.parts import MASK, Part, frame_shape_of, unpack
 from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError
 
 Got = TypeVar("Got")
 
 
-REACHED = (0.1, 10.0)  # the farther bound of a box around 0 that a standard normal reaches and does not always overshoot
-FAR = 1e6  # a bound beyond is none
-
-
-@dataclass(frozen=True)
-class Box:
-    """Bounds of continuous actions, one entry for each component of the action vector; infinite where there is none.
-
-    A policy begins as a Gaussian around 0 with standard deviation 1. Where that reaches the bounds, or there are none, its
-    actions are the environment's, clipped. Where it does not (``[50, 100]``, ``[-0.01, 0.01]``), -1 and 1 stand for the bounds.
-
-    Raises:
-        ShapeError: bounds of two lengths or without room between them, or a single bound that a policy around 0 does not reach.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.low) != len(self.high) or not self.low or not all(a < b for a, b in zip(self.low, self.high)):
-            raise ShapeError(
-                f"the bounds of actions need low < high for each of at least one component, got {self.low} and {self.high}"
-            )
-
-        for i, (low, high) in enumerate(zip(self.low, self.high)):
-            if not low <= 0 <= high and max(abs(low), abs(high)) > FAR:
-                raise ShapeError(
-                    f"component {i} of the actions has the bounds {low:g} and {high:g}: a policy around 0 does not reach them, "
-                    "and one bound alone cannot be scaled. Register the environment with a wrapper (gymnasium's TransformAction)"
-                )
-
-    @property
-    def scaling(self) -> tuple[tuple[float, float], ...]:
-        """For each component its factor and offset; the environment's action is ``factor * action + offset``, clipped."""
-        return tuple(_scaling(low, high) for low, high in zip(self.low, self.high))
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether the action of any component is scaled."""
-        return any(pair != (1.0, 0.0) for pair in self.scaling)
-
-    def from_policy(self, actions: np.ndarray) -> np.ndarray:
-        """A policy's actions ``[num_envs, size]`` -> the environment's, scaled where that is needed and clipped, float32."""
-        if self.is_scaled:
-            scale, shift = np.array(self.scaling, np.float64).T
-            actions = scale * actions + shift
-        with np.errstate(over="ignore"):  # a bound beyond float32 is none
-            low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-        return np.clip(actions, low, high).astype(np.float32)
-
-
-def _scaling(low: float, high: float) -> tuple[float, float]:
-    nearest, farthest = REACHED
-    widest = max(abs(low), abs(high))
-    if widest > FAR or (low <= 0 <= high and nearest <= widest <= farthest):
-        return 1.0, 0.0
-    return (high - low) / 2, (high + low) / 2
-
-
 def frame_dtype(frame_shape: tuple[int, ...]) -> np.dtype:
-    """uint8 for images ``(height, width, channels)``, float32 for vectors ``(features,)``.
+    """uint8 for images ``(height, width, channels)`` and packed parts ``(1, bytes)``, float32 for vectors ``(features,)``.
 
     Raises:
         ShapeError: neither.
     """
-    if len(frame_shape) not in (1, 3):
-        raise ShapeError(f"observations must be images (height, width, channels) or vectors (features,), got shape {frame_shape}")
-    return np.dtype(np.uint8 if len(frame_shape) == 3 else np.float32)
+    if len(frame_shape) not in (1, 2, 3):
+        raise ShapeError(
+            "observations must be images (height, width, channels), vectors (features,) or packed parts (1, bytes), got shape "
+            f"{frame_shape}"
+        )
+    return np.dtype(np.float32 if len(frame_shape) == 1 else np.uint8)
 
 
 @dataclass(frozen=True)
@@ -119,8 +66,10 @@ class VectorEnv(Protocol):
 
     One that numbers its discrete actions from another number than 0 says so in ``first_action``, for the exported agent; it takes
     them from 0 all the same. One that has names for its actions, or for the components of an action vector, gives them in
-    ``action_names``. ``doubts`` are sentences on what is not as it declares, ``endless`` says that it has no time limit.
-    ``solved_at`` is the mean return that counts as solved, where its author named one.
+    ``action_names``. One whose frames have parts lists them in ``parts``; one whose actions are vectors of whole numbers gives
+    in ``action_sizes`` how many values each has, and ``num_actions`` is their sum. ``doubts`` are sentences on what is not as it
+    declares, ``endless`` says that it has no time limit. ``solved_at`` is the mean return that counts as solved, where its author
+    named one.
     """
 
     @property
@@ -133,7 +82,7 @@ class VectorEnv(Protocol):
 
     @property
     def num_actions(self) -> int:
-        """How many discrete actions, or how long an action vector."""
+        """How many discrete actions (of several factors all together), or how long an action vector."""
 
     @property
     def action_box(self) -> Box | None:
@@ -150,7 +99,8 @@ class VectorEnv(Protocol):
         """Start a step; the caller may compute meanwhile.
 
         Args:
-            actions: ``[num_envs]``, int, or ``[num_envs, num_actions]``, float32, in the box (``make_env`` puts them there).
+            actions: ``[num_envs]``, int, ``[num_envs, factors]``, int, where there are ``action_sizes``, or
+                ``[num_envs, num_actions]``, float32, in the box (``make_env`` puts them there).
         """
 
     def receive(self) -> Step:
@@ -319,6 +269,16 @@ class CheckedEnv:
         self.action_names: tuple[str, ...] = getattr(env, "action_names", ())
         if self.action_names and len(self.action_names) != self.num_actions:
             raise EnvironmentFailedError(f"{name} has {self.num_actions} actions, but {len(self.action_names)} names of actions")
+        self.parts: tuple[Part, ...] = tuple(getattr(env, "parts", ()))
+        self.action_sizes: tuple[int, ...] = tuple(getattr(env, "action_sizes", ()))
+        if (self.action_sizes and sum(self.action_sizes) != self.num_actions) or (
+            self.parts and frame_shape_of(self.parts) != self.frame_shape
+        ):
+            raise EnvironmentFailedError(
+                f"{name} has {self.num_actions} actions and frames {self.frame_shape}, but declares the factors "
+                f"{self.action_sizes} and the parts {[part.name for part in self.parts]}"
+            )
+        self._masked = any(part.kind == "mask" for part in self.parts)
         self.endless: bool = getattr(env, "endless", False)
         self.solved_at: float | None = getattr(env, "solved_at", None)
         self.exact_resume = env.exact_resume
@@ -337,9 +297,25 @@ class CheckedEnv:
 
     def _check_frames(self, what: str, array: np.ndarray, *leading: int) -> np.ndarray:
         self._check(what, array, (*leading, *self.frame_shape), self._dtype)
-        if self._dtype == np.float32 and not np.isfinite(array).all():
-            raise EnvironmentFailedError(f"{self.name} returned {what} that are not finite: {array}")
+        vectors = [array] if self._dtype == np.float32 else []
+        if self.parts:
+            values = unpack(self.parts, array)
+            vectors = [values[part.name] for part in self.parts if part.kind == "vector"]
+            if self._masked and leading:
+                self._check_mask(values[MASK] > 0)
+        for vector in vectors:
+            if not np.isfinite(vector).all():
+                raise EnvironmentFailedError(f"{self.name} returned {what} that are not finite: {vector}")
         return array
+
+    def _check_mask(self, allowed: np.ndarray) -> None:
+        begin = 0
+        for size in self.action_sizes or (self.num_actions,):
+            if not allowed[:, begin : begin + size].any(1).all():
+                raise EnvironmentFailedError(
+                    f"{self.name} returned an action mask that allows none of the {size} actions, and its episode goes on"
+                )
+            begin += size
 
     def observe(self) -> np.ndarray:
         """See :class:`VectorEnv`."""

@@ -1,9 +1,12 @@
 """Distributions over actions: what a network's policy outputs mean, for acting, learning, distillation and evaluation.
 
-``Categorical`` for discrete actions: one logit an action. ``Gaussian`` for continuous ones: a diagonal normal distribution with
-means from the network and a log standard deviation that does not depend on the state; its actions are not bounded here, the
-environment clips them to its box, and the log-probability is that of the unclipped action (Schulman et al. 2017, section 6.1).
-``read`` turns raw outputs into the policy's parameters, and all other functions take these.
+``Categorical`` for discrete actions: one logit an action. ``MultiCategorical`` for vectors of whole numbers: independent
+categorical distributions, one a number. Where an environment allows some actions only, the network itself gives the others a
+logit of -1e8, so that every function here is over the allowed ones: probability 0, no part in an entropy or divergence.
+``Gaussian`` for continuous ones: a diagonal normal distribution with means from the network and a log standard deviation that
+does not depend on the state; its actions are not bounded here, the environment clips them to its box, and the log-probability is
+that of the unclipped action (Schulman et al. 2017, section 6.1). ``read`` turns raw outputs into the policy's parameters, and all
+other functions take these.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch.nn import functional as F
 
 from cosearch.rl import losses
 from cosearch.rl.envs import Box, VectorEnv
+from cosearch.space.parts import Part
 from latency_tables.errors import NonFiniteError
 
 HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
@@ -30,7 +34,7 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """``categorical`` or ``gaussian``."""
+        """``categorical``, ``multi_categorical`` or ``gaussian``."""
 
     def read(self, outputs: Tensor) -> Tensor:
         """Policy outputs ``[batch, outputs]`` of a network -> parameters of the same shape, float32."""
@@ -101,6 +105,57 @@ class Categorical:
         """See :class:`Policy`; parameters ``[batch, actions]``."""
         best = teacher.argmax(-1) if teacher.is_floating_point() else teacher[..., 0]
         return (parameters.argmax(-1) == best).float().mean()
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """Vectors of whole numbers, independent given the state. Parameters: log-probabilities ``[batch, sum of sizes]``, one factor
+    after the other; actions ``[batch, factors]``, int64.
+
+    Attributes:
+        sizes: number of values of each factor.
+    """
+
+    sizes: tuple[int, ...]
+    name: str = "multi_categorical"
+
+    def _factors(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        return tensor.split(list(self.sizes), -1)
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """See :class:`Policy`: logits ``[batch, sum of sizes]`` to log-probabilities of each factor."""
+        return torch.cat([F.log_softmax(part, -1) for part in self._factors(outputs.float())], -1)
+
+    def empty_actions(self, *shape: int) -> Tensor:
+        """See :class:`Policy`: ``[*shape, factors]``."""
+        return torch.empty(*shape, len(self.sizes), dtype=torch.int64)
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, sum of sizes]``."""
+        drawn = [torch.multinomial(part.exp(), 1, generator=generator) for part in self._factors(parameters)]
+        return torch.cat(drawn, -1)
+
+    def greedy(self, parameters: Tensor) -> Tensor:
+        """See :class:`Policy`: the most likely value of each factor, ``[batch, factors]``."""
+        return torch.stack([part.argmax(-1) for part in self._factors(parameters)], -1)
+
+    def log_prob(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[batch]``, the sum over the factors."""
+        parts = zip(self._factors(parameters), actions.unbind(-1))
+        return torch.stack([part.gather(-1, chosen[..., None])[..., 0] for part, chosen in parts], -1).sum(-1)
+
+    def entropy(self, parameters: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[]``, the sum over the factors."""
+        return torch.stack([losses.entropy(part) for part in self._factors(parameters)]).sum()
+
+    def divergence(self, parameters: Tensor, teacher: Tensor) -> Tensor:
+        """See :class:`Policy`: ``[]``, the sum over the factors."""
+        pairs = zip(self._factors(parameters), self._factors(teacher))
+        return torch.stack([losses.actor_distillation(part, theirs) for part, theirs in pairs]).sum()
+
+    def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
+        """See :class:`Policy`: ``[]``, share of the rows ``[batch, sum of sizes]`` that agree in every factor."""
+        return (self.greedy(parameters) == self.greedy(teacher)).all(-1).float().mean()
 
 
 @dataclass(frozen=True)
@@ -193,10 +248,16 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
     """
     box: Box | None = getattr(env, "action_box", None)
     names = getattr(env, "action_names", ())
-    named = {"action_names": list(names)} if names else {}
+    named: dict[str, object] = {"action_names": list(names)} if names else {}
+    parts: tuple[Part, ...] = getattr(env, "parts", ())
+    named |= {"parts": [part.to_dict() for part in parts]} if parts else {}
     if box is None:
         how: dict[str, object] = {"policy": "categorical", "greedy": "argmax(logits)", "sampled": "draw from softmax(logits)"}
-        first = getattr(env, "first_action", 0)
+        first, sizes = getattr(env, "first_action", 0), getattr(env, "action_sizes", ())
+        if sizes:
+            each = "of the logits of each factor in turn, action_sizes of them"
+            how = {"policy": "multi_categorical", "greedy": f"argmax {each}", "sampled": f"draw from softmax {each}"}
+            return how | {"action_sizes": list(sizes)} | named
         return how | ({"first_action": first} if first else {}) | named
     low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
     scale, shift = ("scale * (", ") + shift") if box.is_scaled else ("", "")
@@ -213,5 +274,24 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
 
 
 def policy_of(env: VectorEnv) -> Policy:
-    """The policy for an environment's actions: Gaussian where they are vectors in a box."""
-    return Categorical() if getattr(env, "action_box", None) is None else Gaussian(env.num_actions)
+    """The policy for an environment's actions: Gaussian where they are vectors in a box, of factors where they have sizes.
+
+    Args:
+        env: the task.
+    """
+    sizes: tuple[int, ...] = getattr(env, "action_sizes", ())
+    name = "categorical" if getattr(env, "action_box", None) is None else "gaussian"
+    return policy_named("multi_categorical" if sizes else name, env.num_actions, sizes)
+
+
+def policy_named(name: str, num_actions: int, sizes: tuple[int, ...]) -> Policy:
+    """The policy of a space.
+
+    Args:
+        name: ``categorical``, ``multi_categorical`` or ``gaussian``.
+        num_actions: length of an action vector of a Gaussian.
+        sizes: number of values of each factor.
+    """
+    if name == "multi_categorical":
+        return MultiCategorical(sizes)
+    return Categorical() if name == "categorical" else Gaussian(num_actions)

@@ -7,6 +7,7 @@ import numpy as np
 from cosearch.config.env import EnvConfig
 from cosearch.rl.apart import EnvApart
 from cosearch.rl.envs import CheckedEnv, EnvOptions, make_env, split_name
+from cosearch.space.parts import MASK, unpack
 
 PROBE_STEPS = 16
 
@@ -84,14 +85,21 @@ def _first_difference(one: CheckedEnv, other: CheckedEnv) -> str | None:
 
 
 def random_actions(env: CheckedEnv, stream: np.random.Generator) -> np.ndarray:
-    """An action for each environment as a new agent draws it: standard normal, or uniform.
+    """An action for each environment as a new agent draws it: standard normal, or uniform over the actions that are allowed.
 
     Args:
         env: the task.
         stream: random numbers.
 
     Returns:
-        ``[num_envs, num_actions]``, float32, or ``[num_envs]``, int64.
+        ``[num_envs, num_actions]``, float32, ``[num_envs]``, int64, or ``[num_envs, factors]``, int64.
     """
-    drawn = stream.normal(0.0, 1.0, (env.num_envs, env.num_actions)).astype(np.float32)
-    return drawn if env.action_box is not None else stream.integers(0, env.num_actions, env.num_envs)
+    if env.action_box is not None:
+        return stream.normal(0.0, 1.0, (env.num_envs, env.num_actions)).astype(np.float32)
+    if not env.parts and not env.action_sizes:
+        return stream.integers(0, env.num_actions, env.num_envs)
+    allowed = unpack(env.parts, env.observe()).get(MASK)
+    weights = (1.0 - stream.random((env.num_envs, env.num_actions))) * (1.0 if allowed is None else allowed > 0)
+    factors = np.split(weights, np.cumsum(env.action_sizes)[:-1], axis=1) if env.action_sizes else [weights]
+    chosen = np.stack([factor.argmax(axis=1) for factor in factors], axis=1)
+    return chosen if env.action_sizes else chosen[:, 0]

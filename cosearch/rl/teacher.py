@@ -32,6 +32,7 @@ from cosearch.rl.rollout import Forward, Rollout
 from cosearch.rl.subject import actor_of, on_device
 from cosearch.space.ends import POLICIES
 from cosearch.space.network import AgentNetwork
+from cosearch.space.parts import Part, parts_from
 from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
 from latency_tables.opspec import OpSpec
 from latency_tables.reading import read_json, shown
@@ -63,6 +64,8 @@ class TeacherRecord:
         made_for_sha256: SHA-256 of the weights that the file was written for; None: by a version that did not record it.
         understood: what an ONNX file says of itself; None for another teacher, and for a file that `cosearch compress` did not
             write, which is read when it is opened.
+        parts: of the observations that it takes; empty: images or vectors.
+        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
 
     Raises:
         ConfigError: the discount or the divisor of the rewards is out of its range, or there is no such policy.
@@ -81,6 +84,8 @@ class TeacherRecord:
     outputs: str | None = None
     layout: str | None = None
     understood: Understood | None = None
+    parts: tuple[Part, ...] = ()
+    wiring: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         low, high = REWARD_STD_RANGE
@@ -239,6 +244,8 @@ def read_record(path: Path) -> TeacherRecord:
             path=Path(path),
             policy=_typed(str, values.get("policy", "categorical")),
             made_for_sha256=_typed(str, values["weights_sha256"]) if "weights_sha256" in values else None,
+            parts=parts_from(values.get("parts", [])),
+            wiring=tuple(tuple(inputs) for inputs in _typed(list, values["wiring"])) if "wiring" in values else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ShapeError) as error:
         raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {str(error)[:200]}") from error
@@ -299,6 +306,8 @@ def save_teacher(
         "provenance": provenance,
         "operations": [op.to_dict() for op in network.ops],
     }
+    if network.ends.parts:
+        values |= {"parts": [part.to_dict() for part in network.ends.parts], "wiring": [list(i) for i in network.wiring]}
     write_bytes_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
     return read_record(path)
 
@@ -390,7 +399,8 @@ def load_network(record: TeacherRecord) -> AgentNetwork:
                 f"its SHA-256 is {digest[:12]}..., the record was written for {str(record.made_for_sha256)[:12]}...: one of the "
                 "two files was damaged or comes from another teacher. Get both again, or train it again"
             )
-        network = AgentNetwork(record.ops, torch.Generator().manual_seed(0), policy=record.policy)
+        generator = torch.Generator().manual_seed(0)
+        network = AgentNetwork(record.ops, generator, record.wiring, record.policy, record.parts)
         network.load_state_dict({key: value.float() for key, value in load(content).items()})
         if not all(bool(weight.isfinite().all()) for weight in network.state_dict().values()):
             raise ConfigError("a weight is NaN or infinite")

@@ -223,7 +223,8 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
         The network; with a supernet its output equals the supernet's along the same path, and its head learns quantiles where
         the supernet's does.
     """
-    network = AgentNetwork(architecture.ops(), generator, architecture.wiring(), architecture.space.policy)
+    space = architecture.space
+    network = AgentNetwork(architecture.ops(), generator, architecture.wiring(), space.policy, space.parts)
     if supernet is not None:
         head_like(network, supernet)
         supernet.copy_into(architecture, network.blocks, network.ends)

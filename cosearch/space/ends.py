@@ -5,19 +5,23 @@ so that they travel with the weights through checkpoints, derivation and teacher
 the export folds them into the first layer. Where a mean is so many standard deviations away that float32 would lose the signal in
 the fold, the mean stays a subtraction of its own. No clipping follows: it could not be folded. After the last block: the head's
 outputs become policy outputs and value; a Gaussian policy has a log standard deviation here that does not depend on the state.
+Where an observation has parts they are taken apart here, and its action mask makes the logits of forbidden actions -1e8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.parts import MASK, Part, encoded, split
 from latency_tables.errors import NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
 
-POLICIES = ("categorical", "gaussian")
+POLICIES = ("categorical", "gaussian", "multi_categorical")
+FORBIDDEN = -1e8  # logit of an action that the mask forbids: its probability is exactly 0, and 0 times its logarithm is 0
+WHOLE = "observation"  # name of a frame that has no parts
 STILL = 2.0**-22  # a standard deviation below this share of its mean is two roundings of float32: a feature that stands still
 STILL_VARIANCE = 1e-30  # beside a mean of about 0: the unit of an observation is nobody's business above 1e-15 of it
 LEAST_VARIANCE = 1e-4  # of networks that were saved before the floor was relative
@@ -25,8 +29,8 @@ FOLDED_DEVIATIONS = 256.0  # a mean of more standard deviations is not folded: t
 
 
 def observations_of(frame_shape: Sequence[int]) -> str:
-    """``frames`` for images ``(height, width, channels)``, ``vectors`` for ``(features,)``."""
-    return "vectors" if len(frame_shape) == 1 else "frames"
+    """``frames`` for images ``(height, width, channels)``, ``vectors`` for ``(features,)``, ``parts`` for ``(1, bytes)``."""
+    return {1: "vectors", 2: "parts"}.get(len(frame_shape), "frames")
 
 
 class AgentEnds(nn.Module):
@@ -35,7 +39,8 @@ class AgentEnds(nn.Module):
     Args:
         first: the first block; ``stem`` takes images, any other kind vectors.
         head: the last block, whose outputs are one an action or component, then the value.
-        policy: ``categorical`` or ``gaussian``.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
+        parts: of an observation; empty: it is an image or a vector itself.
     """
 
     mean: Tensor
@@ -43,28 +48,54 @@ class AgentEnds(nn.Module):
     count: Tensor
     relative: Tensor
 
-    def __init__(self, first: OpSpec, head: OpSpec, policy: str) -> None:
+    def __init__(self, first: OpSpec, head: OpSpec, policy: str, parts: Sequence[Part] = ()) -> None:
         super().__init__()
         if policy not in POLICIES:
             raise ShapeError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-        self.policy, self.takes_vectors, self.scales = policy, first.kind != "stem", True
+        self.policy, self.parts, self.scales = policy, tuple(parts), True
+        size = sum(part.shape[0] for part in parts if part.kind == "vector")
+        size = size if parts else 0 if first.kind == "stem" else first.in_channels
+        self.takes_vectors = size > 0
         if self.takes_vectors:
-            self.register_buffer("mean", torch.zeros(first.in_channels))
-            self.register_buffer("variance", torch.ones(first.in_channels))
+            self.register_buffer("mean", torch.zeros(size))
+            self.register_buffer("variance", torch.ones(size))
             self.register_buffer("count", torch.zeros(()))
             self.register_buffer("relative", torch.ones(()))  # 0: of a version whose floor of the variance was absolute
             self.register_load_state_dict_pre_hook(_with_old_floor)
         if policy == "gaussian":
             self.log_std = nn.Parameter(torch.zeros(head.out_channels - 1))
 
-    def enter(self, frames: Tensor) -> Tensor:
-        """Images as they are; vectors ``[batch, features]`` with about zero mean and unit variance."""
-        if not self.takes_vectors:
-            return frames
-        return (frames - self.mean) * self.scale() if self.scales else frames - self.mean
+    def apart(self, frames: Tensor) -> dict[str, Tensor]:
+        """The parts of frames ``[batch, *frame_shape]`` by name; of one without parts itself."""
+        return split(self.parts, frames) if self.parts else {WHOLE: frames}
 
-    def leave(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def entries(self, values: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the first block of each encoder reads: images as they are, all vectors together and normalised.
+
+        Args:
+            values: see :meth:`apart`.
+        """
+        if not self.parts:
+            return [self.enter(values[WHOLE]) if self.takes_vectors else values[WHOLE]]
+        entries = []
+        for group in encoded(self.parts):
+            together = [values[part.name] for part in group]
+            joined = together[0] if len(together) == 1 else torch.cat(together, -1)
+            entries.append(joined if group[0].kind == "image" else self.enter(joined))
+        return entries
+
+    def enter(self, vectors: Tensor) -> Tensor:
+        """Vectors ``[batch, features]`` with about zero mean and unit variance; as they are once that is folded into a layer."""
+        if not self.takes_vectors:
+            return vectors
+        return (vectors - self.mean) * self.scale() if self.scales else vectors - self.mean
+
+    def leave(self, outputs: Tensor, values: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Outputs of the head ``[batch, n + 1]`` -> policy outputs and value ``[batch]``.
+
+        Args:
+            outputs: of the head.
+            values: see :meth:`apart`; logits of actions that their mask forbids become -1e8. None: nothing is forbidden.
 
         Returns:
             Logits ``[batch, n]``, or means and log standard deviations ``[batch, 2 n]``; value.
@@ -72,7 +103,8 @@ class AgentEnds(nn.Module):
         chosen, value = outputs[:, :-1], outputs[:, -1]
         if self.policy == "gaussian":
             chosen = torch.cat([chosen.float(), self.log_std.expand(len(chosen), -1)], -1)
-        return chosen, value
+        mask = None if values is None else values.get(MASK)
+        return (chosen if mask is None else torch.where(mask.bool(), chosen, FORBIDDEN)), value
 
     def scale(self) -> Tensor:
         """``[features]``: one over the standard deviation; 0 for a feature that stands still, which says nothing."""
@@ -87,13 +119,16 @@ class AgentEnds(nn.Module):
         Until the first call mean 0 and variance 1 are used; they leave no trace in the statistics.
 
         Args:
-            frames: ``[..., features]``.
+            frames: ``[..., *frame_shape]``.
 
         Raises:
             NonFiniteError: their squares do not fit into float32.
         """
         if not self.takes_vectors:
             return
+        if self.parts:
+            values = split(self.parts, frames.reshape(-1, *frames.shape[-2:]))
+            frames = torch.cat([values[part.name] for part in self.parts if part.kind == "vector"], -1)
         seen = frames.reshape(-1, frames.shape[-1]).to(self.mean.device, torch.float64)
         mean, variance, count = (buffer.double() for buffer in (self.mean, self.variance, self.count))
         n, total = len(seen), count + len(seen)

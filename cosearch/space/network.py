@@ -5,7 +5,7 @@ The same class is the derived agent, the teacher and the reference: they differ 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -15,8 +15,10 @@ from cosearch.space.cells.graph import chain_wiring, check_wiring
 from cosearch.space.ends import AgentEnds
 from cosearch.space.memory import Memories, remembering, run_block
 from cosearch.space.operations import Linear, build_block
+from cosearch.space.parts import Part, encoded, single_shape
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
+from latency_tables.worklists import Network
 
 
 class AgentNetwork(nn.Module):
@@ -26,7 +28,8 @@ class AgentNetwork(nn.Module):
         ops: stem first (a ``linear`` block where observations are vectors), head last, in order of execution.
         generator: CPU generator of the first weights.
         wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
-        policy: ``categorical`` or ``gaussian``, see :class:`AgentEnds`.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``, see :class:`AgentEnds`.
+        parts: of an observation, see :class:`AgentEnds`; blocks that read no other one read them in order.
 
     Raises:
         ShapeError: two blocks do not fit.
@@ -38,12 +41,18 @@ class AgentNetwork(nn.Module):
         generator: torch.Generator,
         wiring: Sequence[Sequence[int]] | None = None,
         policy: str = "categorical",
+        parts: Sequence[Part] = (),
     ) -> None:
         super().__init__()
+        wiring = ops.wiring if wiring is None and isinstance(ops, Network) else wiring
         self.wiring = chain_wiring(len(ops)) if wiring is None else tuple(tuple(inputs) for inputs in wiring)
         check_wiring(ops, self.wiring)
         self.ops = tuple(ops)
-        self.ends = AgentEnds(ops[0], ops[-1], policy)
+        self.ends = AgentEnds(ops[0], ops[-1], policy, parts)
+        self._entries = [index for index, inputs in enumerate(self.wiring) if not inputs]
+        wanted = len(encoded(parts)) if parts else 1
+        if len(self._entries) != wanted:
+            raise ShapeError(f"{len(self._entries)} blocks read observations that have {wanted} parts to read")
         self.blocks = nn.ModuleList(build_block(op, generator) for op in ops)
         reads = [i for inputs in self.wiring for i in inputs]
         self._last = {i: index for index, inputs in enumerate(self.wiring) for i in inputs}  # the last block that reads each
@@ -60,12 +69,13 @@ class AgentNetwork(nn.Module):
         """Policy outputs and value of a network without a memory.
 
         Args:
-            frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
+            frames: ``[batch, height, width, channels]``, uint8, ``[batch, features]``, float32, or ``[batch, 1, bytes]``, uint8.
 
         Returns:
             Logits ``[batch, actions]``, or means and log standard deviations ``[batch, 2 size]``; and value ``[batch]``.
         """
-        return self.ends.leave(self.raw(frames))
+        observed = self.ends.apart(frames)
+        return self.ends.leave(self.outputs(observed), observed)
 
     def unroll(self, frames: Tensor, memory: Tensor, begins: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Policy outputs and values of a network with a memory, for one step or a segment of steps.
@@ -79,13 +89,25 @@ class AgentNetwork(nn.Module):
             Policy outputs ``[time * envs, outputs]``, values ``[time * envs]``, and the memory ``[envs, memory_size]`` after it.
         """
         memories = Memories(self._remembering, memory, begins)
-        outputs, value = self.ends.leave(self.raw(frames, memories))
+        observed = self.ends.apart(frames)
+        outputs, value = self.ends.leave(self.outputs(observed, memories), observed)
         return outputs, value, memories.vector
 
-    def raw(self, frames: Tensor, memories: Memories | None = None) -> Tensor:
-        """Outputs of the head: ``[batch, actions + 1]``; with the memories of its blocks where it has any."""
-        values = {0: self.blocks[0](self.ends.enter(frames))}
-        for index, inputs in enumerate(self.wiring[1:], 1):
+    def raw(self, frames: Tensor) -> Tensor:
+        """Outputs of the head: ``[batch, actions + 1]``."""
+        return self.outputs(self.ends.apart(frames))
+
+    def outputs(self, observed: Mapping[str, Tensor], memories: Memories | None = None) -> Tensor:
+        """Outputs of the head: ``[batch, actions + 1]``.
+
+        Args:
+            observed: see :meth:`AgentEnds.apart`.
+            memories: of its blocks where it has any.
+        """
+        values = {i: self.blocks[i](read) for i, read in zip(self._entries, self.ends.entries(observed), strict=True)}
+        for index, inputs in enumerate(self.wiring):
+            if not inputs:
+                continue
             if len(inputs) == 1:
                 values[index] = run_block(self.blocks[index], values[inputs[0]], memories)
             else:
@@ -97,9 +119,10 @@ class AgentNetwork(nn.Module):
 
     def fold(self) -> None:
         """Put the normalisation of vectors into the first layer, for the export; images need none."""
-        first = self.blocks[0]
-        if isinstance(first, Linear):
-            self.ends.fold_into(first.linear)
+        for index in self._entries:
+            first = self.blocks[index]
+            if isinstance(first, Linear):
+                self.ends.fold_into(first.linear)
 
 
 def check_chain(ops: Sequence[OpSpec]) -> None:
@@ -186,24 +209,63 @@ def minatar_cnn(frame_shape: tuple[int, ...], num_actions: int, width: int = 16,
     return [stem, OpSpec("head", width, stem.out_height, stem.out_width, num_actions + 1, hidden=hidden, activation="none")]
 
 
-def fixed_agents(frame_shape: tuple[int, ...], num_actions: int) -> dict[str, list[OpSpec]]:
-    """All fixed agents that fit these frames, by name: the reference agents, and networks that only serve as teachers."""
-    agents = reference_agents(frame_shape, num_actions)
-    if len(frame_shape) == 3 and min(frame_shape[:2]) < 32:
-        agents["minatar-cnn"] = minatar_cnn(frame_shape, num_actions)
+def cnn_and_mlp(parts: Sequence[Part], num_actions: int) -> Network:
+    """Blocks of the fixed agent for observations of several parts, in the form of stable-baselines3's policies for dictionaries.
+
+    A small convolutional network for each image, a tanh layer of 64 for all vectors, joined, then a layer of 128.
+
+    Args:
+        parts: of an observation.
+        num_actions: discrete actions, or length of an action vector.
+    """
+    ops: list[OpSpec] = []
+    wiring: list[tuple[int, ...]] = []
+    ends: list[int] = []
+    for group in encoded(parts):
+        if group[0].kind == "image":
+            shape = group[0].shape
+            blocks = (nature_cnn if min(shape[:2]) >= 36 else minatar_cnn)(shape, num_actions)[:-1]
+        else:
+            blocks = mlp((sum(part.shape[0] for part in group),), num_actions, (64,))[:-1]
+        for number, op in enumerate(blocks):
+            wiring.append((len(ops) - 1,) if number else ())
+            ops.append(op)
+        ends.append(len(ops) - 1)
+    features = sum(ops[end].out_channels * ops[end].out_height * ops[end].out_width for end in ends)
+    join = OpSpec("join", features, 1, 1, features, groups=len(ends), activation="none")
+    head = OpSpec("head", features, 1, 1, num_actions + 1, hidden=128, activation="none")
+    return Network.of([*ops, join, head], [*wiring, tuple(ends), (len(ops),)])
+
+
+def fixed_agents(frame_shape: tuple[int, ...], num_actions: int, parts: Sequence[Part] = ()) -> dict[str, Sequence[OpSpec]]:
+    """All fixed agents that fit these frames, by name: the reference agents, and networks that only serve as teachers.
+
+    Args:
+        frame_shape, num_actions, parts: see :func:`reference_agents`.
+    """
+    agents, shape = reference_agents(frame_shape, num_actions, parts), single_shape(frame_shape, parts)
+    if shape is not None and len(shape) == 3 and min(shape[:2]) < 32:
+        agents["minatar-cnn"] = minatar_cnn(shape, num_actions)
     return agents
 
 
-def reference_agents(frame_shape: tuple[int, ...], num_actions: int) -> dict[str, list[OpSpec]]:
+def reference_agents(frame_shape: tuple[int, ...], num_actions: int, parts: Sequence[Part] = ()) -> dict[str, Sequence[OpSpec]]:
     """The fixed agents that fit these observations, by name; the first one is what latency targets are shares of.
 
     Args:
-        frame_shape: ``(height, width, channels)`` of images, or ``(features,)`` of vectors.
-        num_actions: discrete actions, or length of an action vector.
+        frame_shape: ``(height, width, channels)`` of images, ``(features,)`` of vectors, or ``(1, bytes)`` of parts.
+        num_actions: discrete actions, of several factors all together; or length of an action vector.
+        parts: of an observation; empty: it is an image or a vector itself.
+
+    Returns:
+        Their blocks; where those are no chain a ``Network`` with its wiring.
     """
-    if len(frame_shape) == 1:
-        return {"mlp-64x64": mlp(frame_shape, num_actions)}
-    agents = {"impala-cnn": impala_cnn(frame_shape, num_actions)}
-    if min(frame_shape[:2]) >= 36:
-        agents["nature-cnn"] = nature_cnn(frame_shape, num_actions)
+    shape = single_shape(frame_shape, parts)
+    if shape is None:
+        return {"cnn-and-mlp": cnn_and_mlp(parts, num_actions)}
+    if len(shape) == 1:
+        return {"mlp-64x64": mlp(shape, num_actions)}
+    agents: dict[str, Sequence[OpSpec]] = {"impala-cnn": impala_cnn(shape, num_actions)}
+    if min(shape[:2]) >= 36:
+        agents["nature-cnn"] = nature_cnn(shape, num_actions)
     return agents

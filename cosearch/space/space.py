@@ -19,6 +19,7 @@ from cosearch.space import groups as group_of_points
 from cosearch.space.cells.graph import Group, Node, Placed, check_nodes, is_chain, place_blocks
 from cosearch.space.ends import POLICIES, observations_of
 from cosearch.space.factors import Factor, merged
+from cosearch.space.parts import Part, parts_from, single_shape
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
 from latency_tables.reading import shown
@@ -64,14 +65,17 @@ class SearchSpace:
     Attributes:
         name: registry name of the kind of space.
         config: the values that made it, as plain JSON: enough to build it again.
-        frame_shape: ``(height, width, channels)`` of uint8 images, or ``(features,)`` of float32 vectors.
-        num_actions: discrete actions, or length of an action vector.
+        frame_shape: ``(height, width, channels)`` of uint8 images, ``(features,)`` of float32 vectors, or ``(1, bytes)`` of
+            observations of several parts.
+        num_actions: discrete actions, of several factors all together; or length of an action vector.
         stem, head: first and last block (first a ``linear`` one for vectors); the head reads the last node of the body. Where
             choices decide them, those of the first candidates.
         points: the choices.
         body: the nodes between stem and head in order of execution; left out, the points in a row.
         groups: sets of points of which exactly so many are not zero.
-        policy: what the head's outputs mean, ``categorical`` or ``gaussian``.
+        policy: what the head's outputs mean, ``categorical``, ``multi_categorical`` or ``gaussian``.
+        parts: of an observation; empty: it is an image or a vector itself.
+        action_sizes: of each factor of ``multi_categorical`` actions; else empty.
         ends: the nodes of stem and head where choices decide them; left out, they are fixed.
     """
 
@@ -85,6 +89,8 @@ class SearchSpace:
     body: tuple[Node, ...] = ()
     groups: tuple[Group, ...] = ()
     policy: str = "categorical"
+    parts: tuple[Part, ...] = ()
+    action_sizes: tuple[int, ...] = ()
     ends: tuple[Node, Node] | None = None
 
     def __post_init__(self) -> None:
@@ -291,6 +297,8 @@ class Architecture:
             "choice_names": list(self.choice_names),
             "operations": [op.to_dict() for op in network],
             **({} if network.wiring is None else {"wiring": [list(inputs) for inputs in network.wiring]}),
+            **({"parts": [part.to_dict() for part in self.space.parts]} if self.space.parts else {}),
+            **({"action_sizes": list(self.space.action_sizes)} if self.space.action_sizes else {}),
         }
 
 
@@ -301,9 +309,10 @@ class SpaceEntry:
     Attributes:
         name, description: for lists.
         make: (config as plain JSON, frame_shape, num_actions) -> the space; it need not know of policies.
-        takes: observations it is made for, ``frames`` (images) or ``vectors``.
+        takes: observations it is made for, ``frames`` (images), ``vectors``, or ``parts`` (several encoders).
         is_default: the one that is chosen for such observations where none is named.
         suited: frame_shape -> configuration values that suit such observations better than the defaults do.
+        join: (config as plain JSON, parts, num_actions) -> the space, instead of ``make`` where it takes parts.
     """
 
     name: str
@@ -312,24 +321,39 @@ class SpaceEntry:
     takes: str = "frames"
     is_default: bool = False
     suited: Callable[[tuple[int, ...]], dict[str, object]] = lambda frame_shape: {}
+    join: Callable[[Mapping[str, object], tuple[Part, ...], int], SearchSpace] | None = None
 
-    def build(self, values: Mapping[str, object], frame_shape: tuple[int, ...], num_actions: int, policy: str) -> SearchSpace:
+    def build(
+        self,
+        values: Mapping[str, object],
+        frame_shape: tuple[int, ...],
+        num_actions: int,
+        policy: str,
+        parts: tuple[Part, ...] = (),
+        action_sizes: tuple[int, ...] = (),
+    ) -> SearchSpace:
         """The space for a task.
 
         Args:
             values: configuration values, plain JSON.
-            frame_shape, num_actions, policy: as in :class:`SearchSpace`.
+            frame_shape, num_actions, policy, parts, action_sizes: as in :class:`SearchSpace`.
 
         Raises:
             ConfigError: it takes other observations, or the values do not fit.
         """
-        if observations_of(frame_shape) != self.takes:
-            others = [entry.name for entry in SPACES.entries() if entry.takes != self.takes]
+        shape = single_shape(frame_shape, parts)
+        given = "parts" if shape is None else observations_of(shape)
+        if given != self.takes or (shape is None) != (self.join is not None):
+            others = [entry.name for entry in SPACES.entries() if entry.takes == given]
             raise ConfigError(
-                f"space {self.name!r} takes {self.takes}, the task gives {observations_of(frame_shape)} of shape "
+                f"space {self.name!r} takes {self.takes}, the task gives {given} of shape "
                 f"{tuple(frame_shape)}; leave space.name out, or choose {' or '.join(others)}"
             )
-        return replace(self.make(values, frame_shape, num_actions), policy=policy)
+        if shape is None and self.join is not None:
+            space = self.join(values, parts, num_actions)
+        else:
+            space = self.make(values, shape or frame_shape, num_actions)
+        return replace(space, policy=policy, frame_shape=tuple(frame_shape), parts=parts, action_sizes=action_sizes)
 
 
 SPACES: Registry[SpaceEntry] = Registry("space", entry_point_group="cosearch.spaces")
@@ -363,7 +387,8 @@ def architecture_from_dict(values: object, source: str = "architecture") -> Arch
     if not isinstance(name, str):
         raise ConfigError(f"{source}: not a valid architecture: space must be the name of a space, got {shown(name)}")
     try:
-        space = SPACES.get(name).build(values["space_config"], tuple(frame_shape), num_actions, policy)
+        parts, factors = parts_from(values.get("parts", [])), tuple(values.get("action_sizes", ()))
+        space = SPACES.get(name).build(values["space_config"], tuple(frame_shape), num_actions, policy, parts, factors)
         architecture = space.architecture(values["choices"])
     except (TypeError, ValueError, KeyError, AttributeError, RequestError) as error:
         raise ConfigError(f"{source}: not a valid architecture: {str(error)[:400]}") from error

@@ -73,7 +73,7 @@ class SuperNet(nn.Module):
     def __init__(self, space: SearchSpace, generator: torch.Generator) -> None:
         super().__init__()
         self.space = space
-        self.ends = AgentEnds(space.stem, space.head, space.policy)
+        self.ends = AgentEnds(space.stem, space.head, space.policy, space.parts)
         self.stem: nn.Module
         self.head: nn.Module
         if space.shares_widths:
@@ -116,7 +116,7 @@ class SuperNet(nn.Module):
         """Policy outputs and value along a path.
 
         Args:
-            frames: ``[batch, height, width, channels]``, uint8, or ``[batch, features]``, float32.
+            frames: ``[batch, height, width, channels]``, uint8, ``[batch, features]``, float32, or ``[batch, 1, bytes]``, uint8.
             path: which candidates are computed.
             memories: of the blocks that remember, see :meth:`unroll`; None: the space has none.
 
@@ -128,11 +128,16 @@ class SuperNet(nn.Module):
         """
         if len(path.active) != len(self.space.points):
             raise ShapeError(f"the space has {len(self.space.points)} points, the path {len(path.active)}")
+        observed = self.ends.apart(frames)
+        entering = iter(self.ends.entries(observed))
         if self.space.shares_widths:
-            return self.ends.leave(self._along(self.ends.enter(frames), path))
-        values: list[Tensor | None] = [self.stem(self.ends.enter(frames))]
+            return self.ends.leave(self._along(next(entering), path), observed)
+        values: list[Tensor | None] = [self.stem(next(entering))]
         slots, after = self._slots, 0
         for place, (node, blocks) in enumerate(zip(self.space.body, slots)):
+            if not node.inputs:
+                values.append(blocks[0](next(entering)))
+                continue
             if place in self.runs:
                 after = self.runs[place]
                 couplings = [self.coupling(n.points[0], slots[i], path) for i, n in self._between(place, after)]
@@ -157,7 +162,7 @@ class SuperNet(nn.Module):
                 values.append(_gated(blocks, path.active[point], weights, sources[0], zero, path.soft, memories))
         if values[-1] is None:
             raise ShapeError("the path leaves no way from the stem to the head")
-        return self.ends.leave(self.head(values[-1]))
+        return self.ends.leave(self.head(values[-1]), observed)
 
     def _between(self, begin: int, end: int) -> list[tuple[int, Node]]:
         return list(enumerate(self.space.body))[begin:end]

@@ -120,7 +120,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
     family, _ = split_name(request.env)
     request = replace(request, network=request.network or str(family.teacher.get("network", "")))
     probe = make_task(config.env, 1, 0)
-    networks, policy = fixed_agents(probe.frame_shape, probe.num_actions), policy_of(probe).name
+    networks, policy = fixed_agents(probe.frame_shape, probe.num_actions, probe.parts), policy_of(probe).name
     environment = environment_record(probe)
     probe.close()
     check_size(config, probe.frame_shape, train_steps=request.steps)
@@ -130,7 +130,7 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
     run = _open(request, Path(runs), command, environment)
     streams = Streams(request.seed)
-    network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy)
+    network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy, parts=probe.parts)
     with run.lock():
         training = _train(run, config, device, request, network, streams, progress)
     scores = {levels: _score(network, config, request, levels, progress) for levels in ("test", "train")}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cosearch.rl.envs import EnvFamily, EnvOptions, VectorEnv, make_env
 from cosearch.space.derive import derive
 from cosearch.space.operations import CandidateOp, build_block
+from cosearch.space.parts import MASK, Part, pack, unpack
 from cosearch.space.space import Architecture, SearchSpace, SpaceEntry, architecture_from_dict
 from cosearch.space.supernet import Path, SuperNet
 from latency_tables.opspec import OpSpec
@@ -146,6 +147,7 @@ def check_space(
     num_actions: int,
     samples: int = 5,
     policy: str = "categorical",
+    parts: tuple[Part, ...] = (),
 ) -> SearchSpace:
     """A kind of space builds again from its own record, and its networks are its architectures.
 
@@ -155,7 +157,8 @@ def check_space(
         frame_shape: ``(height, width, channels)``, or ``(features,)`` for a space that takes vectors.
         num_actions: discrete actions, or length of an action vector.
         samples: random architectures that are built.
-        policy: ``categorical`` or ``gaussian``.
+        policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
+        parts: of an observation, for a space that takes parts.
 
     Returns:
         The space.
@@ -163,13 +166,13 @@ def check_space(
     Raises:
         AssertionError: something does not hold.
     """
-    space = entry.build(config, frame_shape, num_actions, policy)
+    space = entry.build(config, frame_shape, num_actions, policy, parts)
     require(space.name == entry.name, f"space {entry.name} makes spaces named {space.name!r}")
-    rebuilt = entry.build(json.loads(json.dumps(space.config)), frame_shape, num_actions, policy)
+    rebuilt = entry.build(json.loads(json.dumps(space.config)), frame_shape, num_actions, policy, parts)
     require(rebuilt == space, f"{entry.name}: its own config makes another space")
     require(len({point.name for point in space.points}) == len(space.points), f"{entry.name}: two points share a name")
-    supernet, frames, known = SuperNet(space, seeded(0)), example_input(space.stem, 2), set(space.all_ops())
-    supernet.ends.see(example_input(space.stem, 9, seed=1) * 3)  # trained ends, which the derived network must inherit
+    supernet, frames, known = SuperNet(space, seeded(0)), example_frames(space, 2), set(space.all_ops())
+    supernet.ends.see(example_frames(space, 9, seed=1) * (1 if parts else 3))  # trained ends, which the derived network inherits
     if policy == "gaussian":
         with torch.no_grad():
             supernet.ends.log_std.normal_(generator=seeded(2))
@@ -180,6 +183,28 @@ def check_space(
         require(again == architecture, f"{entry.name}: JSON changes {architecture.choices} into {again.choices}")
         check_derived(supernet, architecture, frames)
     return space
+
+
+def example_frames(space: SearchSpace, count: int, seed: int = 0) -> Tensor:
+    """Random observations of a space: ``[count, *frame_shape]``; an action mask forbids some, never all.
+
+    Args:
+        space: the search space.
+        count: how many.
+        seed: of the values.
+    """
+    if not space.parts:
+        return example_input(space.stem, count, seed=seed)
+    stream, values = np.random.default_rng(seed), {}
+    for part in space.parts:
+        shape = (count, *part.shape)
+        if part.kind == "vector":
+            values[part.name] = stream.normal(2.0, 3.0, shape).astype(np.float32)
+        else:
+            values[part.name] = stream.integers(0, 256 if part.kind == "image" else 2, shape, np.uint8)
+        if part.kind == "mask":
+            values[part.name][:, 0] = 1
+    return torch.from_numpy(pack(space.parts, values))
 
 
 def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor) -> None:
@@ -225,11 +250,16 @@ def check_derived(supernet: SuperNet, architecture: Architecture, frames: Tensor
 def random_actions(env: VectorEnv, stream: np.random.Generator, steps: int) -> np.ndarray:
     """Actions for ``steps`` steps: ``[time, envs]`` integers, or ``[time, envs, size]`` vectors, some outside their box.
 
+    Where an action mask forbids some :func:`play` takes others.
+
     Args:
         env: the vector environment.
         stream: where they are drawn from.
         steps: how many.
     """
+    sizes: tuple[int, ...] = getattr(env, "action_sizes", ())
+    if sizes:
+        return np.stack([stream.integers(0, size, (steps, env.num_envs)) for size in sizes], -1)
     if env.action_box is None:
         return stream.integers(0, env.num_actions, (steps, env.num_envs))
     return stream.normal(0.0, 2.0, (steps, env.num_envs, env.num_actions)).astype(np.float32)
@@ -239,10 +269,26 @@ def play(env: VectorEnv, actions: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     """The steps that ``actions`` ``[time, envs, ...]`` give: frames, reward, terminated, truncated of each."""
     steps: list[tuple[np.ndarray, ...]] = []
     for row in actions:
-        env.send(row)
+        env.send(_allowed(env, row))
         step = env.receive()
         steps.append((step.frames.copy(), step.reward.copy(), step.terminated.copy(), step.truncated.copy()))
     return steps
+
+
+def _allowed(env: VectorEnv, row: np.ndarray) -> np.ndarray:
+    """The actions, each forbidden one exchanged for the next that is allowed."""
+    parts = getattr(env, "parts", ())
+    mask = unpack(parts, env.observe()).get(MASK) if parts else None
+    if mask is None:
+        return row
+    sizes: tuple[int, ...] = getattr(env, "action_sizes", ()) or (env.num_actions,)
+    columns, begin = [], 0
+    for size, chosen in zip(sizes, row.reshape(env.num_envs, len(sizes)).T, strict=True):
+        order = (chosen[:, None] + np.arange(size)) % size
+        allowed = np.take_along_axis(mask[:, begin : begin + size] > 0, order, 1)
+        columns.append(order[np.arange(env.num_envs), allowed.argmax(1)])
+        begin += size
+    return np.stack(columns, 1).reshape(row.shape)
 
 
 def same_steps(a: Sequence[tuple[np.ndarray, ...]], b: Sequence[tuple[np.ndarray, ...]]) -> bool:

@@ -20,7 +20,7 @@ from cosearch.config.run import Config
 from cosearch.record.state import State, read, read_state
 from cosearch.rl import losses
 from cosearch.rl.evaluate import score_within
-from cosearch.rl.policy import Categorical, Gaussian
+from cosearch.rl.policy import policy_named
 from cosearch.rl.rollout import Collector, Forward, RewardScale, Rollout
 from cosearch.rl.subject import mixed_precision, on_device
 from cosearch.rl.teacher import Teacher
@@ -179,7 +179,7 @@ class FrameScores:
         saved = read_state(state, "frames")
         tensors = {key: read(saved, key, Tensor) for key in saved}
         space = self.subject.supernet.space
-        policy = Categorical() if space.policy == "categorical" else Gaussian(space.num_actions)
+        policy = policy_named(space.policy, space.num_actions, space.action_sizes)
         self.frames = Rollout(**tensors, policy=policy, segments=None)
 
 

@@ -1,7 +1,7 @@
 """Which models to time for a work list, and how their times become rows.
 
 A block that keeps its shape is timed in two chains, of 1 and of 5: a fourth of their difference is its row. One that
-changes it is timed as the difference between its context with and without it; the stem as itself minus the cost of an
+changes it is timed as the difference between its context with and without it; a stem or join as itself minus the cost of an
 empty call; a head as its context with it (without the sink then) minus the context alone. Method ``blk_chain`` of the
 additivity study behind this project: isolated blocks are 10 to 30 % wrong where a runtime changes the memory layout.
 """
@@ -18,6 +18,7 @@ import numpy as np
 
 from latency_tables.errors import ShapeError
 from latency_tables.onnx_models.blocks import (
+    ALONE,
     build_block_model,
     build_empty_model,
     build_network_model,
@@ -127,7 +128,7 @@ def _split(names: Sequence[str], macs: dict[str, int], seed: int) -> tuple[list[
 def _plan_row(op: OpSpec, builders: dict[str, Callable[[], bytes]], seed: int) -> RowPlan:
     once = f"{op.key}|x1"
     builders[once] = lambda: _block(op, 1, seed)
-    if op.kind == "stem":
+    if op.kind in ALONE:
         return RowPlan(op, "stem", once, EMPTY, 1)
     if keeps_shape(op):
         more = f"{op.key}|x{CHAIN}"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError
+from latency_tables.join_kinds import JOIN_KINDS, side_sizes
 from latency_tables.memory_kinds import MEMORY_KINDS
 from latency_tables.onnx_models.builder import FRAMES, GraphBuilder
 from latency_tables.onnx_models.cells import cell_block
@@ -28,7 +29,8 @@ def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequenc
     Args:
         ops: the blocks in order of execution.
         seed: of the weights.
-        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
+        wiring: for each block the indices of the blocks that it reads; None: each reads the one before. Further blocks that read
+            none have inputs of their own, ``frames1`` and so on.
 
     Raises:
         ShapeError: the list is empty, or an operation does not fit what it reads.
@@ -38,7 +40,7 @@ def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequenc
 
 
 def build_block_model(op: OpSpec, *, repeats: int = 1, seed: int = 0) -> bytes:
-    """ONNX model of a block in its context: pre, block ``repeats`` times, sink (a stem has no pre, a head no sink).
+    """ONNX model of a block in its context: pre, block ``repeats`` times, sink (a stem and a join have no pre, a head no sink).
 
     ``repeats=0`` gives the context alone, for the difference.
 
@@ -47,7 +49,7 @@ def build_block_model(op: OpSpec, *, repeats: int = 1, seed: int = 0) -> bytes:
     """
     if repeats > 1 and not keeps_shape(op):
         raise ShapeError(f"{op.key} changes its shape and cannot be chained {repeats} times")
-    if repeats < 1 and op.kind == "stem":
+    if repeats < 1 and op.kind in ALONE:
         raise ShapeError(f"{op.key} is its own context; repeats must be 1, got {repeats}")
     return _build([op] * repeats, seed=seed, context=op)
 
@@ -65,17 +67,17 @@ def build_empty_model() -> bytes:
 def keeps_shape(op: OpSpec) -> bool:
     """Whether a block can follow itself."""
     same = (op.in_channels, op.in_height, op.in_width) == (op.out_channels, op.out_height, op.out_width)
-    return same and op.kind not in ("stem", "head", "merge")
+    return same and op.kind not in ("stem", "head", "merge", *JOIN_KINDS)
 
 
 def input_channels(op: OpSpec) -> int:
-    """Channels of each tensor that a block reads."""
-    return op.in_channels // op.inputs if op.kind == "merge" else op.in_channels
+    """Channels of each tensor that a block reads; of a join in its context those of the last one."""
+    return op.in_channels // op.inputs if op.kind in ("merge", *JOIN_KINDS) else op.in_channels
 
 
 def is_flat(op: OpSpec) -> bool:
     """Whether a block that comes first reads a vector ``[batch, features]``."""
-    return op.kind in VECTOR_KINDS or (op.kind == "head" and op.reads_vector)
+    return op.kind in (*VECTOR_KINDS, *JOIN_KINDS) or (op.kind == "head" and op.reads_vector)
 
 
 def check_chain(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]] | None = None) -> None:
@@ -90,9 +92,16 @@ def check_chain(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]] | None = 
     if len(wiring) != len(ops) or len(wiring[0]):
         raise ShapeError(f"a network of {len(ops)} operations needs the inputs of each, none for the first; got {wiring}")
     for number, (right, inputs) in enumerate(zip(ops[1:], wiring[1:]), 1):
+        if not inputs and right.kind in ENTRIES:
+            continue
         if len(inputs) != right.inputs or not all(0 <= i < number for i in inputs):
             raise ShapeError(f"operation {number} ({right.key}) must read {right.inputs} earlier ones, got {list(inputs)}")
         read = (input_channels(right), right.in_height, right.in_width)
+        if right.kind in JOIN_KINDS:
+            total = sum(ops[i].out_channels * ops[i].out_height * ops[i].out_width for i in inputs)
+            if total != right.in_channels or any(ops[i].kind == "head" for i in inputs):
+                raise ShapeError(f"operation {number} ({right.key}) reads vectors of {total} numbers together")
+            continue
         for left in (ops[i] for i in inputs):
             made = (left.out_channels, left.out_height, left.out_width)
             other = left.batch != right.batch or left.dtype != right.dtype
@@ -110,6 +119,10 @@ def append_block(graph: GraphBuilder, op: OpSpec, inputs: Sequence[str] = ()) ->
         return reversible_block(graph, op)
     if op.kind in MEMORY_KINDS:
         return memory_block(graph, op)
+    if op.kind in JOIN_KINDS:
+        sides = [graph.node("Flatten", [name], axis=1) for name in list(inputs) or [graph.value, *graph.sides]]
+        graph.flat = True
+        return graph.node("Concat", sides, axis=1)
     c, o, k, s, p = op.in_channels, op.out_channels, op.kernel, op.stride, op.padding
     before = graph.value
     if op.kind == "stem":
@@ -174,25 +187,32 @@ def append_context(graph: GraphBuilder, op: OpSpec) -> str:
     return graph.value
 
 
+ENTRIES = ("stem", "linear")  # may read observations
+ALONE = ("stem", *JOIN_KINDS)  # their own context
+
+
 def _build(
     ops: Sequence[OpSpec], *, seed: int, context: OpSpec | None = None, wiring: Sequence[Sequence[int]] | None = None
 ) -> bytes:
-    from onnx import TensorProto
-
     first, graph = (context or ops[0]), GraphBuilder(seed)
     if first.dtype != "float32":
         raise ShapeError(f"models are built in float32, got {first.key}; quantise.quantise_model makes the int8 form")
     graph.value = FRAMES
-    is_stem = first.kind == "stem"
     graph.flat = is_flat(first)
-    channels, size = input_channels(first), (first.in_height, first.in_width)
-    shape: tuple[int, ...] = (first.batch, *size, channels) if is_stem else (first.batch, channels, *size)
-    shape = shape[:2] if graph.flat else shape
-    if context is not None and not is_stem:
+    shape, element = _input_of(first)
+    further: list[tuple[str, tuple[int, ...], int]] = []
+    if context is not None and context.kind not in ALONE:
         append_context(graph, context)
+    elif context is not None and context.kind in JOIN_KINDS:
+        graph.sides = [f"{FRAMES}{i}" for i in range(1, context.groups)]
+        further = [(name, (first.batch, input_channels(first)), element) for name in graph.sides]
     made: list[str] = []
     for number, op in enumerate(ops):
-        made.append(append_block(graph, op, () if wiring is None or not number else [made[i] for i in wiring[number]]))
+        inputs = [] if wiring is None or not number else [made[i] for i in wiring[number]]
+        if wiring is not None and number and not inputs:
+            inputs = [f"{FRAMES}{len(further) + 1}"]
+            further.append((inputs[0], *_input_of(op)))
+        made.append(append_block(graph, op, inputs))
     last = ops[-1] if ops else None
     out = shape if last is None else (last.batch, last.out_channels, last.out_height, last.out_width)
     if graph.flat or (last is not None and last.kind == "head"):
@@ -201,4 +221,14 @@ def _build(
         side = max(out[2:])
         graph.sink(side)
         out = (*out[:2], *((size - 1) // side + 1 for size in out[2:]))
-    return graph.finish(FRAMES, shape, TensorProto.UINT8 if is_stem else TensorProto.FLOAT, out)
+    return graph.finish(FRAMES, shape, element, out, further)
+
+
+def _input_of(op: OpSpec) -> tuple[tuple[int, ...], int]:
+    """Shape and type of what a block reads that comes first."""
+    from onnx import TensorProto
+
+    channels, size = side_sizes(op)[0] if op.kind in JOIN_KINDS else input_channels(op), (op.in_height, op.in_width)
+    if op.kind == "stem":
+        return (op.batch, *size, channels), TensorProto.UINT8
+    return ((op.batch, channels) if is_flat(op) else (op.batch, channels, *size)), TensorProto.FLOAT

@@ -116,8 +116,15 @@ class GraphBuilder:
         """Context after a block: pooling that reads one pixel a channel."""
         return self.node("MaxPool", [self.value], kernel_shape=[1, 1], strides=[side, side])
 
-    def finish(self, input_name: str, input_shape: Sequence[int], input_type: int, output_shape: Sequence[int]) -> bytes:
-        """The serialized model, checked."""
+    def finish(
+        self,
+        input_name: str,
+        input_shape: Sequence[int],
+        input_type: int,
+        output_shape: Sequence[int],
+        further: Sequence[tuple[str, Sequence[int], int]] = (),
+    ) -> bytes:
+        """The serialized model, checked; ``further`` are name, shape and type of more inputs."""
         from onnx import TensorProto, checker, defs
 
         last = self.nodes[-1]
@@ -125,7 +132,11 @@ class GraphBuilder:
         graph = self._helper.make_graph(
             self.nodes,
             "network",
-            [self._helper.make_tensor_value_info(input_name, input_type, list(input_shape)), *self._of_memory(MEMORY)],
+            [
+                self._helper.make_tensor_value_info(input_name, input_type, list(input_shape)),
+                *(self._helper.make_tensor_value_info(name, element, list(shape)) for name, shape, element in further),
+                *self._of_memory(MEMORY),
+            ],
             [self._helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, list(output_shape)), *self._of_memory(NEXT_MEMORY)],
             self.weights,
         )

@@ -124,7 +124,7 @@ def _bundle(folder: Path) -> None:
     (folder / contract.model).write_bytes(content)
     (folder / "contract.json").write_bytes(_json(contract.to_json()))
     frames = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 1), np.uint8)
-    for name, values in stored_values(content, contract, frames).items():
+    for name, values in stored_values(content, contract, {"observations": frames}).items():
         np.save(folder / "self_test" / f"{name}.npy", values)
 
 

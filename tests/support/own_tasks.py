@@ -88,3 +88,135 @@ def compatible():
 def no_environment():
     """Something else."""
     return {}
+
+
+# --- tasks of every kind of observation and action, each with a best return of 8 that a short training reaches
+
+
+class Match(gymnasium.Env):
+    """Eight steps; at each a hidden number says what is right, the observation shows it, and the action earns up to 1.
+
+    Attributes:
+        hidden: draws the hidden number from a generator.
+        show: hidden number -> observation.
+        worth: (hidden number, action) -> reward, at most 1.
+        allowed: hidden number -> action mask; None: all actions are allowed.
+    """
+
+    def __init__(self, observations, actions, hidden, show, worth, allowed=None):
+        self.observation_space, self.action_space = observations, actions
+        self.hidden, self.show, self.worth, self.allowed = hidden, show, worth, allowed
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._next()
+
+    def _next(self):
+        self.now = self.hidden(self.np_random)
+        info = {} if self.allowed is None else {"action_mask": self.allowed(self.now)}
+        return self.show(self.now), info
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        if self.allowed is not None:
+            assert self.allowed(self.now)[action], f"{action} is forbidden"
+        reward = float(self.worth(self.now, action))
+        self.steps += 1
+        return *(found := self._next())[:1], reward, self.steps >= 8, False, found[1]
+
+
+def lit(side, column, channels=None, dtype=np.uint8, bright=255):
+    """A dark square picture with one bright column."""
+    picture = np.zeros((side, side) if channels is None else (side, side, channels), dtype)
+    picture[:, column] = bright
+    return picture
+
+
+def dictionary():
+    """A picture and a vector, both needed: right is whether the bright column is left, exchanged where the vector says so."""
+    observations = spaces.Dict(
+        {
+            "pixels": spaces.Box(0, 255, (8, 8, 1), np.uint8),
+            "sign": spaces.Box(-9, 9, (2,), np.int64),
+            "noise": spaces.Discrete(3),
+        }
+    )
+
+    def show(now):
+        return {"pixels": lit(8, now[0], 1), "sign": np.array([now[1] * 5 - 2, 1]), "noise": now[2]}
+
+    return Match(
+        observations,
+        spaces.Discrete(2),
+        lambda random: (int(random.integers(8)), int(random.integers(2)), int(random.integers(3))),
+        show,
+        lambda now, action: action == ((now[0] < 4) ^ now[1]),
+    )
+
+
+def masked():
+    """Four actions of which two are forbidden: the vector names an action, right is it, or else the first allowed one."""
+
+    def allowed(now):
+        mask = np.zeros(4, np.int8)
+        mask[list(now[1])] = 1
+        return mask
+
+    return Match(
+        spaces.Box(0.0, 1.0, (4,), np.float32),
+        spaces.Discrete(4),
+        lambda random: (int(random.integers(4)), tuple(random.permutation(4)[:2])),
+        lambda now: np.eye(4, dtype=np.float32)[now[0]],
+        lambda now, action: action == (now[0] if now[0] in now[1] else min(now[1])),
+        allowed,
+    )
+
+
+def factors():
+    """Two numbers of three and two values, each right half of the reward."""
+    return Match(
+        spaces.Box(0, 1, (5,), np.bool_),
+        spaces.MultiDiscrete([3, 2]),
+        lambda random: (int(random.integers(3)), int(random.integers(2))),
+        lambda now: np.concatenate([np.eye(3)[now[0]], np.eye(2)[now[1]]]) > 0,
+        lambda now, action: 0.5 * (action[0] == now[0]) + 0.5 * (action[1] == now[1]),
+    )
+
+
+def asymmetric():
+    """A vector in a box that no policy around 0 reaches: right is a point of it, and a miss costs its distance."""
+    low, high = np.array([50.0, -0.02], np.float32), np.array([100.0, 0.0], np.float32)
+
+    def worth(now, action):
+        return 1.0 - np.abs((action - low) / (high - low) - np.array([now, 1.0 - now])).mean()
+
+    return Match(
+        spaces.Box(-1.0, 1.0, (1,), np.float64),
+        spaces.Box(low, high, (2,), np.float32),
+        lambda random: float(random.choice([0.25, 0.75])),
+        lambda now: np.array([2.0 * now - 1.0]),
+        worth,
+    )
+
+
+def grey():
+    """A grey picture without channels: right is whether the bright column is left."""
+    return Match(
+        spaces.Box(0, 255, (8, 8), np.uint8),
+        spaces.Discrete(2),
+        lambda random: int(random.integers(8)),
+        lambda now: lit(8, now),
+        lambda now, action: action == (now < 4),
+    )
+
+
+def channels_first():
+    """A picture of floats from -1 to 1 with three channels first: right is whether the bright column is left."""
+    return Match(
+        spaces.Box(-1.0, 1.0, (3, 8, 8), np.float32),
+        spaces.Discrete(2),
+        lambda random: int(random.integers(8)),
+        lambda now: np.moveaxis(lit(8, now, 3, np.float32, 1.7) - 0.9, -1, 0).astype(np.float32),
+        lambda now, action: action == (now < 4),
+    )

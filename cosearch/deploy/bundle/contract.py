@@ -22,6 +22,28 @@ CHANNELS_FIRST = "channels_first"
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputPart:
+    """One input of an agent whose observations have several parts, as the environment gives it.
+
+    Attributes:
+        name: of the input.
+        kind: ``image``, ``vector`` or ``mask`` (not 0 for an action that is allowed).
+        dtype: of its values.
+        shape: of one observation; of an image in the order of ``layout``.
+        layout: ``channels_last`` or ``channels_first``.
+        low, high: bounds of an image of floats, which the file makes bytes of; None for other parts.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str = "channels_last"
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """What a deployed agent takes and gives.
 
@@ -39,16 +61,18 @@ class Contract:
         input_scaling: what the file itself does to an observation, in words.
         output_names: of the outputs, in their order.
         stored_outputs: those of them that the self-test compares.
-        policy: ``categorical`` (discrete actions) or ``gaussian`` (vectors).
+        inputs: of an observation of several parts all of them; empty where there is one input.
+        policy: ``categorical`` (discrete actions), ``multi_categorical`` (vectors of whole numbers) or ``gaussian`` (vectors).
         rule: ``sample`` from the policy, or ``argmax``.
         action_names: of the actions, or of the components of an action vector.
+        action_sizes: number of values of each component of a vector of whole numbers; empty for other actions.
         first_action: the environment's own number of the first discrete action.
         action_low, action_high: bounds that an action vector is clipped to, None where there is none; empty for discrete actions.
         action_scale, action_shift: the environment's action is scale times the policy's plus shift, then clipped.
         action_output: the output that holds the action; empty where the action is chosen outside of the file.
         noise_input: the input that takes random numbers; empty where there is none.
-        noise_size: numbers for each observation: 1 from a uniform distribution over [0, 1), or one standard normal for each
-            component of an action vector.
+        noise_size: numbers for each observation: 1 from a uniform distribution over [0, 1), or one for each component of a vector
+            of whole numbers, or one standard normal for each component of an action vector.
         memory_input: the input that takes what the agent carries from one observation to the next; empty where it has no memory.
         memory_output: the output that gives it for the next observation.
         memory_initial: its numbers at the first observation of an episode.
@@ -75,6 +99,7 @@ class Contract:
     input_dtype: str
     input_shape: tuple[object, ...]
     input_names: tuple[str, ...]
+    inputs: tuple[InputPart, ...] = ()
     environment_layout: str = "channels_last"
     input_scaling: str
     output_names: tuple[str, ...]
@@ -82,6 +107,7 @@ class Contract:
     policy: str
     rule: str
     action_names: tuple[str, ...]
+    action_sizes: tuple[int, ...] = ()
     first_action: int = 0
     action_low: tuple[float | None, ...] = ()
     action_high: tuple[float | None, ...] = ()

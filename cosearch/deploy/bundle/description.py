@@ -6,12 +6,13 @@ import importlib.metadata
 
 import numpy as np
 
-from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract
+from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract, InputPart
 from cosearch.deploy.player import ActingRule, read_rule
 from cosearch.record.agent import AgentRecord
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
+from cosearch.space.parts import Part
 from latency_tables.errors import RunFolderError
 
 PERIOD_S = 0.02
@@ -31,31 +32,35 @@ def describe(run: RunDir) -> Contract:
     """
     agent, record, summary = run.read(AgentRecord), run.read(RunRecord), run.read(Summary)
     rule = read_rule(run.path / AgentRecord.FILE)
-    expected = 1 if agent.memory is None else 2
+    expected = (len(rule.parts) or 1) + (agent.memory is not None)
     if len(agent.inputs) != expected or len(agent.inputs[0].shape) < 2 or not record.space.frame_shape:
         raise RunFolderError(
             f"{run.path / AgentRecord.FILE} does not describe the observations, and the memory where the agent has one, as its "
             f"inputs; `cosearch export {run.path}` writes it again"
         )
     taken, artifact, kept = agent.inputs[0], agent.artifact, agent.memory
+    parts = tuple(_given(part) for part in rule.parts)
     dtype, threads = ("float32", 1) if artifact is None else (artifact.dtype, artifact.threads)
     is_vector, count = len(taken.shape) == 2, record.space.num_actions
     word = "action" if rule.policy == "categorical" else "component"
+    named = len(rule.action_sizes) or count
     return Contract(
         dtype=dtype,
         threads=threads,
         opset=agent.parity.opset,
         input_name=taken.name,
-        input_dtype=taken.dtype,
-        input_shape=_turned(taken.shape) if rule.channels_first else taken.shape,
-        input_names=tuple(f"observation_{i}" for i in range(record.space.frame_shape[0])) if is_vector else (),
+        input_dtype=parts[0].dtype if parts else taken.dtype,
+        input_shape=_turned(taken.shape) if rule.channels_first else ("batch", *parts[0].shape) if parts else taken.shape,
+        input_names=tuple(f"observation_{i}" for i in range(record.space.frame_shape[0])) if is_vector and not parts else (),
+        inputs=parts,
         environment_layout=CHANNELS_FIRST if rule.channels_first else "channels_last",
         input_scaling=agent.preprocessing,
         output_names=tuple(output.name for output in agent.outputs),
         stored_outputs=tuple(output.name for output in agent.outputs),
         policy=rule.policy,
         rule=rule.rule,
-        action_names=rule.action_names or tuple(f"{word}_{i + rule.first_action}" for i in range(count)),
+        action_names=rule.action_names or tuple(f"{word}_{i + rule.first_action}" for i in range(named)),
+        action_sizes=rule.action_sizes,
         first_action=rule.first_action,
         action_low=_finite(rule.low),
         action_high=_finite(rule.high),
@@ -81,6 +86,18 @@ def describe(run: RunDir) -> Contract:
     )
 
 
+def _given(part: Part) -> InputPart:
+    return InputPart(
+        name=part.name,
+        kind=part.kind,
+        dtype=part.given_dtype,
+        shape=part.given_shape,
+        layout=part.layout,
+        low=part.low,
+        high=part.high,
+    )
+
+
 def _turned(shape: tuple[object, ...]) -> tuple[object, ...]:
     batch, height, width, channels = shape
     return batch, channels, height, width
@@ -103,4 +120,4 @@ def _finite(bound: np.ndarray | None) -> tuple[float | None, ...]:
 
 
 def _each(rule: ActingRule, value: np.ndarray | float, count: int) -> tuple[float, ...]:
-    return () if rule.policy == "categorical" else tuple(float(v) for v in np.broadcast_to(value, (count,)))
+    return () if rule.policy != "gaussian" else tuple(float(v) for v in np.broadcast_to(value, (count,)))

@@ -6,6 +6,7 @@ import importlib.machinery
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,18 +21,22 @@ from cosearch.deploy.bundle.graph import (
     POLICY,
     bounds,
     load,
+    noise_size,
     obs_to_actions,
     opset_of,
     with_actions,
     with_channels_first,
     with_contract,
+    with_given_inputs,
     with_opset,
     without_copies,
 )
 from cosearch.deploy.bundle.stored import read_array, read_bundle
+from cosearch.deploy.player import read_rule
 from cosearch.record.agent import AgentRecord
 from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
 from cosearch.record.rundir import RunDir
+from cosearch.space.parts import pack, unpack
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import RequestError, RunFolderError
 from latency_tables.writing import make_folder
@@ -39,6 +44,8 @@ from latency_tables.writing import make_folder
 BUNDLE = "agent"
 STORED = 64
 BEGINS = "begins"  # of the stored observations of an agent with a memory: which are the first of an episode
+RUNNER = "run_agent.py"
+OBSERVATIONS, INPUT = "observations", "input_"  # names of stored observations: one array, or one for each part
 FILES = Path(__file__).with_name("files")
 
 
@@ -133,10 +140,14 @@ def rewrite_bundle(run: RunDir, options: BundleOptions) -> Path:
         RunFolderError: the stored observations are damaged.
         RunFailedError: the disk refuses a file.
     """
-    stored = read_array(run.path / BUNDLE / "self_test" / "observations.npy")
-    rule, begins = describe(run), None
+    folder, (rule, begins) = run.path / BUNDLE / "self_test", (describe(run), None)
+    if rule.inputs:
+        parts = read_rule(run.path / AgentRecord.FILE).parts
+        values = {part.name: part.taken(read_array(folder / f"{INPUT}{part.name}.npy")) for part in parts}
+        return write_bundle(run, pack(parts, values), options)
+    stored = read_array(folder / "observations.npy")
     if rule.memory_input:
-        begins = read_array(run.path / BUNDLE / "self_test" / f"{BEGINS}.npy").astype(np.bool_)[:, None]
+        begins = read_array(folder / f"{BEGINS}.npy").astype(np.bool_)[:, None]
     turned = rule.environment_layout == CHANNELS_FIRST
     return write_bundle(run, np.moveaxis(stored, 1, -1) if turned else stored, options, begins=begins)
 
@@ -149,7 +160,7 @@ def write_bundle(
     Args:
         run: has ``agent.onnx``, ``agent.json``, ``run.json`` and ``summary.json``.
         observations: real ones, ``[observations, *frame_shape]``; 64 of them are stored, in the environment's own layout, with
-            what the file makes of them.
+            what the file makes of them; of several parts each part.
         options: opset of the file, and where the action is chosen.
         begins: of an agent with a memory: ``[time, envs]``, bool, which of the observations, then ``[time * envs,
             *frame_shape]``, are the first of an episode; the first 64 steps of one environment are stored. None: it has none.
@@ -171,25 +182,34 @@ def write_bundle(
     exported = without_copies(load(source.read_bytes(), source))
     if rule.environment_layout == CHANNELS_FIRST:
         exported, observations = with_channels_first(exported), np.moveaxis(observations, -1, 1)
-    model = with_opset(with_actions(exported, options.actions, rule), options.opset)
+    model = with_opset(with_actions(with_given_inputs(exported, rule.inputs), options.actions, rule), options.opset)
     contract = _completed(rule, opset_of(model), tuple(output.name for output in model.graph.output), options)
     content = with_contract(model, contract)
     files = {contract.model: content, Contract.FILE: (json.dumps(contract.to_json(), indent=1) + "\n").encode()}
-    if contract.policy == "gaussian" and len(contract.input_shape) == 2 and not contract.memory_input:
+    if contract.policy == "gaussian" and len(contract.input_shape) == 2 and not contract.memory_input and not contract.inputs:
         files[POLICY] = obs_to_actions(exported, rule)
     if contract.memory_input:
         flags = np.zeros((len(observations), 1), np.bool_) if begins is None else begins
         stored = stored_episode(content, contract, observations[:: flags.shape[1]][:STORED], flags[:STORED, 0])
     else:
-        stored = stored_values(content, contract, observations[:: max(1, len(observations) // STORED)][:STORED])
+        chosen = observations[:: max(1, len(observations) // STORED)][:STORED]
+        seen = {OBSERVATIONS: chosen}
+        if contract.inputs:
+            parts = read_rule(run.path / AgentRecord.FILE).parts
+            apart = unpack(parts, chosen)
+            seen = {f"{INPUT}{part.name}": part.given(apart[part.name]) for part in parts}
+        stored = stored_values(content, contract, seen)
     for name, values in stored.items():
         files[f"self_test/{name}.npy"] = _npy(values)
-    files |= {file.name: file.read_bytes() for file in sorted(FILES.iterdir()) if file.is_file()}
+    plain = not contract.inputs and not contract.action_sizes  # what the programs in other languages know
+    files |= {
+        file.name: file.read_bytes() for file in sorted(FILES.iterdir()) if file.is_file() and (plain or file.name == RUNNER)
+    }
     return _write(run.path, files)
 
 
 def _completed(rule: Contract, opset: int, names: tuple[str, ...], options: BundleOptions) -> Contract:
-    discrete, sampled = rule.policy == "categorical", options.actions == "sampled"
+    discrete, sampled = rule.policy != "gaussian", options.actions == "sampled"
     return replace(
         rule,
         opset=opset,
@@ -197,35 +217,38 @@ def _completed(rule: Contract, opset: int, names: tuple[str, ...], options: Bund
         stored_outputs=tuple(name for name in names if name != ACTION or not discrete),
         action_output=ACTION if ACTION in names else "",
         noise_input=NOISE if sampled else "",
-        noise_size=(1 if discrete else len(rule.action_names)) if sampled else 0,
+        noise_size=noise_size(rule) if sampled else 0,
     )
 
 
 def stored_values(
-    model: bytes, contract: Contract, observations: np.ndarray, memory: np.ndarray | None = None
+    model: bytes, contract: Contract, observations: Mapping[str, np.ndarray], memory: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """What the self-test compares: observations, the file's outputs for each (with zeros as noise), and greedy actions.
 
     Args:
         model: the bundle's file.
         contract: of it.
-        observations: ``[observations, ...]``, as the contract's ``input_shape`` says.
+        observations: ``[observations, ...]`` as ``observations``, as the contract's ``input_shape`` says; of several parts each
+            as ``input_`` and its name.
         memory: ``[observations, size]``, of an agent that has one.
 
     Returns:
-        ``observations``, ``actions`` and each of ``contract.stored_outputs``, ``[observations, ...]``.
+        The observations, ``actions`` and each of ``contract.stored_outputs``, ``[observations, ...]``.
     """
     session = OnnxRunner(model, threads=contract.threads).session
-    feed = {contract.input_name: np.ascontiguousarray(observations)}
+    feed = {part.name: np.ascontiguousarray(observations[f"{INPUT}{part.name}"]) for part in contract.inputs}
+    feed = feed or {contract.input_name: np.ascontiguousarray(observations[OBSERVATIONS])}
     if contract.noise_input:
-        feed[contract.noise_input] = np.zeros((len(observations), contract.noise_size), np.float32)
+        count = len(next(iter(observations.values())))
+        feed[contract.noise_input] = np.zeros((count, contract.noise_size), np.float32)
     if memory is not None:
         feed[contract.memory_input] = memory
     found: dict[str, np.ndarray] = dict(zip(contract.output_names, session.run(list(contract.output_names), feed)))
     if "log_std" in found:
         found["log_std"] = np.broadcast_to(found["log_std"], found["mean"].shape).copy()
     stored = {name: found[name] for name in contract.stored_outputs}
-    return {"observations": observations, "actions": _greedy(found, contract), **stored}
+    return {**observations, "actions": _greedy(found, contract), **stored}
 
 
 def stored_episode(model: bytes, contract: Contract, observations: np.ndarray, begins: np.ndarray) -> dict[str, np.ndarray]:
@@ -243,12 +266,15 @@ def stored_episode(model: bytes, contract: Contract, observations: np.ndarray, b
     memory, rows = initial, []
     for observation, begin in zip(observations, begins):
         memory = initial if begin else memory
-        rows.append(stored_values(model, contract, observation[None], memory))
+        rows.append(stored_values(model, contract, {OBSERVATIONS: observation[None]}, memory))
         memory = rows[-1][contract.memory_output]
     return {BEGINS: begins.astype(np.uint8), **{name: np.concatenate([row[name] for row in rows]) for name in rows[0]}}
 
 
 def _greedy(found: dict[str, np.ndarray], contract: Contract) -> np.ndarray:
+    if contract.action_sizes:
+        factors = np.split(found["logits"], np.cumsum(contract.action_sizes)[:-1], axis=1)
+        return np.stack([factor.argmax(axis=1) for factor in factors], axis=1)
     if contract.policy == "categorical":
         return found["logits"].argmax(axis=1) + contract.first_action
     scale, shift = np.array(contract.action_scale), np.array(contract.action_shift)

@@ -7,14 +7,14 @@ an old board reads it, and computes the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cosearch.deploy.bundle.contract import Contract
+from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract, InputPart
 from latency_tables.errors import RequestError, RunFolderError
 
 ACTIONS = ("outside", "greedy", "sampled")
@@ -135,12 +135,60 @@ def with_channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
+def with_given_inputs(model: onnx.ModelProto, inputs: Sequence[InputPart]) -> onnx.ModelProto:
+    """The model for parts of observations as the environment gives them: images with their channels first are turned, and floats
+    become bytes, by its first nodes.
+
+    Args:
+        model: a parsed model; not altered. Its inputs are images ``[batch, height, width, channels]``, uint8, vectors and masks.
+        inputs: the parts.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for part in inputs:
+        if part.low is None and part.layout == "channels_last":
+            continue
+        (entry,) = (value for value in changed.graph.input if value.name == part.name)
+        inside, first = f"{part.name}_bytes", []
+        for node in changed.graph.node:
+            node.input[:] = [inside if name == part.name else name for name in node.input]
+        name = part.name
+        if part.low is not None and part.high is not None:
+            for op, value in (("Sub", part.low), ("Mul", 255.0 / (part.high - part.low))):
+                constant, made = f"{part.name}_{op.lower()}", f"{part.name}_{op.lower()}_done"
+                changed.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), constant))
+                first.append(helper.make_node(op, [name, constant], [made], name=f"{made}_node"))
+                name = made
+            bounds_of = []
+            for word, bound in (("least", 0.0), ("most", 255.0)):
+                changed.graph.initializer.append(numpy_helper.from_array(np.array(bound, np.float32), f"{part.name}_{word}"))
+                bounds_of.append(f"{part.name}_{word}")
+            for op, further in (("Round", []), ("Clip", bounds_of), ("Cast", [])):
+                made = f"{part.name}_{op.lower()}_done"
+                node = helper.make_node(op, [name, *further], [made], name=f"{made}_node")
+                if op == "Cast":
+                    node.attribute.append(helper.make_attribute("to", int(TensorProto.UINT8)))
+                first.append(node)
+                name = made
+        if part.layout == CHANNELS_FIRST:
+            first.append(helper.make_node("Transpose", [name], [inside], name=f"{part.name}_turn", perm=[0, 2, 3, 1]))
+        else:
+            first[-1].output[0] = inside
+        for place, node in enumerate(first):
+            changed.graph.node.insert(place, node)
+        kind = TensorProto.FLOAT if part.low is not None else TensorProto.UINT8
+        batch = entry.type.tensor_type.shape.dim[0].dim_param or "batch"
+        entry.CopyFrom(helper.make_tensor_value_info(part.name, kind, [batch, *part.shape]))
+    return changed
+
+
 def with_actions(model: onnx.ModelProto, actions: str, rule: Contract) -> onnx.ModelProto:
     """The model with an output ``action``: the environment's action, chosen inside the graph.
 
     Greedy: the best action, or the mean. Sampled: with an input ``noise``. Discrete: ``[batch, 1]``, uniform over [0, 1); the
-    first action whose cumulative probability exceeds it. Vectors: ``[batch, size]``, standard normal; mean plus noise times
-    standard deviation. Vectors are scaled, shifted and clipped as the contract says.
+    first action whose cumulative probability exceeds it. Vectors of whole numbers: ``[batch, factors]``, the same for each.
+    Vectors: ``[batch, size]``, standard normal; mean plus noise times standard deviation. Vectors are scaled, shifted and clipped
+    as the contract says.
 
     Args:
         model: a parsed model; not altered.
@@ -157,10 +205,14 @@ def with_actions(model: onnx.ModelProto, actions: str, rule: Contract) -> onnx.M
     if actions == "outside":
         return changed
     parts = _Parts(changed)
-    discrete, size = rule.policy == "categorical", 1 if rule.policy == "categorical" else len(rule.action_low)
+    discrete, size = rule.policy != "gaussian", noise_size(rule)
     if actions == "sampled":
         changed.graph.input.append(helper.make_tensor_value_info(NOISE, TensorProto.FLOAT, ["batch", size]))
     if discrete:
+        if rule.action_sizes:
+            _each_factor(parts, rule.action_sizes, sampled=actions == "sampled")
+            changed.graph.output.append(helper.make_tensor_value_info(ACTION, TensorProto.INT64, ["batch", size]))
+            return changed
         found = _drawn(parts) if actions == "sampled" else parts.add("ArgMax", ["logits"], axis=1, keepdims=0)
         parts.add("Add", [found, parts.constant(np.array(rule.first_action, np.int64))], ACTION)
         changed.graph.output.append(helper.make_tensor_value_info(ACTION, TensorProto.INT64, ["batch"]))
@@ -229,11 +281,38 @@ def bounds(rule: Contract) -> tuple[np.ndarray, np.ndarray]:
         return low.astype(np.float32), high.astype(np.float32)
 
 
-def _drawn(parts: _Parts) -> str:
+def noise_size(rule: Contract) -> int:
+    """Random numbers that an action takes.
+
+    Args:
+        rule: the contract.
+    """
+    return len(rule.action_low) if rule.policy == "gaussian" else len(rule.action_sizes) or 1
+
+
+def _each_factor(parts: _Parts, sizes: Sequence[int], *, sampled: bool) -> None:
+    """The output ``action`` ``[batch, factors]``, one number from the logits of each factor."""
+
+    def slice_of(tensor: str, begin: int, end: int) -> str:
+        return parts.add("Slice", [tensor, *(parts.constant(np.array([value], np.int64)) for value in (begin, end, 1))])
+
+    begin, chosen = 0, []
+    for factor, size in enumerate(sizes):
+        logits = slice_of("logits", begin, begin + size)
+        begin += size
+        if sampled:
+            found = _drawn(parts, logits, slice_of(NOISE, factor, factor + 1))
+        else:
+            found = parts.add("ArgMax", [logits], axis=1, keepdims=0)
+        chosen.append(parts.add("Unsqueeze", [found, parts.constant(np.array([1], np.int64))]))
+    parts.add("Concat", chosen, ACTION, axis=1)
+
+
+def _drawn(parts: _Parts, logits: str = "logits", noise: str = NOISE) -> str:
     """Number of the first action whose cumulative probability exceeds the noise."""
-    reached = parts.add("CumSum", [parts.add("Softmax", ["logits"], axis=1), parts.constant(np.array(1, np.int64))])
+    reached = parts.add("CumSum", [parts.add("Softmax", [logits], axis=1), parts.constant(np.array(1, np.int64))])
     last = parts.add("Slice", [reached, *(parts.constant(np.array([value], np.int64)) for value in (-1, 2**31 - 1, 1))])
-    below = parts.add("Not", [parts.add("Less", [parts.add("Mul", [NOISE, last]), reached])])
+    below = parts.add("Not", [parts.add("Less", [parts.add("Mul", [noise, last]), reached])])
     counted = parts.add("Cast", [below], to=TensorProto.INT64)
     return parts.add("ReduceSum", [counted, parts.constant(np.array([1], np.int64))], keepdims=0)
 

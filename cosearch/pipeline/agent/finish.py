@@ -286,13 +286,13 @@ def _acting(plan: Plan) -> dict[str, object]:
         how = how_to_act(env)
     finally:
         env.close()
-    if config.env.layout == "channels_first":
+    if config.env.layout == "channels_first" and "parts" not in how:
         how["layout"] = config.env.layout
     if config.rl.algorithm == "dqn":
         kept = ("first_action", "layout", "action_names")
         return {**acting(config), **{key: value for key, value in how.items() if key in kept}}
     rule = acting(config, greedy=greedy)
-    return {**(rule if how["policy"] == "categorical" else {"rule": rule["rule"], "value": "state value"}), **how}
+    return {**(rule if how["policy"] != "gaussian" else {"rule": rule["rule"], "value": "state value"}), **how}
 
 
 def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progress, *, greedy: bool = False) -> Score:
@@ -314,10 +314,10 @@ def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progre
 
 def _measure(plan: Plan, deployed: Deployed) -> SideBySide | None:
     """The agent and the reference agents, in turns on this machine as they are deployed; None where it cannot run the agent."""
-    shape = plan.space.frame_shape
+    shape, parts = plan.space.frame_shape, plan.space.parts
     references = {
-        name: to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0)).eval(), shape)
-        for name, ops in reference_agents(shape, plan.space.num_actions).items()
+        name: to_onnx(AgentNetwork(ops, torch.Generator().manual_seed(0), parts=parts).eval(), shape)
+        for name, ops in reference_agents(shape, plan.space.num_actions, parts).items()
         if name in plan.references
     }
     teacher = plan.teacher

@@ -82,6 +82,8 @@ def write_architecture(plan: Plan, run: RunDir, architecture: Architecture, deri
             frame_shape=tuple(space.frame_shape),
             num_actions=space.num_actions,
             policy=space.policy,
+            parts=tuple(part.to_dict() for part in space.parts),
+            action_sizes=space.action_sizes,
             choices=tuple(architecture.choices),
             choice_names=tuple(architecture.choice_names),
             operations=tuple(op.to_dict() for op in blocks),

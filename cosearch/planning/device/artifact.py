@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosearch.planning.device.hardware import Hardware
+from cosearch.space.space import SearchSpace
 from latency_tables.board.compilers import tvm_modules
 from latency_tables.errors import RequestError
 from latency_tables.reading import shown
@@ -40,6 +41,23 @@ class ArtifactPlan:
     def identity(self) -> str:
         """As in the name of a table: ``onnxruntime-int8-1t``."""
         return f"{self.runtime}-{self.dtype}-{self.threads}t"
+
+
+def check_parts(artifact: ArtifactPlan, space: SearchSpace) -> None:
+    """Raise where the agents of a space cannot have the form of their device.
+
+    Args:
+        artifact: the form.
+        space: the search space of the task.
+
+    Raises:
+        RequestError: observations of several parts, and a form of one input.
+    """
+    if space.parts and (artifact.runtime, artifact.dtype) != ("onnxruntime", "float32"):
+        raise RequestError(
+            f"observations of several parts ({', '.join(part.name for part in space.parts)}) are exported for ONNX Runtime in "
+            f"float32 only, the device's table is of {artifact.identity}: choose its table of onnxruntime-float32"
+        )
 
 
 def plan_artifact(hardware: Hardware) -> ArtifactPlan:

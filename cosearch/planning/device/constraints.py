@@ -18,7 +18,6 @@ from cosearch.deploy.measure import PERIOD_S
 from cosearch.planning.device.hardware import Hardware
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.space.derive import discretise
-from cosearch.space.ends import observations_of
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
@@ -69,7 +68,7 @@ def references_on(hardware: Hardware, space: SearchSpace) -> dict[str, Reference
         DesignError: no design holds an agent.
     """
     references = {}
-    for number, (name, ops) in enumerate(reference_agents(space.frame_shape, space.num_actions).items()):
+    for number, (name, ops) in enumerate(reference_agents(space.frame_shape, space.num_actions, space.parts).items()):
         if isinstance(hardware, Table) and hardware.coverage(ops) < 1:
             continue
         prediction = hardware.predict(ops) if isinstance(hardware, Table) else hardware.reference(ops, number)
@@ -129,7 +128,7 @@ def paced_line(hardware: Hardware, statistic: str) -> Line | None:
 
 def _share_of(references: Mapping[str, ReferenceRecord], hardware: Hardware, space: SearchSpace) -> float:
     """Seconds of the task's first fixed agent."""
-    name, ops = next(iter(reference_agents(space.frame_shape, space.num_actions).items()))
+    name, ops = next(iter(reference_agents(space.frame_shape, space.num_actions, space.parts).items()))
     if name not in references and isinstance(hardware, Table):
         try:
             hardware.predict(ops)  # raises: it names the blocks and the command that measures them
@@ -186,4 +185,4 @@ def _to_ask(space: SearchSpace, constraint: Constraint, least: float, objective:
 
 def latency_ratio(objective: ObjectiveConfig, space: SearchSpace) -> float:
     """The share of the task's first fixed agent that a latency target is where none is given in seconds."""
-    return objective.latency_ratio or LATENCY_RATIOS[observations_of(space.frame_shape)]
+    return objective.latency_ratio or LATENCY_RATIOS["vectors" if space.stem.kind == "linear" else "frames"]

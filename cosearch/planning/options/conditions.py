@@ -263,12 +263,18 @@ TAKES_WRAPPERS = Condition(
     lambda r, key: f"with {r.config.env.name}, which has wrappers of its own or none",
     _fixed("choose an environment gym:ID or MODULE:FUNCTION"),
 )
+
+
+def _has_images(request: Request) -> bool:
+    return len(request.frame_shape) == 3 or any(part.kind == "image" for part in request.space.parts)
+
+
 TAKES_LAYOUT = Condition(
     "observations are images of an environment gym:ID",
-    lambda r, key: split_name(r.config.env.name)[0].takes_layout and len(r.frame_shape) == 3,
+    lambda r, key: split_name(r.config.env.name)[0].takes_layout and _has_images(r),
     lambda r, key: (
         f"with {r.config.env.name}, whose "
-        + ("images have their channels last" if len(r.frame_shape) == 3 else "observations are vectors")
+        + ("images have their channels last" if _has_images(r) else "observations are vectors")
     ),
     _fixed(""),
 )

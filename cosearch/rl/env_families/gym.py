@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
 from cosearch.rl.env_families.made import maker_of
-from cosearch.rl.env_families.replayed import ReplayedEnvs, actions_of
-from cosearch.rl.env_families.seen import seen_as
+from cosearch.rl.env_families.replayed import ReplayedEnvs, actions_of, reset_of
+from cosearch.rl.env_families.seen import as_mask, seen_as
 from cosearch.rl.env_families.wrappers import wrapped
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions
+from cosearch.space.parts import MASK
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, ShapeError
 
 GYM_EXAMPLES = (
@@ -41,17 +45,41 @@ def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
     )
 
 
+def _mask_of(env: Any, count: int) -> Callable[[Any, Mapping[str, Any]], np.ndarray] | None:
+    """Where an environment gives its action mask: with each step's information, or by a method; None: nowhere."""
+    if MASK in reset_of(env, 0)[1]:
+        return lambda env, info: as_mask(count, info.get(MASK))
+    if _method(env) is None:
+        return None
+    return lambda env, info: as_mask(count, _method(env)())
+
+
+def _method(env: Any) -> Any:
+    while env is not None:
+        found = env.__dict__.get("action_masks") or getattr(type(env), "action_masks", None)
+        if found is not None:
+            return env.action_masks
+        env = env.__dict__.get("env")
+    return None
+
+
 def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     make = wrapped(maker_of(game, options.kwargs), options.wrappers, options.layout, game)
     probe = make()
     observations, actions = probe.observation_space, probe.action_space
-    probe.close()
     try:
-        actions_of(actions)
+        count, box, _ = actions_of(actions)
     except (EnvironmentFailedError, ShapeError) as error:
         raise ConfigError(f"gym:{game}: {error}") from error
-    seen = seen_as(observations, options.layout, f"gym:{game}")
-    envs = ReplayedEnvs(make, seen.to_frame, options, doubt=seen.doubt)
+    mask_of = _mask_of(probe, count)
+    probe.close()
+    seen = seen_as(observations, options.layout, f"gym:{game}", 0 if mask_of is None else count)
+    masks = [part.shape[0] for part in seen.parts if part.kind == "mask"]
+    if masks and (box is not None or masks != [count]):
+        raise ConfigError(
+            f"gym:{game} has a mask of {masks[0]} actions, and actions {actions}: it must have an entry for each action"
+        )
+    envs = ReplayedEnvs(make, seen.to_frame, options, doubt=seen.doubt, parts=seen.parts, mask_of=mask_of)
     if envs.frame_shape != seen.frame_shape:
         envs.close()
         raise EnvironmentFailedError(

@@ -15,6 +15,7 @@ import torch
 
 from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import Box, EnvOptions, Step
+from cosearch.space.parts import Part
 from latency_tables.errors import EnvironmentFailedError
 from latency_tables.reading import shown
 
@@ -56,6 +57,8 @@ class ReplayedEnvs:
         move: (environments, actions, frames) -> what a step of each gave; it writes the frames of those whose episode goes on.
             None: Gymnasium's ``step``, one after the other.
         doubt: observation -> how it differs from what the environment declares; asked of the first observations.
+        parts: of a frame, where it has parts.
+        mask_of: (one environment, its information) -> action mask; then ``to_frame`` takes a pair of observation and mask.
 
     Raises:
         EnvironmentFailedError: actions that are neither discrete nor vectors.
@@ -72,10 +75,13 @@ class ReplayedEnvs:
         on_reset: Callable[[Any], None] = lambda env: None,
         move: Mover | None = None,
         doubt: Callable[[Any], str] = lambda observation: "",
+        parts: tuple[Part, ...] = (),
+        mask_of: Callable[[Any, Mapping[str, Any]], np.ndarray] | None = None,
     ) -> None:
         self._envs = [make() for _ in range(options.num_envs)]
-        self.num_envs, self.num_actions, self.action_box = options.num_envs, *actions_of(self._envs[0].action_space)
-        self.first_action = int(getattr(self._envs[0].action_space, "start", 0))
+        self.num_envs, self.parts, self._mask_of = options.num_envs, parts, mask_of
+        self.num_actions, self.action_box, self.action_sizes = actions_of(self._envs[0].action_space)
+        self.first_action = 0 if self.action_sizes else int(getattr(self._envs[0].action_space, "start", 0))
         self.action_names = _action_names(self._envs[0])
         self._action_dtype = np.int64 if self.action_box is None else np.float32
         self._on_reset, self._move = on_reset, move or self._one_by_one
@@ -94,11 +100,18 @@ class ReplayedEnvs:
     def _reset(self, i: int) -> np.ndarray:
         self._on_reset(self._envs[i])
         seed = np.random.SeedSequence([self._seed, i, int(self._episodes[i])]).generate_state(1)[0]
-        return self._frame(_reset_of(self._envs[i], int(seed) & 0x7FFFFFFF))
+        return self._frame(self._envs[i], *reset_of(self._envs[i], int(seed) & 0x7FFFFFFF))
 
-    def _frame(self, observation: Any) -> np.ndarray:
-        """An observation as a frame; all have the shape of the first, nothing is stretched to it."""
-        frame = self._to_frame(observation)
+    def _frame(self, env: Any, observation: Any, info: Mapping[str, Any], *, last: bool = False) -> np.ndarray:
+        """An observation as a frame; all have the shape of the first, nothing is stretched to it.
+
+        The last one of an episode is acted on no more: where its mask allows nothing, or is missing, it allows all.
+        """
+        if self._mask_of is None:
+            frame = self._to_frame(observation)
+        else:
+            mask = np.ones(self.num_actions, np.uint8) if last else self._mask_of(env, info)
+            frame = self._to_frame((observation, mask))
         if self._looked_at < LOOKED_AT and not self.doubts:
             self._looked_at += 1
             found = self._doubt(observation)
@@ -119,7 +132,10 @@ class ReplayedEnvs:
     def receive(self) -> Step:
         """See ``VectorEnv``."""
         discrete = self.action_box is None
-        actions = (self._pending + self.first_action).tolist() if discrete else [row.copy() for row in self._pending]
+        if discrete and not self.action_sizes:
+            actions = (self._pending + self.first_action).tolist()
+        else:
+            actions = [row.copy() for row in self._pending]
         moved = self._move(self._envs, actions, self._frames)
         for recorded, action in zip(self._actions, actions, strict=True):
             recorded.append(action)
@@ -135,14 +151,14 @@ class ReplayedEnvs:
         last: dict[int, np.ndarray] = {}
         success: dict[int, bool] = {}
         for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
-            observation, paid, ended, cut, told = _five(env.step(action))
+            observation, paid, ended, cut, info = _five(env.step(action))
             reward[i], terminated[i] = _number(paid, "reward"), _number(ended, "terminated")
             truncated[i] = _number(cut, "truncated") and not terminated[i]
             if truncated[i]:
-                last[i] = self._frame(observation)
+                last[i] = self._frame(env, observation, info, last=True)
             elif not terminated[i]:
-                frames[i] = self._frame(observation)
-            if (terminated[i] or truncated[i]) and (said := _success(told)) is not None:
+                frames[i] = self._frame(env, observation, info)
+            if (terminated[i] or truncated[i]) and (said := _success(info)) is not None:
                 success[i] = said
         return Moved(reward, terminated, truncated, last, success)
 
@@ -164,7 +180,8 @@ class ReplayedEnvs:
         self._seed = read(state, "seed", int)
         self._episodes = read(state, "episodes", torch.Tensor).numpy().copy()
         recorded = [part.numpy().astype(self._action_dtype) for part in read_list(state, "actions", torch.Tensor)]
-        self._actions = [part.tolist() if self.action_box is None else list(part) for part in recorded]
+        plain = self.action_box is None and not self.action_sizes
+        self._actions = [part.tolist() if plain else list(part) for part in recorded]
         anew, saved = [], read(state, "frames", torch.Tensor).numpy()
         for i in range(self.num_envs):
             if not self._replays(i, saved[i]):
@@ -178,10 +195,10 @@ class ReplayedEnvs:
         """Play the recorded actions of an environment's episode again; whether they lead to the frame that was saved."""
         self._frames[i] = self._reset(i)
         for action in self._actions[i]:
-            observation, _, terminated, truncated, _ = _five(self._envs[i].step(action))
+            observation, _, terminated, truncated, info = _five(self._envs[i].step(action))
             if terminated or truncated:
                 return False  # the episode that was saved went on
-            self._frames[i] = self._frame(observation)
+            self._frames[i] = self._frame(self._envs[i], observation, info)
         return np.array_equal(self._frames[i], wanted)
 
     def close(self) -> None:
@@ -220,8 +237,8 @@ def _success(told: Any) -> bool | None:
     return None
 
 
-def _reset_of(env: Any, seed: int) -> Any:
-    """The first observation of an episode.
+def reset_of(env: Any, seed: int) -> tuple[Any, dict[str, Any]]:
+    """The first observation of an episode, and its information.
 
     Raises:
         EnvironmentFailedError: the environment takes no seed, or does not return an observation and its information.
@@ -234,7 +251,7 @@ def _reset_of(env: Any, seed: int) -> Any:
         raise EnvironmentFailedError(f"its reset takes no seed: {OLD_STYLE}") from error
     if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
         raise EnvironmentFailedError(f"its reset returned no pair of an observation and a dictionary: {OLD_STYLE}")
-    return found[0]
+    return found
 
 
 def _five(found: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -251,13 +268,18 @@ def _five(found: Any) -> tuple[Any, Any, Any, Any, Any]:
     return found
 
 
-def actions_of(space: Any) -> tuple[int, Box | None]:
-    """How many actions, and their box where they are vectors."""
+def actions_of(space: Any) -> tuple[int, Box | None, tuple[int, ...]]:
+    """How many actions (of several factors all together), their box where they are vectors, and the sizes of their factors."""
     if type(space).__name__ == "Discrete":
-        return int(space.n), None
+        return int(space.n), None, ()
+    if type(space).__name__ == "MultiDiscrete" and len(space.shape) == 1 and not np.any(getattr(space, "start", 0)):
+        sizes = tuple(int(n) for n in space.nvec)
+        return sum(sizes), None, sizes
     if type(space).__name__ == "Box" and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-        return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
-    raise EnvironmentFailedError(f"expected discrete actions or vectors of floats, got {space}")
+        return int(space.shape[0]), Box(tuple(map(float, space.low)), tuple(map(float, space.high))), ()
+    raise EnvironmentFailedError(
+        f"expected discrete actions or vectors of floats, or several discrete ones numbered from 0 (MultiDiscrete), got {space}"
+    )
 
 
 def _number(value: Any, what: str) -> Any:

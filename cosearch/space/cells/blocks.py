@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cosearch.space.cells.layout import flatten
 from cosearch.space.depthwise import DepthwiseConv
 from latency_tables.opspec import OpSpec
 
@@ -89,6 +90,14 @@ class Merge(nn.Module):
         return self.conv(torch.cat(parts, 1))
 
 
+class Join(nn.Module):
+    """``join``: flattened features of several encoders, one after the other."""
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """``[batch, channels, height, width]`` or ``[batch, features]`` each -> ``[batch, all features]``."""
+        return torch.cat([flatten(part) if part.dim() > 2 else part for part in parts], 1)
+
+
 def average_pool(spec: OpSpec) -> nn.AvgPool2d:
     """Average of the pixels under the window; padding does not count."""
     return nn.AvgPool2d(spec.kernel, spec.stride, spec.padding, count_include_pad=False)
@@ -102,4 +111,5 @@ CELL_BUILDERS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "sepconv": SeparableConv,
     "add": lambda spec: Sum(),
     "merge": Merge,
+    "join": lambda spec: Join(),
 }

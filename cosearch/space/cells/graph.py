@@ -16,6 +16,8 @@ from typing import NamedTuple
 from latency_tables.errors import ShapeError
 from latency_tables.opspec import OpSpec
 
+ENTRIES = ("stem", "linear")  # kinds of blocks that read observations: images, vectors
+
 
 @dataclass(frozen=True)
 class Node:
@@ -24,7 +26,7 @@ class Node:
     Attributes:
         name: unique in its space.
         inputs: places of the earlier nodes that it reads: 0 is the stem, ``i`` the ``i``-th node of the body (from 1). A slot
-            reads one; a sum or merge reads several, less those that are absent.
+            reads one; a sum, merge or join reads several, less those that are absent. None: it reads a part of the observation.
         specs: the block of each candidate; of several points of each combination, the last point's candidates in a row. One block
             where there are no points. None is an identity.
         points: indices of the choice points that decide; none for a fixed block.
@@ -59,7 +61,7 @@ class Placed(NamedTuple):
 
     Attributes:
         spec: the block.
-        inputs: indices of the blocks that it reads, in the network's list; none for the stem.
+        inputs: indices of the blocks that it reads, in the network's list; none for one that reads an observation.
         node: index in ``(stem, *body, head)``.
         candidate: which of the node's blocks it is.
     """
@@ -103,7 +105,7 @@ def place_blocks(nodes: Sequence[Node], choices: Sequence[int], zeros: Sequence[
             value.append(None)
             continue
         spec = node.specs[candidate]
-        wanted = 0 if index == 0 else 1 if spec is None else spec.inputs
+        wanted = 0 if not node.inputs else 1 if spec is None else spec.inputs
         if len(sources) != wanted:
             raise ShapeError(f"{node.name} reads {wanted} blocks, the choices leave {len(sources)}")
         if spec is None:
@@ -136,7 +138,7 @@ def check_wiring(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]]) -> None
     Raises:
         ShapeError: no stem, no head, a block that reads a later one, or two that do not fit.
     """
-    if len(ops) < 2 or ops[0].kind not in ("stem", "linear") or ops[-1].kind != "head":
+    if len(ops) < 2 or ops[0].kind not in ENTRIES or ops[-1].kind != "head":
         raise ShapeError(
             "a network starts with a stem (or with a linear block, for vectors) and ends with a head, "
             f"got {[op.kind for op in ops]}"
@@ -144,12 +146,17 @@ def check_wiring(ops: Sequence[OpSpec], wiring: Sequence[Sequence[int]]) -> None
     if len(wiring) != len(ops) or len(wiring[0]):
         raise ShapeError(f"a network of {len(ops)} blocks needs the inputs of each, none for the stem; got {list(wiring)}")
     for index, (op, inputs) in enumerate(zip(ops, wiring)):
-        if index == 0:
+        if index == 0 or (not inputs and op.kind in ENTRIES):
             continue
         if any(type(i) is not int or not 0 <= i < index for i in inputs):
             raise ShapeError(f"block {index} ({op.key}) must read earlier blocks, got {list(inputs)}")
         if len(inputs) != op.inputs:
             raise ShapeError(f"{op.key} reads {op.inputs} blocks, got {len(inputs)}")
+        if op.kind == "join":
+            total = sum(ops[i].out_channels * ops[i].out_height * ops[i].out_width for i in inputs)
+            if total != op.in_channels:
+                raise ShapeError(f"the blocks that {op.key} reads make {total} numbers")
+            continue
         share = op.in_channels // op.groups if op.kind == "merge" else op.in_channels
         for i in inputs:
             before = ops[i]
@@ -171,7 +178,8 @@ def check_nodes(nodes: Sequence[Node], sizes: Sequence[int], zeros: Sequence[int
     """
     used: set[int] = set()
     for place, node in enumerate(nodes):
-        if (place > 0 and not node.inputs) or any(not 0 <= i < place for i in node.inputs):
+        entry = not node.points and node.specs[0] is not None and node.specs[0].kind in ENTRIES
+        if (place > 0 and not node.inputs and not entry) or any(not 0 <= i < place for i in node.inputs):
             raise ShapeError(f"node {node.name!r} at place {place} must read earlier places, got {node.inputs}")
         known = all(0 <= p < len(sizes) and sizes[p] == size for p, size in zip(node.points, node.sizes))
         if not known or len(set(node.points)) != len(node.points) or (node.points and len(node.inputs) > 1):

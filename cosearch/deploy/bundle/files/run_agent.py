@@ -67,41 +67,64 @@ class Agent:
             name, names = os.path.basename(model), ", ".join(differ)[:300]
             raise AgentError(f"contract.json differs from the contract inside {name}: {names}")
         self.shape, self.dtype = tuple(self.contract["input_shape"][1:]), np.dtype(self.contract["input_dtype"])
+        self.inputs: List[Dict[str, Any]] = self.contract.get("inputs", [])  # of an observation of several parts
         self.period_s, self._names = float(self.contract["period_s"]), [entry.name for entry in self.session.get_outputs()]
         self.reset()
-        self._last = self._feed(np.zeros((1, *self.shape), self.dtype), True)
+        self._last = self._feed(self.blank(), True)
 
     def reset(self) -> None:
         """Begin an episode: what the agent remembers of the one before is cleared; one without a memory has nothing to clear."""
         self.memory: Optional[np.ndarray] = None
 
-    def _feed(self, observations: np.ndarray, greedy: bool) -> Dict[str, np.ndarray]:
-        if observations.shape[1:] != self.shape or (self.dtype == np.uint8) != (observations.dtype == np.uint8):
-            taken, got = ", ".join(map(str, self.shape)), f"{list(observations.shape)} in {observations.dtype}"
-            raise AgentError(f"the agent takes [batch, {taken}] in {self.dtype}, got {got}")
-        feed = {self.contract["input_name"]: np.ascontiguousarray(observations, self.dtype)}
+    def blank(self) -> Any:
+        """A batch of one observation of zeros; a mask allows all."""
+        if not self.inputs:
+            return np.zeros((1, *self.shape), self.dtype)
+        return {e["name"]: np.full((1, *e["shape"]), int(e["kind"] == "mask"), e["dtype"]) for e in self.inputs}
+
+    def _feed(self, observations: Any, greedy: bool) -> Dict[str, np.ndarray]:
+        feed = {}
+        for entry in self.inputs or [{"name": self.contract["input_name"], "shape": self.shape, "dtype": self.dtype, "kind": ""}]:
+            try:
+                values = np.asarray(observations[entry["name"]] if self.inputs else observations)
+            except (KeyError, IndexError, TypeError):
+                names = ", ".join(each["name"] for each in self.inputs)
+                raise AgentError(f"the agent takes a dictionary of {names}, {entry['name']} is missing") from None
+            dtype = np.dtype(entry["dtype"])
+            if entry["kind"] == "mask":
+                values = (values.reshape(len(values), -1) > 0).astype(dtype)
+            if values.shape[1:] != tuple(entry["shape"]) or (dtype == np.uint8) != (values.dtype == np.uint8):
+                taken, got = ", ".join(map(str, entry["shape"])), f"{list(values.shape)} in {values.dtype}"
+                raise AgentError(
+                    f"the agent takes {entry['name'] + ' ' if self.inputs else ''}[batch, {taken}] in {dtype}, got {got}"
+                )
+            feed[entry["name"]] = np.ascontiguousarray(values, dtype)
         if self.contract["noise_input"]:
-            size = (len(observations), self.contract["noise_size"])
-            draw = self.random.random_sample if self.contract["policy"] == "categorical" else self.random.standard_normal
+            size = (len(next(iter(feed.values()))), self.contract["noise_size"])
+            draw = self.random.standard_normal if self.contract["policy"] == "gaussian" else self.random.random_sample
             feed[self.contract["noise_input"]] = (np.zeros(size) if greedy else draw(size)).astype(np.float32)
         if self.contract.get("memory_input"):
             initial = np.array(self.contract["memory_initial"], np.float32)
-            memory = np.tile(initial, (len(observations), 1)) if self.memory is None else self.memory
-            if memory.shape != (len(observations), len(initial)):
-                raise AgentError(f"the agent remembers {len(memory)} episodes, got {len(observations)} observations: reset it")
+            count = len(next(iter(feed.values())))
+            memory = np.tile(initial, (count, 1)) if self.memory is None else self.memory
+            if memory.shape != (count, len(initial)):
+                raise AgentError(f"the agent remembers {len(memory)} episodes, got {count} observations: reset it")
             feed[self.contract["memory_input"]] = memory
         return feed
 
-    def outputs(self, observations: np.ndarray, greedy: bool = False) -> Dict[str, np.ndarray]:
+    def outputs(self, observations: Any, greedy: bool = False) -> Dict[str, np.ndarray]:
         """All outputs of the network for observations ``[batch, ...]``; greedy: with zeros as noise, where it takes noise."""
-        self._last = self._feed(np.asarray(observations), greedy)
+        self._last = self._feed(observations, greedy)
         found = dict(zip(self._names, self.session.run(None, self._last)))
         if self.contract.get("memory_input"):
             self.memory = found[self.contract["memory_output"]]
         return found
 
-    def act(self, observations: np.ndarray, greedy: bool = False) -> np.ndarray:
-        """Actions for observations ``[batch, ...]``: ``[batch]``, whole numbers, or ``[batch, size]``, float32, clipped."""
+    def act(self, observations: Any, greedy: bool = False) -> np.ndarray:
+        """Actions for observations ``[batch, ...]`` (of several parts a dictionary of such): ``[batch]``, or ``[batch, size]``.
+
+        Discrete ones are whole numbers, as the environment numbers them, others float32, clipped.
+        """
         contract, found = self.contract, self.outputs(observations, greedy)
         greedy = greedy or contract["rule"] == "argmax"
         if contract["noise_input"] and not greedy:
@@ -113,21 +136,29 @@ class Agent:
             high = [np.inf if bound is None else bound for bound in contract["action_high"]]
             action = np.array(contract["action_scale"]) * (mean + noise) + np.array(contract["action_shift"])
             return np.clip(action, low, high).astype(np.float32)
-        logits = found["logits"].astype(np.float64)
+        logits, sizes = found["logits"].astype(np.float64), contract.get("action_sizes", [])
+        if sizes:
+            factors = np.split(logits, np.cumsum(sizes)[:-1], axis=1)
+            return np.stack([self._chosen(factor, greedy) for factor in factors], axis=1)
+        return self._chosen(logits, greedy) + contract["first_action"]
+
+    def _chosen(self, logits: np.ndarray, greedy: bool) -> np.ndarray:
         if greedy:
-            return logits.argmax(axis=1) + contract["first_action"]
+            return logits.argmax(axis=1)
         reached = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
         drawn = self.random.random_sample((len(logits), 1)) * reached[:, -1:]
-        return (reached <= drawn).sum(axis=1) + contract["first_action"]
+        return (reached <= drawn).sum(axis=1)
 
-    def __call__(self, observation: np.ndarray, greedy: bool = False) -> np.ndarray:
-        """The action for one observation."""
+    def __call__(self, observation: Any, greedy: bool = False) -> np.ndarray:
+        """The action for one observation; of several parts a dictionary of them by name."""
+        if self.inputs and isinstance(observation, dict):
+            return self.act({name: np.asarray(value)[None] for name, value in observation.items()}, greedy)[0]
         return self.act(np.asarray(observation)[None], greedy)[0]
 
     def warm_up(self) -> None:
         """Act on the last observation, without a draw, so that the next call finds weights and code in the caches."""
         last, memory = self._last, self.memory
-        self.act(last[self.contract["input_name"]], greedy=True)
+        self.act(last if self.inputs else last[self.contract["input_name"]], greedy=True)
         self._last, self.memory = last, memory  # what came of it is not remembered
 
 
@@ -149,26 +180,42 @@ def self_test(agent: Agent) -> str:
     tolerance, worst, stored = agent.contract["tolerance"], 0.0, stored_values(agent)
     logits = np.sort(stored.get("logits", [[-np.inf, 0.0]]))  # where the two best are closer than is allowed, either is right
     tied = np.ptp(logits[:, -2:], axis=1) <= 2 * tolerance * max(1.0, float(np.abs(stored.get("logits", 0.0)).max()))
-    begins = stored.pop("begins", np.ones(len(stored["observations"])))
-    for i, observation in enumerate(stored["observations"][:, None]):
+    taken, count = seen_in(agent, stored), len(stored["actions"])
+    begins = stored.pop("begins", np.ones(count))
+    if agent.contract.get("action_sizes"):  # the outputs say all
+        stored.pop("actions")
+    for i in range(count):
+        observation = {name: values[i : i + 1] for name, values in taken.items()} if agent.inputs else taken[i : i + 1]
         memory = None if i == 0 or begins[i] else agent.memory
         agent.memory = memory
         found = agent.outputs(observation, greedy=True)
         agent.memory = memory
         found["actions"] = agent.act(observation, greedy=True)
-        for name in sorted(set(stored) - {"observations", "actions" if tied[i % len(tied)] else ""}):
+        for name in sorted(set(stored) - {*stored_inputs(agent), "actions" if tied[i % len(tied)] else ""}):
             expected = stored[name]
             allowed = tolerance * max(1.0, float(np.abs(expected).max())) if expected.dtype.kind == "f" else 0.5
             difference = float(np.abs(found[name].reshape(expected[i].shape) - expected[i]).max())
             worst = max(worst, difference / allowed)
             if not difference <= allowed:  # also true for NaN
                 raise AgentError(f"observation {i}: {name} differs by {difference:.3g}, at most {allowed:.3g} is allowed")
-    return f"ok: {len(stored['observations'])} observations, largest difference {worst:.2g} of what is allowed"
+    return f"ok: {count} observations, largest difference {worst:.2g} of what is allowed"
+
+
+def stored_inputs(agent: Agent) -> List[str]:
+    """Names of the stored observations: one array, or one for each part."""
+    return ["input_" + entry["name"] for entry in agent.inputs] or ["observations"]
+
+
+def seen_in(agent: Agent, stored: Dict[str, np.ndarray]) -> Any:
+    """The stored observations as the agent takes them."""
+    parts = {entry["name"]: stored["input_" + entry["name"]] for entry in agent.inputs}
+    return parts or stored["observations"]
 
 
 def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
     """Observations, outputs and actions that the self-test compares: numbers, equally many of each."""
-    folder, names = os.path.join(agent.folder, "self_test"), ["observations", "actions", *agent.contract["stored_outputs"]]
+    folder = os.path.join(agent.folder, "self_test")
+    names = [*stored_inputs(agent), "actions", *agent.contract["stored_outputs"]]
     names += ["begins"] if agent.contract.get("memory_input") else []  # which are the first of an episode
     try:
         stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
@@ -176,7 +223,9 @@ def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
     except Exception as error:  # a damaged header raises a dozen classes
         raise AgentError(f"the stored observations cannot be read: {' '.join(str(error).split())[:300]}") from error
     agent.reset()
-    found = agent.outputs(stored["observations"][:1], greedy=True) if fit and len(stored["observations"]) else {}
+    taken = seen_in(agent, stored)
+    first = {name: values[:1] for name, values in taken.items()} if agent.inputs else taken[:1]
+    found = agent.outputs(first, greedy=True) if fit and len(stored["actions"]) else {}
     if not all(name in found and found[name].size == stored[name][0].size for name in agent.contract["stored_outputs"]):
         raise AgentError("the stored observations and outputs do not fit each other or the agent")
     return stored
@@ -185,7 +234,8 @@ def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
 def timed(agent: Agent, seconds: float, moments: Iterator[float]) -> str:
     """Median and 99th percentile of the decisions made at some moments, and how many took longer than a period."""
     took_s: List[float] = []
-    observation, end = np.zeros(agent.shape, agent.dtype), time.perf_counter() + seconds
+    blank, end = agent.blank(), time.perf_counter() + seconds
+    observation = {name: values[0] for name, values in blank.items()} if agent.inputs else blank[0]
     while time.perf_counter() < end:
         next(moments)
         before = time.perf_counter()
