@@ -65,7 +65,7 @@ class TeacherRecord:
         understood: what an ONNX file says of itself; None for another teacher, and for a file that `cosearch compress` did not
             write, which is read when it is opened.
         parts: of the observations that it takes; empty: images or vectors.
-        wiring: for each block the indices of the blocks that it reads; None: each reads the one before.
+        wiring: of the blocks; None: each reads the one before.
 
     Raises:
         ConfigError: the discount or the divisor of the rewards is out of its range, or there is no such policy.
@@ -399,8 +399,7 @@ def load_network(record: TeacherRecord) -> AgentNetwork:
                 f"its SHA-256 is {digest[:12]}..., the record was written for {str(record.made_for_sha256)[:12]}...: one of the "
                 "two files was damaged or comes from another teacher. Get both again, or train it again"
             )
-        generator = torch.Generator().manual_seed(0)
-        network = AgentNetwork(record.ops, generator, record.wiring, record.policy, record.parts)
+        network = AgentNetwork(record.ops, torch.Generator().manual_seed(0), record.wiring, record.policy, record.parts)
         network.load_state_dict({key: value.float() for key, value in load(content).items()})
         if not all(bool(weight.isfinite().all()) for weight in network.state_dict().values()):
             raise ConfigError("a weight is NaN or infinite")

@@ -94,7 +94,7 @@ class AgentEnds(nn.Module):
         """Outputs of the head ``[batch, n + 1]`` -> policy outputs and value ``[batch]``.
 
         Args:
-            outputs: of the head.
+            outputs: ``[batch, n + 1]``.
             values: see :meth:`apart`; logits of actions that their mask forbids become -1e8. None: nothing is forbidden.
 
         Returns:

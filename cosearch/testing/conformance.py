@@ -195,7 +195,7 @@ def example_frames(space: SearchSpace, count: int, seed: int = 0) -> Tensor:
     """
     if not space.parts:
         return example_input(space.stem, count, seed=seed)
-    stream, values = np.random.default_rng(seed), {}
+    stream, values = np.random.default_rng(seed), dict[str, np.ndarray]()
     for part in space.parts:
         shape = (count, *part.shape)
         if part.kind == "vector":
