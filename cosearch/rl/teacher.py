@@ -10,7 +10,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +29,7 @@ from cosearch.rl.lanes import Labelling, Lanes
 from cosearch.rl.memory import recurrent
 from cosearch.rl.rollout import Forward, Rollout
 from cosearch.rl.subject import actor_of, on_device
+from cosearch.rl.typed import number, typed
 from cosearch.space.ends import POLICIES
 from cosearch.space.network import AgentNetwork
 from cosearch.space.parts import Part, parts_from
@@ -37,7 +37,6 @@ from latency_tables.errors import ConfigError, CosearchError, ShapeError, Unknow
 from latency_tables.opspec import OpSpec
 from latency_tables.reading import read_json, shown
 
-Value = TypeVar("Value")
 
 TEACHERS = Path(__file__).parents[1] / "teachers"
 FORMAT = "cosearch-teacher-1"
@@ -235,37 +234,20 @@ def read_record(path: Path) -> TeacherRecord:
     try:
         return TeacherRecord(
             name=Path(path).stem,
-            env=_typed(str, values["env"]),
-            description=_typed(str, values["description"]),
-            ops=tuple(OpSpec.from_dict(op) for op in _typed(list, values["operations"])),
-            gamma=_number(values["gamma"]),
-            reward_std=_number(values["reward_std"]),
-            provenance=_typed(dict, values["provenance"]),
+            env=typed(str, values["env"]),
+            description=typed(str, values["description"]),
+            ops=tuple(OpSpec.from_dict(op) for op in typed(list, values["operations"])),
+            gamma=number(values["gamma"]),
+            reward_std=number(values["reward_std"]),
+            provenance=typed(dict, values["provenance"]),
             path=Path(path),
-            policy=_typed(str, values.get("policy", "categorical")),
-            made_for_sha256=_typed(str, values["weights_sha256"]) if "weights_sha256" in values else None,
+            policy=typed(str, values.get("policy", "categorical")),
+            made_for_sha256=typed(str, values["weights_sha256"]) if "weights_sha256" in values else None,
             parts=parts_from(values.get("parts", [])),
-            wiring=tuple(tuple(inputs) for inputs in _typed(list, values["wiring"])) if "wiring" in values else None,
+            wiring=tuple(tuple(inputs) for inputs in typed(list, values["wiring"])) if "wiring" in values else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ShapeError) as error:
         raise ConfigError(f"{path}: cannot be read as a teacher: {type(error).__name__}: {str(error)[:200]}") from error
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected a number, got {shown(value)}")
-    return float(value)
-
-
-def _typed(kind: type[Value], value: object) -> Value:
-    """``value``, if it is of that type.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if not isinstance(value, kind):
-        raise TypeError(f"expected {kind.__name__}, got {shown(value)}")
-    return value
 
 
 def save_teacher(
