@@ -37,7 +37,6 @@ from latency_tables.errors import ConfigError, CosearchError, ShapeError, Unknow
 from latency_tables.opspec import OpSpec
 from latency_tables.reading import read_json, shown
 
-
 TEACHERS = Path(__file__).parents[1] / "teachers"
 FORMAT = "cosearch-teacher-1"
 REWARD_STD_RANGE = (1e-9, 1e9)
