@@ -288,7 +288,8 @@ def check_frames(frames: np.ndarray) -> None:
         ShapeError: another dtype, another number of dimensions, or none at all.
     """
     forms = {(np.dtype(np.uint8), 4), (np.dtype(np.uint8), 3), (np.dtype(np.float32), 2)}
-    if not isinstance(frames, np.ndarray) or (frames.dtype, frames.ndim) not in forms or not frames.size:
+    known = isinstance(frames, np.ndarray) and (frames.dtype, frames.ndim) in forms and frames.size > 0
+    if not known or (frames.ndim == 3 and frames.shape[1] != 1):
         got = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise ShapeError(
             "the gate needs observations [observations, height, width, channels] in uint8, or "

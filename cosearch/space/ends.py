@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from cosearch.space.parts import MASK, Part, encoded, split
+from cosearch.space.parts import MASK, Part, encoded
 from latency_tables.errors import NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
 
@@ -158,6 +158,18 @@ class AgentEnds(nn.Module):
             return
         layer.bias.copy_(layer.bias.double() - weight @ self.mean.double())
         self.takes_vectors = False
+
+
+def split(parts: Sequence[Part], frames: Tensor) -> dict[str, Tensor]:
+    """The parts of frames ``[batch, 1, bytes]``, uint8, by name: ``[batch, *shape]``, uint8 or float32."""
+    found, begin = {}, 0
+    for part in parts:
+        rows = frames[:, 0, begin : begin + part.bytes].clone(memory_format=torch.contiguous_format)
+        if part.kind == "vector":
+            rows = rows.view(torch.float32)
+        found[part.name] = rows.view(len(frames), *part.shape)
+        begin += part.bytes
+    return found
 
 
 def _with_old_floor(module: nn.Module, state: dict[str, Tensor], prefix: str, *others: object) -> None:

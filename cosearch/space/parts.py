@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from latency_tables.errors import ShapeError
 
@@ -183,17 +181,5 @@ def unpack(parts: Sequence[Part], frames: np.ndarray) -> dict[str, np.ndarray]:
     for part in parts:
         rows = np.ascontiguousarray(frames[..., 0, begin : begin + part.bytes])
         found[part.name] = rows.view(np.dtype(part.dtype)).reshape(*frames.shape[:-2], *part.shape)
-        begin += part.bytes
-    return found
-
-
-def split(parts: Sequence[Part], frames: Tensor) -> dict[str, Tensor]:
-    """The parts of frames ``[batch, 1, bytes]``, uint8, by name: ``[batch, *shape]``, uint8 or float32."""
-    found, begin = {}, 0
-    for part in parts:
-        rows = frames[:, 0, begin : begin + part.bytes].clone(memory_format=torch.contiguous_format)
-        if part.kind == "vector":
-            rows = rows.view(torch.float32)
-        found[part.name] = rows.view(len(frames), *part.shape)
         begin += part.bytes
     return found

@@ -13,8 +13,9 @@ from cosearch.deploy.export import check_parity, export_agent, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.derive import derive
+from cosearch.space.ends import split
 from cosearch.space.network import AgentNetwork, reference_agents
-from cosearch.space.parts import Part, encoded, frame_shape_of, pack, parts_from, split, unpack
+from cosearch.space.parts import Part, encoded, frame_shape_of, pack, parts_from, unpack
 from cosearch.space.space import SPACES
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.testing.conformance import check_space, example_frames, seeded
