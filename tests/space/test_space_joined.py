@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosearch.cost.table_cost import TableCost
@@ -57,6 +57,7 @@ SPACE = joined()
 
 
 @given(st.integers(0, 4), st.permutations(PARTS), st.integers(1, 5))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_packing_loses_nothing_in_any_order(seed, parts, count):
     stream = np.random.default_rng(seed)
     values = {p.name: np.frombuffer(stream.bytes(count * p.bytes), p.dtype).reshape(count, *p.shape) for p in parts}
