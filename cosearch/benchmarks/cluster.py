@@ -4,7 +4,7 @@
 about (local, cluster, cluster, local, each with half of the seeds), so that a machine whose speed drifts favours neither, and
 compares every run. ``chaos`` makes a comparison again and again on such a cluster while a worker, a node, the driver or the whole
 cluster is killed at random moments, and compares every run with that of an undisturbed one. Both write their part of
-``cluster.json`` beside this file and their table of ``docs/evidence/cluster.md``. The nodes are processes of Ray's own test cluster.
+``cluster.json`` beside this file and their table of ``docs/evidence/cluster.md``. The nodes are of Ray's own test cluster.
 """
 
 from __future__ import annotations
@@ -121,7 +121,12 @@ def command(folder: Path, seeds: int, steps: tuple[int, int], *words: str) -> li
 
 def environment() -> dict[str, str]:
     """Of every process: one thread each, Ray on loopback, and this checkout's code from any folder."""
-    own = {"OMP_NUM_THREADS": "1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    own = {
+        "OMP_NUM_THREADS": "1",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
     return {**os.environ, **own, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 

@@ -261,6 +261,7 @@ def ray_module(address: str) -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL:  # Ray reads these when it is imported
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as on those systems: its address is 127.0.0.1
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as processes without Ray; Ray's default leaves them what others leave
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
     try:
         import ray
