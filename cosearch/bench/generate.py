@@ -19,6 +19,9 @@ import torch
 
 from cosearch.bench import settings
 from cosearch.bench.together import train_together
+from cosearch.fleet.cluster import Cluster
+from cosearch.fleet.work import Send
+from cosearch.fleet.workers import Workers
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.rl.teacher import Teacher, find_teacher
 from latency_tables.errors import ConfigError, NonFiniteError
@@ -118,15 +121,80 @@ def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limi
                     continue
                 started = time.perf_counter()
                 lines = train_network(task, index)
-                with _alone(folder / "claims" / "writing"):
-                    there = {(line["network"], line["seed"]) for line in finished_lines(folder, task)}
-                    for line in lines:  # some of a network's may be there: a kill or a full disk came between two of them
-                        if (index, json.loads(line)["seed"]) not in there:
-                            append_line(results_path(folder, task), line)
+                keep_lines(folder, task, index, lines)
             trained += 1
             done = len(finished_networks(finished_lines(folder, task)))
             tell(f"{task} network {index}: {time.perf_counter() - started:.1f} s, {done} of {len(networks)} done")
     return trained
+
+
+def extend_on_cluster(
+    folder: Path, tasks: Sequence[str], tell: Callable[[str], None], cluster: Cluster, limit: int | None = None
+) -> int:
+    """Train what is missing on a cluster, one network a piece of work; this process alone writes the folder.
+
+    Args:
+        folder: of the results.
+        tasks: in this order.
+        tell: gets one line a network.
+        cluster: where they are trained.
+        limit: networks at most; None: all.
+
+    Returns:
+        Networks that were trained; one whose process was lost three times is not among them, the next command tries it again.
+
+    Raises:
+        ConfigError: the folder belongs to other settings.
+        UnknownNameError: one of the tasks is none of the benchmark.
+        RequestError: there is no such cluster.
+    """
+    for task in tasks:
+        settings.training_config(task)
+    begin(folder)
+    missing = [
+        (task, index)
+        for task in tasks
+        for index in order(len(settings.architectures(settings.make_space(task))))
+        if index not in finished_networks(finished_lines(folder, task))
+    ][:limit]
+    trained = 0
+
+    def done(number: int, lines: list[str]) -> None:
+        nonlocal trained
+        task, index = missing[number]
+        keep_lines(folder, task, index, lines)
+        trained += 1
+        tell(f"{task} network {index}: {trained} of {len(missing)} done")
+
+    def lost(number: int, reason: str) -> None:
+        task, index = missing[number]
+        tell(f"{task} network {index} is left out: {reason}")
+
+    with Workers(train_network_there, cluster.engine(None)) as workers:
+        workers.run(
+            missing, name=lambda number: "{} network {}".format(*missing[number]), sent=lambda *_: None, done=done, lost=lost
+        )
+    return trained
+
+
+def train_network_there(job: tuple[str, int], send: Send) -> list[str]:
+    """Train one network on a machine of a cluster, with one thread; see :func:`train_network`.
+
+    Args:
+        job: task and number of the network.
+        send: gets nothing.
+    """
+    torch.set_num_threads(1)
+    return train_network(*job)
+
+
+def keep_lines(folder: Path, task: str, index: int, lines: Sequence[str]) -> None:
+    """Append the lines of a network; some may be there: a kill or a full disk came between two of them."""
+    with _alone(folder / "claims" / "writing"):
+        there = {(line["network"], line["seed"]) for line in finished_lines(folder, task)}
+        for line in lines:
+            if (index, json.loads(line)["seed"]) not in there:
+                append_line(results_path(folder, task), line)
 
 
 def train_network(task: str, index: int) -> list[str]:
@@ -162,6 +230,7 @@ def train_network(task: str, index: int) -> list[str]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
+    make_folder(path.parent)
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

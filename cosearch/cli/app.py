@@ -46,6 +46,7 @@ def _run(words: list[str]) -> int:
         compare_command,
         compress_command,
         deploy_command,
+        measure_command,
         overview_command,
     )
     from cosearch.cli.commands import app, command_line, resume_hint

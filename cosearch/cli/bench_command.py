@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cosearch.cli.commands import Json, Quiet, app, emit, resume_hint
+from cosearch.cli.commands import ClusterAddress, Json, OtherTorch, Quiet, app, emit, resume_hint
 
 bench = typer.Typer(
     help="The tabular benchmark of convolutional RL agents: look up, run a search on it, extend it.",
@@ -194,13 +194,17 @@ def extend(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results; the same command goes on with it.")],
     task: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all.")] = None,
     networks: Annotated[int | None, typer.Option(min=1, help="Train at most so many here; default: all.")] = None,
+    cluster: ClusterAddress = "",
+    other_torch: OtherTorch = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Train what the table lacks. Stop it at any time; several processes share one folder. Then `cosearch bench pack`."""
     from cosearch.bench import generate, settings
+    from cosearch.fleet.cluster import Cluster
     from latency_tables.writing import check_folder
 
+    where = Cluster(cluster, other_torch).check()
     check_folder(out)
     resume_hint.set(("the same command", out))
 
@@ -208,7 +212,10 @@ def extend(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    trained = generate.extend(out, task or settings.TASKS, tell, networks)
+    if where.address:
+        trained = generate.extend_on_cluster(out, task or settings.TASKS, tell, where, networks)
+    else:
+        trained = generate.extend(out, task or settings.TASKS, tell, networks)
     emit({"trained": trained, "folder": str(out)}, as_json, f"{trained} networks trained; {out}")
 
 

@@ -118,7 +118,7 @@ def _made(job: RunJob, folder: Path, here: Config, asked: Config, progress: Text
             plan = make_plan(here)
             _check(job, plan)
             start_run(plan, folder, job.name, job.command, progress)
-        elif placeless(recorded := config_of(RunDir.open(path))) != placeless(resolved := resolve_request(asked).config):
+        elif placeless(recorded := config_of(RunDir.open(path))) != placeless(resolved := _resolved(here, asked)):
             differs = difference(recorded, resolved)
             return f"{path} was made with other values ({differs}); move it away, then the same command goes on"
         else:
@@ -126,6 +126,14 @@ def _made(job: RunJob, folder: Path, here: Config, asked: Config, progress: Text
     except CosearchError as error:
         return str(error)
     return None
+
+
+def _resolved(here: Config, asked: Config) -> Config:
+    """What a run of this configuration is to record: resolved with the files of this machine, named as they were asked for."""
+    resolved = resolve_request(here).config
+    if here == asked:
+        return resolved
+    return replace(resolved, table=asked.table, distill=replace(resolved.distill, teacher=asked.distill.teacher))
 
 
 def _check(job: RunJob, plan: Plan) -> None:
