@@ -39,7 +39,6 @@ WORDS = (
 )
 KINDS = ("worker", "node", "driver", "cluster")
 NODE: dict[str, Any] = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Equal:
     Attributes:
         nodes: Ray nodes of one core, and local processes.
         runs: of each side.
+        timed_runs: of each side, those that the times are of.
         search_steps, retrain_steps: of each run.
         equal: runs that are the same.
         files: what was compared.
@@ -61,6 +61,7 @@ class Equal:
 
     nodes: int
     runs: int
+    timed_runs: int
     search_steps: int
     retrain_steps: int
     equal: int
@@ -86,8 +87,8 @@ class Chaos:
         rounds: comparisons that were finished.
         runs: of all of them.
         finished, doubled, equal: runs that ended, that have a step twice in their log, and that are as the undisturbed ones.
-        extra_s: seconds that all rounds took longer than as many undisturbed ones.
-        undisturbed_s: seconds of one comparison that nothing was killed in.
+        work_s: seconds of work that the finished runs hold, by their own clocks.
+        lost_s: ``nodes * wall_s - work_s``: work done again, and time in which a node, a worker or the command was being started.
         failures: what a run or a command said.
     """
 
@@ -100,8 +101,8 @@ class Chaos:
     finished: int = 0
     doubled: int = 0
     equal: int = 0
-    extra_s: float = 0.0
-    undisturbed_s: float = 0.0
+    work_s: float = 0.0
+    lost_s: float = 0.0
     failures: list[str] = field(default_factory=list)
 
 
@@ -195,23 +196,26 @@ def versions() -> dict[str, str]:
     return {"ray": ray.__version__, "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
-@app.command()
-def equal(
-    count: Annotated[int, typer.Option("--nodes", min=1, help="Ray nodes of one core.")] = 2,
-    seeds: Annotated[int, typer.Option(min=2, help="Of each strategy.")] = 4,
-    search_steps: Annotated[int, typer.Option(help="Of each run.")] = 4096,
-    retrain_steps: Annotated[int, typer.Option(help="Of each run.")] = 2048,
-    keep_in: Annotated[Path | None, typer.Option(help="Folder that keeps the runs.")] = None,
-) -> None:
-    """Bit-equal runs, and the efficiency against as many local processes."""
+def equal(count: int, seeds: int, steps: tuple[int, int], keep_in: Path | None) -> None:
+    """Bit-equal runs, and the efficiency against as many local processes.
+
+    Args:
+        count: nodes of one core, and local processes.
+        seeds: of each strategy.
+        steps: of search and retraining of each run.
+        keep_in: folder that keeps the runs; half of the seeds that it holds already is not made again, nor timed.
+    """
     place = keep_in or Path(tempfile.mkdtemp(prefix="cosearch-cluster-"))
     folders = {side: place / side / "runs" / "comparison" for side in ("local", "cluster")}
     wall, cpu = dict.fromkeys(folders, 0.0), dict.fromkeys(folders, 0.0)
-    steps, meter = (search_steps, retrain_steps), Meter()
+    meter, timed = Meter(), 0
     with nodes(count) as cluster:
         options = {"local": ("--jobs", str(count)), "cluster": ("--cluster", cluster.address)}
         for number, side in enumerate(("local", "cluster", "cluster", "local")):
             asked = seeds // 2 if number < 2 else seeds
+            if all((folders[side] / f"{one}-s{seed}" / "summary.json").is_file() for one in STRATEGIES for seed in range(asked)):
+                continue
+            timed += asked if number < 2 else seeds - seeds // 2
             began, began_cpu = time.monotonic(), meter.cpu_s
             finish(command(folders[side], asked, steps, *options[side]))
             wall[side] += time.monotonic() - began
@@ -225,8 +229,9 @@ def equal(
     result = Equal(
         nodes=count,
         runs=len(names),
-        search_steps=search_steps,
-        retrain_steps=retrain_steps,
+        timed_runs=len(STRATEGIES) * timed // 2,
+        search_steps=steps[0],
+        retrain_steps=steps[1],
         equal=sum(not found for found in faults.values()),
         files=compared(folders["local"] / names[-1]),
         local_s=round(wall["local"], 1),
@@ -242,24 +247,23 @@ def equal(
     write("equal", asdict(result))
 
 
-@app.command()
-def chaos(
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long something is killed; then the last comparison ends.")] = 30.0,
-    count: Annotated[int, typer.Option("--nodes", min=2, help="Ray nodes of one core.")] = 2,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each strategy.")] = 4,
-    search_steps: Annotated[int, typer.Option(help="Of each run.")] = 4096,
-    retrain_steps: Annotated[int, typer.Option(help="Of each run.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Of what is killed, and when.")] = 0,
-) -> None:
-    """Every 20 to 60 s a worker, a node, the driver or the whole cluster is killed."""
-    place, steps = Path(tempfile.mkdtemp(prefix="cosearch-cluster-")), (search_steps, retrain_steps)
+def chaos(minutes: float, count: int, seeds: int, steps: tuple[int, int], seed: int, keep_in: Path | None) -> None:
+    """Every 20 to 60 s a worker, a node, the driver or the whole cluster is killed.
+
+    Args:
+        minutes: how long something is killed; then the last comparison ends.
+        count: nodes of one core.
+        seeds: of each strategy.
+        steps: of search and retraining of each run.
+        seed: of what is killed, and when.
+        keep_in: folder that keeps the runs, and may hold the undisturbed ones of ``equal``.
+    """
+    place = keep_in or Path(tempfile.mkdtemp(prefix="cosearch-cluster-"))
     generator, result, names = random.Random(seed), Chaos(count), [f"{one}-s{s}" for one in STRATEGIES for s in range(seeds)]
-    quiet, began = place / "quiet" / "runs" / "comparison", time.monotonic()
-    cluster = Nodes(count)
+    quiet = place / "local" / "runs" / "comparison"
+    finish(command(quiet, seeds, steps, "--jobs", str(count)))
+    cluster, began = Nodes(count), time.monotonic()
     try:
-        finish(command(quiet, seeds, steps, "--cluster", cluster.address))
-        result.undisturbed_s = round(time.monotonic() - began, 1)
-        began = time.monotonic()
         until, next_kill = began + 60 * minutes, began + generator.uniform(20, 60)
         while time.monotonic() < until or not result.rounds:
             folder = place / f"round{result.rounds}" / "runs" / "comparison"
@@ -284,11 +288,13 @@ def chaos(
             result.rounds += 1
             judge(folder, quiet, names, result)
             result.wall_s = round(time.monotonic() - began, 1)
-            result.extra_s = round(result.wall_s - result.rounds * result.undisturbed_s, 1)
-            write("chaos", {**asdict(result), "minutes": minutes, "search_steps": search_steps, "retrain_steps": retrain_steps})
+            result.work_s = round(result.work_s + work_s(folder, names), 1)
+            result.lost_s = round(count * result.wall_s - result.work_s, 1)
+            write("chaos", {**asdict(result), "search_steps": steps[0], "retrain_steps": steps[1], "versions": versions()})
     finally:
         cluster.stop()
-        shutil.rmtree(place, ignore_errors=True)
+        if keep_in is None:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def kill(
@@ -310,6 +316,11 @@ def kill(
         cluster = Nodes(count)
     result.kills[kind] += 1
     return cluster
+
+
+def work_s(folder: Path, names: Sequence[str]) -> float:
+    """Seconds of work that runs hold, by their own clocks: what was lost is not among them."""
+    return sum(float(json.loads((folder / name / "summary.json").read_text(encoding="utf-8"))["wall_s"]) for name in names)
 
 
 def judge(folder: Path, quiet: Path, names: Sequence[str], result: Chaos) -> None:
@@ -351,5 +362,25 @@ def text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def main(
+    part: Annotated[str, typer.Argument(help="equal or chaos.")],
+    nodes_: Annotated[int, typer.Option("--nodes", min=1, help="Ray nodes of one core.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each strategy.")] = 4,
+    search_steps: Annotated[int, typer.Option(help="Of each run.")] = 4096,
+    retrain_steps: Annotated[int, typer.Option(help="Of each run.")] = 2048,
+    minutes: Annotated[float, typer.Option(min=0.1, help="chaos: how long something is killed.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="chaos: of what is killed, and when.")] = 0,
+    keep_in: Annotated[Path | None, typer.Option(help="Folder that keeps the runs.")] = None,
+) -> None:
+    """Runs of a cluster of this machine: equal to local ones, also while parts of it are killed."""
+    steps = search_steps, retrain_steps
+    if part == "equal":
+        equal(nodes_, seeds, steps, keep_in)
+    elif part == "chaos":
+        chaos(minutes, nodes_, seeds, steps, seed, keep_in)
+    else:
+        raise typer.BadParameter(f"expected equal or chaos, got {part!r}")
+
+
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -53,7 +53,7 @@ def _without(value: object, keys: set[str]) -> object:
     return [_without(item, keys) for item in value] if isinstance(value, list) else value
 
 
-def _processes() -> dict[int, tuple[int, float, str]]:
+def processes() -> dict[int, tuple[int, float, str]]:
     """Parent, processor seconds and command line of each process of this machine."""
     found = {}
     for entry in Path("/proc").iterdir():
@@ -67,10 +67,15 @@ def _processes() -> dict[int, tuple[int, float, str]]:
     return found
 
 
-def _descendants(processes: dict[int, tuple[int, float, str]]) -> list[int]:
+def descendants(there: dict[int, tuple[int, float, str]]) -> list[int]:
+    """This process and all that it started, directly or not.
+
+    Args:
+        there: see :func:`processes`.
+    """
     own = [os.getpid()]
     for pid in own:
-        own += [child for child, (parent, _, _) in processes.items() if parent == pid]
+        own += [child for child, (parent, _, _) in there.items() if parent == pid]
     return own
 
 
@@ -98,11 +103,11 @@ class Meter:
 
     def _look(self) -> None:
         while not self._stop.wait(0.5):
-            processes = _processes()
-            self._used |= {pid: processes[pid][1] for pid in _descendants(processes)}
+            there = processes()
+            self._used |= {pid: there[pid][1] for pid in descendants(there)}
 
 
 def under(words: str) -> list[int]:
     """The processes below this one whose command line begins with some words."""
-    processes = _processes()
-    return [pid for pid in _descendants(processes) if processes[pid][2].startswith(words)]
+    there = processes()
+    return [pid for pid in descendants(there) if there[pid][2].startswith(words)]
