@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 
 from cosearch.overview.folders import Place
 from cosearch.overview.rows import Row
+from cosearch.record.evaluation import EpisodesRecord
+from cosearch.record.json_record import from_json
 from cosearch.record.metrics import METRICS
 from cosearch.report.data import Run
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json, shown
+from latency_tables.reading import OWN_DIGITS, read_json
 
-EVALUATION = "evaluation.json"
 Values = dict[str, object]  # one row: values by the names of columns; one that is absent is null
 
 
@@ -123,18 +124,22 @@ def _curves(row: Row, run: Run) -> Iterator[Values]:
 
 
 def _episodes(row: Row, run: Run) -> Iterator[Values]:
-    path = row.folder / EVALUATION
+    path = row.folder / EpisodesRecord.FILE
     if not path.is_file():
         return
-    content = read_json(path, "the episodes of a run", RunFolderError, digits=OWN_DIGITS)
-    if not isinstance(content, dict) or not isinstance(returns := content.get("returns"), list):
-        raise RunFolderError(f"{path}: returns must be a list of numbers, got {shown(content)}")
-    lengths, successes = (content.get(key) or [None] * len(returns) for key in ("lengths", "successes"))
-    if not isinstance(lengths, list) or not isinstance(successes, list) or not len(lengths) == len(successes) == len(returns):
-        raise RunFolderError(f"{path}: lengths and successes must be lists with one entry for each return")
-    how = {key: content.get(key) for key in ("levels", "actions")}
-    for index, (value, length, success) in enumerate(zip(returns, lengths, successes, strict=True)):
-        yield {"episode": index, "episode_return": value, "length": length, "success": success, **how}
+    found = from_json(EpisodesRecord, read_json(path, "the episodes of a run", RunFolderError, digits=OWN_DIGITS), path)
+    nothing = (None,) * len(found.returns)
+    for index, (value, length, success) in enumerate(
+        zip(found.returns, found.lengths or nothing, found.successes or nothing, strict=True)
+    ):
+        yield {
+            "episode": index,
+            "episode_return": value,
+            "length": length,
+            "success": success,
+            "levels": found.levels,
+            "actions": found.actions,
+        }
 
 
 def _candidates(row: Row, run: Run) -> Iterator[Values]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from cosearch.record.json_record import OMITTED
 
 Interval = tuple[float, float]
 
@@ -38,6 +41,31 @@ class EvaluationRecord:
     random_ci95: Interval | None
     share_of_teacher: float | None
     share_ci95: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodesRecord:
+    """``evaluation.json``: the episodes of the exported agent's evaluation.
+
+    Attributes:
+        levels: ``test`` or ``train``.
+        actions: ``greedy`` or ``sampled``.
+        returns: of each episode.
+        lengths: environment steps of each; empty in runs of versions that did not record them.
+        successes: whether each succeeded, None where the environment does not say it; empty as above.
+    """
+
+    FILE: ClassVar[str] = "evaluation.json"
+
+    levels: str
+    actions: str
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...] = field(default=(), metadata=OMITTED)
+    successes: tuple[bool | None, ...] = field(default=(), metadata=OMITTED)
+
+    def __post_init__(self) -> None:
+        if not all(len(values) in (0, len(self.returns)) for values in (self.lengths, self.successes)):
+            raise ValueError("lengths and successes must have one entry for each of returns")
 
 
 def share_between(score: float, low: float, high: float) -> float | None:

@@ -102,7 +102,7 @@ def test_runs_are_joined_and_an_unfinished_one_has_nulls(runs):
 
 def test_a_broken_run_is_named_and_left_out(runs, tmp_path, capsys):
     copy = shutil.copytree(runs, tmp_path / "runs")
-    (copy / "second" / "evaluation.json").write_text('{"returns": 3}')
+    (copy / "second" / "evaluation.json").write_text('{"levels": "test", "actions": "greedy", "returns": 3}')
     assert main(["query", "SELECT count(*) AS runs FROM runs, (SELECT count(*) FROM episodes)", str(copy), "--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == [{"runs": 2}]

@@ -104,6 +104,19 @@ def page(folder: Path) -> Reader:
     return replace(Reader("page.txt", (seed,), read), path=run / "page.txt")
 
 
+def episodes(folder: Path) -> Reader:
+    """``evaluation.json`` of a run, as the tables for SQL have it."""
+    from cosearch.overview.folders import Place
+    from cosearch.overview.rows import Row
+    from cosearch.overview.tables import rows_of
+    from cosearch.report.data import read_run
+
+    run = _run(folder)
+    row, read = Row(name="one", folder=run, state="finished"), read_run(run)
+    seed = _json({"levels": "test", "actions": "sampled", "returns": [1.5, 2.0], "lengths": [3, 4], "successes": [True, None]})
+    return of_file(run / "evaluation.json", (seed,), lambda path: list(rows_of("episodes", Place(run, run), row, read)))
+
+
 def recorded(folder: Path) -> Reader:
     """The configuration in ``run.json``, from which a resumed run goes on."""
     from cosearch.config.run import Config, config_to_dict
@@ -357,6 +370,7 @@ MAKERS: dict[str, Maker] = {
     "run-architecture.json": run_file("architecture.json"),
     "page.txt": page,
     "config-run.json": recorded,
+    "evaluation.json": episodes,
     "events-run.json": events,
     "supernet.pt": shared,
     **{name: record(name) for name in ("deployments.json", "family.json", "rounds.json")},

@@ -35,6 +35,7 @@ from cosearch.planning.identity import teacher_identity
 from cosearch.planning.plan import Plan
 from cosearch.record.agent import AgentRecord, LatencyRecord
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.evaluation import EpisodesRecord
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Interval, ReferenceAgent, Summary
@@ -112,8 +113,9 @@ def run_finish(
     score = deployed.score
     progress.note(f"score on held-out levels {mean_text(score.mean, score.ci95, len(score.returns))}")
     actions = "greedy" if _acting(plan)["rule"] == "argmax" else "sampled"
-    episodes = {"returns": list(score.returns), "lengths": list(score.lengths), "successes": list(score.successes)}
-    run.write_json("evaluation.json", {"levels": "test", "actions": actions, **episodes})
+    run.write(
+        EpisodesRecord(levels="test", actions=actions, returns=score.returns, lengths=score.lengths, successes=score.successes)
+    )
     timed = _measure(plan, deployed)
     agents = {} if timed is None else dict(timed.agents)
     if "agent" in agents and readings is not None:
