@@ -182,6 +182,24 @@ def test_playing_carries_the_memory_and_clears_it_at_ends():
     assert evaluate(RecurrentActor(net.memory_size, lambda f, m, b: net.unroll(f, m * 0, b)), env(8), 64, seeded(0)).mean < 0.5
 
 
+def test_each_episode_begins_with_nothing_remembered():
+    """Three steps forward and then left, by counting: who counts on from the episode before turns in the corridor."""
+
+    def count(frames, memory, begins):
+        memory = memory + 1.0
+        logits = torch.full((len(frames), 3), -1e4)
+        logits[torch.arange(len(frames)), (memory[:, 0] > 3).long()] = 0.0
+        return logits, memory[:, 0], memory
+
+    actor = RecurrentActor(1, count)
+    assert {abs(value) for value in evaluate(actor, env(8), 64, seeded(0)).returns} == {1.0}
+    assert score_within(actor, env(8), 40, seeded(0)) * 8 * 10 % 2 == pytest.approx(0.0, abs=1e-6)  # ten episodes of 1 or -1 each
+    held_out = HeldOut(env(8), seeded(0))
+    held_out.play(actor, 6)
+    held_out.play(actor, 2)  # goes on where it was: the second episode of each ends here
+    assert [abs(value) for value in held_out._recent] == [1.0] * 16
+
+
 def test_a_collector_goes_on_with_its_memory_after_a_resume():
     net = network()
     one, other = collector(), collector()
