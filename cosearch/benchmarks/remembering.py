@@ -1,14 +1,13 @@
-"""Agents with and without a memory on a task that needs one: the T-maze, over seeds; and what one teaches the other.
+"""Agents with and without a memory on a task that needs one: the T-maze, over seeds.
 
 ``python -m cosearch.benchmarks.remembering`` trains the same small network with ``none``, stacked features, a GRU and an LSTM
-before its head, each with the same steps, and plays whole episodes. Then the GRU of each seed teaches a network without a memory,
-and one with an LSTM. ``remembering.json`` beside this file has the mean returns; seeds that are there are not trained again.
+before its head, each with the same steps, and plays whole episodes. ``remembering.json`` beside this file has the mean returns;
+seeds that are there are not trained again.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,18 +21,14 @@ from cosearch.planning.space import make_space
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.task import make_task
-from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
-from cosearch.space.network import AgentNetwork
 from cosearch.statistics import mean_interval
 from cosearch.training.algorithms import make_training
 
 HERE = Path(__file__).parent
 TASK = "gym:cosearch.testing.tmaze:TMaze-v0"
 MEMORIES = ("none", "stack_k4", "gru_w32", "lstm_w32")
-TAUGHT = ("none", "lstm_w32")
-TEACHER = "gru_w32"
 EPISODES = 512
 CPU = torch.device("cpu")
 
@@ -63,33 +58,8 @@ def settings(memory: str, length: int, seed: int) -> Config:
     return resolve(overrides=words)
 
 
-def trained(config: Config, steps: int, teacher: Teacher | None = None) -> tuple[AgentNetwork, list[float], float]:
-    """A network that has learned, its returns in whole episodes, actions sampled, and the divisor of its rewards.
-
-    Args:
-        config: of the training.
-        steps: environment steps.
-        teacher: its labels are distilled; None for none.
-    """
-    streams, space = Streams(config.seed), make_space(config)
-    network = derive(space.architecture([0] * len(space.points)), streams.torch("weights"))
-    training = make_training(
-        config, NetworkSubject(network, lr=config.rl.lr, bf16=False, device=CPU), streams, teacher, total_steps=steps
-    )
-    try:
-        training.run(lambda line: None)
-    finally:
-        training.close()
-    env = make_task(config.env, 64, streams.derive("eval"), test=True)
-    try:
-        score = evaluate(network.eval(), env, EPISODES, streams.torch("eval"))
-    finally:
-        env.close()
-    return network, list(score.returns), training.rounds.collector.scale.std
-
-
 def measure(length: int, steps: int, seed: int) -> dict[str, Any]:
-    """All trainings of one seed: mean returns and seconds by name.
+    """All trainings of one seed: mean return in whole episodes, actions sampled, and seconds, by name.
 
     Args:
         length: of the corridor, steps.
@@ -97,28 +67,22 @@ def measure(length: int, steps: int, seed: int) -> dict[str, Any]:
         seed: of all.
     """
     found: dict[str, Any] = {}
-    teacher = None
-    with tempfile.TemporaryDirectory() as folder:
-        for memory in MEMORIES:
-            config, begun = settings(memory, length, seed), time.perf_counter()
-            network, returns, std = trained(config, steps)
-            found[memory] = {"mean": sum(returns) / len(returns), "episodes": len(returns), "wall_s": time.perf_counter() - begun}
-            if memory == TEACHER:
-                record = save_teacher(
-                    Path(folder) / "teacher.json",
-                    network,
-                    env=TASK,
-                    description=memory,
-                    gamma=config.rl.discount,
-                    reward_std=std,
-                    provenance={},
-                )
-                teacher = Teacher(record, device=CPU, bf16=False)
-        for memory in TAUGHT:
-            begun = time.perf_counter()
-            _, returns, _ = trained(settings(memory, length, seed), steps, teacher)
-            wall_s = time.perf_counter() - begun
-            found[f"{memory}, taught"] = {"mean": sum(returns) / len(returns), "episodes": len(returns), "wall_s": wall_s}
+    for memory in MEMORIES:
+        config, begun = settings(memory, length, seed), time.perf_counter()
+        streams, space = Streams(config.seed), make_space(config)
+        network = derive(space.architecture([0] * len(space.points)), streams.torch("weights"))
+        subject = NetworkSubject(network, lr=config.rl.lr, bf16=False, device=CPU)
+        training = make_training(config, subject, streams, None, total_steps=steps)
+        try:
+            training.run(lambda line: None)
+        finally:
+            training.close()
+        env = make_task(config.env, 64, streams.derive("eval"), test=True)
+        try:
+            score = evaluate(network.eval(), env, EPISODES, streams.torch("eval"))
+        finally:
+            env.close()
+        found[memory] = {"mean": score.mean, "episodes": len(score.returns), "wall_s": time.perf_counter() - begun}
     return found
 
 

@@ -109,9 +109,11 @@ def test_the_gradients_are_those_of_each_environment_unrolled_alone():
     (actor,) = subject.actors()
     game.collect([actor])
     rollout = game.collect([actor])
-    Learner(options(algorithm="a2c", minibatch=48, micro_batch=12, value_clip=False), seeded(0)).update(
-        subject, [actor], rollout, None
-    )
+    g = seeded(3)
+    rollout.teacher_policy = torch.log_softmax(torch.randn(12, 4, 3, generator=g), -1)
+    rollout.teacher_value = torch.randn(12, 4, generator=g)
+    learner = Learner(options(algorithm="a2c", minibatch=48, micro_batch=12, value_clip=False), seeded(0))
+    learner.update(subject, [actor], rollout, Distillation(0.7, 0.3))
     net, advantage = network("lstm"), (rollout.advantage - rollout.advantage.mean()) / rollout.advantage.std()
     total = 0.0
     for i in range(4):
@@ -121,8 +123,11 @@ def test_the_gradients_are_those_of_each_environment_unrolled_alone():
                 memory = torch.zeros_like(memory)
             logits, value, memory = net.unroll(rollout.frames[t, i : i + 1], memory)
             policy = torch.distributions.Categorical(logits=logits)
+            teacher = torch.distributions.Categorical(logits=rollout.teacher_policy[t, i : i + 1])
             total = total - policy.log_prob(rollout.actions[t, i])[0] * advantage[t, i] - 0.01 * policy.entropy()[0]
             total = total + 0.5 * 0.5 * (value[0] - rollout.target[t, i]) ** 2
+            total = total + 0.7 * torch.distributions.kl_divergence(teacher, policy)[0]
+            total = total + 0.3 * 0.5 * (value[0] - rollout.teacher_value[t, i]) ** 2
     (total / 48).backward()
     for found, parameter in zip(subject.gradients, net.parameters()):
         torch.testing.assert_close(found, parameter.grad, rtol=1e-4, atol=1e-6)

@@ -157,3 +157,12 @@ def test_candidates_that_a_path_does_not_take_remember_what_they_would_have_read
         assert torch.equal(found[0], wanted[0]) and torch.equal(found[2][:, 16:], wanted[2])
     with pytest.raises(ShapeError, match="unroll"):
         network(frames[0])
+
+
+@pytest.mark.parametrize("spec", [GRU, LSTM])
+def test_a_new_cell_keeps_its_state(spec):
+    cell, gates = build_block(spec, seeded(0)).cell, 3 if spec is GRU else 4
+    assert cell.bias_hh_l0.view(gates, 16).tolist() == [[float(gate == 1)] * 16 for gate in range(gates)]
+    assert not cell.bias_ih_l0.any()
+    for gate in cell.weight_hh_l0.view(gates * 16, 16).T @ cell.weight_hh_l0, cell.weight_ih_l0.T @ cell.weight_ih_l0:
+        torch.testing.assert_close(gate, torch.eye(len(gate)), atol=1e-5, rtol=0)  # orthogonal columns
