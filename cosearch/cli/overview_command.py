@@ -66,8 +66,10 @@ def _counts(rows: Sequence[Row]) -> str:
 
 def _listed(passed: Sequence[Passed], rows: Sequence[Row]) -> list[dict[str, str]]:
     """What could not be read, and why: comparisons, and runs."""
+    from cosearch.overview.folders import UNREADABLE
+
     return [{"folder": str(one.path), "reason": one.reason} for one in passed] + [
-        {"folder": str(row.folder), "reason": row.reason} for row in rows if row.reason
+        {"folder": str(row.folder), "reason": row.reason} for row in rows if row.state == UNREADABLE
     ]
 
 

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosearch.compare.plan import PlannedRun
 from cosearch.compare.runs import RECORD, read_comparison
+from cosearch.record.failures import read_failures
 from cosearch.record.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.summary import Summary
 from latency_tables.errors import CosearchError, RunFolderError
 
-FINISHED, RUNNING, STUCK, IDLE, WAITING, UNREADABLE = "finished", "running", "stuck", "idle", "waiting", "unreadable"
+FINISHED, RUNNING, STUCK, IDLE, WAITING = "finished", "running", "stuck", "idle", "waiting"
+FAILED, UNREADABLE = "failed", "unreadable"
 STATES = {
     FINISHED: "it has its results",
     RUNNING: "a process works on it",
     STUCK: "a process has it, and has written nothing for ten minutes or twenty times as long as between its last lines",
     IDLE: "not finished, and no process works on it: `cosearch resume FOLDER` goes on with it",
     WAITING: "a run that its comparison has not begun yet",
+    FAILED: "its comparison says that it failed; the same command tries it again",
     UNREADABLE: "one of its files is damaged",
 }
 FRESH_S = 60.0  # a run without a lock that this machine sees, on another node, counts as running for so long after its last write
@@ -42,11 +45,13 @@ class Place:
         path: of the folder; it need not exist yet where the run is only planned.
         holder: the folder whose lock a process that works on the run has: that of its family, else its own.
         planned: what its comparison plans; None where it belongs to none.
+        failure: why it failed, as its comparison says; empty where it did not.
     """
 
     path: Path
     holder: Path
     planned: PlannedRun | None = None
+    failure: str = ""
 
     @property
     def begun(self) -> bool:
@@ -92,17 +97,19 @@ def _below(folder: Path, passed: list[Passed]) -> Iterator[Place]:
         yield from [Place(agent, folder) for agent in agents] or [Place(folder, folder)]
         return
     planned: dict[Path, PlannedRun] = {}
+    failures: Mapping[str, str] = {}
     if (folder / RECORD).is_file():
         try:
             planned = {folder / run.name: run for run in read_comparison(folder)}
+            failures = read_failures(folder)
         except CosearchError as error:
             passed.append(Passed(folder / RECORD, str(error)))
     here = {path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")}
     for path in sorted({*here, *planned}):
         if path.is_dir():
-            yield from _below(path, passed)
+            yield from (replace(place, failure=failures.get(path.name, "")) for place in _below(path, passed))
         else:
-            yield Place(path, path, planned[path])
+            yield Place(path, path, planned[path], failures.get(path.name, ""))
 
 
 def state_of(place: Place, now_s: float, gap_s: float | None) -> str:
@@ -114,12 +121,12 @@ def state_of(place: Place, now_s: float, gap_s: float | None) -> str:
         gap_s: usual time between two lines of its log, seconds; None where it has fewer than two.
     """
     if not place.begun:
-        return WAITING
+        return FAILED if place.failure else WAITING
     if (place.path / Summary.FILE).is_file():
         return FINISHED
     silent_s = now_s - last_written(place)
     if not _held(place.holder):
-        return RUNNING if silent_s < FRESH_S else IDLE
+        return FAILED if place.failure else RUNNING if silent_s < FRESH_S else IDLE
     return STUCK if silent_s > max(QUIET_S, QUIET_GAPS * (gap_s or 0.0)) else RUNNING
 
 

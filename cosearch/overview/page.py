@@ -20,7 +20,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cosearch.overview.folders import FINISHED, IDLE, RUNNING, STATES, STUCK, WAITING, Passed
+from cosearch.overview.folders import FAILED, FINISHED, IDLE, RUNNING, STATES, STUCK, WAITING, Passed
 from cosearch.overview.rows import Reader, Row
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.evaluation import EvaluationRecord
@@ -202,7 +202,7 @@ def _content(row: Row, beside: Path) -> dict[str, object]:
         "architecture": row.architecture,
         "report": quote(os.path.relpath(report, beside)) if report.is_file() else None,
         "deploy": f"python -m cosearch deploy {folder} --host me@board" if row.state == FINISHED else None,
-        "resume": f"python -m cosearch resume {folder}" if row.state == IDLE else None,
+        "resume": f"python -m cosearch resume {folder}" if row.state in (IDLE, FAILED) and row.written_s is not None else None,
         "reason": row.reason,
         "curves": {stage: [[_short(x), _short(y)] for x, y in points] for stage, points in row.curves if points},
         "evaluations": {

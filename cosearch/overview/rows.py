@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cosearch.overview.folders import FINISHED, UNREADABLE, Passed, Place, find_runs, last_written, signature, state_of
+from cosearch.overview.folders import FAILED, FINISHED, UNREADABLE, Passed, Place, find_runs, last_written, signature, state_of
 from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.metrics import number
 from cosearch.report.data import Run, flatten, read_run
@@ -58,7 +58,7 @@ class Row:
         architecture: names of the chosen candidates.
         curves: training score by stage.
         evaluations: scores of evaluation episodes by stage.
-        reason: why it cannot be read; empty where it can.
+        reason: why it failed or cannot be read; empty where neither is so.
     """
 
     name: str
@@ -119,12 +119,15 @@ class Reader:
         if place.path not in self._known or self._known[place.path][0] != files:
             self._known[place.path] = (files, *_read(place))
         _, row, gap_s = self._known[place.path]
-        return row if row.state == UNREADABLE else replace(row, state=state_of(place, now_s, gap_s))
+        if row.state == UNREADABLE:
+            return row
+        state = state_of(place, now_s, gap_s)
+        return replace(row, state=state, reason=place.failure if state == FAILED else "")
 
 
 def _planned(place: Place, state: str) -> Row:
     """The row of a run that a comparison has not begun."""
-    row, planned = Row(name=place.path.name, folder=place.path, state=state), place.planned
+    row, planned = Row(name=place.path.name, folder=place.path, state=state, reason=place.failure), place.planned
     if planned is None:
         return row
     return replace(row, task=planned.env, strategy=planned.strategy, seed=planned.seed, device=planned.config.device)

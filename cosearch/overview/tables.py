@@ -198,7 +198,7 @@ TABLES = {
             Column("device", TEXT, "target device"),
             Column("strategy", TEXT, "of the search"),
             Column("seed", COUNT, "of all random streams"),
-            Column("state", TEXT, "finished, running, stuck or idle"),
+            Column("state", TEXT, "finished, running, stuck, idle or failed"),
             Column("stage", TEXT, "of the newest line of its log"),
             Column("step", COUNT, "of that line, environment steps of the stage"),
             Column("score_mean", NUMBER, "mean return of the exported agent on held-out levels"),

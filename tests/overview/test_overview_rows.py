@@ -101,6 +101,25 @@ def test_runs_that_a_comparison_has_not_begun_wait(tmp_path):
     assert (waiting.strategy, waiting.seed, waiting.device) == ("a3cs", 1, "raspberry-pi-4")
 
 
+def test_a_failed_run_has_its_comparison_s_reason_until_it_goes_on(tmp_path):
+    config = config_to_dict(resolve())
+    planned = [{"name": f"s{seed}", "env": "a", "strategy": "a3cs", "seed": seed, "config": config} for seed in (0, 1)]
+    (tmp_path / "compare.json").write_text(json.dumps({"format": 1, "runs": planned}))
+    (tmp_path / "failures.json").write_text(json.dumps({"format": 1, "failed": {"s0": "lost three times", "s1": "no disk"}}))
+    run = unfinished(make_run(tmp_path / "s0"))
+    aged(run, 1.0)
+    rows, _ = Reader().rows([tmp_path], NOW_S)
+    assert [(row.folder.name, row.state, row.reason) for row in rows] == [
+        ("s0", "failed", "lost three times"),
+        ("s1", "failed", "no disk"),
+    ]
+    with only_writer(run, "", 0.0):
+        (again, _), _ = Reader().rows([tmp_path], NOW_S)
+        assert (again.state, again.reason) == ("running", "")
+    (tmp_path / "failures.json").write_text("{}")
+    assert "failed is missing" in Reader().rows([tmp_path], NOW_S)[1][0].reason
+
+
 def test_a_broken_run_is_named_with_its_reason_and_the_others_are_read(tmp_path):
     make_run(tmp_path / "good")
     bad = make_run(tmp_path / "bad")

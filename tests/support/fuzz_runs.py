@@ -117,6 +117,15 @@ def episodes(folder: Path) -> Reader:
     return of_file(run / "evaluation.json", (seed,), lambda path: list(rows_of("episodes", Place(run, run), row, read)))
 
 
+def failures(folder: Path) -> Reader:
+    """``failures.json`` of a comparison."""
+    from cosearch.record.failures import read_failures
+
+    return of_file(
+        folder / "failures.json", (_json({"format": 1, "failed": {"a3cs-s0": "why"}}),), lambda path: read_failures(folder)
+    )
+
+
 def recorded(folder: Path) -> Reader:
     """The configuration in ``run.json``, from which a resumed run goes on."""
     from cosearch.config.run import Config, config_to_dict
@@ -371,6 +380,7 @@ MAKERS: dict[str, Maker] = {
     "page.txt": page,
     "config-run.json": recorded,
     "evaluation.json": episodes,
+    "failures.json": failures,
     "events-run.json": events,
     "supernet.pt": shared,
     **{name: record(name) for name in ("deployments.json", "family.json", "rounds.json")},
