@@ -233,7 +233,7 @@ class Agent:
         if len(shape) == 3 and shape[2] == 1 and given.ndim == 3:
             given = given[..., None]
         fits = given.shape[1:] == shape and (
-            given.dtype == np.uint8 if self.observation_dtype == np.uint8 else given.dtype.kind in "fiu"
+            given.dtype == np.uint8 if self.observation_dtype == np.uint8 else given.dtype.kind in "bfiu"
         )
         if not fits:
             raise ShapeError(

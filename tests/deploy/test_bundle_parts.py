@@ -75,6 +75,8 @@ def test_each_policy_acts_alike_inside_the_graph_in_the_player_and_in_training(n
     rule = ActingRule("sample", name, action_sizes=env.action_sizes, parts=env.parts, **bounds, **scale)
     played = agent_of(model, rule).act(values if env.parts else frames.numpy(), greedy=True)
     np.testing.assert_allclose(played, wanted, rtol=1e-4, atol=1e-4)
+    if name == "multi_categorical":  # truth values are numbers, to the player as to the environment
+        assert np.array_equal(agent_of(model, rule).act(frames.numpy() > 0, greedy=True), played)
     env.send(policy.sample(parameters, seeded(0)).numpy())  # a forbidden one, or one outside of the space, raises there
     env.receive()
     assert noise_size(contract) == (1 if name == "categorical" else 2)
