@@ -340,17 +340,19 @@ def judge(folder: Path, quiet: Path, names: Sequence[str], result: Chaos) -> Non
 
 
 def write(part: str, content: dict[str, object]) -> None:
-    """Write one part of the result and its table."""
+    """Write one result among those of its part, which are told apart by nodes and steps, and their table."""
     whole = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
-    whole[part] = content
-    keep(whole, OUT, PAGE, f"cluster-{part}", table(content))
+    of = ("nodes", "search_steps", "retrain_steps")
+    others = [other for other in whole.get(part, []) if [other[key] for key in of] != [content[key] for key in of]]
+    whole[part] = [*others, content]
+    keep(whole, OUT, PAGE, f"cluster-{part}", table(whole[part]))
     typer.echo(json.dumps(content, indent=1))
 
 
-def table(content: dict[str, object]) -> str:
-    """A result as a table of its figures."""
-    rows = [f"| {key} | {text(value)} |" for key, value in content.items()]
-    return "\n".join(["| | |", "| --- | --- |", *rows])
+def table(results: Sequence[dict[str, object]]) -> str:
+    """Results as a table: a row for each figure, a column for each result."""
+    rows = [f"| {key} | {' | '.join(text(one[key]) for one in results)} |" for key in results[-1]]
+    return "\n".join([f"| |{' |' * len(results)}", f"| --- |{' --- |' * len(results)}", *rows])
 
 
 def text(value: object) -> str:
