@@ -151,12 +151,12 @@ def extend_on_cluster(
     for task in tasks:
         settings.training_config(task)
     begin(folder)
-    missing = [
-        (task, index)
-        for task in tasks
-        for index in order(len(settings.architectures(settings.make_space(task))))
-        if index not in finished_networks(finished_lines(folder, task))
-    ][:limit]
+    missing: list[tuple[str, int]] = []
+    for task in tasks:
+        there = finished_networks(finished_lines(folder, task))
+        networks = settings.architectures(settings.make_space(task))
+        missing += [(task, index) for index in order(len(networks)) if index not in there]
+    missing = missing[:limit]
     trained = 0
 
     def done(number: int, lines: list[str]) -> None:
