@@ -35,6 +35,7 @@ from latency_tables.table import Table
 from latency_tables.writing import make_folder
 
 WANTED = 1 / 3  # of the policy's latency, where no target is given
+WORTH = 0.95  # of the policy's latency: a fastest network above it is nothing smaller
 NEAREST = 1.25  # of the fastest network of the space, where none is that fast: some room is left to search in
 FOLDER = "policies"  # below that of the runs
 
@@ -151,13 +152,13 @@ def plan_compression(config: Config, policy: Policy, *, seconds: float, anyway: 
     except InfeasibleTargetError as error:
         if asked is not None or error.least is None:
             raise
-        nearest_s = NEAREST * error.least / (1.0 - config.objective.margin)
-    if nearest_s >= timed.latency_s:
+        fastest_s = error.least / (1.0 - config.objective.margin)
+    if fastest_s > WORTH * timed.latency_s:
         raise InfeasibleTargetError(
-            f"the policy takes {time_text(timed.latency_s)} and the fastest network of the space "
-            f"{time_text(nearest_s / NEAREST)}: there is nothing smaller to find. It is as small as this space gets; "
-            "space.values has smaller ones, e.g. space.values.stem_width=16"
+            f"the policy takes {time_text(timed.latency_s)} and the fastest network of the space {time_text(fastest_s)}: there "
+            "is nothing smaller to find. It is as small as this space gets; other spaces and their values: docs/guide/spaces.md"
         )
+    nearest_s = min(NEAREST * fastest_s, (fastest_s + timed.latency_s) / 2)
     note = (
         f"a third of the policy's latency ({time_text(target_s)}) is less than any network of this space takes: searching for "
         f"{time_text(nearest_s)}, {nearest_s / timed.latency_s:.2f} of the policy's"

@@ -74,7 +74,8 @@ def test_the_target_is_a_third_the_nearest_or_none(monkeypatch, policy, tmp_path
     least = planned_least(monkeypatch, policy, tmp_path)
     assert near.target_s == pytest.approx(1.25 * least) and f"{near.target_s / 4e-4:.2f} of the policy's" in near.note
     with pytest.raises(InfeasibleTargetError, match="there is nothing smaller to find"):
-        planned(monkeypatch, policy, tmp_path, 1.1 * least)
+        planned(monkeypatch, policy, tmp_path, 1.04 * least)
+    assert planned(monkeypatch, policy, tmp_path, 1.2 * least).target_s == pytest.approx(1.1 * least)  # half-way
     fits = planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3)
     assert fits.plan is None and fits.target_s == 2e-3
     assert planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3, anyway=True).plan is not None
