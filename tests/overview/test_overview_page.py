@@ -95,6 +95,7 @@ def test_what_a_run_folder_holds_is_never_markup(run):
     page = Page(rendered(run.parent))
     tags = [tag for tag, _ in page.elements]
     assert tags.count("script") == 2 and "img" not in tags
+    assert not set("<>&") & set(page.scripts[0])  # nothing in it could end the element, or begin a comment
     assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
     names = [json.loads(page.scripts[0])["rows"][index]["name"] for index in (0, 1)]
     assert names == ["bad", ATTACK] and page.rows[2][0] == ATTACK
