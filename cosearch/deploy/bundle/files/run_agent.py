@@ -84,6 +84,8 @@ class Agent:
 
     def _feed(self, observations: Any, greedy: bool) -> Dict[str, np.ndarray]:
         feed = {}
+        if len(self.inputs) == 1 and not isinstance(observations, dict):
+            observations = {self.inputs[0]["name"]: observations}
         for entry in self.inputs or [{"name": self.contract["input_name"], "shape": self.shape, "dtype": self.dtype, "kind": ""}]:
             try:
                 values = np.asarray(observations[entry["name"]] if self.inputs else observations)
