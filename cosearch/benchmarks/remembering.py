@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
@@ -114,7 +115,7 @@ def main(
     for seed in range(seeds):
         if str(seed) not in rows:
             rows[str(seed)] = measure(length, steps, seed)
-            out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            keep(result, out, DOCS / "evidence" / "remembering.md", "remembering", markdown(result))
     typer.echo(json.dumps(result) if as_json else markdown(result))
 
 
