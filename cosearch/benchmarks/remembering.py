@@ -115,7 +115,7 @@ def main(
     for seed in range(seeds):
         if str(seed) not in rows:
             rows[str(seed)] = measure(length, steps, seed)
-            keep(result, out, DOCS / "evidence" / "remembering.md", "remembering", markdown(result))
+        keep(result, out, DOCS / "evidence" / "remembering.md", "remembering", markdown(result))
     typer.echo(json.dumps(result) if as_json else markdown(result))
 
 
