@@ -290,7 +290,10 @@ def chaos(minutes: float, count: int, seeds: int, steps: tuple[int, int], seed: 
             result.wall_s = round(time.monotonic() - began, 1)
             result.work_s = round(result.work_s + work_s(folder, names), 1)
             result.lost_s = round(count * result.wall_s - result.work_s, 1)
-            write("chaos", {**asdict(result), "search_steps": steps[0], "retrain_steps": steps[1], "versions": versions()})
+            write(
+                "chaos",
+                {**asdict(result), "seed": seed, "search_steps": steps[0], "retrain_steps": steps[1], "versions": versions()},
+            )
     finally:
         cluster.stop()
         if keep_in is None:
@@ -340,10 +343,10 @@ def judge(folder: Path, quiet: Path, names: Sequence[str], result: Chaos) -> Non
 
 
 def write(part: str, content: dict[str, object]) -> None:
-    """Write one result among those of its part, which are told apart by nodes and steps, and their table."""
+    """Write one result among those of its part, which are told apart by nodes, steps and seed, and their table."""
     whole = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
-    of = ("nodes", "search_steps", "retrain_steps")
-    others = [other for other in whole.get(part, []) if [other[key] for key in of] != [content[key] for key in of]]
+    of = ("nodes", "search_steps", "retrain_steps", "seed")
+    others = [other for other in whole.get(part, []) if [other.get(key) for key in of] != [content.get(key) for key in of]]
     whole[part] = [*others, content]
     keep(whole, OUT, PAGE, f"cluster-{part}", table(whole[part]))
     typer.echo(json.dumps(content, indent=1))

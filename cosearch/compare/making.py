@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from cosearch.config.run import Config, config_to_dict
 from cosearch.fleet.cluster import HERE, Cluster
 from cosearch.fleet.folders import Shared, marked, packed, recover, unmarked, unpack
 from cosearch.fleet.watch import Watch
-from cosearch.fleet.work import Needs
+from cosearch.fleet.work import TRIES, Needs
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.run import is_finished
 from cosearch.planning.control import RANDOM
@@ -23,7 +24,7 @@ from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from cosearch.training.carried import carried
-from latency_tables.errors import CosearchError
+from latency_tables.errors import CosearchError, RunFailedError
 from latency_tables.terminal import system_fault
 
 FAILURES = "failures.json"
@@ -124,6 +125,7 @@ class _Making:
             for run in todo
         ]
         self.watch, self._apart = Watch(len(todo)), False
+        self._broke: Counter[str] = Counter()
 
     def work(self, workers: Workers) -> None:
         """Make them all."""
@@ -133,7 +135,7 @@ class _Making:
             started=self._started,
             sent=self._sent,
             done=self._done,
-            failed=lambda index, error: self._end(index, str(error)),
+            failed=self._failed,
             lost=self._end,
             tick=self._tick,
         )
@@ -165,6 +167,18 @@ class _Making:
             self.jobs.append(replace(self.jobs[index], parts=self._parts(run)))
             return
         self._end(index, failure)
+
+    def _failed(self, index: int, error: CosearchError) -> None:
+        """A run broke by something that nobody foresaw, on one machine perhaps: it is tried again."""
+        run = self.runs[index]
+        self._broke[run.name] += 1
+        if isinstance(error, RunFailedError) and self._broke[run.name] < TRIES:
+            self.tell(f"{run.name}: is tried again, it broke: {str(error).strip().splitlines()[-1]}")
+            self.watch.paused(run.name)
+            self.runs.append(run)
+            self.jobs.append(self.jobs[index])
+        else:
+            self._end(index, str(error))
 
     def _end(self, index: int, reason: str | None) -> None:
         name = self.runs[index].name

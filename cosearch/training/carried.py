@@ -80,4 +80,4 @@ def carried(configs: Sequence[Config], cluster: Cluster) -> Iterator[Carried]:
             for file in files:
                 shutil.copy(file, inside)
             by_path[path] = tuple((inside / file.name).relative_to(folder).as_posix() for file in files)
-        yield Carried(folder, by_path)
+        yield Carried(folder, by_path) if any(folder.iterdir()) else NOTHING

@@ -108,9 +108,14 @@ def test_runs_that_are_made_elsewhere_come_back_whole_with_the_paths_of_this_mac
 def test_a_run_that_fails_or_is_lost_is_recorded_and_the_others_go_on(planned, monkeypatch):
     folder, runs, inputs = planned
 
+    tries = []
+
     def make(job, send):
+        tries.append(job.name)
         if job.name == "random-s0":
             raise RunFailedError("lost three times")
+        if job.name == "largest-s0" and tries.count(job.name) < 3:
+            raise RunFailedError("no current folder")
         return RunMade("no luck" if job.name == "a3cs-s0" else None)
 
     monkeypatch.setattr(making, "Workers", Apart)
@@ -118,6 +123,7 @@ def test_a_run_that_fails_or_is_lost_is_recorded_and_the_others_go_on(planned, m
     failed = make_runs(folder, runs, jobs=1, command="compare", tell=print, inputs=inputs)
     assert failed == {"random-s0": "lost three times", "a3cs-s0": "no luck"}
     assert json.loads((folder / FAILURES).read_text())["failed"] == failed
+    assert tries.count("largest-s0") == 3 and tries.count("a3cs-s0") == tries.count("random-s0") == 1
 
 
 def test_a_node_with_another_table_or_teacher_refuses(planned, monkeypatch):
