@@ -46,6 +46,8 @@ class StrategyConfig:
             its path, which keeps what the candidate learned (proposal strategies).
         workers: processes that train candidates at once (proposals). A strategy that may be told in any order is told of each as
             its training ends and asked for the next; any other is asked for so many and told when the last of them has ended.
+        reduction_factor: successive halving: of the candidates that trained for equal steps the best one in so many trains on, to
+            so many times the steps, all together for the same number; 1: all have equal shares (proposals).
         order: what ``order.json`` of an earlier run holds, to be repeated whatever ends first (proposals in any order).
         derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
             drawn paths on their choices (gradient strategies that draw single paths); null: the strategy's own way.
@@ -68,6 +70,7 @@ class StrategyConfig:
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1
+    reduction_factor: Annotated[int, Field(ge=1, le=64)] = 1
     order: tuple[Annotated[int, Field(ge=-1)], ...] = ()
     store: str = ""
     values: dict[str, object] = dataclasses.field(default_factory=dict)

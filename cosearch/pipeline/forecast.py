@@ -22,7 +22,7 @@ from cosearch.pipeline.rehearsal import unloadable_agent
 from cosearch.pipeline.search.derivation import most_likely_feasible
 from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.pipeline.search.one_shot_search import one_shot_strategy, one_shot_training, path_subject, shared_scores
-from cosearch.planning.budget import candidate_shares, one_shot_rounds, rollout_steps, whole_rollouts
+from cosearch.planning.budget import candidate_rungs, one_shot_rounds, rollout_steps, whole_rollouts
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
 from cosearch.rl.subject import NetworkSubject
@@ -155,7 +155,8 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
     elif plan.strategy.kind == "one-shot":
         search_steps, search_s = _one_shot(plan, streams, search_teacher, device, clock)
     else:
-        shares, workers = candidate_shares(config, plan.strategy, len(plan.every)), config.strategy.workers
+        rungs, workers = candidate_rungs(config, plan.strategy, len(plan.every)), config.strategy.workers
+        shares = [steps for rung in rungs for steps in rung]
         alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
         training = candidate_training(alone, _network(plan, streams), streams, search_teacher, max(shares))
         beside = _side_by_side(shares, workers, os.cpu_count() or 1, in_batches=not plan.strategy.any_order)

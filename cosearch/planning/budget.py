@@ -74,6 +74,45 @@ def candidate_shares(config: Config, strategy: StrategyInfo, agents: int = 1) ->
     return [share * rollout for share in _shared_out(rollouts, count)]
 
 
+def candidate_rungs(config: Config, strategy: StrategyInfo, agents: int = 1) -> list[list[int]]:
+    """Environment steps of each training of a proposal strategy's candidates, by rung of the successive halving.
+
+    Args:
+        config, strategy, agents: see :func:`candidate_shares`.
+
+    Returns:
+        For each rung the steps of its trainings in the order begun; one rung without a ``strategy.reduction_factor``. A
+        candidate that reaches rung k has trained for about ``factor ** k`` times the steps of one that ended in rung 0. The sum
+        is that of the shares.
+
+    Raises:
+        ConfigError: there are fewer rollouts than trainings, or fewer candidates than the factor.
+    """
+    shares, factor = candidate_shares(config, strategy, agents), strategy.reduction_factor(config.strategy)
+    if factor == 1:
+        return [shares]
+    rollout, count = rollout_steps(config), len(shares)
+    sizes = [count]
+    while sizes[-1] >= factor:
+        sizes.append(sizes[-1] // factor)
+    if len(sizes) == 1:
+        raise ConfigError(
+            f"strategy.reduction_factor={factor} of {count} candidates leaves none to train on: set strategy.candidates={factor} "
+            "or more, or a smaller factor"
+        )
+    spans = [1, *(factor**rung - factor ** (rung - 1) for rung in range(1, len(sizes)))]
+    total, whole = sum(shares) // rollout, sum(size * span for size, span in zip(sizes, spans))
+    if total < whole:
+        raise ConfigError(
+            f"budget.search_steps={config.budget.search_steps} gives {total} rollouts of {rollout} environment steps, too few "
+            f"for {count} candidates with strategy.reduction_factor={factor}, which take {whole}: set budget.search_steps="
+            f"{whole * rollout}, or smaller strategy.candidates, env.num_envs or rl.rollout_steps"
+        )
+    rungs = [[total * span // whole] * size for size, span in zip(sizes[:-1], spans)]
+    last = _shared_out(total - sum(map(sum, rungs)), sizes[-1])
+    return [[share * rollout for share in rung] for rung in (*rungs, last)]
+
+
 @dataclass(frozen=True)
 class OneShotRound:
     """One round of a one-shot search.

@@ -18,7 +18,7 @@ from cosearch.config.run import Config, config_to_dict
 from cosearch.config.search import StrategyConfig
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
-from cosearch.planning.budget import candidate_shares, one_shot_rounds
+from cosearch.planning.budget import candidate_rungs, one_shot_rounds
 from cosearch.planning.device.artifact import ArtifactPlan, check_parts, plan_artifact
 from cosearch.planning.device.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.device.hardware import Hardware, make_hardware, search_first_design
@@ -204,7 +204,7 @@ def _family(config: Config) -> Plan:
     names = agent_names(config.family, [plan.hardware.device for plan in plans], [plan.constraints[0].value for plan in plans])
     first = plans[0]
     if first.strategy.kind == "proposal":
-        candidate_shares(config, first.strategy, len(plans))
+        candidate_rungs(config, first.strategy, len(plans))
     if first.strategy.kind == "one-shot":
         scoring = scoring_of(first.strategy, config.strategy)
         one_shot_rounds(config, scoring, len(plans))

@@ -9,7 +9,7 @@ from pathlib import Path
 from accel_models.design import AccelDesign
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
-from cosearch.planning.budget import candidate_shares, one_shot_rounds
+from cosearch.planning.budget import candidate_rungs, one_shot_rounds
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import check_control
 from cosearch.planning.device.hardware import table_or_design
@@ -74,7 +74,7 @@ def resolve_request(config: Config) -> Request:
     if config.env.num_envs % paths:
         raise ConfigError(f"env.num_envs ({config.env.num_envs}) must be a multiple of strategy.paths_per_rollout ({paths})")
     if strategy.kind == "proposal":
-        candidate_shares(config, strategy)
+        candidate_rungs(config, strategy)
     if strategy.kind == "one-shot":
         _check_one_shot(config, strategy)
     check_control(config, hardware.table_id if isinstance(hardware, Table) else None)

@@ -126,6 +126,8 @@ class CandidateRecord:
         env_steps: environment steps of its training or of its score.
         failure: why it has no score; absent for one that was trained or scored to its end.
         asked: which proposal it was, from 0; absent where the candidates are in the order in which they were proposed.
+        rung: of the successive halving that it reached, from 0; absent for 0.
+        stopped: why it trained no further than that though it was chosen to; absent where it did.
         inherited_from: indices of the earlier candidates that its first weights came from; absent where they were its own.
     """
 
@@ -135,6 +137,8 @@ class CandidateRecord:
     env_steps: int
     failure: str | None = field(default=None, metadata=OMITTED)
     asked: int | None = field(default=None, metadata=OMITTED)
+    rung: int | None = field(default=None, metadata=OMITTED)
+    stopped: str | None = field(default=None, metadata=OMITTED)
     inherited_from: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
 
 

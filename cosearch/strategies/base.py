@@ -40,7 +40,7 @@ GRADIENT_ONLY = (
     "derive_by",
     "store",
 )
-PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order")
+PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order", "reduction_factor")
 PATHS = ("paths_per_rollout", "update_path")  # of the gradient strategies' keys those that tell how any supernet is trained
 UNUSED = {
     "gradient": PROPOSAL_ONLY,
@@ -99,6 +99,10 @@ class StrategyInfo:
     def candidates(self, config: StrategyConfig) -> int:
         """How many candidates share the budget of the search."""
         return 1 if "candidates" in self.unused else config.candidates
+
+    def reduction_factor(self, config: StrategyConfig) -> int:
+        """Of how many candidates one trains on; 1: all have equal shares."""
+        return 1 if "reduction_factor" in self.unused else config.reduction_factor
 
     def derived_by(self, config: StrategyConfig) -> DeriveBy:
         """What the architecture of its search is derived from."""

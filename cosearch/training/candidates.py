@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -97,6 +97,21 @@ def inherited_weights(
     inherit(network, donors, known[inheritance.parent][1])
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a candidate's training, between two rungs of successive halving.
+
+    Attributes:
+        until: environment steps of the candidate at its end.
+        keep: whether the training may go on after it.
+        begin: what the part before it ended with, see :func:`outcome_of`; None: it is the first.
+    """
+
+    until: int
+    keep: bool
+    begin: bytes | None = None
+
+
 def candidate_job(
     config: Config,
     index: int,
@@ -105,6 +120,7 @@ def candidate_job(
     weights: bytes | None,
     brought: Carried = NOTHING,
     teacher_sha256: str | None = None,
+    part: Part | None = None,
 ) -> dict[str, Any]:
     """What a worker process needs to train a candidate.
 
@@ -114,6 +130,7 @@ def candidate_job(
         weights: to start from, packed; None: its own.
         brought: what a machine of a cluster is brought along.
         teacher_sha256: of the teacher's weights, which each machine compares with what it has; None: not compared.
+        part: of its training; None: all of it.
     """
     return {
         "config": config_to_dict(config),
@@ -123,6 +140,7 @@ def candidate_job(
         "weights": weights,
         "files": dict(brought.by_path),
         "teacher_sha256": teacher_sha256,
+        "part": None if part is None else asdict(part),
     }
 
 
@@ -154,37 +172,49 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     if job["weights"] is not None:
         network.load_state_dict(unpacked(job["weights"]))
     training = candidate_training(config, network, streams, teacher, job["steps"])
-    return outcome_of(training, network, lambda: training.run(send))
+    if job["part"] is None:
+        return outcome_of(training, network, lambda: training.run(send))
+    part = Part(**job["part"])
+    if part.begin is not None:
+        begin = unpacked(part.begin)
+        training.restore(begin["training"])
+        streams.load_state_dict(begin["streams"])
+    return outcome_of(training, network, lambda: training.run(send, part.until), streams if part.keep else None)
 
 
-def outcome_of(training: Training, network: nn.Module, run: Callable[[], None]) -> dict[str, Any]:
+def outcome_of(training: Training, network: nn.Module, run: Callable[[], None], streams: Streams | None = None) -> dict[str, Any]:
     """Train a candidate to its end and say how it did; a loss that is not finite ends its training alone.
 
     Args:
         training: of the candidate; closed afterwards.
         network: the candidate's.
         run: does the training.
+        streams: of the candidate, where it may train on later.
 
     Returns:
-        ``score``, ``env_steps`` that it took, and ``weights``, packed. A candidate that failed has None for score
+        ``score``, ``env_steps`` that it took, and ``weights``, packed; with the streams also ``paused``, all that the training
+        needs to go on, packed. A candidate that failed has None for score
         and weights, and ``failure``, the reason.
     """
+    paused = {}
     try:
         run()
+        if streams is not None:
+            paused = {"paused": packed({"training": training.state(), "streams": streams.state_dict()})}
     except NonFiniteError as error:
         return {"score": None, "env_steps": training.step, "weights": None, "failure": str(error)}
     finally:
         training.close()
-    return {"score": training.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict())}
+    return {"score": training.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict()), **paused}
 
 
-def packed(weights: Mapping[str, Tensor]) -> bytes:
-    """Weights as bytes: tensors themselves would go through memory that is shared with a process that may die."""
+def packed(weights: Mapping[str, Any]) -> bytes:
+    """Weights, or a state, as bytes: tensors themselves would go through memory that is shared with a process that may die."""
     buffer = io.BytesIO()
     torch.save(dict(weights), buffer)
     return buffer.getvalue()
 
 
-def unpacked(content: bytes) -> dict[str, Tensor]:
-    """The weights that :func:`packed` packed."""
+def unpacked(content: bytes) -> dict[str, Any]:
+    """The weights, or the state, that :func:`packed` packed."""
     return torch.load(io.BytesIO(content), weights_only=True)

@@ -187,9 +187,14 @@ class Training:
             "steps_per_s": (self.step - begun) / (time.perf_counter() - started),
         }
 
-    def run(self, report: Callable[[Metrics], None]) -> None:
-        """Advance to the end; ``report`` gets each round's metrics, may save :meth:`state`, and may raise to interrupt."""
-        while not self.finished:
+    def run(self, report: Callable[[Metrics], None], until: int | None = None) -> None:
+        """Advance to the end, or to a step before it.
+
+        Args:
+            report: gets each round's metrics, may save :meth:`state`, and may raise to interrupt.
+            until: environment steps; None: the end.
+        """
+        while not self.finished and (until is None or self.step < until):
             report(self.advance())
 
     def state(self) -> State:

@@ -131,6 +131,48 @@ def test_one_that_is_killed_starts_its_candidates_from_the_weights_of_their_time
     assert_equal(resumed, straight)
 
 
+HALVED = ("strategy.name=evolution", "strategy.values.population=2", "strategy.reduction_factor=2", "budget.search_steps=256")
+
+
+def test_with_halving_the_best_train_on_from_where_they_stopped_for_the_same_steps_in_all(search, tmp_path):
+    """Four candidates, rollouts of 32 steps: 4 x 32, the best two 32 more, the best of them 64 more."""
+    alone = search("alone", *HALVED, "strategy.workers=1")
+    steps = sorted(one["env_steps"] for one in alone["told"])
+    assert steps == [32, 32, 64, 128] and sum(steps) == 256
+    assert sorted(one.get("rung", 0) for one in alone["told"]) == [0, 0, 1, 2]
+    assert [line["step"] for line in alone["log"]] == list(range(32, 257, 32))
+    plain = search("plain", *HALVED, "strategy.workers=1", "strategy.reduction_factor=1")
+    assert [one["env_steps"] for one in plain["told"]] == [64] * 4 and plain["told"] != alone["told"]
+    two = search("two", *HALVED)
+    assert sum(one["env_steps"] for one in two["told"]) == 256 and Chosen.busy.count(2) >= 4
+    order = recorded_order(tmp_path / "two")
+    assert_equal(search("again", *HALVED, f"strategy.order={order}", "strategy.workers=1", last_first=False), two)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_candidate_that_trains_on_is_bit_for_bit_one_that_was_not_stopped(search, workers):
+    """One rung ends after its only rollout, the other goes on: the same log as one training of all three rollouts."""
+    words = ("strategy.name=random", "strategy.candidates=2", "budget.search_steps=96", f"strategy.workers={workers}")
+    halved = search("halved", *words, "strategy.reduction_factor=2")
+    on = next(one for one in halved["told"] if "rung" in one)
+    assert sorted(one["env_steps"] for one in halved["told"]) == [32, 64]
+    straight = search("straight", *words, "budget.search_steps=128")
+    names = {line["candidate"]: [] for line in straight["log"]}
+    for name, found in names.items():
+        found += [(line["score_train"], line["grad_norm"]) for line in halved["log"] if line["candidate"] == name]
+        whole = [(line["score_train"], line["grad_norm"]) for line in straight["log"] if line["candidate"] == name]
+        assert found == whole[: len(found)]
+    assert sorted(map(len, names.values())) == [1, 2] and on["env_steps"] == 64
+
+
+def test_a_halved_search_that_is_killed_goes_on_to_the_same_result(search, tmp_path):
+    straight = search("straight", *HALVED)
+    order = recorded_order(tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        search("killed", *HALVED, kill_before=4)
+    assert_equal(search("killed", *HALVED, f"strategy.order={order}", last_first=False), straight)
+
+
 def test_a_run_without_a_recorded_order_is_named(capsys, tmp_path):
     assert main(["search", *WORDS, "--order-of", str(tmp_path)]) == 2
     assert "has no order.json" in capsys.readouterr().err

@@ -21,11 +21,15 @@ class Outcome(TypedDict):
     env_steps: int
     weights: bytes | None
     lines: list[State]
+    paused: NotRequired[bytes]
     failure: NotRequired[str]
 
 
 class Item(TypedDict):
-    """A candidate that was asked for, as a checkpoint holds it; while it trains with its training, then with its outcome."""
+    """A candidate that was asked for, as a checkpoint holds it; while it trains with its training, then with its outcome.
+
+    One that trains on has its rung, its place among those of that rung, its steps before, and what it was paused with.
+    """
 
     index: int
     choices: list[int]
@@ -36,6 +40,10 @@ class Item(TypedDict):
     memory_bytes: NotRequired[float | None]
     inherited: NotRequired[tuple[int, list[tuple[int, int] | None]]]
     start: NotRequired[bytes | None]
+    rung: NotRequired[int]
+    place: NotRequired[int]
+    before: NotRequired[int]
+    paused: NotRequired[bytes]
     training: NotRequired[State]
     streams: NotRequired[State]
     outcome: NotRequired[Outcome]
@@ -51,6 +59,8 @@ class Told(TypedDict):
     failure: NotRequired[str]
     inherited_from: NotRequired[list[int]]
     asked: NotRequired[int]
+    rung: NotRequired[int]
+    stopped: NotRequired[str]
 
 
 class Best(TypedDict):
@@ -75,6 +85,8 @@ def outcome_record(ended: State, lines: list[State]) -> Outcome:
         lines: metrics of its updates that are not in the log yet.
     """
     outcome: Outcome = {"score": ended["score"], "env_steps": ended["env_steps"], "weights": ended["weights"], "lines": lines}
+    if "paused" in ended:
+        outcome["paused"] = ended["paused"]
     if "failure" in ended:
         outcome["failure"] = ended["failure"]
     return outcome

@@ -18,11 +18,12 @@ from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
-from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, records
+from cosearch.pipeline.search.rungs import Rungs
+from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, records, told_record, trained_on
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
-from cosearch.planning.budget import candidate_shares
+from cosearch.planning.budget import candidate_rungs
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import Derivation
 from cosearch.record.order import OrderRecord
@@ -74,7 +75,8 @@ class ProposalSearch:
         self.plan, self.config, self.resources, self.log, self.checkpoints = plan, plan.config, resources, log, checkpoints
         self.folder = run
         streams, section = resources.streams, self.config.strategy
-        self.shares = candidate_shares(self.config, plan.strategy, agents=len(plan.every))
+        steps = candidate_rungs(self.config, plan.strategy, agents=len(plan.every))
+        self.rungs = Rungs(steps, plan.strategy.reduction_factor(section))
         self.targets = TargetsInTurn(tuple(Feasible(agent.constraints) for agent in plan.every))
         self.strategy: ProposalStrategy = plan.strategy.make(
             plan.space,
@@ -103,6 +105,7 @@ class ProposalSearch:
             self.told, self.waiting = saved["told"], saved["waiting"]
             self.best = [saved["best"], *saved.get("best_of_others", [])]
             self.kept = saved.get("kept", {})
+            self.rungs.restore(saved)
             if self.bank is not None:
                 self.bank.supernet.load_state_dict(saved["bank"])
             self.turns.restore(
@@ -132,6 +135,7 @@ class ProposalSearch:
             "events": list(self.turns.events),
             "bank": bank,
             **({"kept": dict(self.kept)} if self.kept else {}),
+            **self.rungs.state(),
             **changes,
         }
 
@@ -141,7 +145,7 @@ class ProposalSearch:
         Raises:
             RequestError: ``strategy.order`` is that of another search.
         """
-        self.log.progress.stage("search", sum(self.shares), self.done)
+        self.log.progress.stage("search", self.rungs.total, self.done)
         with self.workers:
             while self._take_turns():
                 if self.here:
@@ -153,26 +157,29 @@ class ProposalSearch:
 
     def _take_turns(self) -> bool:
         """Begin and take what can be by now; whether a training is under way then."""
-        while (turn := self.turns.next(len(self.told) + len(self.waiting) < len(self.shares))) is not None:
+        while (turn := self.turns.next(self._asked < self.rungs.candidates or self.rungs.halving.more)) is not None:
             if turn == BEGIN:
-                self._ask()
+                self.waiting.append(self.rungs.on() or self._ask())
+                self.turns.begin(self.waiting[-1]["index"])
                 continue
-            item = next(one for one in self.waiting if one["index"] == turn)
-            self.waiting = [one for one in self.waiting if one is not item]
             self.turns.take(turn)
-            self._tell(item)
+            self._tell(self.waiting.pop([one["index"] for one in self.waiting].index(turn)))
             if not self.waiting:
                 self._save()
         return bool(self.waiting)
+
+    @property
+    def _asked(self) -> int:
+        return len(self.told) + sum("before" not in item for item in self.waiting)
 
     def _save(self) -> None:
         if not self.here and self.plan.strategy.any_order:
             self.folder.write(OrderRecord(order=tuple(self.turns.events)))
         self.checkpoints.save(self.state())
 
-    def _ask(self) -> None:
+    def _ask(self) -> Item:
         """Ask for the next candidate; with workers it keeps the weights that it starts from, which later ones may change."""
-        accelerator, index = self.plan.accelerator, len(self.told) + len(self.waiting)
+        accelerator, index = self.plan.accelerator, self._asked
         if accelerator is not None:
             accelerator.start_over()
         self.targets.take_turn(index)
@@ -191,11 +198,7 @@ class ProposalSearch:
         }
         if inherited is not None:
             item["inherited"] = inherited.parent, list(inherited.blocks)
-        if not self.here:
-            start = self._start(item)
-            item["start"] = None if start is None else packed(start)
-        self.waiting.append(item)
-        self.turns.begin(index)
+        return item if self.here else {**item, "start": self._packed(item)}
 
     def _facts(self, item: Item) -> dict[str, object]:
         return {"candidate": self._name(item), "latency_argmax_s": item["latency_s"], **item["searches"]}
@@ -224,21 +227,23 @@ class ProposalSearch:
 
     def _train_here(self, item: Item) -> None:
         """Train a candidate in this process; the checkpoint may fall between any two of its updates."""
-        if "outcome" in item:
-            return
         architecture, streams = self._architecture(item), candidate_streams(self.config.seed, item["index"])
         network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
-        start = self._start(item)
+        start = None if "paused" in item else self._start(item)
         if start is not None:
             network.load_state_dict(start)
         teacher = self.plan.search_teacher(self.resources.teacher)
-        training = candidate_training(self.config, network, streams, teacher, self.shares[item["index"]])
+        training = candidate_training(self.config, network, streams, teacher, self.rungs.whole(item))
+        earlier = self.done - item.get("before", 0)
 
         def state() -> State:
             under_way: Item = {**item, "training": training.state(), "streams": streams.state_dict()}
-            return self.state(step=self.done + training.step, waiting=[under_way])
+            return self.state(step=earlier + training.step, waiting=[under_way])
 
         def run() -> None:
+            if "training" not in item and "paused" in item:
+                paused = unpacked(item["paused"])
+                item["training"], item["streams"] = paused["training"], paused["streams"]
             if "training" in item:
                 go_on(training, item["training"], self.plan, self.log, "search")
                 streams.load_state_dict(item["streams"])
@@ -248,27 +253,32 @@ class ProposalSearch:
                 self.checkpoints,
                 stage="search",
                 interval_s=self.config.budget.checkpoint_interval_s,
-                offset=self.done,
+                offset=earlier,
                 state=state,
                 extra=lambda: self._facts(item),
+                until=self.rungs.until(item),
             )
 
-        item["outcome"] = outcome_record(outcome_of(training, network, run), [])
+        part = self.rungs.part(item)
+        ended = outcome_of(training, network, run, streams if part is not None and part.keep else None)
+        item["outcome"] = outcome_record(ended, [])
 
     def _job(self, item: Item) -> dict[str, Any]:
         return candidate_job(
             self.config,
             item["index"],
             item["choices"],
-            self.shares[item["index"]],
-            self._packed(item),
+            self.rungs.whole(item),
+            item["start"] if "start" in item else self._packed(item),
             self.brought,
             self.teacher_sha256,
+            self.rungs.part(item),
         )
 
     def _train_beside(self) -> None:
         """Train the waiting candidates in worker processes, and those that are begun as they end; each end is a checkpoint."""
         begun: list[Item] = []
+        names: list[str] = []
         lines: list[list[State]] = []
         jobs: list[dict[str, object]] = []
 
@@ -276,6 +286,8 @@ class ProposalSearch:
             for item in self.waiting:
                 if "outcome" not in item and not any(item is other for other in begun):
                     begun.append(item)
+                    rung = item.get("rung", 0)
+                    names.append(f"candidate {item['index']} ({self._name(item)}){f', rung {rung}' if rung else ''}")
                     lines.append([])
                     jobs.append(self._job(item))
 
@@ -301,28 +313,43 @@ class ProposalSearch:
             sent=sent,
             done=done,
             lost=lost,
-            name=lambda index: f"candidate {begun[index]['index']} ({self._name(begun[index])})",
+            name=names.__getitem__,
         )
 
     def _packed(self, item: Item) -> bytes | None:
-        """The first weights of a candidate as it keeps them; of a checkpoint of before it did: as they are now."""
-        if "start" in item:
-            return item["start"]
-        start = self._start(item)
+        start = None if "paused" in item else self._start(item)
         return None if start is None else packed(start)
 
     def _tell(self, item: Item) -> None:
-        architecture, outcome = self._architecture(item), item["outcome"]
+        """Take the result of a training: the strategy is told of a candidate's first one."""
+        outcome, earlier, first = item["outcome"], self.done - item.get("before", 0), item.get("rung", 0) == 0
         for line in outcome["lines"]:
-            self.log.add({**line, "step": line["step"] + self.done, **self._facts(item)}, "search")
+            self.log.add({**line, "step": line["step"] + earlier, **self._facts(item)}, "search")
+        place = self._told_first(item) if first else self._told_again(item)
         packed_weights = outcome["weights"]
-        inheritance, place = inheritance_of(item), len(self.told)
+        if packed_weights is None:
+            if first:
+                check_failures(self.told, self.rungs.candidates, self._name(item), self.log)
+            return
+        self.rungs.ended(item)
+        if isinstance(self.strategy, InheritingStrategy):
+            self.kept[place] = packed_weights
+        weights = unpacked(packed_weights)
+        if self.bank is not None:
+            self.bank.keep(self._architecture(item), weights)
+        for agent in range(len(self.best)):
+            if best_of(agent, self.strategy, self.targets, self.told, self.plan) == place:
+                self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
+
+    def _told_first(self, item: Item) -> int:
+        """Tell the strategy how a candidate did; its place among those that were told."""
+        outcome, inheritance, place = item["outcome"], inheritance_of(item), len(self.told)
         self.strategy.tell(
             Evaluation(
-                architecture,
+                self._architecture(item),
                 outcome["score"],
                 item["latency_s"],
-                failed=packed_weights is None,
+                failed=outcome["weights"] is None,
                 asked=item["index"],
                 energy_j=item.get("energy_j"),
                 memory_bytes=item.get("memory_bytes"),
@@ -330,30 +357,15 @@ class ProposalSearch:
                 inherited=inheritance,
             )
         )
-        told: Told = {
-            "choices": item["choices"],
-            "score": outcome["score"],
-            "latency_s": item["latency_s"],
-            "env_steps": outcome["env_steps"],
-        }
-        if item["index"] != place:
-            told["asked"] = item["index"]
-        if inheritance is not None:
-            told["inherited_from"] = list(inheritance.evaluations)
-        if packed_weights is None:
-            told["failure"] = outcome["failure"]
-            self.told.append(told)
-            check_failures(self.told, len(self.shares), self._name(item), self.log)
-            return
-        self.told.append(told)
-        if isinstance(self.strategy, InheritingStrategy):
-            self.kept[place] = packed_weights
-        weights = unpacked(packed_weights)
-        if self.bank is not None:
-            self.bank.keep(architecture, weights)
-        for agent in range(len(self.best)):
-            if best_of(agent, self.strategy, self.targets, self.told, self.plan) == place:
-                self.best[agent] = {"choices": item["choices"], "weights": weights, "accelerator": item["accelerator"]}
+        self.told.append(told_record(item, place))
+        return place
+
+    def _told_again(self, item: Item) -> int:
+        """Record how a candidate did that trained on; its place among those told."""
+        if "failure" in item["outcome"]:
+            failure = item["outcome"]["failure"]
+            self.log.progress.note(f"candidate {item['index']} ({self._name(item)}) trains no further: {failure}")
+        return trained_on(self.told, item)
 
     def found(self) -> tuple[Found, ...]:
         """The best candidate for each agent, once all are trained; writes ``supernet.pt`` where candidates share weights.
@@ -376,7 +388,8 @@ class ProposalSearch:
         network.load_state_dict(best["weights"])
         if plan.accelerator is not None and best["accelerator"] is not None:
             plan.accelerator.return_to(best["accelerator"])
-        method = "best training score among the candidates" + (" that meet the targets" if name else "")
+        longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
+        method = f"best training score among the candidates{' that meet the targets' if name else ''}{longest}"
         derived_by = Derivation(method=method, candidates=records(self.told))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from cosearch.cost.size_cost import MEMORY, SizeCost
-from cosearch.pipeline.search.candidate_records import Told
+from cosearch.pipeline.search.candidate_records import Item, Told, inheritance_of
 from cosearch.pipeline.session import RunLog
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import CandidateRecord
@@ -41,6 +41,7 @@ class PredictedCosts:
 def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told: Sequence[Told], plan: Plan) -> int | None:
     """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets.
 
+    With successive halving it is the highest score of those that trained for longest.
     A rule that has one candidate for each target (``largest``) gives an agent its own.
 
     Args:
@@ -51,7 +52,7 @@ def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told
         plan: the resolved run.
     """
     count = len(targets.each)
-    if count == 1:
+    if count == 1 and plan.strategy.reduction_factor(plan.config.strategy) == 1:
         return strategy.best()
     own = plan.strategy.kind == "proposal" and "candidates" in plan.strategy.unused
     fit = [
@@ -59,8 +60,51 @@ def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told
         for i, one in enumerate(told)
         if "failure" not in one and (i % count == agent if own else targets.each[agent](plan.space.architecture(one["choices"])))
     ]
-    worth = [-math.inf if (score := told[i]["score"]) is None else score for i in fit]
+    worth = [(told[i].get("rung", 0), -math.inf if (score := told[i]["score"]) is None else score) for i in fit]
     return fit[worth.index(max(worth))] if fit else None
+
+
+def told_record(item: Item, place: int) -> Told:
+    """What is kept of a candidate's first training, or its only one.
+
+    Args:
+        item: with its outcome.
+        place: among those that were told.
+    """
+    outcome, inheritance = item["outcome"], inheritance_of(item)
+    told: Told = {
+        "choices": item["choices"],
+        "score": outcome["score"],
+        "latency_s": item["latency_s"],
+        "env_steps": outcome["env_steps"],
+    }
+    if item["index"] != place:
+        told["asked"] = item["index"]
+    if inheritance is not None:
+        told["inherited_from"] = list(inheritance.evaluations)
+    if outcome["weights"] is None:
+        told["failure"] = outcome["failure"]
+    return told
+
+
+def trained_on(told: list[Told], item: Item) -> int:
+    """Record how a candidate did that trained on; one that failed keeps the score that it had.
+
+    Args:
+        told: all that was told; the candidate's entry is replaced.
+        item: with its outcome.
+
+    Returns:
+        The candidate's place.
+    """
+    outcome, place = item["outcome"], next(i for i, one in enumerate(told) if one.get("asked", i) == item["index"])
+    entry = told[place] = told[place].copy()
+    entry["env_steps"] = max(outcome["env_steps"], entry["env_steps"])
+    if "failure" in outcome:
+        entry["stopped"] = outcome["failure"]
+    else:
+        entry["score"], entry["rung"] = outcome["score"], item.get("rung", 0)
+    return place
 
 
 def check_failures(told: Sequence[Told], of: int, name: str, log: RunLog) -> None:
@@ -93,6 +137,8 @@ def records(told: Sequence[Told]) -> tuple[CandidateRecord, ...]:
             env_steps=one["env_steps"],
             failure=one.get("failure"),
             asked=one.get("asked"),
+            rung=one.get("rung"),
+            stopped=one.get("stopped"),
             inherited_from=tuple(one["inherited_from"]) if "inherited_from" in one else None,
         )
         for one in told

@@ -89,6 +89,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "strategy.candidates": (USED,),
     "strategy.candidate_init": (USED,),
     "strategy.workers": (USED,),
+    "strategy.reduction_factor": (USED,),
     "strategy.order": (USED, ANY_ORDER),
     "strategy.store": (USED, ON_POLICY),
     "strategy.values": (),
