@@ -79,7 +79,7 @@ def work_of(measures: FleetMeasures, scale: float = 1.0) -> Work:
 def simulated(fleet: Fleet, work: Work, costs: Costs) -> Outcome:
     """A fleet in the middle of its work, for as long as some hundred thousand spans take."""
     span_s = min(fleet.interval_s, float(np.mean(work.run_s)))
-    until_s = min(4.0 * float(np.mean(work.run_s)), MOST_SPANS / fleet.workers * span_s)
+    until_s = min(4.0 * max(float(np.mean(work.run_s)), fleet.interval_s), MOST_SPANS / fleet.workers * span_s)
     return FleetSimulation(fleet, work, costs).run(until_s, warm_up_s=until_s / 4)
 
 

@@ -188,7 +188,8 @@ class FleetSimulation:
         while self.runs is None or self.begun < self.runs:
             self.begun += 1
             yield self.env.timeout(self.driver.serve(self.costs.job_s))
-            yield from self._train(self._rest_of_a_run() if at_middle else self._next_run())
+            left_s = self._rest_of_a_run() if at_middle else self._next_run()
+            yield from self._train(left_s, left_s % self.fleet.interval_s if at_middle else self.fleet.interval_s)
             at_middle = False
             yield self.env.timeout(self.objects.serve(self._draw(self.work.folder_bytes) / self.costs.object_bytes_s))
             yield self.env.timeout(self.driver.serve(self.costs.job_s))
@@ -203,10 +204,10 @@ class FleetSimulation:
         lengths = np.asarray(self.work.run_s)
         return float(self.random.choice(lengths, p=lengths / lengths.sum()) * self.random.random())
 
-    def _train(self, left_s: float) -> Events:
+    def _train(self, left_s: float, first_s: float) -> Events:
         rate_s = self.fleet.failures_an_hour / 3600.0
         while left_s > 0.0:
-            span_s = min(self.fleet.interval_s, left_s)
+            span_s = min(first_s, left_s)
             failure_s = float(self.random.exponential(1.0 / rate_s)) if rate_s else float("inf")
             if failure_s < span_s:
                 yield self.env.timeout(failure_s)
@@ -219,4 +220,4 @@ class FleetSimulation:
             size = self._draw(self.work.checkpoint_bytes)
             yield self.env.timeout(self.store.serve(self.costs.save_s + size / self.costs.store_bytes_s))
             self.kept_s += span_s
-            left_s -= span_s
+            left_s, first_s = left_s - span_s, self.fleet.interval_s
