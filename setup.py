@@ -34,7 +34,10 @@ EXTRAS = {
     "query": [
         "duckdb>=1.2"
     ],  # SQL over run folders in one wheel without a server; sqlite3 has neither lists nor a way to shut files off
-    "bench": ["stable-baselines3>=2.3"],
+    "bench": [
+        "stable-baselines3>=2.3",
+        "simpy>=4.1",  # discrete-event simulation of a fleet: the field's own, pure Python
+    ],
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",  # a test that hangs fails

@@ -146,7 +146,7 @@ class FleetSimulation:
         """Simulate to the end of the runs, or for a time.
 
         Args:
-            until_s: where there is no number of runs.
+            until_s: seconds, where there is no number of runs.
             warm_up_s: seconds at the begin that do not count.
         """
         for _ in range(self.fleet.workers):

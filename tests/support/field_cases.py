@@ -176,7 +176,7 @@ CASES = {
     "strategy.candidates": Case("search", PROPOSALS, 1),
     "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
     "strategy.workers": Case("asked", PROPOSALS, 2),
-    "strategy.reduction_factor": Case("search", (*PROPOSALS, "strategy.candidates=4"), 2),
+    "strategy.reduction_factor": Case("search", (*PROPOSALS, "strategy.candidates=4", "budget.search_steps=512"), 2),
     "strategy.order": Case("asked", PROPOSALS, [-1, -1]),
     "strategy.store": Case("search", SMALL, "/STORE"),
     "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),
