@@ -23,7 +23,6 @@ READING = {
     *("read_json", "read_toml", "read_csv", "parse_json", "parse_word", "parse_line"),
 }
 UNREAD = {  # what parses and is not fuzzed, with the reason
-    "cosearch/bench/generate.py:extend": "lines that this process has just made",
     "cosearch/benchmarks": "scripts of the evidence: each reads what it wrote itself; no verb calls them",
     "cosearch/config/run.py:config_to_dict": "JSON that pydantic has just made of a checked configuration",
     "cosearch/training/candidates.py:unpacked": "bytes of our own worker process, through a pipe",
