@@ -24,7 +24,7 @@ WORDS = ("search", "--env", "minatar:breakout", "--run", "both", *TINY)
 def test_a_run_a_seed_with_all_else_as_it_was_asked_for():
     config = replace(resolve(options={"seed": 3, "device": "jetson"}), control="")
     runs = planned_seeds(config, range(3, 6))
-    assert [(run.name, run.seed) for run in runs] == [("s3", 3), ("s4", 4), ("s5", 5)]
+    assert [(run.name, run.seed, run.config.seed) for run in runs] == [("s3", 3, 3), ("s4", 4, 4), ("s5", 5, 5)]
     assert all(replace(run.config, seed=3) == runs[0].config for run in runs) and runs[0].config.threads == config.threads
     with pytest.raises(ConfigError, match="one device and one latency target"):
         planned_seeds(resolve(options={"family.latency_targets_s": [0.1, 0.2]}), range(2))
