@@ -10,6 +10,7 @@ Floors. A file imports from lower floors and from its own floor, but no room (a 
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
     1  opspec, layer                            the one vocabulary of operations, shared with networks and accelerators
     1  cell_kinds, vector_kinds, reversible_kinds   its kinds beside those of plain convolutional networks
+    1  join_kinds, memory_kinds                 those of observations of several parts, and of memories
     1  fields                                   strict reading of JSON
     1  runtimes                                 what the runtimes of devices can load
     0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project

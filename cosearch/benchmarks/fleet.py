@@ -19,6 +19,7 @@ from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.benchmarks.fleet_check import RealFleet, SleepJob, measured_costs, real_fleet
 from cosearch.benchmarks.fleet_measures import FleetMeasures, load_measures
 from cosearch.benchmarks.fleet_model import Costs, Fleet, FleetSimulation, Outcome, Work
+from cosearch.statistics import percentile_interval
 from latency_tables.terminal import say
 
 OUT = Path(__file__).with_suffix(".json")
@@ -128,8 +129,9 @@ def checked(workers: int, failures_an_hour: float, measures: FleetMeasures, cost
         work = Work(seconds, [size], [folder], measures.lines)
         outcomes.append(FleetSimulation(fleet, work, costs, seed, runs=len(jobs)).run())
     efficiency, lost = ([getattr(outcome, name) for outcome in outcomes] for name in ("efficiency", "lost"))
-    ranges = [(float(low), float(high)) for low, high in (np.percentile(values, [2.5, 97.5]) for values in (efficiency, lost))]
-    return Check(workers, failures_an_hour, real, float(np.mean(efficiency)), ranges[0], float(np.mean(lost)), ranges[1])
+    middle, lost_middle = (percentile_interval(values, [SEEDS]) for values in (efficiency, lost))
+    assert middle is not None and lost_middle is not None, "there are many simulations"
+    return Check(workers, failures_an_hour, real, float(np.mean(efficiency)), middle, float(np.mean(lost)), lost_middle)
 
 
 def lines(rows: Sequence[Row], costs: Costs, checks: Sequence[Check], measures: FleetMeasures) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cosearch.cli.output import command_line, emit, resume_hint
 from cosearch.record.json_record import to_json
-from latency_tables.terminal import say, show
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from cosearch.cli.progress import TerminalProgress
     from cosearch.record.rundir import RunDir
-
-command_line: ContextVar[str] = ContextVar("command_line", default="cosearch")
-resume_hint: ContextVar[tuple[str, Path | None]] = ContextVar("resume_hint", default=("", None))  # what to type, for which run
 
 app = typer.Typer(
     name="cosearch",
@@ -43,15 +36,6 @@ TablePlace = Annotated[Path | None, typer.Option("--table", help="The run's own 
 TeacherPlace = Annotated[Path | None, typer.Option("--teacher", help="The run's own teacher, where it lies now.")]
 AgentName = Annotated[str | None, typer.Option("--agent", help="Which agent of a run that made several.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
-
-
-def emit(result: object, as_json: bool, text: RenderableType | None = None) -> None:
-    """Print a result: as one JSON object, or as text for people; the result itself where there is no text."""
-    if as_json:
-        say(json.dumps(result, indent=1, allow_nan=False))
-    else:
-        shown = str(result) if text is None else text
-        (say if isinstance(shown, str) else show)(shown)  # rich would break long paths into lines
 
 
 def make_progress(quiet: bool) -> TerminalProgress:

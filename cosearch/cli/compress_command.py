@@ -55,6 +55,7 @@ def compress(
 ) -> None:
     """Make a policy that you have smaller for a device: it teaches an agent of at most a third of its latency."""
     from cosearch.cli.lists import device_options
+    from cosearch.compute import compute_device
     from cosearch.pipeline.compress import plan_compression, taught_by, understand
     from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
@@ -82,11 +83,13 @@ def compress(
     resolved = resolve_task(preset=preset, file=config, overrides=overrides or (), options=options)
     if resolved.family.wanted:
         raise RequestError("compress makes one agent: give one device and one target")
+    if not probe:
+        compute_device(resolved.compute)
+        RunDir.check_new(runs, run)
     read = understand(policy, resolved, said)
     if probe:
         emit({"policy": str(policy), **to_json(read.understood)}, as_json, probe_text(policy, read.understood))
         return
-    RunDir.check_new(runs, run)
     progress = make_progress(quiet)
     try:
         progress.note(f"{policy}: {read.understood.origin}, {read.understood.meaning}, {read.understood.acting}")

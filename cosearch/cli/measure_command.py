@@ -16,9 +16,7 @@ from latency_tables.terminal import say
     context_settings={"ignore_unknown_options": True},
 )
 def measure(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- WORDS]", help="Options of `python -m latency_tables measure`.")
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[-- WORDS]", help="Options of latency_tables measure.")] = None,
     board: Annotated[str, typer.Option(help="Name that the board's machine gave it: ray start --resources.")] = "",
     out: Annotated[Path, typer.Option(help="The table file to write.")] = Path("table.jsonl"),
     cluster: ClusterAddress = "",
@@ -29,9 +27,14 @@ def measure(
     from cosearch.deploy.on_cluster import measure_on
     from cosearch.fleet.cluster import Cluster
     from latency_tables.errors import RequestError
+    from latency_tables.writing import check_destination
 
     if not cluster or not board:
-        raise RequestError("give --cluster ADDRESS and --board NAME; on this machine: `python -m latency_tables measure`")
+        raise RequestError(
+            "give --cluster ADDRESS and --board NAME; on this machine: `python -m latency_tables measure --out FILE`"
+        )
+
+    check_destination(out)
 
     def tell(line: str) -> None:
         if not quiet:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from cosearch.cli.commands import command_line, resume_hint
-from cosearch.cli.compare_command import show_comparison, show_forecast
+from cosearch.cli.comparison import show_comparison, show_forecast
+from cosearch.cli.output import command_line, resume_hint
 from cosearch.compare.making import make_runs
 from cosearch.compare.runs import alone, begin
 from cosearch.compare.seeds import planned_seeds

@@ -105,7 +105,7 @@ def check_cluster(plan: Plan, cluster: Cluster) -> None:
         raise RequestError(
             f"--cluster has no effect on a run of {plan.strategy.name} with strategy.workers={plan.config.strategy.workers}: a "
             "cluster trains the candidates of a proposal strategy side by side. Set strategy.workers, or leave --cluster out; "
-            "many runs at once: `cosearch compare --cluster`"
+            "many runs at once: `cosearch compare --cluster ADDRESS`"
         )
 
 

@@ -108,7 +108,8 @@ def check_fits(
     if teacher.is_onnx and parts:
         raise ConfigError(
             f"teacher {teacher.path}: an ONNX file teaches tasks of one image or vector, this one has observations of the parts "
-            f"{_names(parts)}: train a teacher with `cosearch teacher`, or leave it out (distill.teacher=none)"
+            f"{_names(parts)}: train a teacher (`cosearch teacher --env TASK --out FILE`), or leave it out: "
+            "distill.teacher=none"
         )
     if teacher.is_onnx and teacher.understood is None and policy != "categorical":
         raise ConfigError(

@@ -292,6 +292,7 @@ CONFIGURED = {  # each command that takes configuration values, with the least t
     "search": ("search",),
     "compare": ("compare",),
     "teacher": ("teacher", "--env", "procgen:starpilot", "--out", "mine/teacher.json"),
+    "compress": ("compress", "policy.onnx", "--env", "procgen:starpilot"),
 }
 
 
@@ -305,7 +306,7 @@ def test_the_commands_that_take_configuration_values_are_known():
 @pytest.mark.parametrize("verb", CONFIGURED)
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_made(verb, more, refused, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    if verb == "teacher" and more:
-        more = ("rl.lr=1e-3",)  # it has no dry run
+    if verb in ("teacher", "compress") and more:
+        more = ("rl.lr=1e-3",)  # they have no dry run
     message = refused(*CONFIGURED[verb], "compute=cuda", *more)
     assert "compute=cuda needs a GPU" in message and "compute=auto" in message and "compute=cpu" in message

@@ -51,7 +51,7 @@ def other(key, value):
         else [0.25, 65536]
     )
     for found in (
-        [not value] if isinstance(value, bool) else [*numbers, *words, {"hidden": 9}, ["jetson", "pixel-3"], [0.25, 0.5]]
+        [not value] if isinstance(value, bool) else [*numbers, *words, {"hidden": 9}, ["jetson", "pixel-3"], [0.25, 0.5], [1, 2]]
     ):
         try:
             if dict(leaves(config_to_dict(resolve(options={key: found}))))[key] == found != value:

@@ -29,11 +29,11 @@ SOURCES = sorted(
 )  # fmt: skip
 COMMAND = re.compile(r"`([^`\n]+)`|[:,] (python -m (?:cosearch|latency_tables|accel_models) [^`,]+)")
 PROGRAMS = {"cosearch": verbs, "latency_tables": tables, "accel_models": accelerators}
-OTHER_PROGRAMS = {"rm", "ls", "ssh", "pip"}
+OTHER_PROGRAMS = {"rm", "ls", "ssh", "pip", "ray"}
 SECTIONS = "env|rl|dqn|distill|objective|budget|strategy|accel"
 KEY = re.compile(rf"\b((?:{SECTIONS})\.[a-z_]+)=")
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]+)")
-NOT_OURS = {"ssh-option", "key"}  # of typer's own making, and of TVM
+NOT_OURS = {"ssh-option", "key", "address", "head", "resources"}  # of typer's own making, of TVM, and of Ray
 FILLED_IN = {"verb": "resume", "what": "table"}
 
 

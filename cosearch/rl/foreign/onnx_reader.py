@@ -200,7 +200,7 @@ def _pixels(
         return 255, (f"{taken.name!r} takes pixels from 0 to 255: the graph divides them by 255 first",)
     raise ConfigError(
         f"{path}: its input {taken.name!r} takes images as {taken.dtype}, from 0 to 255 or from 0 to 1? Say "
-        "--pixels 255 or --pixels 1 (`cosearch compress` asks for it and writes a file that says so)"
+        "--pixels 255 or --pixels 1 (`cosearch compress FILE --env TASK` asks for it and writes a file that says so)"
     )
 
 

@@ -39,7 +39,7 @@ MODULES = {  # of the policy's class -> what is read, and the activation that su
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride of stable-baselines3's NatureCNN
 INSTEAD = (
     "Export it as ONNX where stable-baselines3 is installed (its page 'Exporting models'), or for frames and discrete actions by "
-    "`cosearch teacher --from-sb3 FILE --allow-pickle`, and give that file"
+    "`cosearch teacher --env TASK --from-sb3 FILE --allow-pickle --out TEACHER`, and give that file"
 )
 MOST_BYTES = 2**30  # of the two entries that are read
 
