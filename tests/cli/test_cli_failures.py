@@ -15,6 +15,9 @@ CASES = {
 }
 
 
+REPEATED = ("killed_games", "wrong_dtype", "nan_reward")  # in the slow suite: the others take the same way
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """By words: results of the run in which nothing failed, and its events; made once."""
@@ -31,9 +34,7 @@ def straight(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[pytest.mark.slow] if name == "killed_games" else []) for name in CASES]
-)
+@pytest.mark.parametrize("fault", [pytest.param(name, marks=[pytest.mark.slow] if name in REPEATED else []) for name in CASES])
 def test_a_failure_is_one_message_and_the_run_goes_on_from_its_checkpoint(fault, straight, tmp_path):
     words, stage, parts = CASES[fault]
     expected, events = straight(words)

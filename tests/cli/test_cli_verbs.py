@@ -292,6 +292,7 @@ def test_a_teacher_is_trained_and_goes_on_to_the_same_weights_after_a_kill(tmp_p
     assert other.code == 2 and "was begun with other values" in other.err
 
 
+@pytest.mark.slow
 def test_a_trained_teacher_teaches(tmp_path):
     assert command(*SMALL_TEACHER, "--out", "mine.json", folder=tmp_path).code == 0
     words = (*TINY[:-1], "distill.teacher=mine.json", "budget.search_steps=32", "budget.retrain_steps=32")

@@ -244,7 +244,10 @@ def test_every_field_has_its_conditions_and_a_case():
     assert set(EFFECTS) == set(leaves(config_to_dict(Config())))
 
 
-@pytest.mark.parametrize("key", CASES)
+LONG = ("env.step_limit_s", "env.episode_steps", "budget.repair_rounds", "control")  # in the slow suite: seconds each
+
+
+@pytest.mark.parametrize("key", [pytest.param(key, marks=[pytest.mark.slow] if key in LONG else []) for key in CASES])
 def test_table_of_what_each_field_changes(key, runs):
     case = CASES[key]
     found = differing(runs.look(case.look, case.base), runs.look(case.look, (*case.base, word(key, case.change))))

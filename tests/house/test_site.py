@@ -22,6 +22,7 @@ OUTSIDE = "document.documentElement.scrollWidth"
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs the extra docs: pip install '.[docs]'"),
     pytest.mark.timeout(600),
+    pytest.mark.slow,  # half a minute to build it; .ci/run asks for these tests by name
 ]
 
 

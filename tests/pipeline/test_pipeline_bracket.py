@@ -123,6 +123,7 @@ def test_stopped_and_resumed_it_is_the_same(stops, whole, tmp_path):
     assert [without_clocks(line) for line in run.read_metrics()] == [without_clocks(line) for line in whole[0].read_metrics()]
 
 
+@pytest.mark.slow
 def test_an_int8_agent_is_rounded_at_the_end_of_its_last_rung(tmp_path, monkeypatch):
     monkeypatch.setattr("cosearch.deploy.artifacts.quantised.KL_TOLERANCE", 0.0)
     words = ("budget.bracket=2", "objective.latency_target_s=1.0", "budget.search_steps=64", "budget.repair_rounds=0")

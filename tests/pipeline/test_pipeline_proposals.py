@@ -124,6 +124,7 @@ def test_asking_for_two_at_once_changes_what_evolution_breeds(finished):
     assert one[:2] == two[:2] and len(one) == len(two) == 4
 
 
+@pytest.mark.slow
 def test_shared_weights_change_the_training_of_all_but_the_first_candidate(finished):
     own, shared = candidates(finished(*EVOLUTION)), candidates(finished(*EVOLUTION, "strategy.candidate_init=shared"))
     assert own[0]["choices"] == shared[0]["choices"] and own[1]["choices"] == shared[1]["choices"]

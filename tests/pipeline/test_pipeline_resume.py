@@ -115,6 +115,7 @@ def test_the_same_seed_gives_the_same_run_however_often_it_is_saved(uninterrupte
     assert_equal(results(tmp_path / "runs" / "again"), results(straight))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(uninterrupted, tmp_path):
     straight, _ = uninterrupted("reinforce-procgen")
     done = command("search", "--run", "other", *LONG, "--seed", "1", folder=tmp_path)

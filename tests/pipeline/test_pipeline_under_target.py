@@ -141,6 +141,7 @@ def test_where_nothing_can_the_run_ends_and_says_so(tmp_path, monkeypatch):
     assert len(again.target_rounds) == len(summary.target_rounds) and again.target_rounds[-1].figures[0].measured == 2 * TARGET_S
 
 
+@pytest.mark.slow
 def test_without_rounds_and_on_other_devices_nothing_is_measured_against_the_target(tmp_path, monkeypatch):
     says(monkeypatch)
     for name, plan in (

@@ -18,7 +18,7 @@ from latency_tables.errors import NonFiniteError
 CASES = [
     ("procgen:starpilot", "supernet", True),
     ("procgen:starpilot", "network", True),
-    ("minatar:breakout", "supernet", False),
+    pytest.param("minatar:breakout", "supernet", False, marks=pytest.mark.slow),
     pytest.param("minatar:breakout", "network", False, marks=pytest.mark.slow),
     pytest.param("toy:limit", "supernet", True, marks=pytest.mark.slow),
     (TMAZE, "supernet", True),  # paths and a teacher with a memory, episodes that lie across the stop

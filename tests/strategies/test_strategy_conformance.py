@@ -35,8 +35,13 @@ SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")
 TABLE = [[0.5, -1.0, 0.4], [-1.2, 0.6, 0.3]]  # best: 1 and 0
 
 
-def of_kind(kind):
-    return pytest.mark.parametrize("info", [i for i in STRATEGIES.entries() if i.kind == kind], ids=lambda info: info.name)
+CONTROLLERS = ("catch", "deephyper", "fnas", "l2nas")  # train networks of their own: on further spaces in the slow suite
+
+
+def of_kind(kind, slow=()):
+    infos = [i for i in STRATEGIES.entries() if i.kind == kind]
+    cases = [pytest.param(i, id=i.name, marks=[pytest.mark.slow] if i.name in slow else []) for i in infos]
+    return pytest.mark.parametrize("info", cases)
 
 
 @of_kind("gradient")
@@ -64,7 +69,7 @@ def test_every_gradient_strategy_conforms_where_widths_and_stem_are_chosen(info)
     check_gradient_strategy(info, MACRO, MACRO_TABLE)
 
 
-@of_kind("proposal")
+@of_kind("proposal", slow=CONTROLLERS)
 def test_every_proposal_strategy_conforms_where_widths_and_stem_are_chosen(info):
     check_proposal_strategy(info, MACRO, lambda a: -sum(row[c] for row, c in zip(MACRO_TABLE, a.choices)))
 
@@ -74,7 +79,7 @@ def test_every_proposal_strategy_conforms(info):
     check_proposal_strategy(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)))
 
 
-@of_kind("proposal")
+@of_kind("proposal", slow=CONTROLLERS)
 def test_every_proposal_strategy_conforms_on_a_graph(info):
     space = graph_space()
     check_proposal_strategy(info, space, lambda a: -sum((i + 1) * c for i, c in enumerate(a.choices)))
