@@ -32,7 +32,7 @@ def frame_dtype(frame_shape: tuple[int, ...]) -> np.dtype:
     Raises:
         ShapeError: neither.
     """
-    if len(frame_shape) not in (1, 2, 3):
+    if len(frame_shape) not in (1, 2, 3) or (len(frame_shape) == 2 and frame_shape[0] != 1):
         raise ShapeError(
             "observations must be images (height, width, channels), vectors (features,) or packed parts (1, bytes), got shape "
             f"{frame_shape}"
@@ -271,9 +271,9 @@ class CheckedEnv:
             raise EnvironmentFailedError(f"{name} has {self.num_actions} actions, but {len(self.action_names)} names of actions")
         self.parts: tuple[Part, ...] = tuple(getattr(env, "parts", ()))
         self.action_sizes: tuple[int, ...] = tuple(getattr(env, "action_sizes", ()))
-        if (self.action_sizes and sum(self.action_sizes) != self.num_actions) or (
-            self.parts and frame_shape_of(self.parts) != self.frame_shape
-        ):
+        self._dtype = frame_dtype(self.frame_shape)
+        misfit = frame_shape_of(self.parts) != self.frame_shape if self.parts else len(self.frame_shape) == 2
+        if misfit or (self.action_sizes and sum(self.action_sizes) != self.num_actions):
             raise EnvironmentFailedError(
                 f"{name} has {self.num_actions} actions and frames {self.frame_shape}, but declares the factors "
                 f"{self.action_sizes} and the parts {[part.name for part in self.parts]}"
@@ -282,7 +282,6 @@ class CheckedEnv:
         self.endless: bool = getattr(env, "endless", False)
         self.solved_at: float | None = getattr(env, "solved_at", None)
         self.exact_resume = env.exact_resume
-        self._dtype = frame_dtype(self.frame_shape)
 
     @property
     def doubts(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.rl.env_families.replayed import ReplayedEnvs
 from cosearch.rl.envs import ENVIRONMENTS, Box, CheckedEnv, EnvOptions, Step, make_env
 from cosearch.rl.rollout import Collector, RewardScale
+from cosearch.space.parts import Part
 from cosearch.testing.conformance import check_environment, play, random_actions, same_steps, seeded
 from latency_tables.errors import EnvironmentFailedError, ShapeError
 
@@ -100,7 +101,20 @@ def test_a_broken_vector_is_refused(bad, text):
         play(env, random_actions(env, np.random.default_rng(0), 1))
 
 
-def test_vectors_of_another_dtype_and_boxes_of_another_length_are_refused():
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint8])
+def test_vectors_of_another_dtype_are_taken_as_float32(dtype, monkeypatch):
+    class Counter(Thermostat):
+        observation_space = gymnasium.spaces.Box(0, 100, (5,), dtype)
+
+        def reset(self, *, seed=None, options=None):
+            return np.arange(5).astype(dtype), {}
+
+    monkeypatch.setitem(gymnasium.registry, "Counter-v0", gymnasium.envs.registration.EnvSpec("Counter-v0", Counter))
+    frames = make_env("gym:Counter-v0", EnvOptions(2, 0)).observe()
+    assert frames.dtype == np.float32 and frames.tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0]] * 2
+
+
+def test_frames_of_another_dtype_or_shape_and_boxes_of_another_length_are_refused():
     class Doubles:
         num_envs, frame_shape, num_actions, exact_resume, action_box = 1, (2,), 2, True, Box((0.0,), (1.0,))
 
@@ -112,8 +126,17 @@ def test_vectors_of_another_dtype_and_boxes_of_another_length_are_refused():
     Doubles.num_actions = 1
     with pytest.raises(EnvironmentFailedError, match="frames as float64"):
         CheckedEnv(Doubles(), "gym:doubles").observe()
-    Doubles.frame_shape = (2, 2)
-    with pytest.raises(ShapeError, match=r"images .* or vectors"):
+    for shape in ((), (2, 2), (1, 1, 1, 1)):
+        Doubles.frame_shape = shape
+        with pytest.raises(ShapeError, match=r"images .*, vectors .* or packed parts"):
+            CheckedEnv(Doubles(), "gym:doubles")
+    Doubles.frame_shape = (1, 8)  # packed parts, of which it names none
+    with pytest.raises(EnvironmentFailedError, match=r"frames \(1, 8\), but declares .* the parts \[\]"):
+        CheckedEnv(Doubles(), "gym:doubles")
+    Doubles.parts = (Part("state", "vector", (2,)),)
+    assert CheckedEnv(Doubles(), "gym:doubles").parts == Doubles.parts
+    Doubles.frame_shape = (1, 4)
+    with pytest.raises(EnvironmentFailedError, match=r"frames \(1, 4\), but declares .* the parts \['state'\]"):
         CheckedEnv(Doubles(), "gym:doubles")
 
 

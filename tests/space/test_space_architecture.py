@@ -16,6 +16,7 @@ from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
+from cosearch.space.parts import Part, frame_shape_of
 from cosearch.space.space import SPACES, ChoicePoint, architecture_from_dict
 from cosearch.testing.conformance import check_space, seeded
 from latency_tables.errors import ConfigError, RequestError, ShapeError, UnknownNameError
@@ -48,7 +49,9 @@ def tiny():
 def test_every_registered_space_conforms(entry, frame_shape):
     if entry.name in HAND_MADE and entry.name not in hand_made_for(frame_shape):
         frame_shape = {"nature-cnn": (36, 40, 2), "minatar-cnn": (10, 12, 3)}[entry.name]
-    check_space(entry, SMALL.get(entry.name, {}), frame_shape if entry.takes == "frames" else frame_shape[:1], 5)
+    parts = (Part("camera", "image", frame_shape), Part("state", "vector", frame_shape[:1])) if entry.takes == "parts" else ()
+    shapes = {"frames": frame_shape, "vectors": frame_shape[:1], "parts": frame_shape_of(parts)}
+    check_space(entry, SMALL.get(entry.name, {}), shapes[entry.takes], 5, parts=parts)
 
 
 def test_all_three_kinds_of_space_are_registered():
