@@ -25,7 +25,7 @@ from cosearch.fleet.workers import Workers
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.rl.teacher import Teacher, find_teacher
 from latency_tables.errors import ConfigError, NonFiniteError
-from latency_tables.reading import parse_json, read_json, read_text
+from latency_tables.reading import parse_json, read_json, read_text, shown
 from latency_tables.writing import make_folder
 
 ORDER_SEED = 20261129
@@ -45,14 +45,23 @@ def finished_lines(folder: Path, task: str) -> list[dict[str, object]]:
     """The lines of a task's finished trainings; a last one that a kill cut is left out.
 
     Raises:
-        ConfigError: a line is not JSON.
+        ConfigError: a line is not JSON, or does not say its network and its seed.
     """
     path = results_path(folder, task)
     if not path.exists():
         return []
     lines = read_text(path, "results of the benchmark", ConfigError).split("\n")[:-1]
     parsed = [parse_json(line, f"{path}: line {number}", ConfigError) for number, line in enumerate(lines, 1)]
-    return [line for line in parsed if isinstance(line, dict)]
+    return [_of_a_training(line, f"{path}: line {number}") for number, line in enumerate(parsed, 1)]
+
+
+def _of_a_training(line: object, where: str) -> dict[str, object]:
+    if not isinstance(line, dict) or not all(type(line.get(key)) is int for key in ("network", "seed")):
+        raise ConfigError(
+            f"{where} must be an object with whole numbers network and seed, got {shown(line)}: take the line out, "
+            "`cosearch bench extend` trains its network again"
+        )
+    return line
 
 
 def finished_networks(lines: Sequence[Mapping[str, object]]) -> set[object]:

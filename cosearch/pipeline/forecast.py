@@ -231,5 +231,16 @@ def _side_by_side(shares: list[int], workers: int, cores: int, *, in_batches: bo
         in_batches: whether the next ones begin when the last of ``workers`` has ended; else each as one ends.
     """
     size = workers if in_batches else len(shares)
-    batches = [shares[start : start + size] for start in range(0, len(shares), size)]
-    return sum(max(float(max(batch)), sum(batch) / min(workers, cores)) for batch in batches)
+    return sum(_as_each_ends(shares[start : start + size], workers, cores) for start in range(0, len(shares), size))
+
+
+def _as_each_ends(shares: list[int], workers: int, cores: int) -> float:
+    """The same for candidates of which the next one begins as one ends; those that run share the cores equally."""
+    running, begun, took = shares[:workers], workers, 0.0
+    while running:
+        shortest = min(running)
+        took += shortest * max(1.0, len(running) / cores)
+        running = [left - shortest for left in running if left > shortest]
+        free = workers - len(running)
+        running, begun = running + shares[begun : begun + free], begun + free
+    return took

@@ -25,9 +25,12 @@ from cosearch.record.agent import AgentRecord
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.checkpoints import Checkpoints
 from cosearch.record.deployment import Deployments
+from cosearch.record.evaluation import EpisodesRecord
+from cosearch.record.failures import FailuresRecord
 from cosearch.record.family import Family
 from cosearch.record.json_record import Absent, to_json
 from cosearch.record.metrics import append_metrics, checked_metrics, read_metrics
+from cosearch.record.order import OrderRecord
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
@@ -58,6 +61,18 @@ LATENCY = st.floats(1e-7, 10.0).map(lambda value: float(f"{value:.6g}"))
 NO_POINTS = {name: st.just(()) for name in ("choices", "choice_names", "candidate_names")}  # of equal length
 
 
+def drawn_episodes():
+    """Episodes with lists of equal length, or those of a version that recorded the returns alone."""
+    each = st.lists(st.tuples(NUMBER, WHOLE, st.none() | st.booleans()), max_size=3)
+    names = ("returns", "lengths", "successes")
+
+    def record(levels, actions, episodes, kept):
+        columns = dict(zip(names[:kept], zip(*episodes))) if episodes else {"returns": ()}
+        return EpisodesRecord(levels=levels, actions=actions, **columns)
+
+    return st.builds(record, TEXT, TEXT, each, st.integers(1, 3))
+
+
 def drawn(kind):
     """Values of a field's type, as ``json_record`` knows them."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
@@ -68,6 +83,8 @@ def drawn(kind):
         return st.lists(drawn(inner[0]), max_size=3).map(tuple) if inner[-1] is ... else st.tuples(*map(drawn, inner))
     if origin is Mapping:
         return st.dictionaries(TEXT, drawn(inner[1]), max_size=3)
+    if kind is EpisodesRecord:
+        return drawn_episodes()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)
         values = {f.name: drawn(hints[f.name]) for f in fields if not f.metadata.get("further")}
@@ -75,7 +92,10 @@ def drawn(kind):
     return {float: NUMBER, int: WHOLE, str: TEXT, bool: st.booleans(), object: JSON}[kind]
 
 
-RECORDS = (Family, TargetRounds, RunRecord, Summary, AgentRecord, ArchitectureRecord, Deployments, Contract)
+RECORDS = (
+    *(Family, TargetRounds, RunRecord, Summary, AgentRecord, ArchitectureRecord, Deployments, Contract),
+    *(EpisodesRecord, FailuresRecord, OrderRecord),
+)
 
 
 @pytest.mark.parametrize("record", RECORDS)

@@ -65,6 +65,20 @@ def test_candidates_share_the_cores_and_no_supernet_is_made_for_them(workers, in
     assert "retraining" not in result.text()
 
 
+@pytest.mark.parametrize(
+    "shares, workers, in_batches, steps",
+    [
+        ([3, 1, 1, 1], 2, False, 3),  # the three short ones, one after the other, beside the long one
+        ([3, 1, 1, 1], 2, True, 3 + 1),
+        ([2, 2, 2], 2, False, 2 + 2),  # the last one has a core to itself and leaves one idle
+        ([3, 1, 1], 3, True, 1.5 + 2),  # three on two cores until the short ones end, then one alone
+        ([3, 2, 1], 1, False, 6),
+    ],
+)
+def test_candidates_of_different_lengths_share_two_cores(shares, workers, in_batches, steps):
+    assert module._side_by_side(shares, workers, 2, in_batches=in_batches) == steps
+
+
 def test_a_worker_has_one_thread_whatever_the_run_has(counted):
     clock, threads = counted
     words = [*TINY_PROPOSALS, *MINATAR, "strategy.name=evolution", "budget.search_steps=256", "threads=2"]

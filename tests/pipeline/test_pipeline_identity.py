@@ -116,7 +116,7 @@ def test_another_table_is_refused_and_the_old_one_may_be_given_back_from_elsewhe
     message = refused(*VERBS[verb])
     assert "would mix two tables" in message and f"`cosearch {verb} runs/a --table FILE`" in message
     begun = []
-    monkeypatch.setattr(pipeline, "_work", lambda run, plan, progress, again=None: begun.append(plan.config.table))
+    monkeypatch.setattr(pipeline, "_work", lambda run, plan, *_, **__: begun.append(plan.config.table))
     assert main([*VERBS[verb], "--table", "old.jsonl", "--quiet"]) == 0
     assert begun == [str(here / "old.jsonl")]
 

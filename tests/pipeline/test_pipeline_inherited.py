@@ -39,8 +39,8 @@ def search(tmp_path, monkeypatch):
         begun[len(begun)] = copied(network)
         return make(config, network, *rest)
 
-    def outcome_of(training, network, run):
-        found = outcome(training, network, run)
+    def outcome_of(training, network, run, streams=None):
+        found = outcome(training, network, run, streams)
         ended[len(ended)] = copied(network)
         return found
 

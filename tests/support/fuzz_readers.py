@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import fuzz_bench
 import fuzz_bundles
 import fuzz_policies
 import fuzz_runs
 import fuzz_tables
 from fuzz_rule import Reader
 
-MAKERS = {**fuzz_tables.MAKERS, **fuzz_runs.MAKERS, **fuzz_bundles.MAKERS, **fuzz_policies.MAKERS}
+MAKERS = {**fuzz_tables.MAKERS, **fuzz_runs.MAKERS, **fuzz_bench.MAKERS, **fuzz_bundles.MAKERS, **fuzz_policies.MAKERS}
 CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 
 

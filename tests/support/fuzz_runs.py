@@ -126,6 +126,17 @@ def failures(folder: Path) -> Reader:
     )
 
 
+def order(folder: Path) -> Reader:
+    """``order.json`` of a search with several workers, as another search repeats it."""
+    from cosearch.config.run import config_to_dict, resolve
+    from cosearch.record.order import recorded_order
+
+    def read(path: Path) -> object:
+        return config_to_dict(resolve(options={"strategy.order": recorded_order(folder)}))
+
+    return of_file(folder / "order.json", (_json({"order": [-1, -1, 1, 0]}),), read)
+
+
 def recorded(folder: Path) -> Reader:
     """The configuration in ``run.json``, from which a resumed run goes on."""
     from cosearch.config.run import Config, config_to_dict
@@ -327,52 +338,6 @@ def comparison(folder: Path) -> Reader:
     return of_file(place / "compare.json", (_json(seed),), read)
 
 
-def bench_table(folder: Path) -> Reader:
-    """A table of the benchmark, its digest made right, and what is asked of one."""
-    from bench_table import made_table
-
-    from cosearch.bench.benchmark import Benchmark
-    from cosearch.bench.table import write_table
-
-    def remade(content: bytes) -> bytes:
-        first, _, rest = content.partition(b"\n")
-        try:
-            header = json.loads(first)
-            header["sha256"] = hashlib.sha256(rest).hexdigest()
-            return _json(header) + b"\n" + rest
-        except (ValueError, TypeError, RecursionError):
-            return content
-
-    path = folder / "minatar-breakout.jsonl"
-    write_table(made_table(lambda number, seed: float(number + seed), numbers=(0, 5)), path)
-
-    def read(path: Path) -> object:
-        bench = Benchmark("minatar:breakout", folder)
-        return bench.table.partial, bench.env_steps, bench.finished, bench.scores
-
-    return of_file(path, (path.read_bytes(),), read, remade=remade)
-
-
-def bench_results(folder: Path) -> Reader:
-    """Results of the benchmark in the making, and the table that is packed from them."""
-    from cosearch.bench import generate, settings
-    from cosearch.bench.table import pack
-
-    (folder / "settings.json").write_bytes(_json({"digest": settings.digest()}))
-    line = {"network": 3, "score": 1.0, "std": 0.5, "curve": [None, 0.5], "episodes": 128, "cpu_s": 1.0}
-    seed = b"".join(_json(line | {"seed": seed}) + b"\n" for seed in settings.SEEDS)
-    path = generate.results_path(folder, "minatar:breakout")
-    return replace(of_file(path, (seed,), lambda path: pack(folder, "minatar:breakout")), name="bench-results.jsonl")
-
-
-def bench_settings(folder: Path) -> Reader:
-    """Settings of the benchmark's results."""
-    from cosearch.bench import generate, settings
-
-    seed = _json({"digest": settings.digest(), "training": {}})
-    return of_file(folder / "settings.json", (seed,), lambda path: generate.begin(folder))
-
-
 MAKERS: dict[str, Maker] = {
     "architecture.json": architecture,
     **{name: run_file(name) for name in ("run.json", "summary.json", "agent.json", "metrics.jsonl")},
@@ -381,6 +346,7 @@ MAKERS: dict[str, Maker] = {
     "config-run.json": recorded,
     "evaluation.json": episodes,
     "failures.json": failures,
+    "order.json": order,
     "events-run.json": events,
     "supernet.pt": shared,
     **{name: record(name) for name in ("deployments.json", "family.json", "rounds.json")},
@@ -392,7 +358,4 @@ MAKERS: dict[str, Maker] = {
     "checkpoint.pt": checkpoint,
     "stream.json": streams,
     "compare.json": comparison,
-    "minatar-breakout.jsonl": bench_table,
-    "bench-results.jsonl": bench_results,
-    "settings.json": bench_settings,
 }
