@@ -59,7 +59,7 @@ def _of_a_training(line: object, where: str) -> dict[str, object]:
     if not isinstance(line, dict) or not all(type(line.get(key)) is int for key in ("network", "seed")):
         raise ConfigError(
             f"{where} must be an object with whole numbers network and seed, got {shown(line)}: take the line out, "
-            "`cosearch bench extend` trains its network again"
+            "`cosearch bench extend --out FOLDER` trains its network again"
         )
     return line
 
