@@ -175,9 +175,10 @@ def test_the_task_of_a_configuration_has_its_wrappers():
     ],
 )
 def test_what_an_environment_breaks_is_named_before_the_run(name, kwargs, words):
-    assert len(doubts(EnvConfig(name=name, kwargs=kwargs), 10**9)) == 1
-    with pytest.raises(AssertionError):  # nothing is said of a whole one
-        assert doubts(EnvConfig(name="own_tasks:counter"), 10**9)
     import re
 
-    assert re.search(words, doubts(EnvConfig(name=name, kwargs=kwargs), 10**9)[0])
+    said = doubts(
+        EnvConfig(name=name, kwargs=kwargs), 10**9
+    )  # once: memory that it kept is free again, a second one need not grow
+    assert len(said) == 1 and re.search(words, said[0])
+    assert doubts(EnvConfig(name="own_tasks:counter"), 10**9) == ()
