@@ -16,6 +16,10 @@ bench = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
+DEVICES = ("pixel-3", "raspberry-pi-4")
+Devices = Annotated[list[str] | None, typer.Option(help=f"May be given several times; default: {', '.join(DEVICES)}.")]
+Searches = Annotated[int, typer.Option(min=2, help="Searches of each strategy: seeds 0 .. N - 1.")]
+Page = Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the tables; default: the shipped ones.")]
 Task = Annotated[str, typer.Option(help="Environment; `cosearch bench info`.")]
 Device = Annotated[str, typer.Option(help="Device whose latencies count; `cosearch bench info`.")]
@@ -73,12 +77,10 @@ def run(
 
 @bench.command(epilog="`cosearch bench leaderboard --seeds 20 --out bench.md`")
 def leaderboard(
-    device: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; default: pixel-3, raspberry-pi-4.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Searches of each strategy: seeds 0 .. N - 1.")] = 20,
+    device: Devices = None,
+    seeds: Searches = 20,
     queries: Annotated[int, typer.Option(min=1, help="Scores that each search may ask for.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    out: Page = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +90,7 @@ def leaderboard(
 
     _check_page(out)
     load_builtins()
-    devices = device or ["pixel-3", "raspberry-pi-4"]
+    devices = device or list(DEVICES)
     result = standings(_folder(data), devices, range(seeds), queries)
     page = leaderboard_page(result)
     _write_page(out, page)
@@ -97,14 +99,12 @@ def leaderboard(
 
 @bench.command(epilog="`cosearch bench budgets --queries 5 --queries 20 --queries 80 --out budgets.md`")
 def budgets(
-    device: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; default: pixel-3, raspberry-pi-4.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Searches of each strategy: seeds 0 .. N - 1.")] = 20,
+    device: Devices = None,
+    seeds: Searches = 20,
     queries: Annotated[
         list[int] | None, typer.Option(min=1, help="A budget; may be given several times; default: 5, 10, 20, 40.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    out: Page = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -115,7 +115,7 @@ def budgets(
 
     _check_page(out)
     load_builtins()
-    devices, counts = device or ["pixel-3", "raspberry-pi-4"], sorted(set(queries or [5, 10, 20, 40]))
+    devices, counts = device or list(DEVICES), sorted(set(queries or [5, 10, 20, 40]))
     tables = [Benchmark(task, _folder(data)) for task in tasks(_folder(data))]
     boards = [spent.budgets(table, name, range(seeds), counts) for table in tables for name in devices]
     page = spent.budgets_page(boards)
@@ -126,7 +126,7 @@ def budgets(
 @bench.command(epilog="`cosearch bench transfer --device pixel-3 --device raspberry-pi-4 --out transfer.md`")
 def transfer(
     device: Annotated[list[str] | None, typer.Option(help="May be given several times; default: all that price it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    out: Page = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -158,7 +158,7 @@ def search(
     runs: Annotated[Path, typer.Option(metavar="DIR", help="Gets one run folder a search; the same command goes on.")] = Path(
         "runs/bench-searches"
     ),
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write; default: print.")] = None,
+    out: Page = None,
     data: Data = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cosearch.cli.commands import ClusterAddress, Json, OtherTorch, Overrides, Quiet, app, command_line, resume_hint
-from cosearch.cli.comparison import show_comparison, show_forecast
-from latency_tables.terminal import say
+from cosearch.cli.commands import ClusterAddress, Json, OtherTorch, Overrides, Quiet, app
+from cosearch.cli.comparison import make_and_show, show_comparison, show_forecast, teller
 
 
 @app.command(
@@ -56,9 +54,7 @@ def compare(
     an interrupted comparison.
     """
     from cosearch.cli.lists import device_options
-    from cosearch.compare.making import make_runs
     from cosearch.compare.plan import planned_runs
-    from cosearch.compare.runs import alone, begin
     from cosearch.fleet.cluster import Cluster
     from cosearch.record.rundir import RunDir, check_one_folder
 
@@ -70,12 +66,7 @@ def compare(
     folder = (runs / name).resolve()
     if not dry_run:
         RunDir.check_new(folder, None)
-    started = time.monotonic()
-
-    def tell(text: str) -> None:
-        if not quiet:
-            say(f"{time.monotonic() - started:7.0f} s  {text}", error=True)
-
+    tell = teller(quiet)
     options = device_options(device)
     planned = planned_runs(
         folder,
@@ -92,12 +83,4 @@ def compare(
     if dry_run:
         show_forecast(planned, jobs or 1, as_json)
         return
-    resume_hint.set(("the same command", folder))
-    with alone(folder):
-        inputs = begin(folder, planned, command_line.get())
-        failed = make_runs(folder, planned, jobs=jobs, command=command_line.get(), tell=tell, inputs=inputs, cluster=where)
-        show_comparison(runs / name, as_json)
-    if failed:
-        for run, reason in failed.items():
-            say(f"error: {run}: {reason}", error=True)
-        raise typer.Exit(1)
+    make_and_show(runs / name, planned, jobs, where=where, tell=tell, as_json=as_json)

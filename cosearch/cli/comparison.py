@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosearch.cli.output import emit
+import typer
+
+from cosearch.cli.output import command_line, emit, resume_hint
 from latency_tables.terminal import say, show
 
 if TYPE_CHECKING:
     from cosearch.compare.plan import PlannedRun
+    from cosearch.fleet.cluster import Cluster
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """Prints what goes on, with the seconds since now; nothing where ``quiet``."""
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            say(f"{time.monotonic() - started:7.0f} s  {text}", error=True)
+
+    return tell
+
+
+def make_and_show(
+    folder: Path,
+    planned: Sequence[PlannedRun],
+    jobs: int | None,
+    *,
+    where: Cluster,
+    tell: Callable[[str], None],
+    as_json: bool,
+) -> None:
+    """Make the runs that are planned, or go on with them, and print their figures.
+
+    Args:
+        folder: gets them.
+        planned: the runs.
+        jobs: at once; None: see ``make_runs``.
+        where: the cluster that makes them; or this machine.
+        tell: told what goes on.
+        as_json: print the figures as one JSON object.
+
+    Raises:
+        RunFolderError: the folder holds something else, or runs of other values.
+
+    A run that failed or was lost ends the command with 1 when the others are made.
+    """
+    from cosearch.compare.making import make_runs
+    from cosearch.compare.runs import alone, begin
+
+    own = folder.resolve()
+    resume_hint.set(("the same command", own))
+    with alone(own):
+        inputs = begin(own, planned, command_line.get())
+        failed = make_runs(own, planned, jobs=jobs, command=command_line.get(), tell=tell, inputs=inputs, cluster=where)
+        show_comparison(folder, as_json)
+    for run, reason in failed.items():
+        say(f"error: {run}: {reason}", error=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 def show_comparison(folder: Path, as_json: bool) -> None:

@@ -98,7 +98,8 @@ def compress(
         if found.plan is None:
             emit(_fits(policy, found), as_json, _fits_text(policy, device, found))
             return
-        progress.note(f"the policy takes {time_text(found.timed.latency_s)} on {device} ({found.timed.source})")
+        if found.timed.latency_s is not None:
+            progress.note(f"the policy takes {time_text(found.timed.latency_s)} on {device} ({found.timed.source})")
         if found.note:
             progress.note(found.note)
         name = run or free_name(runs, default_name(found.plan))

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-import typer
-
-from cosearch.cli.comparison import show_comparison, show_forecast
-from cosearch.cli.output import command_line, resume_hint
-from cosearch.compare.making import make_runs
-from cosearch.compare.runs import alone, begin
+from cosearch.cli.comparison import make_and_show, show_forecast, teller
 from cosearch.compare.seeds import planned_seeds
 from cosearch.config.run import Config
 from cosearch.fleet.cluster import Cluster
 from cosearch.pipeline.run import default_name
 from cosearch.planning.plan import make_plan
-from cosearch.record.rundir import check_one_folder
-from latency_tables.terminal import say
+from cosearch.record.rundir import RunDir, check_one_folder
 
 
 def search_seeds(
@@ -52,18 +45,5 @@ def search_seeds(
         return
     name = name or f"{default_name(make_plan(planned[0].config))}-{count}-seeds"
     check_one_folder(name, "--run")
-    folder, started = (runs / name).resolve(), time.monotonic()
-
-    def tell(text: str) -> None:
-        if not quiet:
-            say(f"{time.monotonic() - started:7.0f} s  {text}", error=True)
-
-    resume_hint.set(("the same command", folder))
-    with alone(folder):
-        inputs = begin(folder, planned, command_line.get())
-        failed = make_runs(folder, planned, jobs=None, command=command_line.get(), tell=tell, inputs=inputs, cluster=where)
-        show_comparison(runs / name, as_json)
-    if failed:
-        for run, reason in failed.items():
-            say(f"error: {run}: {reason}", error=True)
-        raise typer.Exit(1)
+    RunDir.check_new((runs / name).resolve(), None)
+    make_and_show(runs / name, planned, None, where=where, tell=teller(quiet), as_json=as_json)

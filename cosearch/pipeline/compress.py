@@ -45,12 +45,12 @@ class Timed:
     """A policy's latency.
 
     Attributes:
-        latency_s: on the target device, seconds.
+        latency_s: on the target device, seconds; None where its table has none of the task's reference agents.
         source: where that is from, see :func:`policy_latency`.
         measured_s: on this machine, seconds.
     """
 
-    latency_s: float
+    latency_s: float | None
     source: str
     measured_s: float
 
@@ -63,7 +63,7 @@ class Compression:
         timed: the policy's latency.
         target_s: of the search, seconds.
         plan: of the run; None: the policy fits already.
-        note: why the target is not the one that was asked for; empty where it is.
+        note: why the target is not the one that was asked for, or what is not known; empty where there is nothing to say.
     """
 
     timed: Timed
@@ -139,11 +139,20 @@ def plan_compression(config: Config, policy: Policy, *, seconds: float, anyway: 
 
     Raises:
         InfeasibleTargetError: no network of the space is as fast as was asked for, or faster than the policy.
+        ConfigError: the policy's latency on the device is not known, and no target was given.
         RequestError: whatever else a plan refuses.
         MeasurementError: the policy cannot be timed.
     """
     timed = _time(config, policy, seconds)
     asked = config.objective.latency_target_s
+    if timed.latency_s is None:
+        if asked is None:
+            raise ConfigError(
+                f"the table of {config.device} holds none of this task's reference agents, so the policy's latency there is not "
+                "known: give a target, --latency-target-ms MS"
+            )
+        note = f"what the policy takes on {config.device} is not known, so not whether it fits already"
+        return Compression(timed, asked, make_plan(_with_target(config, asked)), note)
     target_s = WANTED * timed.latency_s if asked is None else asked
     if timed.latency_s <= target_s and not anyway:
         return Compression(timed, target_s, None)
@@ -190,9 +199,4 @@ def _time(config: Config, policy: Policy, seconds: float) -> Timed:
     first = dict(list(networks.items())[:1])
     timed = measure_side_by_side({POLICY: policy.content, **first}, threads=form.threads, seconds=seconds)
     latency_s, source = policy_latency(hardware.device, references, timed.agents)
-    if latency_s is None:
-        raise ConfigError(
-            f"the table of {hardware.device.name} holds none of this task's reference agents, so the policy's latency there is "
-            "not known: give a target, --latency-target-ms MS"
-        )
     return Timed(latency_s, source, timed.agents[POLICY].measured.p50_s)

@@ -81,6 +81,15 @@ def test_the_target_is_a_third_the_nearest_or_none(monkeypatch, policy, tmp_path
     assert planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3, anyway=True).plan is not None
 
 
+def test_a_target_is_searched_for_where_nobody_knows_what_the_policy_takes(monkeypatch, policy, tmp_path):
+    """As the message says that asks for it: the device's table has none of the task's reference agents."""
+    with pytest.raises(ConfigError, match=r"none of this task's reference agents.*--latency-target-ms"):
+        planned(monkeypatch, policy, tmp_path, None)
+    found = planned(monkeypatch, policy, tmp_path, None, target_s=2e-3)
+    assert found.plan is not None and found.plan.config.objective.latency_target_s == found.target_s == 2e-3
+    assert "not known" in found.note
+
+
 def planned_least(monkeypatch, policy, tmp_path):
     """What the fastest network of the space takes: an impossible target says it."""
     with pytest.raises(InfeasibleTargetError) as error:
