@@ -160,6 +160,6 @@ def test_an_option_of_clusters_without_one_is_refused(capsys):
 def test_a_run_with_files_that_were_brought_along_is_the_run_that_was_asked_for(planned, monkeypatch):
     config = planned[1][0].config
     asked = replace(config, table="/here/t.jsonl", distill=replace(config.distill, teacher="/here/t.json"))
-    brought = replace(config, table="/tmp/x/t.jsonl", distill=replace(config.distill, teacher="/tmp/x/t.json"))
+    brought = replace(config, table="/elsewhere/t.jsonl", distill=replace(config.distill, teacher="/elsewhere/t.json"))
     monkeypatch.setattr(worker, "resolve_request", lambda config: SimpleNamespace(config=config))
     assert worker._resolved(brought, asked) == asked and worker._resolved(asked, asked) == asked

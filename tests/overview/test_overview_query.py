@@ -140,7 +140,7 @@ def test_nothing_but_the_tables_is_within_reach(runs, tmp_path, sql):
 def test_the_settings_are_locked_while_a_statement_runs(runs, monkeypatch):
     """Without the check of the statement's kind the database itself refuses."""
     monkeypatch.setattr(duckdb, "StatementType", type("Any", (), {"SELECT": None}))
-    for sql in ("COPY runs TO '/tmp/never'", "SET enable_external_access = true", "SET lock_configuration = false"):
+    for sql in ("COPY runs TO '/never'", "SET enable_external_access = true", "SET lock_configuration = false"):
         with duckdb.connect() as database:
             kind = database.extract_statements(sql)[0].type
         duckdb.StatementType.SELECT = kind
