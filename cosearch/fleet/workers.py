@@ -51,7 +51,7 @@ class Workers:
 
         Args:
             jobs: begun in their order; ``done``, ``failed`` and ``lost`` may add to them.
-            name: what to call a job, unique.
+            name: what to call a job, unique among those that are under way.
             sent: (index, message).
             done: (index, result).
             started: (index, where); again after its process was lost.
@@ -63,12 +63,17 @@ class Workers:
             CosearchError: the function raised it.
             RunFailedError: the function raised something else, or a job's process was lost too often.
         """
-        indices: dict[str, int] = {}
+        indices: dict[str, int] = {}  # by name: a job that is added for one that ended may have its name
+        submitted = 0
 
-        def submit() -> None:
-            for index in range(len(indices), len(jobs)):
+        def submit() -> range:
+            nonlocal submitted
+            new = range(submitted, len(jobs))
+            submitted = len(jobs)
+            for index in new:
                 indices[name(index)] = index
                 self.engine.submit(Work(name(index), self.function, jobs[index], self.needs))
+            return new
 
         def end(index: int, event: Done | Failed | Lost) -> None:
             if isinstance(event, Done):
@@ -82,8 +87,7 @@ class Workers:
             else:
                 lost(index, event.reason)
 
-        submit()
-        open_jobs = set(indices.values())
+        open_jobs = set(submit())
         while open_jobs:
             before = time.monotonic()
             event = self.engine.next(TICK_S)
@@ -100,6 +104,4 @@ class Workers:
             else:
                 end(index, event)
                 open_jobs.remove(index)
-                known = len(indices)
-                submit()
-                open_jobs |= set(range(known, len(indices)))
+                open_jobs |= set(submit())

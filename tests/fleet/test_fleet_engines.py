@@ -60,6 +60,22 @@ def test_jobs_are_told_by_their_index_and_errors_are_raised_or_told(tmp_path):
         assert index == 0 and f"its process died {TRIES} times" in reason and "exit code -9" in reason
 
 
+def test_a_job_that_is_added_under_the_name_of_one_that_ended_is_done_once_more_and_nothing_else_is():
+    names, jobs, finished, errors = ["a", "b", "c"], [("crash", "by nought"), ("sleep", 0.1), ("sleep", 0.2)], [], []
+
+    def failed(index, error):
+        errors.append(index)
+        if len(errors) < 3:
+            names.append(names[index])
+            jobs.append(("crash", "by nought") if len(errors) < 2 else ("sleep", 0.3))
+
+    with Workers(obey, Processes(2)) as workers:
+        workers.run(
+            jobs, name=lambda index: names[index], sent=print, done=lambda index, result: finished.append(index), failed=failed
+        )
+    assert errors == [0, 3] and sorted(finished) == [1, 2, 4] and len(jobs) == 5
+
+
 def test_the_processes_end_with_their_parent(tmp_path):
     code = (
         "from cosearch.fleet.processes import Processes\nfrom cosearch.fleet.workers import Workers\n"
