@@ -48,6 +48,7 @@ def _run(words: list[str]) -> int:
         deploy_command,
         measure_command,
         overview_command,
+        teacher_command,
     )
     from cosearch.cli.commands import app, command_line, resume_hint
     from latency_tables.errors import CosearchError, short

@@ -273,57 +273,6 @@ def video(
     emit({"video": str(path), "bytes": path.stat().st_size}, as_json, str(path))
 
 
-@app.command(epilog="`cosearch teacher --env procgen:starpilot --steps 2000000 --seed 1 --out teachers/mine.json`")
-def teacher(
-    overrides: Overrides = None,
-    *,
-    env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
-    out: Annotated[Path, typer.Option(help="Teacher file to write (.json; the weights go beside it).")],
-    from_sb3: Annotated[
-        Path | None, typer.Option(help="Train nothing: make this stable-baselines3 policy (.zip) an ONNX teacher.")
-    ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="With --from-sb3: its pickles may run any code; you trust them.")
-    ] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Environment steps.")] = 2_000_000,
-    network: Annotated[
-        str, typer.Option(help="impala-cnn, nature-cnn, minatar-cnn or mlp-64x64; default: the one of the task's family.")
-    ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="The one seed.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all cores.")] = 0,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes of the final scores.")] = 512,
-    train_levels: Annotated[int, typer.Option(min=1, help="Procgen training levels.")] = 100_000,
-    test_envs: Annotated[
-        int, typer.Option(min=0, help="Environments on held-out levels beside the training, for a learning curve.")
-    ] = 0,
-    runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a teacher (PPO; with rl.algorithm=a2c: A2C); started again with the same values it goes on where it stopped."""
-    if from_sb3 is not None:
-        from cosearch.teachers.from_sb3 import convert_sb3
-
-        converted = convert_sb3(from_sb3, env, out, allow_pickle=allow_pickle)
-        emit(converted, as_json, f"{out}: use it with {converted['use']}")
-        return
-    from cosearch.teachers.train import TeacherRequest, train_teacher
-
-    progress = make_progress(quiet)
-    resume_hint.set(("the same command", None))
-    try:
-        result = train_teacher(
-            TeacherRequest(env, network, steps, seed, threads, episodes, train_levels, test_envs, tuple(overrides or ())),
-            out,
-            runs,
-            command_line.get(),
-            progress,
-        )
-    finally:
-        progress.close()
-    emit(result, as_json)
-
-
 @app.command(epilog="`cosearch sample --space chain --n 30 --seed 0 --out samples`")
 def sample(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],

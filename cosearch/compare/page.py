@@ -17,7 +17,9 @@ from rich.table import Table
 from cosearch.compare.data import ALL, ComparedRun, Comparison, StrategyRow, compared_runs, comparison
 from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.workers import read_workers
 from cosearch.report.format import duration_text, share_text, time_text
+from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, WorkSection, work_section
 from cosearch.statistics import Estimate, estimate_text
 from latency_tables.markdown import table as markdown_table
 from latency_tables.markdown import word
@@ -46,6 +48,7 @@ SEED_COLUMNS = (
 )
 SHARE, SOLVED = "of the teacher's score", "solved"
 IN_A_TERMINAL = {0: "strategy", 1: "runs", 2: "IQM [95 %]", 4: "P(> random)", 6: "latency", 8: "HV"}  # 80 letters
+WORK = "How the work went"
 CAPTIONS = {
     "scatter.png": "Score on held-out episodes against predicted latency: one point a run; the lines border what the "
     "runs of a strategy dominate together.",
@@ -83,11 +86,14 @@ def write_comparison(folder: Path) -> tuple[Comparison, list[Path]]:
     result = comparison(folder)
     runs = compared_runs(folder)
     plots, seeds = all_plots(runs, result), seed_rows(runs)
+    summaries = {item.planned.name: item.run.summary for item in runs if item.run is not None}
+    own_s = {name: summary.wall_s for name, summary in summaries.items() if summary is not None}
+    work = work_section(read_workers(folder), own_s)
     pages = {
         "compare-results.json": json.dumps(result.to_json(), indent=1).encode() + b"\n",
         **plots,
-        "compare.md": markdown(result, list(plots), seeds).encode(),
-        "compare.html": _page(result, plots, seeds).encode(),
+        "compare.md": markdown(result, list(plots), seeds, work).encode(),
+        "compare.html": _page(result, plots, seeds, work).encode(),
     }
     for name, content in pages.items():
         write_bytes_atomic(folder / name, content)
@@ -167,13 +173,19 @@ def terminal_tables(result: Comparison) -> list[Table]:
     return made
 
 
-def markdown(result: Comparison, plots: Sequence[str], seeds: Sequence[tuple[str, list[str]]] = ()) -> str:
+def markdown(
+    result: Comparison,
+    plots: Sequence[str],
+    seeds: Sequence[tuple[str, list[str]]] = (),
+    work: WorkSection | None = None,
+) -> str:
     """The page as Markdown.
 
     Args:
         result: the figures.
         plots: names of the pictures beside it.
         seeds: see :func:`seed_rows`.
+        work: how it went; None: not recorded.
     """
     lines, titles = [f"# {word(title(result))}", ""], columns(result)
     for env, rows in tables(result):
@@ -183,6 +195,9 @@ def markdown(result: Comparison, plots: Sequence[str], seeds: Sequence[tuple[str
     lines += [NOTE, "", *map(word, _unfinished(result))]
     for name in plots:
         lines += [f"![{word(name)}]({quote(name)})", "", _caption(name), ""]
+    if work is not None:
+        lines += [f"## {WORK}", "", " ".join(map(word, work.sentences)), "", *markdown_table(WORKER_COLUMNS, work.workers), ""]
+        lines += [*markdown_table(FAULT_COLUMNS, work.faults), ""] if work.faults else []
     return "\n".join(lines)
 
 
@@ -227,7 +242,7 @@ def _caption(name: str) -> str:
     return next(caption for end, caption in CAPTIONS.items() if name.endswith(end))
 
 
-def _page(result: Comparison, plots: dict[str, bytes], seeds: Sequence[tuple[str, list[str]]]) -> str:
+def _page(result: Comparison, plots: dict[str, bytes], seeds: Sequence[tuple[str, list[str]]], work: WorkSection | None) -> str:
     environment = Environment(
         loader=PackageLoader("cosearch.compare", "templates"), autoescape=True, undefined=StrictUndefined, finalize=plain_if_text
     )
@@ -241,4 +256,8 @@ def _page(result: Comparison, plots: dict[str, bytes], seeds: Sequence[tuple[str
         note=NOTE,
         pictures=pictures,
         unfinished=_unfinished(result)[:1],
+        work_title=WORK,
+        work=work,
+        worker_columns=WORKER_COLUMNS,
+        fault_columns=FAULT_COLUMNS,
     )

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import to_json
+from cosearch.record.workers import read_workers
 from cosearch.report import format as words
 from cosearch.report.accelerator import accelerator_section
 from cosearch.report.architecture import cells
@@ -34,6 +35,7 @@ from cosearch.report.plots import (
 from cosearch.report.probabilities import probability_plots
 from cosearch.report.rounds import OUTCOMES, round_rows
 from cosearch.report.terminal import render_summary
+from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, work_section
 from cosearch.space.counting import Counts
 from latency_tables.terminal import plain_if_text
 
@@ -135,6 +137,9 @@ def _context(run: Run) -> dict[str, object]:
         "clip": None if run.clip is None else f"data:image/gif;base64,{base64.b64encode(run.clip).decode('ascii')}",
         "caveats": caveats(run),
         "accelerator": accelerator_section(run),
+        "work": work_section(read_workers(run.path), noun="candidate"),
+        "worker_columns": WORKER_COLUMNS,
+        "fault_columns": FAULT_COLUMNS,
         "tables": _provenance_tables(run),
         "command": run.record.command,
     }

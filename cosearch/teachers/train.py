@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import check_environment, environment_record
+from cosearch.planning.plan import versions
 from cosearch.planning.size import check_size
 from cosearch.record.json_record import from_json, to_json
 from cosearch.record.run_record import EnvironmentRecord
@@ -35,11 +37,13 @@ from cosearch.rl.task import make_task
 from cosearch.rl.teacher import save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, fixed_agents
+from cosearch.space.parts import Part
 from cosearch.training.algorithms import make_training
 from cosearch.training.progress import Progress
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, RequestError, RunFolderError, UnknownNameError
+from latency_tables.opspec import OpSpec
 from latency_tables.writing import check_destination, make_folder
 
 PUBLISHED = {
@@ -88,6 +92,29 @@ class TeacherRequest:
     values: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class TeacherPlan:
+    """A teacher that can be trained here.
+
+    Attributes:
+        request: with its network named.
+        config: of the training.
+        device: where it is trained.
+        ops: of the network.
+        policy: what its outputs mean.
+        parts: of the observations.
+        environment: as it is here, for the record.
+    """
+
+    request: TeacherRequest
+    config: Config
+    device: torch.device
+    ops: Sequence[OpSpec]
+    policy: str
+    parts: tuple[Part, ...]
+    environment: EnvironmentRecord
+
+
 def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, progress: Progress) -> dict[str, object]:
     """Train, score on test and training levels, write the teacher file.
 
@@ -107,32 +134,99 @@ def train_teacher(request: TeacherRequest, out: Path, runs: Path, command: str, 
         UnknownNameError: no such network for these frames.
         RunFolderError: the run folder belongs to another request.
     """
-    load_builtins()
-    if out.suffix != ".json":
-        raise RequestError(f"--out must be a .json file (the weights go beside it), got {out}")
-    config = teacher_config(request)
-    device = compute_device(config.compute)
-    for file in (out, out.with_suffix(".safetensors")):  # now, not after hours of training
-        check_destination(file)
+    check_out(out)
+    plan = plan_teacher(request)
     RunDir.check_new(Path(runs), None)
     make_folder(out.parent)
-    set_threads(request.threads)
+    request = plan.request
+    run = open_run(plan, Path(runs), as_folder_name("teacher", request.env, request.network, f"s{request.seed}"), command)
+    return teach(plan, run, out, command, progress)
+
+
+def check_out(out: Path) -> None:
+    """Raise now where a teacher could not be written after hours of training.
+
+    Args:
+        out: its JSON file.
+
+    Raises:
+        RequestError: it is no .json file, or something is there that is no file.
+    """
+    if out.suffix != ".json":
+        raise RequestError(f"--out must be a .json file (the weights go beside it), got {out}")
+    for file in (out, out.with_suffix(".safetensors")):
+        check_destination(file)
+
+
+def plan_teacher(request: TeacherRequest) -> TeacherPlan:
+    """What is needed to train a teacher.
+
+    Args:
+        request: what to train.
+
+    Raises:
+        ConfigError: an unknown key, a value out of its range, years of training, or ``compute=cuda`` where there is no GPU.
+        UnknownNameError: no such environment, or no such network for its frames.
+    """
+    load_builtins()
+    config = teacher_config(request)
+    device = compute_device(config.compute)
     family, _ = split_name(request.env)
-    request = replace(request, network=request.network or str(family.teacher.get("network", "")))
+    network = request.network or str(family.teacher.get("network", ""))
     probe = make_task(config.env, 1, 0)
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions, probe.parts), policy_of(probe).name
     environment = environment_record(probe)
     probe.close()
     check_size(config, probe.frame_shape, train_steps=request.steps)
-    if not request.network:
-        request = replace(request, network=next(iter(networks)))
-    if request.network not in networks:
-        raise UnknownNameError(f"unknown network {request.network!r} for {request.env}: expected one of {', '.join(networks)}")
-    run = _open(request, Path(runs), command, environment)
-    streams = Streams(request.seed)
-    network = AgentNetwork(networks[request.network], streams.torch("weights"), policy=policy, parts=probe.parts)
+    network = network or next(iter(networks))
+    if network not in networks:
+        raise UnknownNameError(f"unknown network {network!r} for {request.env}: expected one of {', '.join(networks)}")
+    return TeacherPlan(replace(request, network=network), config, device, networks[network], policy, probe.parts, environment)
+
+
+def open_run(plan: TeacherPlan, runs: Path, name: str, command: str) -> RunDir:
+    """The run folder of a teacher: a new one, or the one in which the same training was begun.
+
+    Args:
+        plan: of the teacher.
+        runs: folder that holds it.
+        name: of it.
+        command: the command line, for the record of a new one.
+
+    Raises:
+        RunFolderError: it belongs to another request.
+        ConfigError: it was begun with another environment.
+    """
+    request, environment = plan.request, plan.environment
+    if not (runs / name).exists():
+        began_with = {"environment": to_json(environment), "versions": versions()}
+        return RunDir.create(runs, name, {"command": command, "request": asdict(request), **began_with})
+    run = RunDir.open(runs / name)
+    if run.record.get("request") != json.loads(json.dumps(asdict(request))):
+        raise RunFolderError(
+            f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
+        )
+    if "environment" in run.record:  # an earlier version did not record it
+        check_environment(run.path, from_json(EnvironmentRecord, run.record["environment"], run.path / "run.json"), environment)
+    return run
+
+
+def teach(plan: TeacherPlan, run: RunDir, out: Path, command: str, progress: Progress) -> dict[str, object]:
+    """Train, or go on with a training, score, and write the teacher file.
+
+    Args:
+        plan: of the teacher.
+        run: its folder.
+        out, command, progress: see :func:`train_teacher`.
+
+    Returns:
+        The provenance that was written.
+    """
+    request, config, streams = plan.request, plan.config, Streams(plan.request.seed)
+    set_threads(request.threads)
+    network = AgentNetwork(plan.ops, streams.torch("weights"), policy=plan.policy, parts=plan.parts)
     with run.lock():
-        training = _train(run, config, device, request, network, streams, progress)
+        training = _train(run, config, plan.device, request, network, streams, progress)
     scores = {levels: _score(network, config, request, levels, progress) for levels in ("test", "train")}
     provenance: dict[str, object] = {
         "command": command,
@@ -177,20 +271,6 @@ def teacher_config(request: TeacherRequest) -> Config:
             f"set rl.algorithm to {' or '.join(ALGORITHMS)}"
         )
     return config
-
-
-def _open(request: TeacherRequest, runs: Path, command: str, environment: EnvironmentRecord) -> RunDir:
-    name = as_folder_name("teacher", request.env, request.network, f"s{request.seed}")
-    if not (runs / name).exists():
-        return RunDir.create(runs, name, {"command": command, "request": asdict(request), "environment": to_json(environment)})
-    run = RunDir.open(runs / name)
-    if run.record.get("request") != json.loads(json.dumps(asdict(request))):
-        raise RunFolderError(
-            f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
-        )
-    if "environment" in run.record:  # an earlier version did not record it
-        check_environment(run.path, from_json(EnvironmentRecord, run.record["environment"], run.path / "run.json"), environment)
-    return run
 
 
 def _train(

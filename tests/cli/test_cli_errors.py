@@ -11,7 +11,7 @@ import typer
 from pipeline_runs import TINY
 from small_table import make_file
 
-from cosearch.cli import compare_command, deploy_command  # noqa: F401  they add their verbs
+from cosearch.cli import compare_command, deploy_command, teacher_command  # noqa: F401  they add their verbs
 from cosearch.cli.app import main
 from cosearch.cli.commands import app
 from cosearch.config.run import resolve

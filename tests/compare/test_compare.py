@@ -18,7 +18,9 @@ from cosearch.compare.plots import colours
 from cosearch.compare.runs import RECORD, begin, read_comparison
 from cosearch.planning.budget import run_steps
 from cosearch.planning.plan import make_plan
+from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
+from cosearch.record.workers import Attempt, Session, WorkersRecord
 from latency_tables.errors import ConfigError, RunFolderError, UnknownNameError
 
 
@@ -247,6 +249,25 @@ def test_several_tasks_are_put_on_one_scale(tmp_path):
     assert everything["random"]["iqm"]["value"] == pytest.approx(np.mean([0.0, 0.5]))  # of 0, 0.5, 0, 0.5 the middle two
     assert everything["a3cs"]["score_mean"] == pytest.approx(np.mean([1.0, 0.25, 1.0, 0.25]))
     assert everything["a3cs"]["improvement"]["value"] == pytest.approx(0.75)
+
+
+def test_the_pages_say_how_the_work_went_where_it_was_recorded(tmp_path):
+    folder = made(tmp_path / "c", {"random": [1.0, 2.0], "largest": [2.0, 3.0]}, left_out=("largest-s1",))
+    write_comparison(folder)
+    assert "How the work went" not in (folder / "compare.md").read_text() + (folder / "compare.html").read_text()
+    attempts = (
+        Attempt(name="random-s0", where="process 7", began_s=10.0, ended_s=40.0, end="lost", why="<b>killed</b>"),
+        Attempt(name="random-s0", where="process 8", began_s=40.0, ended_s=110.0, end="finished"),
+        Attempt(name="largest-s1", where="process 8", began_s=110.0, ended_s=130.0, end="under way"),
+    )
+    record = WorkersRecord(sessions=(Session(began_s=10.0, ended_s=130.0, attempts=attempts),))
+    (folder / WorkersRecord.FILE).write_text(json.dumps(to_json(record)))
+    write_comparison(folder)
+    text, page = (folder / "compare.md").read_text(), (folder / "compare.html").read_text()
+    assert "| random-s0 | process 7 | 30 s | lost: \\<b>killed\\</b> |" in text and "lost: &lt;b&gt;killed&lt;/b&gt;" in page
+    for shown in (text, page):  # each run took 60 s by its own clock
+        assert "Processes worked for 1 min 40 s on finished runs; 40 s of it is in none of them" in shown
+        assert "at most 1 at once, and these were busy for 100 % of the time" in shown
 
 
 def test_the_pages_hold_the_figures_and_load_nothing(tmp_path):

@@ -12,15 +12,18 @@ import torch
 import cosearch.compare.making as making
 import cosearch.compare.worker as worker
 from cosearch.cli.app import main
-from cosearch.compare.making import FAILURES, make_runs, needs_of
+from cosearch.compare.making import make_runs
 from cosearch.compare.plan import planned_runs
 from cosearch.compare.runs import alone, begin
-from cosearch.compare.worker import Paused, RunJob, RunMade, make_run
+from cosearch.compare.worker import RunJob, make_run
 from cosearch.config.run import config_to_dict
+from cosearch.fleet.folder_work import FolderJob, FolderMade, Paused
 from cosearch.fleet.folders import Shared
+from cosearch.planning.needs import needs_of
 from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.planning.request import resolve_request
+from cosearch.record.failures import FailuresRecord
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import RunFailedError
@@ -102,7 +105,7 @@ def test_runs_that_are_made_elsewhere_come_back_whole_with_the_paths_of_this_mac
     for run in runs:
         assert (folder / run.name / "done").is_file()
         assert config_of(RunDir.open(folder / run.name)).control == run.config.control
-    assert sum("come back in whole pieces" in line for line in told) == 2 and not (folder / FAILURES).exists()
+    assert sum("come back in whole pieces" in line for line in told) == 2 and not (folder / FailuresRecord.FILE).exists()
 
 
 def test_a_run_that_fails_or_is_lost_is_recorded_and_the_others_go_on(planned, monkeypatch):
@@ -116,13 +119,13 @@ def test_a_run_that_fails_or_is_lost_is_recorded_and_the_others_go_on(planned, m
             raise RunFailedError("lost three times")
         if job.name == "largest-s0" and tries.count(job.name) < 3:
             raise RunFailedError("no current folder")
-        return RunMade("no luck" if job.name == "a3cs-s0" else None)
+        return FolderMade("no luck" if job.name == "a3cs-s0" else None)
 
     monkeypatch.setattr(making, "Workers", Apart)
     monkeypatch.setattr(making, "make_run", make)
     failed = make_runs(folder, runs, jobs=1, command="compare", tell=print, inputs=inputs)
     assert failed == {"random-s0": "lost three times", "a3cs-s0": "no luck"}
-    assert json.loads((folder / FAILURES).read_text())["failed"] == failed
+    assert json.loads((folder / FailuresRecord.FILE).read_text())["failed"] == failed
     assert tries.count("largest-s0") == 3 and tries.count("a3cs-s0") == tries.count("random-s0") == 1
 
 
@@ -130,10 +133,10 @@ def test_a_node_with_another_table_or_teacher_refuses(planned, monkeypatch):
     folder, runs, inputs = planned
     run = next(run for run in runs if run.name == "random-s0")
     began = inputs[run.env, run.strategy]
-    job = RunJob(Shared(str(folder / "new")), run.name, config_to_dict(run.config), "compare", began)
+    job = FolderJob(Shared(str(folder / "new")), run.name, RunJob(config_to_dict(run.config), "compare", began))
     monkeypatch.setattr(worker, "start_run", lambda *args: None)
-    assert make_run(job, print) == RunMade()
-    other = replace(job, inputs=replace(began, table=replace(began.table, table_id="0" * 64)))
+    assert make_run(job, print) == FolderMade()
+    other = replace(job, content=replace(job.content, inputs=replace(began, table=replace(began.table, table_id="0" * 64))))
     assert "where 000000000000 was asked for" in make_run(other, print).failure
 
 

@@ -9,8 +9,9 @@ from cosearch.cli.app import main
 from cosearch.compare import making, worker
 from cosearch.compare.plan import planned_runs
 from cosearch.compare.runs import alone, begin, read_comparison
-from cosearch.compare.worker import RunJob, RunMade, make_run
+from cosearch.compare.worker import RunJob, make_run
 from cosearch.config.run import config_to_dict
+from cosearch.fleet.folder_work import FolderJob, FolderMade
 from cosearch.fleet.folders import Shared
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
@@ -33,9 +34,10 @@ def test_a_run_that_was_cut_goes_on_though_its_record_holds_the_discount_of_its_
     RunDir.create(folder, run.name, to_json(resolved.record("compare")))
     gone_on = []
     monkeypatch.setattr(worker, "resume_run", lambda path, progress: gone_on.append(path))
-    job = RunJob(Shared(str(folder)), run.name, config_to_dict(run.config), "compare")
-    assert make_run(job, print) == RunMade() and gone_on == [folder / run.name]
-    other = replace(job, config=config_to_dict(replace(run.config, rl=replace(run.config.rl, lr=0.5))))
+    job = FolderJob(Shared(str(folder)), run.name, RunJob(config_to_dict(run.config), "compare"))
+    assert make_run(job, print) == FolderMade() and gone_on == [folder / run.name]
+    content = RunJob(config_to_dict(replace(run.config, rl=replace(run.config.rl, lr=0.5))), "compare")
+    other = replace(job, content=content)
     failure = make_run(other, print).failure
     assert "was made with other values (rl.lr 0.002 there, 0.5 now)" in failure and len(gone_on) == 1
 

@@ -9,6 +9,7 @@ import pytest
 from cosearch.fleet import folders, identity
 from cosearch.fleet.folders import Shared, marked, packed, recover, unmarked, unpack
 from cosearch.fleet.identity import Identity, check_identity, identity_here
+from cosearch.fleet.log import WorkLog
 from cosearch.fleet.watch import Watch
 from latency_tables.errors import ConfigError, RunFolderError
 
@@ -96,9 +97,9 @@ def test_the_code_is_told_by_its_sources(tmp_path, monkeypatch):
     assert digests[0] == digests[2] != digests[1]
 
 
-def test_the_watch_tells_stuck_slow_and_idle_once():
+def test_the_watch_tells_stuck_slow_and_idle_once(tmp_path):
     now = [0.0]
-    watch = Watch(3, clock=lambda: now[0])
+    watch = Watch(3, WorkLog(tmp_path, print, clock=lambda: now[0]), clock=lambda: now[0])
     watch.started("a", "p1")
     watch.started("b", "p2")
     now[0] = 100.0

@@ -2,46 +2,13 @@
 
 import json
 import sys
-from collections import deque
 
 import pytest
+from here_cluster import HereCluster
 
 from cosearch.bench import generate, settings
 from cosearch.deploy import on_cluster
-from cosearch.fleet.work import Done, Failed, Lost, Sent, Started, answer_of, ended
 from latency_tables.errors import MeasurementError
-
-
-class HereEngine:
-    """Does each piece at once; the third one is lost."""
-
-    def __init__(self):
-        self.events, self.works = deque(), []
-
-    def submit(self, work):
-        self.works.append(work)
-        self.events.append(Started(work.name, "here"))
-        if len(self.works) == 3:
-            self.events.append(Lost(work.name, "its process died"))
-            return
-        answer = answer_of(work.function, work.job, lambda message: self.events.append(Sent(work.name, message)))
-        self.events.append(ended(work.name, answer))
-        assert isinstance(self.events[-1], Done | Failed)
-
-    def next(self, timeout_s=None):
-        return self.events.popleft() if self.events else None
-
-    def close(self):
-        self.works.append(None)
-
-
-class HereCluster:
-    def __init__(self):
-        self.made = HereEngine()
-
-    def engine(self, most):
-        assert most is None
-        return self.made
 
 
 def test_the_benchmark_is_extended_by_a_cluster_and_a_lost_network_is_tried_by_the_next_command(tmp_path, monkeypatch):
@@ -52,7 +19,7 @@ def test_the_benchmark_is_extended_by_a_cluster_and_a_lost_network_is_tried_by_t
 
     monkeypatch.setattr(generate, "train_network", train)
     told = []
-    assert generate.extend_on_cluster(tmp_path / "bench", [task], told.append, HereCluster(), 4) == 3
+    assert generate.extend_on_cluster(tmp_path / "bench", [task], told.append, HereCluster(loses=3), 4) == 3
     first = generate.order(len(settings.architectures(settings.make_space(task))))[:4]
     lines = generate.finished_lines(tmp_path / "bench", task)
     assert generate.finished_networks(lines) == {*first[:2], first[3]} and len(lines) == 3 * len(settings.SEEDS)

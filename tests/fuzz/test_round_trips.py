@@ -35,6 +35,7 @@ from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.record.target_rounds import TargetRounds
+from cosearch.record.workers import WorkersRecord
 from cosearch.seeding import Streams
 from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
@@ -94,7 +95,7 @@ def drawn(kind):
 
 RECORDS = (
     *(Family, TargetRounds, RunRecord, Summary, AgentRecord, ArchitectureRecord, Deployments, Contract),
-    *(EpisodesRecord, FailuresRecord, OrderRecord),
+    *(EpisodesRecord, FailuresRecord, OrderRecord, WorkersRecord),
 )
 
 

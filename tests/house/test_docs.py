@@ -101,7 +101,14 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for word in rest:
             assert not word.startswith("tests") or (ROOT / word.split("::")[0]).exists(), command
     elif module == "cosearch":
-        from cosearch.cli import app, bench_command, compare_command, deploy_command, overview_command  # noqa: F401  their verbs
+        from cosearch.cli import (  # noqa: F401  their verbs
+            app,
+            bench_command,
+            compare_command,
+            deploy_command,
+            overview_command,
+            teacher_command,
+        )
         from cosearch.cli.commands import app as verbs
 
         group = typer.main.get_command(verbs)

@@ -126,6 +126,16 @@ def failures(folder: Path) -> Reader:
     )
 
 
+def workers(folder: Path) -> Reader:
+    """``workers.json`` of a comparison, as the report tells it."""
+    from cosearch.record.workers import read_workers
+    from cosearch.report.work import work_section
+
+    attempt = {"name": "a3cs-s0", "where": "process 7", "began_s": 1.0, "ended_s": 2.5, "end": "lost", "why": "killed"}
+    seed = _json({"sessions": [{"began_s": 1.0, "ended_s": 3.0, "attempts": [attempt, {**attempt, "slow": True}]}]})
+    return of_file(folder / "workers.json", (seed,), lambda path: work_section(read_workers(folder), {"a3cs-s0": 1.0}))
+
+
 def order(folder: Path) -> Reader:
     """``order.json`` of a search with several workers, as another search repeats it."""
     from cosearch.config.run import config_to_dict, resolve
@@ -346,6 +356,7 @@ MAKERS: dict[str, Maker] = {
     "config-run.json": recorded,
     "evaluation.json": episodes,
     "failures.json": failures,
+    "workers.json": workers,
     "order.json": order,
     "events-run.json": events,
     "supernet.pt": shared,

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from cosearch.fleet.cluster import HERE
+from cosearch.fleet.log import WorkLog
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.checkpoint import SearchOutput, State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.search.rungs import Rungs
+from cosearch.pipeline.search.side_by_side import SideBySide
 from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, records, told_record, trained_on
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
@@ -146,14 +148,15 @@ class ProposalSearch:
             RequestError: ``strategy.order`` is that of another search.
         """
         self.log.progress.stage("search", self.rungs.total, self.done)
-        with self.workers:
+        with self.workers, WorkLog(self.folder.path, self.log.progress.note) as log:
+            trainings = SideBySide(self.workers, log, self.rungs.trainings - len(self.told), self.log.progress.note)
             while self._take_turns():
                 if self.here:
                     self._train_here(self.waiting[0])
                     self.turns.end(self.waiting[0]["index"])
                 else:
                     self._save()
-                    self._train_beside()
+                    self._train_beside(trainings)
 
     def _take_turns(self) -> bool:
         """Begin and take what can be by now; whether a training is under way then."""
@@ -275,46 +278,18 @@ class ProposalSearch:
             self.rungs.part(item),
         )
 
-    def _train_beside(self) -> None:
+    def _train_beside(self, trainings: SideBySide) -> None:
         """Train the waiting candidates in worker processes, and those that are begun as they end; each end is a checkpoint."""
-        begun: list[Item] = []
-        names: list[str] = []
-        lines: list[list[State]] = []
-        jobs: list[dict[str, object]] = []
 
-        def begin() -> None:
-            for item in self.waiting:
-                if "outcome" not in item and not any(item is other for other in begun):
-                    begun.append(item)
-                    rung = item.get("rung", 0)
-                    names.append(f"candidate {item['index']} ({self._name(item)}){f', rung {rung}' if rung else ''}")
-                    lines.append([])
-                    jobs.append(self._job(item))
+        def name(item: Item) -> str:
+            rung = item.get("rung", 0)
+            return f"candidate {item['index']} ({self._name(item)}){f', rung {rung}' if rung else ''}"
 
-        def sent(index: int, line: State) -> None:
-            if lines[index] and line["step"] <= lines[index][-1]["step"]:
-                lines[index] = []  # its process had died: this is the second one
-            lines[index].append(line)
-
-        def done(index: int, outcome: State) -> None:
-            begun[index]["outcome"] = outcome_record(outcome, lines[index])
-            self.turns.end(begun[index]["index"])
+        def ended(item: Item) -> None:
+            self.turns.end(item["index"])
             self._take_turns()
-            begin()
-            self._save()
 
-        def lost(index: int, reason: str) -> None:
-            steps = lines[index][-1]["step"] if lines[index] else 0
-            done(index, {"score": None, "env_steps": steps, "weights": None, "failure": reason})
-
-        begin()
-        self.workers.run(
-            jobs,
-            sent=sent,
-            done=done,
-            lost=lost,
-            name=names.__getitem__,
-        )
+        trainings.train(lambda: self.waiting, name=name, job=self._job, ended=ended, save=self._save)
 
     def _packed(self, item: Item) -> bytes | None:
         start = None if "paused" in item else self._start(item)

@@ -28,6 +28,11 @@ class Rungs:
         return len(self.steps[0])
 
     @property
+    def trainings(self) -> int:
+        """How many there are, on all rungs together."""
+        return sum(map(len, self.steps))
+
+    @property
     def total(self) -> int:
         """Environment steps of all trainings together."""
         return sum(map(sum, self.steps))
