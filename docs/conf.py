@@ -44,6 +44,7 @@ def as_markup(app: Sphinx, what: str, name: str, found: object, options: object,
 
 
 def setup(app: Sphinx) -> None:
-    """Connect both."""
+    """Write the pages of the methods, and connect both."""
+    made.write_methods()
     app.connect("source-read", fill_page)
     app.connect("autodoc-process-docstring", as_markup)

@@ -1,6 +1,7 @@
 """Parts of the pages that are made when the site is built: tables from saved results, the floors from the code and its tests.
 
-A line ``<!-- made: NAME -->`` of a page is replaced by what the function of that name in :data:`PARTS` returns.
+A line ``<!-- made: NAME -->`` of a page is replaced by what the function of that name in :data:`PARTS` returns. The pages of the
+search methods are made whole, one a registered strategy: from its file's header, its rows of the leaderboards and its claim.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SAVED = ROOT / "cosearch" / "benchmarks"
+EVIDENCE = ROOT / "docs" / "evidence"
+METHODS = ROOT / "docs" / "methods"  # not kept: written before the site is built
+BOARDS = {"bench.md": "Searches on the tabular benchmark", "bench-searches.md": "Searches with shared weights, looked up"}
 MARK = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
 
 
@@ -127,6 +131,80 @@ def with_literal_blocks(lines: list[str]) -> list[str]:
     return found
 
 
+def rows_of(name: str, page: str) -> list[tuple[str, str, str]]:
+    """The rows of a strategy in the tables of an evidence page: heading, the table's first line, the row."""
+    found, heading, first = [], "", ""
+    for line in (EVIDENCE / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading, first = line.lstrip("# "), ""
+        elif line.startswith("|"):
+            first = first or line
+            if line.split("|")[1].strip() == name:
+                found.append((heading, first, line))
+        else:
+            first = ""
+    return found
+
+
+def claim_of(name: str) -> str:
+    """What became of a paper's claim here: the last cell of its row, or nothing."""
+    for line in (EVIDENCE / "claims.md").read_text(encoding="utf-8").splitlines():
+        cells = line.split(" | ")
+        if line.startswith("|") and f"`{name}`" in cells[0] and len(cells) == 3:
+            claim = f"**{cells[1]}**: {cells[2].rstrip(' |')}"
+            return re.sub(r"\]\((?=[\w-]+\.md)", "](../evidence/", claim)  # the page lies in another folder
+    return ""
+
+
+def method_pages() -> dict[str, str]:
+    """Strategy -> its page; the pages of strategies of one file refer to the first of them for the header."""
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.strategies.base import STRATEGIES
+
+    load_builtins()
+    pages: dict[str, str] = {}
+    at: dict[str, str] = {}  # module -> the strategy whose page has its header
+    for info in STRATEGIES.entries():
+        lines = [f"# {info.name}", "", f"{info.description} ({info.kind}). {info.paper}.", ""]
+        claim = claim_of(info.name)
+        lines += ["## Its claim, here", "", f"{claim} ([all claims](../evidence/claims.md))", ""] if claim else []
+        for page, title in BOARDS.items():
+            found = rows_of(info.name, page)
+            lines += [f"## {title}", "", f"[All strategies](../evidence/{page}).", ""] if found else []
+            for heading, first, row in found:
+                lines += [f"{heading}:", "", first, "| --- " * (first.count("|") - 1) + "|", row, ""]
+        first = at.setdefault(info.make.__module__, info.name)
+        if first == info.name:
+            lines += ["## Method", "", "```{eval-rst}", f".. automodule:: {info.make.__module__}", "```", ""]
+        else:
+            lines += ["## Method", "", f"It shares its file with [{first}]({first}.md).", ""]
+        pages[info.name] = "\n".join(lines)
+    return pages
+
+
+def write_methods() -> None:
+    """Write the pages of the methods; those of strategies that are gone go."""
+    METHODS.mkdir(exist_ok=True)
+    pages = {f"{name}.md": text for name, text in method_pages().items()}
+    for old in METHODS.glob("*.md"):
+        if old.name not in pages:
+            old.unlink()
+    for name, text in pages.items():
+        path = METHODS / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def methods() -> str:
+    """A list of all methods, each with a link to its page."""
+    from cosearch.planning.builtins import load_builtins
+    from cosearch.strategies.base import STRATEGIES
+
+    load_builtins()
+    rows = [f"| [{i.name}](../methods/{i.name}.md) | {i.kind} | {i.description} |" for i in STRATEGIES.entries()]
+    return "\n".join(["| method | kind | what it does |", "| --- | --- | --- |", *rows])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "default-run": default_run,
     "throughput": throughput,
@@ -137,4 +215,5 @@ PARTS: dict[str, Callable[[], str]] = {
     "distillation": distillation,
     "certificates": certificates,
     "floors": floors,
+    "methods": methods,
 }

@@ -22,6 +22,7 @@ from cosearch.rl.teacher import TeacherRecord
 from cosearch.rl.validation import without_validation
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
+from cosearch.strategies.minibatch import ChoosesHeldOut
 from cosearch.strategies.weight_sharing import scoring_of
 from latency_tables.errors import ConfigError
 from latency_tables.table import Table
@@ -65,7 +66,7 @@ def resolve_request(config: Config) -> Request:
     load_builtins()
     config = with_absolute_paths(config)
     strategy = STRATEGIES.get(config.strategy.name)
-    strategy.options(config.strategy)  # raises where an option of the strategy's own is wrong
+    options = strategy.options(config.strategy)  # raises where an option of the strategy's own is wrong
     compute_device(config.compute)
     split_name(config.env.name)
     hardware = table_or_design(config.device, config.table)
@@ -77,6 +78,8 @@ def resolve_request(config: Config) -> Request:
         candidate_rungs(config, strategy)
     if strategy.kind == "one-shot":
         _check_one_shot(config, strategy)
+    if isinstance(options, ChoosesHeldOut) and options.held_out == "levels":
+        _check_levels(config, paths)
     check_control(config, hardware.table_id if isinstance(hardware, Table) else None)
     space = make_space(config)
     check_size(config, space.frame_shape)
@@ -143,6 +146,25 @@ def _check_one_shot(config: Config, strategy: StrategyInfo) -> None:
         )
 
 
+def _check_levels(config: Config, paths: int) -> None:
+    said = "strategy.values.held_out=levels"
+    if not split_name(config.env.name)[0].has_levels:
+        raise ConfigError(
+            f"{said} needs a task with levels, such as procgen:starpilot, and {config.env.name} has none: leave it out: "
+            "then half of the frames are held out"
+        )
+    if config.rl.algorithm == "dqn":
+        raise ConfigError(
+            f"{said} keeps half of the environments from the weights, and a DQN learns from a replay: use ppo or a2c"
+        )
+    if config.env.num_envs % (2 * paths):
+        raise ConfigError(
+            f"{said} puts half of the environments of each path on validation levels: env.num_envs ({config.env.num_envs}) "
+            f"must be a multiple of twice strategy.paths_per_rollout ({paths})"
+        )
+    without_validation(config.env)
+
+
 def with_absolute_paths(config: Config) -> Config:
     """The configuration with the paths it names made absolute, so that a run can be resumed from any folder."""
     teacher = config.distill.teacher
@@ -151,12 +173,15 @@ def with_absolute_paths(config: Config) -> Config:
     table, control, store = (
         str(Path(path).resolve()) if path else "" for path in (config.table, config.control, config.strategy.store)
     )
+    values = dict(config.strategy.values)
+    if isinstance(values.get("tasks"), str) and values["tasks"]:  # of catch: a file
+        values["tasks"] = str(Path(str(values["tasks"])).resolve())
     devices = tuple(str(Path(device).resolve()) if is_file(device) else device for device in config.family.devices)
     return dataclasses.replace(
         config,
         table=table,
         control=control,
         distill=dataclasses.replace(config.distill, teacher=teacher),
-        strategy=dataclasses.replace(config.strategy, store=store),
+        strategy=dataclasses.replace(config.strategy, store=store, values=values),
         family=dataclasses.replace(config.family, devices=devices),
     )

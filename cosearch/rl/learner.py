@@ -109,6 +109,10 @@ class HeldOutSubject(Protocol):
     def held_out(self) -> bool:
         """Whether half of a rollout's frames are kept from the weights, for :meth:`step_architecture` before each step."""
 
+    @property
+    def held_out_levels(self) -> bool:
+        """Whether these are of every other environment, from the second: those on validation levels. Else any half is drawn."""
+
     def step_architecture(self, train: HalfLoss, held_out: HalfLoss, max_grad_norm: float) -> None:
         """Called where ``held_out``, with a minibatch of each half.
 
@@ -160,7 +164,7 @@ class Learner:
 
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite; no weight has been changed by that minibatch.
-            ShapeError: too few environments to keep half of those of a policy with a memory.
+            ShapeError: the environments of a path cannot be halved, where validation levels or a memory need that.
         """
         steps, n = rollout.value.shape
         self._policy = rollout.policy
@@ -176,14 +180,19 @@ class Learner:
         if segments is not None:  # what is drawn are environments, each with all its steps
             self._segment, size, frames = steps, max(1, size // steps), torch.arange(n)[None]
         groups = [frames[:, group * share : (group + 1) * share].reshape(-1) for group in range(len(actors))]
-        halves, two_level = None, keeps_half(subject)
+        halves: list[tuple[Tensor, ...]] | None = None
+        two_level = keeps_half(subject)
         if two_level is not None:
-            if segments is not None and share < 2:
+            if (segments is not None and share < 2) or (two_level.held_out_levels and share % 2):
                 raise ShapeError(
-                    "half of the environments of each path are kept from the weights of a policy with a memory: "
-                    f"{n} environments for {len(actors)} paths are too few; set env.num_envs to twice strategy.paths_per_rollout"
+                    f"half of the environments of each path are kept from the weights: {n} environments for {len(actors)} paths "
+                    "cannot be halved; set env.num_envs to a multiple of twice strategy.paths_per_rollout"
                 )
-            halves = [self._shuffled(index).chunk(2) for index in groups]
+            if two_level.held_out_levels:
+                own = [frames[:, group * share : (group + 1) * share] for group in range(len(actors))]
+                halves = [(each[:, ::2].reshape(-1), each[:, 1::2].reshape(-1)) for each in own]
+            else:
+                halves = [self._shuffled(index).chunk(2) for index in groups]
             size = min(size, *(len(half) for pair in halves for half in pair))
         for _ in range(self.options.epochs):
             batches = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -79,3 +79,27 @@ class HasPenalty(Protocol):
 
     def penalty(self, relative: Tensor) -> Tensor:
         """The penalty ``[]`` of an expected cost over its bound ``[]``, 1 where it is met just so; zero up to there."""
+
+
+@runtime_checkable
+class SeesCosts(Protocol):
+    """Strategies that look at the costs of whole architectures beside the penalty of the expected ones."""
+
+    def set_relative_costs(self, relative: Callable[[Architecture], Sequence[float]]) -> None:
+        """Handed over once, before the search; called only in a search with a target.
+
+        Args:
+            relative: of an architecture: for each target its cost over the bound, 1 where it is met just so.
+        """
+
+
+HeldOut = Literal["frames", "levels"]
+
+
+@runtime_checkable
+class ChoosesHeldOut(Protocol):
+    """Two-level strategies, and their options, that say what their held-out half is."""
+
+    @property
+    def held_out(self) -> HeldOut:
+        """``frames``: half of the frames of the training levels; ``levels``: of validation levels, which weights never see."""

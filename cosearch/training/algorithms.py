@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
 from cosearch.rl.lanes import Lanes, lanes_for
+from cosearch.rl.learner import keeps_half
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
+from cosearch.rl.validation import make_beside_validation, validation_streams
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
 from cosearch.space.quantile_head import fold, widen
@@ -80,7 +82,11 @@ def make_training(
     begin = learning_rate(config)
     end = begin * (config.dqn.lr_end_fraction if off_policy else config.rl.lr_end_fraction)
     lanes = _lanes(config)
-    env = make_task(config.env, config.env.num_envs, streams.derive("env", env_index))
+    two_level, seed = keeps_half(subject), streams.derive("env", env_index)
+    if two_level is not None and two_level.held_out_levels:
+        env = make_beside_validation(config.env, seed, validation_streams(config.seed).derive("env"))
+    else:
+        env = make_task(config.env, config.env.num_envs, seed)
     stage = Stage(config, subject, teacher, env, lanes, total_steps, span, (begin, end) if lr is None else lr)
     if off_policy:
         return Training(stage, OffPolicy(stage, streams, config.dqn.epsilon_inherited if inherited else None))

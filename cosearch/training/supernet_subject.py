@@ -22,7 +22,7 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import BilevelStrategy, GradientStrategy
 from cosearch.strategies.budgeted import tilt
-from cosearch.strategies.minibatch import AsksForCosts, BlackBoxCost, HasPenalty, WatchesGradients
+from cosearch.strategies.minibatch import AsksForCosts, BlackBoxCost, ChoosesHeldOut, HasPenalty, SeesCosts, WatchesGradients
 from cosearch.strategies.regression import DrawnPaths
 
 EXPECTED = {
@@ -77,10 +77,13 @@ class SuperNetSubject:
         self.shaper = strategy if isinstance(strategy, HasPenalty) else None
         self.watcher = strategy if isinstance(strategy, WatchesGradients) else None
         self.held_out, self._stepped = self.bilevel is not None, False
+        self.held_out_levels = isinstance(strategy, ChoosesHeldOut) and strategy.held_out == "levels"
         self._asked: list[float] | None = None  # relative costs that the strategy asked for last, None where it does not ask
         if penalties and isinstance(strategy, AsksForCosts):
             self._asked = []
             strategy.set_cost(BlackBoxCost(self._relative_costs, self._penalty_of))
+        if penalties and isinstance(strategy, SeesCosts):
+            strategy.set_relative_costs(self._relative_costs)
         self._fast, self._precise = (
             (mixed_precision(self.supernet, device, low), mixed_precision_unroll(self.supernet.unroll, device, low))
             for low in (bf16, False)

@@ -73,9 +73,9 @@ def test_a_task_is_at_no_distance_from_itself_and_farther_from_a_harder_one():
     assert 0.0 < near < farther < farthest <= 1.0
 
 
-def searched(runs, name, *words):
+def searched(runs, name, *words, task=SMALL):
     """A run whose search is done."""
-    plan = make_plan(resolve_task(overrides=[*SMALL, *words]))
+    plan = make_plan(resolve_task(overrides=[*task, *words]))
     run = RunDir.create(runs, name, to_json(plan.record("a test")))
     session = open_session(run, plan, Silent())
     work_on(session, {"search": STAGES["search"]})
@@ -110,6 +110,31 @@ def test_the_nearest_run_is_begun_from_and_recorded(store, tmp_path):
     assert same.config == plan.config
 
 
+GAME = (
+    *(word for word in SMALL if not word.startswith(("env.name", "space.", "objective"))),
+    *("space.name=macro", "objective.latency_ratio=1"),
+)
+
+
+def test_a_source_with_other_actions_gives_the_weights_that_fit_and_the_last_layer_begins_anew(tmp_path):
+    pytest.importorskip("minatar", reason="MinAtar is not installed")
+    earlier, _ = searched(tmp_path / "store", "breakout", task=("env.name=minatar:breakout", *GAME))
+    plan = make_plan(resolve_task(overrides=["env.name=minatar:asterix", *GAME, f"strategy.store={tmp_path / 'store'}"]))
+    run = RunDir.create(tmp_path, "asterix", to_json(plan.record("a test")))
+    (source,) = sources(tmp_path / "store", plan, run.path)
+    assert not source.same_actions
+    supernet = SuperNet(plan.space, seeded(3))
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    said = begin_from_store(plan, run, supernet)
+    record = run.read(RunRecord).begun_from
+    assert record.name == "breakout" and 0.0 < record.runs[0].distance <= 1.0 and "Fisher distance" in said
+    kept = torch.load(earlier.path / "supernet.pt", weights_only=True)
+    other = {name for name, value in before.items() if value.shape != kept[name].shape}
+    assert 0 < len(other) < len(before) and all(name.startswith("head") for name in other)
+    for name, value in supernet.state_dict().items():
+        assert torch.equal(value, before[name] if name in other else kept[name])
+
+
 def test_weights_that_changed_and_a_store_without_any_are_refused(store, tmp_path):
     copied = tmp_path / "store"
     shutil.copytree(store, copied)
@@ -122,7 +147,7 @@ def test_weights_that_changed_and_a_store_without_any_are_refused(store, tmp_pat
     with pytest.raises(ConfigError, match="not there now: give them back, or start a new run"):
         begin_from_store(plan, run, SuperNet(plan.space, seeded(0)))
     shutil.rmtree(copied / "clean")
-    with pytest.raises(ConfigError, match="wide has another space, other observations or actions"):
+    with pytest.raises(ConfigError, match="wide has another space, other observations or kind of actions"):
         begin_from_store(plan, run, SuperNet(plan.space, seeded(0)))
     assert json.loads((run.path / "run.json").read_text())["begun_from"]["name"] == "clean"
     with pytest.raises(ConfigError, match=r"strategy\.store.* has no effect with strategy .random"):

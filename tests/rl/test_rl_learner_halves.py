@@ -21,6 +21,7 @@ from cosearch.strategies.gradient.unas import UnasOptions, UnasStrategy
 from cosearch.testing.conformance import seeded
 from cosearch.training.supernet_subject import SuperNetSubject
 from latency_tables.devices import find_table
+from latency_tables.errors import ShapeError
 
 SPACE = small_space("conv_k3", "skip", cells=2)
 
@@ -28,7 +29,7 @@ SPACE = small_space("conv_k3", "skip", cells=2)
 class Recorder:
     """A subject that learns nothing and remembers which frames each kind of step saw."""
 
-    held_out = True
+    held_out, held_out_levels = True, False
 
     def __init__(self):
         self.now, self.seen, self.scale = None, {"train": [], "held out": [], "weights": []}, torch.ones((), requires_grad=True)
@@ -66,6 +67,23 @@ def test_the_halves_are_disjoint_over_all_epochs_and_paths_and_cover_the_rollout
         weights, train, held = (set(subject.seen[key]) for key in ("weights", "train", "held out"))
         assert weights == train and not weights & held and weights | held == set(range(48)) and len(held) == 24
         assert len(subject.seen["weights"]) == len(subject.seen["held out"]) == 3 * 24  # each frame once an epoch
+
+
+@pytest.mark.parametrize("paths", [1, 3])
+def test_the_held_out_half_is_every_other_environment_where_these_are_on_validation_levels(paths):
+    subject = Recorder()
+    subject.held_out_levels = True
+    options = dataclasses.replace(BASE, epochs=2, minibatch=4, micro_batch=4)
+    Learner(options, seeded(0)).update(subject, [subject.forward] * paths, numbered(8, 6), None)
+    weights, train, held = (set(subject.seen[key]) for key in ("weights", "train", "held out"))
+    assert weights == train == {i for i in range(48) if i % 2 == 0} and held == {i for i in range(48) if i % 2}
+
+
+def test_a_path_whose_environments_cannot_be_halved_is_refused():
+    subject = Recorder()
+    subject.held_out_levels = True
+    with pytest.raises(ShapeError, match=r"6 environments for 2 paths cannot be halved; .* multiple of twice"):
+        Learner(dataclasses.replace(BASE, minibatch=4), seeded(0)).update(subject, [subject.forward] * 2, numbered(8, 6), None)
 
 
 def test_a_subject_of_one_level_sees_all_frames():
@@ -241,7 +259,9 @@ def test_a_strategy_with_a_penalty_of_its_own_moves_no_dual_variable(monkeypatch
         device=torch.device("cpu"),
         warmup=0.0,
     )
-    relative = cost.exact(SPACE.architecture(strategy.arch.chosen())) / (cost.base / 2)
+    chosen = SPACE.architecture(strategy.arch.chosen())
+    relative = cost.exact(chosen) / (cost.base / 2)
+    assert strategy.relative is not None and strategy.relative(chosen) == [relative]  # what its scaling goes by
     assert float(subject.extra_loss().detach()) == pytest.approx(15.0 * np.log1p(100.0 * (relative - 1.0)), rel=1e-5)
     before = [alpha.detach().clone() for alpha in strategy.arch.alpha]
     options = dataclasses.replace(BASE, epochs=1, minibatch=8, micro_batch=8)

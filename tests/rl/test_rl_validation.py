@@ -1,5 +1,7 @@
 """Validation: levels of its own where the task has levels, streams of its own everywhere, and neither touches the test levels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from cosearch.config.env import EnvConfig
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.task import make_task
-from cosearch.rl.validation import make_validation, validation_streams, without_validation
+from cosearch.rl.validation import make_beside_validation, make_validation, validation_streams, without_validation
 from cosearch.seeding import Streams
 from latency_tables.errors import ConfigError
 
@@ -54,6 +56,39 @@ def test_a_task_without_levels_is_the_same_task_on_other_games():
         played.append(frames)
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert not (np.array_equal(first[one], first[other]) and np.array_equal(played[one], played[other]))
+
+
+def test_training_and_validation_levels_take_turns_in_one_environment_that_goes_on_where_it_was_saved():
+    both = make_beside_validation(replace(LEAPER, num_envs=8), 1, 2)
+    apart = [make_task(without_validation(LEAPER), 4, 1), make_validation(LEAPER, 4, 2)]
+    actions, saved = np.random.default_rng(0), None
+    for step in range(60):
+        assert all(np.array_equal(both.observe()[first::2], env.observe()) for first, env in enumerate(apart))
+        drawn = actions.integers(0, 15, 8)
+        both.send(drawn)
+        told, steps = both.receive(), []
+        for first, env in enumerate(apart):
+            env.send(drawn[first::2])
+            steps.append(env.receive())
+            for name in ("frames", "reward", "terminated", "truncated"):
+                assert np.array_equal(getattr(told, name)[first::2], getattr(steps[first], name))
+        assert told.success == {2 * i + first: won for first, one in enumerate(steps) for i, won in one.success.items()}
+        if step == 30:
+            saved = both.state(), actions.bit_generator.state
+        elif step > 30:
+            last = told.frames.copy()
+    again = make_beside_validation(replace(LEAPER, num_envs=8), 3, 4)
+    assert list(again.restore(saved[0])) == []
+    actions.bit_generator.state = saved[1]
+    for _ in range(29):
+        again.send(actions.integers(0, 15, 8))
+        told = again.receive()
+    assert np.array_equal(told.frames, last) and not np.array_equal(last[::2], last[1::2])
+    engines = [half.env._env for half in again.env.halves]
+    seen = [{info["level_seed"] for info in engine.get_info()} for engine in engines]
+    assert max(seen[0]) < 16 <= min(seen[1]) and max(seen[1]) < 20
+    for env in (both, again, *apart):
+        env.close()
 
 
 def test_its_streams_follow_the_seed_and_are_those_of_no_other_use():

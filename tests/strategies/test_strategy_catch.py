@@ -1,5 +1,7 @@
 """CATCH: its encoder against products of normal distributions, its context on toy tasks, and each part on and off."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,11 @@ from small_space import small_space
 from torch.distributions import Normal, kl_divergence
 
 from cosearch.strategies.base import Evaluation
-from cosearch.strategies.proposal.catch import BETA, LATENT, Catch, CatchOptions, Networks, ToyTasks, meta_trained
+from cosearch.strategies.earlier_tasks import EarlierTask, KnownTask, points_of, read_tasks, write_tasks
+from cosearch.strategies.proposal.catch import BETA, LATENT, Catch, CatchOptions, Networks, ToyTasks, _advantages, meta_trained
+from cosearch.strategies.surrogate import one_hot
 from cosearch.testing.conformance import seeded
+from latency_tables.errors import ConfigError
 
 SPACE = small_space("conv_k3", "conv_k5", "mbconv_k3_e1", "skip", cells=4)
 FEATURES = 16
@@ -93,6 +98,83 @@ def test_the_meta_trained_evaluator_ranks_networks_of_a_new_task_by_its_context(
         untrained = fresh.predict(asked, fresh.posterior(networks, scores)[0])
     ranks = [np.mean([spearmanr(one, true).statistic for one, true in zip(each, truth)]) for each in (told, blind, untrained)]
     assert ranks[0] > 0.5 and max(ranks[1:]) < 0.3
+
+
+def earlier(seed, count=200, name="earlier"):
+    """A task whose scores are sums over the choices, of which some networks are known; and its truth."""
+    worth = np.random.default_rng(seed).normal(size=(4, 4))
+    choices = tuple(dict.fromkeys(tuple(one.choices) for one in (SPACE.sample(seeded(seed + i)) for i in range(count))))
+    return EarlierTask(name, choices, tuple(10.0 + 3.0 * truth(worth, one) for one in choices)), worth
+
+
+def truth(worth, choices):
+    return float(sum(row[c] for row, c in zip(worth, choices)))
+
+
+@pytest.mark.slow  # two meta-trainings
+def test_earlier_tasks_teach_what_the_next_one_has_in_common_with_them():
+    """The evaluator without any context ranks the networks of a task like the earlier one; after toys alone it cannot."""
+    task, worth = earlier(5)
+    asked = [SPACE.sample(seeded(1000 + i)).choices for i in range(60)]
+    ranks = []
+    for tasks in ((), (task,)):
+        networks = Networks(SPACE, seeded(0))
+        networks.load_state_dict(meta_trained(SPACE, 150, tasks))
+        with torch.no_grad():
+            told = networks.predict(one_hot(SPACE, asked)[None], torch.zeros(1, LATENT))[0]
+        ranks.append(spearmanr(told, [truth(worth, one) for one in asked]).statistic)
+    assert ranks[1] > 0.7 > 0.4 > abs(ranks[0])
+
+
+def test_a_known_task_by_hand():
+    task = KnownTask(SPACE, EarlierTask("one", ((0, 0, 0, 0), (1, 1, 1, 1), (3, 2, 1, 0)), (1.0, 5.0, 3.0)))
+    assert task.score((1, 1, 1, 1)) == pytest.approx(2.0 / (8.0 / 3.0) ** 0.5) and np.isnan(task.score((0, 0, 0, 1)))
+    networks, scores = task.draw(50, seeded(0))
+    for network, score in zip(networks, scores):
+        assert task.score(tuple(network.view(4, 4).argmax(1).tolist())) == pytest.approx(float(score))
+    assert _advantages(torch.tensor([1.0, float("nan"), 4.0])).tolist() == [-1.5, 0.0, 1.5]
+    assert _advantages(torch.tensor([float("nan")])).tolist() == [0.0]
+
+
+def test_the_file_of_earlier_tasks_is_checked_and_belongs_to_the_search(tmp_path):
+    path, (task, _) = tmp_path / "tasks.json", earlier(5, count=9)
+    write_tasks(path, SPACE, [task])
+    assert read_tasks(path, SPACE).tasks == (task,)
+    with pytest.raises(ConfigError, match="of this search: they are of other choices"):
+        read_tasks(path, small_space("conv_k3", "skip", cells=4))
+    begun = Catch(SPACE, CatchOptions(tasks=str(path), meta_steps=2), seeded(0))
+    begun.ask()
+    write_tasks(path, SPACE, [task, task])
+    with pytest.raises(ConfigError, match=r"tasks=.*tasks\.json was [0-9a-f]{12} .*is [0-9a-f]{12} now: give the file back"):
+        Catch(SPACE, CatchOptions(tasks=str(path), meta_steps=2), seeded(0)).restore(begun.state())
+    for row, text in (
+        ({"task": "one", "choices": [[0, 0, 0, 0]], "scores": [1.0]}, "expected two networks or more"),
+        ({"task": "one", "choices": [[0, 0, 0, 0], [0, 0, 0, 4]], "scores": [1.0, 2.0]}, "is no network of the space"),
+        ({"task": "one", "choices": [[0, 0, 0, 0], [0, 0, 0, 1]], "scores": [1.0, "a"]}, "'a' is no score"),
+        ({"task": "one"}, "expected its name, a list of choices"),
+    ):
+        path.write_text(json.dumps({"points": points_of(SPACE), "tasks": [row]}))
+        with pytest.raises(ConfigError, match=text):
+            read_tasks(path, SPACE)
+
+
+def test_of_earlier_tasks_only_networks_within_the_targets_count(tmp_path):
+    path, (task, _) = tmp_path / "tasks.json", earlier(5, count=40)
+    write_tasks(path, SPACE, [task, EarlierTask("far", ((0, 0, 0, 0), (0, 1, 0, 0)), (1.0, 2.0))])
+
+    def made(is_feasible):
+        return Catch(SPACE, CatchOptions(tasks=str(path), meta_steps=1), seeded(0), is_feasible)
+
+    (kept,) = made(lambda architecture: architecture.choices[0] == 1)._within(read_tasks(path, SPACE).tasks)
+    wanted = [(one, score) for one, score in zip(task.choices, task.scores) if one[0] == 1]
+    assert list(zip(kept.choices, kept.scores)) == wanted and 2 <= len(wanted) < len(task.choices)
+    with pytest.raises(ConfigError, match="no earlier task of which two networks meet the targets"):
+        made(lambda architecture: architecture.choices == (2, 2, 2, 2)).ask()
+
+
+def test_earlier_tasks_change_what_is_proposed(tmp_path):
+    write_tasks(tmp_path / "tasks.json", SPACE, [earlier(5, count=40)[0]])
+    assert run(12, meta_steps=5) != run(12, meta_steps=5, tasks=str(tmp_path / "tasks.json"))
 
 
 def run(asks, **options):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ import torch
 from graph_space import graph_space
 from small_space import small_space
 
+from cosearch.config.search import StrategyConfig
 from cosearch.space.supernet import SuperNet
+from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.gradient.s3nas import S3nasOptions, S3nasStrategy
 from cosearch.testing.conformance import example_input, seeded
 from cosearch.testing.strategy_conformance import optimise, toy_loss
+from latency_tables.errors import ConfigError
 
 SPACE = small_space("conv_k3", "skip", "conv_k5", "mbconv_k3_e1", cells=1)
 ORDER = [1, 3, 0, 2]  # skip, mbconv, conv of 3, conv of 5: by multiply-accumulates
@@ -105,6 +109,46 @@ def test_on_a_graph_the_path_is_legal_and_gradients_reach_the_gates():
     assert all(float(alpha.grad.abs().sum()) > 0.0 for alpha in strategy.arch.alpha)
 
 
+def by_hand(places, sizes, phi):
+    return [k + math.floor(phi * (n - 1 - k) + 0.5 + 1e-9) for k, n in zip(places, sizes)]
+
+
+def test_scaling_raises_all_points_by_the_largest_coefficient_that_meets_the_target():
+    """Two points of four sizes, each size costs one; by hand over a fine grid of coefficients."""
+    space = small_space("conv_k3", "skip", "conv_k5", "mbconv_k3_e1", cells=2)
+    for first, second in itertools.product(
+        ((-0.1, 0.3, 0.3), (0.5, -0.2, 0.5)), ((-0.1, 0.3, 0.3), (0.5, 0.2, -0.5), (0.5, 0.2, 0.5))
+    ):
+        for bound in (0.5, 2.0, 3.0, 4.0, 5.0, 6.0):
+            strategy = made(first, space=space, scale_from=0.5)
+            with torch.no_grad():
+                strategy.arch.alpha[1].copy_(torch.tensor([0.0, *second]))
+            before = strategy.scores()
+            strategy.set_relative_costs(lambda a, bound=bound: [sum(ORDER.index(c) for c in a.choices) / bound])
+            places = [ORDER.index(c) for c in strategy.arch.chosen()]
+            fits = [p / 1000 for p in range(1001) if sum(by_hand(places, (4, 4), p / 1000)) <= bound]
+            scores = strategy.scores()
+            if not fits:
+                assert scores == before
+                continue
+            wanted = by_hand(places, (4, 4), max(fits))
+            assert [ORDER.index(c) for c in space.best(scores).choices] == wanted
+            assert [row[ORDER[place]] for row, place in zip(scores, wanted)] == [0.0, 0.0]
+            assert sorted(scores[0]) == sorted(-abs(place - wanted[0]) for place in range(4))
+
+
+def test_scaling_adds_no_edge_to_a_graph_and_the_search_keeps_its_share_of_the_target():
+    space = graph_space()
+    strategy = made(space=space, scale_from=0.5)
+    strategy.set_relative_costs(lambda architecture: [0.0])
+    found, scaled = strategy.arch.chosen(), space.best(strategy.scores()).choices
+    assert [c == z for c, z in zip(found, space.zeros)] == [c == z for c, z in zip(scaled, space.zeros)]
+    assert float(strategy.penalty(torch.tensor(0.5))) == 0.0
+    assert float(strategy.penalty(torch.tensor(0.55))) == pytest.approx(15.0 * np.log(11.0), rel=1e-4)
+    with pytest.raises(ConfigError, match=r"scale_from: Input should be greater than 0"):
+        STRATEGIES.get("s3nas").options(StrategyConfig(name="s3nas", values={"scale_from": 0.0}))
+
+
 @pytest.mark.parametrize("change", [{"warmup": 0.5}, {"lr": 0.1}], ids=str)
 def test_each_option_changes_the_search(change):
     def after(**options):
@@ -112,5 +156,5 @@ def test_each_option_changes_the_search(change):
         optimise(strategy, lambda s, p: toy_loss(p, [[0.4, -1.0, 0.2, 0.3]]), 20)
         return strategy.arch.alpha[0].detach()
 
-    assert len(dataclasses.fields(S3nasOptions)) == 2
+    assert len(dataclasses.fields(S3nasOptions)) == 3  # scaling has its own tests
     assert not torch.allclose(after(), after(**change), atol=1e-6)

@@ -68,8 +68,27 @@ def bench_settings(folder: Path) -> Reader:
     return of_file(folder / "settings.json", (seed,), lambda path: generate.begin(folder))
 
 
+def earlier_tasks(folder: Path) -> Reader:
+    """Results of earlier tasks, and what a search learns from them."""
+    from small_space import small_space
+
+    from cosearch.strategies.earlier_tasks import EarlierTask, KnownTask, read_tasks, write_tasks
+    from cosearch.testing.conformance import seeded
+
+    space, path = small_space("conv_k3", "skip", cells=2), folder / "tasks.json"
+    write_tasks(
+        path, space, [EarlierTask("one", ((0, 1), (1, 1)), (2.0, -1.5)), EarlierTask("two", ((0, 0), (1, 0)), (1.0, 1.0))]
+    )
+
+    def read(path: Path) -> object:
+        return [KnownTask(space, task).draw(3, seeded(0)) for task in read_tasks(path, space).tasks]
+
+    return of_file(path, (path.read_bytes(),), read)
+
+
 MAKERS: dict[str, Maker] = {
     "minatar-breakout.jsonl": bench_table,
     "bench-results.jsonl": bench_results,
     "settings.json": bench_settings,
+    "tasks.json": earlier_tasks,
 }

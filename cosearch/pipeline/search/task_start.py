@@ -12,16 +12,20 @@ Differs from the papers in:
 1. The tasks are of reinforcement learning: states that the source's policy meets, and its log-probability, where the papers have
    labelled images and their loss. Rewards enter through the weights alone: tasks that differ in rewards only are at distance 0.
 2. What is taken from the nearest task is the weights of its supernet; the papers take its search space. Here the spaces must be
-   the same, so only runs on the same space, observations and actions are compared.
+   the same, so only runs on the same space and observations are compared.
 3. The papers then fuse candidate networks; here any gradient strategy searches (``strategy.name``), its logits begun anew.
 4. Weights on the source's path alone are compared, of its derived architecture, in float32.
+5. A source that has another number of discrete actions gives the weights that fit, so the last layer begins anew. Then both
+   matrices are those of the weights that fit, with a last layer of new weights for each task: what is compared is what the
+   states of the two tasks ask of the shared layers, and the source's own actions have no part in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,15 +36,18 @@ from cosearch.config.run import Config
 from cosearch.pipeline.shared_weights import FILE
 from cosearch.planning.plan import Plan
 from cosearch.planning.recorded import config_of
+from cosearch.planning.space import make_space
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.checkpoints import loaded
 from cosearch.record.json_record import to_json
-from cosearch.record.run_record import BegunFrom, RunRecord, StoredRun
+from cosearch.record.run_record import BegunFrom, RunRecord, SpaceRecord, StoredRun
 from cosearch.record.rundir import RunDir
 from cosearch.rl.policy import Policy, act, policy_of
 from cosearch.rl.task import make_task
 from cosearch.seeding import derived_seed
 from cosearch.space.derive import derive
+from cosearch.space.network import AgentNetwork
+from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import ConfigError, RunFolderError
 
@@ -56,12 +63,14 @@ class Source:
         config: of the run.
         digest: SHA-256 of its shared weights.
         choices: of the architecture that it derived.
+        same_actions: its actions are those of the search.
     """
 
     path: Path
     config: Config
     digest: str
     choices: tuple[int, ...]
+    same_actions: bool = True
 
 
 def sources(store: Path, plan: Plan, own: Path) -> list[Source]:
@@ -69,14 +78,14 @@ def sources(store: Path, plan: Plan, own: Path) -> list[Source]:
 
     Args:
         store: folder of run folders.
-        plan: of the search: same space, observations and actions.
+        plan: of the search: same space and observations, and the same or another number of discrete actions.
         own: folder of the search itself, which is passed over.
 
     Raises:
         ConfigError: there is none.
     """
     found, reasons = [], []
-    space = to_json(plan.record("").space)
+    space = plan.record("").space
     for folder in sorted(path.parent for path in store.glob("*/run.json")):
         if folder.resolve() == own.resolve():
             continue
@@ -85,15 +94,23 @@ def sources(store: Path, plan: Plan, own: Path) -> list[Source]:
             continue
         run = RunDir.open(folder)
         config = config_of(run)
-        if to_json(run.read(RunRecord).space) != space or config.rl.algorithm == "dqn":
-            reasons.append(f"{folder.name} has another space, other observations or actions, or learned by DQN")
+        theirs = run.read(RunRecord).space
+        if not _fits(theirs, space) or config.rl.algorithm == "dqn":
+            reasons.append(f"{folder.name} has another space, other observations or kind of actions, or learned by DQN")
             continue
         digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
-        found.append(Source(folder, config, digest, run.read(ArchitectureRecord).choices))
+        same = theirs.num_actions == space.num_actions
+        found.append(Source(folder, config, digest, run.read(ArchitectureRecord).choices, same))
     if not found:
         said = "; ".join(reasons[:5]) or "it holds no run folder"
         raise ConfigError(f"strategy.store={store}: no run that this search can begin from: {said}. Leave strategy.store out")
     return found
+
+
+def _fits(theirs: SpaceRecord, ours: SpaceRecord) -> bool:
+    """Whether two spaces are the same, but for the number of single discrete actions."""
+    free = ours.policy == "categorical" and not ours.parts
+    return to_json(replace(theirs, num_actions=ours.num_actions) if free else theirs) == to_json(ours)
 
 
 def met(network: nn.Module, task: EnvConfig, seed: int) -> tuple[Tensor, Tensor, Policy]:
@@ -121,7 +138,7 @@ def met(network: nn.Module, task: EnvConfig, seed: int) -> tuple[Tensor, Tensor,
     return torch.cat([frame for frame, _ in kept]), torch.cat([action for _, action in kept]), policy
 
 
-def fisher(network: nn.Module, frames: Tensor, actions: Tensor, policy: Policy) -> Tensor:
+def fisher(network: nn.Module, frames: Tensor, actions: Tensor, policy: Policy, only: Collection[str] | None = None) -> Tensor:
     """Diagonal of the Fisher information of a policy, divided by its sum.
 
     Args:
@@ -129,11 +146,13 @@ def fisher(network: nn.Module, frames: Tensor, actions: Tensor, policy: Policy) 
         frames: ``[states, *frame_shape]``.
         actions: ``[states, ...]``.
         policy: what policy outputs mean.
+        only: names of the weights that are looked at; None: all.
 
     Returns:
         ``[weights]``, float64, at least 0, of sum 1; all zeros where no weight matters.
     """
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    named = network.named_parameters()
+    weights = [weight for name, weight in named if weight.requires_grad and (only is None or name in only)]
     total = torch.zeros(sum(weight.numel() for weight in weights), dtype=torch.float64)
     for frame, action in zip(frames, actions):
         outputs, _ = network(frame[None])
@@ -202,16 +221,36 @@ def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
 
 
 def _compared(plan: Plan, source: Source, seed: int) -> StoredRun:
-    supernet = SuperNet(plan.space, torch.Generator().manual_seed(0))
-    _load(supernet, source)
-    network = derive(plan.space.architecture(source.choices), torch.Generator().manual_seed(0), supernet).float().eval()
-    far = task_distance(network, source.config.env, plan.config.env, seed)
+    tasks, network = (source.config.env, plan.config.env), _on_path(plan.space, source)
+    if source.same_actions:
+        far = task_distance(network, *tasks, seed)
+    else:
+        networks = _on_path(make_space(source.config), source, plan.space), network
+        shapes = [{name: weight.shape for name, weight in each.named_parameters()} for each in networks]
+        common = {name for name, shape in shapes[0].items() if shapes[1].get(name) == shape}
+        one, other = (fisher(each, *met(each, task, seed), common) for each, task in zip(networks, tasks))
+        far = distance(one, other)
     return StoredRun(name=source.path.name, task=source.config.env.name, digest=source.digest, distance=far)
 
 
-def _load(supernet: SuperNet, source: Source) -> None:
+def _on_path(space: SearchSpace, source: Source, other: SearchSpace | None = None) -> AgentNetwork:
+    """A source's network in a space; what does not fit ``space``, or the space of another task, begins anew."""
+    supernet = SuperNet(space, torch.Generator().manual_seed(0))
+    _load(supernet, source, None if other is None else SuperNet(other, torch.Generator().manual_seed(0)))
+    return derive(space.architecture(source.choices), torch.Generator().manual_seed(0), supernet).float().eval()
+
+
+def _load(supernet: SuperNet, source: Source, other: SuperNet | None = None) -> None:
+    """Load a source's weights; of one with other actions those that fit, and that fit ``other`` as well, where it is given."""
     path = source.path / FILE
     try:
-        supernet.load_state_dict(loaded(path.read_bytes()))
+        saved = loaded(path.read_bytes())
+        if not source.same_actions:
+            own, fitting = supernet.state_dict(), (other or supernet).state_dict()
+            if set(saved) != set(own):
+                raise ValueError("its weights have other names than those of this space")
+            kept = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
+            saved = {**own, **{name: value for name, value in kept.items() if value.shape == fitting[name].shape}}
+        supernet.load_state_dict(saved)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read as shared weights: {' '.join(str(error).split())[:200]}") from error

@@ -8,6 +8,8 @@ Equations, with the candidates 0..n of a point ordered by size and a_1..a_n how 
   L        = task loss + lambda log(1 + mu relu(E / T - 1))                        lambda = 15, mu = 100
              E the latency of the architecture that is chosen now, T its target: one-sided, zero where it is met
   warm-up  : each candidate with equal probability, without L's second term; then the chosen architecture alone
+  scaling  : the search keeps E within a share of T; then one coefficient phi raises all points, each from its candidate k_l of
+             n_l by size to k_l + phi (n_l - k_l), rounded: the largest phi in 0..1 with which every target is met
 A loss' derivative in use_i, i <= k, is <dL/dA, O_k - O_i-1>: the chosen candidate is compared with every smaller one, and with
 what opening the next gate would choose. Only these are computed in a step of the weights. Paths that act compute one candidate.
 Differs from the paper in:
@@ -20,27 +22,35 @@ Differs from the paper in:
 6. E / T - 1 has no unit; the paper subtracts milliseconds. With further targets there is a term for each.
 7. Where a node keeps so many edges, the legal architecture nearest to the gates is chosen. The score of a candidate, for this and
    for the derivation under the target, is minus how far its gates would have to move to choose it.
-8. The compound scaling after the search, squeeze-and-excitation, h-swish and mixed kernels in one block are left out: a space
-   says its blocks and widths. The thresholds' optimiser is Adam at ``strategy.lr``.
+8. Squeeze-and-excitation, h-swish and mixed kernels in one block are left out: a space says its blocks and widths. The
+   thresholds' optimiser is Adam at ``strategy.lr``.
 9. Without a step of the thresholds (``strategy.warmup_fraction=1``) the largest legal architecture is what they choose.
+10. Scaling is off unless ``strategy.values.scale_from`` names a share below 1. The paper multiplies depth, width and resolution
+   of the found network by constants to the power of phi (EfficientNet); here what the space has of them is a choice, so sizes
+   stay among its candidates. A point that takes the zero of its group keeps it. Where phi = 0 misses a target nothing is scaled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
-from cosearch.space.space import SearchSpace
+from cosearch.space.derive import within
+from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options
 from cosearch.strategies.relaxation import ArchitectureLogits
 
 START = 0.5
 WEIGHT, STEEPNESS = 15.0, 100.0  # lambda and mu
+ROUNDING = 1e-9  # of a coefficient at which a size changes
 
 Rows = list[Tensor]  # for each point ``[num_candidates]``
 
@@ -52,10 +62,12 @@ class S3nasOptions:
     Attributes:
         lr: Adam learning rate of the thresholds.
         warmup: share of the search in which candidates are drawn with equal probability, 0..1.
+        scale_from: share of each target that the search itself keeps, above 0; what is left the scaling spends. 1: no scaling.
     """
 
     lr: float = 0.02
     warmup: float = 0.3
+    scale_from: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
 
 class Gates:
@@ -154,6 +166,11 @@ class S3nasStrategy:
     def __init__(self, space: SearchSpace, options: S3nasOptions, generator: torch.Generator) -> None:
         self.space, self.options, self.generator = space, options, generator
         self.arch = Gates(space, options.lr)
+        self.relative: Callable[[Architecture], Sequence[float]] | None = None
+
+    def set_relative_costs(self, relative: Callable[[Architecture], Sequence[float]]) -> None:
+        """See ``SeesCosts``: what the scaling goes by."""
+        self.relative = relative
 
     def sample(self) -> Path:
         """The chosen candidates, and behind them those that the gates compare them with; in the warm-up any architecture."""
@@ -168,16 +185,35 @@ class S3nasStrategy:
         return Path(path.active, tuple(row[list(active)] for row, active in rows))
 
     def penalty(self, relative: Tensor) -> Tensor:
-        """lambda log(1 + mu relu(E / T - 1)) ``[]`` of E / T ``[]``; see ``HasPenalty``."""
-        return WEIGHT * torch.log1p(STEEPNESS * torch.relu(relative - 1.0))
+        """lambda log(1 + mu relu(E / T - 1)) ``[]`` of E / T ``[]``, T the search's share of the target; see ``HasPenalty``."""
+        return WEIGHT * torch.log1p(STEEPNESS * torch.relu(relative / self.options.scale_from - 1.0))
 
     def step(self, path: Path, loss: float) -> None:
         """See ``GradientStrategy``: the gradients that came through the gates are used, the loss's value is not."""
         self.arch.step()
 
     def scores(self) -> list[list[float]]:
-        """Minus how far the gates are from choosing each candidate."""
-        return self.arch.scores()
+        """Minus how far the gates are from choosing each candidate; with scaling, how many sizes it is from the scaled one."""
+        scaled = self._scaled() if self.options.scale_from < 1.0 else None
+        if scaled is None:
+            return self.arch.scores()
+        rows = zip(scaled, self.arch.order)
+        return [[-float(abs(order.index(c) - order.index(choice))) for c in range(len(order))] for choice, order in rows]
+
+    def _scaled(self) -> tuple[int, ...] | None:
+        """The choices of the largest coefficient that meets every target; None where none does."""
+        if self.relative is None:
+            return None
+        found = self.arch.chosen()
+        places = [order.index(choice) for choice, order in zip(found, self.arch.order)]
+        above = [0 if c == zero else len(o) - 1 - k for c, zero, o, k in zip(found, self.space.zeros, self.arch.order, places)]
+        steps = {(j - 0.5) / m for m in above for j in range(1, m + 1)}  # where a point's rounded size changes
+        for phi in sorted({0.0, *steps}, reverse=True):
+            raised = [k + int(phi * m + 0.5 + ROUNDING) for k, m in zip(places, above)]
+            scaled = self.space.architecture([order[k] for k, order in zip(raised, self.arch.order)])
+            if all(within(cost, 1.0) for cost in self.relative(scaled)):
+                return tuple(scaled.choices)
+        return None
 
     def metrics(self) -> dict[str, object]:
         """Entropy and probabilities of the architecture distribution, which is one architecture."""

@@ -13,7 +13,8 @@ variance that is as small as zeta is like z. It takes two forward passes and two
             c^(zeta) = b + sum_l zeta_l . theta_l in place of c(zeta), a ridge regression of c on random architectures' choices
 Differs from the paper in:
 1. L is the reinforcement-learning loss (with distillation, where a teacher is given) on the two halves of the frames of a
-   rollout, as in ``darts``. Levels that are held out from a game would tell more about generalisation than frames do.
+   rollout, as in ``darts``. With ``strategy.values.held_out=levels`` half of the environments play validation levels instead,
+   which the weights never learn from: then the gap is that of generalisation, as the paper's between two sets of images is.
 2. The gap is that of the means of two minibatches; the paper pairs their images one by one.
 3. P is the penalty with a dual variable, raised by the costs of the drawn architectures, in place of relu(c - target) with a
    weight that rises linearly. c is divided by the target.
@@ -43,7 +44,7 @@ from cosearch.space.groups import log_probability
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
-from cosearch.strategies.minibatch import BlackBoxCost, Minibatch, WeightStep
+from cosearch.strategies.minibatch import BlackBoxCost, HeldOut, Minibatch, WeightStep
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, gumbel_path
 from latency_tables.errors import ConfigError
 
@@ -61,6 +62,7 @@ class UnasOptions:
         lr: Adam learning rate of the logits.
         gap: lambda, weight of the distance of held-out and training loss, at least 0.
         temperature: tau, above 0.
+        held_out: ``frames``: L_val is of the other half of the frames; ``levels``: of validation levels (tasks that have levels).
 
     Raises:
         ConfigError: an option is out of its range.
@@ -69,6 +71,7 @@ class UnasOptions:
     lr: float = 0.02
     gap: float = 0.5
     temperature: float = 0.4
+    held_out: HeldOut = "frames"
 
     def __post_init__(self) -> None:
         if self.gap < 0.0 or self.temperature <= 0.0:
@@ -139,6 +142,11 @@ class UnasStrategy:
         self.arch = ArchitectureLogits(space, options.lr, weight_decay=WEIGHT_DECAY)
         self.cost: BlackBoxCost | None = None
         self.linear: LinearCost | None = None
+
+    @property
+    def held_out(self) -> HeldOut:
+        """See ``ChoosesHeldOut``."""
+        return self.options.held_out
 
     def set_cost(self, cost: BlackBoxCost) -> None:
         """See ``AsksForCosts``."""

@@ -10,10 +10,12 @@ arXiv 2007.09380. Equations, with c_n = (a_n, r_n) a network and its score, in s
 Meta-training comes before the search: on toy tasks, whose scores are sums over the choices with normal weights, drawn anew for
 each task. From up to 24 networks of a task the encoder has to tell which of the others are good. So what it learns beforehand is
 what scores have in common in general: that choices add up; the rest it learns from the candidates of the search.
+With ``strategy.values.tasks`` half of the tasks of each step are earlier ones, whose networks and scores that file holds; of
+these only networks that meet the targets count, or the controller would learn to name what may not be proposed.
 Differs from the paper in:
 1. Meta-training is on toys, 150 steps of 16 tasks (``strategy.values.meta_steps``; 0: none); the paper's is on image data sets of
-   few classes, with trained networks. A run does not know the results of other runs. The same space is always trained with the
-   same random numbers.
+   few classes, with trained networks, as with ``strategy.values.tasks`` half of it is. The same space and file are always
+   trained with the same random numbers. The controller learns from draws of which the earlier task knows the score.
 2. q has the prior as a factor, so that it is known also before the first result. Encoder and evaluator have one hidden layer, and
    beside it a bilinear part each (choices times score, choices times z): without it 150 steps of toy tasks taught them nothing.
 3. The controller learns by REINFORCE with the mean of the batch as its baseline; the paper's by PPO. During the search it takes
@@ -33,6 +35,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -43,8 +46,10 @@ from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
 from cosearch.strategies.controller import Controller, draw_within
+from cosearch.strategies.earlier_tasks import EarlierTask, KnownTask, read_tasks
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from cosearch.strategies.surrogate import Learned, one_hot, two_layers
+from latency_tables.errors import ConfigError
 
 LATENT, UNITS, HIDDEN, LR = 16, 32, 64, 0.01
 TASKS, MOST_CONTEXT, ASKED, SEED = 16, 24, 16, 2020  # of the meta-training
@@ -57,13 +62,15 @@ class CatchOptions:
     """Options of CATCH.
 
     Attributes:
-        meta_steps: of the meta-training on toy tasks, before the first proposal; 0: none.
+        meta_steps: of the meta-training, before the first proposal; 0: none.
+        tasks: file of results of earlier tasks, see ``earlier_tasks``; empty: the meta-training is on toy tasks alone.
         context: whether the encoder is used; else z is 0.
         evaluator: whether the evaluator chooses among draws; else each proposal is one draw.
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
     meta_steps: Annotated[int, Field(ge=0)] = 150
+    tasks: str = ""
     context: bool = True
     evaluator: bool = True
     draws: int = DRAWS
@@ -153,29 +160,45 @@ class ToyTasks:
         return (networks * weights[:, None]).sum(-1)
 
 
+def _advantages(reached: Tensor) -> Tensor:
+    """``[tasks]``: scores ``[tasks]`` above their mean, 0 where a score is NaN."""
+    known = ~reached.isnan()
+    return torch.where(known, reached - reached[known].mean(), torch.zeros(())) if known.any() else torch.zeros_like(reached)
+
+
 @functools.lru_cache(maxsize=8)
-def meta_trained(space: SearchSpace, steps: int) -> dict[str, Tensor]:
-    """Weights of the networks after the meta-training; they depend on the space and the number of steps alone.
+def meta_trained(space: SearchSpace, steps: int, earlier: tuple[EarlierTask, ...] = ()) -> dict[str, Tensor]:
+    """Weights of the networks after the meta-training; they depend on the arguments alone.
 
     Args:
         space: the search space.
         steps: of Adam.
+        earlier: tasks that take the place of half of the toys.
     """
     generator = torch.Generator().manual_seed(SEED)
     networks, tasks = Networks(space, generator), ToyTasks(space, generator)
     learned = Learned(networks, LR)
     pool = tasks.networks(1, 512)[0]  # of all tasks: drawing networks costs more than learning from them
+    known_tasks = [KnownTask(space, task) for task in earlier]
     for _ in range(steps):
         weights = tasks.weights(TASKS)
         count = int(torch.randint(MOST_CONTEXT + 1, (), generator=generator))
         context, asked = (pool[torch.randint(len(pool), (TASKS, size), generator=generator)] for size in (count, ASKED))
         known, wanted = (context, tasks.scores(context, weights)), (asked, tasks.scores(asked, weights))
+        places = torch.randint(len(known_tasks), (TASKS // 2,), generator=generator).tolist() if known_tasks else []
+        taken = [known_tasks[place] for place in places]
+        for row, task in enumerate(taken):
+            for networks_of, scores_of in (known, wanted):
+                networks_of[row], scores_of[row] = task.draw(networks_of.shape[1], generator)
         noise = torch.randn(TASKS, LATENT, generator=generator)
         with torch.no_grad():
             mean, variance = networks.posterior(*known)
             z = mean + variance.sqrt() * noise
         drawn = networks.controller.draw(TASKS, generator, z).choices
         reached = tasks.scores(one_hot(space, drawn.tolist())[:, None], weights)[:, 0]
+        for row, task in enumerate(taken):
+            reached[row] = task.score(tuple(drawn[row].tolist()))
+        advantages = _advantages(reached)
 
         def loss(
             known: tuple[Tensor, Tensor] = known,
@@ -183,9 +206,9 @@ def meta_trained(space: SearchSpace, steps: int) -> dict[str, Tensor]:
             noise: Tensor = noise,
             z: Tensor = z,
             drawn: Tensor = drawn,
-            reached: Tensor = reached,
+            advantages: Tensor = advantages,
         ) -> Tensor:
-            gradient = -((reached - reached.mean()) * networks.controller.of(drawn, z).log_p).mean()
+            gradient = -(advantages * networks.controller.of(drawn, z).log_p).mean()
             return networks.loss(known, wanted, noise) + gradient
 
         learned.learn(loss)
@@ -200,6 +223,9 @@ class Catch:
         options: see :class:`CatchOptions`.
         generator: CPU generator of all draws.
         is_feasible: whether an architecture meets the targets.
+
+    Raises:
+        ConfigError: the file of earlier tasks cannot be read, or is of another space.
     """
 
     def __init__(
@@ -211,6 +237,7 @@ class Catch:
     ) -> None:
         self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
         self.space, self.options, self.generator = space, options, generator
+        self.earlier = read_tasks(Path(options.tasks), space) if options.tasks else None
         self.networks = Networks(space, torch.Generator().manual_seed(SEED))
         self.learned = Learned(self.networks, LR)
         self.ready = False
@@ -222,9 +249,11 @@ class Catch:
 
         Raises:
             InfeasibleTargetError: no architecture was found that meets the target.
+            ConfigError: nor are there two of an earlier task.
         """
         if not self.ready:
-            self.networks.load_state_dict(meta_trained(self.space, self.options.meta_steps))
+            earlier = () if self.earlier is None else self._within(self.earlier.tasks)
+            self.networks.load_state_dict(meta_trained(self.space, self.options.meta_steps, earlier))
             self.ready = True
         z = self.latent()
         count = len(self.asked)
@@ -272,17 +301,44 @@ class Catch:
             **self.results.state(),
             "networks": self.learned.state(),
             "ready": self.ready,
+            "tasks": "" if self.earlier is None else self.earlier.digest,
             "pending": [[list(choices), z.clone()] for choices, z in self.pending],
             "asked": [list(choices) for choices in self.asked],
         }
 
     def restore(self, state: State) -> None:
-        """Go back to a :meth:`state`."""
+        """Go back to a :meth:`state`.
+
+        Raises:
+            ConfigError: the file of earlier tasks is another one now.
+        """
+        digest = "" if self.earlier is None else self.earlier.digest
+        before = read(state, "tasks", str) if "tasks" in state else ""  # not in the checkpoints of earlier versions
+        if before != digest:
+            raise ConfigError(
+                f"strategy.values.tasks={self.options.tasks} was {before[:12]} (SHA-256) when this search began and is "
+                f"{digest[:12]} now: give the file back, or start a new run"
+            )
         self.results.restore(state)
         self.learned.restore(read_state(state, "networks"))
         self.ready = read(state, "ready", bool)
         self.pending = [(read_choices(choices), z) for choices, z in read_list(state, "pending", list)]
         self.asked = [read_choices(choices) for choices in read_list(state, "asked", list)]
+
+    def _within(self, tasks: tuple[EarlierTask, ...]) -> tuple[EarlierTask, ...]:
+        """The earlier tasks, of each the networks that meet the targets; those without two of them are left out."""
+        found = []
+        for task in tasks:
+            rows = zip(task.choices, task.scores)
+            kept = [(one, score) for one, score in rows if self.uniform.is_feasible(self.space.architecture(one))]
+            if len(kept) > 1:
+                found.append(EarlierTask(task.task, tuple(one for one, _ in kept), tuple(score for _, score in kept)))
+        if not found:
+            raise ConfigError(
+                f"strategy.values.tasks={self.options.tasks} has no earlier task of which two networks meet the targets: "
+                "leave it out, or give a higher target"
+            )
+        return tuple(found)
 
     def _several(self, z: Tensor) -> list[Architecture]:
         """Those of ``ASKED`` draws that meet the target."""
