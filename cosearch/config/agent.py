@@ -1,4 +1,4 @@
-"""The sections ``rl``, ``dqn`` and ``distill`` of the configuration: how agents are trained."""
+"""The sections ``rl``, ``dqn``, ``sac`` and ``distill`` of the configuration: how agents are trained."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class RlConfig:
 
     Attributes:
         algorithm: ``ppo``; ``a2c``: one pass along the path that acted; a ``minibatch`` of a path's whole share of the rollout
-            makes one step of it, as published; ``dqn``: off-policy, with the options of the section ``dqn``; of this section only
-            ``rollout_steps``, ``max_grad_norm`` and ``bf16`` hold for it.
-        rollout_steps: steps of each environment in one rollout; with ``dqn`` those between two lines of the log.
+            makes one step of it, as published; ``dqn`` and ``sac``: off-policy, with the options of the sections of these
+            names; of this section only ``rollout_steps``, ``bf16`` and, with ``dqn``, ``max_grad_norm`` hold for them.
+        rollout_steps: steps of each environment in one rollout; with ``dqn`` and ``sac`` those between two lines of the log.
         epochs, minibatch: see ``LearnerOptions``.
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
         lr: Adam learning rate of the weights. A search keeps it; retraining lowers it linearly to ``lr_end_fraction`` of it.
@@ -31,7 +31,7 @@ class RlConfig:
         bf16: bfloat16 autocast of the networks.
     """
 
-    algorithm: Literal["ppo", "a2c", "dqn"] = "ppo"
+    algorithm: Literal["ppo", "a2c", "dqn", "sac"] = "ppo"
     rollout_steps: Positive = 64
     epochs: Positive = 3
     minibatch: Positive = 128
@@ -53,6 +53,11 @@ class RlConfig:
     def discount(self) -> float:
         """``gamma``, or its default."""
         return 0.999 if self.gamma is None else self.gamma
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether it learns from rollouts, which the policy of now has played; else from a replay."""
+        return self.algorithm in ("ppo", "a2c")
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -99,6 +104,30 @@ class DqnConfig:
     epsilon_inherited: Fraction = 0.1
     reward_clip: PositiveFloat | None = 1.0
     temperature: PositiveFloat = 0.1
+
+
+@dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
+class SacConfig:
+    """Off-policy learning of continuous actions between bounds, used with ``rl.algorithm=sac``; the defaults of
+    stable-baselines3.
+
+    Attributes:
+        replay: observations that the replay memory holds, in memory and in each checkpoint.
+        learning_starts: environment steps of a stage before its first update.
+        updates_per_step: updates for each environment step.
+        minibatch: transitions of one update.
+        lr: Adam learning rate of actor, critics and temperature.
+        gamma: discount.
+        tau: share of the way that the target critics move to the critics at each update.
+    """
+
+    replay: Positive = 1_000_000
+    learning_starts: Positive = 100
+    updates_per_step: PositiveFloat = 1.0
+    minibatch: Positive = 256
+    lr: PositiveFloat = 3e-4
+    gamma: Fraction = 0.99
+    tau: Fraction = 0.005
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
 from cosearch.config.accel import AccelConfig
-from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig
+from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig, SacConfig
 from cosearch.config.env import EnvConfig
 from cosearch.config.family import FamilyConfig
 from cosearch.config.presets import PRESETS
@@ -118,6 +118,7 @@ class Config:
     strategy: StrategyConfig = StrategyConfig()
     rl: RlConfig = RlConfig()
     dqn: DqnConfig = DqnConfig()
+    sac: SacConfig = SacConfig()
     distill: DistillConfig = DistillConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     family: FamilyConfig = FamilyConfig()

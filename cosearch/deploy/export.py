@@ -174,7 +174,7 @@ class _Apart(nn.Module):
         memories = Memories(remembering(network), values[-1], None) if network.memory_size else None
         outputs = network.outputs(observed, memories)
         chosen, value = network.ends.leave(outputs, observed)
-        spread = (outputs[:, :-1], network.ends.log_std) if _is_gaussian(network) else (chosen,)
+        spread = (network.ends.bounded(outputs[:, :-1]), network.ends.log_std) if _is_gaussian(network) else (chosen,)
         return (*spread, value, *(() if memories is None else (memories.vector,)))
 
 

@@ -14,6 +14,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import check_control
 from cosearch.planning.device.hardware import table_or_design
 from cosearch.planning.family import is_file
+from cosearch.planning.sac import check_sac
 from cosearch.planning.size import check_size
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, teacher_of
@@ -83,7 +84,7 @@ def resolve_request(config: Config) -> Request:
     check_control(config, hardware.table_id if isinstance(hardware, Table) else None)
     space = make_space(config)
     check_size(config, space.frame_shape)
-    values = config.distill.critic > 0 and config.rl.algorithm != "dqn"
+    values = config.distill.critic > 0 and config.rl.on_policy
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy, space.parts, values=values)
     if config.rl.algorithm == "dqn" and space.parts:
         raise ConfigError(
@@ -103,6 +104,8 @@ def resolve_request(config: Config) -> Request:
             f"rl.algorithm=dqn learns quantiles in its head; space {space.name!r} chooses the head, whose shared weights learn "
             "none: use rl.algorithm=ppo, or a strategy that trains its candidates alone (strategy.name=random)"
         )
+    if config.rl.algorithm == "sac":
+        check_sac(config, space)
     if space.remembers:
         _check_memory(config, strategy, hardware, space)
     return Request(config, strategy, teacher, hardware, space)
@@ -113,10 +116,10 @@ def _check_memory(config: Config, strategy: StrategyInfo, hardware: Table | Acce
     said = "space.values names blocks with a memory"
     if space.parts:
         raise ConfigError(f"{said}: such agents read one image or vector, {config.env.name} has observations of several parts")
-    if config.rl.algorithm == "dqn":
+    if not config.rl.on_policy:
         raise ConfigError(
-            f"{said}, and rl.algorithm=dqn learns from single transitions, where a memory has no past: use rl.algorithm=ppo or "
-            "rl.algorithm=a2c"
+            f"{said}, and rl.algorithm={config.rl.algorithm} learns from single transitions, where a memory has no past: use "
+            "rl.algorithm=ppo or rl.algorithm=a2c"
         )
     if isinstance(hardware, Table) and (hardware.device.runtime == "tvm" or hardware.device.dtype != "float32"):
         raise ConfigError(
@@ -139,10 +142,10 @@ def _check_one_shot(config: Config, strategy: StrategyInfo) -> None:
     scoring = scoring_of(strategy, config.strategy)
     one_shot_rounds(config, scoring)
     without_validation(config.env)
-    if scoring.by == "frames" and config.rl.algorithm == "dqn":
+    if scoring.by == "frames" and not config.rl.on_policy:
         raise ConfigError(
-            "strategy.values.scores=frames compares policies by the advantages of the actions that were drawn, which a DQN does "
-            "not have: use strategy.values.scores=episodes, or rl.algorithm=ppo"
+            "strategy.values.scores=frames compares policies by the advantages of the actions that were drawn, which "
+            f"rl.algorithm={config.rl.algorithm} does not have: use strategy.values.scores=episodes, or rl.algorithm=ppo"
         )
 
 

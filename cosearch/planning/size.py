@@ -63,6 +63,8 @@ def _memory(config: Config, frame_shape: tuple[int, ...]) -> dict[str, float]:
     }
     if config.rl.algorithm == "dqn":
         needed[f"dqn.replay={config.dqn.replay}"] = config.dqn.replay * frame
+    if config.rl.algorithm == "sac":
+        needed[f"sac.replay={config.sac.replay}"] = config.sac.replay * frame
     return needed
 
 

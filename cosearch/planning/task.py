@@ -13,7 +13,9 @@ from cosearch.rl.envs import split_name
 def resolve_task(
     *, preset: str = "quick", file: Path | None = None, overrides: Sequence[str] = (), options: Mapping[str, object] | None = None
 ) -> Config:
-    """Defaults, then the family's values, then preset, file, words and options as :func:`cosearch.config.run.resolve` has them.
+    """Defaults, then the values of the family and of the game, then preset, file, words and options.
+
+    The last four as :func:`cosearch.config.run.resolve` has them.
 
     Args:
         preset, file, overrides, options: as for :func:`cosearch.config.run.resolve`.
@@ -24,5 +26,6 @@ def resolve_task(
     """
     load_builtins()
     plain = resolve(preset=preset, file=file, overrides=overrides, options=options)
-    family, _ = split_name(plain.env.name)
-    return resolve(base=family.run, preset=preset, file=file, overrides=overrides, options=options)
+    family, game = split_name(plain.env.name)
+    base = {**family.run, **family.suited.get(game, {})}
+    return resolve(base=base, preset=preset, file=file, overrides=overrides, options=options)

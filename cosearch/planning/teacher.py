@@ -26,11 +26,11 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
         return config, None
     if not teacher.is_onnx:
         load_network(teacher)  # a damaged file must show now, not after the search
-    if config.rl.algorithm == "dqn":
+    if not config.rl.on_policy:
         if any(op.memory for op in teacher.ops) or (teacher.understood is not None and teacher.understood.states):
             raise ConfigError(
-                f"teacher {teacher.name!r} has a memory, and rl.algorithm=dqn learns from single transitions, where it has no "
-                "past: set rl.algorithm=ppo, or name another teacher"
+                f"teacher {teacher.name!r} has a memory, and rl.algorithm={config.rl.algorithm} learns from single transitions, "
+                "where it has no past: set rl.algorithm=ppo, or name another teacher"
             )
         return config, teacher  # which learns its actions alone, with a discount of its own
     if config.rl.gamma is None:

@@ -52,6 +52,7 @@ METRICS = {
     "clip_fraction": Metric("1", "share of the samples whose probability ratio was clipped"),
     "explained_variance": Metric("1", "share of the returns' variance that the value estimate explains"),
     "q_mean": Metric("1", "highest action value, mean of the update, in units of the rewards that are learned from"),
+    "entropy_weight": Metric("1", "temperature of soft actor-critic: weight of the entropy beside the values, in their unit"),
     "epsilon": Metric("1", "probability of a random action at the end of the update"),
     "replay_frames": Metric("frames", "frames in the replay memory", "count"),
     "updates": Metric("optimiser steps", "optimiser steps so far in this stage", "count"),

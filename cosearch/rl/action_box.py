@@ -49,6 +49,18 @@ class Box:
         """Whether the action of any component is scaled."""
         return any(pair != (1.0, 0.0) for pair in self.scaling)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every component has two bounds."""
+        return all(max(abs(low), abs(high)) <= FAR for low, high in zip(self.low, self.high))
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """For each component half of its range and the middle, as a policy gives its actions: what -1 and 1 of an agent of
+        bounded actions stand for. Only where all bounds are finite."""
+        pairs = zip(self.low, self.high, self.scaling)
+        return tuple(((high - low) / 2 / scale, ((high + low) / 2 - shift) / scale) for low, high, (scale, shift) in pairs)
+
     def from_policy(self, actions: np.ndarray) -> np.ndarray:
         """A policy's actions ``[num_envs, size]`` -> the environment's, scaled where that is needed and clipped, float32."""
         if self.is_scaled:

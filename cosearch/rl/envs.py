@@ -158,6 +158,7 @@ class EnvFamily:
         is_open: other names than ``games`` are passed on to the family.
         teacher: what `cosearch teacher` does otherwise than on Procgen: configuration values by dotted key, and ``network``.
         run: what suits a search on its games better than the defaults: configuration values by dotted key.
+        suited: for games that need other values than the family's: these, by dotted key, for searches and teachers.
         has_levels: ``EnvOptions.train_levels`` counts the levels that its games are trained on.
         takes_kwargs: its games are made with ``EnvOptions.kwargs``.
         takes_layout: its images may have the channels first, as ``EnvOptions.layout`` says.
@@ -171,6 +172,7 @@ class EnvFamily:
     is_open: bool = False
     teacher: Mapping[str, object] = field(default_factory=dict, hash=False)
     run: Mapping[str, object] = field(default_factory=dict, hash=False)
+    suited: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     has_levels: bool = False
     takes_kwargs: bool = False
     takes_layout: bool = False

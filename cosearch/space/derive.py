@@ -20,6 +20,7 @@ from cosearch.space.factors import Factor, every_sum
 from cosearch.space.network import AgentNetwork
 from cosearch.space.quantile_head import head_like
 from cosearch.space.space import Architecture, SearchSpace
+from cosearch.space.squashed_head import squashed_like
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 
@@ -220,13 +221,14 @@ def derive(architecture: Architecture, generator: torch.Generator, supernet: Sup
         supernet: copy the weights of its path; None for fresh weights.
 
     Returns:
-        The network; with a supernet its output equals the supernet's along the same path, and its head learns quantiles where
-        the supernet's does.
+        The network; with a supernet its output equals the supernet's along the same path, and its head has the form
+        of the supernet's, which may be one that learns.
     """
     space = architecture.space
     network = AgentNetwork(architecture.ops(), generator, architecture.wiring(), space.policy, space.parts)
     if supernet is not None:
         head_like(network, supernet)
+        squashed_like(network, supernet)
         supernet.copy_into(architecture, network.blocks, network.ends)
     return network
 

@@ -4,7 +4,8 @@ Before the first block: vectors are normalised by running statistics (images nee
 so that they travel with the weights through checkpoints, derivation and teacher files; they cost nothing on a device, because
 the export folds them into the first layer. Where a mean is so many standard deviations away that float32 would lose the signal in
 the fold, the mean stays a subtraction of its own. No clipping follows: it could not be folded. After the last block: the head's
-outputs become policy outputs and value; a Gaussian policy has a log standard deviation here that does not depend on the state.
+outputs become policy outputs and value; a Gaussian policy has a log standard deviation here that does not depend on the state,
+and where its agent learned bounded actions its means go through a hyperbolic tangent between the bounds.
 Where an observation has parts they are taken apart here, and its action mask makes the logits of forbidden actions -1e8.
 """
 
@@ -19,6 +20,7 @@ from cosearch.space.parts import MASK, Part, encoded
 from latency_tables.errors import NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
 
+Bounds = tuple[tuple[float, float], ...]  # for each component of an action half of its range, and the middle
 POLICIES = ("categorical", "gaussian", "multi_categorical")
 FORBIDDEN = -1e8  # logit of an action that the mask forbids: its probability is exactly 0, and 0 times its logarithm is 0
 WHOLE = "observation"  # name of a frame that has no parts
@@ -53,6 +55,7 @@ class AgentEnds(nn.Module):
         if policy not in POLICIES:
             raise ShapeError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
         self.policy, self.parts, self.scales = policy, tuple(parts), True
+        self.bounds: Bounds | None = None  # a mean m of a Gaussian policy is then middle + half tanh(m)
         size = sum(part.shape[0] for part in parts if part.kind == "vector")
         size = size if parts else 0 if first.kind == "stem" else first.in_channels
         self.takes_vectors = size > 0
@@ -101,10 +104,17 @@ class AgentEnds(nn.Module):
             Logits ``[batch, n]``, or means and log standard deviations ``[batch, 2 n]``; value.
         """
         chosen, value = outputs[:, :-1], outputs[:, -1]
-        if self.policy == "gaussian":
-            chosen = torch.cat([chosen.float(), self.log_std.expand(len(chosen), -1)], -1)
+        if self.policy == "gaussian" and chosen.shape[1] == len(self.log_std):  # else the head gives its own
+            chosen = torch.cat([self.bounded(chosen.float()), self.log_std.expand(len(chosen), -1)], -1)
         mask = None if values is None else values.get(MASK)
         return (chosen if mask is None else torch.where(mask.bool(), chosen, FORBIDDEN)), value
+
+    def bounded(self, means: Tensor) -> Tensor:
+        """Means of a Gaussian policy ``[batch, n]``: as they are, or between the bounds of the actions."""
+        if self.bounds is None:
+            return means
+        half, middle = (means.new_tensor(column) for column in zip(*self.bounds))
+        return middle + half * means.tanh()
 
     def scale(self) -> Tensor:
         """``[features]``: one over the standard deviation; 0 for a feature that stands still, which says nothing."""

@@ -171,6 +171,9 @@ def _overlay(spec: OpSpec, block: nn.Module, from_block: Donor) -> None:
                 continue  # another map: its columns mean something else
         if one.dim() == other.dim():
             _overlap(one, other)
+    for name, kept in block.named_buffers():  # numbers that travel with the weights, such as a temperature
+        if name in from_block.weights and from_block.weights[name].shape == kept.shape:
+            kept.copy_(from_block.weights[name])
 
 
 def _map(spec: OpSpec) -> tuple[int, int, int]:

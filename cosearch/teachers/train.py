@@ -260,8 +260,9 @@ def teacher_config(request: TeacherRequest) -> Config:
         ConfigError: an unknown key, a value out of its range, or an algorithm without a policy and a state value.
         UnknownNameError: no such environment.
     """
-    family, _ = split_name(request.env)
-    values = {**PUBLISHED, **{key: value for key, value in family.teacher.items() if "." in key}}
+    family, game = split_name(request.env)
+    own = {**family.teacher, **family.suited.get(game, {})}
+    values = {**PUBLISHED, **{key: value for key, value in own.items() if "." in key}}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels, "threads": request.threads}
     config = resolve(overrides=[*words, *request.values], options=fixed)

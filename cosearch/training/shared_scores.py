@@ -78,7 +78,7 @@ class EpisodeScores:
             env.close()
 
     def _policy(self, architecture: Architecture) -> Forward:
-        if self.config.rl.algorithm != "dqn":
+        if self.config.rl.on_policy:
             return self.subject.forward_of(architecture)
         network = as_deployed(derive(architecture, torch.Generator().manual_seed(0), self.subject.supernet), self.config)
         device = compute_device(self.config.compute)

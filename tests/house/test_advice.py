@@ -30,7 +30,7 @@ SOURCES = sorted(
 COMMAND = re.compile(r"`([^`\n]+)`|[:,] (python -m (?:cosearch|latency_tables|accel_models) [^`,]+)")
 PROGRAMS = {"cosearch": verbs, "latency_tables": tables, "accel_models": accelerators}
 OTHER_PROGRAMS = {"rm", "ls", "ssh", "pip", "ray"}
-SECTIONS = "env|rl|dqn|distill|objective|budget|strategy|accel"
+SECTIONS = "env|rl|dqn|sac|distill|objective|budget|strategy|accel"
 KEY = re.compile(rf"\b((?:{SECTIONS})\.[a-z_]+)=")
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]+)")
 NOT_OURS = {"ssh-option", "key", "address", "head", "resources"}  # of typer's own making, of TVM, and of Ray

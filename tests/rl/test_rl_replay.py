@@ -125,7 +125,7 @@ def test_every_transition_that_can_be_drawn_is_the_tapes(n_step, steps):
         t = first + row if first + row < steps else first + row - replay.times
         assert np.array_equal(batch.frames[i].numpy(), tape.rows[t]["frames"][env])
         assert batch.actions[i] == tape.rows[t]["actions"][env]
-        assert np.array_equal(batch.teacher_log_probs[i].numpy(), tape.rows[t]["labels"][env])
+        assert np.array_equal(batch.teacher_policy[i].numpy(), tape.rows[t]["labels"][env])
     cut = sum(int((tape.rows[t]["kind"] == 2).sum()) for t in range(max(0, steps - replay.times), steps))
     assert len(replay.last_frames) == cut  # those of rows that were written over are gone
 
@@ -184,7 +184,7 @@ def test_a_restored_memory_goes_on_bit_for_bit(steps):
     rng = [np.random.default_rng(3) for _ in range(2)]
     one, two = replay.draw(40, 0.6, rng[0]), other.draw(40, 0.6, rng[1])
     assert np.array_equal(one.positions, two.positions)
-    for key in ("frames", "next_frames", "actions", "returns", "discounts", "weights", "teacher_log_probs"):
+    for key in ("frames", "next_frames", "actions", "returns", "discounts", "weights", "teacher_policy"):
         assert torch.equal(getattr(one, key), getattr(two, key))
     with pytest.raises(ShapeError, match="replay"):
         memory(envs=2, labels=4).restore(replay.state())

@@ -7,6 +7,7 @@ from cosearch.planning.options.conditions import (
     ACCELERATOR,
     ANY_ORDER,
     CLIPS,
+    CLIPS_GRADIENTS,
     DISCOUNT_TAKEN,
     DISTILLS,
     DISTILLS_ACTOR,
@@ -33,6 +34,7 @@ from cosearch.planning.options.conditions import (
     RATIOS,
     REPAIRED,
     RETRAINING,
+    SAC,
     SAME_VALUES,
     SEARCHED,
     TABLE,
@@ -79,6 +81,14 @@ ONNX = (*LEARNED, "distill.teacher=ONNX", "distill.gamma=0.9", "distill.reward_s
 
 
 VECTORS = ("threads=1", "env.num_envs=4", "rl.rollout_steps=16", "budget.search_steps=128", "objective.latency_ratio=2")
+CONTINUOUS = (
+    *VECTORS,
+    "env.name=gym:Pendulum-v1",
+    "rl.algorithm=sac",
+    "sac.learning_starts=16",
+    "sac.minibatch=16",
+    "sac.updates_per_step=0.25",
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,8 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     ON_POLICY: ("rl.algorithm=dqn",),
     SAME_VALUES: ("rl.algorithm=dqn",),
     DQN: ("rl.algorithm=ppo",),
+    SAC: ("rl.algorithm=ppo",),
+    CLIPS_GRADIENTS: ("rl.algorithm=sac", "env.name=gym:Pendulum-v1", "space.values={}", "distill.teacher=none"),
     PPO: ("rl.algorithm=a2c",),
     RATIOS: ("rl.algorithm=a2c",),
     CLIPS: ("rl.algorithm=a2c", "rl.value_clip=false"),
@@ -218,6 +230,13 @@ CASES = {
     "dqn.epsilon_inherited": Case("retrain", OFF_POLICY, 0.7),
     "dqn.reward_clip": Case("search", OFF_POLICY, 0.1),
     "dqn.temperature": Case("search", DQN_TAUGHT, 0.5),
+    "sac.replay": Case("search", CONTINUOUS, 32),
+    "sac.learning_starts": Case("search", CONTINUOUS, 48),
+    "sac.updates_per_step": Case("search", CONTINUOUS, 0.5),
+    "sac.minibatch": Case("search", CONTINUOUS, 8),
+    "sac.lr": Case("search", CONTINUOUS, 0.01),
+    "sac.gamma": Case("search", CONTINUOUS, 0.5),
+    "sac.tau": Case("search", CONTINUOUS, 0.5),
     "distill.teacher": Case("search", LEARNED, "none"),
     "distill.gamma": Case("plan", ONNX, 0.8),
     "distill.reward_std": Case("search", ONNX, 3.0),

@@ -28,6 +28,8 @@ from cosearch.rl.env_families import procgen as procgen_env
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.learner import Learner
 from cosearch.rl.rollout import Collector
+from cosearch.rl.sac.play import SquashedPlayer
+from cosearch.rl.sac.update import SacLearner
 from cosearch.teachers import train as teacher_training
 
 TEACHER = {"rl.rollout_steps": 8, "rl.epochs": 1, "rl.minibatch": 16, "rl.micro_batch": 16, "env.num_envs": 4}
@@ -74,6 +76,8 @@ def arm(moment: Any) -> None:
         (Learner, "_minibatch"),
         (EpsilonGreedy, "play"),
         (QLearner, "update"),
+        (SquashedPlayer, "play"),
+        (SacLearner, "update"),
     ):
         watched(owner, name)
     watched(finish, "_evaluate")

@@ -32,7 +32,7 @@ class FineTuning:
         self._plan, self._network, self._streams = plan, network, streams
         self._ranges: Ranges | None = None
         self._began: int | None = None  # the step of the decision
-        wanted = plan.artifact.dtype == "int8" and plan.config.rl.algorithm != "dqn"  # whose head for quantiles is folded later
+        wanted = plan.artifact.dtype == "int8" and plan.config.rl.on_policy  # else the head that learns is folded later
         self.begins_at = int((1 - SHARE) * steps) if wanted else None
 
     def begin(self, step: int, progress: Progress) -> None:

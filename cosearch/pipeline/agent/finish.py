@@ -49,7 +49,7 @@ from cosearch.space.derive import derive, within
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
-from cosearch.training.algorithms import acting, as_policy
+from cosearch.training.algorithms import acting, as_policy, within_bounds
 from cosearch.training.progress import Progress
 from latency_tables.writing import remove
 
@@ -82,12 +82,12 @@ def run_finish(
         That architecture, which is to be retrained; None where the run has its results.
     """
     config, streams = plan.config, resources.streams
-    greedy = plan.acts_greedily and config.rl.algorithm != "dqn"
+    greedy = config.rl.algorithm == "sac" or (plan.acts_greedily and config.rl.algorithm != "dqn")
     progress.stage("finish", 4, 0)
     architecture = plan.space.architecture(searched.choices)
     network = derive(architecture, torch.Generator().manual_seed(0))
     network.load_state_dict(trained.weights)
-    network = network.float().eval()
+    network = within_bounds(network, config).float().eval()
     seen = observed(network, config, config.budget.parity_frames, streams)
     frames = seen.frames
     exported = export_agent(network, run.path, frames, seen.begins)
@@ -294,7 +294,7 @@ def _acting(plan: Plan) -> dict[str, object]:
         kept = ("first_action", "layout", "action_names")
         return {**acting(config), **{key: value for key, value in how.items() if key in kept}}
     rule = acting(config, greedy=greedy)
-    return {**(rule if how["policy"] != "gaussian" else {"rule": rule["rule"], "value": "state value"}), **how}
+    return {**(rule if how["policy"] != "gaussian" else {"rule": rule["rule"], "value": rule["value"]}), **how}
 
 
 def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progress, *, greedy: bool = False) -> Score:

@@ -112,7 +112,7 @@ def found_by(
 def _others(plan: Plan, supernet: SuperNet, fit: AdditiveFit | None, scores: list[list[float]]) -> tuple[Candidate, ...]:
     """What begins the retraining beside the best one, with the weights of the supernet; nothing without a bracket."""
     budget = plan.config.budget
-    if budget.bracket == 1 or budget.retrain_steps == 0 or plan.config.rl.algorithm == "dqn":
+    if budget.bracket == 1 or budget.retrain_steps == 0 or not plan.config.rl.on_policy:
         return ()
     chosen = fit.scores if fit is not None and plan.strategy.derived_by(plan.config.strategy) == "regression" else scores
     found = shortlist(plan.space, chosen, *(constraint.limit for constraint in plan.constraints), count=budget.bracket)

@@ -95,8 +95,8 @@ def sources(store: Path, plan: Plan, own: Path) -> list[Source]:
         run = RunDir.open(folder)
         config = config_of(run)
         theirs = run.read(RunRecord).space
-        if not _fits(theirs, space) or config.rl.algorithm == "dqn":
-            reasons.append(f"{folder.name} has another space, other observations or kind of actions, or learned by DQN")
+        if not _fits(theirs, space) or not config.rl.on_policy:
+            reasons.append(f"{folder.name} has another space, other observations or kind of actions, or learned from a replay")
             continue
         digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
         same = theirs.num_actions == space.num_actions
@@ -198,7 +198,7 @@ def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
         ConfigError: no run of the store fits, or the one that this run began from is another one now.
         RunFolderError: shared weights cannot be read.
     """
-    if not plan.config.strategy.store or plan.config.rl.algorithm == "dqn":  # which a request is refused for
+    if not plan.config.strategy.store or not plan.config.rl.on_policy:  # which a request is refused for
         return None
     store, before = Path(plan.config.strategy.store), run.read(RunRecord).begun_from
     found = sources(store, plan, run.path)

@@ -42,7 +42,7 @@ def _algorithm(request: Request, key: str) -> str:
 
 
 def _on_policy(request: Request) -> bool:
-    return request.config.rl.algorithm != "dqn"
+    return request.config.rl.on_policy
 
 
 def _holds_target(request: Request) -> bool:
@@ -56,8 +56,10 @@ def _further_targets(request: Request) -> bool:
     )
 
 
-def _of_dqn(key: str) -> str:
-    return key.replace("rl.", "dqn.", 1)
+def _own(request: Request, key: str) -> str:
+    """The option of the algorithm's own section that stands for one of ``rl``; empty where it has none."""
+    own = key.replace("rl.", f"{request.config.rl.algorithm}.", 1)
+    return own if own in config_defaults() else ""
 
 
 def _fixed(words: str) -> Callable[[Request, str], str]:
@@ -111,7 +113,9 @@ ON_POLICY = Condition(
     lambda r, key: _on_policy(r),
     _algorithm,
     lambda r, key: (
-        f"set {_of_dqn(key)}: the DQN has {_of_dqn(key)}" if _of_dqn(key) in config_defaults() else "set rl.algorithm=ppo"
+        f"set {_own(r, key)}: {'the DQN' if r.config.rl.algorithm == 'dqn' else 'SAC'} has {_own(r, key)}"
+        if _own(r, key)
+        else "set rl.algorithm=ppo"
     ),
 )
 PPO = Condition(
@@ -121,7 +125,7 @@ PPO = Condition(
     _fixed("set rl.algorithm=ppo"),
 )
 RATIOS = Condition(
-    "rl.algorithm is ppo or dqn",
+    "rl.algorithm is ppo, dqn or sac",
     lambda r, key: r.config.rl.algorithm != "a2c",
     _fixed("with rl.algorithm=a2c, whose gradient has no importance weights and so holds along the path that acted alone"),
     _fixed("set rl.algorithm=ppo"),
@@ -138,7 +142,14 @@ VALUE_LOSS = Condition(
     _fixed("with rl.value_weight=0"),
     _fixed("set rl.value_weight"),
 )
-DQN = Condition("rl.algorithm=dqn", lambda r, key: not _on_policy(r), _algorithm, _fixed("set rl.algorithm=dqn"))
+CLIPS_GRADIENTS = Condition(
+    "rl.algorithm is ppo, a2c or dqn",
+    lambda r, key: r.config.rl.algorithm != "sac",
+    _fixed("with rl.algorithm=sac, which does not clip its gradients"),
+    _fixed("set rl.algorithm=ppo"),
+)
+DQN = Condition("rl.algorithm=dqn", lambda r, key: r.config.rl.algorithm == "dqn", _algorithm, _fixed("set rl.algorithm=dqn"))
+SAC = Condition("rl.algorithm=sac", lambda r, key: r.config.rl.algorithm == "sac", _algorithm, _fixed("set rl.algorithm=sac"))
 PRIORITIES = Condition(
     "dqn.priority_exponent is above 0",
     lambda r, key: r.config.dqn.priority_exponent > 0.0,
@@ -176,7 +187,7 @@ TAUGHT = Condition(
     _fixed("set budget.retrain_steps"),
 )
 DISTILLS = Condition(
-    "distill.actor or distill.critic is above 0 (dqn: distill.actor)",
+    "distill.actor or distill.critic is above 0 (dqn and sac: distill.actor)",
     lambda r, key: r.config.distill.actor > 0.0 or (_on_policy(r) and r.config.distill.critic > 0.0),
     lambda r, key: f"with distill.actor=0{' and distill.critic=0' if _on_policy(r) else ''}",
     _fixed("set distill.actor"),
@@ -196,7 +207,7 @@ DISTILLS_ACTOR = Condition(
 SAME_VALUES = Condition(
     "rl.algorithm is ppo or a2c",
     lambda r, key: _on_policy(r),
-    lambda r, key: "with rl.algorithm=dqn: its values have another reward scale and discount than the teacher's",
+    lambda r, key: f"with rl.algorithm={r.config.rl.algorithm}: its values have another reward scale than the teacher's",
     _fixed("set rl.algorithm=ppo"),
 )
 ONNX_TEACHER = Condition(

@@ -30,11 +30,11 @@ class Batch:
     Attributes:
         positions: ``[batch]``, where they lie.
         frames, next_frames: ``[batch, height, width, channels]``, uint8: what was seen, and what the return is bootstrapped at.
-        actions: ``[batch]``, int64.
+        actions: ``[batch]``, int64, or ``[batch, size]``, float32.
         returns: ``[batch]``, float32, of up to n steps.
         discounts: ``[batch]``, float32: gamma to the number of these steps; 0 where the episode terminated.
         weights: ``[batch]``, float32: importance weights, at most 1.
-        teacher_log_probs: ``[batch, actions]``, or None.
+        teacher_policy: ``[batch, labels]``, or None.
     """
 
     positions: np.ndarray
@@ -44,7 +44,7 @@ class Batch:
     returns: torch.Tensor
     discounts: torch.Tensor
     weights: torch.Tensor
-    teacher_log_probs: torch.Tensor | None = None
+    teacher_policy: torch.Tensor | None = None
 
 
 class Replay:
@@ -57,8 +57,9 @@ class Replay:
         n_step: steps of the returns.
         gamma: discount of one step.
         exponent: priorities are taken to this power; 0: all transitions alike.
-        labels: actions of the teacher whose log-probabilities are kept with each frame; 0: no teacher.
+        labels: numbers of the teacher that are kept with each frame, such as the log-probabilities of its actions; 0: no teacher.
         dtype: of the frames.
+        action_size: length of an action vector; 0: actions are discrete.
 
     Raises:
         ConfigError: it has no room for n steps of all environments.
@@ -75,16 +76,19 @@ class Replay:
         exponent: float,
         labels: int = 0,
         dtype: np.dtype | type = np.uint8,
+        action_size: int = 0,
     ) -> None:
         times = capacity // num_envs
         if times < n_step + 2:
             raise ConfigError(
                 f"a replay of {capacity} frames holds {times} steps of {num_envs} environments, too few for "
-                f"returns of {n_step} steps: set dqn.replay to at least {(n_step + 2) * num_envs}"
+                f"returns of {n_step} steps: set {'sac' if action_size else 'dqn'}.replay to at least {(n_step + 2) * num_envs}"
             )
         self.times, self.num_envs, self.n_step, self.gamma, self.exponent = times, num_envs, n_step, gamma, exponent
         self.frames = np.zeros((times, num_envs, *frame_shape), dtype=dtype)
-        self.actions = np.zeros((times, num_envs), dtype=np.int16)
+        shape = (times, num_envs, action_size) if action_size else (times, num_envs)
+        self.actions = np.zeros(shape, dtype=np.float32 if action_size else np.int16)
+        self._drawn_as = np.float32 if action_size else np.int64
         self.rewards = np.zeros((times, num_envs), dtype=np.float32)
         self.ends = np.zeros((times, num_envs), dtype=np.uint8)
         self.labels = np.zeros((times, num_envs, labels), dtype=np.float32) if labels else None
@@ -105,10 +109,10 @@ class Replay:
 
         Args:
             frames: ``[num_envs, height, width, channels]`` that the actions were chosen at.
-            actions: ``[num_envs]``.
+            actions: ``[num_envs]``, or ``[num_envs, action_size]``.
             step: what followed.
             reward: ``[num_envs]``, the rewards to learn from.
-            labels: ``[num_envs, actions]``, the teacher's log-probabilities at ``frames``.
+            labels: ``[num_envs, labels]``, the teacher's at ``frames``.
         """
         row, n = self.written % self.times, self.num_envs
         own = np.arange(row * n, (row + 1) * n)
@@ -150,7 +154,7 @@ class Replay:
             at,
             tensor(self.frames[rows, envs]),
             tensor(following),
-            tensor(self.actions[rows, envs].astype(np.int64)),
+            tensor(self.actions[rows, envs].astype(self._drawn_as)),
             tensor(returns),
             tensor(discounts),
             tensor((weights / weights.max()).astype(np.float32)),

@@ -252,9 +252,9 @@ class QLearner:
         q = quantiles.mean(2)
         loss, terms = bellman, {"loss_value": bellman, "q_mean": q.max(1).values.mean()}
         if distillation:
-            if batch.teacher_log_probs is None:
+            if batch.teacher_policy is None:
                 raise ShapeError("distillation needs a replay that keeps the teacher's labels")
-            teacher = batch.teacher_log_probs[part]
+            teacher = batch.teacher_policy[part]
             actor_kl = q_distillation(q, teacher, self.options.temperature)
             loss = loss + distillation * actor_kl
             terms |= {"distill_actor": actor_kl, "teacher_agreement": (q.argmax(1) == teacher.argmax(1)).float().mean()}

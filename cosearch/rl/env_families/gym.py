@@ -111,6 +111,14 @@ GYM_RUN = {  # small networks on vectors, dense rewards: few environments, many 
     "rl.max_grad_norm": 0.5,
     "rl.bf16": False,
 }
+MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "Pusher", "Reacher", "Swimmer", "Walker2d")
+MUJOCO_RUN = {  # of PPO's reference implementations since Schulman et al. 2017 (Huang et al. 2022, The 37 Implementation Details)
+    "rl.minibatch": 64,
+    "rl.micro_batch": 64,
+    "rl.lr": 3e-4,
+    "rl.gamma": 0.99,
+    "rl.value_clip": False,
+}
 ENVIRONMENTS.register(
     EnvFamily(
         "gym",
@@ -120,6 +128,7 @@ ENVIRONMENTS.register(
         True,
         teacher=GYM_RUN,
         run=GYM_RUN,
+        suited={f"{name}-v{version}": MUJOCO_RUN for name in MUJOCO for version in (4, 5)},
         takes_kwargs=True,
         takes_layout=True,
         takes_wrappers=True,
