@@ -19,8 +19,8 @@ def one_hot(space: SearchSpace, choices: Sequence[Sequence[int]]) -> Tensor:
         space: the search space.
         choices: one candidate's index for each point, of each architecture.
     """
-    eyes = [torch.eye(len(point.candidates)) for point in space.points]
-    return torch.stack([torch.cat([eye[c] for eye, c in zip(eyes, one)]) for one in choices])
+    columns = torch.tensor([list(one) for one in choices]).T
+    return torch.cat([torch.eye(len(point.candidates))[column] for point, column in zip(space.points, columns, strict=True)], 1)
 
 
 def two_layers(inputs: int, hidden: int, outputs: int, generator: torch.Generator) -> nn.Sequential:

@@ -28,6 +28,7 @@ from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import RunFailedError
 
+TEACHER = ["teacher", "--env", "gym:CartPole-v1", "--out", "t/t.json"]
 WORDS = ("distill.teacher=none", "objective.latency_ratio=0.3", "budget.search_steps=20000", "budget.retrain_steps=0")
 
 
@@ -147,7 +148,9 @@ def test_a_run_asks_for_the_cores_that_it_uses(planned):
     assert needs_of(many).cores == 5 and needs_of(many).gpus == 1
 
 
-@pytest.mark.parametrize("verb", [["compare"], ["search"], ["bench", "extend", "--out", "o"], ["measure", "--board", "b"]])
+@pytest.mark.parametrize(
+    "verb", [["compare"], ["search"], ["bench", "extend", "--out", "o"], ["measure", "--board", "b"], TEACHER]
+)
 def test_without_ray_one_message_says_what_to_type(verb, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
