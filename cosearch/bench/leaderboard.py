@@ -145,7 +145,7 @@ def leaderboard_page(result: Standings) -> str:
         "sharing is not simulated. Regret is the distance to the best network within the target, rank its place among them, both",
         "by the mean over the train seeds; percentile is the share of the others that are no better. The best of many noisy",
         "means is too high by chance, so even a search that knew every network's true mean would have some regret.",
-        "Made by `python -m cosearch bench leaderboard`.",
+        "Made by `python -m cosearch bench leaderboard`; [what explains the order](methods.md).",
     ]
     for board in result.boards:
         lines += [

@@ -26,8 +26,8 @@ Differs from the paper in:
    thresholds' optimiser is Adam at ``strategy.lr``.
 9. Without a step of the thresholds (``strategy.warmup_fraction=1``) the largest legal architecture is what they choose.
 10. Scaling is off unless ``strategy.values.scale_from`` names a share below 1. The paper multiplies depth, width and resolution
-   of the found network by constants to the power of phi (EfficientNet); here what the space has of them is a choice, so sizes
-   stay among its candidates. A point that takes the zero of its group keeps it. Where phi = 0 misses a target nothing is scaled.
+    of the found network by constants to the power of phi (EfficientNet); here what the space has of them is a choice, so sizes
+    stay among its candidates. A point that takes the zero of its group keeps it. Where phi = 0 misses a target nothing is scaled.
 """
 
 from __future__ import annotations
