@@ -144,6 +144,7 @@ class Nodes:
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
         self._nodes: list[Any] = []
+        self._disks: list[tempfile.TemporaryDirectory[str]] = []
         for _ in range(count):
             self.add()
 
@@ -153,8 +154,10 @@ class Nodes:
         return str(self._cluster.address)
 
     def add(self) -> None:
-        """Start a node."""
-        self._nodes.append(self._cluster.add_node(num_cpus=1, **NODE))
+        """Start a node, with a folder of its own, as that of a machine is: where it is killed the others' files stay."""
+        disk = tempfile.TemporaryDirectory(prefix="ray-node-", ignore_cleanup_errors=True)
+        self._disks.append(disk)
+        self._nodes.append(self._cluster.add_node(num_cpus=1, temp_dir=disk.name, **NODE))
 
     def replace(self, generator: random.Random) -> None:
         """Kill a node with all its processes, and start another one."""
@@ -165,6 +168,8 @@ class Nodes:
     def stop(self) -> None:
         """Kill them all."""
         self._cluster.shutdown()
+        for disk in self._disks:
+            disk.cleanup()
 
 
 @contextmanager

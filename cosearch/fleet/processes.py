@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from cosearch.fleet.work import TRIES, Event, Lost, Sent, Started, Work, answer_of, ended
+from cosearch.fleet.work import TRIES, Event, Lost, Sent, Started, Work, answer_of, ended, is_broken
 
 
 class Processes:
@@ -121,9 +121,13 @@ class Processes:
             self._events.append(Sent(self._busy[connection].name, content))
             return
         work = self._busy.pop(connection)
-        self._idle.append(connection)
         self._deaths.pop(work.name, None)
-        self._events.append(ended(work.name, (kind, content)))
+        event = ended(work.name, (kind, content))
+        if is_broken(event):
+            self._end(connection)
+        else:
+            self._idle.append(connection)
+        self._events.append(event)
 
     def _died(self, connection: Connection) -> None:
         work = self._busy.pop(connection)

@@ -29,6 +29,7 @@ from cosearch.fleet.work import (
     Work,
     answer_of,
     ended,
+    is_broken,
 )
 from latency_tables.errors import ConfigError, MissingExtraError, RequestError, RunFailedError
 
@@ -87,6 +88,7 @@ class RayEngine:
         self._waiting: deque[Work] = deque()
         self._pieces: dict[str, _Piece] = {}
         self._events: deque[Event] = deque()
+        self._broke = set[str]()
         self._number, self._open = 0, True
 
     def _connect(self, files: Path | None) -> None:
@@ -178,6 +180,8 @@ class RayEngine:
             work = self._waiting.popleft()
             self._number += 1
             options = {**_resources(work.needs), "max_retries": TRIES - 1, "retry_exceptions": False, "name": work.name}
+            if work.name in self._broke:  # Ray keeps a process for each environment: this piece gets one that is not broken
+                options["runtime_env"] = {"env_vars": {"COSEARCH_TRY": str(self._number)}}
             ref = self._task.options(**options).remote(
                 self._queue, (work.name, self._number), work.function, work.job, self._own, self._other_torch
             )
@@ -212,8 +216,11 @@ class RayEngine:
     def _hand_out(self, piece: _Piece) -> None:
         """Hand a result out where all messages of its attempt have been heard."""
         if piece.answer is not None and piece.heard[piece.answer[0]] >= piece.answer[1]:
-            del self._pieces[piece.work.name]
-            self._events.append(ended(piece.work.name, piece.answer[2]))
+            event = ended(piece.work.name, piece.answer[2])
+            del self._pieces[event.name]
+            if is_broken(event):
+                self._broke.add(event.name)
+            self._events.append(event)
 
 
 def _do(

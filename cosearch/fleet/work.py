@@ -161,3 +161,12 @@ def ended(name: str, answer: tuple[str, Any]) -> Done | Failed:
     if kind == "done":
         return Done(name, content)
     return Failed(name, content if kind == "error" else RunFailedError(f"{name} failed:\n{content}"))
+
+
+def is_broken(event: Done | Failed) -> bool:
+    """Whether a piece ended by an error that nobody foresaw: its process may be unfit for more (a half-imported library).
+
+    Args:
+        event: the end of a piece.
+    """
+    return isinstance(event, Failed) and isinstance(event.error, RunFailedError)

@@ -103,6 +103,8 @@ def check_errors(engine: Engine) -> None:
     crash = errors.get("crash")
     require(type(crash) is RunFailedError and "ZeroDivisionError: by nought" in str(crash), f"expected its trace, got {crash!r}")
     require(done == ["well"], f"expected the third piece to be done, got {done}")
+    first, second = ([e.where for e in events_of(engine, {"crash": ("crash", "")}) if isinstance(e, Started)] for _ in range(2))
+    require(first != second, f"expected another process after an error that nobody foresaw, got {first} and {second}")
 
 
 def check_cancelled(engine: Engine, folder: Path) -> None:
