@@ -1,36 +1,49 @@
-"""Policies of other packages, made smaller: ``python -m cosearch.benchmarks.compress`` does what is missing, policy by policy.
+"""Policies of other packages, made smaller: ``python -m cosearch.benchmarks.compress`` does what is missing, seed by seed.
 
-Each policy is made by its own package (``peers/policies.py``), saved as that package documents, and given to `cosearch compress`
-as a user would. A row has the return and the latency of both, the ratio of the latencies (timed in turns on this machine, in one
-runtime), and the share of the policy's return above actions at random, with its interval over episodes. Where the command makes
-no agent the row has its words. The budget is small (``WORDS``): it shows how far a few minutes go.
+Each policy is made once by its own package (``peers/policies.py``), saved as that package documents, and given to `cosearch
+compress` as a user would, once for each seed of the command. A row of the table has the share of the policy's return above random
+actions and the ratio of the latencies (timed in turns on this machine, in one runtime), with their intervals over seeds.
+A call of the runtime takes its time whatever the network: the ratio that an empty network has stands beside it. Where the command
+makes no agent the row has its words. A run that was killed goes on.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, median
 from typing import Annotated
 
+import onnx
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
-from cosearch.benchmarks.peers.policies import POLICIES, PolicyFile
+from cosearch.benchmarks.peers.policies import POLICIES
+from cosearch.benchmarks.peers.policy_files import PolicyFile
+from cosearch.config.run import config_from_dict
+from cosearch.deploy.measure import measure_side_by_side
 from cosearch.record.json_record import from_json
+from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
 from cosearch.report.format import time_text
-from cosearch.statistics import interval_text
-from latency_tables.errors import RequestError
+from cosearch.statistics import interval_text, student_interval
+from latency_tables.errors import RequestError, RunFailedError
+from latency_tables.onnx_models.blocks import build_empty_model
 from latency_tables.reading import read_json
 
 Row = dict[str, object]
 PAGE = DOCS / "evidence" / "compress.md"
 KEPT = Path(__file__).with_suffix(".json")
 DEVICE = "raspberry-pi-4"
-WORDS = ("budget.search_steps=16384", "budget.retrain_steps=32768", "budget.eval_episodes=32", "budget.measure_s=4", "threads=1")
+BUDGET = ("budget.search_steps=16384", "budget.retrain_steps=32768")
+WORDS = ("budget.eval_episodes=64", "budget.measure_s=3", "threads=1")
+WANTED_RATIO, WANTED_SHARE = 1 / 3, 0.95
+ANSWERED = (1, 2)  # exit codes: a failed run, a wrong request
 
 
 def compress(name: str, policy: PolicyFile, seed: int, device: str, runs: Path, words: Sequence[str]) -> Row:
@@ -46,18 +59,26 @@ def compress(name: str, policy: PolicyFile, seed: int, device: str, runs: Path, 
 
     Returns:
         The row; with ``said`` where there is no agent.
+
+    Raises:
+        RunFailedError: the command was killed.
     """
-    run = f"{name.replace(' ', '-').replace(',', '').lower()}-s{seed}"
+    run = run_name(name, seed)
     command = [sys.executable, "-m", "cosearch", "compress", str(policy.path), "--env", policy.env, "--device", device, "--json"]
     command += [*policy.words, "--runs", str(runs), "--run", run, "--seed", str(seed), "--quiet", *words]
     row: Row = {"policy": name, "about": policy.about, "env": policy.env, "seed": seed, "device": device}
-    if not (runs / run / Summary.FILE).is_file():
+    path = runs / run / Summary.FILE
+    if not path.is_file():
         if (runs / run).is_dir():  # an earlier process ended in the middle of it
             command = [sys.executable, "-m", "cosearch", "resume", str(runs / run), "--json", "--quiet"]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
+        said = done.stderr.strip().splitlines()
+        if done.returncode in ANSWERED or (not done.returncode and not path.is_file()):
+            return {**row, "said": said[-1] if said else done.stdout.strip() or f"exit {done.returncode}"}
         if done.returncode:
-            return {**row, "said": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"}
-    path = runs / run / Summary.FILE
+            raise RunFailedError(
+                f"{name}, seed {seed}: the command ended with {done.returncode}; the same command goes on with it"
+            )
     summary = from_json(Summary, read_json(path, "a summary", RequestError), path)
     figures = summary.policy
     if figures is None:
@@ -79,46 +100,100 @@ def compress(name: str, policy: PolicyFile, seed: int, device: str, runs: Path, 
         "predicted_s": summary.latency_predicted_s,
         "policy_s": summary.policy_latency_s,
         "target_s": summary.latency_target_s,
+        "params": summary.params,
         "env_steps": summary.env_steps,
         "wall_s": summary.wall_s,
     }
 
 
-def markdown(rows: Sequence[Mapping[str, object]]) -> str:
-    """The table of the page, a line a policy and seed."""
+def run_name(policy: str, seed: int) -> str:
+    """Name of the run folder."""
+    return f"{re.sub('[^a-z0-9]+', '-', policy.lower())}-s{seed}"
+
+
+def facts_of(policy: PolicyFile, run: Path) -> Row:
+    """What a policy is beside its return: the numbers in its graph, and what of its latency an empty network takes.
+
+    Args:
+        policy: its file.
+        run: folder of a run that learned from it.
+    """
+    path = Path(config_from_dict(RunDir.open(run).read(RunRecord).config).distill.teacher)  # the graph that was read
+    timed = measure_side_by_side({"policy": path, "empty": build_empty_model()}, threads=1, seconds=3.0)
+    graph = onnx.load(path).graph
+    return {
+        "about": policy.about,
+        "env": policy.env,
+        "params": sum(int(onnx.numpy_helper.to_array(entry).size) for entry in graph.initializer),
+        "empty_ratio": timed.ratios["empty"].p50,
+    }
+
+
+def markdown(rows: Sequence[Mapping[str, object]], facts: Mapping[str, Mapping[str, object]]) -> str:
+    """The table of the page, a line a policy.
+
+    Args:
+        rows: of policies and seeds.
+        facts: see :func:`facts_of`, by policy.
+    """
     lines = [
-        "| policy | return: policy | agent | share of it [95 %] | latency here: policy | agent | ratio, rounds | ratio there "
-        "| steps |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| policy | task, device | its return | share of it, each seed | mean [95 %] | latency here: policy, agent | ratio [95 %]"
+        " | of an empty network | numbers: policy, agent | a third and 95 %? |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        about = f"{row['policy']}, {row['env']}, seed {row['seed']}: {row['about']}"
-        if "said" in row:
-            lines.append(f"| {about} | {row['said']} | | | | | | | |")
-            continue
-        scores = [
-            f"{_number(row, key):.1f} {interval_text(_pair(row, f'{key}_ci95'), 'episode')}" for key in ("policy_score", "score")
-        ]
-        share, pair = row["share"], _pair(row, "share_ci95")
-        low_high = "" if pair is None else f" [{pair[0]:.2f}, {pair[1]:.2f}]"
-        told = "no better than random" if share is None else f"**{_number(row, 'share'):.2f}**{low_high}"
-        times = " | ".join(time_text(_number(row, key)) for key in ("policy_measured_s", "measured_s"))
-        low, high = _pair(row, "ratio_range") or (float("nan"), float("nan"))
-        there = _number(row, "predicted_s") / _number(row, "policy_s")
-        ratio = f"**{_number(row, 'ratio'):.2f}** ({low:.2f} to {high:.2f})"
-        lines.append(
-            f"| {about} | {' | '.join(scores)} | {told} | {times} | {ratio} | {there:.2f} | {_number(row, 'env_steps'):,.0f} |"
-        )
+    for name in dict.fromkeys(str(row["policy"]) for row in rows):
+        found = [row for row in rows if row["policy"] == name]
+        made = [row for row in found if "said" not in row]
+        head = f"| {name}: {found[0]['about']} | {found[0]['env']}, {found[0]['device']} |"
+        lines += [f"{head} seed {row['seed']}: {row['said']} | | | | | | | |" for row in found if "said" in row]
+        if made:
+            lines.append(f"{head} {' | '.join(_figures(made, facts[name]))} |")
     return "\n".join(lines)
+
+
+def _figures(rows: Sequence[Mapping[str, object]], facts: Mapping[str, object]) -> list[str]:
+    """The cells of one policy behind its name."""
+    shares = [0.0 if row["share"] is None else _number(row, "share") for row in rows]
+    ratios = [_number(row, "ratio") for row in rows]
+    empty, params = _number(facts, "empty_ratio"), _number(facts, "params")
+    return [
+        f"{mean(_number(row, 'policy_score') for row in rows):.1f}",
+        ", ".join(f"{share:.2f}" for share in shares),
+        f"**{mean(shares):.2f}** {interval_text(student_interval(shares), 'seed')}",
+        ", ".join(time_text(median(_number(row, key) for row in rows)) for key in ("policy_measured_s", "measured_s")),
+        f"**{mean(ratios):.2f}** {interval_text(student_interval(ratios), 'seed')}",
+        f"{empty:.2f}",
+        f"{params:,.0f}, {median(_number(row, 'params') for row in rows):,.0f}",
+        verdict(mean(shares), mean(ratios), empty),
+    ]
+
+
+def verdict(share: float, ratio: float, empty: float) -> str:
+    """Whether an agent has what was wanted, or by how much it misses.
+
+    Args:
+        share: of the policy's return.
+        ratio: of the latencies.
+        empty: ratio of an empty network, below which there is none.
+    """
+    misses = []
+    if share < WANTED_SHARE:
+        misses.append(f"return misses by {WANTED_SHARE - share:.2f}")
+    if ratio > WANTED_RATIO:
+        least = f", an empty network by {empty - WANTED_RATIO:.2f}" if empty > WANTED_RATIO else ""
+        misses.append(f"latency misses by {ratio - WANTED_RATIO:.2f}{least}")
+    return "; ".join(misses) or "yes"
+
+
+def _kept(out: Path, key: str) -> dict[str, Row]:
+    """The rows of an object of the results so far; none where there is no file yet."""
+    found = read_json(out, "results", RequestError) if out.is_file() else {}
+    inner = found.get(key, {}) if isinstance(found, dict) else {}
+    return {str(name): dict(row) for name, row in inner.items()} if isinstance(inner, dict) else {}
 
 
 def _number(row: Mapping[str, object], key: str) -> float:
     return float(str(row[key]))
-
-
-def _pair(row: Mapping[str, object], key: str) -> tuple[float, float] | None:
-    value = row[key]
-    return (float(value[0]), float(value[1])) if isinstance(value, (list, tuple)) else None
 
 
 def main(
@@ -129,22 +204,22 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
     device: Annotated[str, typer.Option(help="The target.")] = DEVICE,
 ) -> None:
-    """Make and compress what is missing, save after each policy, write the page's table."""
-    found = read_json(out, "results", RequestError) if out.is_file() else {}
-    rows: dict[str, Row] = {}
-    if isinstance(found, dict) and isinstance(found.get("rows"), dict):
-        rows = {str(key): dict(row) for key, row in found["rows"].items()}
+    """Make and compress what is missing, save after each run, write the page's table."""
+    rows, facts = (_kept(out, key) for key in ("rows", "policies"))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in policies.split(";"):
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for name in policies.split(";"):
             if f"{name}, seed {seed}" in rows:
                 continue
-            policy = POLICIES[name](folder, seed)
-            row = compress(name, policy, seed, device, folder, [*WORDS, *(words or ())])
+            policy = POLICIES[name](folder)
+            row = compress(name, policy, seed, device, folder, [*WORDS, *(policy.budget or BUDGET), *(words or ())])
+            if name not in facts and "said" not in row:
+                facts[name] = facts_of(policy, folder / run_name(name, seed))
             rows[f"{name}, seed {seed}"] = json.loads(json.dumps(row))
-            keep({"rows": rows}, out, PAGE, "compress", markdown(list(rows.values())))
-            typer.echo(f"{name}, seed {seed}: {row.get('said') or row.get('ratio')}", err=True)
-    typer.echo(markdown(list(rows.values())))
+            ordered = [row for each in POLICIES for row in rows.values() if row["policy"] == each]
+            keep({"rows": rows, "policies": facts}, out, PAGE, "compress", markdown(ordered, facts))
+            typer.echo(f"{name}, seed {seed}: {row.get('said') or (row['share'], row['ratio'])}", err=True)
+    typer.echo(markdown(list(rows.values()), facts))
 
 
 if __name__ == "__main__":

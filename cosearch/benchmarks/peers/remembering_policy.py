@@ -1,0 +1,57 @@
+"""A recurrent policy of rsl_rl for the T-maze: network and export are the package's own, the weights learn the shortest way by
+supervision, since its trainer is made for action vectors in simulators with thousands of environments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cosearch.benchmarks.peers.policy_files import TMAZE, PolicyFile, module, once, write_onnx
+from cosearch.testing.tmaze import FORWARD, LEFT, RIGHT
+
+LENGTH, STEPS, BATCH, UPDATES = 8, 36, 64, 300  # an episode is cut after that many steps
+
+
+def walks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Walks along the corridor, some with turns on the way, and the right action at each step.
+
+    Args:
+        generator: of cues and turns; who turns often comes late to the junction.
+
+    Returns:
+        Observations ``[steps, walks, 2]``, and actions ``[steps, walks]``.
+    """
+    right = torch.rand(BATCH, generator=generator) < 0.5
+    turns = torch.rand(STEPS, BATCH, generator=generator) < 0.7 * torch.rand(BATCH, generator=generator)
+    place = torch.zeros(STEPS, BATCH, dtype=torch.int64)
+    place[1:] = (~turns[:-1]).cumsum(0).clamp(max=LENGTH)
+    seen = torch.zeros(STEPS, BATCH, 2)
+    seen[0, :, 0] = torch.where(right, 1.0, -1.0)
+    seen[..., 1] = (place == LENGTH).float()
+    actions = torch.where(place == LENGTH, torch.where(right, RIGHT, LEFT), FORWARD)
+    return seen, actions
+
+
+def rsl_rl_recurrent(folder: Path) -> PolicyFile:
+    """The recurrent actor of rsl_rl with its default sizes, as its runner exports it: its state goes in and out."""
+
+    def make(path: Path) -> None:
+        models, tensordict = module("rsl_rl.models", "rsl-rl-lib"), module("tensordict", "tensordict")
+        torch.manual_seed(0)
+        seen = tensordict.TensorDict({"policy": torch.zeros(1, 2)}, batch_size=[1])
+        actor = models.RNNModel(seen, {"actor": ["policy"]}, "actor", 3)
+        optimiser, generator = torch.optim.Adam(actor.parameters(), 1e-3), torch.Generator().manual_seed(0)
+        for _ in range(UPDATES):
+            x, wanted = walks(generator)
+            optimiser.zero_grad()
+            F.cross_entropy(actor.mlp(actor.rnn.rnn(x)[0]).flatten(0, 1), wanted.flatten()).backward()
+            optimiser.step()
+        made = actor.as_onnx(verbose=False)
+        write_onnx(path, made, made.get_dummy_inputs(), made.input_names, made.output_names)
+
+    path = once(folder / "rsl_rl_recurrent.onnx", make)
+    about = "its recurrent actor and exporter, LSTM 256 and 256-256-256, learned the shortest way by supervision"
+    return PolicyFile(path, TMAZE, ("--outputs", "logits:actions", "--acting", "greedy"), about)
