@@ -56,7 +56,7 @@ def compress(
     """Make a policy that you have smaller for a device: it teaches an agent of at most a third of its latency."""
     from cosearch.cli.lists import device_options
     from cosearch.compute import compute_device
-    from cosearch.pipeline.compress import plan_compression, taught_by, understand
+    from cosearch.pipeline.compress import plan_compression, suited, taught_by, understand
     from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.task import resolve_task
@@ -93,7 +93,7 @@ def compress(
     progress = make_progress(quiet)
     try:
         progress.note(f"{policy}: {read.understood.origin}, {read.understood.meaning}, {read.understood.acting}")
-        taught = taught_by(with_own_tables(resolved, runs, progress, dry_run=False), read, runs)
+        taught = taught_by(with_own_tables(suited(resolved, read), runs, progress, dry_run=False), read, runs)
         found = plan_compression(taught, read, seconds=resolved.budget.measure_s, anyway=anyway)
         if found.plan is None:
             emit(_fits(policy, found), as_json, _fits_text(policy, device, found))

@@ -38,6 +38,8 @@ WANTED = 1 / 3  # of the policy's latency, where no target is given
 WORTH = 0.95  # of the policy's latency: a fastest network above it is nothing smaller
 NEAREST = 1.25  # of the fastest network of the space, where none is that fast: some room is left to search in
 FOLDER = "policies"  # below that of the runs
+IMAGES = "macro"  # the space whose networks are the smallest: its widths and its head are searched
+MEMORIES = ["gru_w16", "gru_w32", "gru_w64"]  # of a student whose policy has a memory
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,24 @@ def understand(path: Path, config: Config, said: Said) -> Policy:
         RequestError: there is no such file, it cannot be read, or plays another task.
     """
     return read_policy(path, facts_of(config), said)
+
+
+def suited(config: Config, policy: Policy) -> Config:
+    """The configuration with a space that suits a policy's student, where the request names none.
+
+    A policy of images gets the one whose smallest networks are the smallest, one with a memory a student with a memory.
+
+    Args:
+        config: of the request.
+        policy: the policy.
+    """
+    space, known = config.space, policy.understood
+    named = config.said & {"space.name", "space.values"}
+    if len(known.frame_shape) == 3 and not named and config.rl.algorithm != "dqn":
+        space = dataclasses.replace(space, name=IMAGES)
+    if known.states and len(known.frame_shape) == 1 and space.name in ("auto", "mlp") and "memory" not in space.values:
+        space = dataclasses.replace(space, values={**space.values, "memory": MEMORIES})
+    return dataclasses.replace(config, space=space)
 
 
 def taught_by(config: Config, policy: Policy, runs: Path) -> Config:

@@ -66,6 +66,21 @@ def planned(monkeypatch, policy, tmp_path, latency_s, **how):
     return compress.plan_compression(taught, read, seconds=1.0, **how)
 
 
+def test_the_space_suits_the_policy_where_none_is_named():
+    def chosen(shape, states, *words):
+        policy = SimpleNamespace(understood=SimpleNamespace(frame_shape=shape, states=states))
+        space = compress.suited(resolve_task(overrides=words), policy).space
+        return space.name, space.values.get("memory")
+
+    assert chosen((10, 10, 4), ()) == ("macro", None)
+    assert chosen((10, 10, 4), (), "space.name=chain") == ("chain", None)
+    assert chosen((10, 10, 4), (), "space.values.hidden=32") == ("auto", None)
+    assert chosen((10, 10, 4), (), "rl.algorithm=dqn") == ("auto", None)
+    assert chosen((4,), ()) == ("auto", None)
+    assert chosen((4,), ("h",)) == ("auto", compress.MEMORIES)
+    assert chosen((4,), ("h",), 'space.values.memory=["none"]') == ("auto", ["none"])
+
+
 def test_the_target_is_a_third_the_nearest_or_none(monkeypatch, policy, tmp_path):
     third = planned(monkeypatch, policy, tmp_path, 1e-3)
     assert third.target_s == pytest.approx(1e-3 / 3) and third.plan.constraints[0].value == third.target_s and not third.note
