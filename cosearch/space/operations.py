@@ -177,11 +177,11 @@ def block_module(spec: OpSpec) -> nn.Module:
 def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     """The torch module of a block, its weights drawn from ``generator`` alone.
 
-    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN; recurrent cells are orthogonal with
-    biases of 0 (Huang et al. 2022, The 37 Implementation Details of Proximal Policy Optimization), but 1 for the gate that keeps
-    the state (Jozefowicz et al. 2015, An Empirical Exploration of Recurrent Network Architectures); the output layer is
-    orthogonal with gain 0.01 for the action logits (a nearly uniform first policy) and 1 for the value, as in PPO since Schulman
-    et al. 2017.
+    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN; each gate of a recurrent cell is
+    orthogonal, with biases of 0 (Huang et al. 2022, The 37 Implementation Details of Proximal Policy Optimization), but 1 for the
+    gate that keeps the state (Jozefowicz et al. 2015, An Empirical Exploration of Recurrent Network Architectures); the output
+    layer is orthogonal with gain 0.01 for the action logits (a nearly uniform first policy) and 1 for the value, as in PPO since
+    Schulman et al. 2017.
     Blocks that keep their shape begin near the identity: then all candidates of a cell begin as nearly the same function, and the
     cells behind them learn the same features whichever path is drawn.
 
@@ -217,14 +217,16 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
             block.outputs.weight.mul_(0.3)
     if isinstance(block, Remembering):
         with torch.no_grad():
-            block.outputs.weight.mul_(0.3)
+            if block.cell is None:  # a cell is no near copy of another candidate, and its gates learn through this layer
+                block.outputs.weight.mul_(0.3)
             for name, parameter in () if block.cell is None else block.cell.named_parameters():
                 if name.startswith("bias"):
                     parameter.zero_()
                     if name.startswith("bias_hh"):  # of an LSTM's forget gate and a GRU's update gate, which stand second
                         parameter[spec.hidden : 2 * spec.hidden] = 1.0
                 else:
-                    nn.init.orthogonal_(parameter, 1.0, generator=generator)
+                    for gate in parameter.split(spec.hidden):  # of all gates together each would have half the gain of 1
+                        nn.init.orthogonal_(gate, 1.0, generator=generator)
     if isinstance(block, Reversible):
         with torch.no_grad():
             for parameter in block.outputs.parameters():
