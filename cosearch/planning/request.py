@@ -86,11 +86,6 @@ def resolve_request(config: Config) -> Request:
     check_size(config, space.frame_shape)
     values = config.distill.critic > 0 and config.rl.on_policy
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy, space.parts, values=values)
-    if config.rl.algorithm == "dqn" and space.parts:
-        raise ConfigError(
-            f"rl.algorithm=dqn learns from one image or vector, {config.env.name} has observations of the parts "
-            f"{', '.join(part.name for part in space.parts)}: use ppo or a2c"
-        )
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
         raise ConfigError(
             f"rl.algorithm=dqn chooses one of some discrete actions, {config.env.name} has action vectors: use ppo or a2c"

@@ -23,6 +23,7 @@ from latency_tables.opspec import OpSpec
 Bounds = tuple[tuple[float, float], ...]  # for each component of an action half of its range, and the middle
 POLICIES = ("categorical", "gaussian", "multi_categorical")
 FORBIDDEN = -1e8  # logit of an action that the mask forbids: its probability is exactly 0, and 0 times its logarithm is 0
+LEAST_ALLOWED = FORBIDDEN / 2  # no logit or action value of an allowed action is below it
 WHOLE = "observation"  # name of a frame that has no parts
 STILL = 2.0**-22  # a standard deviation below this share of its mean is two roundings of float32: a feature that stands still
 STILL_VARIANCE = 1e-30  # beside a mean of about 0: the unit of an observation is nobody's business above 1e-15 of it
@@ -97,7 +98,7 @@ class AgentEnds(nn.Module):
         """Outputs of the head ``[batch, n + 1]`` -> policy outputs and value ``[batch]``.
 
         Args:
-            outputs: ``[batch, n + 1]``.
+            outputs: ``[batch, n + 1]``, or ``[batch, n + 1, quantiles]``, see ``quantile_head``.
             values: see :meth:`apart`; logits of actions that their mask forbids become -1e8. None: nothing is forbidden.
 
         Returns:
@@ -107,7 +108,10 @@ class AgentEnds(nn.Module):
         if self.policy == "gaussian" and chosen.shape[1] == len(self.log_std):  # else the head gives its own
             chosen = torch.cat([self.bounded(chosen.float()), self.log_std.expand(len(chosen), -1)], -1)
         mask = None if values is None else values.get(MASK)
-        return (chosen if mask is None else torch.where(mask.bool(), chosen, FORBIDDEN)), value
+        if mask is not None:
+            allowed = mask.bool() if chosen.dim() == 2 else mask.bool()[..., None]  # else all quantiles of an action together
+            chosen = torch.where(allowed, chosen, FORBIDDEN)
+        return chosen, value
 
     def bounded(self, means: Tensor) -> Tensor:
         """Means of a Gaussian policy ``[batch, n]``: as they are, or between the bounds of the actions."""

@@ -23,7 +23,7 @@ from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.rl.validation import make_beside_validation, validation_streams
 from cosearch.seeding import Streams
-from cosearch.space.ends import Bounds
+from cosearch.space.ends import LEAST_ALLOWED, Bounds
 from cosearch.space.network import AgentNetwork
 from cosearch.space.quantile_head import fold, widen
 from cosearch.space.squashed_head import squash, unsquash
@@ -58,7 +58,7 @@ def as_deployed(network: AgentNetwork, config: Config) -> AgentNetwork:
     network = copy.deepcopy(network).cpu()
     if config.rl.on_policy:
         return network
-    plain = AgentNetwork(network.ops, torch.Generator().manual_seed(0), network.wiring, network.ends.policy)
+    plain = AgentNetwork(network.ops, torch.Generator().manual_seed(0), network.wiring, network.ends.policy, network.ends.parts)
     if config.rl.algorithm == "sac":
         return unsquash(network, plain, ranges_of(config))
     return fold(network, plain)
@@ -165,6 +165,7 @@ def as_policy(agent: Forward, config: Config) -> Forward:
         q, value = agent(frames)
         probabilities = torch.full_like(q, EVALUATION_EPSILON / q.shape[1])
         probabilities.scatter_(1, q.argmax(1, keepdim=True), 1.0 - EVALUATION_EPSILON * (1.0 - 1.0 / q.shape[1]))
-        return torch.where(torch.isfinite(q).all(1, keepdim=True), probabilities.log(), q), value
+        said = torch.where(q > LEAST_ALLOWED, probabilities.log(), q)  # a forbidden action stays forbidden, the sampler scales
+        return torch.where(torch.isfinite(q).all(1, keepdim=True), said, q), value
 
     return policy

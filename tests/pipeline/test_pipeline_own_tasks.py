@@ -26,15 +26,11 @@ IMAGES = {
 }
 VECTORS = {"stem_width": 16, "stage_widths": [16], "stage_repeats": [1]}
 JOINED = {"image": {**IMAGES, "hidden": 16}, "vector": VECTORS, "hidden": 32}
+ON_POLICY = ("rl.minibatch=64", "rl.micro_batch=64", "rl.epochs=4", "rl.lr=0.003", "rl.gamma=0.1")
 WORDS = (
     "threads=1",
     "env.num_envs=8",
     "rl.rollout_steps=32",
-    "rl.minibatch=64",
-    "rl.micro_batch=64",
-    "rl.epochs=4",
-    "rl.lr=0.003",
-    "rl.gamma=0.1",
     "strategy.paths_per_rollout=2",
     "strategy.warmup_fraction=0.1",
     "budget.search_steps=2048",
@@ -44,13 +40,16 @@ WORDS = (
     "objective.latency_ratio=2",
     "distill.teacher=none",
 )
-TASKS = {  # name: values of the space, least mean return, further words
+OFF_POLICY = ("rl.algorithm=dqn", "dqn.gamma=0.1", "dqn.learning_starts=256", "dqn.minibatch=64", "dqn.micro_batch=64")
+TASKS = {  # name, of a function and what else there is of it: values of the space, least mean return, further words
     "dictionary": (JOINED, 7.0, ()),
     "masked": (VECTORS, 7.0, ()),
     "factors": (VECTORS, 7.0, ()),
     "asymmetric": (VECTORS, 6.0, ()),
     "grey": ({**IMAGES, "hidden": 16}, 7.0, ()),
     "channels_first": ({**IMAGES, "hidden": 16}, 7.0, ("env.layout=channels_first",)),
+    "dictionary off policy": (JOINED, 7.0, OFF_POLICY),
+    "masked off policy": (VECTORS, 7.0, OFF_POLICY),
 }
 
 
@@ -85,8 +84,9 @@ def returns_of(agent, env, episodes):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_from_search_to_a_bundle_whose_plain_runner_earns_the_same(name, tmp_path, capsys):
-    space, least, further = TASKS[name]
-    words = ["search", "--env", f"own_tasks:{name}", "--runs", str(tmp_path), "--run", "one", f"space.values={json.dumps(space)}"]
+    (space, least, further), task = TASKS[name], name.partition(" ")[0]
+    further = further if OFF_POLICY[0] in further else (*ON_POLICY, *further)
+    words = ["search", "--env", f"own_tasks:{task}", "--runs", str(tmp_path), "--run", "one", f"space.values={json.dumps(space)}"]
     assert main([*words, *WORDS, *further, "--quiet"]) == 0, capsys.readouterr().err
     folder = tmp_path / "one"
     summary = json.loads((folder / "summary.json").read_text())
@@ -94,12 +94,12 @@ def test_from_search_to_a_bundle_whose_plain_runner_earns_the_same(name, tmp_pat
     module = runner_of(folder / "agent")
     agent = module.Agent(str(folder / "agent"))
     assert module.self_test(agent).startswith("ok: 64 observations")
-    env = getattr(own_tasks, name)()
+    env = getattr(own_tasks, task)()
     mine, theirs = summary["score_ci95"], mean_interval(returns_of(agent, env, 64))
     assert mine[0] <= theirs[1] and theirs[0] <= mine[1], (mine, theirs)
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--episodes", "16", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["score_mean"] >= least - 0.5
     player = load_agent(folder)
-    again = mean_interval(returns_of(player, getattr(own_tasks, name)(), 64))
+    again = mean_interval(returns_of(player, getattr(own_tasks, task)(), 64))
     assert mine[0] <= again[1] and again[0] <= mine[1], (mine, again)

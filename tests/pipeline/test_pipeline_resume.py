@@ -27,11 +27,17 @@ MEMORY = (
     'space.values={"stem_width":8,"stage_widths":[8],"stage_repeats":[1],"memory":["gru_w16","lstm_w16","stack_k2"]}',
     "objective.latency_ratio=4",
 )
+IMAGES = '"image":{"stem_channels":8,"stage_channels":[8],"stage_repeats":[1],"stage_strides":[2],"hidden":16}'
+LAYERS = '"stem_width":8,"stage_widths":[8],"stage_repeats":[1]'
+DICTIONARY = (*VECTORS[:-1], "own_tasks:dictionary", f'space.values={{{IMAGES},"vector":{{{LAYERS}}},"hidden":16}}')
+MASKED = (*VECTORS[:-1], "own_tasks:masked", f"space.values={{{LAYERS}}}")
 CASES = {
     "reinforce-procgen": (LONG, ("search",) * 4 + ("retrain",) * 3 + ("finish",) * 3),
     "a2d-minatar": ((*TINY, *MINATAR, "--strategy", "a2d"), ("search", "search", "retrain", "finish")),
     "reinforce-pendulum": (VECTORS, ("search", "retrain", "finish")),  # vectors in and out, running statistics
     "reinforce-memory": (MEMORY, ("search", "search", "retrain", "finish")),
+    "reinforce-dictionary": ((*DICTIONARY, "objective.latency_ratio=4"), ("search", "retrain", "finish")),
+    "reinforce-masked": ((*MASKED, "objective.latency_ratio=4"), ("search", "retrain", "finish")),
     "random-minatar": ((*TINY_PROPOSALS, *MINATAR, *RANDOM), ("search", "search", "search", "retrain")),
     "random-procgen": ((*TINY_PROPOSALS, *RANDOM), ("search", "search", "finish")),
 }
@@ -41,6 +47,8 @@ ALIKE = (  # slow: the others take the same ways
     "random-procgen",
     "random-minatar",
     "a2d-minatar",
+    "reinforce-dictionary",
+    "reinforce-masked",
 )
 
 

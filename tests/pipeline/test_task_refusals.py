@@ -23,12 +23,6 @@ def request_of(name, *words):
 @pytest.mark.parametrize(
     "name, words, text",
     [
-        (
-            "dictionary",
-            ("rl.algorithm=dqn",),
-            "dqn learns from one image or vector, own_tasks:dictionary has observations of the",
-        ),
-        ("masked", ("rl.algorithm=dqn",), "parts observations, action_mask: use ppo or a2c"),
         ("factors", ("rl.algorithm=dqn",), "dqn chooses one of some discrete actions, own_tasks:factors has action vectors"),
         ("dictionary", ("space.name=chain",), "space 'chain' takes frames, the task gives parts .* choose joined"),
         (

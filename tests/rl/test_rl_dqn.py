@@ -1,19 +1,25 @@
 """The DQN against sums written out, known distributions, and a small problem that value iteration solves."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cosearch.config.run import resolve
 from cosearch.rl.dqn.quantiles import bellman_target, midpoints, q_distillation, quantile_huber
 from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.dqn.update import EpsilonGreedy, QLearner, QOptions, TargetWeights
 from cosearch.rl.envs import EnvOptions, Step
 from cosearch.rl.subject import NetworkSubject
+from cosearch.space.ends import FORBIDDEN
 from cosearch.space.network import AgentNetwork
+from cosearch.space.parts import Part, pack
 from cosearch.space.quantile_head import fold, widen
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import SignalEnv
+from cosearch.training.algorithms import as_deployed, as_policy
 from latency_tables.errors import NonFiniteError, ShapeError
 from latency_tables.opspec import OpSpec
 
@@ -159,6 +165,33 @@ def test_epsilon_greedy_shares_the_environments_and_explores_as_often_as_asked()
     assert player.episodes > 0 and player.score is not None
     with pytest.raises(NonFiniteError, match="action values"):
         player.play([lambda frames: (torch.full((len(frames), 3, 1), torch.nan), None)], env.observe(), 0.0)
+
+
+def test_a_forbidden_action_is_never_taken_nor_bootstrapped_from():
+    """Of four actions the mask leaves two: exploration draws these alike, and their quantiles alone are the target."""
+    parts = (Part("seen", "vector", (2,)), Part("action_mask", "mask", (4,)))
+    ops = (OpSpec("linear", 2, 1, 1, 8, activation="relu"), OpSpec("head", 8, 1, 1, 5))
+    network = AgentNetwork(ops, seeded(0), parts=parts)
+    widen(network, 3, True, seeded(1))
+    values = {"seen": np.ones((300, 2), np.float32), "action_mask": np.tile(np.array([0, 1, 0, 1], np.uint8), (300, 1))}
+    frames = pack(parts, values)
+    quantiles, mean = network(torch.from_numpy(frames))
+    assert quantiles.shape == (300, 4, 3) and mean.shape == (300, 3)
+    assert (quantiles[:, [0, 2]] == FORBIDDEN).all() and (quantiles[:, [1, 3]].abs() < 10).all()
+    env = SimpleNamespace(num_envs=300, num_actions=4, parts=parts, sent=[])
+    nothing = SimpleNamespace(reward=np.zeros(300), terminated=np.zeros(300, bool), truncated=np.zeros(300, bool))
+    env.send, env.receive = env.sent.append, lambda: nothing
+    player = EpsilonGreedy(env, np.random.default_rng(0))
+    for _ in range(20):
+        player.play([network], frames, 1.0)
+    drawn = np.concatenate(env.sent)
+    assert set(drawn) == {1, 3} and np.mean(drawn == 1) == pytest.approx(0.5, abs=0.03)
+    target = bellman_target(torch.zeros(300), torch.ones(300), quantiles, quantiles)
+    assert (target == quantiles[torch.arange(300), quantiles.mean(2).argmax(1)]).all() and (target.abs() < 10).all()
+    deployed = as_deployed(network, resolve(overrides=["rl.algorithm=dqn"]))
+    found, _ = as_policy(deployed, resolve(overrides=["rl.algorithm=dqn"]))(torch.from_numpy(frames))
+    chances = found.softmax(1)
+    assert torch.isfinite(found).all() and not chances[:, [0, 2]].any() and (chances[:, [1, 3]] > 1e-4).all()
 
 
 STATES, ACTIONS, GAMMA = 5, 2, 0.9

@@ -291,7 +291,7 @@ def _acting(plan: Plan) -> dict[str, object]:
     if config.env.layout == "channels_first" and "parts" not in how:
         how["layout"] = config.env.layout
     if config.rl.algorithm == "dqn":
-        kept = ("first_action", "layout", "action_names")
+        kept = ("first_action", "layout", "action_names", "parts")
         return {**acting(config), **{key: value for key, value in how.items() if key in kept}}
     rule = acting(config, greedy=greedy)
     return {**(rule if how["policy"] != "gaussian" else {"rule": rule["rule"], "value": rule["value"]}), **how}

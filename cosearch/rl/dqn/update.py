@@ -26,6 +26,7 @@ from cosearch.rl.envs import Step, VectorEnv
 from cosearch.rl.learner import HalfLoss, Subject, keeps_half
 from cosearch.rl.losses import MinibatchLosses
 from cosearch.rl.rollout import Episodes, Forward, RewardScale, restore_played
+from cosearch.space.ends import LEAST_ALLOWED
 from latency_tables.errors import NonFiniteError, ShapeError
 
 
@@ -103,6 +104,7 @@ class EpsilonGreedy:
 
     def __init__(self, env: VectorEnv, rng: np.random.Generator) -> None:
         self.env, self.rng, self.counted = env, rng, Episodes(env.num_envs)
+        self.masked = any(part.kind == "mask" for part in getattr(env, "parts", ()))
         self.scale = RewardScale(env.num_envs, 1.0, 1.0)  # rewards stay as they are; saved like any collector's
 
     def play(self, actors: Sequence[Forward], frames: np.ndarray, epsilon: float) -> tuple[np.ndarray, Step]:
@@ -126,12 +128,18 @@ class EpsilonGreedy:
             q = torch.cat([actor(part)[0].mean(2) for actor, part in zip(actors, shares)])
         if not torch.isfinite(q).all():
             raise NonFiniteError("the action values are NaN or infinite while playing")
-        explore, other = self.rng.random(n) < epsilon, self.rng.integers(0, self.env.num_actions, n)
+        explore, other = self.rng.random(n) < epsilon, self._any(q.numpy())
         actions = np.where(explore, other, q.argmax(1).numpy())
         self.env.send(actions)
         step = self.env.receive()
         self.counted.count(step.reward, step.terminated | step.truncated)
         return actions, step
+
+    def _any(self, q: np.ndarray) -> np.ndarray:
+        """One action of each environment, drawn alike from those that its mask allows: ``[num_envs]``."""
+        if not self.masked:
+            return self.rng.integers(0, self.env.num_actions, len(q))
+        return np.where(q > LEAST_ALLOWED, self.rng.random(q.shape), -1.0).argmax(1)
 
     @property
     def episodes(self) -> int:
