@@ -119,7 +119,8 @@ def suited(config: Config, policy: Policy) -> Config:
     named = config.said & {"space.name", "space.values"}
     if len(known.frame_shape) == 3 and not named and config.rl.algorithm != "dqn":
         space = dataclasses.replace(space, name=IMAGES)
-    if known.states and len(known.frame_shape) == 1 and space.name in ("auto", "mlp") and "memory" not in space.values:
+    vectors = len(known.frame_shape) == 1 and space.name in ("auto", "mlp")
+    if known.states and vectors and config.rl.on_policy and "memory" not in space.values:
         space = dataclasses.replace(space, values={**space.values, "memory": MEMORIES})
     return dataclasses.replace(config, space=space)
 

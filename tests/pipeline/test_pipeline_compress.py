@@ -79,6 +79,7 @@ def test_the_space_suits_the_policy_where_none_is_named():
     assert chosen((4,), ()) == ("auto", None)
     assert chosen((4,), ("h",)) == ("auto", compress.MEMORIES)
     assert chosen((4,), ("h",), 'space.values.memory=["none"]') == ("auto", ["none"])
+    assert chosen((4,), ("h",), "rl.algorithm=sac") == ("auto", None)
 
 
 def test_the_target_is_a_third_the_nearest_or_none(monkeypatch, policy, tmp_path):
