@@ -13,6 +13,7 @@ import pytest
 import torch
 from here_cluster import HereCluster
 
+from cosearch.benchmarks.cluster_runs import descendants, processes
 from cosearch.cli.app import main
 from cosearch.record.failures import read_failures
 from cosearch.record.workers import LOST, read_workers
@@ -144,7 +145,7 @@ def test_the_verb_shows_all_and_ends_with_1_where_one_failed(monkeypatch, capsys
 def test_a_teacher_whose_worker_is_killed_goes_on_to_the_same_weights(where, tmp_path):
     if "local" in where:
         pytest.importorskip("ray")
-    task = ("--env", "gym:CartPole-v1", "--steps", "40000", "--episodes", "4", "--threads", "1", "--test-envs", "2")
+    task = ("--env", "gym:CartPole-v1", "--steps", "20480", "--episodes", "4", "--threads", "1", "--test-envs", "2")
     words = [sys.executable, "-m", "cosearch", "teacher", *task, "env.num_envs=8", "rl.rollout_steps=32", "rl.minibatch=64"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     straight = subprocess.run([*words, "--out", "straight.json", "--runs", "alone", "--quiet"], env=environment, check=False)
@@ -155,13 +156,12 @@ def test_a_teacher_whose_worker_is_killed_goes_on_to_the_same_weights(where, tmp
     while len(list((folder / "s1" / "checkpoints").glob("*.pt"))) < 2:
         assert killed.poll() is None and time.monotonic() < until
         time.sleep(0.02)
-    while not (folder / "workers.json").is_file():  # which process it is
-        time.sleep(0.1)
-    (attempt,) = read_workers(folder).sessions[0].attempts
-    os.kill(int(attempt.where.rsplit(" ", 1)[1]), signal.SIGKILL)
+    there = processes()
+    (worker,) = [pid for pid in descendants(there) if "spawn_main" in there[pid][2] or "ray::the run" in there[pid][2]]
+    os.kill(worker, signal.SIGKILL)
     assert killed.wait(240) == 0
     assert weights("killed.json") == weights("straight.json")
     ends = [one.end for one in read_workers(folder).sessions[0].attempts]
     assert ends == [LOST, "finished"]
     steps = [json.loads(line)["step"] for line in (folder / "s1" / "metrics.jsonl").read_text().splitlines()]
-    assert len(steps) == len(set(steps)) == 40000 // 256 + 1
+    assert len(steps) == len(set(steps)) == 20480 // 256
