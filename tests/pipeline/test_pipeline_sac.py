@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from made_table import made_table
 from pipeline_runs import Moment, assert_equal, command, results, steps
 from small_stages import CPU, flat, go, toys  # noqa: F401  the fixture puts the toys in
 
@@ -344,3 +345,13 @@ def test_mujoco_tasks_have_the_fields_values_and_others_keep_theirs():
     assert (small.lr, small.gamma, small.minibatch, small.value_clip) == (1e-3, 0.98, 128, True)
     request = TeacherRequest("gym:Walker2d-v5", "", 10, 0, 1, 1, 1)
     assert (teacher_config(request).rl.lr, teacher_config(request).rl.gamma) == (3e-4, 0.99)
+
+
+@pytest.mark.slow
+def test_an_int8_agent_is_accepted_by_the_divergence_of_its_means(tmp_path):
+    """It acts by its mean, whose rounded form is never exactly the same: equal best actions would accept anything."""
+    table = made_table(tmp_path / "table.jsonl", (*WORDS[:-2], f"env.name={PENDULUM}"), "int8")
+    done = command("search", "--run", "one", *WORDS, f"table={table}", folder=tmp_path)
+    assert done.code == 0, done.err
+    agent = RunDir.open(tmp_path / "runs" / "one").read_json("agent.json")
+    assert agent["acting"]["rule"] == "argmax" and agent["artifact"]["quantised"]["loss_is"] == "kl"
