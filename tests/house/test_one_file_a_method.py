@@ -61,6 +61,7 @@ def test_the_pages_have_each_methods_header_its_rows_and_its_claim():
     boards = {page: (ROOT / "docs" / "evidence" / page).read_text(encoding="utf-8") for page in ("bench.md", "bench-searches.md")}
     rows = [line for board in boards.values() for line in board.splitlines() if line.startswith("| catch |")]
     assert len(rows) >= 4 and all(row in pages["catch"] for row in rows) and "| random |" not in pages["catch"]
+    assert "| random |" in pages["random"] and "| random, on the table |" not in pages["random"]
     assert boards["bench-searches.md"].count("| reinforce |") == sum(
         row in pages["reinforce"] for row in boards["bench-searches.md"].splitlines() if row.startswith("| reinforce |")
     )
