@@ -17,7 +17,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from scipy.stats import t
 
 from cosearch.api import predict
 from cosearch.benchmarks.documents import DOCS, keep
@@ -29,6 +28,7 @@ from cosearch.planning.recorded import config_of
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.rundir import RunDir
 from cosearch.record.summary import Summary
+from cosearch.statistics import estimate_text, student_interval
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import RequestError
 from latency_tables.reading import read_json
@@ -102,12 +102,8 @@ def crossed(run: RunDir, devices: Sequence[str], *, measure: bool) -> Crossed:
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean and 95 % interval (Student's t) over seeds, as text."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+    """Mean and 95 % interval over seeds, as text."""
+    return estimate_text(float(np.mean(values)), student_interval(values), "seed")
 
 
 def over(shares: Sequence[float]) -> str:

@@ -24,12 +24,15 @@ from cosearch.planning.device.artifact import plan_artifact
 from cosearch.planning.device.constraints import references_on
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.request import resolve_request
+from cosearch.planning.space import default_space
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.report.format import time_text
 from cosearch.rl.foreign.readers import read_policy
 from cosearch.rl.foreign.understood import Policy, Said, TaskFacts
 from cosearch.rl.task import make_task
+from cosearch.space.ends import observations_of
 from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.space import SPACES
 from latency_tables.errors import ConfigError, InfeasibleTargetError
 from latency_tables.table import Table
 from latency_tables.writing import make_folder
@@ -38,8 +41,6 @@ WANTED = 1 / 3  # of the policy's latency, where no target is given
 WORTH = 0.95  # of the policy's latency: a fastest network above it is nothing smaller
 NEAREST = 1.25  # of the fastest network of the space, where none is that fast: some room is left to search in
 FOLDER = "policies"  # below that of the runs
-IMAGES = "macro"  # the space whose networks are the smallest: its widths and its head are searched
-MEMORIES = ["gru_w16", "gru_w32", "gru_w64"]  # of a student whose policy has a memory
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,18 @@ def suited(config: Config, policy: Policy) -> Config:
         config: of the request.
         policy: the policy.
     """
+    load_builtins()
     space, known = config.space, policy.understood
-    named = config.said & {"space.name", "space.values"}
-    if len(known.frame_shape) == 3 and not named and config.rl.algorithm != "dqn":
-        space = dataclasses.replace(space, name=IMAGES)
-    vectors = len(known.frame_shape) == 1 and space.name in ("auto", "mlp")
-    if known.states and vectors and config.rl.on_policy and "memory" not in space.values:
-        space = dataclasses.replace(space, values={**space.values, "memory": MEMORIES})
+    if len(known.frame_shape) not in (1, 3):
+        return config
+    given = observations_of(known.frame_shape)
+    if not config.said & {"space.name", "space.values"} and config.rl.algorithm != "dqn":
+        students = [entry.name for entry in SPACES.entries() if entry.for_students and entry.takes == given]
+        space = dataclasses.replace(space, name=students[0] if students else space.name)
+    kind = default_space(given) if space.name == "auto" else SPACES.get(space.name)
+    memory = kind.with_memory if kind.takes == given and known.states and config.rl.on_policy else None
+    if memory and not memory.keys() & space.values.keys():
+        space = dataclasses.replace(space, values={**space.values, **memory})
     return dataclasses.replace(config, space=space)
 
 

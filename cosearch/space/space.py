@@ -313,6 +313,8 @@ class SpaceEntry:
         is_default: the one that is chosen for such observations where none is named.
         suited: frame_shape -> configuration values that suit such observations better than the defaults do.
         join: (config as plain JSON, parts, num_actions) -> the space, instead of ``make`` where it takes parts.
+        for_students: the one for a policy's smaller student where none is named: its networks go down to the smallest.
+        with_memory: configuration values that give its networks a memory; None: it has none.
     """
 
     name: str
@@ -322,6 +324,8 @@ class SpaceEntry:
     is_default: bool = False
     suited: Callable[[tuple[int, ...]], dict[str, object]] = lambda frame_shape: {}
     join: Callable[[Mapping[str, object], tuple[Part, ...], int], SearchSpace] | None = None
+    for_students: bool = False
+    with_memory: Mapping[str, object] | None = None
 
     def build(
         self,

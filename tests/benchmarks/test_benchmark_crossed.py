@@ -36,8 +36,8 @@ def test_an_agent_is_held_to_the_target_of_the_device_that_it_is_on():
     lines = markdown(rows).splitlines()[2:]
     cells = {tuple(cell.strip() for cell in line.split("|")[2:4]): [c.strip() for c in line.split("|")[4:-1]] for line in lines}
     assert cells[("a", "a")][:2] == ["2", "0 of 2"] and cells[("a", "b")][:2] == ["2", "1 of 2"]
-    assert cells[("b", "a")] == ["1", "1 of 1", "1 of 1", "1.20", "4.00"]
-    assert cells[("b", "b")] == ["1", "0 of 1", "1 of 1", "1.10", "4.00"]
+    assert cells[("b", "a")] == ["1", "1 of 1", "1 of 1", "1.20, no interval (1 seed)", "4.00, no interval (1 seed)"]
+    assert cells[("b", "b")] == ["1", "0 of 1", "1 of 1", "1.10, no interval (1 seed)", "4.00, no interval (1 seed)"]
     # mean 6, standard deviation sqrt(2), Student's t of one degree of freedom 12.706
     assert cells[("a", "a")][-1] == "6.00 [-6.71, 18.71]"
 

@@ -15,7 +15,7 @@ CASES = {
 }
 
 
-REPEATED = ("killed_games", "wrong_dtype", "nan_reward")  # in the slow suite: the others take the same way
+REPEATED = ("killed_games", "wrong_shape", "wrong_dtype", "nan_reward")  # in the slow suite: the others take the same way
 
 
 @pytest.fixture(scope="module")

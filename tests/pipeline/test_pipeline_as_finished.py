@@ -53,12 +53,13 @@ class Chosen:
     def __exit__(self, *_):
         pass
 
-    def run(self, jobs, *, name, sent, done, lost):
+    def run(self, jobs, *, name, sent, done, lost, started, tick):
         begun, following, ended = [], 0, 0
         Chosen.busy = []
         while begun or following < len(jobs):
             while len(begun) < self.count and following < len(jobs):
                 begun.append(following)
+                started(following, "here")
                 following += 1
             Chosen.busy.append(len(begun))
             index = begun.pop(-1 if self.last_first else 0)

@@ -77,7 +77,7 @@ def test_the_space_suits_the_policy_where_none_is_named():
     assert chosen((10, 10, 4), (), "space.values.hidden=32") == ("auto", None)
     assert chosen((10, 10, 4), (), "rl.algorithm=dqn") == ("auto", None)
     assert chosen((4,), ()) == ("auto", None)
-    assert chosen((4,), ("h",)) == ("auto", compress.MEMORIES)
+    assert chosen((4,), ("h",)) == ("auto", ["gru_w16", "gru_w32", "gru_w64"])
     assert chosen((4,), ("h",), 'space.values.memory=["none"]') == ("auto", ["none"])
     assert chosen((4,), ("h",), "rl.algorithm=sac") == ("auto", None)
 

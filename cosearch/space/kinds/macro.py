@@ -224,5 +224,6 @@ SPACES.register(
         "the whole network: resolution, stem, its width, width and cells of each stage, head",
         lambda values, frame_shape, num_actions: macro_space(read_values("macro", MacroConfig, values), frame_shape, num_actions),
         suited=_suited,
+        for_students=True,
     )
 )

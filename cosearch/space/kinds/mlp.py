@@ -121,5 +121,6 @@ SPACES.register(
         lambda values, frame_shape, num_actions: mlp_space(read_values("mlp", MlpConfig, values), frame_shape, num_actions),
         takes="vectors",
         is_default=True,
+        with_memory={"memory": ["gru_w16", "gru_w32", "gru_w64"]},
     )
 )
