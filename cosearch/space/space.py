@@ -37,8 +37,7 @@ class ChoicePoint:
     Attributes:
         name: unique in its space, e.g. ``stage1.cell0``.
         candidates: operation names, in registry vocabulary.
-        specs: the block of each candidate where the points form a chain, None for the identity, which is absent from the
-            network; empty where the space's body holds the blocks.
+        specs: in a chain the block of each candidate, None for the identity; empty where the space's body holds the blocks.
         zero: index of the candidate that takes its nodes out of the network; None where there is none.
     """
 
@@ -385,8 +384,7 @@ def architecture_from_dict(values: object, source: str = "architecture") -> Arch
     if not all(type(size) is int and 1 <= size <= MAX_TASK_SIZE for size in sizes) or policy not in POLICIES:
         raise ConfigError(
             f"{source}: not a valid architecture: frame_shape and num_actions must be whole numbers from 1 to {MAX_TASK_SIZE}, "
-            "and policy one of "
-            f"{', '.join(POLICIES)}; got {shown(frame_shape)}, {shown(num_actions)} and {shown(policy)}"
+            f"and policy one of {', '.join(POLICIES)}; got {shown(frame_shape)}, {shown(num_actions)} and {shown(policy)}"
         )
     if not isinstance(name, str):
         raise ConfigError(f"{source}: not a valid architecture: space must be the name of a space, got {shown(name)}")
@@ -398,7 +396,5 @@ def architecture_from_dict(values: object, source: str = "architecture") -> Arch
         raise ConfigError(f"{source}: not a valid architecture: {str(error)[:400]}") from error
     again = architecture.to_dict()
     if any(key in values and values[key] != again.get(key) for key in ("operations", "wiring")):
-        raise ConfigError(
-            f"{source}: its list of operations is not the one that its choices make; the file was edited or damaged"
-        )
+        raise ConfigError(f"{source}: its list of operations is not that of its choices; the file was edited or damaged")
     return architecture

@@ -182,6 +182,7 @@ def test_what_cannot_run_on_a_table_is_refused(bench):
         run_search(benchmark, "random", DEVICE, queries=0)
 
 
+@pytest.mark.slow
 def test_the_page_has_a_row_a_strategy_with_the_mean_of_its_searches(bench):
     benchmark, folder = bench
     result = standings(folder, [DEVICE], range(3), queries=6)
@@ -195,6 +196,7 @@ def test_the_page_has_a_row_a_strategy_with_the_mean_of_its_searches(bench):
     assert "PARTIAL" not in page
 
 
+@pytest.mark.slow
 def test_regret_against_budget_is_that_of_searches_with_each_budget(bench, capsys):
     benchmark, folder = bench
     board = budgets(benchmark, DEVICE, range(2), (2, 6))

@@ -70,6 +70,7 @@ def names(folder):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_lists_show_the_package_and_without_it_they_do_not(package):
     with_it, without = names(package), names(ROOT)
     for what, name in (
