@@ -74,12 +74,9 @@ class QuantileHead(nn.Module):
         Raises:
             ShapeError: only one of the two has a hidden layer.
         """
-        if (self.hidden is None) != (head.hidden is None):
-            raise ShapeError("the plain head and the trained one must both have a hidden layer, or neither")
+        hidden_into(self.hidden, head)
         weight, bias = self._combined()
         with torch.no_grad():
-            if self.hidden is not None and head.hidden is not None:
-                head.hidden.load_state_dict(self.hidden.state_dict())
             head.outputs.weight.copy_(weight.view(self.actions + 1, self.quantiles, -1).mean(1))
             head.outputs.bias.copy_(bias.view(self.actions + 1, self.quantiles).mean(1))
 
@@ -96,7 +93,7 @@ def widen(network: nn.Module, quantiles: int, dueling: bool, generator: torch.Ge
     Raises:
         ShapeError: it has no plain head, or several.
     """
-    name, head = _only(network, Head)
+    name, head = only(network, Head)
     network.set_submodule(name, QuantileHead(head, quantiles, dueling, generator))
 
 
@@ -113,12 +110,7 @@ def fold(network: nn.Module, plain: ModuleT) -> ModuleT:
     Raises:
         ShapeError: one of them has another head.
     """
-    name, wide = _only(network, QuantileHead)
-    _, head = _only(plain, Head)
-    own = {key: value for key, value in network.state_dict().items() if not key.startswith(f"{name}.")}
-    missing = plain.load_state_dict(own, strict=False)
-    if missing.unexpected_keys or any(not key.startswith(f"{name}.") for key in missing.missing_keys):
-        raise ShapeError(f"the plain network is another one: {missing}")
+    wide, head = all_but_head(network, plain, QuantileHead)
     wide.fold_into(head)
     return plain
 
@@ -130,8 +122,55 @@ def head_like(network: nn.Module, other: nn.Module) -> None:
             widen(network, module.quantiles, module.dueling, torch.Generator().manual_seed(0))
 
 
-def _only(network: nn.Module, kind: type[ModuleT]) -> tuple[str, ModuleT]:
+def only(network: nn.Module, kind: type[ModuleT]) -> tuple[str, ModuleT]:
+    """Name and module of a network's one head of a kind.
+
+    Args:
+        network: with exactly one.
+        kind: of the head.
+
+    Raises:
+        ShapeError: it has none, or several.
+    """
     heads = [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
     if len(heads) != 1:
         raise ShapeError(f"expected a network with one {kind.__name__}, got {len(heads)}")
     return heads[0]
+
+
+def all_but_head(network: nn.Module, plain: nn.Module, kind: type[ModuleT]) -> tuple[ModuleT, Head]:
+    """Give a network with a plain head the weights of one with a head to train, except the head's.
+
+    Args:
+        network: with one head of ``kind``; not altered.
+        plain: the same network with a plain head.
+        kind: of the head that learns.
+
+    Returns:
+        Both heads.
+
+    Raises:
+        ShapeError: they are different networks, or have other heads.
+    """
+    (name, trained), (_, head) = only(network, kind), only(plain, Head)
+    own = {key: value for key, value in network.state_dict().items() if not key.startswith(f"{name}.")}
+    missing = plain.load_state_dict(own, strict=False)
+    if missing.unexpected_keys or any(not key.startswith(f"{name}.") for key in missing.missing_keys):
+        raise ShapeError(f"the plain network is another one: {missing}")
+    return trained, head
+
+
+def hidden_into(hidden: nn.Linear | None, head: Head) -> None:
+    """Give a plain head a hidden layer's weights.
+
+    Args:
+        hidden: the layer; None: there is none.
+        head: of the same sizes.
+
+    Raises:
+        ShapeError: only one of the two has a hidden layer.
+    """
+    if (hidden is None) != (head.hidden is None):
+        raise ShapeError("the plain head and the trained one must both have a hidden layer, or neither")
+    if hidden is not None and head.hidden is not None:
+        head.hidden.load_state_dict(hidden.state_dict())

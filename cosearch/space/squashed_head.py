@@ -9,8 +9,6 @@ The temperature travels with the weights, so that a network that goes on learnin
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,9 +16,8 @@ from torch.nn import functional as F
 from cosearch.space.ends import Bounds
 from cosearch.space.network import AgentNetwork
 from cosearch.space.operations import Head
-from latency_tables.errors import ShapeError
+from cosearch.space.quantile_head import all_but_head, hidden_into, only
 
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LEAST_DEVIATION = 1e-3  # of an action in (-1, 1): below it nobody acts otherwise than by the mean
 
 
@@ -66,11 +63,8 @@ class SquashedHead(nn.Module):
         Raises:
             ShapeError: only one of the two has a hidden layer.
         """
-        if (self.hidden is None) != (head.hidden is None):
-            raise ShapeError("the plain head and the trained one must both have a hidden layer, or neither")
+        hidden_into(self.hidden, head)
         with torch.no_grad():
-            if self.hidden is not None and head.hidden is not None:
-                head.hidden.load_state_dict(self.hidden.state_dict())
             head.outputs.weight.copy_(F.pad(self.outputs.weight[: self.size], (0, 0, 0, 1)))
             head.outputs.bias.copy_(F.pad(self.outputs.bias[: self.size], (0, 1)))
 
@@ -85,7 +79,7 @@ def squash(network: nn.Module, generator: torch.Generator) -> None:
     Raises:
         ShapeError: it has no plain head, or several.
     """
-    name, head = _only(network, Head)
+    name, head = only(network, Head)
     network.set_submodule(name, SquashedHead(head, generator))
 
 
@@ -95,7 +89,7 @@ def squashed_head(network: nn.Module) -> SquashedHead:
     Raises:
         ShapeError: it has another one.
     """
-    return _only(network, SquashedHead)[1]
+    return only(network, SquashedHead)[1]
 
 
 def unsquash(network: nn.Module, plain: AgentNetwork, bounds: Bounds) -> AgentNetwork:
@@ -112,12 +106,7 @@ def unsquash(network: nn.Module, plain: AgentNetwork, bounds: Bounds) -> AgentNe
     Raises:
         ShapeError: one of them has another head.
     """
-    name, wide = _only(network, SquashedHead)
-    _, head = _only(plain, Head)
-    own = {key: value for key, value in network.state_dict().items() if not key.startswith(f"{name}.")}
-    missing = plain.load_state_dict(own, strict=False)
-    if missing.unexpected_keys or any(not key.startswith(f"{name}.") for key in missing.missing_keys):
-        raise ShapeError(f"the plain network is another one: {missing}")
+    wide, head = all_but_head(network, plain, SquashedHead)
     wide.fold_into(head)
     plain.ends.bounds = bounds
     half = torch.tensor([half for half, _ in bounds])
@@ -130,10 +119,3 @@ def squashed_like(network: nn.Module, other: nn.Module) -> None:
     """Where ``other`` learns bounded actions, give ``network`` such a head, so that weights can be copied; else nothing."""
     if any(isinstance(module, SquashedHead) for module in other.modules()):
         squash(network, torch.Generator().manual_seed(0))
-
-
-def _only(network: nn.Module, kind: type[ModuleT]) -> tuple[str, ModuleT]:
-    heads = [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
-    if len(heads) != 1:
-        raise ShapeError(f"expected a network with one {kind.__name__}, got {len(heads)}")
-    return heads[0]
