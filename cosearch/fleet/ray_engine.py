@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import time
 import uuid
 from collections import Counter, deque
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LOCAL = "local"
+CONNECT_S = 10.0
 PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "ORT_DISABLE_TELEMETRY", "TF_CPP_MIN_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -104,8 +106,9 @@ class RayEngine:
         if self._ray.is_initialized():
             raise RequestError("Ray runs already in this process: call ray.shutdown() first")
         try:
+            _answers(self._address)
             self._ray.init(address=self._address, **options)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise RequestError(
                 f"--cluster {self._address}: no Ray cluster can be used there: {error}. `ray start --head` on its first machine "
                 "and `ray start --address HOST:6379` on this one make one; --cluster local uses this machine alone"
@@ -287,6 +290,13 @@ def ray_module(address: str) -> ModuleType:
     # it would print what it did about lost processes among our results; there is no option for this
     ray._private.worker.print_to_stdstream = lambda *words, **options: None
     return ray
+
+
+def _answers(address: str) -> None:
+    """Look whether anybody answers at ``HOST:PORT``: Ray would try for minutes, silently."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 def _parts() -> tuple[Any, Any]:

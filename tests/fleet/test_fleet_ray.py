@@ -65,3 +65,9 @@ def test_a_cluster_of_this_machine_listens_on_loopback_alone_and_a_board_that_no
     assert "no node of the cluster has the board none" in said[0] and '"board:none": 1' in said[0], done.stdout + done.stderr
     addresses = {line.removeprefix("listens ") for line in said[1:]}
     assert addresses and addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}, addresses
+
+
+def test_where_nobody_answers_it_says_so_at_once():
+    code = "from cosearch.fleet.ray_engine import RayEngine\nRayEngine('127.0.0.1:1')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert "RequestError: --cluster 127.0.0.1:1: no Ray cluster can be used there" in done.stderr and "refused" in done.stderr
