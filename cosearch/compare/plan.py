@@ -2,7 +2,7 @@
 
 The controls, random search and ``largest``, are always among them, and random search's run is shown beside every other. Hand-made
 networks, each as wide as the target allows, are controls that are asked for. A word of the command line is for all runs, or for
-those of one label; a word for all goes to the runs in which it has an effect.
+those of one label, wherever it stands; a word for all goes to the runs in which it has an effect.
 """
 
 from __future__ import annotations
@@ -192,16 +192,16 @@ def _owner(word: str, names: Mapping[str, str]) -> str | None:
 
 
 def _words_of(name: str, names: Mapping[str, str], words: Sequence[str]) -> list[str]:
-    """The words for one strategy, without those of others and those that it would ignore."""
-    info, found = STRATEGIES.get(names[name]), []
+    """The words for one strategy, without those of others and those that it would ignore; its own last, so that they hold."""
+    info, for_all, own = STRATEGIES.get(names[name]), [], []
     for word in words:
         if (owner := _owner(word, names)) is not None:
-            found += [word.partition(":")[2]] if owner == name else []
+            own += [word.partition(":")[2]] if owner == name else []
             continue
         section, _, key = word.partition("=")[0].partition(".")
         if section != "strategy" or _uses(info, key):
-            found.append(word)
-    return found
+            for_all.append(word)
+    return [*for_all, *own]
 
 
 def _without(given: Sequence[str], ignored: Collection[str], words: Sequence[str]) -> list[str]:

@@ -103,6 +103,12 @@ def test_a_variant_has_a_label_and_words_of_its_own(tmp_path):
     assert {run.strategy: run.own for run in read_comparison(tmp_path / "c")} == {name: run.own for name, run in runs.items()}
 
 
+def test_a_word_of_its_own_holds_before_and_after_one_for_all(tmp_path):
+    for words in (("a3cs:rl.lr=1e-3", "rl.lr=1e-4"), ("rl.lr=1e-4", "a3cs:rl.lr=1e-3")):
+        runs = {run.strategy: run.config for run in plan(tmp_path, ("a3cs",), [0], words=(*WORDS, *words))}
+        assert runs["a3cs"].rl.lr == 1e-3 and runs["random"].rl.lr == runs["largest"].rl.lr == 1e-4
+
+
 def test_a_word_for_all_goes_to_the_runs_in_which_it_has_an_effect(tmp_path):
     words = (*WORDS, "a3cs:strategy.target_form=penalty", "objective.dual_lr=0.5", "strategy.candidates=3", "rl.lam=0.5")
     runs = {run.strategy: run.config for run in plan(tmp_path, ("a3cs",), [0], words=words)}

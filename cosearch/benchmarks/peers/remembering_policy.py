@@ -6,15 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.benchmarks.peers.policy_files import TMAZE, PolicyFile, module, once, write_onnx
 from cosearch.testing.tmaze import FORWARD, LEFT, RIGHT
 from latency_tables.errors import RunFailedError
 
-LENGTH, STEPS, BATCH = 8, 36, 64  # an episode is cut after that many steps
-LEARNED, UPDATES = 0.01, 3_000  # nats a step at the junction, and the most updates
+LENGTH, STEPS, BATCH = 8, 36, 32  # an episode is cut after that many steps
+LEARNED, UPDATES = 0.01, 1_000  # nats a step at the junction, and the most updates
 
 
 def walks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -37,6 +37,25 @@ def walks(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return seen, actions
 
 
+def begin_remembering(cell: nn.LSTM) -> None:
+    """First weights with which an LSTM keeps its state over a whole episode: orthogonal gates, and 1 for the gate that keeps it.
+
+    From torch's own it has not learned the cue's way through 36 steps after 300 updates; from these it has after about 40.
+
+    Args:
+        cell: of one layer.
+    """
+    with torch.no_grad():
+        for name, weights in cell.named_parameters():
+            if name.startswith("weight"):
+                for gate in weights.split(cell.hidden_size):
+                    nn.init.orthogonal_(gate)
+            else:
+                weights.zero_()
+                if name.startswith("bias_hh"):  # the second gate is the one that keeps the state
+                    weights[cell.hidden_size : 2 * cell.hidden_size] = 1.0
+
+
 def rsl_rl_recurrent(folder: Path) -> PolicyFile:
     """The recurrent actor of rsl_rl with its default sizes, as its runner exports it: its state goes in and out."""
 
@@ -45,6 +64,7 @@ def rsl_rl_recurrent(folder: Path) -> PolicyFile:
         torch.manual_seed(0)
         seen = tensordict.TensorDict({"policy": torch.zeros(1, 2)}, batch_size=[1])
         actor = models.RNNModel(seen, {"actor": ["policy"]}, "actor", 3)
+        begin_remembering(actor.rnn.rnn)
         optimiser, generator = torch.optim.Adam(actor.parameters(), 1e-3), torch.Generator().manual_seed(0)
         for _ in range(UPDATES):
             x, wanted = walks(generator)
