@@ -177,13 +177,13 @@ def block_module(spec: OpSpec) -> nn.Module:
 def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
     """The torch module of a block, its weights drawn from ``generator`` alone.
 
-    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN; each gate of a recurrent cell is
-    orthogonal, with biases of 0 (Huang et al. 2022, The 37 Implementation Details of Proximal Policy Optimization), but 1 for the
-    gate that keeps the state (Jozefowicz et al. 2015, An Empirical Exploration of Recurrent Network Architectures); the output
-    layer is orthogonal with gain 0.01 for the action logits (a nearly uniform first policy) and 1 for the value, as in PPO since
-    Schulman et al. 2017.
-    Blocks that keep their shape begin near the identity: then all candidates of a cell begin as nearly the same function, and the
-    cells behind them learn the same features whichever path is drawn.
+    He initialisation for layers before a ReLU, Glorot's for the blocks of the IMPALA-CNN. As in PPO's reference implementations
+    (Huang et al. 2022, The 37 Implementation Details of Proximal Policy Optimization) linear layers before a tanh are orthogonal
+    with gain sqrt(2), each gate of a recurrent cell with gain 1, and the output layer with gain 0.01 for the action logits (a
+    nearly uniform first policy) and 1 for the value; biases are 0, but 1 for the gate that keeps the state (Jozefowicz et al.
+    2015, An Empirical Exploration of Recurrent Network Architectures).
+    Other blocks that keep their shape begin near the identity: then all candidates of a cell begin as nearly the same function,
+    and the cells behind them learn the same features whichever path is drawn.
 
     Args:
         spec: the block.
@@ -209,7 +209,9 @@ def build_block(spec: OpSpec, generator: torch.Generator) -> nn.Module:
         with torch.no_grad():  # features are never negative behind a ReLU, so a centre tap of 1 passes them on as they are
             block.conv.weight.mul_(0.3)
             block.conv.weight[range(spec.out_channels), range(spec.out_channels), spec.kernel // 2, spec.kernel // 2] += 1.0
-    if isinstance(block, Linear) and spec.in_channels == spec.out_channels:
+    if isinstance(block, Linear) and spec.activation == "tanh":
+        nn.init.orthogonal_(block.linear.weight, 2.0**0.5, generator=generator)
+    elif isinstance(block, Linear) and spec.in_channels == spec.out_channels:
         with torch.no_grad():
             block.linear.weight.mul_(0.3).add_(torch.eye(spec.out_channels))
     if isinstance(block, Mlp) and block.sums:

@@ -324,7 +324,7 @@ def test_what_others_said_is_not_refused():
     assert smoke.strategy.candidates == 2 and "strategy.candidates" not in smoke.said
     check_options(resolve_request(smoke))
     family = resolve_task(overrides=["env.name=minatar:breakout", "objective.latency_target_s=0.001"])  # which says a ratio
-    assert family.objective.latency_ratio == 0.3
+    assert family.objective.latency_ratio == 0.4
     check_options(resolve_request(family))
     said = resolve_task(overrides=["env.name=minatar:breakout", "rl.algorithm=a2c", "rl.epochs=5"])
     recorded = config_from_dict(json.loads(json.dumps(config_to_dict(said))))

@@ -155,6 +155,18 @@ def test_weights_of_the_impala_cnn_are_glorots_and_those_of_others_he():
     assert float(stem.std()) == pytest.approx((2.0 / (3 * 64)) ** 0.5, rel=0.05)
 
 
+def test_layers_before_a_tanh_are_orthogonal_and_others_of_one_width_near_the_identity():
+    def weight(activation, features):
+        return build_block(OpSpec("linear", features, 1, 1, 64, activation=activation), seeded(0)).linear.weight.detach()
+
+    for features in (17, 64):
+        tanh = weight("tanh", features)
+        torch.testing.assert_close(
+            tanh.T @ tanh, 2.0 * torch.eye(features), atol=1e-5, rtol=0
+        )  # orthogonal columns, gain sqrt(2)
+    assert float((weight("relu", 64) - torch.eye(64)).diagonal().mean()) == pytest.approx(0.0, abs=0.03)
+
+
 def test_the_output_layer_computes_in_float32_under_autocast():
     head = OpSpec("head", 3, 5, 4, 3, hidden=8)
     block, x = build_block(head, seeded(1)), example_input(head, 2).bfloat16()
