@@ -13,6 +13,7 @@ from torch import nn
 
 from cosearch.rl import losses
 from cosearch.rl.learner import Learner, LearnerOptions
+from cosearch.rl.policy import Gaussian
 from cosearch.rl.rollout import Rollout
 from cosearch.testing.conformance import seeded
 
@@ -35,9 +36,25 @@ class Points(gymnasium.Env):
         return np.zeros(FEATURES, np.float32), 0.0, False, False, {}
 
 
-def batch(seed=0):
+class Vectors(Points):
+    """The same with action vectors."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (ACTIONS,), np.float32)
+
+
+def batch(seed=0, vectors=False):
     g = seeded(seed)
     value = torch.randn(TIME, ENVS, generator=g)
+    if vectors:
+        return Rollout(
+            torch.randn(TIME, ENVS, FEATURES, generator=g),
+            torch.randn(TIME, ENVS, ACTIONS, generator=g),
+            -5.5 + 0.3 * torch.randn(TIME, ENVS, generator=g),
+            value,
+            torch.randn(TIME, ENVS, generator=g),
+            value + torch.randn(TIME, ENVS, generator=g),
+            policy=Gaussian(ACTIONS),
+        )
     return Rollout(
         torch.randn(TIME, ENVS, FEATURES, generator=g),
         torch.randint(0, ACTIONS, (TIME, ENVS), generator=g),
@@ -48,7 +65,7 @@ def batch(seed=0):
     )
 
 
-def peer(options, **changes):
+def peer(options, world=Points, **changes):
     """A stable-baselines3 model with our options whose optimiser keeps the gradients of its first step and never moves."""
     kind = sb3.PPO if options.algorithm == "ppo" else sb3.A2C
     common = {
@@ -73,7 +90,7 @@ def peer(options, **changes):
             "clip_range_vf": options.clip if options.value_clip else None,
         }
     )
-    env = sb3.common.vec_env.DummyVecEnv([Points] * ENVS)
+    env = sb3.common.vec_env.DummyVecEnv([world] * ENVS)
     model = kind("MlpPolicy", env, **common, **own, **changes)
     model._logger = sb3.common.logger.Logger(None, [])
     found = []
@@ -92,7 +109,7 @@ def fill(model, data):
     for t in range(TIME):
         buffer.add(
             data.frames[t].numpy(),
-            data.actions[t][:, None].numpy(),
+            data.actions[t].reshape(ENVS, -1).numpy(),
             np.zeros(ENVS),
             np.zeros(ENVS),
             data.value[t],
@@ -102,7 +119,7 @@ def fill(model, data):
 
 
 class Shared(nn.Module):
-    """Its policy's network in our form: logits and values."""
+    """Its policy's network in our form: policy outputs and values."""
 
     def __init__(self, policy):
         super().__init__()
@@ -110,7 +127,10 @@ class Shared(nn.Module):
 
     def forward(self, frames):
         actor, critic = self.policy.mlp_extractor(frames)
-        return self.policy.action_net(actor), self.policy.value_net(critic)[:, 0]
+        outputs = self.policy.action_net(actor)
+        if isinstance(self.policy.action_space, gymnasium.spaces.Box):
+            outputs = torch.cat([outputs, self.policy.log_std.expand_as(outputs)], -1)
+        return outputs, self.policy.value_net(critic)[:, 0]
 
 
 class Kept:
@@ -137,7 +157,7 @@ class Kept:
 
 def both(options, data):
     """Gradients of their training step and of ours, on the same weights and batch."""
-    model, theirs = peer(options)
+    model, theirs = peer(options, Vectors if isinstance(data.policy, Gaussian) else Points)
     fill(model, data)
     model.train()
     kept = Kept(model)
@@ -145,6 +165,7 @@ def both(options, data):
     return theirs[0], kept.gradients
 
 
+@pytest.mark.parametrize("vectors", [False, True], ids=["discrete", "vectors"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -158,8 +179,8 @@ def both(options, data):
     ],
     ids=str,
 )
-def test_gradients_equal_those_of_its_training_step(change):
-    theirs, ours = both(dataclasses.replace(BASE, **change), batch())
+def test_gradients_equal_those_of_its_training_step(change, vectors):
+    theirs, ours = both(dataclasses.replace(BASE, **change), batch(vectors=vectors))
     assert max(float(g.abs().max()) for g in theirs) > 1e-3
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
