@@ -19,7 +19,7 @@ import torch
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
-from cosearch.benchmarks.peers.continuous_control import Curve, ours, theirs
+from cosearch.benchmarks.peers.continuous_control import WAYS, Curve, ours, theirs
 from cosearch.cli.environment import prepare_process
 from cosearch.planning.builtins import load_builtins
 from cosearch.statistics import estimate_text, iqm_estimate
@@ -75,32 +75,35 @@ def same(row: Row, method: str, task: str, seed: int, steps: int) -> bool:
     return (row["method"], row["task"], row["seed"], row["steps"]) == (method, task, seed, steps)
 
 
-def at(curve: Sequence[Sequence[float]], steps: float) -> float:
+def at(curve: Sequence[Sequence[float]], steps: float, way: int = 0) -> float:
     """The mean return of the last evaluation up to so many steps.
 
     Args:
-        curve: (environment steps, mean return) pairs, in order.
+        curve: environment steps and a mean return for each way of acting, in order of the steps.
         steps: environment steps; a training overshoots by less than one rollout.
+        way: which of the returns.
     """
-    return max((pair for pair in curve if pair[0] <= steps * 1.05), key=lambda pair: pair[0])[1]
+    return max((point for point in curve if point[0] <= steps * 1.05), key=lambda point: point[0])[1 + way]
 
 
-def curves_table(rows: Sequence[Row], task: str, steps: int) -> str:
+def curves_table(rows: Sequence[Row], task: str, steps: int, way: int) -> str:
     """Scores of the methods at a fifth, at half and at the end of the steps.
 
     Args:
-        rows: of one task and one number of steps.
+        rows: of one algorithm, one task and one number of steps.
         task, steps: these.
+        way: which of the algorithm's ways of acting.
     """
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    acting = "most likely actions" if WAYS[algorithm_of(methods[0])][way] else "drawn actions"
     lines = [
-        "| " + " | ".join([f"{task}, steps", *(NAMES[method] for method in methods)]) + " |",
+        "| " + " | ".join([f"{task}, {acting}, steps", *(NAMES[method] for method in methods)]) + " |",
         "|---" * (1 + len(methods)) + "|",
     ]
     for share in (0.2, 0.5, 1.0):
         cells = []
         for method in methods:
-            found = iqm_estimate([[at(row["curve"], share * steps) for row in rows if row["method"] == method]])
+            found = iqm_estimate([[at(row["curve"], share * steps, way) for row in rows if row["method"] == method]])
             cells.append(estimate_text(found.value, found.ci95, "seed", ",.0f"))
         lines.append(f"| {share * steps:,.0f} | " + " | ".join(cells) + " |")
     seeds = {method: sum(row["method"] == method for row in rows) for method in methods}
@@ -127,7 +130,8 @@ def markdown(rows: Sequence[Row]) -> str:
         for task in TASKS:
             own = [row for row in mine if row["task"] == task]
             budgets = sorted({row["steps"] for row in own})
-            parts += [curves_table([row for row in own if row["steps"] == steps], task, steps) for steps in budgets]
+            for steps, way in ((steps, way) for steps in budgets for way in reversed(range(len(WAYS[algorithm])))):
+                parts.append(curves_table([row for row in own if row["steps"] == steps], task, steps, way))
     return "\n\n".join([*parts, speed_table(rows)])
 
 

@@ -7,7 +7,7 @@ import typer
 
 from cosearch.benchmarks import continuous
 from cosearch.benchmarks.documents import DOCS
-from cosearch.benchmarks.peers.continuous_control import Watch, blocks, config_of
+from cosearch.benchmarks.peers.continuous_control import WAYS, Watch, blocks, config_of
 from cosearch.planning.builtins import load_builtins
 
 load_builtins()
@@ -15,20 +15,25 @@ load_builtins()
 
 def row(method, seed, scores, task="Hopper-v5", cpu_s=10.0):
     steps = 100 * len(scores)
-    curve = [[100 * (place + 1), score] for place, score in enumerate(scores)]
+    ways = WAYS[continuous.algorithm_of(method)]
+    curve = [[100 * (place + 1), *(score if way else score + 100 for way in ways)] for place, score in enumerate(scores)]
     return {"task": task, "method": method, "seed": seed, "steps": steps, "curve": curve, "steps_done": steps, "cpu_s": cpu_s}
 
 
 def test_a_curve_is_read_at_the_last_evaluation_before():
-    curve = [[1024, 1.0], [2048, 2.0], [3072, 3.0]]
+    curve = [[1024, 1.0, 5.0], [2048, 2.0, 6.0], [3072, 3.0, 7.0]]
     assert [continuous.at(curve, steps) for steps in (1000, 2000, 2900, 9000)] == [1.0, 2.0, 2.0, 3.0]
+    assert continuous.at(curve, 2000, way=1) == 6.0
 
 
 def test_tables_have_the_mean_over_seeds_beside_the_peer_and_the_median_speed():
     rows = [row("ppo", 0, [1] * 10), row("ppo", 1, [3] * 10, cpu_s=5.0), row("sb3-ppo", 0, [7] * 9 + [9], cpu_s=4.0)]
     text = continuous.markdown(rows)
-    assert "| Hopper-v5, steps | PPO | PPO of stable-baselines3 |" in text
-    assert "| 1,000 | 2 [1, 3] | 9, no interval (1 seed) |" in text and "| seeds | 2 | 1 |" in text
+    drawn, likely = text.split("\n\n")[:2]
+    assert "| Hopper-v5, drawn actions, steps | PPO | PPO of stable-baselines3 |" in drawn
+    assert "| 1,000 | 102 [101, 103] | 109, no interval (1 seed) |" in drawn
+    assert "| Hopper-v5, most likely actions, steps | PPO | PPO of stable-baselines3 |" in likely
+    assert "| 1,000 | 2 [1, 3] | 9, no interval (1 seed) |" in likely and "| seeds | 2 | 1 |" in likely
     assert "| PPO | 150 |" in text and "| PPO of stable-baselines3 | 250 |" in text
 
 
@@ -57,11 +62,11 @@ def test_it_goes_on_with_what_is_there(monkeypatch, tmp_path):
 
 
 def test_a_training_is_looked_at_at_equal_distances_and_at_its_end():
-    watch = Watch(100, lambda: 5.0)
+    watch = Watch(100, (True, False), lambda likely: 5.0 if likely else 4.0)
     for step in (0, 60, 120, 180, 240, 390):
         watch.look(step)
     watch.look(399, last=True)
-    assert [step for step, _ in watch.curve.points] == [120, 240, 390, 399] and watch.curve.steps == 399
+    assert watch.curve.points == [(step, 5.0, 4.0) for step in (120, 240, 390, 399)] and watch.curve.steps == 399
     assert watch.curve.cpu_s >= 0.0
 
 

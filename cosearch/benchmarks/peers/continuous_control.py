@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ PPO = {
     "rl.max_grad_norm": 0.5,
 }
 SAC = {"rl.algorithm": "sac", "env.num_envs": SAC_ENVS, "rl.rollout_steps": 250}
+WAYS = {"ppo": (True, False), "sac": (True,)}  # PPO raises the return of drawn actions, SAC is judged by the most likely ones
 WIDTHS = {"ppo": (64, "tanh"), "sac": (256, "relu")}
 
 
@@ -59,12 +60,12 @@ class Curve:
     """A training as it was measured.
 
     Attributes:
-        points: environment steps and the mean return of an evaluation after them.
+        points: environment steps, and the mean returns of the evaluations after them, one a way of acting.
         cpu_s: processor seconds of the training alone.
         steps: environment steps.
     """
 
-    points: list[tuple[int, float]] = field(default_factory=list)
+    points: list[tuple[int, *tuple[float, ...]]] = field(default_factory=list)
     cpu_s: float = 0.0
     steps: int = 0
 
@@ -74,11 +75,12 @@ class Watch:
 
     Args:
         every: environment steps between two evaluations.
-        score: () -> mean return.
+        ways: of acting in the evaluations: whether the most likely actions are taken, or drawn ones.
+        score: one of the ways -> mean return.
     """
 
-    def __init__(self, every: int, score: Callable[[], float]) -> None:
-        self.curve, self._every, self._score = Curve(), every, score
+    def __init__(self, every: int, ways: Sequence[bool], score: Callable[[bool], float]) -> None:
+        self.curve, self._every, self._ways, self._score = Curve(), every, ways, score
         self._began = time.process_time()
 
     def look(self, step: int, *, last: bool = False) -> None:
@@ -91,7 +93,7 @@ class Watch:
         due = step // self._every > (self.curve.points[-1][0] // self._every if self.curve.points else 0)
         if due or (last and (not self.curve.points or self.curve.points[-1][0] < step)):
             self.curve.cpu_s += time.process_time() - self._began
-            self.curve.points.append((step, self._score()))
+            self.curve.points.append((step, *(self._score(way) for way in self._ways)))
             self._began = time.process_time()
         if last:
             self.curve.cpu_s += time.process_time() - self._began
@@ -134,14 +136,14 @@ def ours(algorithm: str, task: str, seed: int, steps: int, every: int) -> Curve:
     subject = NetworkSubject(network, lr=learning_rate(config), bf16=False, device=CPU)
     training = make_training(config, subject, streams, None, total_steps=steps)
 
-    def score() -> float:
+    def score(greedy: bool) -> float:
         env = make_task(config.env, EPISODES, seed, test=True)
         try:
-            return evaluate(as_deployed(network, config).eval(), env, EPISODES, streams.torch("eval"), greedy=True).mean
+            return evaluate(as_deployed(network, config).eval(), env, EPISODES, streams.torch("eval"), greedy=greedy).mean
         finally:
             env.close()
 
-    watch = Watch(every, score)
+    watch = Watch(every, WAYS[algorithm], score)
     try:
         while not training.finished:
             training.advance()
@@ -191,17 +193,18 @@ def theirs(algorithm: str, task: str, seed: int, steps: int, every: int, *, apar
     else:
         model = sb3.SAC("MlpPolicy", envs, seed=seed, device=CPU)
 
-    def choose(frames: np.ndarray) -> np.ndarray:
-        return model.predict(envs.normalize_obs(frames), deterministic=True)[0]
+    def score(greedy: bool) -> float:
+        def choose(frames: np.ndarray) -> np.ndarray:
+            return model.predict(envs.normalize_obs(frames), deterministic=greedy)[0]
 
-    def score() -> float:
         env = make_task(config.env, EPISODES, seed, test=True)
         try:
-            return play_episodes(choose, env, EPISODES).mean
+            with torch.random.fork_rng(devices=[]):  # which the training draws from
+                return play_episodes(choose, env, EPISODES).mean
         finally:
             env.close()
 
-    watch = Watch(every, score)
+    watch = Watch(every, WAYS[algorithm], score)
 
     class Looking(BaseCallback):
         """Looks after each update."""
