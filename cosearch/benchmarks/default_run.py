@@ -1,9 +1,9 @@
 """The default run over several seeds, beside the controls, random search and the largest network, of equal environment steps.
 
-``python -m cosearch.benchmarks.default_run --seeds 3`` makes (or resumes) the runs, then prints the table and writes
-``default_run.json`` and ``default_run.png``. Intervals of 95 %: of one seed over its episodes; of all by resampling seeds, and
-episodes within each (``two_level_estimate``), and of means by Student and Welch over the seeds, which are wider and hold for few
-of them. IQM: mean of the middle half of all episodes.
+``python -m cosearch.benchmarks.default_run`` makes (or resumes) the runs, then prints the table and writes ``default_run.json``,
+``default_run.png`` and the page's table; runs that are not finished are left out. Intervals of 95 %: of one seed over its
+episodes; of all by resampling seeds, and episodes within each (``two_level_estimate``), and of means by Student and Welch over
+the seeds, which are wider and hold for few of them. IQM: mean of the middle half of all episodes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import typer
 from scipy.stats import trim_mean
 
+from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
 from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.json_record import to_json
@@ -34,18 +35,19 @@ RESAMPLED = "seeds, and episodes within them"
 BEFORE = "episodes within the seeds"  # in results that were saved without saying so
 
 
-def run_all(seeds: int, runs: Path, extra: list[str], threads: int) -> None:
+def run_all(strategies: Sequence[str], seeds: int, runs: Path, extra: list[str], threads: int) -> None:
     """Make every run that is not finished yet; an interrupted one goes on.
 
     Args:
+        strategies: of :data:`STRATEGIES`.
         seeds: seeds ``0 .. seeds - 1``.
         runs: folder of the run folders.
         extra: further words of the command line.
         threads: CPU threads of each run; 0 for all cores.
     """
     for seed in range(seeds):
-        for strategy in STRATEGIES:
-            name = f"default-{strategy}-s{seed}"
+        for strategy in strategies:
+            name = run_name(strategy, seed)
             command = (
                 [sys.executable, "-m", "cosearch", "resume", str(runs / name)]
                 if (runs / name).exists()
@@ -69,24 +71,33 @@ def run_all(seeds: int, runs: Path, extra: list[str], threads: int) -> None:
             subprocess.run(command, check=True)
 
 
+def run_name(strategy: str, seed: int) -> str:
+    """Name of a run's folder."""
+    return f"default-{strategy}-s{seed}"
+
+
 def collect(seeds: int, runs: Path) -> dict[str, Any]:
-    """Figures of all runs.
+    """Figures of all finished runs.
 
     Returns:
-        For each strategy the figures of each seed, and the mean, IQM and interval over them; and the difference from
-        each control.
+        For each strategy that has one the figures of each seed, and the mean, IQM and interval over them; and the difference
+        from each control.
     """
     result: dict[str, Any] = {"resampled": RESAMPLED, "strategies": {}}
     returns: dict[str, list[np.ndarray]] = {}
     for strategy in STRATEGIES:
-        rows, returns[strategy] = [], []
+        rows: list[dict[str, Any]] = []
         for seed in range(seeds):
-            folder = runs / f"default-{strategy}-s{seed}"
+            folder = runs / run_name(strategy, seed)
+            if not (folder / Summary.FILE).is_file():
+                continue
             run = RunDir.open(folder)
             found, choices = run.read(Summary), run.read(ArchitectureRecord).choice_names
             summary = to_json(found)
             impala = next(agent for agent in found.reference_agents if agent.name == "impala-cnn")
-            returns[strategy].append(np.asarray(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"]))
+            returns.setdefault(strategy, []).append(
+                np.asarray(json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["returns"])
+            )
             keys = (
                 "score_mean",
                 "score_ci95",
@@ -112,9 +123,11 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
                     "measured_share_of_impala": impala.measured_ratio,
                 }
             )
-        result["strategies"][strategy] = {"seeds": rows, **statistics(returns[strategy])}
+        if rows:
+            result["strategies"][strategy] = {"seeds": rows, **statistics(returns[strategy])}
     for control, key in DIFFERENCES.items():
-        result[key] = difference(returns[OURS], returns[control])
+        if {OURS, control} <= returns.keys():
+            result[key] = difference(returns[OURS], returns[control])
     return result
 
 
@@ -152,7 +165,7 @@ def difference(ours: list[np.ndarray], control: list[np.ndarray]) -> dict[str, A
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table of the README."""
+    """The table of the page."""
     lines = [
         "| strategy | seed | score [95 %] | of the teacher's | predicted, ms (share of IMPALA-CNN) | measured here, ms (share) | "
         "target met | env steps | minutes |",
@@ -173,7 +186,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"IQM {estimate_text(part['iqm'], part['iqm_ci95'], 'seed')} | | | | | | |"
         )
     lines.append("")
-    for control in (name for name in CONTROLS if name in result["strategies"]):
+    for control in (name for name, key in DIFFERENCES.items() if key in result):
         gap = result[DIFFERENCES[control]]
         scores = [[row["score_mean"] for row in result["strategies"][name]["seeds"]] for name in (OURS, control)]
         seeds = " and ".join(str(len(values)) for values in scores)
@@ -213,17 +226,24 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    strategies: Annotated[
+        list[str] | None, typer.Option("--strategy", help=f"Of {', '.join(STRATEGIES)}; may be given again.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
     threads: Annotated[int, typer.Option(help="CPU threads of each run; 0: all cores.")] = 0,
     only_table: Annotated[bool, typer.Option("--only-table", help="Make no run; read the finished ones.")] = False,
     extra: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words of every run.")] = None,
 ) -> None:
     """Run, compare, print, save."""
+    if wrong := [name for name in strategies or () if name not in STRATEGIES]:
+        raise typer.BadParameter(f"expected some of {', '.join(STRATEGIES)}, got {', '.join(wrong)}")
     if not only_table:
-        run_all(seeds, runs, extra or [], threads)
+        run_all(strategies or STRATEGIES, seeds, runs, extra or [], threads)
     result = collect(seeds, runs)
-    (HERE / "default_run.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if OURS not in result["strategies"]:
+        raise typer.BadParameter(f"no finished run of {OURS} is in {runs}")
+    keep(result, HERE / "default_run.json", DOCS / "evidence" / "default-run.md", "default-run", markdown(result))
     plot(result, HERE / "default_run.png")
     typer.echo(markdown(result))
 

@@ -1,29 +1,69 @@
 """The table of the default run: its seeds, its controls and how sure each difference is, also of results saved before."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
+import typer
 
 from cosearch.benchmarks import default_run
 from cosearch.benchmarks.default_run import markdown
+from cosearch.benchmarks.documents import DOCS
+from cosearch.planning.builtins import load_builtins
 
 
 def returns(*means):
     return [np.array([mean - 1.0, mean + 1.0]) for mean in means]
 
 
+OLD_RUN = Path(__file__).parents[1] / "assets" / "run_0_1_0"
+
+
+def test_runs_that_are_not_finished_are_left_out(tmp_path):
+    load_builtins()
+    for strategy, seed in (("reinforce", 0), ("reinforce", 2), ("random", 0)):
+        shutil.copytree(OLD_RUN, tmp_path / f"default-{strategy}-s{seed}")
+    (tmp_path / "default-random-s0" / "summary.json").unlink()
+    found = default_run.collect(3, tmp_path)
+    assert [row["seed"] for row in found["strategies"]["reinforce"]["seeds"]] == [0, 2]
+    assert list(found["strategies"]) == ["reinforce"] and "difference" not in found
+    assert "| reinforce | 2 | 11.80 [10.64, 13.07] | 93% |" in markdown(found) and "Difference" not in markdown(found)
+    shutil.copytree(OLD_RUN, tmp_path / "default-largest-s1")
+    found = default_run.collect(3, tmp_path)
+    assert found["difference_largest"]["mean"] == 0.0 and "minus largest: +0.00" in markdown(found)
+
+
+def test_only_what_was_asked_for_is_run(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(default_run.subprocess, "run", lambda command, check: ran.append(command[-7:]))
+    default_run.run_all(["largest"], 2, tmp_path, [], 1)
+    assert [words[words.index("--run") + 1] for words in ran] == ["default-largest-s0", "default-largest-s1"]
+    with pytest.raises(typer.BadParameter, match="expected some of reinforce, random, largest, got a3cs"):
+        default_run.main(strategies=["a3cs"], runs=tmp_path)
+
+
 def test_the_difference_from_each_control_is_said_with_its_seeds():
-    saved = json.loads((Path(default_run.__file__).parent / "default_run.json").read_text())
+    row = {"seed": 0, "score_mean": 1.0, "score_ci95": [0.0, 2.0], "share_of_teacher": None, "latency_predicted_s": 1e-4}
+    row |= {"table_provenance": "estimated", "predicted_share_of_impala": 0.2, "latency_measured_s": 1e-4}
+    row |= {"measured_share_of_impala": 0.2, "target_met": True, "env_steps": 1, "wall_s": 60.0}
+    part = {"seeds": [row, row], "mean": 1.0, "mean_ci95": [0.0, 2.0], "iqm": 1.0, "iqm_ci95": [0.0, 2.0]}
+    saved = {"strategies": dict.fromkeys(("reinforce", "random", "largest"), part)}
+    saved["difference"] = {"mean": 0.5, "ci95": [0.25, 0.75]}
     *_, last = markdown(saved).splitlines()
-    assert last == (
-        "Difference of the means, reinforce minus random: +0.71 [+0.22, +1.22], resampled: episodes within the seeds; "
-        "by Welch over 3 and 3 seeds [-1.49, +2.92]."
+    assert last.startswith(
+        "Difference of the means, reinforce minus random: +0.50 [+0.25, +0.75], resampled: episodes within the seeds;"
     )
-    saved["strategies"]["largest"] = saved["strategies"]["random"]
     saved |= {"resampled": default_run.RESAMPLED, "difference_largest": {"mean": 1.0, "ci95": None}}
     *_, random, largest = markdown(saved).splitlines()
     assert "minus random" in random and "minus largest: +1.00, no interval (1 seed), resampled: seeds, and episodes" in largest
+
+
+def test_the_page_has_the_saved_table():
+    saved = json.loads((Path(default_run.__file__).parent / "default_run.json").read_text(encoding="utf-8"))
+    page = (DOCS / "evidence" / "default-run.md").read_text(encoding="utf-8")
+    assert f"begin -->\n{markdown(saved)}\n<!-- default-run: end" in page
 
 
 def test_the_interval_of_seeds_is_wider_than_that_of_their_episodes():
