@@ -8,7 +8,7 @@ import pytest
 
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.space.cells.graph import chain_wiring, check_wiring
-from cosearch.space.derive import derive
+from cosearch.space.derive import derive, discretise
 from cosearch.space.factors import every_sum
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.kinds.values import read_values
@@ -76,6 +76,15 @@ def test_what_has_one_candidate_is_no_choice():
     assert [point.name for point in space.points] == ["stage1.width", "stage1.cells", "stage2.width", "stage2.cells", "hidden"]
     assert space.fixed() == [OpSpec("stem", 3, 64, 64, 16, kernel=8, stride=4, padding=2)] and space.nodes[1].points == (0,)
     assert space.nodes[-1].points == (2, 4) and len(space.nodes[-1].specs) == 9
+
+
+def test_a_fixed_network_is_a_space_of_one_choice():
+    config = MacroConfig((1,), ("k8s4",), (32,), (2, 2), ((48,), (96,)), ("conv_k3",), ("flat",), (0,))
+    space = macro_space(config, (64, 64, 3), 15)
+    assert [point.candidates for point in space.points] == [("1",)] and space.size == 1
+    found = discretise(space, [[0.0]])
+    assert [op.kind for op in found.ops()] == ["stem", "conv", "conv", "conv", "conv", "head"]
+    assert derive(found, seeded(0), SuperNet(space, seeded(0))).blocks
 
 
 @pytest.mark.parametrize(

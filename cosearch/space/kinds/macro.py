@@ -75,15 +75,18 @@ class _Knobs:
     values: Mapping[str, tuple[object, ...]]
 
     @property
+    def searched(self) -> list[str]:
+        """Those with several candidates; where none has, the first, so that a fixed network is a space of one choice."""
+        return [name for name, values in self.values.items() if len(values) > 1] or list(self.values)[:1]
+
+    @property
     def points(self) -> tuple[ChoicePoint, ...]:
-        """A choice point for each that has several candidates."""
-        return tuple(
-            ChoicePoint(name, tuple(str(value) for value in values)) for name, values in self.values.items() if len(values) > 1
-        )
+        """A choice point for each that is searched."""
+        return tuple(ChoicePoint(name, tuple(str(value) for value in self.values[name])) for name in self.searched)
 
     def node(self, name: str, inputs: tuple[int, ...], knobs: Sequence[str], make: Callable[..., OpSpec | None]) -> Node:
         """A node whose block ``make`` gives for the values of some knobs, each combination once."""
-        searched = [knob for knob, values in self.values.items() if len(values) > 1]
+        searched = self.searched
         chosen = [knob for knob in knobs if knob in searched]
         specs = tuple(make(*values) for values in itertools.product(*(self.values[knob] for knob in knobs)))
         return Node(name, inputs, specs, tuple(map(searched.index, chosen)), tuple(len(self.values[knob]) for knob in chosen))
