@@ -27,45 +27,45 @@ def fill(text: str) -> str:
 
 
 def saved(name: str) -> dict:
-    """A result as its benchmark kept it."""
+    """A result as its benchmark kept it, by its path in ``cosearch/benchmarks``."""
     return json.loads((SAVED / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def default_run() -> str:
-    from cosearch.benchmarks.default_run import markdown
+    from cosearch.benchmarks.searches.default_run import markdown
 
-    return markdown(saved("default_run"))
+    return markdown(saved("searches/default_run"))
 
 
 def throughput() -> str:
-    from cosearch.benchmarks.throughput import markdown
+    from cosearch.benchmarks.speed.throughput import markdown
 
-    return markdown(saved("throughput"))
+    return markdown(saved("speed/throughput"))
 
 
 def credit(game: str) -> str:
-    from cosearch.benchmarks.credit import markdown
+    from cosearch.benchmarks.searches.credit import markdown
 
-    result = saved(f"credit-{game}")
+    result = saved(f"searches/credit-{game}")
     return markdown(result, [name for name, rows in result.items() if isinstance(rows, list)])
 
 
 def co_search() -> str:
-    from cosearch.benchmarks.co_search import markdown
+    from cosearch.benchmarks.searches.co_search import markdown
 
-    return markdown(saved("co_search"))
+    return markdown(saved("searches/co_search"))
 
 
 def cells() -> str:
-    from cosearch.benchmarks.cells import markdown
+    from cosearch.benchmarks.searches.cells import markdown
 
-    return markdown(saved("cells"))
+    return markdown(saved("searches/cells"))
 
 
 def distillation() -> str:
-    from cosearch.benchmarks.distillation import markdown
+    from cosearch.benchmarks.learning.distillation import markdown
 
-    return markdown(saved("distillation-breakout"))
+    return markdown(saved("learning/distillation-breakout"))
 
 
 def certificates() -> str:

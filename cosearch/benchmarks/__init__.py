@@ -1,1 +1,1 @@
-"""Benchmarks whose results the documentation shows; each one is a module to run, and saves what it found beside itself."""
+"""Benchmarks whose results the documentation shows, in rooms by what they ask; ``peers`` has what they are compared with."""

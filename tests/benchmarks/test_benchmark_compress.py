@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cosearch.benchmarks import compress
-from cosearch.benchmarks.compress import markdown, verdict
 from cosearch.benchmarks.peers.policies import POLICIES
 from cosearch.benchmarks.peers.policy_files import PolicyFile, once
+from cosearch.benchmarks.searches import compress
+from cosearch.benchmarks.searches.compress import markdown, verdict
 from latency_tables.errors import RunFailedError
 
 

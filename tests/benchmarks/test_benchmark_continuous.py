@@ -5,8 +5,8 @@ import json
 import pytest
 import typer
 
-from cosearch.benchmarks import continuous
 from cosearch.benchmarks.documents import DOCS
+from cosearch.benchmarks.learning import continuous
 from cosearch.benchmarks.peers.continuous_control import WAYS, Watch, blocks, config_of
 from cosearch.planning.builtins import load_builtins
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cosearch.benchmarks import crossed as module
-from cosearch.benchmarks.crossed import Crossed, crossed, markdown
+from cosearch.benchmarks.searches import crossed as module
+from cosearch.benchmarks.searches.crossed import Crossed, crossed, markdown
 from cosearch.planning.builtins import load_builtins
 from cosearch.record.rundir import RunDir
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import typer
 
-from cosearch.benchmarks import distillation, learning_curves
-from cosearch.benchmarks.learning_curves import (
+from cosearch.benchmarks.learning import distillation, learning_curves
+from cosearch.benchmarks.learning.learning_curves import (
     PUBLISHED,
     at,
     compare_minatar,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 simpy = pytest.importorskip("simpy", reason="the simulation of a fleet needs SimPy: pip install 'cosearch[bench]'")
-from cosearch.benchmarks.fleet_model import Costs, Fleet, FleetSimulation, Station, Work  # noqa: E402
+from cosearch.benchmarks.workers.fleet_model import Costs, Fleet, FleetSimulation, Station, Work  # noqa: E402
 
 FREE = Costs(job_s=0.0, message_s=0.0, save_s=0.0, store_bytes_s=1e30, object_bytes_s=1e30, restart_s=0.0)
 

@@ -8,8 +8,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from cosearch.benchmarks import gpu_check
-from cosearch.benchmarks.gpu_check import Outcome, compared, gradient_of, speed
+from cosearch.benchmarks.speed import gpu_check
+from cosearch.benchmarks.speed.gpu_check import Outcome, compared, gradient_of, speed
 from cosearch.planning.builtins import load_builtins
 
 APP = typer.Typer()

@@ -12,7 +12,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from cosearch.benchmarks import loop_check
+from cosearch.benchmarks.speed import loop_check
 from cosearch.deploy.export import to_onnx
 from cosearch.space.network import AgentNetwork
 from latency_tables.board.runners import OnnxRunner

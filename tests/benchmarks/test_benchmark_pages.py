@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from cosearch.benchmarks import compress, int8, loop_check, paced, quantum, reversible
 from cosearch.benchmarks.documents import DOCS, between, keep
-from cosearch.benchmarks.int8 import AgentRow, Int8Result, NetworkRow
-from cosearch.benchmarks.paced import MODES, PacedMode, PacedResult, PacedRow
+from cosearch.benchmarks.searches import compress, quantum
+from cosearch.benchmarks.speed import int8, loop_check, paced, reversible
+from cosearch.benchmarks.speed.int8 import AgentRow, Int8Result, NetworkRow
+from cosearch.benchmarks.speed.paced import MODES, PacedMode, PacedResult, PacedRow
 from cosearch.record.json_record import from_json
 from cosearch.space.space import SPACES
 from cosearch.space.supernet import Path, SuperNet

@@ -5,8 +5,18 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cosearch.benchmarks import under_target as module
-from cosearch.benchmarks.under_target import GAMES, IDENTITIES, SEEDS, SHARES, Pair, config_of, in_short, markdown, with_target
+from cosearch.benchmarks.searches import under_target as module
+from cosearch.benchmarks.searches.under_target import (
+    GAMES,
+    IDENTITIES,
+    SEEDS,
+    SHARES,
+    Pair,
+    config_of,
+    in_short,
+    markdown,
+    with_target,
+)
 from cosearch.planning.builtins import load_builtins
 from latency_tables.devices import find_table
 from latency_tables.table import load_table

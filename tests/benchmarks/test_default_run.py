@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import typer
 
-from cosearch.benchmarks import default_run
-from cosearch.benchmarks.default_run import markdown
 from cosearch.benchmarks.documents import DOCS
+from cosearch.benchmarks.searches import default_run
+from cosearch.benchmarks.searches.default_run import markdown
 from cosearch.planning.builtins import load_builtins
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm, ttest_ind
 
-from cosearch.benchmarks import co_search, default_run, throughput
+from cosearch.benchmarks.searches import co_search, default_run
+from cosearch.benchmarks.speed import throughput
 from cosearch.rl.evaluate import Score
 from cosearch.statistics import (
     band,

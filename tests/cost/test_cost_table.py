@@ -6,7 +6,7 @@ import pytest
 import torch
 from graph_space import graph_space
 
-from cosearch.benchmarks.predict_speed import measure
+from cosearch.benchmarks.speed.predict_speed import measure
 from cosearch.cost.table_cost import METRICS, TableCost
 from cosearch.space.derive import derive
 from cosearch.space.kinds.chain import ChainConfig, chain_space

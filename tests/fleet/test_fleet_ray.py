@@ -29,7 +29,7 @@ def test_ray_is_an_engine(tmp_path):
 
 LISTENS = """
 from contextlib import closing
-from cosearch.benchmarks.cluster_runs import descendants, processes
+from cosearch.benchmarks.workers.cluster_runs import descendants, processes
 from cosearch.fleet.ray_engine import RayEngine
 from cosearch.fleet.work import Needs, Work
 from cosearch.testing.engine_conformance import obey

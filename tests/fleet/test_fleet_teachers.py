@@ -13,7 +13,7 @@ import pytest
 import torch
 from here_cluster import HereCluster
 
-from cosearch.benchmarks.cluster_runs import descendants, processes
+from cosearch.benchmarks.workers.cluster_runs import descendants, processes
 from cosearch.cli.app import main
 from cosearch.record.failures import read_failures
 from cosearch.record.workers import LOST, read_workers

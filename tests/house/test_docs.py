@@ -157,7 +157,7 @@ def test_every_command_can_be_read_by_its_program(path, monkeypatch, capsys, tmp
         "python -m cosearch --env procgen:starpilto",
         "python -m cosearch evaluate runs/first --epsiodes 3",
         "python -m latency_tables check --jsno",
-        "python -m cosearch.benchmarks.credit --sedes 2",
+        "python -m cosearch.benchmarks.searches.credit --sedes 2",
         "python -m pytest tests/no_such_file.py",
         "python tests/fuzz/campaign.py --secnods 600",
         "rm -rf /",

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 KNOWN = {  # who may name a method's own file: a benchmark of these methods, and the one gradient strategy that a table can run
     "cosearch/bench/searches.py": {"gradient.score_function"},
-    "cosearch/benchmarks/meta_training.py": {"proposal.catch", "proposal.random_search"},
-    "cosearch/benchmarks/search_step.py": {"gradient.one_level", "gradient.score_function"},
+    "cosearch/benchmarks/searches/meta_training.py": {"proposal.catch", "proposal.random_search"},
+    "cosearch/benchmarks/speed/search_step.py": {"gradient.one_level", "gradient.score_function"},
 }
 
 

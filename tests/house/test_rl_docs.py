@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from cosearch.benchmarks import equal_curves, learning_curves, throughput
+from cosearch.benchmarks.learning import equal_curves, learning_curves
 from cosearch.benchmarks.peers.contestants import CONTESTANTS
 from cosearch.benchmarks.peers.workloads import WORKLOADS
+from cosearch.benchmarks.speed import throughput
 from cosearch.record.metrics import METRICS
 from cosearch.statistics import student_interval
 from cosearch.teachers.listing import teacher_rows
@@ -80,7 +81,7 @@ def test_equal_curves_train_the_chosen_workload_and_keep_each_seed(monkeypatch, 
 def test_the_curves_beside_published_ones_are_those_that_were_kept(name):
     result = json.loads((learning_curves.HERE / f"{name}.json").read_text(encoding="utf-8"))
     assert learning_curves.markdown(result).strip() in page("evidence/learning-curves")
-    assert f"](../../cosearch/benchmarks/{name}.png)" in page("evidence/learning-curves")
+    assert f"](../../cosearch/benchmarks/learning/{name}.png)" in page("evidence/learning-curves")
 
 
 @pytest.mark.parametrize("label", ["published_settings", "minibatch_1024", "minibatch_512"])

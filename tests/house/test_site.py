@@ -79,11 +79,11 @@ def test_the_reference_shows_every_public_name_with_its_words(site):
 def test_the_results_are_the_saved_ones(site):
     page = (site / "results.html").read_text(encoding="utf-8")
     assert "made:" not in page
-    saved = json.loads((ROOT / "cosearch" / "benchmarks" / "default_run.json").read_text(encoding="utf-8"))
+    saved = json.loads((ROOT / "cosearch" / "benchmarks" / "searches" / "default_run.json").read_text(encoding="utf-8"))
     for part in saved["strategies"].values():
         assert f"<strong>{part['mean']:.2f}</strong>" in page
         assert all(f"{row['score_mean']:.2f}" in page and f"{row['wall_s'] / 60:.1f}" in page for row in part["seeds"])
-    speed = json.loads((ROOT / "cosearch" / "benchmarks" / "throughput.json").read_text(encoding="utf-8"))
+    speed = json.loads((ROOT / "cosearch" / "benchmarks" / "speed" / "throughput.json").read_text(encoding="utf-8"))
     assert all(f"<td><p>{w['steps_per_s']['cosearch']:,.0f}</p></td>" in page for w in speed["workloads"])
 
 

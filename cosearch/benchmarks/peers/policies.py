@@ -1,4 +1,4 @@
-"""Policies made by other packages, saved as each documents: what ``cosearch.benchmarks.compress`` gives to the command.
+"""Policies made by other packages, saved as each documents: what ``cosearch.benchmarks.searches.compress`` gives to the command.
 
 Each is made once, from the seed 0. Their sizes are those of the packages' documentation and examples. The convolutional one has
 the weights of the shipped teacher of MinAtar's Breakout.

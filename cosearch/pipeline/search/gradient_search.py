@@ -1,8 +1,9 @@
 """The search of a gradient strategy: a supernet, whose weights and architecture learn from the same rollouts.
 
-For several agents its rollouts go by the targets of one after the other (``cosearch.benchmarks.families`` compares other ways).
-Once-for-all (Cai et al., ICLR 2020, arXiv 1908.09791) gives networks for many targets from one set of weights; AttentiveNAS
-(Wang et al., CVPR 2021, arXiv 2011.09011) draws a budget for each step from a prior, and then a network of that cost.
+For several agents its rollouts go by the targets of one after the other (``cosearch.benchmarks.searches.families`` compares other
+ways). Once-for-all (Cai et al., ICLR 2020, arXiv 1908.09791) gives networks for many targets from one set of weights;
+AttentiveNAS (Wang et al., CVPR 2021, arXiv 2011.09011) draws a budget for each step from a prior, and then a network of that
+cost.
 Differs from the papers in:
 1. The budgets are those that were asked for, in turn, on the device of each; no prior.
 2. A path is drawn from the learned distribution that holds the budget, not uniformly, the best or the worst of a few.

@@ -12,7 +12,8 @@ With K = 1 the sum has one term, the gradient at the gate of the candidate that 
 zero for a candidate whose weights have converged, whatever its worth, and large where an output is too small: K = 1 credits skips
 and ranks networks backwards. From K = 2 on a candidate is credited with how much of another's error it would take away.
 A step computes K candidates forward and backward: on the default space it takes 2.06 times plain training with K = 2, 1.17 times
-with K = 1 (``cosearch.benchmarks.search_step``), and keeps K times the activations of the cells. Acting takes one path always.
+with K = 1 (``cosearch.benchmarks.speed.search_step``), and keeps K times the activations of the cells. Acting takes one path
+always.
 Differs from the papers in:
 1. Several paths a rollout, each acting in its share of the environments, and a new path for each minibatch of the update
    (``strategy.update_path=acting`` learns along the one that acted, as the papers do): more samples of alpha per frame.
