@@ -70,7 +70,7 @@ def distillation() -> str:
 
 def certificates() -> str:
     from latency_tables.devices import list_devices, load_any
-    from latency_tables.output import certificate_markdown, certificate_rows
+    from latency_tables.showing.output import certificate_markdown, certificate_rows
 
     tables = [load_any(str(device.path)) for device in list_devices()]
     rows = certificate_rows([table for table in tables if table.certificate is not None])

@@ -3,14 +3,13 @@
 Floors. A file imports from lower floors and from its own floor, but no room (a folder) from another room of its floor:
 
     6  commands, __main__                       the command line
-    5  devices, checks, compare, output, draw   tables found by name, judged, compared and shown
+    5  devices, checks, compare, showing        tables found by name, judged, compared and shown
     4  table                                    predicts a network from its rows
     3  measuring, estimating, importing         tables made: by timing models on a device, from public figures, from other files
     2  onnx_models                              the models that are timed
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
-    1  opspec, layer                            the one vocabulary of operations, shared with networks and accelerators
-    1  cell_kinds, vector_kinds, reversible_kinds   its kinds beside those of plain convolutional networks
-    1  join_kinds, memory_kinds                 those of observations of several parts, and of memories
+    1  opspec                                   the one vocabulary of operations, shared with networks and accelerators
+    1  kinds                                    its kinds beside those of plain convolutional networks: cells, vectors, memories
     1  fields                                   strict reading of JSON
     1  runtimes                                 what the runtimes of devices can load
     0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project

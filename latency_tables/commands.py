@@ -89,12 +89,12 @@ def measure(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from latency_tables.draw import caption
     from latency_tables.measuring import job
     from latency_tables.measuring.remote import Location
     from latency_tables.measuring.rpc import read_tvm_target
     from latency_tables.measuring.settings import Settings
-    from latency_tables.output import command_line, summary
+    from latency_tables.showing.draw import caption
+    from latency_tables.showing.output import command_line, summary
     from latency_tables.table import load_table
 
     settings = Settings(
@@ -171,8 +171,8 @@ def check(
     """Check a table: format, checksum, coverage, plausibility, and what its certificate says."""
     from latency_tables.checks import check_table
     from latency_tables.devices import list_devices, load_any
-    from latency_tables.draw import caption
-    from latency_tables.output import summary
+    from latency_tables.showing.draw import caption
+    from latency_tables.showing.output import summary
     from latency_tables.table import load_table
     from latency_tables.worklists import load_worklist
 
@@ -205,8 +205,8 @@ def show(
     """Show a table in the terminal, or draw it."""
     from latency_tables.checks import check_table
     from latency_tables.devices import load_any
-    from latency_tables.draw import draw_table, terminal_table
-    from latency_tables.output import summary
+    from latency_tables.showing.draw import draw_table, terminal_table
+    from latency_tables.showing.output import summary
 
     if png is not None:
         check_destination(png)
@@ -231,7 +231,7 @@ def diff(
     """Compare two tables: two devices, two runtimes or two dates."""
     from latency_tables.compare import compare_tables
     from latency_tables.devices import load_any
-    from latency_tables.draw import terminal_comparison
+    from latency_tables.showing.draw import terminal_comparison
 
     one, two = load_any(first), load_any(second)
     comparison = compare_tables(one, two)
@@ -252,12 +252,12 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Make an estimated table from public specifications and published measurements."""
-    from latency_tables.draw import caption
     from latency_tables.estimating.estimate import build_estimate
     from latency_tables.estimating.published import refit_spec
     from latency_tables.estimating.specification import load_spec
-    from latency_tables.output import summary
     from latency_tables.schema import write_table
+    from latency_tables.showing.draw import caption
+    from latency_tables.showing.output import summary
     from latency_tables.table import load_table
     from latency_tables.worklists import load_worklist
 
@@ -288,10 +288,10 @@ def import_command(
 ) -> None:
     """Make a table of latencies that were measured elsewhere; it is checked like any other and says `imported`."""
     from latency_tables.checks import check_table
-    from latency_tables.draw import caption
     from latency_tables.importing.table import ImportRequest, imported_table
-    from latency_tables.output import summary
     from latency_tables.schema import write_table
+    from latency_tables.showing.draw import caption
+    from latency_tables.showing.output import summary
     from latency_tables.table import load_table
 
     check_destination(out, keep=file)
@@ -338,7 +338,7 @@ def certificates(
 ) -> None:
     """Figures of certificates side by side, for a README: table, single-operation sums, FLOPs, and measuring twice."""
     from latency_tables.devices import list_devices, load_any
-    from latency_tables.output import certificate_markdown, certificate_rows
+    from latency_tables.showing.output import certificate_markdown, certificate_rows
 
     tables = [load_any(name) for name in table or [str(record.path) for record in list_devices()]]
     rows = certificate_rows(tables)

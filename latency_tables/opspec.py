@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, fields
 
-from latency_tables.cell_kinds import CELL_KINDS, JOINS, cell_faults, cell_layers
 from latency_tables.errors import ShapeError
-from latency_tables.join_kinds import JOIN_KINDS, join_faults, join_layers
-from latency_tables.layer import Layer as Layer
-from latency_tables.memory_kinds import MEMORY_KINDS, kept_numbers, memory_faults, memory_layers
-from latency_tables.reversible_kinds import REVERSIBLE_KINDS, reversible_faults, reversible_layers
-from latency_tables.vector_kinds import VECTOR_KINDS, vector_faults, vector_layers
+from latency_tables.kinds.cells import CELL_KINDS, JOINS, cell_faults, cell_layers
+from latency_tables.kinds.joins import JOIN_KINDS, join_faults, join_layers
+from latency_tables.kinds.layer import Layer as Layer
+from latency_tables.kinds.memories import MEMORY_KINDS, kept_numbers, memory_faults, memory_layers
+from latency_tables.kinds.reversible import REVERSIBLE_KINDS, reversible_faults, reversible_layers
+from latency_tables.kinds.vectors import VECTOR_KINDS, vector_faults, vector_layers
 
 KINDS = {
     "stem": "uint8 NHWC frames scaled to float, averaged over squares of pixels, convolution, activation",

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from latency_tables.kinds.reversible import REVERSIBLE_KINDS, part_sizes
 from latency_tables.opspec import OpSpec
-from latency_tables.reversible_kinds import REVERSIBLE_KINDS, part_sizes
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "tanh": torch.tanh}
 

@@ -21,8 +21,8 @@ from cosearch.space.operations import CandidateOp, build_block
 from cosearch.space.parts import MASK, Part, pack, unpack
 from cosearch.space.space import Architecture, SearchSpace, SpaceEntry, architecture_from_dict
 from cosearch.space.supernet import Path, SuperNet
+from latency_tables.kinds.vectors import VECTOR_KINDS
 from latency_tables.opspec import OpSpec
-from latency_tables.vector_kinds import VECTOR_KINDS
 
 OPERATION_SHAPES = (  # in_channels, height, width, out_channels, stride
     (4, 8, 8, 4, 1),

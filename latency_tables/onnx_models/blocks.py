@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError
-from latency_tables.join_kinds import JOIN_KINDS, side_sizes
-from latency_tables.memory_kinds import MEMORY_KINDS
+from latency_tables.kinds.cells import CELL_KINDS
+from latency_tables.kinds.joins import JOIN_KINDS, side_sizes
+from latency_tables.kinds.memories import MEMORY_KINDS
+from latency_tables.kinds.reversible import REVERSIBLE_KINDS
+from latency_tables.kinds.vectors import VECTOR_KINDS
 from latency_tables.onnx_models.builder import FRAMES, GraphBuilder
 from latency_tables.onnx_models.cells import cell_block
 from latency_tables.onnx_models.memory import memory_block
 from latency_tables.onnx_models.reversible import reversible_block
 from latency_tables.opspec import OpSpec
-from latency_tables.reversible_kinds import REVERSIBLE_KINDS
-from latency_tables.vector_kinds import VECTOR_KINDS
 
 
 def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequence[Sequence[int]] | None = None) -> bytes:

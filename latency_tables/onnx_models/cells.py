@@ -1,4 +1,4 @@
-"""ONNX nodes of the blocks that only cells have (``cell_kinds``), for ``blocks``."""
+"""ONNX nodes of the blocks that only cells have (``kinds.cells``), for ``blocks``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX nodes of blocks that keep numbers from one observation to the next (``memory_kinds``), for ``blocks``.
+"""ONNX nodes of blocks that keep numbers from one observation to the next (``kinds.memories``), for ``blocks``.
 
 What a block keeps is an input and an output of the model, as in an exported agent, so that neither can be left out or computed
 beforehand.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from latency_tables.memory_kinds import GATES
+from latency_tables.kinds.memories import GATES
 from latency_tables.onnx_models.builder import GraphBuilder
 from latency_tables.opspec import OpSpec
 

@@ -1,12 +1,12 @@
-"""ONNX nodes of reversible blocks (``reversible_kinds``), for ``blocks``."""
+"""ONNX nodes of reversible blocks (``kinds.reversible``), for ``blocks``."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from latency_tables.kinds.reversible import part_sizes
 from latency_tables.onnx_models.builder import GraphBuilder
 from latency_tables.opspec import OpSpec
-from latency_tables.reversible_kinds import part_sizes
 
 
 def reversible_block(graph: GraphBuilder, op: OpSpec) -> str:

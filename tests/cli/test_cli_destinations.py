@@ -25,7 +25,7 @@ REFERENCE = DESIGNS.parent / "oracle_zigzag.csv"
 WORK = (  # what each command does first that takes time
     "accel_models.check.compare",
     "accel_models.searching.search.search_design",
-    "latency_tables.draw.draw_table",
+    "latency_tables.showing.draw.draw_table",
     "latency_tables.estimating.estimate.build_estimate",
     "latency_tables.measuring.job._measure",
     "cosearch.planning.plan.make_plan",

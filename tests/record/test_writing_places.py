@@ -22,12 +22,12 @@ from cosearch.space.network import AgentNetwork
 from latency_tables import commands
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.devices import list_devices, load_any
-from latency_tables.draw import draw_table
 from latency_tables.errors import CosearchError, RequestError, RunFailedError, RunFolderError
 from latency_tables.measuring.job import MeasureRequest
 from latency_tables.measuring.job import run as measure
 from latency_tables.measuring.journal import Journal
 from latency_tables.schema import read_table, write_table
+from latency_tables.showing.draw import draw_table
 from latency_tables.writing import make_folder, regular_file, remove, write_bytes_atomic
 
 REFERENCE = check.DATA / "oracle_zigzag.csv"

@@ -39,8 +39,8 @@ def table(folder: Path) -> Reader:
     """A table, its digest made right, and what is asked of one."""
     import small_table
 
-    from latency_tables.output import certificate_markdown, certificate_rows, summary
     from latency_tables.schema import content_id, dump_table
+    from latency_tables.showing.output import certificate_markdown, certificate_rows, summary
     from latency_tables.table import load_table
 
     def remade(content: bytes) -> bytes:

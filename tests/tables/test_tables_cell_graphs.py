@@ -17,8 +17,8 @@ from cosearch.space.network import AgentNetwork
 from cosearch.testing.conformance import seeded
 from latency_tables.board.compilers import TorchRunner
 from latency_tables.board.runners import OnnxRunner
-from latency_tables.cell_kinds import CELL_KINDS
 from latency_tables.errors import ShapeError, TableError
+from latency_tables.kinds.cells import CELL_KINDS
 from latency_tables.measuring.plan import make_plan, network_id
 from latency_tables.onnx_models.blocks import build_block_model, build_network_model, check_chain, keeps_shape
 from latency_tables.onnx_models.layers import build_layer_model

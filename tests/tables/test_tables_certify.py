@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from test_tables_measure import CACHE, CELLS, HEAD, NETWORKS, PLAN, STEM, TRUE_S, FakeCore, fake_core, true_time_s
 
-from latency_tables.draw import caption
 from latency_tables.errors import RequestError
 from latency_tables.measuring import compose
 from latency_tables.measuring import loop as measure
@@ -18,7 +17,8 @@ from latency_tables.measuring.plan import EMPTY, make_plan
 from latency_tables.measuring.remote import Location, LostBoard
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import Device
-from latency_tables.output import certificate_markdown, certificate_rows
+from latency_tables.showing.draw import caption
+from latency_tables.showing.output import certificate_markdown, certificate_rows
 from latency_tables.table import Table
 from latency_tables.worklists import load_worklist, make_worklist
 

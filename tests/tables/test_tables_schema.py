@@ -9,10 +9,10 @@ from rich.console import Console
 from small_table import CONV, TAIL, make_file
 
 from latency_tables.checks import check_table
-from latency_tables.draw import caption, terminal_table
 from latency_tables.errors import CosearchError, TableError
-from latency_tables.output import certificate_markdown, certificate_rows, summary
 from latency_tables.schema import Row, TableFile, content_id, dump_table, parse_table, read_table, write_table
+from latency_tables.showing.draw import caption, terminal_table
+from latency_tables.showing.output import certificate_markdown, certificate_rows, summary
 from latency_tables.table import Table, load_table
 
 

@@ -1,4 +1,4 @@
-"""Torch modules of the blocks that only cells have; see ``latency_tables.cell_kinds`` for what each computes."""
+"""Torch modules of the blocks that only cells have; see ``latency_tables.kinds.cells`` for what each computes."""
 
 from __future__ import annotations
 

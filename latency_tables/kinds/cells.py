@@ -5,7 +5,7 @@ Liu et al., DARTS (arXiv 1806.09055) and Miao et al., RL-DARTS (arXiv 2106.02229
 
 from __future__ import annotations
 
-from latency_tables.layer import Block, Layer
+from latency_tables.kinds.layer import Block, Layer
 
 CELL_KINDS = {
     "act": "activation (relu, tanh), behind a 3x3 average pool where it has a stride",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from latency_tables.layer import Block, Layer
-from latency_tables.memory_kinds import MEMORY_KINDS
-from latency_tables.reversible_kinds import REVERSIBLE_KINDS
+from latency_tables.kinds.layer import Block, Layer
+from latency_tables.kinds.memories import MEMORY_KINDS
+from latency_tables.kinds.reversible import REVERSIBLE_KINDS
 
 VECTOR_KINDS = {
     "linear": "linear, bias, activation, of a vector; first in a network: of the observations",

@@ -6,7 +6,7 @@ as in Gomez et al., The Reversible Residual Network (NeurIPS 2017, arXiv 1707.04
 
 from __future__ import annotations
 
-from latency_tables.layer import Block, Layer
+from latency_tables.kinds.layer import Block, Layer
 
 REVERSIBLE_KINDS = {
     "revmlp": "vector in parts, to each in turn is added: linear, activation, linear of all the others",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latency_tables.layer import Block, Layer
+from latency_tables.kinds.layer import Block, Layer
 
 JOIN_KINDS = {"join": "outputs of several blocks, flattened and concatenated"}
 

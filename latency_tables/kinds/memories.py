@@ -7,7 +7,7 @@ network itself has no state.
 
 from __future__ import annotations
 
-from latency_tables.layer import Block, Layer
+from latency_tables.kinds.layer import Block, Layer
 
 MEMORY_KINDS = {
     "gru": "gated recurrent unit, linear of its state, sum with the input",

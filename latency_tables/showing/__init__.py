@@ -1,0 +1,1 @@
+"""Tables for readers: pictures, and what the commands print."""
