@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from cosearch.space.blocks.quantile_head import head_like
+from cosearch.space.blocks.squashed_head import squashed_like
 from cosearch.space.factors import Factor, every_sum
 from cosearch.space.network import AgentNetwork
-from cosearch.space.quantile_head import head_like
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.space.squashed_head import squashed_like
 from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.blocks.memory import Memories, remembering, run_block
 from cosearch.space.cells.graph import chain_wiring, check_wiring
 from cosearch.space.ends import AgentEnds
-from cosearch.space.memory import Memories, remembering, run_block
 from cosearch.space.operations import Linear, build_block
 from cosearch.space.parts import Part, encoded, single_shape
 from latency_tables.errors import ShapeError

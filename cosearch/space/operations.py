@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosearch.registry import Registry
+from cosearch.space.blocks.depthwise import DepthwiseConv
+from cosearch.space.blocks.memory import Remembering
+from cosearch.space.blocks.reversible import Reversible
 from cosearch.space.cells.blocks import CELL_BUILDERS, Merge
 from cosearch.space.cells.layout import MaxPool, flat_linear, flatten, scaled
-from cosearch.space.depthwise import DepthwiseConv
-from cosearch.space.memory import Remembering
-from cosearch.space.reversible import Reversible
 from latency_tables.opspec import OpSpec
 
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cosearch.space.blocks.memory import Memories, Remembering, remembering, run_block
+from cosearch.space.blocks.reversible import Coupling, Reversible, is_reversible, through
 from cosearch.space.ends import AgentEnds
-from cosearch.space.memory import Memories, Remembering, remembering, run_block
 from cosearch.space.operations import build_block
-from cosearch.space.reversible import Coupling, Reversible, is_reversible, through
 from cosearch.space.space import Architecture, Node, SearchSpace
 from cosearch.space.widths import SharedNode
 from latency_tables.errors import ShapeError

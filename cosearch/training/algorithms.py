@@ -23,10 +23,10 @@ from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.rl.validation import make_beside_validation, validation_streams
 from cosearch.seeding import Streams
+from cosearch.space.blocks.quantile_head import fold, widen
+from cosearch.space.blocks.squashed_head import squash, unsquash
 from cosearch.space.ends import LEAST_ALLOWED, Bounds
 from cosearch.space.network import AgentNetwork
-from cosearch.space.quantile_head import fold, widen
-from cosearch.space.squashed_head import squash, unsquash
 from cosearch.training.off_policy import OffPolicy
 from cosearch.training.on_policy import OnPolicy
 from cosearch.training.soft_actor_critic import SoftActorCritic

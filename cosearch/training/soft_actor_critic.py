@@ -13,8 +13,8 @@ from cosearch.rl.sac.critics import TwinCritics
 from cosearch.rl.sac.play import SquashedPlayer
 from cosearch.rl.sac.update import SacLearner, SacOptions
 from cosearch.seeding import Streams
+from cosearch.space.blocks.squashed_head import squashed_head
 from cosearch.space.network import AgentNetwork
-from cosearch.space.squashed_head import squashed_head
 from cosearch.space.supernet import SuperNet
 from cosearch.training.stage import Metrics, Stage
 from latency_tables.errors import ConfigError

@@ -33,9 +33,9 @@ from cosearch.rl.evaluate import evaluate
 from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
+from cosearch.space.blocks.squashed_head import squashed_head
 from cosearch.space.derive import derive
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
-from cosearch.space.squashed_head import squashed_head
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import STRATEGIES
 from cosearch.teachers.train import TeacherRequest, teacher_config

@@ -13,10 +13,10 @@ from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.dqn.update import EpsilonGreedy, QLearner, QOptions, TargetWeights
 from cosearch.rl.envs import EnvOptions, Step
 from cosearch.rl.subject import NetworkSubject
+from cosearch.space.blocks.quantile_head import fold, widen
 from cosearch.space.ends import FORBIDDEN
 from cosearch.space.network import AgentNetwork
 from cosearch.space.parts import Part, pack
-from cosearch.space.quantile_head import fold, widen
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import SignalEnv
 from cosearch.training.algorithms import as_deployed, as_policy

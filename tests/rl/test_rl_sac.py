@@ -16,8 +16,8 @@ from cosearch.rl.sac import losses
 from cosearch.rl.sac.critics import TwinCritics
 from cosearch.rl.sac.update import SacLearner, SacOptions
 from cosearch.rl.subject import NetworkSubject
+from cosearch.space.blocks.squashed_head import squash, squashed_head, unsquash
 from cosearch.space.network import AgentNetwork, mlp
-from cosearch.space.squashed_head import squash, squashed_head, unsquash
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ShapeError
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from cosearch.planning.builtins import load_builtins
+from cosearch.space.blocks.memory import Remembering
 from cosearch.space.derive import derive
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
-from cosearch.space.memory import Remembering
 from cosearch.space.network import AgentNetwork
 from cosearch.space.operations import OPERATIONS, build_block
 from cosearch.space.space import SPACES

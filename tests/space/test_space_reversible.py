@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cosearch.planning.builtins import load_builtins
+from cosearch.space.blocks.reversible import Coupling
 from cosearch.space.operations import OPERATIONS, build_block
-from cosearch.space.reversible import Coupling
 from cosearch.space.space import SPACES
 from cosearch.space.supernet import Path, SuperNet, reversible_runs
 from cosearch.testing.conformance import check_derived, check_operation, check_space, seeded

@@ -37,8 +37,8 @@ from cosearch.rl.envs import Step
 from cosearch.rl.learner import Learner, LearnerOptions
 from cosearch.rl.rollout import Rollout
 from cosearch.rl.subject import NetworkSubject, mixed_precision, on_device
+from cosearch.space.blocks.quantile_head import widen
 from cosearch.space.network import AgentNetwork, nature_cnn
-from cosearch.space.quantile_head import widen
 from cosearch.space.supernet import Path, SuperNet
 from latency_tables.errors import MissingExtraError
 

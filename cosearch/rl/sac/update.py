@@ -34,7 +34,7 @@ from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.sac import losses
 from cosearch.rl.sac.critics import TwinCritics
-from cosearch.space.squashed_head import SquashedHead
+from cosearch.space.blocks.squashed_head import SquashedHead
 from latency_tables.errors import NonFiniteError, ShapeError
 
 REMEMBERED = 0.01  # share of the newest minibatch in the running deviation of the actions

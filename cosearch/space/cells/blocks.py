@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cosearch.space.blocks.depthwise import DepthwiseConv
 from cosearch.space.cells.layout import flatten
-from cosearch.space.depthwise import DepthwiseConv
 from latency_tables.opspec import OpSpec
 
 

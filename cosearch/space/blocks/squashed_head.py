@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cosearch.space.blocks.quantile_head import all_but_head, hidden_into, only
 from cosearch.space.ends import Bounds
 from cosearch.space.network import AgentNetwork
 from cosearch.space.operations import Head
-from cosearch.space.quantile_head import all_but_head, hidden_into, only
 
 LEAST_DEVIATION = 1e-3  # of an action in (-1, 1): below it nobody acts otherwise than by the mean
 
