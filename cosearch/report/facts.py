@@ -22,6 +22,7 @@ from cosearch.report.format import (
     significant,
     time_text,
 )
+from cosearch.report.learned import MOST_LEFT, divergence_left
 from cosearch.report.scores import metric_label, solved_text, teacher_text
 from cosearch.space.counting import Counts
 from cosearch.space.derive import within
@@ -349,6 +350,13 @@ def caveats(run: Run) -> list[str]:
         counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)
         if counts.few:
             told.append(f"There was little to find: {counts.text()}.")
+        left = divergence_left(run.metrics)
+        if left is not None and left > MOST_LEFT:
+            told.append(
+                f"The shared weights had hardly learned when the search ended: {share_text(left)} of their divergence from the "
+                "teacher was left, so their ranking of networks says little; give more budget.search_steps or a smaller space, "
+                "or try --strategy largest."
+            )
         if run.summary.control is None:
             told.append("No control (strategy random or largest) was run: how much the search itself contributes is not known.")
     anew = [f"{each.stage}, step {each.step:,}: {len(each.environments)}" for each in run.record.fresh_episodes]

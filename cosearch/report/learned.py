@@ -1,0 +1,33 @@
+"""Whether a search's shared weights had learned anything when it ended: what its ranking of networks rests on.
+
+Measured by the divergence of the policies along the drawn paths from the teacher's, which needs no other run to compare with.
+Searches that found good networks ended with 9 to 22 % of what they began with, searches that were worse than random ones with 56
+to 80 % (``docs/evidence/whole-searches.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from cosearch.record.metrics import Line, number
+
+UPDATES = 10  # at least: below, the first and the last tenth are no two things
+MOST_LEFT = 0.5
+
+
+def divergence_left(lines: Sequence[Line]) -> float | None:
+    """Share of the divergence from the teacher that was left at the end of the search.
+
+    Args:
+        lines: of ``metrics.jsonl``, in order.
+
+    Returns:
+        The mean over the last tenth of the updates of the shared weights, over that of the first update: 0 or more. None for
+        fewer than ``UPDATES`` of them, without a teacher that is distilled, and where candidates were trained by themselves.
+    """
+    shared = [line for line in lines if line["stage"] == "search" and "candidate" not in line]
+    seen = [value for line in shared if (value := number(line, "distill_actor")) is not None]
+    if len(seen) < UPDATES or seen[0] <= 0.0:
+        return None
+    return fmean(seen[-(len(seen) // UPDATES) :]) / seen[0]
