@@ -74,7 +74,7 @@ def show_comparison(folder: Path, as_json: bool) -> None:
         folder: of the comparison.
         as_json: print them as one JSON object.
     """
-    from cosearch.compare.page import terminal_tables, write_comparison
+    from cosearch.compare.page import remarks, terminal_tables, write_comparison
 
     result, files = write_comparison(folder)
     if as_json:
@@ -82,8 +82,8 @@ def show_comparison(folder: Path, as_json: bool) -> None:
         return
     for table in terminal_tables(result):
         show(table)
-    if result.unfinished:
-        say(f"not finished, so not in the figures: {', '.join(result.unfinished)}")
+    for remark in remarks(result):
+        say(remark)
     say(folder / "compare.html")
 
 

@@ -20,6 +20,7 @@ from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to
 from cosearch.record.run_record import RunRecord, TeacherIdentity
 from cosearch.record.summary import Summary
 from cosearch.report.data import Run, read_run
+from cosearch.report.learned import hardly_learned
 from cosearch.statistics import Estimate, improvement_estimate, iqm_estimate
 from latency_tables.errors import ConfigError
 
@@ -133,6 +134,7 @@ class Comparison:
         runs: one entry each, with its status.
         strategies: one entry for each task and strategy that has finished runs, and for several tasks one over all of them.
         unfinished: names of runs.
+        unlearned: names of finished runs whose search ended with shared weights that had hardly learned (``report.learned``).
         reference: of the hypervolume, by task; None without finished runs.
     """
 
@@ -140,6 +142,7 @@ class Comparison:
     runs: tuple[RunRow, ...]
     strategies: tuple[StrategyRow, ...]
     unfinished: tuple[str, ...]
+    unlearned: tuple[str, ...]
     reference: Mapping[str, Reference | None]
 
     def to_json(self) -> dict[str, object]:
@@ -249,6 +252,9 @@ def comparison(folder: Path) -> Comparison:
         runs=tuple(_run(item) for item in runs),
         strategies=tuple(rows),
         unfinished=tuple(item.planned.name for item in runs if item.run is None or not item.run.finished),
+        unlearned=tuple(
+            item.planned.name for item in runs if item.run is not None and item.run.finished and hardly_learned(item.run.metrics)
+        ),
         reference=references,
     )
 

@@ -192,7 +192,7 @@ def markdown(
         lines += [f"## {word(env)}", "", *markdown_table(titles, rows), ""]
     if seeds:
         lines += ["## Each seed", "", *markdown_table(SEED_COLUMNS, [cells for _, cells in seeds]), ""]
-    lines += [NOTE, "", *map(word, _unfinished(result))]
+    lines += [NOTE, "", *(line for remark in remarks(result) for line in (word(remark), ""))]
     for name in plots:
         lines += [f"![{word(name)}]({quote(name)})", "", _caption(name), ""]
     if work is not None:
@@ -234,8 +234,17 @@ def _seed_cells(item: ComparedRun) -> list[str]:
     ]
 
 
-def _unfinished(result: Comparison) -> list[str]:
-    return [f"Not finished, so not in the figures: {', '.join(result.unfinished)}.", ""] if result.unfinished else []
+def remarks(result: Comparison) -> list[str]:
+    """What is not in the figures, and which of them say little; a sentence each."""
+    told = []
+    if result.unfinished:
+        told.append(f"Not finished, so not in the figures: {', '.join(result.unfinished)}.")
+    if result.unlearned:
+        told.append(
+            f"Searches whose shared weights had hardly learned when they ended, so that their ranking of networks says little: "
+            f"{', '.join(result.unlearned)}."
+        )
+    return told
 
 
 def _caption(name: str) -> str:
@@ -255,7 +264,7 @@ def _page(result: Comparison, plots: dict[str, bytes], seeds: Sequence[tuple[str
         seeds=seeds,
         note=NOTE,
         pictures=pictures,
-        unfinished=_unfinished(result)[:1],
+        remarks=remarks(result),
         work_title=WORK,
         work=work,
         worker_columns=WORKER_COLUMNS,

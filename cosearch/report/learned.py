@@ -31,3 +31,9 @@ def divergence_left(lines: Sequence[Line]) -> float | None:
     if len(seen) < UPDATES or seen[0] <= 0.0:
         return None
     return fmean(seen[-(len(seen) // UPDATES) :]) / seen[0]
+
+
+def hardly_learned(lines: Sequence[Line]) -> bool:
+    """Whether more than ``MOST_LEFT`` of the divergence was left; False where :func:`divergence_left` is None."""
+    left = divergence_left(lines)
+    return left is not None and left > MOST_LEFT

@@ -205,6 +205,18 @@ def test_what_is_not_finished_is_named_and_left_out(tmp_path):
     assert [run["status"] for run in result["runs"] if run["name"] in ("random-s4", "a3cs-s0")] == ["missing", "missing"]
 
 
+def test_searches_whose_shared_weights_had_hardly_learned_are_named(tmp_path):
+    folder = made(tmp_path / "c", SCORES)
+    for name, end in (("a3cs-s1", 0.9), ("a3cs-s2", 0.1)):
+        lines = [{"stage": "search", "step": step, "distill_actor": 1.0 if step == 1 else end} for step in range(1, 12)]
+        with (folder / name / "metrics.jsonl").open("a", encoding="utf-8") as log:
+            log.writelines(json.dumps({"wall_s": 1.0, **line}) + "\n" for line in lines)
+    result, _ = write_comparison(folder)
+    assert result.to_json()["unlearned"] == ["a3cs-s1"]
+    for page in ("compare.md", "compare.html"):
+        assert "ranking of networks says little: a3cs-s1." in (folder / page).read_text(encoding="utf-8")
+
+
 def test_without_a_single_finished_run_there_is_an_empty_table(tmp_path):
     every = [f"{name}-s{seed}" for name in SCORES for seed in range(5)]
     result, files = write_comparison(made(tmp_path / "c", SCORES, left_out=every))
@@ -305,7 +317,7 @@ def test_the_verb_regenerates_from_the_folders_alone(tmp_path, capsys):
     }
     assert main(["compare", "--from", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "a3cs" in out and "not finished" in out and max(map(len, out.splitlines())) <= 120
+    assert "a3cs" in out and "Not finished" in out and max(map(len, out.splitlines())) <= 120
     assert main(["compare", "--from", str(tmp_path)]) == 2
     assert RECORD in capsys.readouterr().err
 

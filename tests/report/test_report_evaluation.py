@@ -70,7 +70,7 @@ def test_a_comparison_has_columns_for_what_its_runs_know(tmp_path):
     row = StrategyRow(
         env="a", strategy="random", runs=4, iqm=Estimate(1.0, None), score_mean=1.0, improvement=None, improvement_largest=None
     )
-    plain = Comparison(folder="", runs=(), strategies=(row,), unfinished=(), reference={})
+    plain = Comparison(folder="", runs=(), strategies=(row,), unfinished=(), unlearned=(), reference={})
     assert columns(plain) == list(COLUMNS)
     known = dataclasses.replace(plain, strategies=(dataclasses.replace(row, share_of_teacher=0.934, solved=3), row))
     assert columns(known) == [*COLUMNS, "of the teacher's score", "solved"]
