@@ -1,8 +1,8 @@
 """Whether a search's shared weights had learned anything when it ended: what its ranking of networks rests on.
 
 Measured by the divergence of the policies along the drawn paths from the teacher's, which needs no other run to compare with.
-Searches that found good networks ended with 9 to 23 % of what they began with, searches that were worse than random ones with 56
-to 80 % (``docs/evidence/whole-searches.md``).
+Searches that found good networks ended with 9 to 23 % of what they began with, searches that were no better than random draws
+with 56 to 80 % (``docs/evidence/whole-searches.md``); the bound between them was chosen on these.
 """
 
 from __future__ import annotations
