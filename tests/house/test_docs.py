@@ -237,7 +237,7 @@ def test_the_python_of_the_pages_runs(tmp_path, monkeypatch):
 
 def test_the_readme_is_short_and_says_what_is_not_shown():
     assert len(README.splitlines()) < 150
-    assert "not yet shown to beat" in README and "**estimated**" in README
+    assert "does not pay yet" in README and "**estimated**" in README
 
 
 def test_the_install_commands_are_the_ones_that_are_tested():
