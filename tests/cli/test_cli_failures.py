@@ -15,7 +15,13 @@ CASES = {
 }
 
 
-REPEATED = ("killed_games", "wrong_shape", "wrong_dtype", "nan_reward")  # in the slow suite: the others take the same way
+REPEATED = (
+    "env_raises",
+    "killed_games",
+    "wrong_shape",
+    "wrong_dtype",
+    "nan_reward",
+)  # in the slow suite: the others take the same way
 
 
 @pytest.fixture(scope="module")

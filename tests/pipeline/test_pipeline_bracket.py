@@ -115,7 +115,7 @@ def test_losses_without_a_teacher_are_minus_the_score(whole):
         assert one["losses"][0] == (None if score is None else pytest.approx(-score))
 
 
-@pytest.mark.parametrize("stops", [(1, 1), (2, 3, 5), (9,), (4, 7)])
+@pytest.mark.parametrize("stops", [(1, 1), (2, 3, 5), *(pytest.param(stops, marks=pytest.mark.slow) for stops in ((9,), (4, 7)))])
 def test_stopped_and_resumed_it_is_the_same(stops, whole, tmp_path):
     run, outputs = made(tmp_path, stops=stops)
     assert not changed(outputs.retrain.weights, whole[1].retrain.weights)
