@@ -253,7 +253,9 @@ def comparison(folder: Path) -> Comparison:
         strategies=tuple(rows),
         unfinished=tuple(item.planned.name for item in runs if item.run is None or not item.run.finished),
         unlearned=tuple(
-            item.planned.name for item in runs if item.run is not None and item.run.finished and hardly_learned(item.run.metrics)
+            item.planned.name
+            for item in runs
+            if item.run is not None and item.run.finished and hardly_learned(item.run) is not None
         ),
         reference=references,
     )

@@ -241,7 +241,7 @@ def remarks(result: Comparison) -> list[str]:
         told.append(f"Not finished, so not in the figures: {', '.join(result.unfinished)}.")
     if result.unlearned:
         told.append(
-            f"Searches whose shared weights had hardly learned when they ended, so that their ranking of networks says little: "
+            "Searches whose shared weights had hardly learned when they ended, so that their ranking of networks says little: "
             f"{', '.join(result.unlearned)}."
         )
     return told

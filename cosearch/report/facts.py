@@ -22,7 +22,7 @@ from cosearch.report.format import (
     significant,
     time_text,
 )
-from cosearch.report.learned import divergence_left, hardly_learned
+from cosearch.report.learned import hardly_learned
 from cosearch.report.scores import metric_label, solved_text, teacher_text
 from cosearch.space.counting import Counts
 from cosearch.space.derive import within
@@ -350,8 +350,8 @@ def caveats(run: Run) -> list[str]:
         counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)
         if counts.few:
             told.append(f"There was little to find: {counts.text()}.")
-        left = divergence_left(run.metrics)
-        if left is not None and hardly_learned(run.metrics):
+        left = hardly_learned(run)
+        if left is not None:
             told.append(
                 f"The shared weights had hardly learned when the search ended: {share_text(left)} of their divergence from the "
                 "teacher was left, so their ranking of networks says little; give more budget.search_steps or a smaller space, "

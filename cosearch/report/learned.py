@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from cosearch.record.metrics import Line, number
+from cosearch.report.data import Run
 
 UPDATES = 10  # at least: below, the first and the last tenth are no two things
 MOST_LEFT = 0.5
@@ -33,7 +34,17 @@ def divergence_left(lines: Sequence[Line]) -> float | None:
     return fmean(seen[-(len(seen) // UPDATES) :]) / seen[0]
 
 
-def hardly_learned(lines: Sequence[Line]) -> bool:
-    """Whether more than ``MOST_LEFT`` of the divergence was left; False where :func:`divergence_left` is None."""
-    left = divergence_left(lines)
-    return left is not None and left > MOST_LEFT
+def hardly_learned(run: Run) -> float | None:
+    """The share of the divergence that was left, where that is more than ``MOST_LEFT``: the ranking then says little.
+
+    Args:
+        run: of any strategy.
+
+    Returns:
+        None where less was left, where :func:`divergence_left` is None, and where the actor's divergence was not learned from
+        (``distill.actor=0``): then it need not fall.
+    """
+    distill = run.record.config.get("distill")
+    weight = distill.get("actor") if isinstance(distill, dict) else None
+    left = divergence_left(run.metrics)
+    return left if weight and left is not None and left > MOST_LEFT else None

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from report_fake_run import make_run
+from report_fake_run import change, make_run
 
 from cosearch.report.data import read_run
 from cosearch.report.facts import caveats
@@ -35,9 +35,10 @@ def test_where_it_cannot_be_told_nothing_is_said(given):
     assert divergence_left(given) is None
 
 
-@pytest.mark.parametrize("end, warns", [(0.49, False), (0.51, True), (1.2, True)])
-def test_a_search_whose_weights_did_not_learn_says_so(tmp_path, end, warns):
+@pytest.mark.parametrize("end, actor, warns", [(0.49, 30.0, False), (0.51, 30.0, True), (1.2, 30.0, True), (1.2, 0.0, False)])
+def test_a_search_whose_weights_did_not_learn_says_so(tmp_path, end, actor, warns):
     path = make_run(tmp_path / "run")
+    change(path, "run.json", config__distill={"actor": actor})
     log = path / "metrics.jsonl"
     kept = [text for text in log.read_text(encoding="utf-8").splitlines() if json.loads(text)["stage"] != "search"]
     search = [json.dumps({"wall_s": 1.0 * index, **line}) for index, line in enumerate(lines([1.0, *[end] * 10]), 1)]

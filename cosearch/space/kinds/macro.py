@@ -32,7 +32,8 @@ Sizes = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class MacroConfig:
-    """Candidates of every choice; what has one candidate is fixed and no choice point.
+    """Candidates of every choice; what has one candidate is fixed and no choice point,
+    but the first where everything has one.
 
     Attributes:
         resolutions: sides of the squares of pixels that are averaged into one, inside the network; 1: frames as they are.
