@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from cosearch.record.metrics import Line, number
-from cosearch.report.data import Run
+from cosearch.report.data import Run, flatten
 
 UPDATES = 10  # at least: below, the first and the last tenth are no two things
 MOST_LEFT = 0.5
@@ -44,7 +44,6 @@ def hardly_learned(run: Run) -> float | None:
         None where less was left, where :func:`divergence_left` is None, and where the actor's divergence was not learned from
         (``distill.actor=0``): then it need not fall.
     """
-    distill = run.record.config.get("distill")
-    weight = distill.get("actor") if isinstance(distill, dict) else None
+    weight = dict(flatten(run.record.config)).get("distill.actor")
     left = divergence_left(run.metrics)
     return left if weight and left is not None and left > MOST_LEFT else None
