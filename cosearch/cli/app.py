@@ -88,6 +88,8 @@ def _run(words: list[str]) -> int:
             say(f"error: {short(error)}", error=True)
         return 2
     except SystemExit as error:  # of a library or of a user's code: a command without a result never ends with 0
+        if isinstance(error.__context__, BrokenPipeError):  # what draws the help ends like this where nobody reads on
+            return 1
         say(f"error: the program was ended from inside, SystemExit({error.code!r}), before there was a result", error=True)
         return error.code if isinstance(error.code, int) and error.code else 1
     except (typer.Abort, KeyboardInterrupt):

@@ -78,7 +78,8 @@ def test_an_interrupt_of_the_program_alone_reaches_the_work():
             "try:",
             "    signal.signal(signal.SIGINT, signal.default_int_handler)",
             "    print(1, flush=True)",
-            "    time.sleep(30)",
+            "    while True:",
+            "        time.sleep(0.01)",  # short: an interrupt just before a sleep begins is seen at its end
             "except KeyboardInterrupt:",
             "    return 130",
             "return 0",
@@ -110,3 +111,13 @@ def test_the_command_is_watched_however_it_is_started(monkeypatch):
     assert ended.value.code == 7 and seen == [app.main]
     assert "cosearch=cosearch.cli.app:program" in (ROOT / "setup.py").read_text()
     assert "program()" in (ROOT / "cosearch" / "__main__.py").read_text()
+
+
+def test_help_that_nobody_reads_to_its_end_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cosearch", "search", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=30) == 1 and said == ""
