@@ -57,10 +57,11 @@ def faults(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
-def test_no_assertion_holds_whatever_the_code_does(path):
-    found = faults(path.read_text(encoding="utf-8"))
-    assert not found, f"cannot fail, compare with an expected value: {'; '.join(found)}"
+def test_no_assertion_holds_whatever_the_code_does():
+    """What cannot fail is to compare with an expected value."""
+    assert len(TESTS) > 250
+    found = {path.name: faults(path.read_text(encoding="utf-8")) for path in TESTS}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 @pytest.mark.parametrize(

