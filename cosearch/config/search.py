@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, Positive, PositiveFloat
 
 DeriveBy = Literal["scores", "regression"]
+JudgeBy = Literal["score", "divergence"]
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -48,6 +49,8 @@ class StrategyConfig:
             its training ends and asked for the next; any other is asked for so many and told when the last of them has ended.
         reduction_factor: successive halving: of the candidates that trained for equal steps the best one in so many trains on, to
             so many times the steps, all together for the same number; 1: all have equal shares (proposals).
+        judge_by: what candidates are compared by: ``score``, the mean return of their last training episodes, or ``divergence``,
+            how little their policy diverges from the teacher's, which tells networks apart after far fewer steps (proposals).
         order: what ``order.json`` of an earlier run holds, to be repeated whatever ends first (proposals in any order).
         derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
             drawn paths on their choices (gradient strategies that draw single paths); null: the strategy's own way.
@@ -71,6 +74,7 @@ class StrategyConfig:
     candidate_init: Literal["scratch", "shared"] = "scratch"
     workers: Positive = 1
     reduction_factor: Annotated[int, Field(ge=1, le=64)] = 1
+    judge_by: JudgeBy = "score"
     order: tuple[Annotated[int, Field(ge=-1)], ...] = ()
     store: str = ""
     values: dict[str, object] = dataclasses.field(default_factory=dict)

@@ -124,6 +124,7 @@ class CandidateRecord:
             validation levels, or minus the loss on held-out frames.
         latency_s: predicted, seconds.
         env_steps: environment steps of its training or of its score.
+        divergence: from the teacher, nats, the mean over the last half of its training; absent where none was distilled.
         failure: why it has no score; absent for one that was trained or scored to its end.
         asked: which proposal it was, from 0; absent where the candidates are in the order in which they were proposed.
         rung: of the successive halving that it reached, from 0; absent for 0.
@@ -135,6 +136,7 @@ class CandidateRecord:
     score: float | None
     latency_s: float
     env_steps: int
+    divergence: float | None = field(default=None, metadata=OMITTED)
     failure: str | None = field(default=None, metadata=OMITTED)
     asked: int | None = field(default=None, metadata=OMITTED)
     rung: int | None = field(default=None, metadata=OMITTED)

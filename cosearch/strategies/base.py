@@ -40,7 +40,7 @@ GRADIENT_ONLY = (
     "derive_by",
     "store",
 )
-PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order", "reduction_factor")
+PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order", "reduction_factor", "judge_by")
 PATHS = ("paths_per_rollout", "update_path")  # of the gradient strategies' keys those that tell how any supernet is trained
 UNUSED = {
     "gradient": PROPOSAL_ONLY,
@@ -260,7 +260,8 @@ class Evaluation:
 
     Attributes:
         architecture: what was trained.
-        score: mean return, or None where no episode ended or the training failed.
+        score: the higher the better: mean return, or with ``strategy.judge_by=divergence`` minus the divergence from the teacher,
+            nats; None where there is none or the training failed.
         cost_s: its latency on the device, seconds.
         failed: its training failed (a loss that is not finite): it has no weights, and cannot be the best.
         asked: which proposal it answers, from 0; None: the oldest that was not answered yet.

@@ -192,9 +192,9 @@ def outcome_of(training: Training, network: nn.Module, run: Callable[[], None], 
         streams: of the candidate, where it may train on later.
 
     Returns:
-        ``score``, ``env_steps`` that it took, and ``weights``, packed; with the streams also ``paused``, all that the training
-        needs to go on, packed. A candidate that failed has None for score
-        and weights, and ``failure``, the reason.
+        ``score``, ``divergence`` from the teacher, ``env_steps`` that it took, and ``weights``, packed; with the streams also
+        ``paused``, all that the training needs to go on, packed. A candidate that failed has None for score and weights, no
+        divergence, and ``failure``, the reason.
     """
     paused = {}
     try:
@@ -205,7 +205,13 @@ def outcome_of(training: Training, network: nn.Module, run: Callable[[], None], 
         return {"score": None, "env_steps": training.step, "weights": None, "failure": str(error)}
     finally:
         training.close()
-    return {"score": training.score, "env_steps": training.step, "weights": packed(network.cpu().state_dict()), **paused}
+    return {
+        "score": training.score,
+        "divergence": training.divergence,
+        "env_steps": training.step,
+        "weights": packed(network.cpu().state_dict()),
+        **paused,
+    }
 
 
 def packed(weights: Mapping[str, Any]) -> bytes:

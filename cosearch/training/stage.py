@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from cosearch.config.run import Config
-from cosearch.record.state import State, read, read_state
+from cosearch.record.metrics import number
+from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv
 from cosearch.rl.lanes import Lanes
 from cosearch.rl.learner import Subject
@@ -140,6 +142,7 @@ class Training:
 
     def __init__(self, stage: Stage, rounds: Rounds) -> None:
         self.stage, self.rounds = stage, rounds
+        self._divergences: list[float] = []  # from the teacher, of each round
 
     @property
     def step(self) -> int:
@@ -166,6 +169,16 @@ class Training:
         """Mean return of the last episodes; None before the first one has ended."""
         return self.rounds.collector.score
 
+    @property
+    def divergence(self) -> float | None:
+        """Mean divergence from the teacher over the last half of the rounds, nats; None without a teacher's actor.
+
+        After few steps it tells networks apart that returns do not. Means of training losses as estimates of what a network will
+        be worth: Ru et al., Speedy Performance Estimation for Neural Architecture Search, NeurIPS 2021, arXiv 2006.04492.
+        """
+        last = self._divergences[len(self._divergences) // 2 :]
+        return fmean(last) if last else None
+
     def advance(self) -> Metrics:
         """One round.
 
@@ -178,6 +191,8 @@ class Training:
         """
         started, begun = time.perf_counter(), self.step
         values = self.rounds.advance()
+        if (divergence := number(values, "distill_actor")) is not None:
+            self._divergences.append(divergence)
         return {
             "step": self.step,
             "score_train": self.score,
@@ -199,11 +214,17 @@ class Training:
 
     def state(self) -> State:
         """Everything but the random streams, which the run saves."""
-        return {"step": self.step, "subject": self.stage.subject.state(), **self.rounds.state()}
+        return {
+            "step": self.step,
+            "subject": self.stage.subject.state(),
+            "divergences": list(self._divergences),
+            **self.rounds.state(),
+        }
 
     def restore(self, state: State) -> Sequence[int]:
         """Go back to a :meth:`state`; returns the environments whose episode begins anew, see ``VectorEnv.restore``."""
         self.stage.step = read(state, "step", int)
+        self._divergences = read_list(state, "divergences", float) if "divergences" in state else []  # of before it was saved
         self.stage.subject.restore(read_state(state, "subject"))
         return self.rounds.restore(state)
 

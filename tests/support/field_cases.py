@@ -65,6 +65,7 @@ A2C = (*ALONE, "rl.algorithm=a2c")
 LEARNED = (*TASK, f"space.values={json.dumps(SPACE)}", "rl.minibatch=16", "strategy.paths_per_rollout=2")
 FALLING = (*LEARNED, "distill.end_fraction=0.1")
 PROPOSALS = (*ALONE, "rl.minibatch=16", "strategy.name=evolution", "strategy.candidates=2")
+JUDGED = (*TASK, f"space.values={json.dumps(SPACE)}", "rl.minibatch=16", "strategy.name=random", "strategy.candidates=8")
 FINISHED = (*ALONE, "rl.minibatch=16", "strategy.name=random", "strategy.candidates=2")
 A3CS = (*SMALL, "strategy.name=a3cs", "strategy.active_paths=0", "strategy.warmup_fraction=0")
 PENALTY = (*SMALL, "strategy.target_form=penalty", "strategy.warmup_fraction=0", "objective.latency_target_s=0.0002")
@@ -190,6 +191,7 @@ CASES = {
     "strategy.candidate_init": Case("search", PROPOSALS, "shared"),
     "strategy.workers": Case("asked", PROPOSALS, 2),
     "strategy.reduction_factor": Case("search", (*PROPOSALS, "strategy.candidates=4", "budget.search_steps=512"), 2),
+    "strategy.judge_by": Case("search", (*JUDGED, "budget.search_steps=1024"), "divergence"),
     "strategy.order": Case("asked", PROPOSALS, [-1, -1]),
     "strategy.store": Case("search", SMALL, "/STORE"),
     "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),

@@ -6,6 +6,7 @@ from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
+from cosearch.config.search import JudgeBy
 from cosearch.cost.accelerator import SavedAccelerator
 from cosearch.pipeline.checkpoint import State
 from cosearch.strategies.base import Inheritance
@@ -18,6 +19,7 @@ class Outcome(TypedDict):
     """
 
     score: float | None
+    divergence: NotRequired[float]
     env_steps: int
     weights: bytes | None
     lines: list[State]
@@ -54,6 +56,7 @@ class Told(TypedDict):
 
     choices: list[int]
     score: float | None
+    divergence: NotRequired[float]
     latency_s: float
     env_steps: int
     failure: NotRequired[str]
@@ -71,6 +74,18 @@ class Best(TypedDict):
     accelerator: SavedAccelerator | None
 
 
+def worth(judge_by: JudgeBy, outcome: Outcome | Told) -> float | None:
+    """What a candidate is compared by, the higher the better; None where it has none.
+
+    Args:
+        judge_by: ``strategy.judge_by``.
+        outcome: of its training.
+    """
+    if judge_by == "score":
+        return outcome["score"]
+    return -outcome["divergence"] if "divergence" in outcome else None
+
+
 def inheritance_of(item: Item) -> Inheritance | None:
     """Where the first weights of a candidate come from; None: from its own random numbers."""
     saved = item.get("inherited")
@@ -85,6 +100,8 @@ def outcome_record(ended: State, lines: list[State]) -> Outcome:
         lines: metrics of its updates that are not in the log yet.
     """
     outcome: Outcome = {"score": ended["score"], "env_steps": ended["env_steps"], "weights": ended["weights"], "lines": lines}
+    if ended.get("divergence") is not None:
+        outcome["divergence"] = ended["divergence"]
     if "paused" in ended:
         outcome["paused"] = ended["paused"]
     if "failure" in ended:

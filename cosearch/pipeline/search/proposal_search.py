@@ -16,7 +16,7 @@ from cosearch.fleet.cluster import HERE
 from cosearch.fleet.log import WorkLog
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.checkpoint import SearchOutput, State
-from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record
+from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record, worth
 from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.search.rungs import Rungs
@@ -78,7 +78,7 @@ class ProposalSearch:
         self.folder = run
         streams, section = resources.streams, self.config.strategy
         steps = candidate_rungs(self.config, plan.strategy, agents=len(plan.every))
-        self.rungs = Rungs(steps, plan.strategy.reduction_factor(section))
+        self.rungs = Rungs(steps, plan.strategy.reduction_factor(section), section.judge_by)
         self.targets = TargetsInTurn(tuple(Feasible(agent.constraints) for agent in plan.every))
         self.strategy: ProposalStrategy = plan.strategy.make(
             plan.space,
@@ -322,7 +322,7 @@ class ProposalSearch:
         self.strategy.tell(
             Evaluation(
                 self._architecture(item),
-                outcome["score"],
+                worth(self.config.strategy.judge_by, outcome),
                 item["latency_s"],
                 failed=outcome["weights"] is None,
                 asked=item["index"],
@@ -364,7 +364,8 @@ class ProposalSearch:
         if plan.accelerator is not None and best["accelerator"] is not None:
             plan.accelerator.return_to(best["accelerator"])
         longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
-        method = f"best training score among the candidates{' that meet the targets' if name else ''}{longest}"
+        best_by = "best training score" if self.config.strategy.judge_by == "score" else "least divergence from the teacher"
+        method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}"
         derived_by = Derivation(method=method, candidates=records(self.told))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cosearch.config.search import JudgeBy
 from cosearch.pipeline.checkpoint import State
-from cosearch.pipeline.search.candidate_records import Item
+from cosearch.pipeline.search.candidate_records import Item, worth
 from cosearch.strategies.successive_halving import SuccessiveHalving
 from cosearch.training.candidates import Part
 
@@ -16,9 +17,11 @@ class Rungs:
     Args:
         steps: see ``cosearch.planning.budget.candidate_rungs``.
         factor: ``strategy.reduction_factor``.
+        judge_by: ``strategy.judge_by``.
     """
 
-    def __init__(self, steps: Sequence[Sequence[int]], factor: int) -> None:
+    def __init__(self, steps: Sequence[Sequence[int]], factor: int, judge_by: JudgeBy = "score") -> None:
+        self.judge_by = judge_by
         self.steps, self.halving = steps, SuccessiveHalving([len(rung) for rung in steps], factor)
         self.paused: dict[int, Item] = {}
 
@@ -65,7 +68,7 @@ class Rungs:
     def ended(self, item: Item) -> None:
         """A candidate's training was not lost: it has a score, and may train on."""
         outcome, rung = item["outcome"], item.get("rung", 0)
-        self.halving.add(item["index"], rung, outcome["score"])
+        self.halving.add(item["index"], rung, worth(self.judge_by, outcome))
         if "paused" in outcome and self.halving.open(item["index"], rung):
             paused: Item = {**item, "before": outcome["env_steps"], "paused": outcome["paused"]}
             paused.pop("outcome", None)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from cosearch.cost.size_cost import MEMORY, SizeCost
-from cosearch.pipeline.search.candidate_records import Item, Told, inheritance_of
+from cosearch.pipeline.search.candidate_records import Item, Told, inheritance_of, worth
 from cosearch.pipeline.session import RunLog
 from cosearch.planning.plan import Plan
 from cosearch.record.architecture import CandidateRecord
@@ -39,9 +39,9 @@ class PredictedCosts:
 
 
 def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told: Sequence[Told], plan: Plan) -> int | None:
-    """Index of the best candidate so far for one agent; for several: the highest score of those that meet its targets.
+    """Index of the best candidate so far for one agent; for several: the best of those that meet its targets.
 
-    With successive halving it is the highest score of those that trained for longest.
+    With successive halving it is the best of those that trained for longest.
     A rule that has one candidate for each target (``largest``) gives an agent its own.
 
     Args:
@@ -60,8 +60,13 @@ def best_of(agent: int, strategy: ProposalStrategy, targets: TargetsInTurn, told
         for i, one in enumerate(told)
         if "failure" not in one and (i % count == agent if own else targets.each[agent](plan.space.architecture(one["choices"])))
     ]
-    worth = [(told[i].get("rung", 0), -math.inf if (score := told[i]["score"]) is None else score) for i in fit]
-    return fit[worth.index(max(worth))] if fit else None
+    judge_by = plan.config.strategy.judge_by
+
+    def place(index: int) -> tuple[int, float]:
+        value = worth(judge_by, told[index])
+        return told[index].get("rung", 0), -math.inf if value is None else value
+
+    return max(fit, key=place, default=None)
 
 
 def told_record(item: Item, place: int) -> Told:
@@ -78,6 +83,8 @@ def told_record(item: Item, place: int) -> Told:
         "latency_s": item["latency_s"],
         "env_steps": outcome["env_steps"],
     }
+    if "divergence" in outcome:
+        told["divergence"] = outcome["divergence"]
     if item["index"] != place:
         told["asked"] = item["index"]
     if inheritance is not None:
@@ -104,6 +111,8 @@ def trained_on(told: list[Told], item: Item) -> int:
         entry["stopped"] = outcome["failure"]
     else:
         entry["score"], entry["rung"] = outcome["score"], item.get("rung", 0)
+        if "divergence" in outcome:
+            entry["divergence"] = outcome["divergence"]
     return place
 
 
@@ -135,6 +144,7 @@ def records(told: Sequence[Told]) -> tuple[CandidateRecord, ...]:
             score=one["score"],
             latency_s=one["latency_s"],
             env_steps=one["env_steps"],
+            divergence=one.get("divergence"),
             failure=one.get("failure"),
             asked=one.get("asked"),
             rung=one.get("rung"),

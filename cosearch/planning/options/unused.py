@@ -92,6 +92,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "strategy.candidate_init": (USED,),
     "strategy.workers": (USED,),
     "strategy.reduction_factor": (USED,),
+    "strategy.judge_by": (USED,),
     "strategy.order": (USED, ANY_ORDER),
     "strategy.store": (USED, ON_POLICY),
     "strategy.values": (),
@@ -218,6 +219,13 @@ def check_options(request: Request) -> None:
         lines.append(
             "budget.retrain_steps=0 with budget.retrain_init=scratch would export an agent that has learned nothing: set "
             "budget.retrain_steps, or budget.retrain_init=inherit to keep the searched weights"
+        )
+    if request.config.strategy.judge_by == "divergence" and not (
+        request.teacher is not None and request.strategy.uses_teacher and distill.actor > 0.0
+    ):
+        lines.append(
+            "strategy.judge_by=divergence needs a teacher whose actor the search distils: name one in distill.teacher with "
+            "distill.actor above 0 and a strategy that searches with one, or set strategy.judge_by=score"
         )
     if budget.bracket > 1 and budget.retrain_steps > 0:
         bracket_rungs(request.config, budget.bracket)

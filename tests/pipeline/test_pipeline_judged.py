@@ -1,0 +1,78 @@
+"""Candidates compared by their divergence from the teacher: recomputed from the log, by rung, and through a kill."""
+
+from statistics import fmean
+
+import pytest
+from pipeline_runs import TINY_PROPOSALS, Moment, assert_equal, command, results
+
+from cosearch.cli.app import main
+from cosearch.record.rundir import RunDir
+
+WORDS = (
+    *(word for word in TINY_PROPOSALS if word != "distill.teacher=none"),
+    *("--env", "minatar:breakout", "--strategy", "random", "strategy.candidates=4", "strategy.reduction_factor=2"),
+    *("rl.minibatch=16", "budget.search_steps=512", "budget.retrain_steps=0", "strategy.judge_by=divergence"),
+)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    done = command("search", "--run", "one", *WORDS, folder=folder)
+    assert done.code == 0, done.err
+    return folder / "runs" / "one", done.events
+
+
+def lines_of(run, candidate):
+    """Divergences of a candidate's updates, and its training scores, from the log."""
+    lines = [line for line in RunDir.open(run).read_metrics() if line["stage"] == "search" and line["candidate"] == candidate]
+    return [line["distill_actor"] for line in lines], [line["score_train"] for line in lines]
+
+
+def names_of(run):
+    return list(dict.fromkeys(line["candidate"] for line in RunDir.open(run).read_metrics() if line["stage"] == "search"))
+
+
+def test_the_least_divergence_over_the_last_half_of_its_training_takes_a_candidate_on(straight):
+    run, _ = straight
+    record = RunDir.open(run).read_json("architecture.json")
+    candidates, names = record["derived_by"]["candidates"], names_of(run)
+    assert len(names) == 4  # 16 rollouts: two for each, two more for two of them, four more for one
+    assert sorted(one["env_steps"] for one in candidates) == [64, 64, 128, 256]
+    seen = [lines_of(run, name)[0] for name in names]
+    for one, values in zip(candidates, seen):
+        assert len(values) == one["env_steps"] // 32
+        assert one["divergence"] == pytest.approx(fmean(values[len(values) // 2 :]))
+    first = [values[1] for values in seen]  # the last half of two updates
+    assert {i for i, one in enumerate(candidates) if one.get("rung", 0) > 0} == set(sorted(range(4), key=first.__getitem__)[:2])
+    won = max(range(4), key=lambda index: candidates[index].get("rung", 0))
+    assert record["choices"] == candidates[won]["choices"]
+    assert "least divergence from the teacher among the candidates that trained for longest" in record["derived_by"]["method"]
+
+
+def test_by_score_the_same_candidates_are_trained_and_others_may_go_on(straight, tmp_path):
+    run, _ = straight
+    words = tuple(word for word in WORDS if word != "strategy.judge_by=divergence")
+    done = command("search", "--run", "one", *words, folder=tmp_path)
+    assert done.code == 0, done.err
+    record = RunDir.open(tmp_path / "runs" / "one").read_json("architecture.json")
+    assert names_of(tmp_path / "runs" / "one") == names_of(run)
+    assert "best training score among" in record["derived_by"]["method"]
+    assert all("divergence" in one for one in record["derived_by"]["candidates"])  # said, and not compared by
+
+
+def test_a_killed_search_goes_on_to_the_same_divergences(straight, tmp_path):
+    run, events = straight
+    moment = Moment("search", events["search"] // 2)
+    done = command("search", "--run", "one", *WORDS, folder=tmp_path, moment=moment)
+    assert done.code < 0, done.err
+    done = command("resume", "runs/one", folder=tmp_path)
+    assert done.code == 0, done.err
+    assert_equal(results(tmp_path / "runs" / "one"), results(run))
+
+
+@pytest.mark.parametrize("words", [("distill.teacher=none",), ("distill.actor=0",)])
+def test_without_a_teacher_that_is_distilled_there_is_nothing_to_judge_by(words, capsys):
+    assert main(["search", "--dry-run", *WORDS, *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "strategy.judge_by=divergence needs a teacher whose actor the search distils" in said
