@@ -120,6 +120,10 @@ class UniformDraws:
             "target; ask for a higher objective.latency_target_s"
         )
 
+    def largest_of(self, count: int) -> Architecture:
+        """Of so many draws the largest, see :func:`size_of`, the first of equal ones; errors as for :meth:`draw`."""
+        return max((self.draw() for _ in range(count)), key=size_of)
+
     def neighbours(self, centre: Architecture) -> list[Architecture]:
         """Those of an architecture (one other choice at one point) that meet the target."""
         return [near for near in centre.neighbours() if self.is_feasible(near)]
@@ -133,6 +137,12 @@ class UniformDraws:
         if not architectures:
             return self.draw()
         return architectures[int(torch.randint(len(architectures), (), generator=self.generator))]
+
+
+def size_of(architecture: Architecture) -> int:
+    """Multiply-accumulates times weights: either alone is high where the other may be low (a pooled head, a flat one)."""
+    ops = architecture.ops()
+    return sum(op.macs for op in ops) * sum(op.params for op in ops)
 
 
 def read_choices(saved: object) -> tuple[int, ...]:

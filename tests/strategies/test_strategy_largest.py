@@ -7,6 +7,8 @@ from graph_space import graph_space
 from small_space import small_space
 
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
 from cosearch.space.derive import Limit
 from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible
 from cosearch.strategies.proposal.largest import Largest, LargestOptions
@@ -27,8 +29,8 @@ class Fixed:
         return self.limit.meets(architecture.choices)
 
 
-def strategy(*bounds, space=SPACE, seed=0):
-    return Largest(space, LargestOptions(), seeded(seed), Feasible(bounds))
+def strategy(*bounds, space=SPACE, seed=0, by="macs"):
+    return Largest(space, LargestOptions(by), seeded(seed), Feasible(bounds))
 
 
 def all_of(space):
@@ -51,6 +53,26 @@ def test_it_is_the_most_multiply_accumulates_within_the_limits_by_enumeration(ta
     both = [a for a in feasible if 1.0 + sum(row[c] for row, c in zip(other, a.choices)) <= 12.0]
     if both:
         assert macs(strategy(Fixed(COSTS, target), Fixed(other, 12.0)).ask()) == max(map(macs, both))
+
+
+def weights(architecture):
+    return sum(op.params for op in architecture.ops())
+
+
+@pytest.mark.parametrize("target", [1.0, 5.5, 9.5, 30.0])
+def test_by_weights_and_by_both_it_is_the_largest_of_the_enumerated(target):
+    feasible = [a for a in all_of(SPACE) if 1.0 + sum(row[c] for row, c in zip(COSTS, a.choices)) <= target]
+    assert weights(strategy(Fixed(COSTS, target), by="weights").ask()) == max(map(weights, feasible))
+    m, w = max(map(macs, feasible)), max(map(weights, feasible))
+    mixed = [max(feasible, key=lambda a, s=s: s * macs(a) / m + (1 - s) * weights(a) / w) for s in (i / 32 for i in range(33))]
+    found = strategy(Fixed(COSTS, target), by="both").ask()
+    assert macs(found) * weights(found) == max(macs(a) * weights(a) for a in mixed)
+
+
+def test_the_three_sizes_name_three_networks():
+    plan = make_plan(resolve_task(overrides=("env.name=procgen:starpilot", "device=x86-epyc", "space.name=macro")))
+    names = {by: strategy(*plan.constraints, space=plan.space, by=by).ask().choice_names for by in ("macs", "weights", "both")}
+    assert len(set(names.values())) == 3, names
 
 
 def test_without_a_target_it_is_the_largest_of_all_and_on_a_graph_too():

@@ -30,6 +30,14 @@ def test_the_first_are_drawn_as_random_search_draws_and_nothing_is_proposed_twic
     assert len(set(asked)) >= 40 - 1
 
 
+def test_the_first_may_each_be_the_largest_of_some_draws():
+    drawn = run(RandomSearch(SPACE, RandomOptions(), seeded(0)), 12)
+    ops = {choices: SPACE.architecture(choices).ops() for choices in drawn}
+    size = {choices: sum(op.macs for op in built) * sum(op.params for op in built) for choices, built in ops.items()}
+    expected = [max(drawn[begin : begin + 3], key=size.__getitem__) for begin in range(0, 12, 3)]
+    assert run(predictor(initial=4, largest_of=3), 4) == expected != run(predictor(initial=4), 4)
+
+
 def test_it_beats_random_search_at_equal_evaluations():
     ours = [max(TRUTH[c] for c in run(predictor(seed), 30)) for seed in range(10)]
     drawn = [max(TRUTH[c] for c in run(RandomSearch(SPACE, RandomOptions(), seeded(seed)), 30)) for seed in range(10)]
@@ -63,7 +71,7 @@ def test_an_exhausted_pool_is_drawn_uniformly():
     assert set(run(strategy, 8)) == {(0, 0, 0, 0, 0)}
 
 
-@pytest.mark.parametrize("values", [{"initial": 1}, {"pool": 0}, {"kernel": 1}])
+@pytest.mark.parametrize("values", [{"initial": 1}, {"pool": 0}, {"largest_of": 0}, {"kernel": 1}])
 def test_wrong_options_are_refused(values):
     from cosearch.config.search import StrategyConfig
     from cosearch.strategies.base import STRATEGIES

@@ -3,7 +3,8 @@
 Papers: Wen et al., Neural Predictor for Neural Architecture Search, ECCV 2020, arXiv 1912.00848; fitted again after each
 result as in sequential model-based search: Hutter et al., LION 2011.
 Equations, with f(a) the score of a trained candidate and g its ridge regression on one-hot choices (``regression``):
-  the first ``initial`` candidates are drawn uniformly
+  the first ``initial`` candidates are drawn uniformly, or each is the largest of ``largest_of`` uniform draws, by
+             MACs times weights
   next   = argmax g over a pool without those that were ever proposed;  pool = ``pool`` uniform draws and N(best so far)
   result = argmax f over all candidates that were ever told
 Differs from the papers in:
@@ -41,12 +42,14 @@ class PredictorOptions:
     """Options of the predictor-guided search.
 
     Attributes:
-        initial: candidates drawn uniformly before the first regression.
+        initial: candidates drawn before the first regression.
+        largest_of: each of these is the largest of so many draws, by multiply-accumulates times weights; 1: a uniform draw.
         pool: uniform draws that the regression ranks, each time.
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
     initial: Annotated[int, Field(ge=2)] = 4
+    largest_of: Annotated[int, Field(ge=1)] = 1
     pool: Annotated[int, Field(ge=1)] = 256
     draws: int = DRAWS
 
@@ -79,7 +82,7 @@ class PredictorSearch:
             InfeasibleTargetError: no architecture was found that meets the target.
         """
         proposed = self._predicted() if len(self.asked) >= self.options.initial else None
-        proposed = proposed or self.uniform.draw()
+        proposed = proposed or self.uniform.largest_of(self.options.largest_of)
         self.asked.append(proposed.choices)
         return proposed
 
