@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ QUERIES = 20
 FROM_LOGITS = "reinforce-logits"  # derived from the learned logits; reinforce from a regression over its paths and scores
 BRACKETED = "reinforce-bracket"  # its last queries compare the best by that regression, the largest network among them
 BRACKET = 4
+PRIOR = "predictor-largest"  # its first candidates are the largest of many draws
+VARIANTS = {FROM_LOGITS: "reinforce", BRACKETED: "reinforce", PRIOR: "predictor"}
+PRIOR_VALUES: dict[str, object] = {"largest_of": 64}
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,8 @@ class Search:
         return [self.benchmark.architectures[int(self.feasible[place])] for place in np.argsort(-sums, kind="stable")[:count]]
 
 
-def _propose(search: Search, info: StrategyInfo) -> Architecture:
-    options = info.options(StrategyConfig(name=info.name))
+def _propose(search: Search, info: StrategyInfo, values: dict[str, object]) -> Architecture:
+    options = info.options(StrategyConfig(name=info.name, values=values))
     strategy: ProposalStrategy = info.make(search.benchmark.space, options, search.generator, search.is_feasible)
     asked: list[Architecture] = []
     for _ in range(search.queries):
@@ -169,10 +173,15 @@ def _score_function(search: Search, info: StrategyInfo, *, regressed: bool, brac
     return max(listed, key=search.ask_score)
 
 
-def _largest(search: Search) -> Architecture:
-    """The most multiply-accumulates within the target; no score is asked for."""
-    networks = [search.benchmark.architectures[i] for i in search.feasible]
-    return search.best_of(np.array([sum(op.macs for op in network.ops()) for network in networks]))
+def _largest(search: Search, *, macs: bool = True, weights: bool = False) -> Architecture:
+    """The most multiply-accumulates within the target, weights, or of both the largest product; no score is asked for."""
+    networks = [search.benchmark.architectures[i].ops() for i in search.feasible]
+    sizes = np.ones(len(networks))
+    if macs:
+        sizes *= [sum(op.macs for op in ops) for ops in networks]
+    if weights:
+        sizes *= [sum(op.params for op in ops) for ops in networks]
+    return search.best_of(sizes)
 
 
 def _ridge(search: Search) -> Architecture:
@@ -220,13 +229,18 @@ def judged(search: Search, strategy: str, found: Architecture, env_steps: int) -
     )
 
 
-CONTROLS: dict[str, Callable[[Search], Architecture]] = {"largest": _largest, "ridge": _ridge}
+CONTROLS: dict[str, Callable[[Search], Architecture]] = {
+    "largest": _largest,
+    "largest-weights": partial(_largest, macs=False, weights=True),
+    "largest-both": partial(_largest, weights=True),
+    "ridge": _ridge,
+}
 
 
 def runnable() -> list[str]:
     """Names of all that can run on a table: controls, proposal strategies, the score function."""
     proposals = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and info.name not in CONTROLS]
-    return [*CONTROLS, *proposals, "reinforce", FROM_LOGITS, BRACKETED]
+    return [*CONTROLS, *proposals, "reinforce", *VARIANTS]
 
 
 def run_search(
@@ -255,7 +269,7 @@ def run_search(
     if strategy in CONTROLS:
         found = CONTROLS[strategy](search)
     else:
-        name = "reinforce" if strategy in (FROM_LOGITS, BRACKETED) else strategy
+        name = VARIANTS.get(strategy, strategy)
         info = next((info for info in STRATEGIES.entries() if info.name == name), None)
         if info is None:
             raise unknown_name("strategy", strategy, runnable(), f"On a table there are {', '.join(runnable())}")
@@ -269,6 +283,6 @@ def run_search(
         found = (
             _score_function(search, info, regressed=strategy != FROM_LOGITS, bracket=bracket)
             if gradient
-            else _propose(search, info)
+            else _propose(search, info, PRIOR_VALUES if strategy == PRIOR else {})
         )
     return judged(search, strategy, found, search.asked * benchmark.env_steps)

@@ -9,7 +9,7 @@ import pytest
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.budgets import budgets, budgets_page
 from cosearch.bench.leaderboard import leaderboard_page, standings
-from cosearch.bench.searches import run_search, runnable
+from cosearch.bench.searches import PRIOR, run_search, runnable
 from cosearch.bench.table import table_path, write_table
 from cosearch.cli.app import main
 from cosearch.planning.builtins import load_builtins
@@ -111,12 +111,20 @@ def test_an_outcome_is_judged_against_all_that_could_be_found(bench):
         assert outcome.regret == pytest.approx(max(means.values()) - means[number])
         assert outcome.rank == 1 + sum(value > means[number] for value in means.values())
         assert outcome.percentile == pytest.approx(100 * (len(means) - outcome.rank) / (len(means) - 1))
-        asked = 0 if name == "largest" else 6
+        asked = 0 if name.startswith("largest") else 6
         assert (outcome.queries, outcome.env_steps, outcome.feasible) == (asked, asked * 24576, len(means))
         assert outcome == run_search(benchmark, name, DEVICE, target_s=target_s, seed=3, queries=6)
     largest = run_search(benchmark, "largest", DEVICE, target_s=target_s)
     most = max(macs for _, _, macs in expected)
     assert largest.architecture in [benchmark.architectures[n].choice_names for n, _, macs in expected if macs == most]
+    built = {benchmark.architectures[n].choice_names: benchmark.architectures[n].ops() for n, _, _ in expected}
+    weights = {names: sum(op.params for op in ops) for names, ops in built.items()}
+    both = {names: weights[names] * sum(op.macs for op in ops) for names, ops in built.items()}
+    for name, sizes in (("largest-weights", weights), ("largest-both", both)):
+        assert sizes[run_search(benchmark, name, DEVICE, target_s=target_s).architecture] == max(sizes.values())
+        assert run_search(benchmark, name, "x86-epyc").architecture != run_search(benchmark, "largest", "x86-epyc").architecture
+    drawn = [run_search(benchmark, name, DEVICE, target_s=target_s, seed=1, queries=1) for name in ("predictor", PRIOR)]
+    assert both[drawn[0].architecture] < both[drawn[1].architecture]  # the larger ones of many draws
 
 
 def test_a_bracket_keeps_the_best_of_the_regressions_first_and_the_largest(exact):
