@@ -18,6 +18,8 @@ Differs from the papers in:
    proposed.
 7. A candidate without a score, or whose training failed, tells the regression nothing.
 8. While nothing tells the scores apart, and where all of the pool was proposed, the next is drawn uniformly.
+9. With ``largest_of`` above 1 the first candidates are no uniform sample but large ones, as good networks mostly are (see
+   ``largest``); with 1, the default, they are as in the papers.
 """
 
 from __future__ import annotations
