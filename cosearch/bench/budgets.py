@@ -90,7 +90,8 @@ def budgets_page(boards: Sequence[Budgets]) -> str:
         "# Regret against budget",
         "",
         "The distance to the best network within the target, mean of the searches with its 95 % interval over them, for so many",
-        "queries; each is one training from scratch. `largest` asks for nothing. Made by `python -m cosearch bench budgets`.",
+        "queries; each is one training from scratch. The `largest` ones ask for nothing.",
+        "Made by `python -m cosearch bench budgets`.",
     ]
     for board in boards:
         counts = sorted({row.queries for row in board.rows})

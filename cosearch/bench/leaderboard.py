@@ -140,11 +140,11 @@ def leaderboard_page(result: Standings) -> str:
     lines = [
         "# Searches on the tabular benchmark",
         "",
-        f"{result.searches} searches of each strategy, {result.queries} queries each (the `largest` ones ask for none). A query is the",
-        "final score of one train seed and counts as its environment steps; every candidate is trained from scratch: weight",
-        "sharing is not simulated. Regret is the distance to the best network within the target, rank its place among them, both",
-        "by the mean over the train seeds; percentile is the share of the others that are no better. The best of many noisy",
-        "means is too high by chance, so even a search that knew every network's true mean would have some regret.",
+        f"{result.searches} searches of each strategy, {result.queries} queries each (the `largest` ones ask for none).",
+        "A query is the final score of one train seed and counts as its environment steps; every candidate is trained from",
+        "scratch: weight sharing is not simulated. Regret is the distance to the best network within the target, rank its place",
+        "among them, both by the mean over the train seeds; percentile is the share of the others that are no better. The best",
+        "of many noisy means is too high by chance, so even a search that knew every network's true mean would have some regret.",
         "Made by `python -m cosearch bench leaderboard`; [what explains the order](methods.md).",
     ]
     for board in result.boards:

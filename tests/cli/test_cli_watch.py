@@ -115,7 +115,11 @@ def test_the_command_is_watched_however_it_is_started(monkeypatch):
 
 def test_help_that_nobody_reads_to_its_end_is_no_error():
     process = subprocess.Popen(
-        [sys.executable, "-m", "cosearch", "search", "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "cosearch", "search", "--help"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     process.stdout.close()
     said = process.stderr.read()
