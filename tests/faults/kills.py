@@ -50,6 +50,19 @@ DQN = (
     "dqn.quantiles=4",
     "dqn.target_interval=2",
 )
+SAC = (
+    *(word for word in VECTORS if not word.startswith(("rl.minibatch", "rl.epochs"))),
+    *GRADIENT,
+    "rl.algorithm=sac",
+    "sac.learning_starts=8",
+    "sac.minibatch=8",
+    "sac.updates_per_step=0.5",
+)
+JUDGED = (
+    *(word for word in TINY if word != "distill.teacher=none"),
+    "strategy.reduction_factor=2",
+    "strategy.judge_by=divergence",
+)
 load_builtins()
 
 
@@ -69,6 +82,8 @@ KILLED = {
     "search, co-design": searched(*GRADIENT, "--device", "zc706", *ACCELERATOR, "accel.every_steps=16", steps=32),
     "search, workers": searched(*_strategy("random"), "strategy.workers=2", "strategy.order=[-1,-1,1,-1,0,-1,3,2]", steps=32),
     "search, DQN": searched(tiny=DQN, steps=32),
+    "search, SAC": searched(tiny=SAC, env="gym:Pendulum-v1", steps=32),
+    "search, judged by divergence": searched(*_strategy("predictor"), tiny=JUDGED, steps=80),
     **{name: JOBS[name] for name in ("teacher", "table", "compare", "export", "deploy", "bench extend")},
     "compare, two at once": JOBS["compare"],
 }
