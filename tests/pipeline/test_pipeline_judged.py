@@ -6,7 +6,11 @@ import pytest
 from pipeline_runs import TINY_PROPOSALS, Moment, assert_equal, command, results
 
 from cosearch.cli.app import main
+from cosearch.pipeline.search.told import best_of
+from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
 from cosearch.record.rundir import RunDir
+from cosearch.strategies.base import TargetsInTurn
 
 WORDS = (
     *(word for word in TINY_PROPOSALS if word != "distill.teacher=none"),
@@ -48,6 +52,20 @@ def test_the_least_divergence_over_the_last_half_of_its_training_takes_a_candida
     won = max(range(4), key=lambda index: candidates[index].get("rung", 0))
     assert record["choices"] == candidates[won]["choices"]
     assert "least divergence from the teacher among the candidates that trained for longest" in record["derived_by"]["method"]
+
+
+@pytest.mark.parametrize("judge_by, best", [("divergence", 2), ("score", 1)])
+def test_of_those_that_trained_for_longest_the_best_is_what_is_judged_best(judge_by, best):
+    words = (*(word for word in WORDS if "=" in word), "env.name=minatar:breakout", "strategy.name=random")
+    plan = make_plan(resolve_task(overrides=(*words, f"strategy.judge_by={judge_by}")))
+    choices = [0] * len(plan.space.points)
+    rows = ((9.0, 0.01, 0), (8.0, 0.3, 1), (2.0, 0.1, 1), (1.0, 0.2, 1))  # score, divergence, rung
+    told = [
+        {"choices": choices, "score": score, "divergence": divergence, "latency_s": 1e-4, "env_steps": 64, "rung": rung}
+        for score, divergence, rung in rows
+    ]
+    targets = TargetsInTurn((lambda architecture: True,))
+    assert best_of(0, None, targets, told, plan) == best
 
 
 def test_by_score_the_same_candidates_are_trained_and_others_may_go_on(straight, tmp_path):
