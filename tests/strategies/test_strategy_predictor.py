@@ -36,6 +36,8 @@ def test_the_first_may_each_be_the_largest_of_some_draws():
     size = {choices: sum(op.macs for op in built) * sum(op.params for op in built) for choices, built in ops.items()}
     expected = [max(drawn[begin : begin + 3], key=size.__getitem__) for begin in range(0, 12, 3)]
     assert run(predictor(initial=4, largest_of=3), 4) == expected != run(predictor(initial=4), 4)
+    flat = run(predictor(initial=2, largest_of=3), 4, score=lambda a: 1.0)  # scores that tell nothing: uniform draws after them
+    assert flat == [*expected[:2], *drawn[6:8]]
 
 
 def test_it_beats_random_search_at_equal_evaluations():

@@ -78,13 +78,13 @@ class PredictorSearch:
         self.asked: list[tuple[int, ...]] = []
 
     def ask(self) -> Architecture:
-        """The best of the pool by the regression, or a uniform draw.
+        """One of the first ones, then the best of the pool by the regression, or a uniform draw where there is none.
 
         Raises:
             InfeasibleTargetError: no architecture was found that meets the target.
         """
-        proposed = self._predicted() if len(self.asked) >= self.options.initial else None
-        proposed = proposed or self.uniform.largest_of(self.options.largest_of)
+        first = len(self.asked) < self.options.initial
+        proposed = self.uniform.largest_of(self.options.largest_of) if first else self._predicted() or self.uniform.draw()
         self.asked.append(proposed.choices)
         return proposed
 
