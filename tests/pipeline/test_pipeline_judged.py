@@ -27,10 +27,10 @@ def straight(tmp_path_factory):
     return folder / "runs" / "one", done.events
 
 
-def lines_of(run, candidate):
-    """Divergences of a candidate's updates, and its training scores, from the log."""
-    lines = [line for line in RunDir.open(run).read_metrics() if line["stage"] == "search" and line["candidate"] == candidate]
-    return [line["distill_actor"] for line in lines], [line["score_train"] for line in lines]
+def divergences(run, candidate):
+    """Of a candidate's updates, from the log."""
+    lines = [line for line in RunDir.open(run).read_metrics() if line["stage"] == "search"]
+    return [line["distill_actor"] for line in lines if line["candidate"] == candidate]
 
 
 def names_of(run):
@@ -43,7 +43,7 @@ def test_the_least_divergence_over_the_last_half_of_its_training_takes_a_candida
     candidates, names = record["derived_by"]["candidates"], names_of(run)
     assert len(names) == 4  # 16 rollouts: two for each, two more for two of them, four more for one
     assert sorted(one["env_steps"] for one in candidates) == [64, 64, 128, 256]
-    seen = [lines_of(run, name)[0] for name in names]
+    seen = [divergences(run, name) for name in names]
     for one, values in zip(candidates, seen):
         assert len(values) == one["env_steps"] // 32
         assert one["divergence"] == pytest.approx(fmean(values[len(values) // 2 :]))
