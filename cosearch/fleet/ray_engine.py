@@ -1,9 +1,10 @@
 """The engine of a cluster: Ray places pieces of work on its nodes, tries lost ones again, and carries jobs and results.
 
 Everything that schedules, retries, stores and carries is Ray's: a piece is a task with its resources and ``TRIES - 1`` retries,
-messages come through Ray's own queue, an actor on the driver's node. A result is handed out once all messages of its attempt are;
-those of an attempt that was lost are dropped as soon as the next one has begun. A piece that a lost driver had asked for ends
-with it: Ray stops the work of a driver that is gone.
+messages come through Ray's own queue, an actor on the driver's node, which may take them in another order than they were sent in
+(it is an asynchronous actor): each has its number, and waits for those before it. A result is handed out once all messages of its
+attempt are; those of an attempt that was lost are dropped as soon as the next one has begun. A piece that a lost driver had asked
+for ends with it: Ray stops the work of a driver that is gone.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class _Piece:
         number: of its submission.
         ref: of its result.
         attempt: the newest one that was heard of.
-        heard: messages of each attempt.
+        early: of each attempt the messages that wait for those before them, by number.
+        told: of each attempt how many messages were handed out or dropped.
         answer: attempt, number of its messages, and answer; None while it is under way.
     """
 
@@ -59,7 +61,8 @@ class _Piece:
     number: int
     ref: Any
     attempt: str = ""
-    heard: Counter[str] = field(default_factory=Counter)
+    early: dict[str, dict[int, tuple[str, Any]]] = field(default_factory=dict)
+    told: Counter[str] = field(default_factory=Counter)
     answer: tuple[str, int, tuple[str, Any]] | None = None
 
 
@@ -190,16 +193,20 @@ class RayEngine:
             )
             self._pieces[work.name] = _Piece(work, self._number, ref)
 
-    def _hear(self, key: tuple[str, int], attempt: str, kind: str, content: Any) -> None:
+    def _hear(self, key: tuple[str, int], attempt: str, number: int, kind: str, content: Any) -> None:
         piece = self._pieces.get(key[0])
         if piece is None or piece.number != key[1]:
             return  # of a piece that was cancelled
-        piece.heard[attempt] += 1
-        if kind == "started":
-            piece.attempt = attempt
-            self._events.append(Started(key[0], content))
-        elif attempt == piece.attempt:
-            self._events.append(Sent(key[0], content))
+        early = piece.early.setdefault(attempt, {})
+        early[number] = kind, content
+        while piece.told[attempt] in early:
+            kind, content = early.pop(piece.told[attempt])
+            piece.told[attempt] += 1
+            if kind == "started":
+                piece.attempt = attempt
+                self._events.append(Started(key[0], content))
+            elif attempt == piece.attempt:
+                self._events.append(Sent(key[0], content))
         self._hand_out(piece)
 
     def _end(self, piece: _Piece) -> None:
@@ -217,8 +224,8 @@ class RayEngine:
         self._hand_out(piece)
 
     def _hand_out(self, piece: _Piece) -> None:
-        """Hand a result out where all messages of its attempt have been heard."""
-        if piece.answer is not None and piece.heard[piece.answer[0]] >= piece.answer[1]:
+        """Hand a result out where all messages of its attempt have been."""
+        if piece.answer is not None and piece.told[piece.answer[0]] >= piece.answer[1]:
             event = ended(piece.work.name, piece.answer[2])
             del self._pieces[event.name]
             if is_broken(event):
@@ -232,16 +239,17 @@ def _do(
     """A piece of work on a node: its attempt, how many messages it sent, and its answer."""
     import ray  # it is here: this is one of its tasks
 
-    attempt, count, last = uuid.uuid4().hex, 0, None
+    attempt, count, sent = uuid.uuid4().hex, 0, list[Any]()
 
     def put(kind: str, content: Any) -> None:
-        nonlocal count, last
-        last = queue.actor.put_nowait.remote((key, attempt, kind, content))
+        nonlocal count
+        sent.append(queue.actor.put_nowait.remote((key, attempt, count, kind, content)))
         count += 1
 
     def arrived() -> None:  # asks again and again: Ray gives the core of a task that waits to another one
-        while not ray.wait([last], timeout=0)[0]:
+        while len(ray.wait(sent, num_returns=len(sent), timeout=0)[0]) < len(sent):
             time.sleep(0.002)
+        sent.clear()
 
     put("started", f"{os.uname().nodename}, process {os.getpid()}")
     arrived()

@@ -81,7 +81,7 @@ def check_engine(make: Callable[[], Engine], folder: Path) -> None:
 
 def check_results(engine: Engine) -> None:
     """Each piece is begun once, and its messages come in their order and before its result."""
-    jobs: dict[str, Words] = {"a": ("send", 3), "b": ("sleep", 0.3), "c": ("send", 2)}
+    jobs: dict[str, Words] = {"a": ("send", 300), "b": ("sleep", 0.3), "c": ("send", 2)}
     events = events_of(engine, jobs)
     for name, (kind, content) in jobs.items():
         own = [event for event in events if event.name == name]
