@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosearch.record.summary import Summary
+from cosearch.record.results.summary import Summary
 from latency_tables.errors import RunFolderError
 
 
@@ -122,7 +122,7 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         RunFolderError: not a run folder, not finished, or its ``summary.json`` cannot be read.
     """
-    from cosearch.record.family import check_single
+    from cosearch.record.results.family import check_single
     from cosearch.record.rundir import RunDir  # it loads torch for its checkpoints, and an agent plays without it
 
     run = RunDir.open(folder)

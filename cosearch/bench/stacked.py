@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cosearch.rl.optimiser import WeightAdam
-from cosearch.rl.subject import on_device
+from cosearch.rl.learning.optimiser import WeightAdam
+from cosearch.rl.learning.subject import on_device
 from cosearch.space.network import AgentNetwork
 from cosearch.space.operations import Head
 from latency_tables.errors import NonFiniteError, ShapeError

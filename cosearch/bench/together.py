@@ -17,8 +17,8 @@ from torch import Tensor
 from cosearch.bench.stacked import StackedAdam, StackedNetwork
 from cosearch.config.run import Config
 from cosearch.rl.envs import EnvOptions, Step, VectorEnv, make_env
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions, micro_batch_for
-from cosearch.rl.losses import gae, normalise_advantage
+from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions, micro_batch_for
+from cosearch.rl.learning.losses import gae, normalise_advantage
 from cosearch.rl.policy import Categorical
 from cosearch.rl.rollout import Episodes, RewardScale, Rollout
 from cosearch.rl.teacher import Teacher

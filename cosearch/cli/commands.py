@@ -144,8 +144,8 @@ def search(
 
 def finish_run(run: RunDir, as_json: bool) -> None:
     """Print what a finished run amounts to."""
-    from cosearch.record.family import Family, agent_names
-    from cosearch.record.summary import Summary
+    from cosearch.record.results.family import Family, agent_names
+    from cosearch.record.results.summary import Summary
     from cosearch.report.family import render_family
     from cosearch.report.page import render_summary
 
@@ -237,7 +237,7 @@ def export(
     from cosearch.deploy.bundle.folder import BundleOptions
     from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import export_again
-    from cosearch.record.family import agent_folder
+    from cosearch.record.results.family import agent_folder
 
     run = run if agent is None else agent_folder(run, agent)
     progress = make_progress(quiet)

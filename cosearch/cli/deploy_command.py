@@ -12,7 +12,7 @@ from cosearch.record.json_record import to_json
 from latency_tables.terminal import say
 
 if TYPE_CHECKING:
-    from cosearch.record.deployment import Deployment
+    from cosearch.record.results.deployment import Deployment
 
 
 @app.command(
@@ -52,7 +52,7 @@ def deploy(
     from cosearch.deploy.deployment import DeployRequest, deploy
     from cosearch.pipeline.run import compare_again
     from cosearch.pipeline.target.on_board import deploy_until_under
-    from cosearch.record.family import agent_folder
+    from cosearch.record.results.family import agent_folder
     from latency_tables.measuring.remote import Location
 
     run = run if agent is None else agent_folder(run, agent)

@@ -17,8 +17,8 @@ from cosearch.compare.runs import read_comparison
 from cosearch.planning.control import LARGEST, RANDOM, is_hand_made
 from cosearch.quality import mean_hypervolume
 from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to_json
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord, TeacherIdentity
-from cosearch.record.summary import Summary
 from cosearch.report.data import Run, read_run
 from cosearch.report.learned import hardly_learned
 from cosearch.statistics import Estimate, improvement_estimate, iqm_estimate

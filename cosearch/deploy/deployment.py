@@ -22,13 +22,13 @@ from cosearch.deploy.bundle.folder import BUNDLE, open_bundle
 from cosearch.deploy.figures import Running, measured_latency, paced_latency
 from cosearch.deploy.readings import ENERGY_S, joules_of, number_of
 from cosearch.planning.identity import check_results
-from cosearch.record.agent import AgentRecord, MeasuredLatency, PacedLatency, check_agent_files
-from cosearch.record.deployment import Deployment, Deployments
-from cosearch.record.family import check_single
 from cosearch.record.json_record import JsonObject
+from cosearch.record.results.agent import AgentRecord, MeasuredLatency, PacedLatency, check_agent_files
+from cosearch.record.results.deployment import Deployment, Deployments
+from cosearch.record.results.family import check_single
+from cosearch.record.results.summary import Summary, TargetCheck
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary, TargetCheck
 from cosearch.report.page import write_report
 from cosearch.space.derive import within
 from latency_tables.board.timing import Paced, VisitPlan

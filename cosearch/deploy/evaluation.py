@@ -15,10 +15,10 @@ from cosearch.deploy.player import read_rule
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import Inputs, check_inputs, environment_now, environment_record
 from cosearch.planning.recorded import config_of
-from cosearch.record.agent import AgentRecord, check_agent_files
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.record.family import check_single
 from cosearch.record.json_record import to_json
+from cosearch.record.results.agent import AgentRecord, check_agent_files
+from cosearch.record.results.family import check_single
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl.evaluate import Note, evaluate

@@ -28,8 +28,8 @@ from torch import nn
 
 from cosearch.deploy.in_time import in_onnxruntime, in_torch
 from cosearch.deploy.onnx_agent import with_spread
-from cosearch.record.agent import MemoryRecord, ParityRecord, TensorRecord
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.results.agent import MemoryRecord, ParityRecord, TensorRecord
 from cosearch.space.blocks.memory import Memories, remembering
 from cosearch.space.ends import FORBIDDEN, WHOLE
 from cosearch.space.network import AgentNetwork

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from cosearch.record.agent import MeasuredLatency, PacedLatency
+from cosearch.record.results.agent import MeasuredLatency, PacedLatency
 from latency_tables.board.timing import Paced, Visit
 
 STATISTIC = "median over rounds; p50_s over the samples that were not preempted, the others over all samples"

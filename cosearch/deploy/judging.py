@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosearch.config.env import EnvConfig
-from cosearch.record.evaluation import EvaluationRecord, Interval, share_between
+from cosearch.record.results.evaluation import EvaluationRecord, Interval, share_between
 from cosearch.rl.envs import CheckedEnv
 from cosearch.rl.evaluate import Note, Score, play_episodes
 from cosearch.rl.task import make_task, random_actions

@@ -16,8 +16,8 @@ from statistics import median
 import numpy as np
 
 from cosearch.deploy.figures import Running, measured_latency, paced_latency
-from cosearch.record.agent import MeasuredLatency, PacedLatency
 from cosearch.record.json_record import JsonObject
+from cosearch.record.results.agent import MeasuredLatency, PacedLatency
 from latency_tables.board.timing import Paced, Visit, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Connection, Location

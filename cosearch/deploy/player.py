@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cosearch.record.agent import AgentRecord, check_agent_files
 from cosearch.record.json_record import from_json
+from cosearch.record.results.agent import AgentRecord, check_agent_files
 from cosearch.space.parts import Part, parts_from
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError

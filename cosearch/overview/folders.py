@@ -16,9 +16,9 @@ from pathlib import Path
 from cosearch.compare.plan import PlannedRun
 from cosearch.compare.runs import RECORD, read_comparison
 from cosearch.record.failures import read_failures
-from cosearch.record.family import AGENTS
+from cosearch.record.results.family import AGENTS
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
-from cosearch.record.summary import Summary
 from latency_tables.errors import CosearchError, RunFolderError
 
 FINISHED, RUNNING, STUCK, IDLE, WAITING = "finished", "running", "stuck", "idle", "waiting"

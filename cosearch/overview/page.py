@@ -23,7 +23,7 @@ from markupsafe import Markup
 from cosearch.overview.folders import FAILED, FINISHED, IDLE, RUNNING, STATES, STUCK, WAITING, Passed
 from cosearch.overview.rows import Reader, Row
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.record.evaluation import EvaluationRecord
+from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.report import format as words
 from latency_tables.terminal import plain_if_text
 from latency_tables.writing import make_folder

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cosearch.overview.folders import FAILED, FINISHED, UNREADABLE, Passed, Place, find_runs, last_written, signature, state_of
-from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.metrics import number
+from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.report.data import Run, flatten, read_run
 from cosearch.report.plots import thin
 from latency_tables.errors import CosearchError

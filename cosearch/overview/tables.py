@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from cosearch.overview.folders import Place
 from cosearch.overview.rows import Row
-from cosearch.record.evaluation import EpisodesRecord
 from cosearch.record.json_record import from_json
 from cosearch.record.metrics import METRICS
+from cosearch.record.results.evaluation import EpisodesRecord
 from cosearch.report.data import Run
 from latency_tables.errors import RunFolderError
 from latency_tables.reading import OWN_DIGITS, read_json

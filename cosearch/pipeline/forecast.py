@@ -25,7 +25,7 @@ from cosearch.pipeline.search.one_shot_search import one_shot_strategy, one_shot
 from cosearch.planning.budget import candidate_rungs, one_shot_rounds, rollout_steps, whole_rollouts
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive

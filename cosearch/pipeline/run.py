@@ -22,8 +22,8 @@ from cosearch.pipeline.search.stage import run_search, search_for_all
 from cosearch.pipeline.session import Session, open_session
 from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
 from cosearch.planning.plan import Plan
-from cosearch.record.family import agent_folder, agent_names, family_of
 from cosearch.record.json_record import to_json
+from cosearch.record.results.family import agent_folder, agent_names, family_of
 from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.rl.probe import doubts
 from cosearch.training.progress import Progress

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from cosearch.config.run import Config
 from cosearch.planning.recorded import config_of
-from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.summary import ControlRecord, Summary
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import ControlRecord, Summary
 from cosearch.space.kinds.hand_made import HAND_MADE
 from latency_tables.errors import ConfigError
 

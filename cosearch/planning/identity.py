@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosearch.config.env import EnvConfig
-from cosearch.record.agent import AgentRecord
 from cosearch.record.json_record import Absent, from_json
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import EnvironmentRecord, RunRecord, TableRecord, TeacherIdentity
-from cosearch.record.summary import Summary
 from cosearch.rl.envs import Box, VectorEnv, frame_dtype
 from cosearch.rl.policy import policy_of
 from cosearch.rl.task import make_task

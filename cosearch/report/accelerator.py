@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accel_models.design import AccelDesign, Chunk
-from cosearch.record.architecture import AcceleratorRecord, NetworkRecord
+from cosearch.record.results.architecture import AcceleratorRecord, NetworkRecord
 from cosearch.report.architecture import cells
 from cosearch.report.data import Run
 from cosearch.report.format import count_text, significant

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.architecture import ArchitectureRecord, OperationRecord
 from cosearch.record.json_record import Absent, to_json
+from cosearch.record.results.architecture import ArchitectureRecord, OperationRecord
 from cosearch.report.data import Run
 from cosearch.space.space import SearchSpace, architecture_from_dict
 from latency_tables.errors import CosearchError, ShapeError

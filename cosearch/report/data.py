@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosearch.planning.identity import check_results
-from cosearch.record.agent import AgentRecord
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.json_record import from_json
 from cosearch.record.metrics import Line, number, read_metrics
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
-from cosearch.record.summary import Summary
 from latency_tables.errors import RunFolderError
 from latency_tables.reading import OWN_DIGITS, read_json
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosearch.record.artifact import ArtifactRecord
-from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.metrics import number
-from cosearch.record.summary import Summary, TargetCheck
+from cosearch.record.results.artifact import ArtifactRecord
+from cosearch.record.results.evaluation import EvaluationRecord
+from cosearch.record.results.summary import Summary, TargetCheck
 from cosearch.report.data import Run
 from cosearch.report.format import (
     NOT_MEASURED,

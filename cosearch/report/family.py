@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.record.family import AGENTS, Family, FamilyAgent, FamilyDevice, agent_folder, agent_names
+from cosearch.record.results.family import AGENTS, Family, FamilyAgent, FamilyDevice, agent_folder, agent_names
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report import format as words

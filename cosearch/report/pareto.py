@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
-from cosearch.record.summary import ReferenceAgent
+from cosearch.record.results.summary import ReferenceAgent
 from cosearch.report.data import Run
 from cosearch.report.format import time_text, time_unit
 from cosearch.report.plots import Plot, control_text, thin

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosearch.record.summary import Summary
-from cosearch.record.target_rounds import AFTER, TargetFigure
+from cosearch.record.results.summary import Summary
+from cosearch.record.results.target_rounds import AFTER, TargetFigure
 from cosearch.report.format import energy_text, share_text, time_text
 
 OUTCOMES = {

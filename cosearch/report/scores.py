@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cosearch.record.evaluation import EvaluationRecord, Interval
+from cosearch.record.results.evaluation import EvaluationRecord, Interval
 from cosearch.report.format import score_text
 
 METRIC_LABELS = {"return": "Score", "success": "Success rate", "length": "Steps of an episode"}

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cosearch.rl import losses
 from cosearch.rl.envs import Box, VectorEnv
+from cosearch.rl.learning import losses
 from cosearch.space.parts import Part
 from latency_tables.errors import NonFiniteError
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv, frame_dtype
-from cosearch.rl.losses import gae
+from cosearch.rl.learning.losses import gae
 from cosearch.rl.memory import Carried, Segments, cleared, recurrent
 from cosearch.rl.memory import Forward as Forward
 from cosearch.rl.policy import Categorical, Policy, policy_of

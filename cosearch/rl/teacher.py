@@ -24,11 +24,11 @@ from cosearch.rl.foreign.onnx_file import external_files, load_model
 from cosearch.rl.foreign.opening import open_network
 from cosearch.rl.foreign.remembering import RememberingNetwork
 from cosearch.rl.foreign.understood import Said, TaskFacts, Understood, understood_in
-from cosearch.rl.labels import check_actions, label_in_time
-from cosearch.rl.lanes import Labelling, Lanes
+from cosearch.rl.learning.labels import check_actions, label_in_time
+from cosearch.rl.learning.lanes import Labelling, Lanes
+from cosearch.rl.learning.subject import actor_of, on_device
 from cosearch.rl.memory import recurrent
 from cosearch.rl.rollout import Forward, Rollout
-from cosearch.rl.subject import actor_of, on_device
 from cosearch.rl.typed import number, typed
 from cosearch.space.ends import POLICIES
 from cosearch.space.network import AgentNetwork

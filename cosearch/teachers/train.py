@@ -30,9 +30,9 @@ from cosearch.record.state import read, read_state
 from cosearch.rl.envs import split_name
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.heldout import HeldOut
-from cosearch.rl.learner import ALGORITHMS
+from cosearch.rl.learning.learner import ALGORITHMS
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.policy import policy_of
-from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import save_teacher
 from cosearch.seeding import Streams

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
-from cosearch.rl.lanes import Lanes, lanes_for
-from cosearch.rl.learner import keeps_half
+from cosearch.rl.learning.lanes import Lanes, lanes_for
+from cosearch.rl.learning.learner import keeps_half
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher

@@ -21,7 +21,7 @@ from cosearch.planning.budget import search_share
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import load_teacher, named_teacher
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams, derived_seed
 from cosearch.space.derive import derive

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from cosearch.record.state import State, read, read_state
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions, micro_batch_for
+from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions, micro_batch_for
 from cosearch.rl.memory import cleared
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.seeding import Streams

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from cosearch.record.state import State, read, read_state
-from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.learning.losses import MinibatchLosses
+from cosearch.rl.learning.optimiser import WeightAdam
+from cosearch.rl.learning.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.rl.memory import RecurrentActor
-from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
-from cosearch.rl.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.weight_sharing import OneShotStrategy

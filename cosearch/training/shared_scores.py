@@ -18,11 +18,11 @@ from torch import Tensor
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
 from cosearch.record.state import State, read, read_state
-from cosearch.rl import losses
 from cosearch.rl.evaluate import score_within
+from cosearch.rl.learning import losses
+from cosearch.rl.learning.subject import mixed_precision, on_device
 from cosearch.rl.policy import policy_named
 from cosearch.rl.rollout import Collector, Forward, RewardScale, Rollout
-from cosearch.rl.subject import mixed_precision, on_device
 from cosearch.rl.teacher import Teacher
 from cosearch.rl.validation import make_validation, validation_streams
 from cosearch.space.derive import derive

@@ -19,8 +19,8 @@ from cosearch.config.run import Config
 from cosearch.record.metrics import number
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.rl.envs import VectorEnv
-from cosearch.rl.lanes import Lanes
-from cosearch.rl.learner import Subject
+from cosearch.rl.learning.lanes import Lanes
+from cosearch.rl.learning.learner import Subject
 from cosearch.rl.rollout import RewardScale
 from cosearch.rl.teacher import Teacher
 

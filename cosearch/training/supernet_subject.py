@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.record.state import State, read, read_list, read_state
-from cosearch.rl.learner import HalfLoss
-from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.learning.learner import HalfLoss
+from cosearch.rl.learning.losses import MinibatchLosses
+from cosearch.rl.learning.optimiser import WeightAdam
+from cosearch.rl.learning.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.rl.memory import RecurrentActor
-from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
-from cosearch.rl.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.space.derive import discretise
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet

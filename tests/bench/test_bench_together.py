@@ -11,7 +11,7 @@ from cosearch.config.run import resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, find_teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork

@@ -9,7 +9,7 @@ import pytest
 
 from cosearch.config.presets import PRESETS
 from cosearch.config.run import Config, config_from_dict, config_to_dict, resolve
-from cosearch.rl.learner import LearnerOptions
+from cosearch.rl.learning.learner import LearnerOptions
 from latency_tables.errors import ConfigError
 
 

@@ -32,7 +32,7 @@ from cosearch.planning.request import resolve_request
 from cosearch.planning.task import resolve_task
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork, impala_cnn

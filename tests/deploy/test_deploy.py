@@ -20,9 +20,9 @@ from cosearch.cli.app import main
 from cosearch.deploy import deployment as module
 from cosearch.deploy.board import copy_bundle, pack, self_test_there
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
-from cosearch.record.deployment import Deployments
 from cosearch.record.json_record import from_json
-from cosearch.record.summary import Summary
+from cosearch.record.results.deployment import Deployments
+from cosearch.record.results.summary import Summary
 from latency_tables.errors import (
     DiskFullError,
     MeasurementError,

@@ -19,9 +19,9 @@ from cosearch.deploy.board import self_test_by_rpc
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import write_bundle
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
-from cosearch.record.agent import AgentRecord
-from cosearch.record.artifact import ArtifactRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.artifact import ArtifactRecord
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import ParityError, RequestError
 from latency_tables.measuring.remote import Location

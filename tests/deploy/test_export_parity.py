@@ -16,7 +16,7 @@ from torch import nn
 
 from cosearch.deploy import export
 from cosearch.deploy.export import TOLERANCE, check_parity, export_agent, to_onnx
-from cosearch.record.agent import TensorRecord
+from cosearch.record.results.agent import TensorRecord
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork, impala_cnn, nature_cnn
 from latency_tables.errors import ParityError, RunFailedError, ShapeError

@@ -7,7 +7,7 @@ import torch
 from cosearch.deploy.export import check_parity, export_agent, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.agent import TensorRecord
+from cosearch.record.results.agent import TensorRecord
 from cosearch.rl.envs import Box, EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import how_to_act

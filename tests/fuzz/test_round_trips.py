@@ -21,20 +21,20 @@ from cosearch.config.run import config_from_dict, config_to_dict, resolve
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.stored import read_array
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.agent import AgentRecord
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.checkpoints import Checkpoints
-from cosearch.record.deployment import Deployments
-from cosearch.record.evaluation import EpisodesRecord
 from cosearch.record.failures import FailuresRecord
-from cosearch.record.family import Family
 from cosearch.record.json_record import Absent, to_json
 from cosearch.record.metrics import append_metrics, checked_metrics, read_metrics
 from cosearch.record.order import OrderRecord
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.deployment import Deployments
+from cosearch.record.results.evaluation import EpisodesRecord
+from cosearch.record.results.family import Family
+from cosearch.record.results.summary import Summary
+from cosearch.record.results.target_rounds import TargetRounds
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
-from cosearch.record.target_rounds import TargetRounds
 from cosearch.record.workers import WorkersRecord
 from cosearch.seeding import Streams
 from cosearch.space.files import load_architecture

@@ -23,9 +23,9 @@ from cosearch.deploy.bundle.contract import Contract
 from cosearch.pipeline.checkpoint import Checkpoint
 from cosearch.pipeline.run import resume_run
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.deployment import Deployments
+from cosearch.record.results.deployment import Deployments
+from cosearch.record.results.summary import Summary
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.report.page import write_report
 from cosearch.rl.teacher import load_network, read_record
 from cosearch.space.files import load_architecture

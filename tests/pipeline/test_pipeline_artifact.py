@@ -15,7 +15,7 @@ from cosearch.pipeline.agent.fine_tuning import FineTuning
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
-from cosearch.record.agent import AgentRecord
+from cosearch.record.results.agent import AgentRecord
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive

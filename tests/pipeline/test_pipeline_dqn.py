@@ -19,7 +19,7 @@ from cosearch.planning.request import resolve_request
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.kinds.chain import chain_space

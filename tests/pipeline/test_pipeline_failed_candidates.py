@@ -11,7 +11,7 @@ from cosearch.config.run import resolve
 from cosearch.pipeline.search import proposal_search
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
-from cosearch.rl.learner import Learner
+from cosearch.rl.learning.learner import Learner
 from cosearch.training.candidates import candidate_job, train_candidate
 from latency_tables.errors import NonFiniteError
 

@@ -14,7 +14,7 @@ from cosearch.pipeline.forecast import forecast
 from cosearch.pipeline.run import start_run
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
-from cosearch.record.family import Family
+from cosearch.record.results.family import Family
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.results import load_run

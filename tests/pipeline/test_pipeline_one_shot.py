@@ -15,8 +15,8 @@ from cosearch.pipeline.session import open_session
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.planning.budget import one_shot_rounds, run_steps
 from cosearch.planning.plan import make_plan
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl import task
 from cosearch.rl.evaluate import score_within

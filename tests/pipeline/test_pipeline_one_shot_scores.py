@@ -14,13 +14,13 @@ from cosearch.pipeline.search import one_shot_search
 from cosearch.pipeline.session import open_session
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import Step
 from cosearch.rl.evaluate import score_within
-from cosearch.rl.learner import Distillation
-from cosearch.rl.losses import path_loss
+from cosearch.rl.learning.learner import Distillation
+from cosearch.rl.learning.losses import path_loss
 from cosearch.testing.conformance import seeded
 from cosearch.training.shared_scores import EpisodeScores
 from latency_tables.errors import NonFiniteError, RunFailedError

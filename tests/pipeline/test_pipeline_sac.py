@@ -30,7 +30,7 @@ from cosearch.planning.task import resolve_task
 from cosearch.record.rundir import RunDir
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.blocks.squashed_head import squashed_head

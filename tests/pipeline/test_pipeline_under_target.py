@@ -13,12 +13,12 @@ from cosearch.pipeline.run import export_again, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.planning.plan import make_plan
-from cosearch.record.agent import AgentRecord
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.summary import Summary
+from cosearch.record.results.target_rounds import TargetRounds
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
-from cosearch.record.target_rounds import TargetRounds
 from latency_tables.board.timing import Visit
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")

@@ -13,8 +13,8 @@ from cosearch.deploy.readings import Readings
 from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, SLACK, USED_UP, Scores, Tries, saved_scores
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
-from cosearch.record.architecture import Derivation, RegressionRecord
-from cosearch.record.target_rounds import AFTER, BEFORE, TargetRounds
+from cosearch.record.results.architecture import Derivation, RegressionRecord
+from cosearch.record.results.target_rounds import AFTER, BEFORE, TargetRounds
 from latency_tables.board.timing import Visit
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")

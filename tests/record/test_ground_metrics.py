@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosearch.record.metrics import METRICS, STAGES, append_metrics, checked_metrics, read_metrics, truncate_metrics
-from cosearch.rl.losses import critic_distillation
+from cosearch.rl.learning.losses import critic_distillation
 from cosearch.rl.rollout import RECENT_EPISODES, Episodes
 from latency_tables.errors import NonFiniteError, RunFolderError, UnknownNameError
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cosearch.record.agent import AgentRecord
-from cosearch.record.architecture import ArchitectureRecord, OperationRecord
 from cosearch.record.json_record import FURTHER, OMITTED, JsonObject, from_json, to_json
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.architecture import ArchitectureRecord, OperationRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from latency_tables.errors import RunFolderError
 
 OLD = Path(__file__).parents[1] / "assets" / "run_0_1_0"  # written by version 0.1.0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cosearch.record.family import AgentResult, Family, FamilyAgent, FamilyDevice
+from cosearch.record.results.family import AgentResult, Family, FamilyAgent, FamilyDevice
 from cosearch.report.family import headline
 from tests.support.fuzz_runs import example
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 from report_fake_run import CHOICES, POINTS, architecture_record, change, make_run, operations, write_json
 
-from cosearch.record.architecture import OperationRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import OperationRecord
 from cosearch.report.architecture import cells, choices
 from cosearch.report.data import read_run
 from cosearch.space.kinds.chain import ChainConfig, chain_space

@@ -9,8 +9,8 @@ from cosearch.compare.data import Comparison, Result, StrategyRow, _mean_share, 
 from cosearch.compare.page import COLUMNS, columns, tables
 from cosearch.compare.plan import PlannedRun
 from cosearch.config.run import Config
-from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.report.data import read_run
 from cosearch.report.facts import caveats, tiles, verdict
 from cosearch.statistics import Estimate

@@ -8,8 +8,8 @@ import pytest
 import torch
 from report_fake_run import architecture_record, change, make_run, write_json
 
-from cosearch.record.architecture import OperationRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import OperationRecord
 from cosearch.report.architecture import cells
 from cosearch.report.data import read_run
 from cosearch.report.graph import graph_plot, positions

@@ -11,11 +11,11 @@ import pytest
 import cosearch.report
 from cosearch.pipeline.run import STAGES
 from cosearch.pipeline.session import TRAINING_STAGES
-from cosearch.record.agent import AgentRecord
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.metrics import METRICS
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
-from cosearch.record.summary import Summary
 from cosearch.report.page import DRAWN
 from cosearch.report.plots import STAGE_TITLES
 

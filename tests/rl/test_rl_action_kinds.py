@@ -9,7 +9,7 @@ from torch.distributions import Categorical as Torch
 
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions
 from cosearch.rl.policy import MultiCategorical, how_to_act, policy_of
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.space.ends import FORBIDDEN

@@ -12,7 +12,7 @@ from cosearch.rl.dqn.quantiles import bellman_target, midpoints, q_distillation,
 from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.dqn.update import EpsilonGreedy, QLearner, QOptions, TargetWeights
 from cosearch.rl.envs import EnvOptions, Step
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.space.blocks.quantile_head import fold, widen
 from cosearch.space.ends import FORBIDDEN
 from cosearch.space.network import AgentNetwork

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from cosearch.config.env import EnvConfig
 from cosearch.deploy.judging import judged, random_score, solved_at
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.evaluation import share_between
+from cosearch.record.results.evaluation import share_between
 from cosearch.rl.env_families.replayed import ReplayedEnvs
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import Score, play_episodes

@@ -9,9 +9,9 @@ from small_stages import config_of, flat, go, make, teacher_for, toys  # noqa: F
 from test_rl_learner import BASE, CPU, batch, network
 
 from cosearch.config.run import resolve
-from cosearch.rl.lanes import SHARE, Labelling, Lanes, lanes_for
-from cosearch.rl.learner import Distillation, Learner, micro_batch_for
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.lanes import SHARE, Labelling, Lanes, lanes_for
+from cosearch.rl.learning.learner import Distillation, Learner, micro_batch_for
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.testing.conformance import seeded
 from cosearch.training.algorithms import make_training

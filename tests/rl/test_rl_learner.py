@@ -8,9 +8,9 @@ from torch.distributions import Categorical, kl_divergence
 
 from cosearch.rl.envs import CheckedEnv, EnvOptions
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.subject import NetworkSubject, clip_and_check
 from cosearch.rl.rollout import Collector, RewardScale, Rollout
-from cosearch.rl.subject import NetworkSubject, clip_and_check
 from cosearch.space.network import AgentNetwork
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import EPISODE_STEPS, SignalEnv

@@ -12,8 +12,8 @@ from test_rl_learner import BASE, batch
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
-from cosearch.rl.lanes import Lanes
-from cosearch.rl.learner import Learner
+from cosearch.rl.learning.lanes import Lanes
+from cosearch.rl.learning.learner import Learner
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
 from cosearch.strategies.gradient.s3nas import S3nasOptions, S3nasStrategy

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
-from cosearch.rl import losses
+from cosearch.rl.learning import losses
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ShapeError
 

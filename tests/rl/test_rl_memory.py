@@ -10,10 +10,10 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate, score_within
 from cosearch.rl.heldout import HeldOut
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.memory import Carried, RecurrentActor, recurrent
 from cosearch.rl.rollout import Collector, RewardScale
-from cosearch.rl.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.space.network import AgentNetwork
 from cosearch.testing.conformance import seeded

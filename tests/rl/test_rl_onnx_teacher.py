@@ -16,7 +16,7 @@ from cosearch.pipeline.session import Resources
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.rl.evaluate import Score
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, find_teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork, minatar_cnn

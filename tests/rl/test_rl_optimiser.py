@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosearch.rl.optimiser import EPS, WeightAdam
+from cosearch.rl.learning.optimiser import EPS, WeightAdam
 
 LAYOUTS = {
     "same": lambda grad: grad,

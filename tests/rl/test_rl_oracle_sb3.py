@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from cosearch.rl import losses
-from cosearch.rl.learner import Learner, LearnerOptions
+from cosearch.rl.learning import losses
+from cosearch.rl.learning.learner import Learner, LearnerOptions
 from cosearch.rl.policy import Gaussian
 from cosearch.rl.rollout import Rollout
 from cosearch.testing.conformance import seeded

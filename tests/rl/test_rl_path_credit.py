@@ -11,8 +11,8 @@ from small_space import small_space
 from cosearch.config.run import resolve
 from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.planning.plan import make_plan
-from cosearch.rl.learner import Distillation, Learner, LearnerOptions
-from cosearch.rl.losses import MinibatchLosses, path_loss
+from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.losses import MinibatchLosses, path_loss
 from cosearch.rl.rollout import Rollout
 from cosearch.seeding import Streams
 from cosearch.space.supernet import SuperNet

@@ -12,10 +12,10 @@ from torch import nn
 from cosearch.rl.action_box import Box
 from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.envs import Step
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.sac import losses
 from cosearch.rl.sac.critics import TwinCritics
 from cosearch.rl.sac.update import SacLearner, SacOptions
-from cosearch.rl.subject import NetworkSubject
 from cosearch.space.blocks.squashed_head import squash, squashed_head, unsquash
 from cosearch.space.network import AgentNetwork, mlp
 from cosearch.testing.conformance import seeded

@@ -15,7 +15,7 @@ from cosearch.planning.task import resolve_task
 from cosearch.rl.env_families.minatar import MINATAR_GAMES
 from cosearch.rl.envs import ENVIRONMENTS, EnvOptions
 from cosearch.rl.heldout import HeldOut
-from cosearch.rl.learner import ALGORITHMS
+from cosearch.rl.learning.learner import ALGORITHMS
 from cosearch.rl.teacher import TEACHERS, list_teachers, save_teacher
 from cosearch.space.network import AgentNetwork, fixed_agents, minatar_cnn, reference_agents
 from cosearch.teachers.listing import teacher_rows

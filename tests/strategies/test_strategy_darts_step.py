@@ -11,8 +11,8 @@ from torch import nn
 from cosearch.config.run import resolve
 from cosearch.pipeline.search.gradient_search import search_subject
 from cosearch.planning.plan import make_plan
-from cosearch.rl.optimiser import WeightAdam
-from cosearch.rl.subject import clip_and_check
+from cosearch.rl.learning.optimiser import WeightAdam
+from cosearch.rl.learning.subject import clip_and_check
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy

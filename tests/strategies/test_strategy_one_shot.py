@@ -11,7 +11,7 @@ from small_space import small_space
 
 from cosearch.config.search import StrategyConfig
 from cosearch.planning.builtins import load_builtins
-from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.learning.losses import MinibatchLosses
 from cosearch.space.derive import Limit
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible

@@ -209,11 +209,11 @@ def record(name: str) -> Maker:
     """A further record of a run."""
 
     def make(folder: Path) -> Reader:
-        from cosearch.record.deployment import Deployments
-        from cosearch.record.family import Family
         from cosearch.record.json_record import to_json
+        from cosearch.record.results.deployment import Deployments
+        from cosearch.record.results.family import Family
+        from cosearch.record.results.target_rounds import TargetRounds
         from cosearch.record.rundir import RunDir
-        from cosearch.record.target_rounds import TargetRounds
 
         kind = {each.FILE: each for each in (Deployments, Family, TargetRounds)}[name]
         run = RunDir(folder, {})

@@ -26,7 +26,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.rl.dqn.update import EpsilonGreedy, QLearner
 from cosearch.rl.env_families import procgen as procgen_env
 from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.rl.learner import Learner
+from cosearch.rl.learning.learner import Learner
 from cosearch.rl.rollout import Collector
 from cosearch.rl.sac.play import SquashedPlayer
 from cosearch.rl.sac.update import SacLearner

@@ -67,7 +67,7 @@ def register() -> None:
 
 def nan_loss() -> None:
     """The value loss is NaN from now on."""
-    from cosearch.rl import losses
+    from cosearch.rl.learning import losses
 
     original = losses.value_loss
     losses.value_loss = lambda *args: original(*args) * float("nan")

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cosearch.record.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, ParityRecord, TensorRecord
-from cosearch.record.architecture import ArchitectureRecord, CandidateRecord, OperationRecord, PredictedCosts
 from cosearch.record.json_record import from_json, to_json
+from cosearch.record.results.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, ParityRecord, TensorRecord
+from cosearch.record.results.architecture import ArchitectureRecord, CandidateRecord, OperationRecord, PredictedCosts
+from cosearch.record.results.summary import ControlRecord, ReferenceAgent, Summary
 from cosearch.record.run_record import (
     DeviceRecord,
     ReferenceRecord,
@@ -28,7 +29,6 @@ from cosearch.record.run_record import (
     TargetRecord,
     TeacherIdentity,
 )
-from cosearch.record.summary import ControlRecord, ReferenceAgent, Summary
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.space import Architecture
 

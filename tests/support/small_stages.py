@@ -11,7 +11,7 @@ from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
 from cosearch.rl.envs import ENVIRONMENTS
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.kinds.chain import ChainConfig, chain_space

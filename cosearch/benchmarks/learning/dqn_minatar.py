@@ -24,7 +24,7 @@ from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork

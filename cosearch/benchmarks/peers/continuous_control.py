@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cosearch.config.run import Config, resolve
 from cosearch.rl.evaluate import evaluate, play_episodes
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork

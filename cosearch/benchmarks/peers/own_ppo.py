@@ -13,7 +13,7 @@ from cosearch.benchmarks.peers.workloads import Workload
 from cosearch.compute import compute_device
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import make_training

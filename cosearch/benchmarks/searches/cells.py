@@ -28,7 +28,7 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.metrics import number
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.cells.cell import CellConfig, cell_space

@@ -28,8 +28,8 @@ from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.recorded import config_of
+from cosearch.record.results.summary import Summary
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.seeding import Streams
 from cosearch.space.files import load_architecture
 from cosearch.statistics import Interval, estimate_text, percentile_interval

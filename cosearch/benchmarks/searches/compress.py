@@ -27,9 +27,9 @@ from cosearch.benchmarks.peers.policy_files import PolicyFile
 from cosearch.config.run import config_from_dict
 from cosearch.deploy.measure import measure_side_by_side
 from cosearch.record.json_record import from_json
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.report.format import time_text
 from cosearch.statistics import interval_text, student_interval
 from latency_tables.errors import RequestError, RunFailedError

@@ -32,9 +32,9 @@ from torch.nn import functional as F
 
 from cosearch.config.run import resolve
 from cosearch.planning.plan import Plan, make_plan
-from cosearch.rl import losses
+from cosearch.rl.learning import losses
+from cosearch.rl.learning.subject import mixed_precision
 from cosearch.rl.rollout import Forward
-from cosearch.rl.subject import mixed_precision
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams

@@ -25,9 +25,9 @@ from cosearch.deploy.readings import Meter
 from cosearch.pipeline.target.repair import model_of, running_of
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.recorded import config_of
-from cosearch.record.architecture import ArchitectureRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.statistics import estimate_text, student_interval
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import RequestError

@@ -21,10 +21,10 @@ from scipy.stats import trim_mean
 
 from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.statistics import estimate_text, interval_text, student_interval, two_level_estimate, welch_interval
 
 HERE = Path(__file__).parent

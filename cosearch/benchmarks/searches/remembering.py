@@ -20,7 +20,7 @@ from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
 from cosearch.rl.evaluate import evaluate
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive

@@ -32,9 +32,9 @@ from cosearch.pipeline.run import resume_run, start_run
 from cosearch.pipeline.target.repair import model_of, running_of
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.results.summary import Summary
+from cosearch.record.results.target_rounds import BEFORE
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
-from cosearch.record.target_rounds import BEFORE
 from cosearch.space.derive import discretise, within
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.devices import find_table

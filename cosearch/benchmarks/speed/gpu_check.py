@@ -34,9 +34,9 @@ from cosearch.planning.space import default_space
 from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.dqn.update import QLearner, QOptions
 from cosearch.rl.envs import Step
-from cosearch.rl.learner import Learner, LearnerOptions
+from cosearch.rl.learning.learner import Learner, LearnerOptions
+from cosearch.rl.learning.subject import NetworkSubject, mixed_precision, on_device
 from cosearch.rl.rollout import Rollout
-from cosearch.rl.subject import NetworkSubject, mixed_precision, on_device
 from cosearch.space.blocks.quantile_head import widen
 from cosearch.space.network import AgentNetwork, nature_cnn
 from cosearch.space.supernet import Path, SuperNet

@@ -32,7 +32,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.config.run import resolve
     from cosearch.pipeline.search.derivation import most_likely_feasible
     from cosearch.planning.plan import make_plan
-    from cosearch.rl.subject import NetworkSubject
+    from cosearch.rl.learning.subject import NetworkSubject
     from cosearch.seeding import Streams
     from cosearch.space.derive import derive
     from cosearch.space.supernet import SuperNet

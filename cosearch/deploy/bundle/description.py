@@ -8,10 +8,10 @@ import numpy as np
 
 from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract, InputPart
 from cosearch.deploy.player import ActingRule, read_rule
-from cosearch.record.agent import AgentRecord
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.space.parts import Part
 from latency_tables.errors import RunFolderError
 

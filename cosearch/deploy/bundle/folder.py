@@ -33,8 +33,8 @@ from cosearch.deploy.bundle.graph import (
 )
 from cosearch.deploy.bundle.stored import read_array, read_bundle
 from cosearch.deploy.player import read_rule
-from cosearch.record.agent import AgentRecord
 from cosearch.record.durable import one_clear_error, sync_folder, write_bytes_atomic
+from cosearch.record.results.agent import AgentRecord
 from cosearch.record.rundir import RunDir
 from cosearch.space.parts import pack, unpack
 from latency_tables.board.runners import OnnxRunner

@@ -19,8 +19,8 @@ from cosearch.deploy.artifacts.compiled import check_library, compile_agent, des
 from cosearch.deploy.artifacts.quantised import SCHEME, Quantiser, digest_of
 from cosearch.deploy.measure import Library, Model, SideBySide, measure_side_by_side
 from cosearch.planning.device.artifact import ArtifactPlan
-from cosearch.record.artifact import ArtifactRecord, CompiledRecord, QuantisedRecord, ReturnRecord
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.results.artifact import ArtifactRecord, CompiledRecord, QuantisedRecord, ReturnRecord
 from cosearch.rl.evaluate import Score
 from cosearch.statistics import welch_interval
 from latency_tables.board.compilers import runtime_version

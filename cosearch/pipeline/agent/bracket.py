@@ -22,10 +22,10 @@ from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import bracket_rungs, search_share
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import ArchitectureRecord, BracketRecord
 from cosearch.record.metrics import number
+from cosearch.record.results.architecture import ArchitectureRecord, BracketRecord
 from cosearch.record.rundir import RunDir
-from cosearch.rl.subject import NetworkSubject
+from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams, derived_seed
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork

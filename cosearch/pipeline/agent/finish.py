@@ -33,12 +33,12 @@ from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.control import control_of
 from cosearch.planning.identity import teacher_identity
 from cosearch.planning.plan import Plan
-from cosearch.record.agent import AgentRecord, LatencyRecord
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.record.evaluation import EpisodesRecord
+from cosearch.record.results.agent import AgentRecord, LatencyRecord
+from cosearch.record.results.evaluation import EpisodesRecord
+from cosearch.record.results.summary import Interval, ReferenceAgent, Summary
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Interval, ReferenceAgent, Summary
 from cosearch.report.page import write_report
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.policy import how_to_act

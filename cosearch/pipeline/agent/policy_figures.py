@@ -9,8 +9,8 @@ import numpy as np
 from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.pipeline.agent.artifact import POLICY
 from cosearch.planning.plan import Plan
+from cosearch.record.results.summary import Interval, PolicyComparison
 from cosearch.record.run_record import ReferenceRecord
-from cosearch.record.summary import Interval, PolicyComparison
 from cosearch.rl.evaluate import Score
 from cosearch.rl.foreign.understood import Understood
 from cosearch.statistics import RESAMPLES, percentile_interval

@@ -8,14 +8,14 @@ from cosearch.cost.accel_table import AccelTable
 from cosearch.planning.device.hardware import table_to_predict
 from cosearch.planning.family import device_names
 from cosearch.planning.recorded import config_of
-from cosearch.record.agent import AgentRecord, MeasuredLatency
-from cosearch.record.architecture import ArchitectureRecord
-from cosearch.record.deployment import Deployments
-from cosearch.record.family import AGENTS, AgentResult, Family, FamilyAgent, FamilyDevice
 from cosearch.record.metrics import number
+from cosearch.record.results.agent import AgentRecord, MeasuredLatency
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.deployment import Deployments
+from cosearch.record.results.family import AGENTS, AgentResult, Family, FamilyAgent, FamilyDevice
+from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import FamilyMember, RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
 from cosearch.report.family import write_family_report
 from latency_tables.opspec import Device, OpSpec
 from latency_tables.table import Table

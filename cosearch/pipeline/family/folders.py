@@ -22,8 +22,8 @@ from cosearch.pipeline.shared_weights import FILE as SHARED_WEIGHTS
 from cosearch.pipeline.target.repair import stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
-from cosearch.record.family import AGENTS
 from cosearch.record.json_record import to_json
+from cosearch.record.results.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.training.supernet_subject import EXPECTED

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cosearch.cost.accelerator import Accelerator
-from cosearch.record.architecture import AcceleratorRecord
 from cosearch.record.json_record import from_json
+from cosearch.record.results.architecture import AcceleratorRecord
+from cosearch.record.results.summary import AcceleratorSummary
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import AcceleratorSummary
 from cosearch.space.space import Architecture
 
 FILE = "accelerator.json"

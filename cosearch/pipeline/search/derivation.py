@@ -10,8 +10,8 @@ from torch import Tensor
 from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.co_design import settle
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
 from cosearch.record.json_record import Absent
+from cosearch.record.results.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
 from cosearch.record.rundir import RunDir
 from cosearch.space.derive import discretise
 from cosearch.space.space import FORMAT, Architecture

@@ -26,7 +26,7 @@ from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import search_share
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import Derivation, RegressionRecord, Rows
+from cosearch.record.results.architecture import Derivation, RegressionRecord, Rows
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive, discretise

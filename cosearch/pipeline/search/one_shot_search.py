@@ -23,7 +23,7 @@ from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import OneShotRound, one_shot_rounds, search_share
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import Derivation
+from cosearch.record.results.architecture import Derivation
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import Teacher
 from cosearch.rl.validation import without_validation

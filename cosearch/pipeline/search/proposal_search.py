@@ -27,8 +27,8 @@ from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_rungs
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import Derivation
 from cosearch.record.order import OrderRecord
+from cosearch.record.results.architecture import Derivation
 from cosearch.record.rundir import RunDir
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture

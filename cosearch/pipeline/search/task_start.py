@@ -37,9 +37,9 @@ from cosearch.pipeline.shared_weights import FILE
 from cosearch.planning.plan import Plan
 from cosearch.planning.recorded import config_of
 from cosearch.planning.space import make_space
-from cosearch.record.architecture import ArchitectureRecord
 from cosearch.record.checkpoints import loaded
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.run_record import BegunFrom, RunRecord, SpaceRecord, StoredRun
 from cosearch.record.rundir import RunDir
 from cosearch.rl.policy import Policy, act, policy_of

@@ -9,7 +9,7 @@ from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.search.candidate_records import Item, Told, inheritance_of, worth
 from cosearch.pipeline.session import RunLog
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import CandidateRecord
+from cosearch.record.results.architecture import CandidateRecord
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import ProposalStrategy, TargetsInTurn
 from latency_tables.errors import RunFailedError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from cosearch.cost.constraint import Constraint
 from cosearch.deploy.measure import PERIOD_S
 from cosearch.planning.plan import Plan
+from cosearch.record.results.summary import TargetCheck
+from cosearch.record.results.target_rounds import TargetRound
 from cosearch.record.run_record import TargetRecord
-from cosearch.record.summary import TargetCheck
-from cosearch.record.target_rounds import TargetRound
 from cosearch.space.derive import within
 from cosearch.space.space import Architecture
 from latency_tables.certificate import chance_within

@@ -18,10 +18,10 @@ from cosearch.pipeline.run import STAGES, is_finished, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.plan import Plan
-from cosearch.record.deployment import Deployment
+from cosearch.record.results.deployment import Deployment
+from cosearch.record.results.summary import Summary
+from cosearch.record.results.target_rounds import TargetRounds
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Summary
-from cosearch.record.target_rounds import TargetRounds
 from cosearch.report.page import write_report
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads

@@ -28,12 +28,12 @@ from cosearch.pipeline.shared_weights import FILE as SHARED
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, ReadingOf, Tries, saved_scores
 from cosearch.planning.plan import Plan
-from cosearch.record.agent import AgentRecord
-from cosearch.record.architecture import ArchitectureRecord
-from cosearch.record.deployment import Deployment
+from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.deployment import Deployment
+from cosearch.record.results.target_rounds import AFTER, BEFORE, TargetRound, TargetRounds
 from cosearch.record.run_record import TargetRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.target_rounds import AFTER, BEFORE, TargetRound, TargetRounds
 from cosearch.report.rounds import figure_text
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture

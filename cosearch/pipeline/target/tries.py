@@ -18,9 +18,9 @@ from cosearch.cost.size_cost import FILE, MEMORY
 from cosearch.deploy.readings import OVER, UNDER, Reading
 from cosearch.planning.control import LARGEST
 from cosearch.planning.plan import Plan
-from cosearch.record.architecture import Derivation
+from cosearch.record.results.architecture import Derivation
+from cosearch.record.results.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
 from cosearch.record.run_record import TargetRecord
-from cosearch.record.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
 from cosearch.space.derive import Limit, discretise, within
 from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture

@@ -23,8 +23,8 @@ from cosearch.record.state import State, read, read_list
 from cosearch.rl.dqn.quantiles import bellman_target, q_distillation, quantile_huber
 from cosearch.rl.dqn.replay import Batch, Replay
 from cosearch.rl.envs import Step, VectorEnv
-from cosearch.rl.learner import HalfLoss, Subject, keeps_half
-from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.learning.learner import HalfLoss, Subject, keeps_half
+from cosearch.rl.learning.losses import MinibatchLosses
 from cosearch.rl.rollout import Episodes, Forward, RewardScale, restore_played
 from cosearch.space.ends import LEAST_ALLOWED
 from latency_tables.errors import NonFiniteError, ShapeError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from cosearch.record.agent import TensorRecord
+from cosearch.record.results.agent import TensorRecord
 from cosearch.rl.foreign.meanings import Meaning, meaning_of
 from cosearch.rl.foreign.network import as_taken, open_session, run_rows
 from cosearch.rl.foreign.normaliser import read_normaliser

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosearch.record.agent import TensorRecord
+from cosearch.record.results.agent import TensorRecord
 from cosearch.rl.foreign.meanings import is_memory
 from cosearch.rl.foreign.network import ForeignNetwork
 from cosearch.rl.foreign.understood import StateFacts, Understood, tensor_text

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx
 
-from cosearch.record.agent import TensorRecord
 from cosearch.record.json_record import OMITTED, from_json, to_json
+from cosearch.record.results.agent import TensorRecord
 from cosearch.rl.envs import Box
 from latency_tables.errors import ConfigError, RunFolderError
 

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from cosearch.record.state import State, read, read_state
 from cosearch.rl.dqn.replay import Batch, Replay
-from cosearch.rl.learner import HalfLoss, Subject, keeps_half
-from cosearch.rl.losses import MinibatchLosses, mean_imitation
-from cosearch.rl.optimiser import WeightAdam
+from cosearch.rl.learning.learner import HalfLoss, Subject, keeps_half
+from cosearch.rl.learning.losses import MinibatchLosses, mean_imitation
+from cosearch.rl.learning.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.rl.sac import losses
 from cosearch.rl.sac.critics import TwinCritics

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cosearch.record.results.summary import Interval
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.record.summary import Interval
 from latency_tables.errors import RunFolderError
 
 AGENTS = "agents"  # the folder of the agents' own folders, which are run folders themselves

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from cosearch.record.artifact import ArtifactRecord
 from cosearch.record.json_record import OMITTED, JsonObject
+from cosearch.record.results.artifact import ArtifactRecord
 from latency_tables.errors import RunFolderError
 
 EXPORTED = "agent.onnx"

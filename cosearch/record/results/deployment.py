@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from cosearch.record.agent import MeasuredLatency, PacedLatency
 from cosearch.record.json_record import OMITTED, JsonObject
+from cosearch.record.results.agent import MeasuredLatency, PacedLatency
 
 
 @dataclass(frozen=True, kw_only=True)

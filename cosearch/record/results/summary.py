@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from cosearch.record.architecture import CandidateRecord
-from cosearch.record.evaluation import EvaluationRecord
 from cosearch.record.json_record import OMITTED
-from cosearch.record.target_rounds import TargetRound
+from cosearch.record.results.architecture import CandidateRecord
+from cosearch.record.results.evaluation import EvaluationRecord
+from cosearch.record.results.target_rounds import TargetRound
 
 Interval = tuple[float, float]
 

@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from cosearch.rl import losses
-from cosearch.rl.lanes import Lanes
+from cosearch.rl.learning import losses
+from cosearch.rl.learning.lanes import Lanes
 from cosearch.rl.memory import Segments, recurrent
 from cosearch.rl.policy import Categorical, Policy
 from cosearch.rl.rollout import Forward, Rollout

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.record.state import State, read_state
-from cosearch.rl.losses import MinibatchLosses
+from cosearch.rl.learning.losses import MinibatchLosses
+from cosearch.rl.learning.optimiser import WeightAdam
 from cosearch.rl.memory import RecurrentActor
-from cosearch.rl.optimiser import WeightAdam
 from cosearch.rl.rollout import Forward
 from cosearch.space.network import AgentNetwork
 from latency_tables.errors import NonFiniteError
