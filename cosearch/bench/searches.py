@@ -22,6 +22,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.quality import rank, regret
 from cosearch.registry import unknown_name
 from cosearch.seeding import Streams
+from cosearch.space.shortlist import beside
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import STRATEGIES, Evaluation, ProposalStrategy, StrategyInfo
 from cosearch.strategies.gradient.score_function import ScoreFunctionStrategy
@@ -31,7 +32,7 @@ from latency_tables.errors import InfeasibleTargetError, RequestError
 
 QUERIES = 20
 FROM_LOGITS = "reinforce-logits"  # derived from the learned logits; reinforce from a regression over its paths and scores
-BRACKETED = "reinforce-bracket"  # its last queries compare the best by that regression, the largest network among them
+BRACKETED = "reinforce-bracket"  # its last queries compare the best by that regression and the largest networks
 BRACKET = 4
 PRIOR = "predictor-largest"  # its first candidates are the largest of many draws
 VARIANTS = {FROM_LOGITS: "reinforce", BRACKETED: "reinforce", PRIOR: "predictor"}
@@ -139,7 +140,8 @@ def _propose(search: Search, info: StrategyInfo, values: dict[str, object]) -> A
 def _score_function(search: Search, info: StrategyInfo, *, regressed: bool, bracket: int = 1) -> Architecture:
     """Paths that miss the target are drawn again; the end is the feasible network with the largest sum of scores.
 
-    With a bracket, as ``budget.bracket`` has it, the best ``bracket - 1`` by the sum and the largest network are asked for again.
+    With a bracket of three or more, as ``budget.bracket`` has it, the best by the sum and the largest networks, by
+    multiply-accumulates and by both sizes, are asked for again.
     """
     space = search.benchmark.space
     strategy = info.make(space, info.options(StrategyConfig(name=info.name)), search.generator)
@@ -168,9 +170,7 @@ def _score_function(search: Search, info: StrategyInfo, *, regressed: bool, brac
     found = search.best_sums(strategy.scores() if fit is None else fit.scores, bracket)
     if bracket == 1:
         return found[0]
-    largest = _largest(search)
-    listed = found if largest in found else [*found[:-1], largest]
-    return max(listed, key=search.ask_score)
+    return max(beside(found, [_largest(search), _largest(search, weights=True)], bracket), key=search.ask_score)
 
 
 def _largest(search: Search, *, macs: bool = True, weights: bool = False) -> Architecture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cosearch.space.derive import Limit, discretise
+from cosearch.space.largest import largest
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import InfeasibleTargetError
 
@@ -12,10 +13,11 @@ MOST_TRIES = 20  # architectures looked at for each place on the list: many choi
 
 
 def shortlist(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Limit, count: int) -> list[Architecture]:
-    """The architectures with the highest scores, and in the last place the largest network; no network twice.
+    """The architectures with the highest scores, and in the last places the largest networks; no network twice.
 
-    The last place is the free rule's, most multiply-accumulates within the limits, so that what the scores find is compared with
-    it; where the rule's network is among the best already, the next best has its place.
+    The last places are those of the free rules, so that what the scores find is compared with them: the most
+    multiply-accumulates within the limits and, on a list of three or more, the largest product of them and the weights. Where a
+    rule's network is among the best already, the next best has its place.
 
     Args:
         space: the search space.
@@ -33,7 +35,6 @@ def shortlist(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Li
     found = [discretise(space, scores, *limits)]
     if count == 1:
         return found
-    largest = discretise(space, space.macs(), *limits, joint=space.joint_macs())
     seen = list(found)
     while len(found) < count and len(seen) < MOST_TRIES * count:
         try:
@@ -43,9 +44,23 @@ def shortlist(space: SearchSpace, scores: Sequence[Sequence[float]], *limits: Li
         seen.append(following)
         if _new(following, found):
             found.append(following)
-    if _new(largest, found):
-        found = [*found[: count - 1], largest]
-    return found
+    rules = [largest(space, *limits, by="macs"), *([largest(space, *limits, by="both")] if count > 2 else [])]
+    return beside(found, rules, count)
+
+
+def beside(found: Sequence[Architecture], rules: Sequence[Architecture], count: int) -> list[Architecture]:
+    """The first of a list, and those of the rules that are not among them in its last places; no network twice.
+
+    Args:
+        found: different networks, the best first.
+        rules: fewer than ``count``.
+        count: length of the list that is made, shorter where there are too few.
+    """
+    last: list[Architecture] = []
+    for rule in rules:
+        if _new(rule, [*found[: count - len(rules)], *last]):
+            last.append(rule)
+    return [*[one for one in found if _new(one, last)][: count - len(last)], *last]
 
 
 def _new(architecture: Architecture, others: Sequence[Architecture]) -> bool:

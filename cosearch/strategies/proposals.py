@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cosearch.record.state import State, read, read_list
+from cosearch.space.largest import size_of
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import Evaluation
 from latency_tables.errors import InfeasibleTargetError, RequestError, RunFolderError
@@ -121,7 +122,7 @@ class UniformDraws:
         )
 
     def largest_of(self, count: int) -> Architecture:
-        """Of so many draws the largest, see :func:`size_of`, the first of equal ones; errors as for :meth:`draw`."""
+        """Of so many draws the largest, the first of equal ones, see ``size_of``; errors as for :meth:`draw`."""
         return max((self.draw() for _ in range(count)), key=size_of)
 
     def neighbours(self, centre: Architecture) -> list[Architecture]:
@@ -137,12 +138,6 @@ class UniformDraws:
         if not architectures:
             return self.draw()
         return architectures[int(torch.randint(len(architectures), (), generator=self.generator))]
-
-
-def size_of(architecture: Architecture) -> int:
-    """Multiply-accumulates times weights: either alone is high where the other may be low (a pooled head, a flat one)."""
-    ops = architecture.ops()
-    return sum(op.macs for op in ops) * sum(op.params for op in ops)
 
 
 def read_choices(saved: object) -> tuple[int, ...]:

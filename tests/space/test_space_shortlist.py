@@ -9,6 +9,7 @@ from graph_space import graph_space
 from cosearch.space.derive import Limit
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.kinds.macro import MacroConfig, macro_space
+from cosearch.space.largest import largest
 from cosearch.space.shortlist import shortlist
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ShapeError
@@ -54,9 +55,28 @@ def test_the_best_different_networks_and_the_largest(space, seed):
     assert all(limit.meets(a.choices) for a in found)
     macs = [sum(op.macs for op in a.ops()) for _, a in ranked]
     assert max(macs) in [sum(op.macs for op in a.ops()) for a in found]
+    weights = [sum(op.params for op in a.ops()) for _, a in ranked]
+    mixed = [m / max(macs) + w / max(weights) for m, w in zip(macs, weights)]
+    size = max(m * w for m, w, value in zip(macs, weights, mixed) if value == max(mixed))
+    assert max(sum(op.macs for op in a.ops()) * sum(op.params for op in a.ops()) for a in found) >= size
     total = [sum(row[c] for row, c in zip(scores, a.choices)) for a in found]
-    assert total[:3] == pytest.approx([score for score, _ in ranked[:3]], abs=1e-5)  # the solver's gap
+    assert total[:2] == pytest.approx([score for score, _ in ranked[:2]], abs=1e-5)  # the solver's gap
+    two = shortlist(space, scores, limit, count=2)
+    assert two[0] == found[0] and max(macs) in [sum(op.macs for op in a.ops()) for a in two]
     assert shortlist(space, scores, limit, count=1) == found[:1]
+
+
+def test_where_the_free_rules_differ_both_are_in_the_last_places():
+    space = macro_space(MacroConfig(), (10, 10, 4), 3)
+    scores, _ = problem(space)
+    small = Limit(space.rows(lambda op: 1.0 + op.macs / 1e4), 0.0, 40.0, space.factors(lambda op: 1.0 + op.macs / 1e4))
+    macs, both = (largest(space, small, by=by) for by in ("macs", "both"))
+    assert macs.ops() != both.ops()
+    assert shortlist(space, scores, small, count=5)[3:] == [macs, both]
+    assert shortlist(space, scores, small, count=2)[1:] == [macs]
+    rule = [[float(c == chosen) for c in range(len(row))] for row, chosen in zip(scores, both.choices)]
+    found = shortlist(space, rule, small, count=4)
+    assert found[0] == both and found[3] == macs and len({tuple(a.ops()) for a in found}) == 4
 
 
 def test_a_list_is_no_longer_than_there_are_networks():

@@ -12,7 +12,7 @@ from cosearch.cost.accel_table import AccelTable
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
 from cosearch.seeding import Streams
-from cosearch.space.derive import discretise
+from cosearch.space.largest import largest
 from cosearch.space.space import SearchSpace
 from latency_tables.devices import find_table
 from latency_tables.errors import UnknownNameError
@@ -89,6 +89,5 @@ def search_first_design(accelerator: Accelerator, constraints: Sequence[Constrai
     space = accelerator.space
     accelerator.begin({constraint.metric: constraint.bound for constraint in constraints})
     limits = [constraint.limit for constraint in constraints]
-    largest = discretise(space, space.macs(), *limits, joint=space.joint_macs())
-    accelerator.optimise(largest, accelerator.options.evaluations)
+    accelerator.optimise(largest(space, *limits, by="macs"), accelerator.options.evaluations)
     accelerator.keep_as_start()

@@ -32,8 +32,9 @@ import torch
 
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derive import Limit
 from cosearch.space.factors import MeanCosts
+from cosearch.space.largest import largest
 from cosearch.space.pools import Pools, fronts
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Bound, Evaluation, Feasible, StrategyInfo, own_options
@@ -116,8 +117,8 @@ def device_pools(space: SearchSpace, limits: tuple[Limit, ...]) -> Pools:
     costs = [
         [0.0] * len(point.candidates) if means is None else means.of(p, shares).tolist() for p, point in enumerate(space.points)
     ]
-    largest = discretise(space, space.macs(), *limits, joint=space.joint_macs())
-    kept = tuple(tuple(sorted({*front, choice})) for front, choice in zip(fronts(space, costs), largest.choices))
+    most = largest(space, *limits, by="macs")
+    kept = tuple(tuple(sorted({*front, choice})) for front, choice in zip(fronts(space, costs), most.choices))
     return Pools(space, kept)
 
 
@@ -144,7 +145,7 @@ class Hurricane:
         self.pools = device_pools(space, limits) if options.own.pools == "device" else Pools(space, every)
         smaller = self.pools.smaller
         inside = [self.pools.limit(limit) for limit in limits]
-        self.largest = self.pools.whole(discretise(smaller, smaller.macs(), *inside, joint=smaller.joint_macs()))
+        self.largest = self.pools.whole(largest(smaller, *inside, by="macs"))
         self.results, self.stage, self.before = Results(), 0, 0  # results of the stages before this one
         self.within, self.search = self._search(self.pools)
 
