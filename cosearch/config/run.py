@@ -68,7 +68,7 @@ class BudgetConfig:
     Attributes:
         search_steps, retrain_steps: environment steps of the two stages; 0 retrain steps keep the searched weights.
         bracket: architectures that begin the retraining, a quarter of its steps, until the best of them is left (successive
-            halving), the largest network within the targets among them; 1: the best by score alone.
+            halving), the largest networks within the targets among them; 1: the best by score alone.
         retrain_init: ``inherit`` the searched weights, or start from ``scratch``, which needs retrain steps.
         repair_rounds: architectures that are timed on the device, where it is this machine or in `cosearch deploy --until-under`,
             until one measures within its targets; 0: the derived one is kept whatever it measures.

@@ -9,7 +9,7 @@ import pytest
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.budgets import budgets, budgets_page
 from cosearch.bench.leaderboard import leaderboard_page, standings
-from cosearch.bench.searches import PRIOR, run_search, runnable
+from cosearch.bench.searches import PRIOR, Search, run_search, runnable
 from cosearch.bench.table import table_path, write_table
 from cosearch.cli.app import main
 from cosearch.planning.builtins import load_builtins
@@ -136,6 +136,14 @@ def test_a_bracket_keeps_the_best_of_the_regressions_first_and_the_largest(exact
     assert found["reinforce-bracket"].queries == 12
     with pytest.raises(RequestError, match="more than 4 queries"):
         run_search(exact, "reinforce-bracket", DEVICE, target_s=target_s, queries=4)
+
+
+def test_a_bracket_asks_for_both_free_rules(exact, monkeypatch):
+    rules = [run_search(exact, name, "x86-epyc").architecture for name in ("largest", "largest-both")]
+    asked, plain = [], Search.ask_score
+    monkeypatch.setattr(Search, "ask_score", lambda self, one: asked.append(one.choice_names) or plain(self, one))
+    found = run_search(exact, "reinforce-bracket", "x86-epyc", queries=7)
+    assert len(asked) == 7 and asked[5:] == rules and len(set(asked[3:])) == 4 and found.architecture in asked[3:]
 
 
 @pytest.mark.slow  # searches of 300 queries

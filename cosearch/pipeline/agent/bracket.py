@@ -1,6 +1,6 @@
 """The retraining of several candidates as successive halving: all begin it, the best half goes on, the last one to the end.
 
-Candidates are the best by the search's score, and the largest network (``cosearch.space.shortlist``). Each begins the retraining
+Candidates are the best by the search's score, and the largest networks (``cosearch.space.shortlist``). Each begins the retraining
 that it would have alone: from its searched weights, with the learning rate and the distillation of its own steps. After a rung
 those with the lower loss go on where they stopped: the mean divergence from the teacher over the rung, without a teacher minus
 the mean return of the last training episodes. All play the same levels with the same random numbers, so that they differ by
