@@ -58,7 +58,7 @@ def search(
     env: Annotated[str | None, typer.Option(help="Task, e.g. procgen:starpilot; `cosearch list envs`.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Search method; `cosearch list strategies`.")] = None,
     metric: Annotated[str | None, typer.Option(help="Score: mean return (default), success or length of an episode.")] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper; `cosearch list presets`.")] = "quick",
+    preset: Annotated[str, typer.Option(help="smoke, quick, judged, standard or paper; `cosearch list presets`.")] = "quick",
     seed: Annotated[int | None, typer.Option(help="The one seed of the run.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Make so many runs, of the seed and those after it.")] = 1,
     latency_target_ms: Annotated[

@@ -31,7 +31,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
     env: Annotated[list[str] | None, typer.Option(help="Task; may be given several times.")] = None,
     device: Annotated[str | None, typer.Option(help="Target device; `cosearch list devices`.")] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
+    preset: Annotated[str, typer.Option(help="smoke, quick, judged, standard or paper.")] = "quick",
     config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
     name: Annotated[str, typer.Option(help="Name of the comparison's folder.")] = "comparison",
     runs: Annotated[Path, typer.Option(help="Folder that gets it.")] = Path("runs"),

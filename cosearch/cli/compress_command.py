@@ -45,7 +45,7 @@ def compress(
     layout: Annotated[str | None, typer.Option(help="Of the images it takes: channels_last or channels_first.")] = None,
     pixels: Annotated[int | None, typer.Option(help="Largest pixel that it takes, 255 or 1, where its input is float.")] = None,
     module: Annotated[str | None, typer.Option(help="Class of a state_dict: PACKAGE.MODULE:CLASS.")] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, standard or paper.")] = "quick",
+    preset: Annotated[str, typer.Option(help="smoke, quick, judged, standard or paper.")] = "quick",
     seed: Annotated[int | None, typer.Option(help="The one seed of the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
     run: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,

@@ -32,6 +32,20 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset("quick", "the default: about ten minutes on two CPU cores", {}),
         Preset(
+            "judged",
+            "six large candidates train alone, judged by how near they come to the teacher: where shared weights do not learn",
+            {
+                "space": {"name": "macro"},
+                "strategy": {
+                    "name": "predictor",
+                    "judge_by": "divergence",
+                    "candidates": 6,
+                    "reduction_factor": 3,
+                    "values": {"initial": 6, "largest_of": 64},
+                },
+            },
+        ),
+        Preset(
             "standard",
             "hours on a CPU: ten times the quick budget",
             {

@@ -355,7 +355,7 @@ def caveats(run: Run) -> list[str]:
             told.append(
                 f"The shared weights had hardly learned when the search ended: {share_text(left)} of their divergence from the "
                 "teacher was left, so their ranking of networks says little; give more budget.search_steps or a smaller space, "
-                "or try --strategy largest."
+                "or try --preset judged, whose candidates train alone."
             )
         if run.summary.control is None:
             told.append("No control (strategy random or largest) was run: how much the search itself contributes is not known.")

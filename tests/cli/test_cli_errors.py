@@ -66,7 +66,7 @@ def refused(capsys, here):
         (("seed=1", "seed.x=3"), ("seed.x: 'seed' is a value, not a section",)),
         (("nonsense",), ("unknown verb 'nonsense'", "--help")),
         (("search", "nonsense"), ("expected KEY=VALUE such as rl.lr=3e-4, got 'nonsense'",)),
-        (("--preset", "smok"), ("unknown preset 'smok'", "smoke, quick, standard, paper", "Did you mean 'smoke'")),
+        (("--preset", "smok"), ("unknown preset 'smok'", "smoke, quick, judged, standard, paper", "Did you mean 'smoke'")),
         (("serch",), ("unknown verb 'serch'", "Did you mean 'search'")),
         (("list", "devicess"), ("devicess", "devices", "presets")),
         (("--devise", "jetson"), ("--devise", "--device")),

@@ -181,7 +181,7 @@ def test_the_penalty_grows_its_multiplier_only_above_the_target_and_only_where_i
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_gives_a_plan_whose_options_all_have_an_effect(preset):
-    assert make_plan(resolve(preset=preset)).strategy.name in ("reinforce", "a3cs")
+    assert make_plan(resolve(preset=preset)).strategy.name in ("reinforce", "a3cs", "predictor")
 
 
 def plan_of(*overrides):
