@@ -5,9 +5,10 @@ The page and the terminal summary share these sentences, so they cannot disagree
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cosearch.record.metrics import number
+from cosearch.record.results.agent import MeasuredLatency
 from cosearch.record.results.artifact import ArtifactRecord
 from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.record.results.summary import Summary, TargetCheck
@@ -29,6 +30,7 @@ from cosearch.space.derive import within
 from cosearch.statistics import interval_text
 from latency_tables.opspec import Device
 
+AGENT_RUNTIMES = ("onnxruntime", "tvm")  # those that agents are deployed in
 PROVENANCE = {
     "measured": "each operation was timed on the device itself",
     "imported": "measured by somebody else and read from a file",
@@ -52,7 +54,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Facts:
-    """The figures that several sentences use; ``None`` where a run does not know one."""
+    """The figures that several sentences use; ``None`` where a run does not know one.
+
+    Attributes:
+        on_target: whether ``measured_s`` is of the target device itself.
+        measured_word: ``measured``, or ``synthetic`` of an emulated device.
+        checks: the targets; what was measured elsewhere than on the target device decides none of them and is left out.
+    """
 
     score: float | None
     score_ci95: tuple[float, float] | None
@@ -64,6 +72,7 @@ class Facts:
     measured_on: str
     on_target: bool
     device: str
+    measured_word: str = "measured"
     checks: tuple[TargetCheck, ...] = ()
     evaluation: EvaluationRecord | None = None
 
@@ -109,9 +118,10 @@ def facts(run: Run) -> Facts:
     timed = None if agent is None else agent.latency.measured
     provenance = run.record.table.provenance if summary is None else summary.table_provenance
     own = Device(device.name, device.description, device.runtime, device.dtype, device.threads)
-    here = {"this": "this machine"}.get(device.name, device.name)
-    checked = "" if summary is None else summary.target_checked_by  # of a board that was deployed to: the target device
-    deployed = timed is not None and timed.device != "this machine" and checked == f"measurement on {timed.device}"
+    on_target = timed is not None and _on_target(summary, timed, own)
+    emulated = (
+        timed is not None and summary is not None and summary.target_checked_by == f"measurement on {timed.device}, synthetic"
+    )
     return Facts(
         score=None if summary is None else summary.score_mean,
         score_ci95=None if summary is None else summary.score_ci95,
@@ -121,11 +131,30 @@ def facts(run: Run) -> Facts:
         target_s=run.latency_target_s,
         measured_s=run.latency_measured_s,
         measured_on="a device that was not recorded" if timed is None else timed.device,
-        on_target=timed is not None and (timed.device == here or deployed) and timed.identity == own.identity,
+        on_target=on_target,
         device=own.table_name,
-        checks=() if summary is None else summary.targets,
+        measured_word="synthetic" if emulated else "measured",
+        checks=() if summary is None else tuple(check if on_target else _predicted(check) for check in summary.targets),
         evaluation=None if summary is None else summary.evaluation,
     )
+
+
+def _on_target(summary: Summary | None, timed: MeasuredLatency, own: Device) -> bool:
+    """Whether the agent was timed on the run's device, in the runtime that its table speaks of where agents run in that one.
+
+    A board that the agent was deployed to is the run's device; tables of data sheets and other tools name none of our runtimes.
+    """
+    here = {"this": "this machine"}.get(own.name, own.name)
+    if timed.device != "this machine" and summary is not None and summary.target_checked_by == f"measurement on {timed.device}":
+        return own.runtime not in AGENT_RUNTIMES or timed.identity == own.identity
+    return timed.device == here and timed.identity == own.identity
+
+
+def _predicted(check: TargetCheck) -> TargetCheck:
+    """A target by what is predicted; one on the file is the same anywhere."""
+    if check.metric == "file_bytes" or check.measured is None:
+        return check
+    return replace(check, measured=None, met=within(check.predicted, check.target))
 
 
 def progress(run: Run) -> str:
@@ -214,10 +243,10 @@ def tiles(run: Run) -> list[Tile]:
         Tile(
             "Latency, measured " + ("here" if timed is None or timed.device == "this machine" else f"on {timed.device}"),
             time_text(known.measured_s),
-            _word(known.measured_s, "measured"),
+            _word(known.measured_s, known.measured_word),
             where,
         ),
-        _paced_tile(run),
+        _paced_tile(run, known.measured_word),
         *_policy_tiles(summary),
         Tile("Parameters", count_text(params), "", "weights and biases"),
         Tile("Multiply-accumulates", count_text(macs), "", "for one decision"),
@@ -226,14 +255,14 @@ def tiles(run: Run) -> list[Tile]:
     ]
 
 
-def _paced_tile(run: Run) -> Tile:
+def _paced_tile(run: Run, word: str) -> Tile:
     """What a control loop sees: one decision a period, most of which it sleeps."""
     calls = None if run.agent is None else run.agent.latency.paced
     if calls is None:
         return Tile("Latency at a control period", NOT_MEASURED)
     detail = f"99 of 100 within {time_text(calls.p99_s)}; {count_text(calls.missed)} of {count_text(calls.samples)} missed"
     mood = "bad" if calls.missed else ""
-    return Tile(f"Latency, once every {time_text(calls.period_s)}", time_text(calls.p50_s), "measured", detail, mood)
+    return Tile(f"Latency, once every {time_text(calls.period_s)}", time_text(calls.p50_s), word, detail, mood)
 
 
 def _episodes(summary: Summary | None) -> str:
@@ -279,7 +308,7 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
         rows.append(("Latency, predicted", known.provenance, basis))
     if known.measured_s is not None:
         place = "the target device itself" if known.on_target else f"not the target device ({known.device})"
-        rows.append(("Latency, measured", "measured", f"On {known.measured_on}: {place}."))
+        rows.append(("Latency, measured", known.measured_word, f"On {known.measured_on}: {place}."))
     else:
         rows.append(("Latency, measured", NOT_MEASURED, "The exported agent was not timed."))
     energy = None if costs is None else costs.energy_j
@@ -341,12 +370,16 @@ def caveats(run: Run) -> list[str]:
             f"{PROVENANCE.get(known.provenance, 'how it was made is not recorded')}."
         )
     if known.measured_s is not None and not known.on_target:
-        told.append(f"The latency was timed on {known.measured_on}, not on {known.device}: it does not test the prediction.")
+        emulated = ", which is emulated" if known.measured_word == "synthetic" else ""
+        told.append(
+            f"The latency was timed on {known.measured_on}{emulated}, not on {known.device}: it does not test the prediction."
+        )
     if run.summary is not None:
         told.append("One seed: another seed may find another architecture and another score.")
         met = run.summary.target_met
         if known.holds is not None and met != known.holds:
-            told.append(f"The summary says that the target is {'met' if met else 'not met'}; the figures above say the contrary.")
+            said = f"The summary says that the target is {'met' if met else 'not met'} ({run.summary.target_checked_by})"
+            told.append(f"{said}; the figures above say the contrary.")
         counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)
         if counts.few:
             told.append(f"There was little to find: {counts.text()}.")

@@ -251,6 +251,44 @@ def test_a_board_that_was_deployed_to_is_the_target_and_this_machine_is_not(path
         assert not facts(read_run(path)).on_target
 
 
+@pytest.mark.parametrize("runtime, holds", [("roofline", True), ("torch", True), ("onnxruntime", True), ("tvm", False)])
+def test_a_board_is_the_target_whatever_tool_its_table_is_from(path, runtime, holds):
+    change(path, "run.json", device__runtime=runtime)
+    change(path, "summary.json", latency_measured_on="my-board", target_checked_by="measurement on my-board")
+    change(path, "agent.json", latency__measured__device="my-board")
+    assert facts(read_run(path)).on_target is holds
+
+
+@pytest.mark.parametrize(
+    "device, checked_by, word",
+    [
+        ("this machine", "measurement on this machine", "measured"),
+        ("my-board", "measurement on my-board, synthetic", "synthetic"),
+    ],
+)
+@pytest.mark.parametrize("measured_s, predicted_holds", [(1e-4, True), (1e-4, False), (9e-3, True)])
+def test_what_was_timed_elsewhere_decides_no_promise(path, device, checked_by, word, measured_s, predicted_holds):
+    known = facts(read_run(path))
+    target_s = known.predicted_s * (1.1 if predicted_holds else 0.9)
+    check = {"metric": "latency_s", "statistic": "median", "at": "back-to-back", "predicted": known.predicted_s}
+    check |= {"target": target_s, "measured": measured_s, "met": measured_s <= target_s}
+    change(path, "run.json", targets=[{"metric": "latency_s", "value": target_s, "margin": 0.0}])
+    met = {"target_met": measured_s <= target_s, "latency_target_s": target_s, "latency_measured_s": measured_s}
+    change(path, "summary.json", latency_measured_on=device, target_checked_by=checked_by, targets=[check], **met)
+    change(path, "agent.json", latency__measured__device=device, latency__measured__p50_s=measured_s)
+    run = read_run(path)
+    said = verdict(run)
+    assert "measured there" not in said and said.count("holds") == predicted_holds and said.count("is broken") != predicted_holds
+    label = "Latency, measured " + ("here" if device == "this machine" else "on my-board")
+    assert tile(path, label).word == word and tile(path, "Latency, once every 20.0 ms").word == word
+    assert [row[1] for row in certainty(run) if row[0] == "Latency, measured"] == [word]
+    assert any("does not test the prediction" in text and ("emulated" in text) == (word == "synthetic") for text in caveats(run))
+    assert any("say the contrary" in text for text in caveats(run)) == ((measured_s <= target_s) != predicted_holds)
+    change(path, "summary.json", target_checked_by="measurement on my-board", latency_measured_on="my-board")
+    change(path, "agent.json", latency__measured__device="my-board")
+    assert "measured there" in verdict(read_run(path))
+
+
 def test_the_latency_at_a_control_period_stands_beside_the_one_back_to_back(path):
     shown = tile(path, "Latency, once every 20.0 ms")
     assert shown.figure == "1.55 ms" and shown.detail == "99 of 100 within 2.60 ms; 0 of 125 missed" and shown.mood == ""
