@@ -22,7 +22,7 @@ from cosearch.deploy.bundle.stored import read_array
 from latency_tables.errors import CosearchError, MeasurementError, MissingExtraError, ParityError, RequestError
 from latency_tables.measuring.remote import Location
 from latency_tables.measuring.rpc import TrackerConnection
-from latency_tables.measuring.ssh import LostBoard, run_on_board
+from latency_tables.measuring.ssh import LAST_LETTERS, LostBoard, run_on_board
 
 FOLDER = ".cosearch"
 SELF_TEST_S = 600.0
@@ -98,7 +98,7 @@ def self_test_there(folder: str, location: Location) -> str:
     except (LostBoard, RequestError):
         raise
     except MeasurementError as error:
-        raise _explained(str(error), str(location.host)) from error
+        raise explained(str(error), str(location.host)) from error
 
 
 def self_test_here(bundle: Path) -> str:
@@ -117,7 +117,7 @@ def self_test_here(bundle: Path) -> str:
     command = [sys.executable, str(bundle / "run_agent.py"), "--self-test"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_S, check=False)
     if done.returncode:
-        raise _explained(" ".join(done.stderr.split())[-400:], "this machine")
+        raise explained(" ".join(done.stderr.split())[-LAST_LETTERS:], "this machine")
     return done.stdout.strip()
 
 
@@ -159,8 +159,13 @@ def self_test_by_rpc(core: TrackerConnection, name: str, bundle: Path, contract:
     return f"ok: {len(stored['observations'])} observations, largest difference {worst:.2g} of what is allowed"
 
 
-def _explained(said: str, where: str) -> CosearchError:
-    """The error that a failed self-test amounts to."""
+def explained(said: str, where: str) -> CosearchError:
+    """The error that a failed self-test amounts to.
+
+    Args:
+        said: what ``run_agent.py`` said, and where it came by SSH what that added.
+        where: the device.
+    """
     said = re.sub(r".*?error: ", "", said, count=1)
     if "a package is missing" in said:
         return MissingExtraError(f"{where}: {said}")

@@ -13,6 +13,7 @@ from latency_tables.errors import CosearchError, DiskFullError, MeasurementError
 SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 OWN_FAILURE = 255  # exit code of ssh itself; any other is the command's
 NOT_FOUND = 127
+LAST_LETTERS = 1000  # of what a failed command said: a runtime names its own functions before the reason
 ADVICE = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key is not the one that was seen before. If the board was set up anew, "
     "remove the old key: ssh-keygen -R {name}; if not, somebody else answers",
@@ -74,7 +75,7 @@ def failure(host: str, code: int, said: str) -> CosearchError:
         code: of ssh, not 0.
         said: on standard error.
     """
-    last = " ".join(said.split())[-300:]
+    last = " ".join(said.split())[-LAST_LETTERS:]
     if code == OWN_FAILURE or code < 0:
         for words, advice in ADVICE.items():
             if words in said:

@@ -114,6 +114,9 @@ def test_the_cpp_example_gives_the_stored_outputs(tmp_path, kind, actions):
     spoil_array(folder, "value", lambda v: v + 1.0)
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == "error: observation 0: value differs\n"
+    spoil_array(folder, "value", lambda v: v * np.nan)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "error: observation 0: value differs\n"
     (folder / "agent.onnx").write_bytes((tmp_path / "run" / "agent.onnx").read_bytes())
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: the file has no contract: no entry")

@@ -18,7 +18,7 @@ from report_fake_run import change
 
 from cosearch.cli.app import main
 from cosearch.deploy import deployment as module
-from cosearch.deploy.board import copy_bundle, pack, self_test_there
+from cosearch.deploy.board import copy_bundle, explained, pack, self_test_there
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
 from cosearch.record.json_record import from_json
 from cosearch.record.results.deployment import Deployments
@@ -234,7 +234,13 @@ class SessionOptions:
     def add_session_config_entry(self, *words):
         self.entry = words
 def InferenceSession(*words, **more):
-    raise RuntimeError("Current official support for domain ai.onnx is till opset 12.")
+    raise RuntimeError(
+        "[ONNXRuntimeError] : 1 : FAIL : Load model from " + "/deep" * 30 + "/agent.onnx failed:/onnxruntime_src/"
+        "onnxruntime/core/graph/model.cc:147 onnxruntime::Model::Model(onnx::ModelProto&&, const onnxruntime::PathString&, "
+        "const onnxruntime::IOnnxRuntimeOpSchemaRegistryList*, const onnxruntime::logging::Logger&, "
+        "const onnxruntime::ModelOptions&) "
+        "Current official support for domain ai.onnx is till opset 12."
+    )
 """
 ABSENT = "#!/bin/sh\necho 'sh: 1: python3: not found' >&2\nexit 127\n"
 FULL = '#!/bin/sh\necho "cat: write error: No space left on device" >&2\nexit 1\n'
@@ -266,7 +272,8 @@ BOARDS = {
     "old onnxruntime": (
         lambda home: lacking(home, "onnxruntime", OLD_RUNTIME),
         2,
-        r"onnxruntime 1\.5\.0 cannot load .*agent\.onnx \(opset 14\): Current official .* Install a newer onnxruntime there",
+        r"onnxruntime 1\.5\.0 cannot load .*agent\.onnx \(opset 14\): \[ONNXRuntimeError\] .* \.\.\. .* Current official .* "
+        "Install a newer onnxruntime there",
     ),
     "full disk": (
         lambda home: program(home / "bin" / "cat", FULL),
@@ -324,6 +331,20 @@ def test_another_host_key_is_refused_and_named(run, board, tmp_path, capsys):
 def test_what_ssh_says_becomes_an_error_of_its_kind(code, said, kind):
     error = failure("me@b", code, said)
     assert type(error) is kind and "me@b" in str(error)
+
+
+def test_a_runtime_that_is_too_old_is_named_however_long_its_words_are(run, tmp_path, monkeypatch):
+    program(tmp_path / "onnxruntime.py", OLD_RUNTIME)
+    done = subprocess.run(
+        [sys.executable, str(run / "agent" / "run_agent.py"), "--self-test"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and len(done.stderr) > 300
+    error = explained(str(failure("me@b", done.returncode, done.stderr)), "me@b")
+    assert type(error) is RequestError and "cannot load" in str(error) and "till opset 12.. Install a newer" in str(error)
 
 
 def test_a_board_that_never_answered_is_one_error_at_once(run):

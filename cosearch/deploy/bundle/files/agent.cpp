@@ -169,8 +169,12 @@ int main(int count, char** words) try {
       auto found = agent.run(observations.data() + i * agent.bytes);
       took_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       const float* value = found[agent.index(name)].GetTensorData<float>();
-      for (size_t k = 0; k < each; ++k) worst = std::max(worst, std::fabs(value[k] - expected[i * each + k]) / size);
-      if (!(worst <= agent.tolerance)) throw std::runtime_error("observation " + std::to_string(i) + ": " + name + " differs");
+      for (size_t k = 0; k < each; ++k) {
+        double differs = std::fabs(value[k] - expected[i * each + k]) / size;
+        if (!(differs <= agent.tolerance))  // also true for NaN, which std::max would drop
+          throw std::runtime_error("observation " + std::to_string(i) + ": " + name + " differs");
+        worst = std::max(worst, differs);
+      }
       int64_t action = 0;
       if (agent.discrete) std::memcpy(&action, actions.data() + i * sizeof(action), sizeof(action));
       if (agent.discrete && agent.greedy(found) != action) std::printf("observation %zu: another greedy action\n", i);

@@ -59,7 +59,9 @@ class Agent:
         try:
             self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises a dozen classes of its own without a common root
-            version, reason = onnxruntime.__version__, " ".join(str(error).split())[:300]
+            version, reason = onnxruntime.__version__, " ".join(str(error).split())
+            if len(reason) > 300:  # it begins with the kind of the error and ends with the reason; between are signatures
+                reason = f"{reason[:75]} ... {reason[-225:]}"
             raise AgentError(f"onnxruntime {version} cannot load {model} (opset {opset}): {reason}") from error
         inside = self.session.get_modelmeta().custom_metadata_map  # each value as JSON
         differ = [name for name in sorted({*self.contract, *NEEDED}) if inside.get(name) != json.dumps(self.contract.get(name))]
