@@ -157,7 +157,7 @@ def _cells(row: Row) -> list[Cell]:
         _known(row.score_mean, words.score_text),
         (interval, None if row.score_ci95 is None else row.score_ci95[0]),
         ("" if predicted_s is None else f"{words.time_text(predicted_s)} {row.provenance}", predicted_s),
-        _known(row.latency_measured_s, words.time_text),
+        (_measured(row), row.latency_measured_s),
         ("" if row.target_met is None else "yes" if row.target_met else "no", row.target_met),
         _known(row.energy_predicted_j, words.energy_text),
         _known(row.macs, words.count_text),
@@ -165,6 +165,13 @@ def _cells(row: Row) -> list[Cell]:
         _known(row.wall_s, words.duration_text),
         (written, row.written_s),
     ]
+
+
+def _measured(row: Row) -> str:
+    """The latency that was timed, and where unless that is the run's device itself; empty where nobody did."""
+    if row.latency_measured_s is None:
+        return ""
+    return words.time_text(row.latency_measured_s) + ("" if row.on_target else f" on {row.latency_measured_on}")
 
 
 def _known(value: float | None, text: Callable[[float | None], str]) -> Cell:
@@ -193,7 +200,8 @@ def _content(row: Row, beside: Path) -> dict[str, object]:
         "teacher": row.teacher_score,
         "judged": None if row.evaluation is None else _judged(row.evaluation),
         "latency": row.latency_predicted_s,
-        "measured": row.latency_measured_s,
+        "measured": row.latency_measured_s if row.on_target else None,
+        "timed": _measured(row),
         "target": row.latency_target_s,
         "energy": row.energy_predicted_j,
         "macs": row.macs,

@@ -12,6 +12,7 @@ from cosearch.overview.folders import FAILED, FINISHED, UNREADABLE, Passed, Plac
 from cosearch.record.metrics import number
 from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.report.data import Run, flatten, read_run
+from cosearch.report.facts import facts
 from cosearch.report.plots import thin
 from latency_tables.errors import CosearchError
 from latency_tables.opspec import Device
@@ -47,7 +48,9 @@ class Row:
         teacher_score: of its teacher.
         evaluation: what the scores are the means of, and what they amount to.
         latency_predicted_s, latency_measured_s, latency_target_s: of one decision, seconds.
-        target_met: whether every target is kept.
+        latency_measured_on: machine that timed it, in words; empty where nobody did.
+        on_target: whether that is the run's device itself.
+        target_met: whether every target is kept there: as measured, without that as predicted.
         energy_predicted_j: of one decision, joules.
         macs, params: multiply-accumulates of one decision, and parameters.
         env_steps: of search and retraining.
@@ -78,6 +81,8 @@ class Row:
     latency_predicted_s: float | None = None
     latency_measured_s: float | None = None
     latency_target_s: float | None = None
+    latency_measured_on: str = ""
+    on_target: bool = False
     target_met: bool | None = None
     energy_predicted_j: float | None = None
     macs: int | None = None
@@ -155,6 +160,7 @@ def row_of(place: Place, run: Run, state: str) -> Row:
     config, device = dict(flatten(record.config)), record.device
     predicted = None if run.architecture is None else run.architecture.predicted
     operations = () if predicted is None else predicted.operations
+    known = facts(run)
     name = run.name if place.path == place.holder else f"{place.holder.name}/{place.path.name}"
     return Row(
         name=name,
@@ -174,7 +180,9 @@ def row_of(place: Place, run: Run, state: str) -> Row:
         latency_predicted_s=run.latency_predicted_s,
         latency_measured_s=run.latency_measured_s,
         latency_target_s=run.latency_target_s,
-        target_met=None if summary is None else summary.target_met,
+        latency_measured_on="" if known.measured_s is None else known.measured_on,
+        on_target=known.on_target,
+        target_met=None if summary is None else known.holds,
         energy_predicted_j=None if predicted is None else predicted.energy_j,
         macs=summary.macs if summary is not None else sum(one.macs for one in operations) or None,
         params=summary.params if summary is not None else sum(one.params for one in operations) or None,

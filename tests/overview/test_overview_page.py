@@ -64,12 +64,21 @@ def test_every_run_is_in_the_table_with_its_figures(run):
     first = dict(zip(head, rows[0], strict=True))
     predicted_s = json.loads((run / "architecture.json").read_text())["predicted"]["latency_s"]
     assert (first["run"], first["score"], first["95 % interval"]) == ("starpilot-jetson", "14.2", "13.1 to 15.3")
-    assert first["latency, predicted"] == f"{time_text(predicted_s)} estimated" and first["measured"] == "1.21 ms"
+    assert first["latency, predicted"] == f"{time_text(predicted_s)} estimated" and first["measured"] == "1.21 ms on this machine"
     assert (first["target met"], first["energy"], first["state"]) == ("yes", "", "finished")
     assert rows[1][head.index("score")] == score_text(3.25)
     content = json.loads(page.scripts[0])
     assert [one["score"] for one in content["rows"]] == [14.2, 3.25]
+    assert content["rows"][0]["measured"] is None and content["rows"][0]["timed"] == "1.21 ms on this machine"
     assert content["rows"][0]["deploy"] == f"python -m cosearch deploy {run} --host me@board"
+
+
+def test_a_latency_is_the_devices_own_where_it_was_timed_there(run):
+    change(run, "summary.json", latency_measured_on="my-board", target_checked_by="measurement on my-board")
+    change(run, "agent.json", latency__measured__device="my-board")
+    page = Page(rendered(run.parent))
+    assert page.rows[1][page.rows[0].index("measured")] == "1.21 ms"
+    assert json.loads(page.scripts[0])["rows"][0]["measured"] == 1.21e-3
 
 
 def test_the_page_loads_nothing_and_lets_one_script_run(run):
