@@ -19,9 +19,9 @@ from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
-from cosearch.space.factors import MeanCosts
 from cosearch.space.files import load_architecture
 from cosearch.space.groups import draw
+from cosearch.space.largest import mean_macs
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import RequestError
@@ -196,9 +196,7 @@ def spread_networks(space: SearchSpace, n: int, generator: torch.Generator) -> l
     """
     if not 1 <= n <= space.size:
         raise RequestError(f"space {space.name!r} has {space.size} architectures, {n} different ones were asked for")
-    means = MeanCosts(space.macs(), space.joint_macs())
-    uniform = [np.full(len(point.candidates), 1.0 / len(point.candidates)) for point in space.points]
-    work = [torch.tensor(means.of(point, uniform).tolist()).argsort().argsort() for point in range(len(space.points))]
+    work = [torch.tensor(row).argsort().argsort() for row in mean_macs(space)]
     ranks = [2 * w / max(1, len(w) - 1) - 1 for w in work]
     pool: dict[tuple[int, ...], Architecture] = {}
     draws = 0

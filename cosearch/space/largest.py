@@ -13,12 +13,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from cosearch.space.derive import Limit, discretise
+from cosearch.space.factors import MeanCosts
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.opspec import OpSpec
 
 Size: TypeAlias = Literal["macs", "weights", "both"]
 STEPS = 32  # between all weights and all multiply-accumulates
+
+
+def mean_macs(space: SearchSpace) -> list[list[float]]:
+    """For each point the multiply-accumulates of the blocks that it has a part in, with each of its candidates.
+
+    Where points decide a block together (widths, stem, head) they are the mean over the other points' candidates, each alike.
+
+    Args:
+        space: the search space.
+    """
+    means = MeanCosts(space.macs(), space.joint_macs())
+    alike = [np.full(len(point.candidates), 1.0 / len(point.candidates)) for point in space.points]
+    return [means.of(point, alike).tolist() for point in range(len(space.points))]
 
 
 def size_of(architecture: Architecture) -> int:

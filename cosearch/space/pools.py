@@ -14,6 +14,7 @@ from functools import cached_property
 from cosearch.space.cells.graph import Group, Node
 from cosearch.space.derive import Limit
 from cosearch.space.factors import Factor
+from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture, ChoicePoint, SearchSpace
 from latency_tables.errors import ShapeError
 
@@ -109,12 +110,12 @@ def fronts(space: SearchSpace, costs: Sequence[Sequence[float]]) -> tuple[tuple[
 
     Args:
         space: the search space.
-        costs: for each point one cost a candidate, any unit.
+        costs: for each point one cost a candidate, any unit; of blocks that several points decide the mean, see ``mean_macs``.
 
     Returns:
         Indices in ascending order; of candidates that are alike in both the first. A zero is always among them.
     """
-    macs, kept = space.macs(), []
+    macs, kept = mean_macs(space), []
     for point, cost, size in zip(space.points, costs, macs, strict=True):
         every = range(len(point.candidates))
         kept.append(

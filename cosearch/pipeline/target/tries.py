@@ -23,6 +23,7 @@ from cosearch.record.results.target_rounds import AFTER, TargetFigure, TargetRou
 from cosearch.record.run_record import TargetRecord
 from cosearch.space.derive import Limit, discretise, within
 from cosearch.space.factors import Factor
+from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture
 from latency_tables.errors import InfeasibleTargetError
 
@@ -72,7 +73,7 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
         return Scores(rows, tie=spread * math.sqrt(1.0 - known**2) / known if known > 0.0 else math.inf)
     if derived_by.scores is not None:
         return Scores(derived_by.scores)
-    macs = plan.space.macs()
+    macs = mean_macs(plan.space)
     most = max((value for row in macs for value in row), default=0.0) * max(len(macs), 1) or 1.0
     return Scores([[float(c == best) + value / most for c, value in enumerate(row)] for row, best in zip(macs, found)])
 

@@ -16,7 +16,8 @@ Differs from the paper in:
 1. L is the reinforcement-learning loss (with distillation, where a teacher is given); one level, as in the paper.
 2. a_i is one learned number: candidates of the spaces here have weights of their own, so there is no ring whose norm could be
    compared; the part of the paper's gradient that moves norms is left out. Where widths share weights they are sliced as before.
-3. Candidates are ordered by the multiply-accumulates that they add, the zero of a point first, equal ones as they are listed.
+3. Candidates are ordered by the multiply-accumulates that they add, in blocks that several points decide by the mean over the
+   other points' candidates; the zero of a point first, equal ones as they are listed.
 4. a_i starts at ``START``, so that the largest is chosen; the paper's norms are above thresholds of zero in the same way.
 5. Thresholds learn after the warm-up alone (``strategy.warmup_fraction``; the paper: also in it, 8 of 10 epochs).
 6. E / T - 1 has no unit; the paper subtracts milliseconds. With further targets there is a term for each.
@@ -43,6 +44,7 @@ from torch import Tensor
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.derive import within
+from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options
@@ -83,7 +85,7 @@ class Gates:
         self.alpha = self.logits.alpha
         self.order = [
             [candidate for *_, candidate in sorted((c != zero, macs, c) for c, macs in enumerate(row))]
-            for row, zero in zip(space.macs(), space.zeros)
+            for row, zero in zip(mean_macs(space), space.zeros)
         ]
         with torch.no_grad():
             for alpha in self.alpha:
