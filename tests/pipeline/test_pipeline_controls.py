@@ -9,6 +9,7 @@ from pipeline_runs import TINY
 from scipy.stats import chi2
 
 from cosearch.config.run import resolve
+from cosearch.pipeline.search.co_design import learned
 from cosearch.pipeline.search.gradient_search import DRAWN, METHOD, found_by
 from cosearch.planning.control import CONTROLS, check_control, control_of
 from cosearch.planning.plan import make_plan
@@ -78,6 +79,15 @@ def test_scores_that_differ_choose():
     architecture, derived_by = found_by(plan, scores, generator)
     assert (derived_by.method, derived_by.scored_by) == (METHOD, "scores") and architecture.choices[0] == len(scores[0]) - 1
     assert generator.get_state().equal(seeded(0).get_state())  # nothing is drawn
+
+
+@pytest.mark.parametrize("name", ["rl-darts", "darts", "ms-darts", "idarts", "radars", "reinforce", "snas", "unas"])
+def test_before_a_first_step_nothing_was_preferred_on_cells_either(name):
+    words = [word for word in TINY if not word.startswith(("space.", "strategy."))]
+    plan = make_plan(resolve(overrides=[*words, "space.name=cell", "objective.latency_target_s=0.01", f"strategy.name={name}"]))
+    strategy = plan.strategy.make(plan.space, plan.strategy.options(plan.config.strategy), seeded(0))
+    assert any(zero is not None for zero in plan.space.zeros) and not learned(strategy.scores(), plan.space.zeros)
+    assert found_by(plan, strategy.scores(), seeded(0))[1].method == DRAWN
 
 
 def test_a_regression_chooses_where_the_strategy_derives_by_it():

@@ -97,6 +97,13 @@ def test_the_cache_answers_what_was_evaluated():
     assert len({result.choices for result in with_cache.results.all[:2]}) == 2
 
 
+def test_the_cache_answers_twenty_draws_in_a_row_and_the_next_one_is_trained_and_counts_once():
+    strategy = DeepHyper(small_space("conv_k3", cells=1), DeepHyperOptions(agents=1, batch=1000), seeded(0))
+    for asks in range(1, 4):
+        strategy.tell(Evaluation(strategy.ask(), 1.0, 1e-3))
+        assert strategy.hits == 20 * (asks - 1) and len(strategy.batches[0]) == asks + strategy.hits
+
+
 @pytest.mark.parametrize("options", [{"mode": "a2c"}, {"agents": 1}, {"batch": 2}])
 def test_each_option_changes_what_is_learned(options):
     servers = []

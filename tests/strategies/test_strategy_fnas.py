@@ -51,6 +51,11 @@ def test_the_most_similar_block_is_the_same_one_then_one_of_its_kind():
     assert most_similar([conv], [inverted, deep, wide]) == [1] and most_similar([conv], [conv, inverted, conv]) == [2]
 
 
+def test_after_twenty_that_the_critic_is_sure_of_the_next_one_is_trained_and_counts_once():
+    strategy = run(fnas.WARM + 1, threshold=1e9)
+    assert strategy.skipped == 20 and len(strategy.samples) == fnas.WARM + 1 + 20
+
+
 def test_the_critic_stands_in_for_trainings_once_it_is_sure_and_never_without_it():
     sure, strict, alone = (
         run(16, worth=lambda a: float(a.choices[0]), **options) for options in ({}, {"threshold": 0.0}, {"skip": False})

@@ -85,6 +85,13 @@ def test_a_stage_in_which_nothing_could_be_scored_holds_the_largest():
     assert {search.ask().choices[2:] for _ in range(5)} == {search.largest.choices[2:]}
 
 
+def test_each_stages_proposer_knows_how_many_it_is_asked_for():
+    for stages, count in ((2, 9), (1, 18)):
+        values = {"proposals": 18, "stages": stages, "proposer": "l2nas"}
+        options = hurricane_options(StrategyConfig(name="hurricane", values=values))
+        assert options.single_path.of_proposer.candidates == count and options.scoring.proposals == 18
+
+
 def test_all_candidates_and_one_stage_are_the_comparisons():
     every = hurricane(pools="all")
     every.begin_round(0)

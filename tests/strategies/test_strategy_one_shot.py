@@ -20,6 +20,7 @@ from cosearch.strategies.proposal.evolution import EvolutionOptions
 from cosearch.strategies.weight_sharing import Scoring
 from cosearch.testing.conformance import seeded
 from cosearch.training.path_subject import PathSubject
+from latency_tables.errors import ConfigError
 
 load_builtins()
 SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")
@@ -164,3 +165,12 @@ def test_it_proposes_what_its_proposer_would():
         for each in (search, other):
             each.tell(Evaluation(asked, -float(sum(asked.choices)), 1e-3))
     assert search.best() == other.best()
+
+
+@pytest.mark.parametrize("proposer, option, value", [("morphism", "inherit", False), ("fnas", "pool", False)])
+@pytest.mark.parametrize("name", ["one-shot", "hurricane"])
+def test_options_on_the_weights_of_candidates_are_refused_where_the_supernet_has_them(name, proposer, option, value):
+    config = StrategyConfig(name=name, values={"proposer": proposer, option: value})
+    with pytest.raises(ConfigError, match=f"strategy.values.{option}=False has no effect with {name}"):
+        STRATEGIES.get(name).options(config)
+    assert STRATEGIES.get(name).options(StrategyConfig(name=name, values={"proposer": "predictor", "pool": 8}))

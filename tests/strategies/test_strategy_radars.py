@@ -112,7 +112,7 @@ def test_drops_have_the_probability_that_the_agent_gives_them():
 
 
 def test_the_subspace_is_settled_after_its_share_of_the_search():
-    for fraction, wanted in ((0.0, 1), (0.5, 51)):
+    for fraction, wanted in ((0.01, 2), (0.5, 51)):
         searched, steps = strategy(prune_fraction=fraction, memory_share=0.4), 0
         while not searched.settled:
             searched.arch.anneal(steps / 100)
@@ -123,6 +123,39 @@ def test_the_subspace_is_settled_after_its_share_of_the_search():
     for _ in range(20):
         searched.step(searched.sample(), 1.0)
     assert searched.active == before
+
+
+def test_minibatches_of_one_rollout_that_learn_along_one_path_are_credited_to_its_subspace():
+    """As with A2C: one path acts, every minibatch learns along it, and only then comes the next."""
+    searched, told = strategy(memory_share=0.4, episode=4), []
+    plain = searched._learn
+    searched._learn = lambda loss: told.append((loss, searched.active)) or plain(loss)
+    acted = []
+    for rollout in range(3):
+        path = searched.sample()
+        acted.append(path.active)
+        for _ in range(10):
+            searched.step(searched.weighted(path), float(rollout))
+            assert searched.active == path.active
+    assert len(set(acted)) == 3 and told == [(0.0, acted[0]), (1.0, acted[1])]
+
+
+@pytest.mark.parametrize(
+    "value, words", [(0.3, "above strategy.warmup_fraction=0.3"), (0.1, "above"), (1.0, "less than 1"), (0.0, "greater than 0")]
+)
+def test_a_share_after_which_nothing_could_be_settled_is_refused(value, words):
+    config = StrategyConfig(name="radars", warmup_fraction=0.3, values={"prune_fraction": value})
+    with pytest.raises(ConfigError, match=words):
+        STRATEGIES.get("radars").options(config)
+    assert STRATEGIES.get("radars").options(dataclasses.replace(config, warmup_fraction=1.0, values={"prune_fraction": 0.5}))
+
+
+def test_scores_are_alike_until_logits_learn():
+    searched = strategy(memory_share=0.4)
+    path = searched.sample()
+    assert {value for row in searched.scores() for value in row} == {0.0}
+    searched.step(path, 1.0)
+    assert any(value == 0.0 for row in searched.scores() for value in row) and any(value > 0.0 for value in searched.scores()[0])
 
 
 def test_before_logits_learn_each_minibatch_has_a_subspace_of_its_own():

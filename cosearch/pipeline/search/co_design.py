@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cosearch.cost.accelerator import Accelerator
 from cosearch.record.json_record import from_json
@@ -15,9 +15,15 @@ FILE = "accelerator.json"
 LEARNED = 1e-9  # difference of scores from which a candidate is preferred
 
 
-def learned(scores: list[list[float]]) -> bool:
-    """Whether the scores prefer any candidate of any point; at the start of a search they are all alike."""
-    return any(max(row) - min(row) > LEARNED for row in scores)
+def learned(scores: list[list[float]], zeros: Sequence[int | None]) -> bool:
+    """Whether the scores prefer any candidate of any point; at the start of a search they are all alike.
+
+    Args:
+        scores: for each point one a candidate.
+        zeros: of each point the candidate that is nothing, whose score is set and not learned; None: it has none.
+    """
+    rows = [[score for c, score in enumerate(row) if c != zero] for row, zero in zip(scores, zeros, strict=True)]
+    return any(max(row) - min(row) > LEARNED for row in rows)
 
 
 def search_again(
@@ -34,7 +40,7 @@ def search_again(
         scores: of the candidates; while they are all alike nothing is learned yet, and the first design stays.
         most_likely: (scores) -> the network.
     """
-    if accelerator is not None and learned(scores) and accelerator.due(step):
+    if accelerator is not None and learned(scores, accelerator.space.zeros) and accelerator.due(step):
         accelerator.optimise(most_likely(scores), accelerator.options.evaluations)
 
 

@@ -104,7 +104,7 @@ def found_by(
         ),
         unconstrained_choices=tuple(discretise(plan.space, chosen).choices),
     )
-    if learned(chosen):
+    if learned(chosen, plan.space.zeros):
         method, scored_by = (REGRESSED, "regression") if regressed else (METHOD, "scores")
         return most_likely_feasible(plan, chosen), replace(derived_by, method=method, scored_by=scored_by)
     return UniformDraws(plan.space, generator, Feasible(plan.constraints)).draw(), derived_by
@@ -174,7 +174,7 @@ def gradient_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, 
     finally:
         training.close()
     fit = fit_scores([len(point.candidates) for point in plan.space.points], subject.drawn)
-    if fit is None and learned(strategy.scores()) and plan.strategy.derived_by(config.strategy) == "regression":
+    if fit is None and learned(strategy.scores(), plan.space.zeros) and plan.strategy.derived_by(config.strategy) == "regression":
         log.progress.note("no losses of single paths to regress on: derived from the learned scores")
     keep_shared(run, subject.supernet.cpu())
     return tuple(_found(agent, turn, subject, streams, fit, training) for turn, agent in enumerate(plan.every))

@@ -18,7 +18,8 @@ Differs from the paper in:
    averages, and d holds its exact derivative (of the clipping, too). The paper unrolls S(g) = -xi g, its SGD; a step of that kind
    with Adam's learning rate and unclipped gradients leaves the region where the losses mean anything.
 3. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
-4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that.
+4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that. Their learning rate is
+   ``strategy.lr`` (0.02), the paper's 3e-4.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ Differs from the paper in:
 5. The expected cost is that of the activations divided by their sum; the paper has no cost. Targets and discretisation as in
    ``rl_darts``; the penalty stands on the held-out loss.
 6. The distance to disc is one norm over all points, the paper's one for each kind of cell. That of ADMM is squared, as in Boyd et
-   al.; the released code takes the norm there, too, and rounds alpha where its activation is meant (with softmax they differ).
+   al.; the released code takes the norm there, too, rounds alpha where its activation is meant (with softmax they differ), and
+   begins U's step from -0.2 U.
 7. The weights' optimiser is Adam, so its steps are not small because F is.
 8. The threshold starts at 1 as in the paper; it moves only from the end of the warm-up on, the average from the start.
 9. Logits (with softmax) start at 0, not at 0.001 times normal noise; their learning rate is ``strategy.lr``.

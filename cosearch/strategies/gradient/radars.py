@@ -62,8 +62,8 @@ class RadarsOptions:
         memory_share: the bound, as a share of what the mixture of all candidates keeps, above 0 and at most 1.
         pruning: ``agent``, or ``random`` for uniform drops to the same bound.
         agent_lr: Adam learning rate of the agent (``agent``).
-        episode: minibatches of a short search (``agent``).
-        prune_fraction: share of the search after which the subspace is settled, 0..1 (``agent``).
+        episode: minibatches of a short search, more where those of a rollout learn along the path that acted (``agent``).
+        prune_fraction: share of the search after which the subspace is settled, above the warm-up's and below 1 (``agent``).
     """
 
     lr: float = 0.02
@@ -71,7 +71,7 @@ class RadarsOptions:
     pruning: Literal["agent", "random"] = "agent"
     agent_lr: Annotated[float, Field(gt=0.0)] = 0.2
     episode: Annotated[int, Field(ge=1)] = 4
-    prune_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
+    prune_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.6
 
 
 def kept_bytes(space: SearchSpace, active: Sequence[Sequence[int]]) -> int:
@@ -193,9 +193,9 @@ class RadarsStrategy:
         self.arch.set_tilt([[0.0 if c in row else PRUNED for c in range(n)] for row, n in zip(self.active, self.pruning.sizes)])
 
     def sample(self) -> Path:
-        """The mixture of the subspace as it is now, its weights constant."""
-        if not self.learns and not self.settled:
-            self._begin(self._drawn())
+        """The mixture of the subspace, its weights constant; of a new one where the last one has had its search."""
+        if not self.settled:
+            self._next()
         return constant(self.weighted(Path(self.active)))
 
     def weighted(self, path: Path) -> Path:
@@ -210,10 +210,15 @@ class RadarsStrategy:
         if self.settled:
             return
         self.losses.append(loss)
-        if self.arch.progress >= self.options.prune_fraction:
+
+    def _next(self) -> None:
+        """Go to the next subspace where that is due; minibatches of one rollout that learn along one path stay on theirs."""
+        if self.learns and self.losses and self.arch.progress >= self.options.prune_fraction:
             self.settled = True
             self._begin(self._lowest())
-        elif len(self.losses) == self.options.episode:
+        elif not self.learns:
+            self._begin(self._drawn())
+        elif len(self.losses) >= self.options.episode:
             self._learn(sum(self.losses) / len(self.losses))
             self._begin(self._drawn())
 
@@ -240,8 +245,8 @@ class RadarsStrategy:
         return total
 
     def scores(self) -> list[list[float]]:
-        """softmax(alpha) with p(zero) := 0, and 0 for what was pruned."""
-        return mixture_scores(self.arch)
+        """softmax(alpha) with p(zero) := 0, and 0 for what was pruned; all alike before a step of the logits."""
+        return mixture_scores(self.arch) if self.learns else [[0.0] * size for size in self.pruning.sizes]
 
     def metrics(self) -> dict[str, object]:
         """Entropy and probabilities of the distribution over legal architectures."""
@@ -284,6 +289,11 @@ def _options(config: StrategyConfig) -> RadarsOptions:
     options = own_options(RadarsOptions, config, lr=config.lr)
     if options.pruning == "random":
         refuse_without_effect(config, ["agent_lr", "episode", "prune_fraction"], "strategy.values.pruning=random")
+    elif config.warmup_fraction < 1.0 and options.prune_fraction <= config.warmup_fraction:
+        raise ConfigError(
+            f"strategy.values.prune_fraction={options.prune_fraction:g} ends the pruning before the agent has learned anything: "
+            f"set it above strategy.warmup_fraction={config.warmup_fraction:g} and below 1"
+        )
     return options
 
 

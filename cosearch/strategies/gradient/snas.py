@@ -15,7 +15,8 @@ Differs from the paper in:
    eta (ln size + ln FLOPs + ln MAC) / 3 with a hand-set eta; p is the distribution over the legal architectures.
 3. Discretisation: the most likely legal architecture within the target, an exact integer program. The paper takes the most
    likely operation of each edge, its zero included; here the space says how many edges a node keeps.
-4. There Z are concrete samples of the marginals of the legal architectures (``relaxation``), as p in the cost.
+4. The logits' learning rate is ``strategy.lr`` (0.02) and they have no weight decay; the released code has 3e-4 and 1e-3.
+5. There Z are concrete samples of the marginals of the legal architectures (``relaxation``), as p in the cost.
 """
 
 from __future__ import annotations

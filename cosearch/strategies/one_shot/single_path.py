@@ -53,11 +53,13 @@ from cosearch.strategies.base import (
     StrategyInfo,
     always_feasible,
     own_options,
+    refuse_without_effect,
 )
 from cosearch.strategies.proposals import UniformDraws, read_choices
 from cosearch.strategies.weight_sharing import ScoreBy, Scoring
 from latency_tables.errors import ConfigError, UnknownNameError
 
+WEIGHTS = {"morphism": ("inherit",), "fnas": ("pool",)}  # options on the weights that a proposer's candidates begin with
 Sampling = Literal["uniform", "unconstrained", "fair"]
 
 
@@ -97,8 +99,12 @@ class SinglePathOptions:
     scoring: Scoring
 
 
-def single_path_options(config: StrategyConfig) -> SinglePathOptions:
+def single_path_options(config: StrategyConfig, rounds: int = 1) -> SinglePathOptions:
     """The options from the section ``strategy`` of the configuration.
+
+    Args:
+        config: the section.
+        rounds: searches that share the proposals, each with a proposer of its own.
 
     Raises:
         UnknownNameError: no such proposer, or a key of ``strategy.values`` that neither has.
@@ -113,8 +119,12 @@ def single_path_options(config: StrategyConfig) -> SinglePathOptions:
             f"strategy.values.proposer={own.proposer} proposes no candidates to be scored: choose one of {', '.join(able)}"
         )
     rest = {key: value for key, value in config.values.items() if key not in names}
+    refuse_without_effect(
+        config, WEIGHTS.get(proposer.name, ()), f"{config.name}, which scores candidates with the supernet's weights"
+    )
+    asked = -(-own.proposals // rounds)
     try:
-        of_proposer = proposer.options(replace(config, name=proposer.name, candidates=own.proposals, values=rest))
+        of_proposer = proposer.options(replace(config, name=proposer.name, candidates=asked, values=rest))
     except UnknownNameError as error:
         raise UnknownNameError(f"{error}; {config.name!r} itself has {', '.join(names)}") from error
     scoring = Scoring(own.proposals, own.score_share, own.scores)

@@ -15,7 +15,8 @@ candidate is asked for at once, so that no process waits for another.
 Differs from the paper in:
 1. Processes of one machine, two controllers and batches of 4; the paper's are up to 1,024 nodes, a controller for each some tens
    of them, and a batch as large as the nodes of a controller. All controllers live in the process of the search.
-2. Controllers send the change of their four steps, not gradients; Adam begins anew with each batch.
+2. Controllers send the change of their four steps, not gradients; Adam begins anew with each batch, at the same step of 0.001
+   throughout (the released code lets it fall linearly).
 3. No network for the value of a state: the baseline of a batch is its mean. Its discounts (gamma and lambda) act within one
    sequence, whose only reward is its last.
 4. Asks go to the controllers in turn. In ``a2c`` one whose batch is full goes on drawing with the old parameters, for its next
@@ -101,13 +102,13 @@ class DeepHyper:
             InfeasibleTargetError: no architecture was found that meets the target.
         """
         agent = self.asked % self.options.agents
-        for _ in range(HITS + 1):
+        for hits in range(HITS + 1):
             self.controller.load_state_dict(self.fetched[agent])
             proposed, _ = draw_within(self.controller, self.uniform)
             with torch.no_grad():
                 log_p = float(self.controller.of(torch.tensor([proposed.choices])).log_p)
             known = [i for i, result in enumerate(self.results.all) if result.choices == proposed.choices]
-            if not known or not self.options.cache:
+            if not known or not self.options.cache or hits == HITS:
                 break
             self.hits += 1
             self._collect(agent, (proposed.choices, log_p, self._score(known[-1])))

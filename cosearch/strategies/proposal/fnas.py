@@ -154,11 +154,12 @@ class Fnas:
         Raises:
             InfeasibleTargetError: no architecture was found that meets the target.
         """
-        for _ in range(SKIPS + 1):
+        for skipped in range(SKIPS + 1):
             proposed, _ = draw_within(self.controller, self.uniform)
             log_p = self._log_p(proposed.choices)
             if (
-                len(self.results) < WARM
+                skipped == SKIPS
+                or len(self.results) < WARM
                 or not self.options.skip
                 or self._net(self.doubt, [proposed.choices]) >= self.options.threshold
             ):
