@@ -178,6 +178,30 @@ def test_without_scores_of_candidates_the_next_shares_most_choices(table):
     assert [shared(choices) for choices in ranked] == sorted(map(shared, totals), reverse=True)
 
 
+@pytest.mark.parametrize("by", ["macs", "weights", "both"])
+def test_the_largest_is_followed_by_the_next_largest_of_its_kind(table, by):
+    words = [word for word in WORDS if not word.startswith("strategy.")]
+    words = [
+        *words,
+        f"table={table.config.table}",
+        "objective.latency_target_s=1",
+        "strategy.name=largest",
+        f"strategy.values.by={by}",
+    ]
+    plan = make_plan(resolve(overrides=words))
+    networks = {choices: plan.space.architecture(choices).ops() for choices in every(plan)}
+    macs, weights = (
+        np.array([sum(map(size, ops)) for ops in networks.values()]) for size in (lambda o: o.macs, lambda o: o.params)
+    )
+    order = {"macs": macs, "weights": weights, "both": macs * weights}[by]
+    found = list(networks)[int(np.argmax(order))]
+    scores = saved_scores(plan, Derivation(method="best training score among the candidates"), found)
+    totals = np.array([scores.of(choices) for choices in networks])
+    near = np.argsort(-order)[:5]  # the product is a sum near the one that was found
+    assert (np.diff(totals[near]) <= 1e-9).all() and totals[near[0]] == totals.max()
+    assert by == "both" or np.array_equal(np.argsort(np.argsort(totals)), np.argsort(np.argsort(order)))
+
+
 @pytest.mark.parametrize("correlation, tie", [(None, np.inf), (-0.3, np.inf), (0.6, 4 / 3), (1.0, 0.0)])
 def test_a_regression_tells_architectures_apart_as_far_as_it_ranks(table, correlation, tie):
     rows = tuple(tuple(float(c % 2) * 2 for c in range(len(point.candidates))) for point in table.space.points)

@@ -26,6 +26,7 @@ from cosearch.space.factors import Factor
 from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture
 from latency_tables.errors import InfeasibleTargetError
+from latency_tables.opspec import OpSpec
 
 SLACK = 0.08  # of the target: more than this unused, and a larger network is tried
 AIM = 0.02  # of the target: kept free by a bound that follows from measurements, for architectures scatter about their line
@@ -66,7 +67,8 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
     multiply-accumulates.
     """
     if plan.strategy.name == LARGEST:
-        return Scores(plan.space.macs(), plan.space.joint_macs())
+        value = _size(str(plan.config.strategy.values.get("by", "macs")), plan.space.architecture(found))
+        return Scores(plan.space.rows(value), plan.space.factors(value))
     if derived_by.scored_by == "regression" and derived_by.regression is not None:
         rows, known = derived_by.regression.scores, max(0.0, derived_by.regression.rank_correlation or 0.0)
         spread = math.sqrt(sum(pvariance(row) for row in rows))  # of the architectures' scores
@@ -76,6 +78,16 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
     macs = mean_macs(plan.space)
     most = max((value for row in macs for value in row), default=0.0) * max(len(macs), 1) or 1.0
     return Scores([[float(c == best) + value / most for c, value in enumerate(row)] for row, best in zip(macs, found)])
+
+
+def _size(by: str, found: Architecture) -> Callable[[OpSpec], float]:
+    """What a block adds to the size that ``largest`` goes by; of the product of both its share of each, near ``found``."""
+    if by == "macs":
+        return lambda op: op.macs
+    if by == "weights":
+        return lambda op: op.params
+    macs, weights = sum(op.macs for op in found.ops()) or 1, sum(op.params for op in found.ops()) or 1
+    return lambda op: op.macs / macs + op.params / weights
 
 
 class Tries:
