@@ -44,13 +44,16 @@ class MeasureRequest:
         device, description: name and words for the header; the description defaults to what the machine says.
         worklists: shipped names or files; the networks of the first one calibrate and certify.
         keys: if given, only these operations, added to the table at ``out``.
-        runtime, dtype, batch: part of the table's identity.
+        runtime, dtype, batch: part of the table's identity. The settings' ``provider`` and ``nchw`` go with onnxruntime only.
         provenance: ``measured``, or ``synthetic`` under emulation.
         again: replace an existing table.
         energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
         period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
         paced_seconds: so long for each network.
         location, settings: where and how.
+
+    Raises:
+        RequestError: a value out of its range, or one that has no effect; names all of them.
     """
 
     out: Path
@@ -83,6 +86,11 @@ class MeasureRequest:
             faults.append(f"energy-seconds must be from 0 to {MAX_READING_S:g}, got {self.energy_seconds:g}")
         if self.location.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
             faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
+        idle = [name for name in ("provider", "nchw") if getattr(self.settings, name) != getattr(Settings, name)]
+        if self.runtime != "onnxruntime" and idle:
+            faults.append(
+                f"{' and '.join(idle)} would have no effect with runtime {self.runtime}: leave it out, or take onnxruntime"
+            )
         if self.period_s is not None and not 0 < self.period_s <= 10:
             faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
         if not self.device or "/" in self.device:
