@@ -172,7 +172,7 @@ def run(
         except Timeout as error:
             raise RequestError(f"another process is measuring into {out}; wait for it or choose another file") from error
     try:
-        table = _measure(request, progress, command)
+        table = _measure(request, progress, command, None if existing is None else _estimator_of(existing))
         if existing is not None:
             table = _merged(existing, table)
         write_table(out, table)
@@ -201,7 +201,9 @@ def _existing(request: MeasureRequest) -> TableFile | None:
     return None
 
 
-def _measure(request: MeasureRequest, progress: Callable[[int, int, str], None], command: str) -> TableFile:
+def _measure(
+    request: MeasureRequest, progress: Callable[[int, int, str], None], command: str, estimator: str | None
+) -> TableFile:
     plan = request.plan()
     settings = dataclasses.asdict(request.settings)
     for changeable in ("budget_s", "max_rounds", "min_rounds", "tolerance", "nice", "pin"):
@@ -236,7 +238,14 @@ def _measure(request: MeasureRequest, progress: Callable[[int, int, str], None],
         words = request.description or _words(seen.hello.fingerprint)
         device = Device(request.device, words, request.runtime, request.dtype, request.settings.threads)
         return compose_table(
-            plan, seen, request.settings, device, space=request.work().space, command=command, provenance=request.provenance
+            plan,
+            seen,
+            request.settings,
+            device,
+            space=request.work().space,
+            command=command,
+            provenance=request.provenance,
+            estimator=estimator,
         )
     finally:
         journal.close()
@@ -252,11 +261,17 @@ def _words(fingerprint: Mapping[str, object]) -> str:
     return f"{model} ({', '.join(map(str, isa))})" if isinstance(isa, list) and isa else f"{model}"
 
 
+def _estimator_of(existing: TableFile) -> str:
+    """What operations are added by: the table's own, or the median, which ``paired`` is where no network is timed beside them."""
+    return "min" if _part(existing, "calibration").get("estimator") == "min" else "median"
+
+
 def _merged(existing: TableFile, added: TableFile) -> TableFile:
     old, new = ({**_part(table, "host"), **_part(table, "software")} for table in (existing, added))
     check_same_place(old, new, what="the table", advice="measure the whole table again")
     before = existing.header.get("additions", [])
-    addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)}
+    estimator = _part(added, "calibration").get("estimator")
+    addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows), "estimator": estimator}
     additions = [*(before if isinstance(before, list) else []), addition]
     return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
 
