@@ -7,7 +7,7 @@ result) stays in the array, the fold streams ``T`` values through it. The closed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,13 +24,15 @@ DEPTHWISE_MODES = ("channels", "columns")
 class Product:
     """The matrix product on the array: rows and columns to cover, streamed length, repetitions; ``[..., L, 3]``.
 
-    The last axis runs over :data:`DATAFLOWS`.
+    The last axis runs over :data:`DATAFLOWS`. Where ``apart`` (a mask) each column streams inputs of its own channel; elsewhere
+    all columns of a fold share what is streamed.
     """
 
     rows: Tensor
     cols: Tensor
     length: Tensor
     repeats: Tensor
+    apart: Tensor = field(default_factory=lambda: torch.tensor(False))
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def product_view(layers: LayerTensors, depthwise_mode: str = "columns") -> Produ
     Args:
         layers: tensors ``[L]``.
         depthwise_mode: ``channels`` runs one product for each channel (SCALE-Sim's way: one column is busy); ``columns`` lays
-            channels across the columns, which input-stationary cannot, because another input is stationary for each channel.
+            channels across the columns, each with a stream of its own inputs, which input-stationary cannot, because another
+            input is stationary for each channel.
 
     Returns:
         ``[L, 3]`` each.
@@ -69,6 +72,7 @@ def product_view(layers: LayerTensors, depthwise_mode: str = "columns") -> Produ
         cols=torch.stack([width, width, pixels], -1),
         length=torch.stack([pixels, window, layers.K], -1),
         repeats=torch.stack([repeats, repeats, layers.G], -1),
+        apart=torch.stack([spread, spread, torch.zeros_like(spread)], -1),
     )
 
 
@@ -94,12 +98,13 @@ def systolic_counts(
         cycles = product.repeats * (count * torch.maximum(product.length, rows * torch.ones_like(product.length)) + rows + cols)
     else:
         cycles = product.repeats * count * (rows * (1.0 + stationary) + cols + product.length - 2.0)
-    across = product.repeats * product.length * product.rows * over_cols  # streamed along the rows
+    along = product.repeats * product.length * product.rows  # streamed along the rows, once a fold of columns
+    across, inputs = along * over_cols, along * torch.where(product.apart, product.cols, over_cols)
     down = product.repeats * product.length * product.cols * over_rows  # streamed along the columns
     still = product.repeats * product.rows * product.cols * torch.ones_like(count)  # held by the array
     return SystolicCounts(
         cycles=cycles,
-        input_reads=torch.cat([across[..., :2], still[..., 2:]], -1),
+        input_reads=torch.cat([inputs[..., :2], still[..., 2:]], -1),
         weight_reads=torch.cat([still[..., :1], down[..., 1:2], across[..., 2:]], -1),
         output_writes=torch.cat([down[..., :1], still[..., 1:2], down[..., 2:]], -1),
         folds=count,

@@ -94,16 +94,16 @@ class TorchRunner:
         self._values = {**weights, self._input: torch.from_numpy(_random_input(graph))}
 
     def _function(self, op_type: str, a: dict[str, Any]) -> Callable[..., object]:
-        f = self._torch.nn.functional
+        f, pads = self._torch.nn.functional, a.get("pads", (0, 0))[:2]
         functions = {
-            "Conv": lambda x, w, b: f.conv2d(x, w, b, a["strides"], a["pads"][:2], a.get("dilations", 1), a["group"]),
+            "Conv": lambda x, w, b: f.conv2d(x, w, b, a["strides"], pads, a.get("dilations", 1), a["group"]),
             "Relu": f.relu,
             "Tanh": self._torch.tanh,
             "Concat": lambda *parts: self._torch.cat(parts, a["axis"]),
-            "AveragePool": lambda x: f.avg_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][:2], count_include_pad=False),
+            "AveragePool": lambda x: f.avg_pool2d(x, a["kernel_shape"], a["strides"], pads, count_include_pad=False),
             "Add": self._torch.add,
             "Mul": self._torch.mul,
-            "MaxPool": lambda x: f.max_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][:2] if "pads" in a else 0),
+            "MaxPool": lambda x: f.max_pool2d(x, a["kernel_shape"], a["strides"], pads),
             "Gemm": f.linear,
             "Flatten": lambda x: x.flatten(1),
             "Transpose": lambda x: x.permute(*a["perm"]),

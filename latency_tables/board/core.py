@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TextIO, TypedDict
 
+from latency_tables.board.runners import runtime_reason
 from latency_tables.board.sensors import PowerSource, average_power, find_power_source, fingerprint, machine_state, read_text
 from latency_tables.board.timing import VisitPlan, paced, visit
 from latency_tables.errors import CosearchError
@@ -132,8 +133,9 @@ class RequestHandler:
         try:
             runner = self._runner(request, payload)
             runner()
-        except (CosearchError, RuntimeError, ValueError) as error:
-            yield {"id": name, "error": str(error)[:500]}
+        except Exception as error:  # noqa: BLE001  the runtimes' own classes have no common root
+            own = isinstance(error, CosearchError)
+            yield {"id": name, "error": str(error)[:500] if own else f"{type(error).__name__}: {runtime_reason(error)}"}
             return
         self.models[name] = runner
         yield {"id": name, "graph": getattr(runner, "graph", {})}

@@ -1,10 +1,10 @@
 """What a board can say about itself: power, clocks, temperature, throttling. Reads sysfs; a fake root makes it testable.
 
 Power comes from the total input rail (INA3221 of a Jetson through hwmon or iio, INA238 of a Thor), from the energy
-counter of an x86 package (RAPL), or from the power-management chip of a Raspberry Pi 5, which has no total: there the
-rails that have both volts and amps are summed, which reads less than the supply gives, and the sensor's name says so.
-Elsewhere rails are never summed: a board without a known total rail has no power, and no power is None, never 0. What
-cannot be read is None.
+counters of all x86 packages (RAPL), as work may be pinned to any of them, or from the power-management chip of a
+Raspberry Pi 5, which has no total: there the rails that have both volts and amps are summed, which reads less than the
+supply gives, and the sensor's name says so. Elsewhere rails are never summed: a board without a known total rail has no
+power, and no power is None, never 0. What cannot be read is None.
 """
 
 from __future__ import annotations
@@ -33,15 +33,13 @@ class PowerSource:
     Attributes:
         name: sensor and rail, for the table header.
         kind: ``power`` (``read`` gives watts now) or ``counter`` (``read`` gives joules so far).
-        read: the reading, or None if it failed.
-        wrap_j: where a counter starts again.
+        read: the reading, or None if it failed. That of a counter does not start again.
         sample_s: seconds between readings.
     """
 
     name: str
     kind: str
     read: Callable[[], float | None]
-    wrap_j: float | None = None
     sample_s: float = SAMPLE_S
 
 
@@ -104,18 +102,45 @@ def find_power_source(root: str = "/") -> tuple[PowerSource | None, str]:
         path = os.path.join(os.path.dirname(name_path), f"in_power{channel}_input")
         if label in TOTAL_RAILS and read_number(path) is not None:
             return PowerSource(f"INA3221 {label}", "power", partial(_scaled, path, 1e-3)), label
-    for folder in sorted(glob.glob(os.path.join(root, "sys/class/powercap/intel-rapl:[0-9]*"))):
-        name, path = read_text(os.path.join(folder, "name")) or "", os.path.join(folder, "energy_uj")
-        if name.startswith("package") and read_number(path) is not None:
-            wrap = read_number(os.path.join(folder, "max_energy_range_uj"))
-            return PowerSource(
-                f"RAPL {name}", "counter", partial(_scaled, path, 1e-6), None if wrap is None else wrap * 1e-6
-            ), name
+    zones = sorted(glob.glob(os.path.join(root, "sys/class/powercap/intel-rapl:[0-9]*")))
+    packages = [(zone, name) for zone in zones for name in [read_text(os.path.join(zone, "name")) or ""] if name[:7] == "package"]
+    counters = PackageCounters([zone for zone, _ in packages])
+    if packages and counters.read() is not None:
+        names = " + ".join(name for _, name in packages)
+        return PowerSource(f"RAPL {names}", "counter", counters.read), names
     if pmic_power_w() is not None:
         return PowerSource("PMIC sum of rails, under-reads the supply", "power", pmic_power_w, sample_s=PMIC_SAMPLE_S), "PMIC"
     if seen:
         return None, f"no known total rail among {', '.join(sorted(set(seen)))}"
     return None, "no power sensor is readable"
+
+
+class PackageCounters:
+    """The energy counters of x86 packages as one that does not start again: each is followed over its own range.
+
+    Args:
+        zones: their folders in powercap.
+    """
+
+    def __init__(self, zones: Sequence[str]) -> None:
+        self._zones = zones
+        self._last_j: list[float] = []
+        self._sum_j = 0.0
+
+    def read(self) -> float | None:
+        """Joules of all packages so far, or None if one cannot be read, or began again and does not say where."""
+        seen = [_scaled(os.path.join(zone, "energy_uj"), 1e-6) for zone in self._zones]
+        now_j = [value for value in seen if value is not None]
+        if len(now_j) < len(seen):
+            return None
+        steps = [now - last for now, last in zip(now_j, self._last_j or [0.0] * len(now_j))]
+        self._last_j = now_j
+        for zone, step in zip(self._zones, steps):
+            range_j = 0.0 if step >= 0 else _scaled(os.path.join(zone, "max_energy_range_uj"), 1e-6)
+            if range_j is None:
+                return None
+            self._sum_j += step + range_j
+        return self._sum_j
 
 
 def pmic_power_w(command: str = "vcgencmd") -> float | None:
@@ -178,21 +203,13 @@ def average_power(source: PowerSource, work: Callable[[], object], seconds: floa
 
 
 def integrate(readings: Sequence[tuple[float, float]], source: PowerSource) -> float | None:
-    """Average watts of ``(time_s, reading)``: trapezoid over powers, or the growth of a counter that may wrap."""
+    """Average watts of ``(time_s, reading)``: trapezoid over powers, or the growth of a counter."""
     span = readings[-1][0] - readings[0][0]
     if len(readings) < 3 or span <= 0:
         return None
-    joules = 0.0
-    for (t0, a), (t1, b) in zip(readings, readings[1:]):
-        if source.kind == "power":
-            joules += (t1 - t0) * (a + b) / 2
-        elif b >= a:
-            joules += b - a
-        elif source.wrap_j is None:
-            return None
-        else:
-            joules += b - a + source.wrap_j
-    return joules / span
+    if source.kind == "counter":
+        return (readings[-1][1] - readings[0][1]) / span
+    return sum((t1 - t0) * (a + b) / 2 for (t0, a), (t1, b) in zip(readings, readings[1:])) / span
 
 
 def machine_state(root: str = "/") -> dict[str, object]:

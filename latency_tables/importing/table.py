@@ -22,7 +22,8 @@ class ImportRequest:
         device, description: of the device that was timed.
         runtime, dtype, threads: that it was timed with.
         source: who measured it and how, for the record.
-        overhead_s: seconds that one inference takes beside its operations; 0 where nobody knows.
+        overhead_s: seconds that one inference takes beside its operations; 0 where nobody knows. Its joules count as 0
+            where every row has an energy; where one has none, networks have no energy.
 
     Raises:
         RequestError: no source is named, the device has the name of this machine, or the overhead is no time.
@@ -78,7 +79,12 @@ def imported_table(request: ImportRequest) -> tuple[TableFile, Read]:
             "threads": request.threads,
         },
         "provenance": "imported",
-        "calibration": {"overhead_s": request.overhead_s, "scale": 1.0, "overhead_j": None, "interval_factors": None},
+        "calibration": {
+            "overhead_s": request.overhead_s,
+            "scale": 1.0,
+            "overhead_j": 0.0 if all(row.energy_j is not None for row in rows.values()) else None,
+            "interval_factors": None,
+        },
         "imported": {
             "format": request.kind,
             "file": request.file.name,

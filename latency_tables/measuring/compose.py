@@ -1,7 +1,7 @@
 """Turns the record of a measurement into a table: rows, overhead, calibration, certificate, and everything recorded beside.
 
-Which estimator makes a table is decided by its calibration networks; those of the certificate (``certify``) took no
-part in any fit.
+Which estimator makes a table is decided by its calibration networks, unless it is named; those of the certificate
+(``certify``) took no part in any fit.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def compose_table(
     space: str,
     command: str,
     provenance: str = "measured",
+    estimator: str | None = None,
 ) -> TableFile:
     """The table of a finished measurement.
 
@@ -58,13 +59,14 @@ def compose_table(
         space: name of the work list.
         command: the command line, for the header.
         provenance: ``measured``, or ``synthetic`` under emulation.
+        estimator: a name of ``statistics.ESTIMATORS``; by default the one that fits the calibration networks best.
 
     Raises:
         MeasurementError: too little was measured.
     """
     if EMPTY not in seen.visits:
         raise MeasurementError("the empty model was never visited; give the measurement more time")
-    choices = [_fitted(plan, seen, settings, estimator) for estimator in ESTIMATORS]
+    choices = [_fitted(plan, seen, settings, name) for name in (ESTIMATORS if estimator is None else (estimator,))]
     best = min(choices, key=lambda choice: (choice.fit.mape is None, choice.fit.mape or 0.0))
     calibration = Calibration(
         best.fit.overhead_s,

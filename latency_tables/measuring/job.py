@@ -44,13 +44,16 @@ class MeasureRequest:
         device, description: name and words for the header; the description defaults to what the machine says.
         worklists: shipped names or files; the networks of the first one calibrate and certify.
         keys: if given, only these operations, added to the table at ``out``.
-        runtime, dtype, batch: part of the table's identity.
+        runtime, dtype, batch: part of the table's identity. The settings' ``provider`` and ``nchw`` go with onnxruntime only.
         provenance: ``measured``, or ``synthetic`` under emulation.
         again: replace an existing table.
         energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
         period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
         paced_seconds: so long for each network.
         location, settings: where and how.
+
+    Raises:
+        RequestError: a value out of its range, or one that has no effect; names all of them.
     """
 
     out: Path
@@ -83,6 +86,11 @@ class MeasureRequest:
             faults.append(f"energy-seconds must be from 0 to {MAX_READING_S:g}, got {self.energy_seconds:g}")
         if self.location.tracker is not None and (self.runtime != "tvm" or self.period_s is not None):
             faults.append("a tracker needs runtime tvm, and no period-s: calls at a period need the measuring core on the board")
+        idle = [name for name in ("provider", "nchw") if getattr(self.settings, name) != getattr(Settings, name)]
+        if self.runtime != "onnxruntime" and idle:
+            faults.append(
+                f"{' and '.join(idle)} would have no effect with runtime {self.runtime}: leave it out, or take onnxruntime"
+            )
         if self.period_s is not None and not 0 < self.period_s <= 10:
             faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
         if not self.device or "/" in self.device:
@@ -164,7 +172,7 @@ def run(
         except Timeout as error:
             raise RequestError(f"another process is measuring into {out}; wait for it or choose another file") from error
     try:
-        table = _measure(request, progress, command)
+        table = _measure(request, progress, command, None if existing is None else _estimator_of(existing))
         if existing is not None:
             table = _merged(existing, table)
         write_table(out, table)
@@ -193,7 +201,9 @@ def _existing(request: MeasureRequest) -> TableFile | None:
     return None
 
 
-def _measure(request: MeasureRequest, progress: Callable[[int, int, str], None], command: str) -> TableFile:
+def _measure(
+    request: MeasureRequest, progress: Callable[[int, int, str], None], command: str, estimator: str | None
+) -> TableFile:
     plan = request.plan()
     settings = dataclasses.asdict(request.settings)
     for changeable in ("budget_s", "max_rounds", "min_rounds", "tolerance", "nice", "pin"):
@@ -228,7 +238,14 @@ def _measure(request: MeasureRequest, progress: Callable[[int, int, str], None],
         words = request.description or _words(seen.hello.fingerprint)
         device = Device(request.device, words, request.runtime, request.dtype, request.settings.threads)
         return compose_table(
-            plan, seen, request.settings, device, space=request.work().space, command=command, provenance=request.provenance
+            plan,
+            seen,
+            request.settings,
+            device,
+            space=request.work().space,
+            command=command,
+            provenance=request.provenance,
+            estimator=estimator,
         )
     finally:
         journal.close()
@@ -244,11 +261,17 @@ def _words(fingerprint: Mapping[str, object]) -> str:
     return f"{model} ({', '.join(map(str, isa))})" if isinstance(isa, list) and isa else f"{model}"
 
 
+def _estimator_of(existing: TableFile) -> str:
+    """What operations are added by: the table's own, or the median, which ``paired`` is where no network is timed beside them."""
+    return "min" if _part(existing, "calibration").get("estimator") == "min" else "median"
+
+
 def _merged(existing: TableFile, added: TableFile) -> TableFile:
     old, new = ({**_part(table, "host"), **_part(table, "software")} for table in (existing, added))
     check_same_place(old, new, what="the table", advice="measure the whole table again")
     before = existing.header.get("additions", [])
-    addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows)}
+    estimator = _part(added, "calibration").get("estimator")
+    addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows), "estimator": estimator}
     additions = [*(before if isinstance(before, list) else []), addition]
     return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
 

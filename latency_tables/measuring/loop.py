@@ -1,8 +1,9 @@
 """Measures a work list: visits models in random order, round after round, until rows have converged or time is up.
 
 Each round visits every model whose row has not converged, in a new order; the first rounds visit everything. A sentinel, one
-whole network, is timed just before and after each visit and tells how fast the machine was meanwhile. Every visit is in
-the journal before the next batch starts; a lost core is started again, and an interrupted run goes on from there.
+whole network, is timed just before and after each visit and tells how fast the machine was meanwhile; a work list without
+networks has none. Every visit is in the journal before the next batch starts; a lost core is started again, and an
+interrupted run goes on from there.
 """
 
 from __future__ import annotations
@@ -201,15 +202,16 @@ class Measurer:
         return not self._has_converged(row, share=math.inf)
 
     def _sentinel(self) -> str:
+        """A whole network; empty where there is none: an empty call tells nothing of how fast models run meanwhile."""
         networks = [name for name, _ in self.plan.calibration or self.plan.networks if name not in self.journal.failed]
-        return networks[len(networks) // 2] if networks else EMPTY
+        return networks[len(networks) // 2] if networks else ""
 
     def _visit_all(self, names: list[str]) -> dict[str, Visit]:
         seen: dict[str, Visit] = {}
 
         def visit(core: Core) -> None:
             for name in (self._sentinel(), *names):
-                if name not in seen:
+                if name and name not in seen:
                     self._load(core, name)
             wanted = [n for n in names if n not in seen and n not in self.journal.failed]
             for answer in core.ask("visit", ids=wanted, sentinel=self._sentinel(), plan=self.settings.visit.to_dict()):

@@ -23,7 +23,7 @@ MIN_CLEAN_SHARE = 0.5
 BOOTSTRAP = 200
 AFFINE_GAIN = 0.9
 RIDGES = (0.1, 0.03, 0.01, 0.003)
-ESTIMATORS = ("paired", "median", "min")
+ESTIMATORS = ("median", "paired", "min")  # where no network decides, the first: without a sentinel paired is the same
 Fitter = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
 
 

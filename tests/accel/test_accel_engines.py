@@ -133,6 +133,34 @@ def test_systolic_reads_equal_counting_folds():
         assert [float(v[0, place]) for v in counted] == [cycles, *words]
 
 
+def streamed_inputs(layer, dataflow, wide):
+    """Words read along the rows, and how many inputs they are: at each step a row takes each input once that its columns need."""
+    window = list(itertools.product(range(layer.C), range(layer.R), range(layer.S)))
+    pixels = list(itertools.product(range(layer.P), range(layer.Q)))
+    outs = range(layer.G * layer.K)
+    rows, length = (window, pixels) if dataflow == "ws" else (pixels, window)
+    reads, distinct = 0, set()
+    for first in range(0, len(outs), wide):
+        for row, step in itertools.product(rows, length):
+            (c, r, s), (p, q) = (row, step) if dataflow == "ws" else (step, row)
+            groups = {out // layer.K for out in outs[first : first + wide]}
+            needed = {(g, c, p * layer.stride + r, q * layer.stride + s) for g in groups}
+            reads, distinct = reads + len(needed), distinct | needed
+    return reads, len(distinct)
+
+
+def test_input_reads_equal_counting_what_columns_can_share():
+    rng = random.Random(3)
+    for trial in range(60):
+        layer, high, wide = random_layer(rng, depthwise=trial % 2 == 0), rng.randint(1, 5), rng.randint(1, 4)
+        got = systolic_counts(product_view(stack([layer])), num(high), num(wide)).input_reads[0]
+        for place, dataflow in enumerate(DATAFLOWS[:2]):
+            reads, distinct = streamed_inputs(layer, dataflow, wide)
+            assert float(got[place]) == reads >= distinct, (layer, dataflow, wide)
+        if layer.kind == "dw":  # no two columns, steps or folds use one input together, in any dataflow
+            assert got.tolist() == [layer.macs] * 3
+
+
 def test_systolic_counts_leave_the_rounding_out_where_asked():
     """3 x 3 windows of 2 channels and 25 pixels on 4 x 2 columns of 5 outputs: 4.5 folds of rows and 2.5 of columns."""
     got = systolic_counts(

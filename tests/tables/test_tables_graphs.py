@@ -9,6 +9,7 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as f
 
+from latency_tables.board.compilers import TorchRunner
 from latency_tables.board.runners import OnnxRunner, op_histogram
 from latency_tables.errors import MeasurementError, ShapeError
 from latency_tables.onnx_models.blocks import build_block_model, build_empty_model, build_network_model, keeps_shape
@@ -120,6 +121,14 @@ def test_histogram_equals_what_the_onnx_package_reads():
     model = build_network_model(NETWORK)
     nodes = [node.op_type for node in onnx.load_model_from_string(model).graph.node]
     assert op_histogram(model) == {name: nodes.count(name) for name in sorted(set(nodes))}
+
+
+@pytest.mark.parametrize("op", [dataclasses.replace(STEM, groups=2), STEM, MB, RES, POOL, HEAD], ids=lambda op: op.key)
+def test_the_torch_runner_computes_what_onnxruntime_computes(op):
+    model = build_block_model(op)
+    eager = TorchRunner(model, threads=1)
+    feed = {eager._input: eager._values[eager._input].numpy()}
+    assert np.allclose(eager().numpy(), OnnxRunner(model, feed).outputs()[0], atol=1e-4)
 
 
 def test_int8_form_is_fused_and_close_to_float():

@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosearch.cli.app import main as cosearch_main
+from cosearch.cost.table_cost import TableCost
+from cosearch.space.kinds.chain import ChainConfig, chain_space
+from cosearch.testing.conformance import seeded
 from latency_tables.commands import main
 from latency_tables.errors import CosearchError, TableError
 from latency_tables.importing.formats import FORMATS, read_columns, read_nn_meter, read_once_for_all
@@ -145,9 +148,24 @@ def test_an_imported_table_is_checked_shown_and_searched_with_like_any_other(tmp
     assert [text.partition(":")[0] for text in result["findings"]] == ["near-zero", "certificate"]
     table = load_table(out)
     assert table.header["imported"]["source"] == "my bench, 2026" and len(table.header["imported"]["sha256"]) == 64
-    assert table.predict([OPS[0], OPS[1]]).latency_s == pytest.approx(2e-5 + 2.5e-4 + 5e-4)
+    predicted = table.predict([OPS[0], OPS[1]])
+    assert predicted.latency_s == pytest.approx(2e-5 + 2.5e-4 + 5e-4) and predicted.energy_j is None  # one row has no energy
     assert cosearch_main(["search", "--dry-run", "--table", str(out)]) == 2  # which names the block that has no row
     assert "has no row in the table of bench" in capsys.readouterr().err
+
+
+def test_a_network_of_imported_rows_has_their_energy(tmp_path, monkeypatch, capsys):
+    text = "\n".join(["key,latency_ms,energy_mj", *(f"{op.key},0.5,{mj}" for op, mj in zip(OPS, (0.5, 0.25, 2)))]) + "\n"
+    out = tmp_path / "t.jsonl"
+    words = (written(tmp_path, text), "--device", "bench", "--source", "me", "--out", out, "--overhead-us", "20")
+    assert run(monkeypatch, capsys, *words)[0] == 0
+    assert load_table(out).predict([OPS[0], OPS[2], OPS[2]]).energy_j == pytest.approx(4.5e-3)
+    space = chain_space(ChainConfig(stage_channels=(4,), stage_repeats=(1,), stage_strides=(1,)), (12, 12, 3), 4)
+    rows = "\n".join(f"{op.key},0.5,0.25" for op in space.all_ops())
+    assert run(monkeypatch, capsys, written(tmp_path, f"key,latency_ms,energy_mj\n{rows}\n"), *words[1:])[0] == 0
+    architecture = space.sample(seeded(0))
+    cost = TableCost(space, load_table(out), "energy_j")
+    assert cost.exact(architecture) == pytest.approx(2.5e-4 * len(architecture.ops()))
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,18 @@ def test_job_checks_its_request_and_tells_its_plan(tmp_path):
     assert plan["models"] == len(PLAN.builders) and plan["rows"] == 5 and plan["certificate_networks"] == 5
 
 
+@pytest.mark.parametrize(
+    "settings, words", [({"provider": "CUDAExecutionProvider"}, "provider"), ({"nchw": True}, "nchw"),
+                        ({"provider": "X", "nchw": True}, "provider and nchw")],
+)  # fmt: skip
+def test_what_onnxruntime_alone_reads_is_refused_for_other_runtimes(settings, words, tmp_path):
+    for runtime in ("torch", "tvm"):
+        with pytest.raises(RequestError, match=f"{words} would have no effect with runtime {runtime}: leave"):
+            MeasureRequest(out=tmp_path / "t", runtime=runtime, settings=Settings(**settings))
+        MeasureRequest(out=tmp_path / "t", runtime=runtime)
+    MeasureRequest(out=tmp_path / "t", settings=Settings(**settings))
+
+
 def test_two_processes_cannot_measure_into_one_file(tmp_path):
     from filelock import FileLock
 

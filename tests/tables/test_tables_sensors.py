@@ -58,13 +58,49 @@ def test_rails_without_a_total_are_not_summed(tmp_path):
     assert find_power_source(str(tmp_path / "nothing")) == (None, "no power sensor is readable")
 
 
-def test_rapl_counter_wraps(tmp_path):
-    zone = "sys/class/powercap/intel-rapl:0"
-    root = put(tmp_path, {f"{zone}/name": "package-0", f"{zone}/energy_uj": 5_000_000, f"{zone}/max_energy_range_uj": 10_000_000})
-    source, _ = find_power_source(root)
-    assert source.kind == "counter" and source.read() == pytest.approx(5.0) and source.wrap_j == pytest.approx(10.0)
-    assert integrate([(0.0, 8.0), (1.0, 9.5), (2.0, 1.0)], source) == pytest.approx((1.5 + 1.5) / 2)
-    assert integrate([(0.0, 8.0), (1.0, 9.5), (2.0, 1.0)], PowerSource("x", "counter", source.read)) is None
+ZONE = "sys/class/powercap/intel-rapl:{}"
+
+
+def sockets(root: Path, *joules: float, ranges_j=(10, 30)) -> str:
+    """A machine with so many sockets, each of which has used so many joules; and zones that are parts of them."""
+    for number, (value_j, range_j) in enumerate(zip(joules, ranges_j)):
+        zone = ZONE.format(number)
+        put(root, {f"{zone}/name": f"package-{number}", f"{zone}/energy_uj": round(value_j * 1e6),
+                   f"{zone}/max_energy_range_uj": range_j * 1_000_000, f"{zone}:0/name": "dram",
+                   f"{zone}:0/energy_uj": 77_000_000})  # fmt: skip
+    return put(root, {f"{ZONE.format(len(joules))}/name": "psys", f"{ZONE.format(len(joules))}/energy_uj": 99_000_000})
+
+
+@pytest.mark.parametrize(
+    "seen_j, watts",
+    [
+        (((5.0,), (7.0,), (9.0,)), 2.0),
+        (((8.0,), (9.5,), (1.0,)), 1.5),  # the counter began again at 10 J
+        (((5.0, 2.0), (6.0, 6.0), (7.0, 10.0)), 5.0),
+        (((8.0, 2.0), (9.5, 6.0), (1.0, 10.0)), 5.5),  # the first began again, the second went on
+        (((8.0, 26.0), (9.5, 29.0), (1.0, 2.0)), 1.5 + 3.0),  # both, each at its own range
+        (((8.0, 26.0), (1.0, 29.0), (4.0, 2.0)), 3.0 + 3.0),
+    ],
+)
+def test_all_sockets_count_and_each_counter_begins_again_at_its_own_range(seen_j, watts, tmp_path):
+    source, rail = find_power_source(sockets(tmp_path, *seen_j[0]))
+    assert source.kind == "counter" and rail == " + ".join(f"package-{n}" for n in range(len(seen_j[0])))
+    assert source.name == f"RAPL {rail}"
+    readings = []
+    for second, joules in enumerate(seen_j):
+        sockets(tmp_path, *joules)
+        readings.append((float(second), source.read()))
+    assert integrate(readings, source) == pytest.approx(watts)
+
+
+def test_a_socket_that_does_not_say_its_energy_makes_it_unknown_and_not_less(tmp_path):
+    source, _ = find_power_source(sockets(tmp_path, 5.0, 6.0))
+    (tmp_path / ZONE.format(1) / "max_energy_range_uj").unlink()
+    assert source.read() == pytest.approx(11.0)
+    (tmp_path / ZONE.format(1) / "energy_uj").write_text("1000000")
+    assert source.read() is None, "it began again, and nobody knows where"
+    (tmp_path / ZONE.format(1) / "energy_uj").unlink()
+    assert source.read() is None and find_power_source(str(tmp_path)) == (None, "no power sensor is readable")
 
 
 def test_power_is_integrated_by_trapezoids():

@@ -229,7 +229,7 @@ def test_whole_numbers_are_times_like_any_other():
 
 
 def test_estimators_have_names():
-    with pytest.raises(ValueError, match=r"^estimator must be one of paired, median, min, got 'mean'$"):
+    with pytest.raises(ValueError, match=r"^estimator must be one of median, paired, min, got 'mean'$"):
         model_time_s([seen(1.0)], "mean")
     with pytest.raises(MeasurementError, match=r"^a model was never visited; give the measurement more time$"):
         model_time_s([])

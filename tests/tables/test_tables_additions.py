@@ -1,0 +1,79 @@
+"""Operations that are added to a table are made by the estimator of its own rows, and without an empty call as the sentinel."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from test_tables_measure import CELLS, EMPTY_S, TRUE_S, WORK, FakeCore, fake_core
+
+from latency_tables.board.timing import Visit
+from latency_tables.measuring import loop
+from latency_tables.measuring.job import MeasureRequest, run
+from latency_tables.measuring.settings import Settings
+from latency_tables.opspec import OpSpec
+from latency_tables.schema import read_table, write_table
+from latency_tables.worklists import make_worklist
+
+ADDED = OpSpec("conv", 8, 8, 8, 8, 1, 1, 0)
+assert fake_core  # the fixture is used by its name
+
+
+class MoodyCore(FakeCore):
+    """A machine that is slower from visit to visit, and whose short calls take times of their own; it keeps what it said."""
+
+    seen: dict[str, list[float]] = {}  # noqa: RUF012
+    sentinels: set[str] = set()  # noqa: RUF012
+
+    def ask(self, verb, payload=b"", **values):
+        MoodyCore.sentinels.add(values["sentinel"])
+        for answer in super().ask(verb, payload, **values):
+            times = MoodyCore.seen.setdefault(answer["id"], [])
+            time_s = answer["visit"]["median_s"] * (1.0, 1.3, 1.9)[len(times) % 3]
+            times.append(time_s)
+            sentinel_s = EMPTY_S * (1 + 3 * len(times)) if values["sentinel"] else None
+            yield {"id": answer["id"], "visit": Visit(*[time_s] * 7, 50, 1, 1.0, sentinel_s).to_dict()}
+
+
+@pytest.fixture
+def moody(monkeypatch):
+    monkeypatch.setattr(loop, "Connection", MoodyCore)
+    monkeypatch.setattr(MoodyCore, "seen", {})
+    monkeypatch.setattr(MoodyCore, "sentinels", set())
+    monkeypatch.setitem(TRUE_S, ADDED.key, 3e-5)
+    return MoodyCore
+
+
+def request(tmp_path, work=WORK, **values):
+    path = tmp_path / "work.json"
+    path.write_text(json.dumps(work.to_dict()))
+    settings = Settings(min_rounds=3, max_rounds=3, budget_s=0.0)
+    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=(str(path),), settings=settings, **values)
+
+
+@pytest.mark.parametrize(
+    "own, taken, middle",
+    [("min", "min", min), ("median", "median", np.median), ("paired", "median", np.median), (None, "median", np.median)],
+)
+def test_added_rows_are_made_as_the_tables_own_are(own, taken, middle, tmp_path, moody):
+    table = run(request(tmp_path))
+    header = {**table.header, "calibration": {**table.header["calibration"], "estimator": own}}
+    if own is None:
+        del header["calibration"]["estimator"]
+    write_table(tmp_path / "t.jsonl", dataclasses.replace(table, header=header))
+    moody.seen.clear()
+    run(request(tmp_path, keys=(ADDED.key,)))
+    added = read_table(tmp_path / "t.jsonl")
+    times = [middle(moody.seen[f"{ADDED.key}|x{count}"]) for count in (5, 1)]
+    assert added.rows[ADDED.key].latency_s == pytest.approx((times[0] - times[1]) / 4)
+    assert added.header["additions"][0]["estimator"] == taken and added.header["calibration"].get("estimator") == own
+
+
+def test_a_whole_network_is_the_sentinel_or_nothing(tmp_path, moody):
+    run(request(tmp_path))
+    assert {name[:4] for name in moody.sentinels} == {"net-"}
+    moody.sentinels.clear()
+    (tmp_path / "alone").mkdir()
+    table = run(request(tmp_path / "alone", make_worklist("toy", CELLS, [])))
+    assert moody.sentinels == {""} and table.header["protocol"]["sentinel_s"] is None
+    assert table.header["calibration"]["estimator"] == "median"
