@@ -45,6 +45,12 @@ def test_a_function_of_a_module_makes_the_environment():
     assert made("own_envs:Numbers-v0", features=4).frame_shape == (4,)  # an id that the module registers
 
 
+def test_truth_values_are_a_vector():
+    env = made("own_tasks:bits")
+    assert [frame.tolist() for frame in played(env, 2)[0]] == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    assert env.observe().dtype == np.float32 and doubts(EnvConfig(name="own_tasks:bits"), 10**9) == ()
+
+
 @pytest.mark.parametrize(
     "name, error, text",
     [
@@ -170,6 +176,7 @@ def test_the_task_of_a_configuration_has_its_wrappers():
     "name, kwargs, words",
     [
         ("own_tasks:counter", {"high": 3.0}, "component 0 of an observation is 4, outside of the declared bounds 0 and 3"),
+        ("own_tasks:bits", {"dtype": "bool"}, "an observation is bool, its space declares int8"),
         ("own_tasks:counter", {"length": None, "high": 1e9}, r"no episode .* ended in 576 random steps.*time_limit:1000"),
         ("own_tasks:leaky", {}, r"took \d+ MB of memory in \d+ steps: .* Does it keep its history"),
     ],

@@ -30,6 +30,11 @@ def counter(length=5, low=0.0, high=100.0, dtype="float32", shape=(2,)):
     )
 
 
+def bits(count=4, dtype="int8"):
+    """Shows its step number in binary, the lowest digit first."""
+    return Told(spaces.MultiBinary(count), lambda step: np.array([step >> i & 1 for i in range(count)], dtype))
+
+
 def leaky(megabytes=1.0):
     """A counter whose every step keeps that much memory."""
     kept = []
