@@ -166,7 +166,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
         raise ConfigError(
             f"{named.path} on this node is another teacher than the one of the search: give it the same file, or none"
         )
-    teacher = load_teacher(named, space, compute_device(config.compute), bf16=config.rl.bf16)
+    teacher = load_teacher(named, config, space, compute_device(config.compute))
     streams = candidate_streams(config.seed, job["index"])
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:

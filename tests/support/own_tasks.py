@@ -22,11 +22,14 @@ class Told(gymnasium.Env):
         return self.seen(self.steps), 1.0, self.length is not None and self.steps >= self.length, False, {}
 
 
-def counter(length=5, low=0.0, high=100.0, dtype="float32", shape=(2,)):
-    """Shows its step number in each of the shape's places."""
+def counter(length=5, low=0.0, high=100.0, dtype="float32", shape=(2,), start=0):
+    """Shows its step number in each of the shape's places; its two actions begin at ``start``."""
     dtype = np.dtype(dtype)
     return Told(
-        spaces.Box(dtype.type(low), dtype.type(high), tuple(shape), dtype), lambda step: np.full(shape, step, dtype), length
+        spaces.Box(dtype.type(low), dtype.type(high), tuple(shape), dtype),
+        lambda step: np.full(shape, step, dtype),
+        length,
+        spaces.Discrete(2, start=start),
     )
 
 
