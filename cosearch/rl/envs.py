@@ -10,6 +10,7 @@ Procgen, whose engine does not tell the two apart: there every end counts as a t
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -284,6 +285,7 @@ class CheckedEnv:
         self.endless: bool = getattr(env, "endless", False)
         self.solved_at: float | None = getattr(env, "solved_at", None)
         self.exact_resume = env.exact_resume
+        self.process_id: int = getattr(env, "process_id", os.getpid())  # where it is stepped
 
     @property
     def doubts(self) -> tuple[str, ...]:
