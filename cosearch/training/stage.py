@@ -230,5 +230,7 @@ class Training:
 
     def close(self) -> None:
         """Release the environments and the threads."""
-        self.stage.env.close()
-        self.stage.lanes.close()
+        try:
+            self.stage.env.close()
+        finally:
+            self.stage.lanes.close()

@@ -1,5 +1,7 @@
 """Tasks of a user's own: made by a function of a module, wrapped by name, and what they break named at their first step."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from own_tasks import OldStyle
@@ -84,6 +86,14 @@ def test_an_old_style_step_is_named_at_the_first_one_and_the_compatibility_mends
         pytest.importorskip(package, reason=f"pip install {package}")
     assert [float(f[0]) for f in played(made("own_tasks:compatible"), 2)[0]] == pytest.approx([0.0, 0.1, 0.2])
     assert OldStyle().step  # the environment itself is unchanged
+
+
+def test_what_closing_raises_is_a_warning_and_hides_no_error(caplog):
+    env = made("gym:own_tasks:sticks", envs=2)  # another one was made, asked what it is, and closed
+    with pytest.raises(EnvironmentFailedError, match="the real error"), closing(env):
+        played(env, 20)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # of three that were closed
+    assert "own_tasks:sticks failed: RuntimeError: sticks" in caplog.text
 
 
 # --- wrappers: one case for each that is registered

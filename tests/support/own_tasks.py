@@ -38,6 +38,23 @@ def bits(count=4, dtype="int8"):
     return Told(spaces.MultiBinary(count), lambda step: np.array([step >> i & 1 for i in range(count)], dtype))
 
 
+class Sticks(Told):
+    """A counter that cannot be closed, and breaks at a step."""
+
+    def step(self, action):
+        if self.steps == 8:
+            raise ValueError("the real error")
+        return super().step(action)
+
+    def close(self):
+        raise RuntimeError("sticks")
+
+
+def sticks():
+    """:class:`Sticks` on vectors of zeros."""
+    return Sticks(spaces.Box(-1.0, 1.0, (2,), np.float32), lambda step: np.zeros(2, np.float32), None)
+
+
 def leaky(megabytes=1.0):
     """A counter whose every step keeps that much memory."""
     kept = []
