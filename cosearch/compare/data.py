@@ -14,6 +14,7 @@ import numpy as np
 
 from cosearch.compare.plan import PlannedRun
 from cosearch.compare.runs import read_comparison
+from cosearch.planning.budget import run_steps
 from cosearch.planning.control import LARGEST, RANDOM, is_hand_made
 from cosearch.quality import mean_hypervolume
 from cosearch.record.json_record import FURTHER, OMITTED, Absent, JsonObject, to_json
@@ -92,7 +93,7 @@ class StrategyRow:
         targets_met: runs that meet their target.
         hypervolume: share of the box from the reference to the fastest and highest that a run dominates, mean over the runs; None
             where that box is empty.
-        env_steps: of each run.
+        env_steps: of each run, as planned.
         wall_s: mean compute time of a run, seconds.
         share_of_teacher: mean share of the teacher's score, counted from a random policy's; absent where a run did not record it.
         solved: runs that solve the task; absent where nobody named the score that counts as solved.
@@ -136,6 +137,8 @@ class Comparison:
         unfinished: names of runs.
         unlearned: names of finished runs whose search ended with shared weights that had hardly learned (``report.learned``).
         reference: of the hypervolume, by task; None without finished runs.
+        spent_otherwise: environment steps of the finished runs that took more or fewer than planned, by name: a repair of the
+            target adds some, a candidate that failed leaves some out.
     """
 
     folder: str
@@ -144,6 +147,7 @@ class Comparison:
     unfinished: tuple[str, ...]
     unlearned: tuple[str, ...]
     reference: Mapping[str, Reference | None]
+    spent_otherwise: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """The same as one plain JSON object."""
@@ -192,9 +196,9 @@ def hand_made(runs: Sequence[ComparedRun | Result]) -> list[str]:
 
 
 def _require_equal(results: Sequence[Result]) -> None:
-    """Refuse a comparison of runs with other steps, targets, tables or search spaces: their scores would mean other things."""
+    """Refuse runs with other planned steps, targets, tables or search spaces: their scores would mean other things."""
     values: dict[str, dict[str, object]] = {
-        "environment steps": {item.planned.name: item.summary.env_steps for item in results},
+        "environment steps": {item.planned.name: run_steps(item.planned.config) for item in results},
         "metric of the score": {
             item.planned.name: item.summary.evaluation.metric if item.summary.evaluation is not None else "return"
             for item in results
@@ -258,6 +262,12 @@ def comparison(folder: Path) -> Comparison:
             if item.run is not None and item.run.finished and hardly_learned(item.run) is not None
         ),
         reference=references,
+        spent_otherwise={
+            item.planned.name: item.summary.env_steps
+            for env in references
+            for item in results_of(runs, env)
+            if item.summary.env_steps != run_steps(item.planned.config)
+        },
     )
 
 
@@ -293,6 +303,7 @@ def _scores(results: Sequence[Result], name: str) -> list[float]:
 
 def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> StrategyRow:
     mine = [item.summary for item in here if item.planned.strategy == name]
+    planned = next(item.planned.config for item in here if item.planned.strategy == name)
     scores = _scores(here, name)
     box = (reference.latency_s - reference.fastest_s) * (reference.score_high - reference.score_low)
     points = [(summary.latency_predicted_s, summary.score_mean) for summary in mine]
@@ -312,7 +323,7 @@ def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> S
         latency_predicted_s=float(np.median([summary.latency_predicted_s for summary in mine])),
         targets_met=sum(summary.target_met for summary in mine),
         hypervolume=area / box if box > 0 else None,
-        env_steps=mine[0].env_steps,
+        env_steps=run_steps(planned),
         wall_s=float(np.mean([summary.wall_s for summary in mine])),
         share_of_teacher=_mean_share(mine),
         solved=_solved(mine),

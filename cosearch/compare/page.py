@@ -244,6 +244,11 @@ def remarks(result: Comparison) -> list[str]:
             "Searches whose shared weights had hardly learned when they ended, so that their ranking of networks says little: "
             f"{', '.join(result.unlearned)}."
         )
+    if result.spent_otherwise:
+        told.append(
+            "Runs that took more or fewer environment steps than planned (a repair of the target adds some, a candidate that "
+            f"failed leaves some out): {', '.join(f'{name} {steps:,}' for name, steps in result.spent_otherwise.items())}."
+        )
     return told
 
 

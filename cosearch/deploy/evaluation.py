@@ -84,6 +84,8 @@ def evaluate_run(
             metric=task.metric,
             note=note,
         )
+        if task.metric != config.env.metric:  # of its own metric the run looked before its training
+            score.check_said()
         found = judged(score, solved_at(task, env), None, None)
     finally:
         env.close()

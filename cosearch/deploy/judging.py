@@ -62,9 +62,6 @@ def judged(score: Score, threshold: float | None, teacher: float | None, random:
         threshold: see :func:`solved_at`.
         teacher: mean score of the teacher; None without one.
         random: of a random policy, in the same evaluation; None where it was not played.
-
-    Raises:
-        ConfigError: the metric is ``success``, and no episode says whether it succeeded.
     """
     mean, ci95 = score.mean, score.ci95
     low, high = (None if random is None else random.mean), teacher

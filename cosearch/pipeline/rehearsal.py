@@ -44,6 +44,7 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
     Raises:
         RunFailedError: no agent could be written at the end of this run, or it could not be played.
         EnvironmentFailedError: the environment breaks.
+        ConfigError: the score is to be the share of successes, and the environment does not say whether an episode succeeded.
     """
     config, streams = plan.config, Streams(plan.config.seed)
     generator = torch.Generator().manual_seed(streams.derive("eval", 6))
@@ -61,10 +62,9 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
             player = as_policy(OnnxAgent(file, threads=1), config)
             env = make_task(config.env, 1, streams.derive("eval", 7), test=True)
             try:
-                steps = min(STEPS, config.env.episode_steps)
-                played = evaluate(player, env, 1, generator, episode_steps=steps, metric=config.env.metric)
-                if not played.cut:
-                    _ = played.values
+                metric, limit = config.env.metric, config.env.episode_steps
+                steps = limit if metric == "success" else min(STEPS, limit)  # only the end of an episode says of success
+                evaluate(player, env, 1, generator, episode_steps=steps, metric=metric).check_said()
             finally:
                 env.close()
     except (NonFiniteError, ParityError) as error:

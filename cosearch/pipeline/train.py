@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from cosearch.pipeline.checkpoint import State
 from cosearch.pipeline.session import Checkpointing, RunLog
 from cosearch.planning.plan import Plan
-from cosearch.training.stage import Training
-from latency_tables.errors import EnvironmentFailedError
+from cosearch.training.stage import Training, not_replayed
 
 
 def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str) -> None:
@@ -26,11 +25,7 @@ def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str)
     """
     anew = [int(i) for i in training.restore(saved)]
     if anew and plan.inexact_resume is None:
-        raise EnvironmentFailedError(
-            f"environment {anew[0]} of {plan.config.env.name} does not replay: its recorded actions after its seed lead to other "
-            "frames, so it is another one now, or not deterministic after reset(seed). Give the old one back, or go on with "
-            f"fresh episodes: `cosearch resume {log.run_path} --fresh-episodes`"
-        )
+        raise not_replayed(anew[0], plan.config, str(log.run_path))
     if anew:
         log.begun_anew(stage, training.step, anew)
 

@@ -113,7 +113,7 @@ class Plan:
         Args:
             device: where it runs.
         """
-        return load_teacher(self.teacher, self.space, device, bf16=self.config.rl.bf16)
+        return load_teacher(self.teacher, self.config, self.space, device)
 
     def search_teacher(self, teacher: Teacher | None) -> Teacher | None:
         """What the search learns from: the run's teacher, or nobody where the strategy searches without one."""

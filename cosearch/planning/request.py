@@ -17,7 +17,7 @@ from cosearch.planning.family import is_file
 from cosearch.planning.sac import check_sac
 from cosearch.planning.size import check_size
 from cosearch.planning.space import make_space
-from cosearch.planning.teacher import check_fits, teacher_of
+from cosearch.planning.teacher import check_fits, first_action, teacher_of
 from cosearch.rl.envs import split_name
 from cosearch.rl.teacher import TeacherRecord
 from cosearch.rl.validation import without_validation
@@ -85,7 +85,8 @@ def resolve_request(config: Config) -> Request:
     space = make_space(config)
     check_size(config, space.frame_shape)
     values = config.distill.critic > 0 and config.rl.on_policy
-    check_fits(teacher, space.frame_shape, space.num_actions, space.policy, space.parts, values=values)
+    first = 0 if teacher is None else first_action(teacher, config)
+    check_fits(teacher, space.frame_shape, space.num_actions, space.policy, space.parts, first=first, values=values)
     if config.rl.algorithm == "dqn" and space.policy != "categorical":
         raise ConfigError(
             f"rl.algorithm=dqn chooses one of some discrete actions, {config.env.name} has action vectors: use ppo or a2c"

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from cosearch.config.run import Config
+from cosearch.planning.identity import environment_now
 from cosearch.rl.teacher import Teacher, TeacherRecord, find_teacher, load_network
 from cosearch.space.parts import Part, frame_shape_of, single_shape
 from cosearch.space.space import SearchSpace
@@ -62,14 +63,24 @@ def named_teacher(config: Config) -> TeacherRecord | None:
     )
 
 
-def load_teacher(record: TeacherRecord | None, space: SearchSpace, device: torch.device, *, bf16: bool) -> Teacher | None:
+def first_action(record: TeacherRecord, config: Config) -> int:
+    """The environment's own number of action 0, by which a plain ONNX file may name its actions; 0 for any other teacher.
+
+    Args:
+        record: which one.
+        config: of the run.
+    """
+    return environment_now(config.env).first_action if record.is_onnx and record.understood is None else 0
+
+
+def load_teacher(record: TeacherRecord | None, config: Config, space: SearchSpace, device: torch.device) -> Teacher | None:
     """A teacher with its weights; None for None.
 
     Args:
         record: which one.
+        config: of the run.
         space: the search space of the task, whose observations and actions it has.
         device: where it runs.
-        bf16: bfloat16 autocast.
 
     Raises:
         ConfigError: the weights are missing, damaged or of another network.
@@ -77,7 +88,14 @@ def load_teacher(record: TeacherRecord | None, space: SearchSpace, device: torch
     """
     if record is None:
         return None
-    return Teacher(record, device=device, bf16=bf16, frame_shape=space.frame_shape, num_actions=space.num_actions)
+    return Teacher(
+        record,
+        device=device,
+        bf16=config.rl.bf16,
+        frame_shape=space.frame_shape,
+        num_actions=space.num_actions,
+        first_action=first_action(record, config),
+    )
 
 
 def check_fits(
@@ -87,6 +105,7 @@ def check_fits(
     policy: str = "categorical",
     parts: tuple[Part, ...] = (),
     *,
+    first: int = 0,
     values: bool = False,
 ) -> None:
     """Raise unless the teacher takes these observations and has these actions.
@@ -97,6 +116,7 @@ def check_fits(
         num_actions: discrete actions, or length of an action vector.
         policy: ``categorical``, ``multi_categorical`` or ``gaussian``.
         parts: of an observation; empty: it is an image or a vector itself.
+        first: the environment's own number of action 0, see :func:`first_action`.
         values: whether its values are learned.
 
     Raises:
@@ -119,7 +139,7 @@ def check_fits(
     if teacher.policy != policy:
         raise ConfigError(f"teacher {teacher.name!r} has a {teacher.policy} policy, the run's environment needs a {policy} one")
     if teacher.is_onnx:
-        network = teacher.open_network(frame_shape, num_actions)
+        network = teacher.open_network(frame_shape, num_actions, first)
         if values and network.understood.value is None:
             raise ConfigError(f"teacher {teacher.path} gives no values: set distill.critic=0 to learn its actions alone")
         return

@@ -38,6 +38,7 @@ class _Facts:
     first_action: int
     exact_resume: bool
     solved_at: float | None
+    endless: bool
     action_names: tuple[str, ...]
     parts: tuple[Part, ...]
     action_sizes: tuple[int, ...]
@@ -75,8 +76,20 @@ class EnvApart:
         assert isinstance(facts, _Facts)
         self.num_envs, self.frame_shape, self.num_actions = facts.num_envs, facts.frame_shape, facts.num_actions
         self.action_box, self.first_action, self.exact_resume = facts.action_box, facts.first_action, facts.exact_resume
-        self.solved_at = facts.solved_at
+        self.solved_at, self.endless = facts.solved_at, facts.endless
         self.action_names, self.parts, self.action_sizes = facts.action_names, facts.parts, facts.action_sizes
+
+    @property
+    def process_id(self) -> int:
+        """Of the environments' process."""
+        return self._process.pid or 0
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """See ``VectorEnv``: those that there are so far."""
+        found = self._call("doubts")
+        assert isinstance(found, tuple)
+        return found
 
     def observe(self) -> np.ndarray:
         """See ``VectorEnv``."""
@@ -164,6 +177,7 @@ def _serve(connection: Connection, make: Make, game: str, options: EnvOptions) -
             getattr(env, "first_action", 0),
             env.exact_resume,
             getattr(env, "solved_at", None),
+            getattr(env, "endless", False),
             *(tuple(getattr(env, name, ())) for name in ("action_names", "parts", "action_sizes")),
         )
         connection.send(("done", facts))
@@ -190,4 +204,6 @@ def _done(env: VectorEnv, what: str, *content: object) -> object:
         assert isinstance(state, dict)
         anew = env.restore(state)
         return None if anew is None else list(anew)
+    if what == "doubts":
+        return tuple(getattr(env, "doubts", ()))
     return env.observe() if what == "observe" else env.state()

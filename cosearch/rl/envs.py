@@ -9,7 +9,10 @@ Procgen, whose engine does not tell the two apart: there every end counts as a t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +24,10 @@ from cosearch.record.state import State
 from cosearch.registry import Registry
 from cosearch.rl.action_box import Box as Box
 from cosearch.space.parts import MASK, Part, frame_shape_of, unpack
-from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError
+from latency_tables.errors import CosearchError, EnvironmentFailedError, ShapeError, UnknownNameError, plain
 
 Got = TypeVar("Got")
+_log = logging.getLogger(__name__)
 
 
 def frame_dtype(frame_shape: tuple[int, ...]) -> np.dtype:
@@ -251,6 +255,24 @@ def _guarded(name: str, function: Callable[[], Got]) -> Got:
         raise EnvironmentFailedError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
+def close_noted(name: str, close: Callable[[], object]) -> None:
+    """Close an environment. What its code raises then is a warning, once: its work is done, and a nearer error may be on its way.
+
+    Args:
+        name: of the environment.
+        close: closes it.
+    """
+    try:
+        _guarded(name, close)
+    except CosearchError as error:
+        _warn_once(f"the environment could not be closed, which changes no result: {plain(str(error))}")
+
+
+@functools.lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    _log.warning("%s", text)
+
+
 class CheckedEnv:
     """Holds an environment to its contract at every step, so that a broken one cannot poison a run.
 
@@ -284,6 +306,7 @@ class CheckedEnv:
         self.endless: bool = getattr(env, "endless", False)
         self.solved_at: float | None = getattr(env, "solved_at", None)
         self.exact_resume = env.exact_resume
+        self.process_id: int = getattr(env, "process_id", os.getpid())  # where it is stepped
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -365,5 +388,5 @@ class CheckedEnv:
         return anew if anew is not None else () if self.exact_resume else range(self.num_envs)
 
     def close(self) -> None:
-        """See :class:`VectorEnv`."""
-        self.env.close()
+        """See :class:`VectorEnv`; what it raises is noted, see :func:`close_noted`."""
+        close_noted(self.name, self.env.close)

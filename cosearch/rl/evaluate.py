@@ -56,21 +56,25 @@ class Score:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """One number of the metric an episode. Where some episodes say whether they succeeded, one that does not has failed.
-
-        Raises:
-            ConfigError: the metric is ``success``, and no episode says whether it succeeded.
-        """
+        """One number of the metric an episode; one of which nobody said that it succeeded has not."""
         if self.metric == "length":
             return tuple(map(float, self.lengths))
         if self.metric == "success":
-            if self.success_rate is None:
-                raise ConfigError(
-                    "env.metric=success needs an environment whose last step of an episode says in its information whether it "
-                    "succeeded, info['is_success'] or info['success'], true or false; this one does not"
-                )
             return tuple(float(success is True) for success in self.successes)
         return self.returns
+
+    def check_said(self) -> None:
+        """Raise unless the environment says what the metric needs; episodes that were all cut do not tell.
+
+        Raises:
+            ConfigError: the metric is ``success``, and none of the episodes that ended says whether it succeeded.
+        """
+        if self.metric == "success" and self.success_rate is None and self.cut < len(self.returns):
+            raise ConfigError(
+                "env.metric=success needs an environment whose last step of every episode says in its information whether it "
+                "succeeded, info['is_success'] or info['success'], true or false; this one does not. Let it say so, or take "
+                "env.metric=return"
+            )
 
     @property
     def success_rate(self) -> float | None:
@@ -81,20 +85,12 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Mean of the metric.
-
-        Raises:
-            ConfigError: see :attr:`values`.
-        """
+        """Mean of the metric."""
         return float(np.mean(self.values))
 
     @property
     def ci95(self) -> Interval | None:
-        """Bootstrap interval of the mean over episodes, 95 %, from a fixed seed; None for one episode.
-
-        Raises:
-            ConfigError: see :attr:`values`.
-        """
+        """Bootstrap interval of the mean over episodes, 95 %, from a fixed seed; None for one episode."""
         return mean_interval(self.values)
 
 
@@ -119,7 +115,7 @@ def evaluate(
         greedy: take the most likely action (the mean of a Gaussian) instead of sampling (Procgen's protocol samples).
         episode_steps: limit of one episode.
         metric: what the score is the mean of, ``return``, ``success`` or ``length``.
-        note: told every few seconds how far it is, and at the end whether episodes were cut.
+        note: told every few seconds how far it is, and at the end whether episodes were cut, or none said whether it succeeded.
 
     Raises:
         NonFiniteError: the network returned NaN or infinity.
@@ -184,6 +180,8 @@ def play_episodes(
     score = Score(returns, int(cut.sum()), lengths, successes, metric)
     if score.cut and note is not None:
         note(score.cut_text(episode_steps))
+    if metric == "success" and score.success_rate is None and note is not None:
+        note(f"none of {len(returns)} episodes said whether it succeeded; all count as failed")
     return score
 
 

@@ -18,7 +18,7 @@ from cosearch.rl.task import make_task, random_actions
 
 WARM_UP_STEPS, STEPS, SECONDS = 64, 512, 0.5
 SURELY_GROWN = 8 * 2**20  # bytes: less may be caches that fill
-STATM = Path("/proc/self/statm")  # Linux: pages of memory, the second number those that are resident
+PROCESSES = Path("/proc")  # Linux: `statm` of a process has its pages of memory, the second number those that are resident
 
 
 def doubts(config: EnvConfig, env_steps: int) -> tuple[str, ...]:
@@ -43,8 +43,8 @@ def doubts(config: EnvConfig, env_steps: int) -> tuple[str, ...]:
 def _found(env: CheckedEnv, env_steps: int) -> tuple[str, ...]:
     stream = np.random.default_rng(0)
     ended = _play(env, stream, WARM_UP_STEPS, SECONDS)[1]
-    before, (steps, later) = _resident_bytes(), _play(env, stream, STEPS, SECONDS)
-    grown = _resident_bytes() - before
+    before, (steps, later) = _resident_bytes(env.process_id), _play(env, stream, STEPS, SECONDS)
+    grown = _resident_bytes(env.process_id) - before
     found = list(env.doubts)
     if env.endless and not ended and not later:
         found.append(
@@ -72,5 +72,6 @@ def _play(env: CheckedEnv, stream: np.random.Generator, steps: int, seconds: flo
     return steps, ended
 
 
-def _resident_bytes() -> int:
-    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if STATM.is_file() else 0
+def _resident_bytes(process_id: int) -> int:
+    pages = PROCESSES / str(process_id) / "statm"
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0

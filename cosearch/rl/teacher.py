@@ -104,17 +104,20 @@ class TeacherRecord:
         """Whether it is a user's own ONNX file."""
         return self.path.suffix == ".onnx"
 
-    def open_network(self, frame_shape: tuple[int, ...], num_actions: int) -> ForeignNetwork | RememberingNetwork:
+    def open_network(
+        self, frame_shape: tuple[int, ...], num_actions: int, first_action: int = 0
+    ) -> ForeignNetwork | RememberingNetwork:
         """The network of an ONNX file.
 
         Args:
             frame_shape, num_actions: of the run's environment.
+            first_action: its own number of action 0.
 
         Raises:
             ConfigError: it cannot be loaded, or can be read in two ways and nobody said which.
             ShapeError: inputs or outputs of another task.
         """
-        task = TaskFacts(self.env, tuple(frame_shape), num_actions)
+        task = TaskFacts(self.env, tuple(frame_shape), num_actions, first_action=first_action)
         return open_network(self.path, task, self.understood, Said(outputs=self.outputs, layout=self.layout))
 
     @property
@@ -300,7 +303,7 @@ class Teacher:
         record: which one.
         device: where it runs; an ONNX file always runs on the CPU.
         bf16: bfloat16 autocast; an ONNX file has its own precision.
-        frame_shape, num_actions: of the run's environment; needed for an ONNX file.
+        frame_shape, num_actions, first_action: of the run's environment; needed for an ONNX file.
 
     Raises:
         ConfigError: the weights are missing, damaged or of another network.
@@ -308,13 +311,20 @@ class Teacher:
     """
 
     def __init__(
-        self, record: TeacherRecord, *, device: torch.device, bf16: bool, frame_shape: tuple[int, ...] = (), num_actions: int = 0
+        self,
+        record: TeacherRecord,
+        *,
+        device: torch.device,
+        bf16: bool,
+        frame_shape: tuple[int, ...] = (),
+        num_actions: int = 0,
+        first_action: int = 0,
     ) -> None:
         self.record, self.gives_values = record, True
         self.forward: Forward
         self.plays: Forward  # the same as policy outputs, for an evaluation
         if record.is_onnx:
-            network = record.open_network(frame_shape, num_actions)
+            network = record.open_network(frame_shape, num_actions, first_action)
             self.gives_values = network.understood.value is not None
             self.forward, self.plays = network, network.plays
         else:

@@ -32,7 +32,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, Inheritance
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.carried import NOTHING, Carried, with_files_here
-from cosearch.training.stage import Training
+from cosearch.training.stage import Training, not_replayed
 from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, NonFiniteError
 
@@ -121,6 +121,7 @@ def candidate_job(
     brought: Carried = NOTHING,
     teacher_sha256: str | None = None,
     part: Part | None = None,
+    replays: str | None = None,
 ) -> dict[str, Any]:
     """What a worker process needs to train a candidate.
 
@@ -131,6 +132,7 @@ def candidate_job(
         brought: what a machine of a cluster is brought along.
         teacher_sha256: of the teacher's weights, which each machine compares with what it has; None: not compared.
         part: of its training; None: all of it.
+        replays: folder of the run where its running episodes must be continued; None: they may begin anew.
     """
     return {
         "config": config_to_dict(config),
@@ -141,6 +143,7 @@ def candidate_job(
         "files": dict(brought.by_path),
         "teacher_sha256": teacher_sha256,
         "part": None if part is None else asdict(part),
+        "replays": replays,
     }
 
 
@@ -152,7 +155,10 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
         send: gets the metrics of each update.
 
     Returns:
-        See :func:`outcome_of`.
+        See :func:`outcome_of`; with ``anew``, the environments whose episode could not be continued, where there are some.
+
+    Raises:
+        EnvironmentFailedError: an episode that must be continued could not be.
     """
     set_threads(1)
     load_builtins()
@@ -166,7 +172,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
         raise ConfigError(
             f"{named.path} on this node is another teacher than the one of the search: give it the same file, or none"
         )
-    teacher = load_teacher(named, space, compute_device(config.compute), bf16=config.rl.bf16)
+    teacher = load_teacher(named, config, space, compute_device(config.compute))
     streams = candidate_streams(config.seed, job["index"])
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:
@@ -175,11 +181,19 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     if job["part"] is None:
         return outcome_of(training, network, lambda: training.run(send))
     part = Part(**job["part"])
-    if part.begin is not None:
-        begin = unpacked(part.begin)
-        training.restore(begin["training"])
-        streams.load_state_dict(begin["streams"])
-    return outcome_of(training, network, lambda: training.run(send, part.until), streams if part.keep else None)
+    anew: list[int] = []
+
+    def run() -> None:
+        if part.begin is not None:
+            begin = unpacked(part.begin)
+            anew.extend(int(i) for i in training.restore(begin["training"]))
+            if anew and job["replays"] is not None:
+                raise not_replayed(anew[0], config, job["replays"])
+            streams.load_state_dict(begin["streams"])
+        training.run(send, part.until)
+
+    outcome = outcome_of(training, network, run, streams if part.keep else None)
+    return {**outcome, "anew": anew} if anew else outcome
 
 
 def outcome_of(training: Training, network: nn.Module, run: Callable[[], None], streams: Streams | None = None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from cosearch.rl.learning.lanes import Lanes
 from cosearch.rl.learning.learner import Subject
 from cosearch.rl.rollout import RewardScale
 from cosearch.rl.teacher import Teacher
+from latency_tables.errors import EnvironmentFailedError
 
 Metrics = dict[str, object]
 
@@ -93,6 +94,21 @@ class Stage:
             return None
         begin, end = self.span
         return self.config.distill.share_at(begin + (end - begin) * self.progress)
+
+
+def not_replayed(environment: int, config: Config, run: str) -> EnvironmentFailedError:
+    """The error of an episode that a run could have continued when it began, and cannot now.
+
+    Args:
+        environment: number of the first one of which this is so.
+        config: of the run.
+        run: its folder.
+    """
+    return EnvironmentFailedError(
+        f"environment {environment} of {config.env.name} does not replay: its recorded actions after its seed lead to other "
+        "frames, so it is another one now, or not deterministic after reset(seed). Give the old one back, or go on with "
+        f"fresh episodes: `cosearch resume {run} --fresh-episodes`"
+    )
 
 
 class Player(Protocol):
@@ -230,5 +246,7 @@ class Training:
 
     def close(self) -> None:
         """Release the environments and the threads."""
-        self.stage.env.close()
-        self.stage.lanes.close()
+        try:
+            self.stage.env.close()
+        finally:
+            self.stage.lanes.close()

@@ -254,9 +254,23 @@ def test_runs_of_version_0_1_0_are_compared(tmp_path):
     assert {"scatter.png", "curves.png", "intervals.png"} <= {file.name for file in files}
 
 
-def test_unequal_steps_cannot_be_compared(tmp_path):
+def test_unequal_planned_steps_cannot_be_compared(tmp_path):
+    folder = made(tmp_path / "c", SCORES)
+    record = json.loads((folder / RECORD).read_text())
+    for run in record["runs"]:
+        run["config"]["budget"]["search_steps"] *= 2 if run["strategy"] == "a3cs" else 1
+    (folder / RECORD).write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="environment steps differs, random-s0 has 20480, a3cs-s0 has 40960"):
-        comparison(made(tmp_path / "c", SCORES, steps={"random": 20480, "a3cs": 40960}))
+        comparison(folder)
+
+
+def test_runs_that_took_other_steps_than_planned_are_compared_and_named(tmp_path):
+    result, _ = write_comparison(made(tmp_path / "c", SCORES, steps={"random": 16384, "a3cs": 20480}))
+    assert result.spent_otherwise == {f"random-s{seed}": 16384 for seed in range(5)}
+    assert {row.env_steps for row in result.strategies} == {20480}
+    for page in ("compare.md", "compare.html"):
+        assert "failed leaves some out): random-s0 16,384, random-s1" in (tmp_path / "c" / page).read_text(encoding="utf-8")
+    assert write_comparison(made(tmp_path / "d", SCORES))[0].spent_otherwise == {}
 
 
 def test_several_tasks_are_put_on_one_scale(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import editable_env
 import pytest
 import torch
 from pipeline_runs import TINY_PROPOSALS, Silent, assert_equal
@@ -16,10 +17,12 @@ from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
 from cosearch.record.json_record import to_json
 from cosearch.record.order import recorded_order
+from cosearch.record.run_record import FreshEpisodes, RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.testing.engine_conformance import obey
 from cosearch.training.candidates import train_candidate
-from latency_tables.errors import RequestError
+from cosearch.training.stage import Training
+from latency_tables.errors import EnvironmentFailedError, RequestError
 
 WORDS = (
     *TINY_PROPOSALS,
@@ -172,6 +175,26 @@ def test_a_halved_search_that_is_killed_goes_on_to_the_same_result(search, tmp_p
     with pytest.raises(KeyboardInterrupt):
         search("killed", *HALVED, kill_before=4)
     assert_equal(search("killed", *HALVED, f"strategy.order={order}", last_first=False), straight)
+
+
+EDITABLE = (f"env.name={editable_env.NAME}", *editable_env.TINY[:1], *HALVED, "strategy.name=nsga2")  # told in the order asked
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_episodes_that_could_not_be_continued_between_rungs_are_recorded(search, tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("LOOSE", "step")
+    found = search("one", *EDITABLE, f"strategy.workers={workers}")
+    assert sorted(one.get("rung", 0) for one in found["told"]) == [0, 0, 1, 2]
+    anew = RunDir.open(tmp_path / "one").read(RunRecord).fresh_episodes
+    assert anew == tuple(FreshEpisodes(stage="search", step=step, environments=(0, 1, 2, 3)) for step in (32, 32, 64))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_episodes_that_replayed_and_do_not_between_rungs_end_the_search(search, tmp_path, monkeypatch, workers):
+    restore = Training.restore
+    monkeypatch.setattr(Training, "restore", lambda training, state: restore(training, state) or [3])
+    with pytest.raises(EnvironmentFailedError, match=r"environment 3 of .* does not replay.*`cosearch resume .*one --fresh-ep"):
+        search("one", *EDITABLE, f"strategy.workers={workers}")
 
 
 def test_a_run_without_a_recorded_order_is_named(capsys, tmp_path):

@@ -55,6 +55,18 @@ def test_a_wrong_request_is_one_message(policy, tmp_path, words, told, capsys):
     assert told in said and said.count("error:") == 1
 
 
+@pytest.mark.parametrize("task", ["dictionary", "masked", "channels_first"])
+@pytest.mark.parametrize("more", [("--probe",), ("--device", "raspberry-pi-4")], ids=["probe", "search"])
+def test_a_task_whose_observations_have_parts_is_one_message(policy, tmp_path, task, more, capsys):
+    plain = saved(tmp_path / "p.onnx", policy_model({"logits": (Linear(FEATURES, 2, 0), None)}))
+    layout = ["env.layout=channels_first"] if task == "channels_first" else []
+    for file in (plain, policy):
+        assert main(["compress", str(file), "--env", f"own_tasks:{task}", "--runs", str(tmp_path / "runs"), *more, *layout]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"own_tasks:{task} has observations of parts" in said and "cosearch teacher --env" in said
+        assert said.count("error:") == 1 and not (tmp_path / "runs").exists()
+
+
 def planned(monkeypatch, policy, tmp_path, latency_s, **how):
     """The plan for a policy of that latency on the device."""
     monkeypatch.setattr(compress, "_time", lambda *_: compress.Timed(latency_s, "made up", latency_s))

@@ -18,7 +18,7 @@ from cosearch.pipeline.rehearsal import rehearse, unloadable_agent
 from cosearch.pipeline.run import start_run
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
-from latency_tables.errors import EnvironmentFailedError, RunFailedError
+from latency_tables.errors import ConfigError, EnvironmentFailedError, RunFailedError
 
 SHORT = (
     "threads=1",
@@ -97,6 +97,21 @@ def test_an_environment_that_breaks_soon_is_found_before_a_folder_is_made(tmp_pa
     finally:
         gymnasium.registry.pop("Late-v0")
     assert not (tmp_path / "one").exists()
+
+
+def test_a_task_that_does_not_say_whether_an_episode_succeeded_is_refused_before_a_folder_is_made(tmp_path):
+    long = f"env.kwargs.length={2 * rehearsal.STEPS}"  # longer than what is played for another metric
+    with pytest.raises(ConfigError, match=r"env\.metric=success needs an environment whose last step of every episode says"):
+        start_run(plan("env.metric=success", long), tmp_path, "one", "a test", Silent())
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_run_by_success_whose_episodes_were_all_cut_ends_with_none_that_succeeded(tmp_path):
+    endless = ("env.metric=success", "env.kwargs.length=null", "env.episode_steps=30")
+    run = start_run(plan(*endless), tmp_path, "one", "a test", Silent())
+    summary = run.read_json("summary.json")
+    assert summary["score_mean"] == 0.0 and summary["evaluation"]["success_rate"] is None
+    assert set(run.read_json("evaluation.json")["successes"]) == {None}
 
 
 def test_a_rehearsal_moves_no_random_stream_of_the_run(tmp_path, monkeypatch):

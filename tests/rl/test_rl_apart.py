@@ -26,7 +26,7 @@ def test_in_a_process_of_their_own_environments_give_the_same_steps(name):
         pytest.importorskip("minatar", reason="MinAtar is not installed")
     here, apart = task(name, None), task(name)
     try:
-        facts = ("num_envs", "frame_shape", "num_actions", "action_box", "first_action", "exact_resume", "solved_at")
+        facts = ("num_envs", "frame_shape", "num_actions", "action_box", "first_action", "exact_resume", "solved_at", "endless")
         assert all(getattr(here, fact) == getattr(apart, fact) for fact in facts)
         draws = np.random.default_rng(0)
         actions, more = random_actions(here, draws, 40), random_actions(here, draws, 10)

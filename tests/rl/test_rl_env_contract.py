@@ -13,7 +13,7 @@ import cosearch.rl.env_families.gym
 import cosearch.rl.env_families.minatar
 import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
 from cosearch.rl.env_families.replayed import ReplayedEnvs
-from cosearch.rl.envs import ENVIRONMENTS, CheckedEnv, EnvFamily, EnvOptions, Step, make_env, split_name
+from cosearch.rl.envs import ENVIRONMENTS, CheckedEnv, EnvFamily, EnvOptions, Step, _warn_once, make_env, split_name
 from cosearch.testing.toys import SignalEnv
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
 
@@ -75,6 +75,21 @@ def test_a_termination_is_no_truncation_even_when_both_come_together():
     for limit in (None, 3):
         last = steps_of(replayed(limit=limit, length=3), 3)[-1]
         assert last.terminated.all() and not last.truncated.any() and last.last_frames == {}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stuck"), SystemExit(0)], ids=["error", "exit"])
+def test_all_environments_are_closed_even_where_one_raises(error, caplog):
+    closed = []
+
+    class Sticks(Counter):
+        def close(self):
+            closed.append(self)
+            if len(closed) == 2:
+                raise error
+
+    _warn_once.cache_clear()
+    CheckedEnv(ReplayedEnvs(Sticks, np.asarray, EnvOptions(3, 0)), "gym:sticks").close()
+    assert len(closed) == 3 and "gym:sticks" in caplog.text and "could not be closed" in caplog.text
 
 
 def test_each_episode_and_each_environment_has_a_seed_of_its_own():

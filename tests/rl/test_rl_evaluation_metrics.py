@@ -69,11 +69,28 @@ def test_an_episode_that_is_cut_at_our_limit_has_not_succeeded():
 def test_success_needs_an_environment_that_says_it():
     score = played([1, 1], metric="success", word="note")
     assert score.success_rate is None
-    with pytest.raises(ConfigError, match=r"info\['is_success'\] or info\['success'\]"):
-        _ = score.mean
-    assert dataclasses.replace(score, metric="return").mean == -3.0
+    with pytest.raises(ConfigError, match=r"info\['is_success'\] or info\['success'\].*env\.metric=return"):
+        score.check_said()
+    by_return = dataclasses.replace(score, metric="return")
+    by_return.check_said()
+    assert by_return.mean == -3.0
+    cut = played([0, 0], metric="success", episodes=2, episode_steps=2)
+    cut.check_said()  # no episode came to its end: nobody knows
     with pytest.raises(EnvironmentFailedError, match=r"info\['is_success'\] that is no number"):
         played([1, 1], says=lambda there: "yes")
+
+
+def test_where_no_episode_says_it_all_count_as_failed_and_a_note_says_so():
+    told = []
+    score = play_episodes(lambda frames: np.array([0, 0]), corridors(word="note"), 4, metric="success", note=told.append)
+    assert score.values == (0.0,) * 4 and score.mean == 0.0 and score.ci95 == (0.0, 0.0)
+    assert told == ["none of 4 episodes said whether it succeeded; all count as failed"]
+    found = judged(score, None, 0.5, score)  # of a random policy that never arrives, too
+    assert (found.success_rate, found.random_mean, found.share_of_teacher) == (None, 0.0, 0.0)
+    told.clear()
+    play_episodes(lambda frames: np.array([0, 0]), corridors(), 4, metric="success", note=told.append)
+    play_episodes(lambda frames: np.array([0, 0]), corridors(word="note"), 4, note=told.append)
+    assert told == []
 
 
 def test_what_counts_as_solved_is_gymnasium_s_unless_another_score_is_named():

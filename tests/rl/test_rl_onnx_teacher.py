@@ -15,6 +15,7 @@ from cosearch.pipeline.agent import finish
 from cosearch.pipeline.session import Resources
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
 from cosearch.rl.evaluate import Score
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, find_teacher, save_teacher
@@ -148,6 +149,27 @@ def test_an_onnx_teacher_teaches_like_the_same_network_as_a_teacher_file(path, t
         for key in ("distill_actor", "distill_critic", "teacher_agreement", "loss_policy"):
             assert ours[key] == pytest.approx(theirs[key], rel=0.02, abs=2e-3)  # the teacher file has float16 weights
     assert logs[0][0]["distill_actor"] > 0
+
+
+class Sign(torch.nn.Module):
+    """Gives the action by the environment's own number: ``start``, or the next one where the first feature is above 0."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.start = start
+
+    def forward(self, features):
+        return (features[:, 0] > 0).long() + self.start
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("start", [0, 1, -7])
+def test_a_plain_teacher_of_actions_names_them_as_its_environment_does(start, tmp_path):
+    file = export(tmp_path / "mine.onnx", Sign(start), shape=(2,), dtype=torch.float32)
+    words = (f"distill.teacher={file}", "distill.critic=0", f"env.kwargs.start={start}", "objective.latency_ratio=2")
+    made = make_plan(resolve_task(overrides=["env.name=own_tasks:counter", *words]))
+    actions, _ = made.load_teacher(CPU).forward(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    assert actions.tolist() == [[0], [1]]
 
 
 def test_our_own_exported_agent_is_a_teacher(tmp_path):

@@ -1,5 +1,7 @@
 """Tasks of a user's own: made by a function of a module, wrapped by name, and what they break named at their first step."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from own_tasks import OldStyle
@@ -45,6 +47,12 @@ def test_a_function_of_a_module_makes_the_environment():
     assert made("own_envs:Numbers-v0", features=4).frame_shape == (4,)  # an id that the module registers
 
 
+def test_truth_values_are_a_vector():
+    env = made("own_tasks:bits")
+    assert [frame.tolist() for frame in played(env, 2)[0]] == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    assert env.observe().dtype == np.float32 and doubts(EnvConfig(name="own_tasks:bits"), 10**9) == ()
+
+
 @pytest.mark.parametrize(
     "name, error, text",
     [
@@ -78,6 +86,14 @@ def test_an_old_style_step_is_named_at_the_first_one_and_the_compatibility_mends
         pytest.importorskip(package, reason=f"pip install {package}")
     assert [float(f[0]) for f in played(made("own_tasks:compatible"), 2)[0]] == pytest.approx([0.0, 0.1, 0.2])
     assert OldStyle().step  # the environment itself is unchanged
+
+
+def test_what_closing_raises_is_a_warning_and_hides_no_error(caplog):
+    env = made("gym:own_tasks:sticks", envs=2)  # another one was made, asked what it is, and closed
+    with pytest.raises(EnvironmentFailedError, match="the real error"), closing(env):
+        played(env, 20)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # of three that were closed
+    assert "own_tasks:sticks failed: RuntimeError: sticks" in caplog.text
 
 
 # --- wrappers: one case for each that is registered
@@ -166,19 +182,21 @@ def test_the_task_of_a_configuration_has_its_wrappers():
 # --- what a run could live with, and should not
 
 
+@pytest.mark.parametrize("step_limit_s", [None, 60.0], ids=["here", "apart"])
 @pytest.mark.parametrize(
     "name, kwargs, words",
     [
         ("own_tasks:counter", {"high": 3.0}, "component 0 of an observation is 4, outside of the declared bounds 0 and 3"),
-        ("own_tasks:counter", {"length": None, "high": 1e9}, r"no episode .* ended in 576 random steps.*time_limit:1000"),
+        ("own_tasks:bits", {"dtype": "bool"}, "an observation is bool, its space declares int8"),
+        ("own_tasks:counter", {"length": None, "high": 1e9}, r"no episode .* ended in \d+ random steps.*time_limit:1000"),
         ("own_tasks:leaky", {}, r"took \d+ MB of memory in \d+ steps: .* Does it keep its history"),
     ],
 )
-def test_what_an_environment_breaks_is_named_before_the_run(name, kwargs, words):
+def test_what_an_environment_breaks_is_named_before_the_run(name, kwargs, words, step_limit_s):
     import re
 
     said = doubts(
-        EnvConfig(name=name, kwargs=kwargs), 10**9
+        EnvConfig(name=name, kwargs=kwargs, step_limit_s=step_limit_s), 10**9
     )  # once: memory that it kept is free again, a second one need not grow
     assert len(said) == 1 and re.search(words, said[0])
-    assert doubts(EnvConfig(name="own_tasks:counter"), 10**9) == ()
+    assert doubts(EnvConfig(name="own_tasks:counter", step_limit_s=step_limit_s), 10**9) == ()

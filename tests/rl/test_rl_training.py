@@ -50,6 +50,20 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(env, kind, taught,
     assert len(mine) == len(theirs) > 10 and all(torch.equal(a, b) for a, b in zip(mine, theirs))
 
 
+def test_the_threads_end_even_where_the_environments_do_not(monkeypatch):
+    training, _ = make("toy:limit", "network")
+    ended = []
+
+    def stuck():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.stage.env, "close", stuck)
+    monkeypatch.setattr(training.stage.lanes, "close", lambda: ended.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        training.close()
+    assert ended == [True]
+
+
 def test_a_state_is_a_copy_that_training_does_not_move():
     for kind in ("network", "supernet"):
         training, _ = make("toy:limit", kind)

@@ -22,12 +22,37 @@ class Told(gymnasium.Env):
         return self.seen(self.steps), 1.0, self.length is not None and self.steps >= self.length, False, {}
 
 
-def counter(length=5, low=0.0, high=100.0, dtype="float32", shape=(2,)):
-    """Shows its step number in each of the shape's places."""
+def counter(length=5, low=0.0, high=100.0, dtype="float32", shape=(2,), start=0):
+    """Shows its step number in each of the shape's places; its two actions begin at ``start``."""
     dtype = np.dtype(dtype)
     return Told(
-        spaces.Box(dtype.type(low), dtype.type(high), tuple(shape), dtype), lambda step: np.full(shape, step, dtype), length
+        spaces.Box(dtype.type(low), dtype.type(high), tuple(shape), dtype),
+        lambda step: np.full(shape, step, dtype),
+        length,
+        spaces.Discrete(2, start=start),
     )
+
+
+def bits(count=4, dtype="int8"):
+    """Shows its step number in binary, the lowest digit first."""
+    return Told(spaces.MultiBinary(count), lambda step: np.array([step >> i & 1 for i in range(count)], dtype))
+
+
+class Sticks(Told):
+    """A counter that cannot be closed, and breaks at a step."""
+
+    def step(self, action):
+        if self.steps == 8:
+            raise ValueError("the real error")
+        return super().step(action)
+
+    def close(self):
+        raise RuntimeError("sticks")
+
+
+def sticks():
+    """:class:`Sticks` on vectors of zeros."""
+    return Sticks(spaces.Box(-1.0, 1.0, (2,), np.float32), lambda step: np.zeros(2, np.float32), None)
 
 
 def leaky(megabytes=1.0):

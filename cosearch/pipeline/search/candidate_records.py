@@ -15,7 +15,7 @@ from cosearch.strategies.base import Inheritance
 class Outcome(TypedDict):
     """How the training of a candidate ended, with the metrics of its updates that are not in the log yet.
 
-    One that failed has no weights, and says why.
+    One that failed has no weights, and says why. One that trained on names the environments whose episodes began anew.
     """
 
     score: float | None
@@ -25,6 +25,7 @@ class Outcome(TypedDict):
     lines: list[State]
     paused: NotRequired[bytes]
     failure: NotRequired[str]
+    anew: NotRequired[list[int]]
 
 
 class Item(TypedDict):
@@ -106,4 +107,6 @@ def outcome_record(ended: State, lines: list[State]) -> Outcome:
         outcome["paused"] = ended["paused"]
     if "failure" in ended:
         outcome["failure"] = ended["failure"]
+    if "anew" in ended:
+        outcome["anew"] = ended["anew"]
     return outcome

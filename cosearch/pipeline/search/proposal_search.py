@@ -276,6 +276,7 @@ class ProposalSearch:
             self.brought,
             self.teacher_sha256,
             self.rungs.part(item),
+            str(self.folder.path) if self.plan.inexact_resume is None else None,
         )
 
     def _train_beside(self, trainings: SideBySide) -> None:
@@ -300,6 +301,8 @@ class ProposalSearch:
         outcome, earlier, first = item["outcome"], self.done - item.get("before", 0), item.get("rung", 0) == 0
         for line in outcome["lines"]:
             self.log.add({**line, "step": line["step"] + earlier, **self._facts(item)}, "search")
+        if "anew" in outcome:
+            self.log.begun_anew("search", item.get("before", 0), outcome["anew"])
         place = self._told_first(item) if first else self._told_again(item)
         packed_weights = outcome["weights"]
         if packed_weights is None:

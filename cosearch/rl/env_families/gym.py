@@ -11,7 +11,7 @@ from cosearch.rl.env_families.made import maker_of
 from cosearch.rl.env_families.replayed import ReplayedEnvs, actions_of, reset_of
 from cosearch.rl.env_families.seen import as_mask, seen_as
 from cosearch.rl.env_families.wrappers import wrapped
-from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions
+from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, close_noted
 from cosearch.space.parts import MASK
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, ShapeError
 
@@ -72,7 +72,7 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
     except (EnvironmentFailedError, ShapeError) as error:
         raise ConfigError(f"gym:{game}: {error}") from error
     mask_of = _mask_of(probe, count)
-    probe.close()
+    close_noted(f"gym:{game}", probe.close)
     seen = seen_as(observations, options.layout, f"gym:{game}", 0 if mask_of is None else count)
     masks = [part.shape[0] for part in seen.parts if part.kind == "mask"]
     if masks and (box is not None or masks != [count]):
@@ -81,7 +81,7 @@ def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
         )
     envs = ReplayedEnvs(make, seen.to_frame, options, doubt=seen.doubt, parts=seen.parts, mask_of=mask_of)
     if envs.frame_shape != seen.frame_shape:
-        envs.close()
+        close_noted(f"gym:{game}", envs.close)
         raise EnvironmentFailedError(
             f"gym:{game} declares observations of the shape {seen.frame_shape}, but gives {envs.frame_shape}"
         )

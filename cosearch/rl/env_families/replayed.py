@@ -7,6 +7,7 @@ are recorded, and a restore plays them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,9 +203,10 @@ class ReplayedEnvs:
         return np.array_equal(self._frames[i], wanted)
 
     def close(self) -> None:
-        """See ``VectorEnv``."""
-        for env in self._envs:
-            env.close()
+        """See ``VectorEnv``: all are closed before what one of them raises goes on."""
+        with ExitStack() as stack:
+            for env in reversed(self._envs):
+                stack.callback(env.close)
 
 
 def _is_endless(env: Any) -> bool:

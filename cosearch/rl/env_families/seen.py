@@ -169,8 +169,10 @@ def _doubt(space: Any, observation: object) -> str:
     array = np.asarray(observation)
     if array.dtype != space.dtype:
         return f"an observation is {array.dtype}, its space declares {space.dtype}"
-    outside = (array < space.low) | (array > space.high) if array.shape == space.shape else np.zeros(1, np.bool_)
-    if type(space).__name__ != "Box" or not outside.any():
+    if type(space).__name__ != "Box" or array.shape != space.shape:
+        return ""
+    outside = (array < space.low) | (array > space.high)
+    if not outside.any():
         return ""
     i = int(outside.argmax())
     return (

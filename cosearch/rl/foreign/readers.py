@@ -49,11 +49,17 @@ def read_policy(path: Path, task: TaskFacts, said: Said) -> Policy:
 
     Raises:
         RequestError: no such file, or no reader for it.
-        ConfigError: it cannot be read as what it is, or can be read in two ways.
+        ConfigError: it cannot be read as what it is, or can be read in two ways, or no file plays such a task.
         ShapeError: it plays another task.
     """
     if not path.is_file():
         raise RequestError(f"{path}: no such file; expected a policy: {known_endings()}")
+    if len(task.frame_shape) == 2:  # bytes of several parts
+        raise ConfigError(
+            f"{path}: a policy's file teaches tasks of one image of bytes or one vector, {task.env} has observations of parts (a "
+            "dictionary, an action mask, or an image of floats). Train a teacher instead, `cosearch teacher --env "
+            f"{task.env} --out FILE.json`, and name it: `cosearch search --env {task.env} distill.teacher=FILE.json`"
+        )
     reader = next((one for one in POLICY_READERS.entries() if path.name.lower().endswith(one.endings)), None)
     if reader is None:
         hint = ""
