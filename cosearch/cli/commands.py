@@ -314,7 +314,7 @@ def predict(
 
 @app.command(name="list", epilog="`cosearch list devices` | `cosearch list strategies --json`")
 def list_(
-    what: Annotated[str, typer.Argument(help="devices, strategies, envs, ops, presets, spaces or teachers.")],
+    what: Annotated[str, typer.Argument(help="devices, strategies, envs, ops, presets, spaces, teachers or wrappers.")],
     as_json: Json = False,
 ) -> None:
     """What there is, one line each, with its provenance."""

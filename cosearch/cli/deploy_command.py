@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, app, emit, resume_hint
+from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, TablePlace, TeacherPlace, app, emit, resume_hint
 from cosearch.record.json_record import to_json
+from latency_tables.errors import RequestError
 from latency_tables.terminal import say
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def deploy(
             help="Where the agent is over its targets there, measure further architectures, retrain one that holds, deploy that.",
         ),
     ] = False,
+    table: TablePlace = None,
+    teacher: TeacherPlace = None,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="The device is emulated: its figures are no measurement of a board.")
     ] = False,
@@ -50,11 +53,16 @@ def deploy(
     The run's summary and report then have the figures of that device: its target is checked by them.
     """
     from cosearch.deploy.deployment import DeployRequest, deploy
+    from cosearch.pipeline.opening import Places
     from cosearch.pipeline.run import compare_again
     from cosearch.pipeline.target.on_board import deploy_until_under
     from cosearch.record.results.family import agent_folder
     from latency_tables.measuring.remote import Location
 
+    if not until_under and (table is not None or teacher is not None):
+        raise RequestError(
+            "--table and --teacher say where files of a run lie that only --until-under reads: leave them out, or add it"
+        )
     run = run if agent is None else agent_folder(run, agent)
 
     location = Location(host=host, python=python, ssh_options=tuple(ssh_option or ()), tracker=tracker, tracker_key=tracker_key)
@@ -65,7 +73,7 @@ def deploy(
 
         progress = TerminalProgress(quiet)
         try:
-            found, _ = deploy_until_under(run, request, progress)
+            found, _ = deploy_until_under(run, request, progress, Places(table, teacher))
         finally:
             progress.close()
     else:

@@ -1,6 +1,6 @@
 """The shared weights that a search leaves, ``supernet.pt``: further architectures of the run begin from them.
 
-Written whole at the search's end, by gradient strategies and by proposal strategies whose candidates share weights
+Written whole at the search's end, by gradient and one-shot strategies and by proposal strategies whose candidates share weights
 (``strategy.candidate_init=shared``). Other searches leave none, and further architectures begin anew.
 """
 

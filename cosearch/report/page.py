@@ -19,8 +19,9 @@ from cosearch.record.workers import read_workers
 from cosearch.report import format as words
 from cosearch.report.accelerator import accelerator_section
 from cosearch.report.architecture import cells
+from cosearch.report.certainty import certainty
 from cosearch.report.data import Run, flatten, read_run
-from cosearch.report.facts import PROVENANCE, caveats, certainty, facts, progress, tiles, verdict
+from cosearch.report.facts import PROVENANCE, caveats, facts, progress, tiles, verdict
 from cosearch.report.graph import graph_plot
 from cosearch.report.pareto import compared_agents, pareto_plot, predicted_measured_plot
 from cosearch.report.plots import (

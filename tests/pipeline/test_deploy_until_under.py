@@ -39,6 +39,15 @@ def finished(tmp_path_factory):
     return run, plan
 
 
+def test_where_a_moved_table_lies_is_said_to_the_verb_that_reads_it(finished, capsys, tmp_path):
+    run, _ = finished
+    words = ["deploy", str(run.path), "--table", str(tmp_path / "none.jsonl"), "--quiet"]
+    assert main(words) == 2 and "only --until-under reads" in capsys.readouterr().err
+    assert main([*words, "--until-under"]) == 2
+    said = capsys.readouterr().err
+    assert "none.jsonl" in said and "No such option" not in said
+
+
 def test_an_agent_that_is_over_there_is_replaced_until_one_holds(finished, monkeypatch, capsys):
     run, plan = finished
     first = run.read(ArchitectureRecord).choices

@@ -8,8 +8,9 @@ import pytest
 from report_fake_run import change, make_run
 from rich.console import Console
 
+from cosearch.report.certainty import certainty
 from cosearch.report.data import read_run
-from cosearch.report.facts import caveats, certainty, facts, progress, tiles, verdict
+from cosearch.report.facts import caveats, facts, progress, tiles, verdict
 from cosearch.report.format import (
     count_text,
     duration_text,

@@ -37,6 +37,7 @@ from cosearch.planning.options.conditions import (
     SAC,
     SAME_VALUES,
     SEARCHED,
+    SHARES,
     TABLE,
     TAKES_KWARGS,
     TAKES_LAYOUT,
@@ -151,6 +152,7 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
         *("accel.evaluations=560", "accel.final_evaluations=560"),
     ),
     REPAIRED: ("budget.repair_rounds=0",),
+    SHARES: ("strategy.name=random",),
     SEARCHED: ("accel.fixed=true",),
     PIPELINE: ("accel.chunks=1",),
 }

@@ -313,6 +313,12 @@ REPAIRED = Condition(
     _fixed("with budget.repair_rounds=0: no architecture takes the place of another"),
     _fixed("set budget.repair_rounds"),
 )
+SHARES = Condition(
+    "the search leaves shared weights",
+    lambda r, key: r.strategy.kind != "proposal" or r.config.strategy.candidate_init == "shared",
+    _fixed("where candidates train alone: what follows the derived architecture has all steps of the retraining"),
+    _fixed("set strategy.candidate_init=shared, or choose a strategy with a supernet"),
+)
 SEARCHED = Condition(
     "accel.fixed=false",
     lambda r, key: not r.config.accel.fixed,
