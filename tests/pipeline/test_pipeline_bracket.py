@@ -15,7 +15,7 @@ from cosearch.planning.budget import Rung, bracket_rungs
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
-from latency_tables.errors import ConfigError
+from latency_tables.errors import ConfigError, NonFiniteError, RunFailedError
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
 
@@ -146,6 +146,53 @@ def test_the_candidate_with_the_lowest_loss_goes_on(tmp_path, monkeypatch):
     bracket = run.read_json("architecture.json")["derived_by"]["bracket"]
     assert [one["losses"] for one in bracket] == [[3.0, 5.0], [1.0, 7.0], [None]]
     assert run.read_json("architecture.json")["choices"] == bracket[0]["choices"]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let candidates fail at the first update of a rung: pairs of their place and the rung."""
+    opened = Bracket._opened
+
+    def fail(*those):
+        def update(*_):
+            raise NonFiniteError("a loss is not finite: nan")
+
+        def opened_failing(bracket, contender, streams):
+            network, training = opened(bracket, contender, streams)
+            if any(contender is bracket.contenders[place] and bracket.rung == rung for place, rung in those):
+                training.rounds.learner.update = update
+            return network, training
+
+        monkeypatch.setattr(Bracket, "_opened", opened_failing)
+
+    return fail
+
+
+@pytest.mark.parametrize("stops", [(), (3, 5)], ids=["whole", "stopped"])
+def test_a_candidate_that_failed_never_goes_on(failing, tmp_path, stops):
+    failing((0, 0), (2, 0))
+    run, outputs = made(tmp_path, stops=stops)
+    bracket, rungs = run.read_json("architecture.json")["derived_by"]["bracket"], bracket_rungs(plan_of().config, 3)
+    assert [len(one["losses"]) for one in bracket] == [1, 2, 1] and bracket[0]["losses"] == bracket[2]["losses"] == [None]
+    assert run.read_json("architecture.json")["choices"] == bracket[1]["choices"]
+    failed = bracket[0]["env_steps"] + bracket[2]["env_steps"]
+    assert failed == 64 and outputs.retrain.steps == failed + sum(rung.steps for rung in rungs)  # a rollout of each of the two
+
+
+def test_one_without_an_ended_episode_goes_on_before_one_that_failed(failing, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bracket, "_loss", lambda self, training: None)
+    failing((0, 0))
+    run, _ = made(tmp_path)
+    bracket = run.read_json("architecture.json")["derived_by"]["bracket"]
+    assert [one["losses"] for one in bracket] == [[None], [None, None], [None, None]]
+
+
+@pytest.mark.parametrize("count, those", [(3, [(0, 0), (1, 0), (2, 0)]), (2, [(2, 0), (0, 1), (1, 1)])])
+def test_where_all_failed_the_run_does(failing, tmp_path, count, those):
+    failing(*those)
+    with pytest.raises(RunFailedError, match=f"all {count} candidates that were left .*not finite") as error:
+        made(tmp_path)
+    assert not isinstance(error.value, NonFiniteError)
 
 
 def test_the_last_rung_is_the_retraining_that_one_candidate_has_alone(tmp_path, whole):

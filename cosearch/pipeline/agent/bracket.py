@@ -31,7 +31,7 @@ from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_deployed, as_trained, learning_rate, make_training
 from cosearch.training.stage import Training
-from latency_tables.errors import NonFiniteError
+from latency_tables.errors import NonFiniteError, RunFailedError
 
 THEN = "; then the best of a bracket at the begin of the retraining"
 
@@ -45,12 +45,14 @@ class Contender:
         losses: of the rungs that it took part in; None where it has none.
         env_steps: of its training so far.
         paused: its training and random streams between two rungs; None before the first.
+        failure: why its training ended; None: it may go on.
     """
 
     candidate: Candidate
     losses: list[float | None] = field(default_factory=list)
     env_steps: int = 0
     paused: State | None = None
+    failure: str | None = None
 
 
 class Bracket:
@@ -77,6 +79,7 @@ class Bracket:
             self.rung, self.alive, self.place, self.seen = saved["rung"], saved["alive"], saved["place"], saved["seen"]
             for contender, values in zip(self.contenders, saved["contenders"]):
                 contender.losses, contender.env_steps, contender.paused = values["losses"], values["env_steps"], values["paused"]
+                contender.failure = values.get("failure")
             checkpoints.restore_streams()
 
     @property
@@ -93,7 +96,8 @@ class Bracket:
             "place": self.place,
             "seen": list(self.seen),
             "contenders": [
-                {"losses": list(one.losses), "env_steps": one.env_steps, "paused": one.paused} for one in self.contenders
+                {"losses": list(one.losses), "env_steps": one.env_steps, "paused": one.paused, "failure": one.failure}
+                for one in self.contenders
             ],
         }
 
@@ -102,6 +106,9 @@ class Bracket:
 
         Returns:
             The candidate that is left, as the search gave it.
+
+        Raises:
+            RunFailedError: the training of every candidate failed.
         """
         self.log.progress.stage("retrain", sum(rung.candidates * rung.steps for rung in self.rungs), self.done)
         while self.rung < len(self.rungs) - 1:
@@ -120,19 +127,32 @@ class Bracket:
 
         Raises:
             NonFiniteError: the last candidate's loss is not finite.
+            RunFailedError: the training of every candidate failed before.
         """
         won = self.choose()
         network, rounded = self._train(self.contenders[self.alive[0]])
         return won, RetrainOutput(contiguous(as_deployed(network, self.config).state_dict()), self.done, rounded)
 
     def _halve(self) -> None:
-        """Keep those with the lowest losses of the rung, of equal ones those with the higher score of the search."""
+        """Keep those with the lowest losses of the rung, of equal ones those with the higher score of the search.
+
+        One that failed is never kept, so fewer than planned may go on.
+
+        Raises:
+            RunFailedError: all failed.
+        """
 
         def loss(index: int) -> float:
             value = self.contenders[index].losses[-1]
             return math.inf if value is None else value
 
-        kept = sorted(self.alive, key=loss)[: self.rungs[self.rung + 1].candidates]
+        sound = [index for index in self.alive if self.contenders[index].failure is None]
+        if not sound:
+            raise RunFailedError(
+                f"all {len(self.alive)} candidates that were left of the bracket failed, so there is none to retrain; a smaller "
+                f"rl.lr may help. The last one: {self.contenders[self.alive[-1]].failure}"
+            )
+        kept = sorted(sound, key=loss)[: self.rungs[self.rung + 1].candidates]
         for index in set(self.alive) - set(kept):
             self.contenders[index].paused = None
         self.rung, self.alive, self.place = self.rung + 1, sorted(kept), 0
@@ -196,11 +216,12 @@ class Bracket:
             go(ended)
             pause()
             contender.losses.append(self._loss(training))
-        except NonFiniteError:
+        except NonFiniteError as error:
             if last:
                 raise
-            contender.env_steps = training.step
+            contender.env_steps, contender.failure = training.step, str(error)
             contender.losses.append(None)
+            self.log.progress.note(f"bracket: a candidate failed and does not go on: {error}")
         finally:
             training.close()
         return network, fine.end(training.step)
