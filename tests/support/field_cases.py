@@ -152,7 +152,7 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
         *("accel.evaluations=560", "accel.final_evaluations=560"),
     ),
     REPAIRED: ("budget.repair_rounds=0",),
-    SHARES: ("strategy.name=random",),
+    SHARES: ("strategy.name=random", "strategy.candidates=1"),
     SEARCHED: ("accel.fixed=true",),
     PIPELINE: ("accel.chunks=1",),
 }
