@@ -130,7 +130,9 @@ def test_documented_commands_run(capsys, tmp_path, monkeypatch):
 
 
 def test_documented_python_runs():
-    for block in re.findall(r"```python\n(.*?)```", DOCUMENTS, re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENTS, re.DOTALL)
+    assert blocks and DOCUMENTS.count("```py") == len(blocks)
+    for block in blocks:
         exec(block, {})
 
 

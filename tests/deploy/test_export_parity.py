@@ -160,6 +160,13 @@ def test_a_tie_that_float32_cannot_decide_is_counted_and_not_fatal():
     assert found.rounding_ties == len(FRAMES) and found.greedy_agreement == 0.0 and found.max_abs_difference < 1e-7
 
 
+@pytest.mark.parametrize("gap, rounding", [(1.9e-7, True), (2.1e-7, False), (0.0, True)])
+def test_a_gap_is_rounding_up_to_twice_the_networks_own_error(gap, rounding):
+    exact = np.array([0.0, 0.5, 0.5 - gap])
+    ours, theirs = exact + np.array([1e-7, 0.0, 0.0]), np.array([0.0, 0.5, 0.6])  # of float32 the first logit is off by 1e-7
+    assert export._is_rounding(exact, ours, theirs) is rounding
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("place", [0, -1], ids=["logit", "value"])
 def test_a_network_that_is_not_finite_is_refused(tmp_path, bad, place):

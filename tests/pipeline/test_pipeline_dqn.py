@@ -174,7 +174,7 @@ def test_the_teachers_policy_is_distilled_with_its_weight_and_temperature(tmp_pa
     assert taught[0]["distill_actor"] != taught[1]["distill_actor"] and taught[0]["q_mean"] != plain["q_mean"]
     long = make(config=config_of(lr=3e-3), teacher=teacher, total=1600)[0]
     agreement = [line["teacher_agreement"] for line in go(long, 30) if "teacher_agreement" in line]
-    assert agreement[-1] > 0.9 > agreement[0] or agreement[-1] > agreement[0]
+    assert agreement[-1] > agreement[0]
 
 
 def test_half_precision_learns():

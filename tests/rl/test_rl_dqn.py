@@ -1,5 +1,6 @@
 """The DQN against sums written out, known distributions, and a small problem that value iteration solves."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -297,3 +298,18 @@ def test_an_update_sets_the_priorities_of_what_it_drew_and_a_loss_that_is_not_fi
     with pytest.raises(NonFiniteError, match=r"dqn\.lr"):
         learner.update(subject, subject.actors(), replay, 0.0, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters()))
+
+
+def test_the_teachers_term_enters_the_loss_with_its_weight():
+    network = wide_network()
+    learner = QLearner(QOptions(minibatch=8, micro_batch=8, temperature=0.5), network, np.random.default_rng(0))
+    batch = filled().draw(8, 0.4, np.random.default_rng(0))
+    labels = torch.log_softmax(torch.randn(8, 3, generator=seeded(6)), 1)
+    taught = dataclasses.replace(batch, teacher_policy=labels)
+    with torch.no_grad():
+        (plain, *_), (loss, *_) = (
+            learner._loss(network, one, slice(0, 8), weight) for one, weight in ((batch, 0.0), (taught, 0.7))
+        )
+        student = torch.softmax(network(batch.frames)[0].mean(2).double() / 0.5, 1)
+    divergence = (labels.double().exp() * (labels.double() - student.log())).sum(1).mean()
+    assert float(loss - plain) == pytest.approx(0.7 * float(divergence), rel=1e-4)

@@ -88,6 +88,11 @@ def test_every_proposal_strategy_conforms_on_a_graph(info):
 ANY_ORDER = [info for info in STRATEGIES.entries() if info.any_order]
 
 
+def test_the_strategies_that_no_process_waits_for_are_those_of_the_guide():
+    named = {"random", "evolution", "predictor", "monas", "morphism", "fnas", "catch", "deephyper"}
+    assert {info.name for info in ANY_ORDER} == named
+
+
 @pytest.mark.parametrize("info", ANY_ORDER, ids=lambda info: info.name)
 def test_every_strategy_that_declares_it_may_be_told_in_any_order(info):
     assert info.kind == "proposal"
@@ -115,6 +120,23 @@ def test_a_strategy_whose_proposals_depend_on_the_clock_or_are_not_saved_is_foun
 
     bad = dataclasses.replace(STRATEGIES.get("random"), name="bad", make=make)
     with pytest.raises(AssertionError, match="told again in the same order, it proposes others"):
+        check_any_order(bad, SPACE, lambda a: -float(sum(a.choices)), candidates=11)
+
+
+def test_a_strategy_that_keeps_nothing_of_what_it_draws_with_is_found():
+    def make(space, options, generator, is_feasible):
+        strategy = RandomSearch(space, options, generator, is_feasible)
+        plain = strategy.restore
+
+        def restore(state):
+            plain(state)
+            strategy.ask = lambda: space.architecture([0, 0])
+
+        strategy.restore = restore
+        return strategy
+
+    bad = dataclasses.replace(STRATEGIES.get("random"), name="bad", make=make)
+    with pytest.raises(AssertionError, match="resumed, and told in the same order"):
         check_any_order(bad, SPACE, lambda a: -float(sum(a.choices)), candidates=11)
 
 

@@ -82,8 +82,12 @@ def test_interval_factors_hold_every_left_out_network():
     rng = np.random.default_rng(2)
     sums = rng.uniform(1, 3, 15)
     measured = sums * rng.uniform(0.9, 1.1, 15)
-    low, high = calibrate(sums, measured, overhead_s=0.0).interval_factors
-    assert 0.85 < low < 0.95 and 1.05 < high < 1.15
+    fit, ratios = calibrate(sums, measured, overhead_s=0.0), []
+    for out in range(15):  # the scale of least relative squares of the others, by its normal equation
+        x, m = np.delete(sums, out), np.delete(measured, out)
+        ratios.append(measured[out] / (sums[out] * (x / m).sum() / ((x / m) ** 2).sum()))
+    assert fit.method == "scale" and fit.interval_factors == pytest.approx((min(ratios), max(ratios)))
+    assert fit.mape == pytest.approx(np.mean([abs(1.0 / ratio - 1.0) for ratio in ratios]))
 
 
 def test_accuracy_by_hand():
