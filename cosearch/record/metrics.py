@@ -86,6 +86,17 @@ METRICS = {
 }
 
 
+OF_A_TARGET = (  # in a search for several agents these are of the one whose turn it is (``agent``), on its device
+    "latency_expected_s",
+    "latency_argmax_s",
+    "energy_expected_j",
+    "file_expected_bytes",
+    "memory_expected_bytes",
+    "cost_multiplier",
+    "arch_probabilities",
+)
+
+
 def checked_metrics(values: Mapping[str, object]) -> Line:
     """The same values as plain Python numbers, lists and text.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cosearch.planning.identity import check_results
 from cosearch.record.json_record import from_json
-from cosearch.record.metrics import Line, number, read_metrics
+from cosearch.record.metrics import OF_A_TARGET, Line, number, read_metrics
 from cosearch.record.results.agent import AgentRecord
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
@@ -155,7 +155,7 @@ def read_run(run_path: Path) -> Run:
         raise RunFolderError(f"{path} is not a run folder: it has no run.json; give the folder that `cosearch search` made")
     missing = [f"{name} is not there yet: {what}" for name, what in FILES.items() if not (path / name).is_file()]
     log = path / "metrics.jsonl"
-    metrics = tuple(read_metrics(log))
+    metrics = tuple(_of_the_first(line, record) for line in read_metrics(log))
     if log.is_file() and log.stat().st_size > 0 and not log.read_bytes().endswith(b"\n"):
         missing.append("the last line of metrics.jsonl was not finished and is left out")
     clip = (path / CLIP).read_bytes() if (path / CLIP).is_file() else None
@@ -165,6 +165,13 @@ def read_run(run_path: Path) -> Run:
     architecture, agent, summary = _read(path, ArchitectureRecord), _read(path, AgentRecord), _read(path, Summary)
     check_results(path, record, summary, agent)
     return Run(path, record, metrics, architecture, agent, summary, tuple(missing), clip)
+
+
+def _of_the_first(line: Line, record: RunRecord) -> Line:
+    """A line of a search for several agents without what is of another one's target: the record's figures are the first one's."""
+    if not record.agents or line.get("agent", record.agents[0].name) == record.agents[0].name:
+        return line
+    return {key: value for key, value in line.items() if key not in OF_A_TARGET}
 
 
 def _read(folder: Path, record: type[Content]) -> Content | None:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cosearch.record.results.summary import ReferenceAgent
 from cosearch.report.data import Run
+from cosearch.report.facts import facts
 from cosearch.report.format import time_text, time_unit
 from cosearch.report.plots import Plot, control_text, thin
 from cosearch.report.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, short
@@ -155,16 +156,18 @@ def _references(axes: Axes, references: Sequence[ReferenceAgent], scale: float) 
 
 
 def predicted_measured_plot(run: Run) -> Plot | None:
-    """Predicted against measured latency of this agent and of the reference agents, with the line of equality."""
+    """Predicted against measured latency of this agent and of the reference agents; a line of equality on the target device."""
     compared = [agent for agent in compared_agents(run) if agent.predicted_s is not None and agent.measured_s is not None]
     points = [(agent.name, agent.predicted_s or 0.0, agent.measured_s or 0.0) for agent in compared]
     if not points:
         return None
     times = [time for _, *pair in points for time in pair]
     scale, unit = time_unit(times)
+    known = facts(run)
     with figure(height=3.3) as (drawing, (axes,)):
         low, high = min(times) * scale / 1.8, max(times) * scale * 1.8
-        axes.plot([low, high], [low, high], color=MUTED, linestyle=":", linewidth=1.1, label="equal")
+        if known.on_target:
+            axes.plot([low, high], [low, high], color=MUTED, linestyle=":", linewidth=1.1, label="equal")
         for name, predicted, measured in points:
             own = name == THIS_AGENT
             axes.plot(
@@ -183,11 +186,14 @@ def predicted_measured_plot(run: Run) -> Plot | None:
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
         axes.set_xlabel(f"predicted for the target device, {unit}")
-        axes.set_ylabel(f"measured, {unit}")
+        axes.set_ylabel(f"measured on {'it' if known.on_target else known.measured_on}, {unit}")
         _wide_axis_is_logarithmic(axes, [low, high], both=True)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.1)
+        if known.on_target:
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.1)
         svg = inline_svg(drawing, "measured", "Predicted against measured latency")
-    return Plot("Predicted against measured", svg, "On the dotted line prediction and measurement agree.")
+    elsewhere = "Measured on another device than the prediction is for: their order can be compared, not their figures."
+    said = "On the dotted line prediction and measurement agree." if known.on_target else elsewhere
+    return Plot("Predicted against measured", svg, said)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import old_run
 import pytest
 from report_fake_run import CHOICES, change, make_run, metric_lines
 
-from cosearch.record.metrics import number
+from cosearch.record.metrics import METRICS, OF_A_TARGET, number
 from cosearch.report.data import CLIP_BYTES_MAX, flatten, read_run
+from cosearch.training.supernet_subject import EXPECTED
 from latency_tables.errors import RunFolderError
 
 
@@ -58,6 +59,19 @@ def test_curves_skip_nulls_keep_the_newest_and_ascend(tmp_path):
         ],
     )
     assert read_run(path).curve("search", "entropy") == ([10, 20], [1.0, 5.0])
+
+
+def test_of_a_search_for_several_agents_what_goes_by_a_target_is_the_first_agents(tmp_path):
+    run = make_run(tmp_path / "run")
+    agents = [{"name": name, "device": "d", "table_id": "0" * 64, "latency_target_s": 1e-3} for name in ("a", "b")]
+    change(run, "run.json", agents=agents)
+    line = {"stage": "search", "wall_s": 1.0, "score_train": 2.0}
+    lines = [{**line, "step": 32 * i, "agent": "ab"[i % 2], "latency_expected_s": 1.0 + i % 2} for i in range(6)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
+    found = read_run(run)
+    assert found.curve("search", "latency_expected_s") == ([0.0, 64.0, 128.0], [1.0] * 3)
+    assert found.curve("search", "score_train")[0] == [32.0 * i for i in range(6)]
+    assert set(EXPECTED.values()) < set(OF_A_TARGET) < set(METRICS)
 
 
 def test_probabilities_leave_out_lines_of_another_shape(tmp_path):

@@ -23,13 +23,11 @@ from cosearch.pipeline.target.repair import stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import to_json
+from cosearch.record.metrics import OF_A_TARGET
 from cosearch.record.results.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
-from cosearch.training.supernet_subject import EXPECTED
 from latency_tables.errors import RunFolderError
-
-OF_A_TARGET = ("latency_expected_s", "latency_argmax_s", *EXPECTED.values(), "cost_multiplier", "arch_probabilities")
 
 
 def begin_agents(session: Session, found: Sequence[Found]) -> None:
