@@ -106,6 +106,11 @@ def test_agreement_in_closed_form():
     found = compare_outputs(ours, theirs)
     assert found.kl == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(2 / 3)) / 2) and found.greedy == 0.5
     assert (found.value_error, found.observations) == (0.25, 2)
+    two = {"logits": np.array([[8.0, 0.0, 3.0, 0.0]]), "value": np.zeros(1)}  # two actions of two
+    flipped = compare_outputs(two, {**two, "logits": np.array([[8.0, 0.0, 0.0, 3.0]])}, (2, 2))
+    assert flipped.greedy == 0.0 and flipped.kl == pytest.approx(3.0 * (1 - 2 / (1 + np.exp(3.0))))
+    shifted = compare_outputs(two, {**two, "logits": np.array([[8.0, 0.0, 11.0, 8.0]])}, (2, 2))
+    assert shifted.greedy == 1.0 and shifted.kl == pytest.approx(0.0, abs=1e-9)
     spread = np.log(np.array([2.0, 1.0]))
     means = {"mean": np.array([[1.0, 0.0]]), "log_std": spread, "value": np.zeros(1)}
     moved = {"mean": np.array([[3.0, 1.0]]), "log_std": spread, "value": np.zeros(1)}

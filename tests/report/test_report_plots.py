@@ -189,7 +189,9 @@ def test_reference_agents_are_named_and_unknown_figures_stay_unknown(run):
 def test_predicted_against_measured_is_compared_with_equality_on_the_device_itself_alone(tmp_path):
     path = make_run(tmp_path / "run")
     elsewhere = predicted_measured_plot(read_run(path))
-    assert ">equal<" not in elsewhere.svg and "another device" in elsewhere.caption and "measured on this machine" in elsewhere.svg
+    assert (
+        ">equal<" not in elsewhere.svg and "another device" in elsewhere.caption and "measured on this machine" in elsewhere.svg
+    )
     change(path, "run.json", device__name="this")
     change(path, "summary.json", latency_predicted_for="this")
     change(path, "agent.json", latency__predicted_for="this")

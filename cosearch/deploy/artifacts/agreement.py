@@ -18,9 +18,10 @@ class Agreement:
     """Another form of an agent beside the float32 one, over the same observations.
 
     Attributes:
-        greedy: share of observations with the same best action (a Gaussian's means are one: always 1), 0..1.
-        kl: mean divergence of its policy from the float32 one, nats an observation: of softmax of the logits, or of Gaussians
-            of the same spread.
+        greedy: share of observations with the same best action (a Gaussian's means are one: always 1), 0..1; of several discrete
+            actions all have to be the same.
+        kl: mean divergence of its policy from the float32 one, nats an observation: of softmax of the logits (the sum over
+            several discrete actions), or of Gaussians of the same spread.
         value_error: mean absolute difference of the values.
         max_abs_difference: largest difference of any output.
         observations: how many.
@@ -47,21 +48,24 @@ def outputs_of(model: bytes, frames: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(part[0] if name == "log_std" else np.concatenate(part)) for name, part in zip(names, zip(*parts))}
 
 
-def compare_outputs(reference: Outputs, other: Outputs) -> Agreement:
+def compare_outputs(reference: Outputs, other: Outputs, action_sizes: tuple[int, ...] = ()) -> Agreement:
     """The agreement of two forms of one agent.
 
     Args:
         reference: of the float32 form, see :func:`outputs_of`.
         other: of the same observations.
+        action_sizes: numbers of logits of several discrete actions; empty: they are of one.
     """
     if "mean" in reference:
         spread = np.exp(reference["log_std"].astype(np.float64))
         kl = (((other["mean"].astype(np.float64) - reference["mean"]) / spread) ** 2 / 2).sum(axis=1).mean()
         greedy = 1.0
     else:
-        ours, theirs = (_log_softmax(side["logits"]) for side in (reference, other))
-        kl = (np.exp(ours) * (ours - theirs)).sum(axis=1).mean()
-        greedy = float((reference["logits"].argmax(axis=1) == other["logits"].argmax(axis=1)).mean())
+        sides = [np.split(side["logits"], np.cumsum(action_sizes)[:-1], axis=1) for side in (reference, other)]
+        logs = [(_log_softmax(ours), _log_softmax(theirs)) for ours, theirs in zip(*sides)]
+        kl = sum((np.exp(ours) * (ours - theirs)).sum(axis=1) for ours, theirs in logs).mean()
+        same = [ours.argmax(axis=1) == theirs.argmax(axis=1) for ours, theirs in logs]
+        greedy = float(np.all(same, axis=0).mean())
     return Agreement(
         greedy=greedy,
         kl=float(kl),

@@ -51,10 +51,13 @@ class Quantiser:
         calibration: observations that the ranges are taken from.
         checked: other observations, over which the forms are compared.
         greedy: whether the agent takes the best action and does not sample.
+        action_sizes: of several discrete actions, see ``compare_outputs``.
     """
 
-    def __init__(self, model: bytes, calibration: np.ndarray, checked: np.ndarray, *, greedy: bool) -> None:
-        self._model, self._checked, self._greedy = model, checked, greedy
+    def __init__(
+        self, model: bytes, calibration: np.ndarray, checked: np.ndarray, *, greedy: bool, action_sizes: tuple[int, ...] = ()
+    ) -> None:
+        self._model, self._checked, self._greedy, self._sizes = model, checked, greedy, action_sizes
         graph = onnx.load_model_from_string(model).graph
         self.layers = tuple(node.name for node in graph.node if node.op_type in LAYERS)
         name = graph.input[0].name
@@ -83,7 +86,7 @@ class Quantiser:
         model = self._model
         if set(float_layers) != set(self.layers):
             model = _finished(quantise_model(self._model, feeds=self._feeds, float_nodes=float_layers))
-        agreement = compare_outputs(self._reference, outputs_of(model, self._checked))
+        agreement = compare_outputs(self._reference, outputs_of(model, self._checked), self._sizes)
         return Quantised(model, float_layers, agreement, self.loss_of(agreement))
 
     def order(self) -> list[tuple[str, float]]:
