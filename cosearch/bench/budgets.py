@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cosearch.bench.benchmark import Benchmark
-from cosearch.bench.searches import BRACKET, BRACKETED, run_search, runnable
+from cosearch.bench.searches import run_search, runnable
 from cosearch.statistics import Interval, interval_text, student_interval
 from latency_tables import markdown
 
@@ -76,8 +76,8 @@ def budgets(benchmark: Benchmark, device: str, seeds: Sequence[int], queries: Se
     rows = []
     for name in runnable():
         for count in queries:
-            if name == BRACKETED and count <= BRACKET:
-                continue  # the bracket alone takes so many
+            if name not in runnable(count):
+                continue
             found = [run_search(benchmark, name, device, target_s=target_s, seed=seed, queries=count).regret for seed in seeds]
             interval = None if len(set(found)) == 1 else student_interval(found)
             rows.append(Spent(name, count, count * benchmark.env_steps, float(np.mean(found)), interval))

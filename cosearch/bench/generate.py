@@ -23,7 +23,7 @@ from cosearch.fleet.cluster import Cluster
 from cosearch.fleet.work import Send
 from cosearch.fleet.workers import Workers
 from cosearch.record.durable import append_line, write_bytes_atomic
-from cosearch.rl.teacher import Teacher, find_teacher
+from cosearch.rl.teacher import Teacher
 from latency_tables.errors import ConfigError, NonFiniteError
 from latency_tables.reading import parse_json, read_json, read_text, shown
 from latency_tables.writing import make_folder
@@ -70,20 +70,40 @@ def finished_networks(lines: Sequence[Mapping[str, object]]) -> set[object]:
     return {network for network, _ in seen if all((network, seed) in seen for seed in settings.SEEDS)}
 
 
-def begin(folder: Path) -> None:
+def begin(folder: Path, tasks: Sequence[str] = settings.TASKS) -> dict[str, object]:
     """Make the folder, or check that it belongs to this benchmark.
 
+    Args:
+        folder: of the results.
+        tasks: that are worked on: each has the teacher that its results were begun with.
+
+    Returns:
+        For each task SHA-256 of the weights of its teacher, or None; empty in a folder of an earlier version, which wrote none.
+
     Raises:
-        ConfigError: its results were made with other settings.
+        ConfigError: its results were made with other settings, or distilled from another teacher.
     """
     path, own = folder / "settings.json", settings.digest()
     if path.exists():
         values = read_json(path, "settings of the benchmark", ConfigError)
         if not isinstance(values, dict) or values.get("digest") != own:
             raise ConfigError(f"{folder} holds results of other settings than this version's; give another folder with --out")
-        return
+        teachers = values.get("teachers", {})
+        if not isinstance(teachers, dict):
+            raise ConfigError(f"{path}: expected teachers as an object of tasks, got {shown(teachers)}")
+        for task in tasks:
+            here = settings.teacher_sha256(task)
+            if teachers.get(task, here) != here:
+                raise ConfigError(
+                    f"{folder} holds results of {task} from a teacher whose weights have the SHA-256 {str(teachers[task])[:12]}, "
+                    f"here it is {str(here)[:12]}: give another folder with --out"
+                )
+        return teachers
+    teachers = {task: settings.teacher_sha256(task) for task in settings.TASKS}
+    content = {"digest": own, "training": settings.TRAINING, "teachers": teachers}
     make_folder(folder)
-    write_bytes_atomic(path, (json.dumps({"digest": own, "training": settings.TRAINING}, indent=1) + "\n").encode())
+    write_bytes_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+    return teachers
 
 
 @contextmanager
@@ -112,12 +132,12 @@ def extend(folder: Path, tasks: Sequence[str], tell: Callable[[str], None], limi
         Networks that this process trained.
 
     Raises:
-        ConfigError: the folder belongs to other settings.
+        ConfigError: the folder belongs to other settings, or to another teacher.
         UnknownNameError: one of the tasks is none of the benchmark.
     """
     for task in tasks:
         settings.training_config(task)  # before any work
-    begin(folder)
+    begin(folder, tasks)
     torch.set_num_threads(1)
     trained = 0
     for task in tasks:
@@ -153,13 +173,13 @@ def extend_on_cluster(
         Networks that were trained; one whose process was lost three times is not among them, the next command tries it again.
 
     Raises:
-        ConfigError: the folder belongs to other settings.
+        ConfigError: the folder belongs to other settings, or to another teacher.
         UnknownNameError: one of the tasks is none of the benchmark.
         RequestError: there is no such cluster.
     """
     for task in tasks:
         settings.training_config(task)
-    begin(folder)
+    begin(folder, tasks)
     missing: list[tuple[str, int]] = []
     for task in tasks:
         there = finished_networks(finished_lines(folder, task))
@@ -212,7 +232,7 @@ def train_network(task: str, index: int) -> list[str]:
     A training whose loss is not finite ends all seeds; then each is trained alone, and those that fail have no score.
     """
     config = settings.training_config(task)
-    record = find_teacher("auto", task)
+    record = settings.teacher_of(task)
     teacher = None if record is None else Teacher(record, device=torch.device("cpu"), bf16=config.rl.bf16)
     ops = settings.architectures(settings.make_space(task))[index].ops()
     groups: list[Sequence[int]] = [settings.SEEDS]

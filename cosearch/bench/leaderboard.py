@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from cosearch.bench.benchmark import Benchmark, tasks
-from cosearch.bench.searches import run_search, runnable
+from cosearch.bench.searches import BRACKET, run_search, runnable
 from cosearch.statistics import Interval, interval_text, student_interval
 from latency_tables import markdown
 
@@ -107,7 +107,7 @@ def _board(benchmark: Benchmark, device: str, seeds: Sequence[int], queries: int
     scores = benchmark.scores[inside]
     macs = [sum(op.macs for op in benchmark.architectures[i].ops()) for i in inside]
     rows = []
-    for name in runnable():
+    for name in runnable(queries):
         found = [run_search(benchmark, name, device, target_s=target_s, seed=seed, queries=queries) for seed in seeds]
         regrets = [one.regret for one in found]
         rows.append(
@@ -137,6 +137,7 @@ def _board(benchmark: Benchmark, device: str, seeds: Sequence[int], queries: int
 
 def leaderboard_page(result: Standings) -> str:
     """The boards as Markdown."""
+    left_out = [name for name in runnable() if name not in runnable(result.queries)]
     lines = [
         "# Searches on the tabular benchmark",
         "",
@@ -145,6 +146,7 @@ def leaderboard_page(result: Standings) -> str:
         "scratch: weight sharing is not simulated. Regret is the distance to the best network within the target, rank its place",
         "among them, both by the mean over the train seeds; percentile is the share of the others that are no better. The best",
         "of many noisy means is too high by chance, so even a search that knew every network's true mean would have some regret.",
+        *(f"`{name}` is left out: its bracket alone takes {BRACKET} queries." for name in left_out),
         "Made by `python -m cosearch bench leaderboard`; [what explains the order](methods.md).",
     ]
     for board in result.boards:

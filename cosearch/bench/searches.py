@@ -237,10 +237,15 @@ CONTROLS: dict[str, Callable[[Search], Architecture]] = {
 }
 
 
-def runnable() -> list[str]:
-    """Names of all that can run on a table: controls, proposal strategies, the score function."""
+def runnable(queries: int | None = None) -> list[str]:
+    """Names of all that can run on a table: controls, proposal strategies, the score function.
+
+    Args:
+        queries: with so many; a last bracket alone takes ``BRACKET``. None: with any number.
+    """
     proposals = [info.name for info in STRATEGIES.entries() if info.kind == "proposal" and info.name not in CONTROLS]
-    return [*CONTROLS, *proposals, "reinforce", *VARIANTS]
+    names = [*CONTROLS, *proposals, "reinforce", *VARIANTS]
+    return [name for name in names if name != BRACKETED or queries is None or queries > BRACKET]
 
 
 def run_search(

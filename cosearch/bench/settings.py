@@ -1,6 +1,7 @@
 """What the benchmark's table holds and how each of its networks was trained: fixed here, so that new defaults leave it as it is.
 
 Another value anywhere in this file makes another benchmark: its digest is in every table, and a table of another is not extended.
+Nor are a task's results that were distilled from another teacher: the SHA-256 of its weights stands beside the digest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.registry import unknown_name
 from cosearch.rl.envs import EnvOptions, make_env
+from cosearch.rl.teacher import TeacherRecord, find_teacher
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.space import Architecture, SearchSpace
 
@@ -55,7 +57,7 @@ TRAINING: dict[str, object] = {  # a retraining from scratch with the project's 
 
 
 def digest() -> str:
-    """SHA-256 of all settings but the list of tasks: what tables of the same benchmark share."""
+    """SHA-256 of all settings but the list of tasks and their teachers: what tables of the same benchmark share."""
     points = [[point.name, point.candidates] for point in macro_space(SPACE, (10, 10, 4), 3).points]
     everything = [SEEDS, points, TOTAL_STEPS, EPISODES, TRAINING]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
@@ -71,6 +73,21 @@ def training_config(task: str) -> Config:
     if task not in TASKS:
         raise unknown_name("task of the benchmark", task, TASKS, f"There are {', '.join(TASKS)}")
     return resolve(options={**TRAINING, "env.name": task})
+
+
+def teacher_of(task: str) -> TeacherRecord | None:
+    """The shipped teacher that every training of a task distils from; None where there is none."""
+    return find_teacher("auto", task)
+
+
+def teacher_sha256(task: str) -> str | None:
+    """SHA-256 of the weights of a task's teacher; None without one.
+
+    Raises:
+        ConfigError: its weights cannot be read.
+    """
+    record = teacher_of(task)
+    return None if record is None else record.weights_sha256()
 
 
 def rollouts() -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.searches import Outcome, Search, judged, run_search
+from cosearch.config.fixed import check_words
 from cosearch.config.run import resolve
 from cosearch.pipeline.agent.bracket import Bracket
 from cosearch.pipeline.checkpoint import SearchOutput
@@ -31,6 +32,15 @@ from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError, RunFolderError
 
 BESIDE = ("random", "ridge", "largest")
+SET_BY = {  # key -> what sets it
+    "env.name": "--task",
+    "space.name": "the benchmark, whose space it is",
+    "strategy.name": "--strategy",
+    "device": "--device",
+    "objective.latency_target_s": "--latency-target-ms",
+    "seed": "--first-seed and --seeds",
+    "threads": "the benchmark: one thread",
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,9 @@ class SharedSearch:
         """The search of a seed.
 
         Raises:
-            RequestError: a wrong word, or one that makes another space than the benchmark's.
+            RequestError: a wrong word, one without effect, or one that makes another space than the benchmark's.
         """
+        check_words(self.words, SET_BY)
         options: Mapping[str, object] = {
             "env.name": self.benchmark.table.task,
             "space.name": self.benchmark.space.name,

@@ -53,6 +53,7 @@ class Table:
         episodes: of each final evaluation.
         settings_sha256: see ``settings.digest``.
         results: of the finished networks, by number.
+        teacher_sha256: of the weights that every training distils from; None: there are none, or an earlier version wrote it.
     """
 
     task: str
@@ -65,6 +66,7 @@ class Table:
     episodes: int
     settings_sha256: str
     results: Mapping[int, tuple[SeedResult, ...]]
+    teacher_sha256: str | None = None
 
     @property
     def partial(self) -> str | None:
@@ -90,10 +92,10 @@ def pack(results: Path, task: str) -> Table:
         task: of the settings.
 
     Raises:
-        ConfigError: the folder belongs to other settings.
+        ConfigError: the folder belongs to other settings, or to another teacher.
         RequestError: nothing is finished there.
     """
-    generate.begin(results)
+    teacher = generate.begin(results, [task]).get(task)
     found: dict[int, dict[int, SeedResult]] = {}
     lines = generate.finished_lines(results, task)
     for line in lines:
@@ -119,6 +121,7 @@ def pack(results: Path, task: str) -> Table:
         settings.EPISODES,
         settings.digest(),
         whole,
+        None if teacher is None else str(teacher),
     )
 
 
@@ -144,6 +147,7 @@ def write_table(table: Table, path: Path) -> None:
         "steps": list(table.steps),
         "episodes": table.episodes,
         "settings_sha256": table.settings_sha256,
+        **({} if table.teacher_sha256 is None else {"teacher_sha256": table.teacher_sha256}),
         "sha256": hashlib.sha256(rest.encode()).hexdigest(),
     }
     make_folder(path.parent)
@@ -193,6 +197,7 @@ def read_table(path: Path) -> Table:
         _whole(header.get("episodes"), where),
         _text(header.get("settings_sha256"), where),
         results,
+        _text(header["teacher_sha256"], where) if "teacher_sha256" in header else None,
     )
 
 

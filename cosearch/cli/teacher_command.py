@@ -70,6 +70,8 @@ def teacher(
     if from_sb3 is not None:
         if many:
             raise RequestError("--from-sb3 trains nothing: leave --seeds, --jobs and --cluster out")
+        if overrides:
+            raise RequestError(f"--from-sb3 trains nothing: leave {' '.join(overrides)[:200]} out")
         from cosearch.teachers.from_sb3 import convert_sb3
 
         converted = convert_sb3(from_sb3, env, out, allow_pickle=allow_pickle)

@@ -7,17 +7,23 @@ nothing.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 from cosearch.config.run import Config
 from cosearch.planning.recorded import config_of
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import ControlRecord, Summary
-from cosearch.record.run_record import RunRecord
+from cosearch.record.run_record import DeviceRecord, RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.space.kinds.hand_made import HAND_MADE
 from latency_tables.errors import ConfigError
+from latency_tables.opspec import Device
+from latency_tables.reading import shown
 
 RANDOM, LARGEST = "random", "largest"
 CONTROLS = (RANDOM, LARGEST)
+SAME_SCORES = ("num_envs", "step_limit_s", "solved_at")  # keys of env that leave what a score means as it is
 
 
 def is_hand_made(config: Config) -> bool:
@@ -51,29 +57,42 @@ def control_of(config: Config) -> ControlRecord | None:
     )
 
 
-def check_control(config: Config, table_id: str | None) -> None:
-    """Raise unless the control that a configuration names can stand beside its result: same task, same table.
+def check_control(config: Config, device: Device, table_id: str | None) -> None:
+    """Raise unless the control that a configuration names can stand beside its result: same task, same device or table.
 
     Args:
         config: of the run.
-        table_id: digest of its table; None on an accelerator, whose design is searched.
+        device: that it is for.
+        table_id: digest of the device's table; None on an accelerator, whose design is searched.
 
     Raises:
         RunFolderError: ``control`` names no finished run, or its results are damaged.
-        ConfigError: it names a run of a strategy that is no control, of another task or of another table.
+        ConfigError: it names a run of a strategy that is no control, of another task, of another table or device.
     """
     if control_of(config) is None:
         return
     run = RunDir.open(config.control)
-    task, own = config_of(run).env, config.env
-    if (task.name, task.kwargs) != (own.name, own.kwargs):
+    theirs, own = (json.loads(json.dumps(asdict(each))) for each in (config_of(run).env, config.env))
+    differing = [key for key in own if theirs[key] != own[key] and key not in SAME_SCORES]
+    if differing:
+        its, ours = (" ".join(f"env.{key}={shown(values[key])}" for key in differing) for values in (theirs, own))
         raise ConfigError(
-            f"control: {run.path} is a run of {task.name} {task.kwargs or ''}, this one is of {own.name} {own.kwargs or ''}: "
-            "their scores cannot be compared. Leave control out, or make its run on this task"
+            f"control: {run.path} is a run with {its}, this one has {ours}: their scores cannot be compared. Leave control out, "
+            "or make its run on this task"
         )
-    made_with = run.read(RunRecord).table.table_id
+    record = run.read(RunRecord)
+    made_on, made_with = record.device, record.table.table_id
+    if table_id is None and any(getattr(made_on, key) != getattr(device, key) for key in ("name", "runtime", "dtype", "threads")):
+        raise ConfigError(
+            f"control: {run.path} was made for {_words(made_on)}, this run is for {_words(device)}: their latencies cannot be "
+            "compared. Leave control out, or make its run for this device"
+        )
     if table_id not in (None, made_with):
         raise ConfigError(
             f"control: {run.path} was made with the table {made_with[:12]}, this run has {str(table_id)[:12]}: their latencies "
             "cannot be compared. Leave control out, or make its run with this table"
         )
+
+
+def _words(device: Device | DeviceRecord) -> str:
+    return f"{device.name} ({device.runtime}, {device.dtype}, {device.threads} thread{'s' * (device.threads != 1)})"

@@ -194,7 +194,9 @@ def make_plan(config: Config) -> Plan:
 def _family(config: Config) -> Plan:
     """The plan of the first agent, with those of all."""
     configs = agent_configs(config)
-    check_options(dataclasses.replace(resolve_request(configs[0]), config=config))
+    request = resolve_request(configs[0])
+    asked = {key: getattr(config, key) for key in ("family", "device", "table", "objective")}  # as they were said
+    check_options(dataclasses.replace(request, config=dataclasses.replace(request.config, **asked)))
     plans = [_member(one) for one in configs]
     if any(plan.accelerator is not None for plan in plans):
         raise ConfigError(

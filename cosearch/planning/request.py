@@ -9,6 +9,7 @@ from pathlib import Path
 from accel_models.design import AccelDesign
 from cosearch.compute import compute_device
 from cosearch.config.run import Config
+from cosearch.cost.accel_table import device_of
 from cosearch.planning.budget import candidate_rungs, one_shot_rounds
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import check_control
@@ -81,7 +82,10 @@ def resolve_request(config: Config) -> Request:
         _check_one_shot(config, strategy)
     if isinstance(options, ChoosesHeldOut) and options.held_out == "levels":
         _check_levels(config, paths)
-    check_control(config, hardware.table_id if isinstance(hardware, Table) else None)
+    if isinstance(hardware, Table):
+        check_control(config, hardware.device, hardware.table_id)
+    else:
+        check_control(config, device_of(hardware), None)
     space = make_space(config)
     check_size(config, space.frame_shape)
     values = config.distill.critic > 0 and config.rl.on_policy

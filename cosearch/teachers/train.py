@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from cosearch.compute import compute_device
+from cosearch.config.fixed import check_words
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import check_environment, environment_record
@@ -63,6 +64,11 @@ PUBLISHED = {
     "env.num_envs": 64,
     "distill.teacher": "none",
 }
+OPTIONS = {"env.name": "--env", "env.train_levels": "--train-levels", "seed": "--seed", "threads": "--threads"}
+READ = (  # how the keys begin that a teacher's training reads
+    *("compute", "rl."),
+    *("env.num_envs", "env.kwargs", "env.layout", "env.wrappers", "env.episode_steps", "env.step_limit_s"),
+)
 SAVE_EVERY = 8  # updates between checkpoints
 
 
@@ -257,7 +263,8 @@ def teacher_config(request: TeacherRequest) -> Config:
     """The configuration of a teacher's training: published values, then the family's, then the request's words.
 
     Raises:
-        ConfigError: an unknown key, a value out of its range, or an algorithm without a policy and a state value.
+        ConfigError: an unknown key, a value out of its range, a word without effect, or an algorithm without a policy and a
+            state value.
         UnknownNameError: no such environment.
     """
     family, game = split_name(request.env)
@@ -271,6 +278,7 @@ def teacher_config(request: TeacherRequest) -> Config:
             f"a teacher has a policy and a state value, rl.algorithm={config.rl.algorithm} learns action values: "
             f"set rl.algorithm to {' or '.join(ALGORITHMS)}"
         )
+    check_words(request.values, OPTIONS, READ)
     return config
 
 

@@ -9,10 +9,11 @@ import pytest
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.budgets import budgets, budgets_page
 from cosearch.bench.leaderboard import leaderboard_page, standings
-from cosearch.bench.searches import PRIOR, Search, run_search, runnable
+from cosearch.bench.searches import BRACKET, BRACKETED, PRIOR, Search, run_search, runnable
 from cosearch.bench.table import table_path, write_table
 from cosearch.cli.app import main
 from cosearch.planning.builtins import load_builtins
+from cosearch.strategies.base import STRATEGIES
 from latency_tables.devices import find_table
 from latency_tables.errors import InfeasibleTargetError, RequestError, UnknownNameError
 from tests.support.bench_table import TASK, made_table
@@ -210,6 +211,19 @@ def test_the_page_has_a_row_a_strategy_with_the_mean_of_its_searches(bench):
         assert row.regret == pytest.approx(np.mean(found)) and f"| {row.strategy} | {np.mean(found):.2f}" in page
     assert [row.regret for row in board.standings] == sorted(row.regret for row in board.standings)
     assert "PARTIAL" not in page
+
+
+def test_a_page_of_few_queries_leaves_out_what_needs_more_and_says_so(bench, capsys, monkeypatch):
+    _, folder = bench
+    few = [info for info in STRATEGIES.entries() if info.name in ("random", "reinforce", "predictor")]
+    monkeypatch.setattr(STRATEGIES, "entries", lambda: few)
+    for queries in (BRACKET, BRACKET + 1):
+        words = ["--device", DEVICE, "--seeds", "2", "--queries", str(queries), "--data", str(folder)]
+        assert main(["bench", "leaderboard", *words]) == 0
+        page = capsys.readouterr().out
+        rows = {name for name in runnable() if f"| {name} |" in page}
+        assert set(runnable()) - rows == ({BRACKETED} if queries == BRACKET else set())
+        assert ("`reinforce-bracket` is left out: its bracket alone takes 4 queries." in page) == (queries == BRACKET)
 
 
 @pytest.mark.slow

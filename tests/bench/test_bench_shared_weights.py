@@ -12,7 +12,7 @@ from cosearch.bench.table import table_path, write_table
 from cosearch.cli.app import main
 from cosearch.cli.progress import TerminalProgress
 from cosearch.planning.builtins import load_builtins
-from latency_tables.errors import RequestError, RunFolderError
+from latency_tables.errors import ConfigError, RequestError, RunFolderError
 from tests.support.bench_table import TASK, made_table
 
 WORDS = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32", "rl.epochs=1", "budget.search_steps=256")
@@ -81,6 +81,23 @@ def test_other_values_and_another_space_are_refused(board, tables):
     space = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "space.values.hidden=[0]"))
     with pytest.raises(RequestError, match=r"leave out space\.values"):
         space.plan(0)
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("threads=2", "threads is set by the benchmark: one thread"),
+        ("seed=3", "seed is set by --first-seed and --seeds"),
+        ("env.name=minatar:asterix", r"env\.name is set by --task"),
+        ("device=jetson", "device is set by --device"),
+        ("strategy.name=darts", r"strategy\.name is set by --strategy"),
+        ("space.name=cell", r"space\.name is set by the benchmark"),
+        ("objective.latency_target_s=1", r"objective\.latency_target_s is set by --latency-target-ms"),
+    ],
+)
+def test_a_word_whose_value_the_command_sets_is_refused(word, said, tables):
+    with pytest.raises(ConfigError, match=said):
+        SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, word)).plan(0)
 
 
 def test_the_command_prints_the_board(board, tables, capsys):

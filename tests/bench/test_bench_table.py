@@ -1,5 +1,6 @@
 """The files of the benchmark: round trip, damage, partial tables; the generator's folder: claims, kills, other settings."""
 
+import hashlib
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from cosearch.bench import generate, settings
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.table import FORMAT, SeedResult, pack, read_table, table_path, write_table
 from cosearch.bench.together import Trained
+from cosearch.rl.teacher import TEACHERS
 from latency_tables.errors import ConfigError, NonFiniteError, RequestError, UnknownNameError
 from tests.support.bench_table import TASK, made_table
 
@@ -104,6 +106,44 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "TOTAL_STEPS", 99)
     with pytest.raises(ConfigError, match="other settings"):
         generate.extend(tmp_path, [TASK], print, limit=1)
+
+
+def other_teacher(monkeypatch, task):
+    """Another teacher is shipped for a task."""
+    own = settings.find_teacher
+    other = own("auto", settings.TASKS[1])
+    monkeypatch.setattr(settings, "find_teacher", lambda name, env: other if env == task else own(name, env))
+
+
+def test_results_of_another_teacher_are_not_mixed(tmp_path, monkeypatch):
+    trained, said = [], []
+    quick(monkeypatch, trained)
+    generate.extend(tmp_path, [TASK], said.append, limit=1)
+    sha256 = hashlib.sha256((TEACHERS / "minatar-breakout.safetensors").read_bytes()).hexdigest()
+    packed = pack(tmp_path, TASK)
+    assert packed.teacher_sha256 == sha256
+    write_table(packed, tmp_path / "packed.jsonl")
+    assert read_table(tmp_path / "packed.jsonl") == packed
+    other_teacher(monkeypatch, TASK)
+    for going_on in (lambda: generate.extend(tmp_path, [TASK], said.append), lambda: pack(tmp_path, TASK)):
+        with pytest.raises(ConfigError, match=f"results of {TASK} from a teacher.*{sha256[:12]}.*give another folder with --out"):
+            going_on()
+    assert generate.extend(tmp_path, [settings.TASKS[2]], said.append, limit=1) == 1  # its teacher is the same
+    assert len(trained) == 2
+
+
+def test_a_folder_that_names_no_teacher_is_taken_as_it_is(tmp_path, monkeypatch):
+    quick(monkeypatch, [])
+    (tmp_path / "settings.json").write_text(json.dumps({"digest": settings.digest(), "training": settings.TRAINING}))
+    other_teacher(monkeypatch, TASK)
+    assert generate.extend(tmp_path, [TASK], print, limit=1) == 1
+    assert pack(tmp_path, TASK).teacher_sha256 is None
+
+
+def test_teachers_that_are_no_object_are_refused(tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"digest": settings.digest(), "teachers": ["a"]}))
+    with pytest.raises(ConfigError, match="expected teachers as an object of tasks"):
+        generate.begin(tmp_path)
 
 
 def test_a_game_that_is_no_task_is_refused_before_any_work(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Agents searched for one device on another: what the table counts, and what is priced by which table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -40,6 +42,50 @@ def test_an_agent_is_held_to_the_target_of_the_device_that_it_is_on():
     assert cells[("b", "b")] == ["1", "0 of 1", "1 of 1", "1.10, no interval (1 seed)", "4.00, no interval (1 seed)"]
     # mean 6, standard deviation sqrt(2), Student's t of one degree of freedom 12.706
     assert cells[("a", "a")][-1] == "6.00 [-6.71, 18.71]"
+
+
+def cells_of(rows):
+    lines = [[cell.strip() for cell in line.split("|")[2:-1]] for line in markdown(rows).splitlines()[2:]]
+    return {(searched_for, on): rest for searched_for, on, *rest in lines}
+
+
+def test_a_device_with_two_targets_stands_once_for_each():
+    rows = [row("a", 0, 0.9, 3.0, 5.0), replace(row("a", 1, 0.3, 1.0, 7.0), target_s=0.4), row("b", 0, 1.5, 2.0, 4.0)]
+    cells = cells_of(rows)
+    loose, tight = "a within 1000 ms", "a within 400 ms"
+    assert {key: own[1] for key, own in cells.items()} == {
+        (loose, loose): "0 of 1",
+        (tight, loose): "0 of 1",
+        ("b", loose): "1 of 1",
+        (loose, tight): "1 of 1",
+        (tight, tight): "0 of 1",
+        ("b", tight): "1 of 1",
+        (loose, "b"): "1 of 1",
+        (tight, "b"): "0 of 1",
+        ("b", "b"): "0 of 1",
+    }
+
+
+def test_a_third_device_is_added_to_results_of_two(tmp_path, monkeypatch):
+    """Rows that are not priced on it yet stand in the lines of the devices that they know."""
+    monkeypatch.setattr(module, "table_of", lambda run: run.path.name)
+    monkeypatch.setattr(module.RunDir, "open", lambda path: SimpleNamespace(path=path))
+    priced = []
+
+    def crossed(run, on, *, measure):
+        priced.append(run.path.name)
+        target_s, name = {"a": 1.0, "b": 2.0, "c": 3.0}, run.path.name
+        return Crossed(f"{run.path.parent.name}/{name}", "g", 0, name, target_s[name], 1.0, dict.fromkeys(on, 1.5), {})
+
+    monkeypatch.setattr(module, "crossed", crossed)
+    monkeypatch.setattr(module, "PAGE", tmp_path / "no page")
+    runs, out = {name: str(tmp_path / name) for name in "abc"}, ["--out", str(tmp_path / "out.json")]
+    assert CliRunner().invoke(app, [runs["a"], runs["b"], *out]).exit_code == 0
+    done = CliRunner().invoke(app, [runs["a"], runs["c"], *out])
+    assert done.exit_code == 0, repr(done.exception)
+    kept = [Crossed(**each) for each in json.loads((tmp_path / "out.json").read_text())["rows"]]
+    assert priced == ["a", "b", "a", "c"] and [sorted(each.predicted_s) for each in kept] == [["a", "c"], ["a", "b"], ["a", "c"]]
+    assert set(cells_of(kept)) == {(one, "a") for one in "abc"} | {("b", "b")} | {(one, "c") for one in "ac"}
 
 
 def test_runs_of_one_device_alone_are_refused(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """The benchmark of targets: what it says of its pairs, the shipped table that stands for this machine's, how it goes on."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from old_run import copy_to
 from typer.testing import CliRunner
 
 from cosearch.benchmarks.searches import under_target as module
@@ -15,10 +17,15 @@ from cosearch.benchmarks.searches.under_target import (
     config_of,
     in_short,
     markdown,
+    pair_of,
     with_target,
 )
 from cosearch.planning.builtins import load_builtins
+from cosearch.record.results.summary import Summary
+from cosearch.record.results.target_rounds import TargetFigure, TargetRound
+from cosearch.record.rundir import RunDir
 from latency_tables.devices import find_table
+from latency_tables.errors import RequestError
 from latency_tables.table import load_table
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
@@ -47,6 +54,29 @@ def test_the_figures_of_pairs():
         [each.__dict__ for each in pairs]
     )
     assert len(GAMES) * len(IDENTITIES) * len(SHARES) * len(SEEDS) == 24
+
+
+def measured_round(measured_s, retraining):
+    value = dict.fromkeys(("measured", "low", "high"), measured_s)
+    figure = TargetFigure(metric="latency_s", target=1e-4, bound=1e-4, predicted=1e-4, visits=3, verdict="over", **value)
+    names = {"choices": (0,), "choice_names": ("a",), "why": "derived", "measured_on": "this"}
+    return TargetRound(retraining=retraining, score=1.0, figures=(figure,), **names)
+
+
+@pytest.mark.parametrize("deployed, measured_s", [(1, 1.3e-4), (2, 1.1e-4), (3, 1.2e-4)])
+def test_a_pair_is_told_by_the_round_of_the_agent_that_is_deployed(tmp_path, deployed, measured_s):
+    run = RunDir.open(copy_to(tmp_path / "run"))
+    rounds = tuple(measured_round(*each) for each in ((1.3e-4, "before"), (1.1e-4, "after"), (1.2e-4, "after")))
+    summary = replace(run.read(Summary), target_rounds=rounds, rounds_outcome="rounds used up", latency_target_s=1e-4)
+    run.write(replace(summary, deployed_round=deployed))
+    found = pair_of(run, "minatar:breakout", "x", 0.1)
+    assert (found.derived_s, found.measured_s, found.rounds, found.retrainings) == (1.3e-4, measured_s, 3, 2)
+    assert found.slack == pytest.approx(1 - measured_s / 1e-4) and not found.under
+
+
+def test_a_run_that_measured_nothing_here_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="measured nothing on this machine"):
+        pair_of(RunDir.open(copy_to(tmp_path / "run")), "minatar:breakout", "x", 0.1)
 
 
 def test_a_shipped_table_stands_for_this_machines(tmp_path):

@@ -1,6 +1,7 @@
 """The finished runs that may stand beside a result."""
 
 import dataclasses
+import re
 
 import numpy as np
 import old_run
@@ -8,15 +9,18 @@ import pytest
 from pipeline_runs import TINY
 from scipy.stats import chi2
 
+from cosearch.config.env import EnvConfig
 from cosearch.config.run import resolve
 from cosearch.pipeline.search.co_design import learned
 from cosearch.pipeline.search.gradient_search import DRAWN, METHOD, found_by
-from cosearch.planning.control import CONTROLS, check_control, control_of
+from cosearch.planning.control import CONTROLS, SAME_SCORES, check_control, control_of
 from cosearch.planning.plan import make_plan
+from cosearch.planning.request import resolve_request
 from cosearch.record.rundir import RunDir
 from cosearch.strategies.regression import DrawnPaths, fit_scores
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
+from latency_tables.opspec import Device
 
 CANDIDATE = {"choices": [8, 8, 1, 8, 1], "score": 4.5, "latency_s": 2e-4, "env_steps": 256}
 
@@ -42,17 +46,43 @@ def test_a_search_is_no_control(tmp_path):
     assert CONTROLS == ("random", "largest") and control_of(resolve()) is None
 
 
-def test_a_control_is_of_the_same_task_and_table(tmp_path):
+def test_a_control_is_of_the_same_device_or_table(tmp_path):
     config, recorded = finished(tmp_path, "random"), old_run.content("run.json")
-    task = {key: recorded["config"]["env"][key] for key in ("name",)}
-    own = dataclasses.replace(config, env=dataclasses.replace(config.env, **task))
-    check_control(own, recorded["table"]["table_id"])
-    check_control(own, None)  # an accelerator's design is searched: it has no table of its own
+    device = Device(**recorded["device"])
+    check_control(config, device, recorded["table"]["table_id"])
+    check_control(config, device, None)  # an accelerator's design is searched: it has no table of its own
+    check_control(config, dataclasses.replace(device, description="in other words"), None)
     with pytest.raises(ConfigError, match="their latencies cannot be compared"):
-        check_control(own, "0" * 64)
-    for other in ({"name": "minatar:asterix"}, {**task, "kwargs": {"g": 1.0}}):
-        with pytest.raises(ConfigError, match="their scores cannot be compared"):
-            check_control(dataclasses.replace(config, env=dataclasses.replace(config.env, **other)), None)
+        check_control(config, device, "0" * 64)
+    for other in ({"name": "zc706"}, {"dtype": "int8"}, {"threads": 2}, {"runtime": "tvm"}):
+        with pytest.raises(ConfigError, match=r"made for jetson \(roofline, float32, 1 thread\).*latencies cannot be compared"):
+            check_control(config, dataclasses.replace(device, **other), None)
+    with pytest.raises(ConfigError, match="this run is for zc706"):
+        resolve_request(dataclasses.replace(config, device="zc706"))
+
+
+TASK = {  # each key of the task by which scores mean something else: another value, and what is said of it
+    "name": ("minatar:asterix", "'minatar:asterix'"),
+    "train_levels": (7, "7"),
+    "kwargs": ({"g": 1.0}, "{'g': 1.0}"),
+    "layout": ("channels_first", "'channels_first'"),
+    "wrappers": (("grey_scale",), r"['grey_scale']"),
+    "episode_steps": (5, "5"),
+    "metric": ("length", "'length'"),
+}
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(EnvConfig)])
+def test_a_control_is_of_the_same_task(key, tmp_path):
+    config, recorded = finished(tmp_path, "random"), old_run.content("run.json")
+    if key in SAME_SCORES:
+        other = dataclasses.replace(config.env, **{key: 3})
+        check_control(dataclasses.replace(config, env=other), Device(**recorded["device"]), recorded["table"]["table_id"])
+        return
+    value, words = TASK[key]
+    other = dataclasses.replace(config.env, **{key: value})
+    with pytest.raises(ConfigError, match=rf"this one has env\.{key}={re.escape(words)}: their scores cannot be compared"):
+        check_control(dataclasses.replace(config, env=other), Device(**recorded["device"]), recorded["table"]["table_id"])
 
 
 def test_a_search_that_preferred_nothing_draws_uniformly_among_what_meets_the_target():

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from onnx_teachers import Flat, write_onnx
 from pipeline_runs import TARGET_S, TINY, TINY_PROPOSALS, Moment, Silent, assert_equal, command, results, without_clocks
 
 from cosearch.compare.plan import planned_runs
@@ -235,6 +236,7 @@ def test_deploy_export_and_report_take_one_agent(family, tmp_path):
         (['family.devices=["zc706", "jetson"]', "objective.latency_ratio=5"], "an accelerator is searched with its agent"),
         ([*RANDOM[-1:], "strategy.name=random", TARGETS, "budget.search_steps=32"], "too few for 4 candidates"),
         (["device=jetson", DEVICES], "device=jetson has no effect beside family.devices"),
+        (["device=pixel-3", DEVICES], "device=pixel-3 has no effect beside family.devices"),
         ([f"table={find_table('jetson').path}", DEVICES], "put it into that list"),
         ([TARGETS, "objective.latency_target_s=0.001"], "beside family.latency_targets_s"),
     ],
@@ -243,6 +245,19 @@ def test_lists_that_cannot_work_are_refused_before_anything_is_made(words, said)
     base = [word for word in GRADIENT if not word.startswith("strategy.") or "strategy.name" not in " ".join(words)]
     with pytest.raises(ConfigError, match=re.escape(said)):
         make_plan(resolve(overrides=[*base, *words]))
+
+
+@pytest.mark.parametrize("lists", [[], [DEVICES], [TARGETS]], ids=["alone", "devices", "targets"])
+def test_a_discount_that_a_run_takes_from_its_teacher_has_an_effect_in_a_family_too(lists, tmp_path):
+    load_builtins()
+    path = write_onnx(tmp_path / "mine.onnx", Flat(400, 3), (10, 10, 4))
+    of_teacher = [f"distill.teacher={path}", "distill.gamma=0.97", "distill.critic=0"]
+    words = [word for word in GRADIENT if not word.startswith(("distill.", "rl.gamma"))]
+    targets = [] if lists == [TARGETS] else ["objective.latency_ratio=0.37"]
+    plan = make_plan(resolve(overrides=[*words, *of_teacher, *targets, *lists]))
+    assert {each.config.rl.gamma for each in plan.every} == {0.97} and len(plan.every) == (2 if lists else 1)
+    with pytest.raises(ConfigError, match=r"distill\.gamma=0\.97 has no effect with distill\.critic=0 and rl\.gamma=0\.9"):
+        make_plan(resolve(overrides=[*words, *of_teacher, *targets, *lists, "rl.gamma=0.9"]))
 
 
 def test_a_target_that_no_agent_of_a_device_meets_is_said_with_the_device():

@@ -1,6 +1,7 @@
 """Teachers: held-out levels beside the training, MinAtar's network and settings, the facts in the list."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -24,6 +25,25 @@ from cosearch.testing.toys import EPISODE_STEPS, NUM_ACTIONS, SIDE, TOYS, Signal
 from latency_tables.devices import list_devices
 from latency_tables.errors import ConfigError
 from latency_tables.table import load_table
+
+UNREAD = {  # key of each section that no teacher's training reads
+    "distill.teacher": "minatar-breakout",
+    "distill.actor": "1",
+    "strategy.name": "darts",
+    "budget.search_steps": "7",
+    "objective.latency_target_s": "1",
+    "space.name": "macro",
+    "space.values": '{"hidden": [0]}',
+    "accel.fixed": "true",
+    "family.devices": '["jetson"]',
+    "dqn.lr": "0.1",
+    "sac.lr": "0.1",
+    "device": "jetson",
+    "table": "x.jsonl",
+    "control": "runs/x",
+    "env.metric": "length",
+    "env.solved_at": "3",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -210,6 +230,42 @@ def test_a_teacher_is_labelled_with_the_algorithm_that_trained_it(algorithm, tmp
 def test_an_algorithm_without_a_policy_trains_no_teacher():
     with pytest.raises(ConfigError, match=r"set rl\.algorithm to ppo or a2c"):
         teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=("rl.algorithm=dqn",)))
+
+
+IGNORED = {  # word of a teacher: what its message says
+    "seed=5": r"seed is set by --seed.*give --seed",
+    "threads=4": r"threads is set by --threads",
+    "env.name=minatar:asterix": r"env\.name is set by --env",
+    "env.train_levels=7": r"env\.train_levels is set by --train-levels",
+    'env={"train_levels": 7}': r"env\.train_levels is set by --train-levels",
+    **{f"{key}={value}": rf"{re.escape(key)} has no effect here: leave it out" for key, value in UNREAD.items()},
+}
+
+
+@pytest.mark.parametrize("word", IGNORED)
+def test_a_word_without_effect_is_refused_and_the_option_named(word):
+    with pytest.raises(ConfigError, match=IGNORED[word]):
+        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=("rl.gamma=0.9", word)))
+
+
+def test_all_words_without_effect_are_named_at_once():
+    words = ("seed=5", "distill.teacher=minatar-breakout", "env.metric=length")
+    with pytest.raises(ConfigError) as caught:
+        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=words))
+    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["distill.teacher", "env.metric", "seed"]
+
+
+def test_words_that_a_training_reads_are_taken():
+    words = ("env.num_envs=8", "env.episode_steps=100", "env.step_limit_s=2", "env.kwargs.gravity=9.8", "compute=cpu", "rl.lr=1")
+    request = TeacherRequest("gym:CartPole-v1", "", 32, 0, 1, 2, 1, values=(*words, 'env.wrappers=["flatten"]'))
+    config = teacher_config(request)
+    assert (config.env.num_envs, config.env.episode_steps, config.env.step_limit_s) == (8, 100, 2.0)
+    assert (config.env.kwargs, config.env.wrappers, config.compute, config.rl.lr) == ({"gravity": 9.8}, ("flatten",), "cpu", 1.0)
+
+
+def test_words_beside_a_file_that_is_only_read_are_refused(capsys):
+    assert main(["teacher", "--env", "minatar:breakout", "--from-sb3", "x.zip", "--out", "t.onnx", "rl.lr=0.1"]) == 2
+    assert "leave rl.lr=0.1 out" in capsys.readouterr().err
 
 
 class Quiet:

@@ -10,6 +10,7 @@ Results are kept run by run; the same command goes on where it was interrupted. 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -114,6 +115,9 @@ def over(shares: Sequence[float]) -> str:
 def markdown(rows: Sequence[Crossed]) -> str:
     """The table of the docs: one line for each game, device that agents were searched for, and device that they are on.
 
+    A device with runs of several targets is several here, each with its target in its name. Where no agent is priced on a
+    device yet there is no line.
+
     Args:
         rows: of all runs.
     """
@@ -123,14 +127,19 @@ def markdown(rows: Sequence[Crossed]) -> str:
     ]
     for game in sorted({row.game for row in rows}):
         of = [row for row in rows if row.game == game]
-        targets = {row.device: row.target_s for row in of}
-        for there in targets:
-            for device in targets:
-                agents = [row for row in of if row.device == device]
-                predicted = [row.predicted_s[there] / targets[there] for row in agents]
-                measured = [row.measured_s[there] / targets[there] for row in agents if there in row.measured_s]
+        places = list(dict.fromkeys((row.device, row.target_s) for row in of))
+        targets = Counter(device for device, _ in places)
+        names = {each: each[0] if targets[each[0]] == 1 else f"{each[0]} within {each[1] * 1e3:.4g} ms" for each in places}
+        for there in places:
+            on, target_s = there
+            for place in places:
+                agents = [row for row in of if (row.device, row.target_s) == place and on in row.predicted_s]
+                if not agents:
+                    continue
+                predicted = [row.predicted_s[on] / target_s for row in agents]
+                measured = [row.measured_s[on] / target_s for row in agents if on in row.measured_s]
                 cells = (
-                    *(game, device, there, str(len(agents)), over(predicted), over(measured) if measured else ""),
+                    *(game, names[place], names[there], str(len(agents)), over(predicted), over(measured) if measured else ""),
                     *(interval(measured or predicted), interval([row.score for row in agents])),
                 )
                 lines.append(f"| {' | '.join(cells)} |")

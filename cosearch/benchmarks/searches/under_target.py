@@ -180,9 +180,9 @@ def pair_of(run: RunDir, game: str, identity: str, share: float) -> Pair:
     """What a finished run says of its target."""
     summary = run.read(Summary)
     rounds = summary.target_rounds
-    if summary.latency_measured_s is None or not rounds:
+    if summary.latency_measured_s is None or summary.deployed_round is None:
         raise RequestError(f"{run.path} measured nothing on this machine")
-    measured_s, target_s = rounds[-1].figures[0].measured, summary.latency_target_s
+    measured_s, target_s = rounds[summary.deployed_round - 1].figures[0].measured, summary.latency_target_s
     return Pair(
         game=game,
         device=identity,
