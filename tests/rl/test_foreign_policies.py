@@ -1,6 +1,7 @@
 """Policies of other packages: each documented layout is read as what it is, and its actions are its own."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -275,6 +276,26 @@ def test_the_stored_file_says_itself_what_was_understood(tmp_path):
     onnx.helper.set_model_props(model, {"cosearch.policy": '{"origin": 3}'})
     with pytest.raises(ConfigError, match=r"its metadata 'cosearch\.policy' cannot be read"):
         understood_in(model, stored)
+
+
+def test_the_stored_file_is_read_again_as_what_it_was_read_as(tmp_path):
+    (tmp_path / "n.json").write_text(json.dumps({"mean": 0.5, "var": 4}))
+    path = saved(tmp_path / "p.onnx", policy_model({"mean": (Linear(FEATURES, SIZE, 0), None)}))
+    policy = read_policy(path, FAR, Said(normaliser=tmp_path / "n.json", action_scale="tanh"))
+    assert policy.understood.normaliser is not None and policy.understood.squashed
+    stored = tmp_path / "stored.onnx"
+    stored.write_bytes(policy.stored())
+    again, found, _ = taught(stored, FAR)
+    assert again == policy.understood
+    close(found, ForeignNetwork(path, policy.content, policy.understood)(torch.from_numpy(X))[0])
+    for task, said, words in (
+        (replace(FAR, env="near"), {}, "was read as a policy of far, this task is near: say --env far"),
+        (replace(FAR, frame_shape=(FEATURES + 1,)), {}, r"of observations \[4\] and 2 actions, far has \[5\] and 2"),
+        (replace(FAR, box=None), {}, r"a gaussian policy .* 2 \(categorical\)"),
+        (FAR, {"action_scale": "unit", "pixels": 1}, "says itself what it holds: leave --pixels, --action-scale out"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            read_policy(stored, task, Said(**said))
 
 
 def test_what_plays_is_what_teaches(tmp_path):

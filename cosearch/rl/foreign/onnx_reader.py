@@ -20,7 +20,17 @@ from cosearch.rl.foreign.network import as_taken, open_session, run_rows
 from cosearch.rl.foreign.normaliser import read_normaliser
 from cosearch.rl.foreign.onnx_file import load_model, producer
 from cosearch.rl.foreign.remembering import find_states, packed
-from cosearch.rl.foreign.understood import LAYOUTS, Normaliser, Policy, Said, StateFacts, TaskFacts, Understood, tensor_text
+from cosearch.rl.foreign.understood import (
+    LAYOUTS,
+    Normaliser,
+    Policy,
+    Said,
+    StateFacts,
+    TaskFacts,
+    Understood,
+    tensor_text,
+    understood_in,
+)
 from latency_tables.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -50,7 +60,7 @@ class _Input:
 
 
 def read_onnx(path: Path, task: TaskFacts, said: Said) -> Policy:
-    """Read a policy from an ONNX file.
+    """Read a policy from an ONNX file; one that `cosearch compress` wrote is what its metadata say.
 
     Args:
         path: of the file.
@@ -58,10 +68,34 @@ def read_onnx(path: Path, task: TaskFacts, said: Said) -> Policy:
         said: what the user says of it.
 
     Raises:
-        ConfigError: the file is no such policy, cannot be loaded, or can be read in two ways and nobody said which.
+        ConfigError: the file is no such policy, cannot be loaded, or can be read in two ways and nobody said which; or it says
+            itself what it is, and something is said of it or it plays another environment.
         ShapeError: its inputs or outputs are of another task.
     """
-    return policy_of_model(path, load_model(path), task, said)
+    model = load_model(path)
+    known = understood_in(model, path)
+    if known is None:
+        return policy_of_model(path, model, task, said)
+    _check_known(path, known, task, said)
+    return Policy(known, model.SerializeToString())
+
+
+def _check_known(path: Path, known: Understood, task: TaskFacts, said: Said) -> None:
+    again = f"`cosearch compress POLICY --env {task.env}` with the POLICY that it was made from"
+    if known.env != task.env:
+        raise ConfigError(
+            f"{path} was read as a policy of {known.env}, this task is {task.env}: say --env {known.env}, or {again}"
+        )
+    theirs, ours = ((one.frame_shape, one.num_actions, one.policy) for one in (known, task))
+    if theirs != ours:
+        raise ShapeError(
+            f"{path} was read as a {known.policy} policy of observations {list(known.frame_shape)} and {known.num_actions} "
+            f"actions, {task.env} has {list(task.frame_shape)} and {task.num_actions} ({task.policy}) here: name the task with "
+            f"the same wrappers and options, or {again}"
+        )
+    words = ", ".join(f"--{name.replace('_', '-')}" for name, value in vars(said).items() if value is not None)
+    if words:
+        raise ConfigError(f"{path} says itself what it holds: leave {words} out, or {again}")
 
 
 def policy_of_model(path: Path, model: onnx.ModelProto, task: TaskFacts, said: Said, origin: str | None = None) -> Policy:
