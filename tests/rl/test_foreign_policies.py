@@ -181,13 +181,18 @@ def test_a_normaliser_beside_the_file_is_applied_first(tmp_path):
     mean, var = random.normal(0, 1, FEATURES), random.uniform(0.5, 2, FEATURES)
     path = saved(tmp_path / "p.onnx", policy_model({"logits": (head, None)}))
     np.savez(tmp_path / "n.npz", mean=mean, var=var, clip=1.5)  # as stable-baselines3's VecNormalize
-    (tmp_path / "n.json").write_text(json.dumps({"mean": mean.tolist(), "std": np.sqrt(var).tolist(), "epsilon": 0.01}))  # rsl_rl
+    (tmp_path / "n.json").write_text(json.dumps({"mean": mean.tolist(), "std": np.sqrt(var).tolist(), "epsilon": 0.01}))
+    rsl_rl = {"_mean": mean[None], "_var": var[None] * 1e-3, "_std": np.sqrt(var)[None] * 1e-3**0.5, "count": np.array(9)}
+    save_file({f"obs_normalizer.{key}": value for key, value in rsl_rl.items()}, tmp_path / "rsl_rl.safetensors")
+    np.savez(tmp_path / "rsl_rl.npz", **rsl_rl, eps=0.5)
     skrl = {"running_mean": mean, "running_variance": var, "current_count": np.array(9.0)}
     save_file({f"_observation_preprocessor.{key}": value for key, value in skrl.items()}, tmp_path / "n.safetensors")
     for name, fed in (
         ("n.npz", np.clip((X - mean) / np.sqrt(var + 1e-8), -1.5, 1.5)),
         ("n.json", (X - mean) / (np.sqrt(var) + 0.01)),
         ("n.safetensors", (X - mean) / np.sqrt(var + 1e-8)),
+        ("rsl_rl.safetensors", (X - mean) / (np.sqrt(var * 1e-3) + 0.01)),
+        ("rsl_rl.npz", (X - mean) / (np.sqrt(var * 1e-3) + 0.5)),
     ):
         known, outputs, _ = taught(path, DISCRETE, normaliser=tmp_path / name)
         close(outputs, head(fed))
