@@ -224,6 +224,18 @@ def test_a_gaussian_zip_has_its_spread(tmp_path):
     close(parameters[:, SIZE:], np.broadcast_to([-1.0, 0.5], (len(X), SIZE)))
 
 
+def test_a_squashed_zip_stands_for_the_bounds(tmp_path):
+    weights = actor_critic_weights(actions=SIZE, log_std=np.zeros((5, SIZE)))
+    plain, squashed = (
+        sb3_zip(tmp_path / f"{on}.zip", weights, actions=("size", SIZE), kwargs={"squash_output": on}) for on in (False, True)
+    )
+    low, high = np.array(FAR.box.low), np.array(FAR.box.high)
+    mean = taught(plain, FAR, action_scale="environment")[1] * (high - low) / 2 + (high + low) / 2
+    known, found, _ = taught(squashed, FAR)
+    close(FAR.box.from_policy(found), low + (np.tanh(mean) + 1) / 2 * (high - low))
+    assert known.spread is None
+
+
 # --- torch
 
 
