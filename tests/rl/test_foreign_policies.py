@@ -19,6 +19,7 @@ from latency_tables.errors import ConfigError, RequestError
 DISCRETE = TaskFacts("cart", (FEATURES,), ACTIONS)
 SIZE = 2
 VECTORS = TaskFacts("arm", (FEATURES,), SIZE, Box((-1.0, -2.0), (1.0, 2.0)))
+UNIT_BOX = TaskFacts("unit", (FEATURES,), SIZE, Box((-1.0, -1.0), (1.0, 1.0)))
 FAR = TaskFacts("far", (FEATURES,), SIZE, Box((0.0, 40.0), (100.0, 60.0)))  # an agent's own actions are scaled, too
 IMAGES = TaskFacts("pictures", (4, 5, 2), ACTIONS)
 X = np.random.default_rng(7).normal(0, 2, (9, FEATURES)).astype(np.float32)
@@ -114,10 +115,15 @@ def test_the_documented_export_of_rl_games_gives_a_gaussian(tmp_path, spread, is
         shape=("n", FEATURES),
     )
     path = saved(tmp_path / "p.onnx", model)
-    known, parameters, _ = taught(path, VECTORS)
+    with pytest.raises(ConfigError, match=r"is 'mu' in the units of arm, .*--action-scale unit .* --action-scale environment"):
+        opened(path, VECTORS)
+    for free in (UNIT_BOX, replace(VECTORS, box=Box((-np.inf, -2.0), (np.inf, 2.0)))):  # nothing to ask
+        close(taught(path, free)[1][:, :SIZE], head(X))
+    known, parameters, _ = taught(path, VECTORS, action_scale="environment")
     assert (known.meaning, known.spread, known.teaches_by, known.value) == ("mean", spread, "distribution", "value")
     close(parameters, np.concatenate([head(X), np.broadcast_to(np.log(std), (len(X), SIZE))], 1))
-    scaled = taught(path, FAR)[1][:, SIZE:]  # the spread of an agent's own actions: 50 and 10 of the environment's are its 1
+    _, parameters, _ = taught(path, FAR, action_scale="environment")
+    scaled = parameters[:, SIZE:]  # the spread of an agent's own actions: 50 and 10 of the environment's are its 1
     close(scaled, np.broadcast_to(np.log(std / [50, 10]), (len(X), SIZE)))
 
 

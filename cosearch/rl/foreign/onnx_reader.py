@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
 
 PROBE_ROWS = 3
+RESCALED = "mu"  # rl_games' name of means that it scales to the bounds outside its network, unless clip_actions is off
 LAYOUT_KEY = "layout"  # in the file's own metadata, where whoever wrote it said so
 DTYPES = {
     "tensor(float)": "float32",
@@ -327,6 +328,12 @@ def _action_scale(
         ends_in_tanh = _ends_in_tanh(model.graph, meaning.chosen)
         bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
         is_unit = bounded and bool((low == -1).all() and (high == 1).all())
+        if meaning.chosen.lower().rpartition(".")[2] == RESCALED and task.box.is_finite and not is_unit and not ends_in_tanh:
+            raise ConfigError(
+                f"{path}: is {meaning.chosen!r} in the units of {task.env}, from {low.tolist()} to {high.tolist()}, or do -1 and "
+                "1 stand for these bounds? The file does not tell: say --action-scale unit (as rl_games trains by default) or "
+                "--action-scale environment"
+            )
         scale = "unit" if ends_in_tanh and bounded and not is_unit else "environment"
         if scale == "unit":
             notes = (f"{meaning.chosen!r} ends in a hyperbolic tangent: -1 and 1 stand for the bounds of the action",)
