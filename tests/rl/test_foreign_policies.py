@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import bundle_run
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +11,7 @@ import torch
 from policy_files import ACTIONS, FEATURES, Linear, actor_critic_weights, policy_model, saved, sb3_zip
 from safetensors.numpy import save_file
 
+from cosearch.deploy.bundle.folder import BundleOptions
 from cosearch.rl.envs import Box
 from cosearch.rl.foreign.network import ForeignNetwork
 from cosearch.rl.foreign.readers import read_policy
@@ -139,6 +141,21 @@ def test_squashed_actions_stand_for_the_bounds(tmp_path, task):
         close(task.box.from_policy(mean), wanted)
     assert any("hyperbolic tangent" in note for note in opened(inside, task)[0].notes)
     close(task.box.from_policy(taught(inside, task, action_scale="environment")[1]), np.clip(np.tanh(head(X)), low, high))
+
+
+@pytest.mark.parametrize("actions", ["outside", "greedy"])
+def test_an_agent_of_this_project_is_read_in_its_own_units(tmp_path, actions):
+    folder = bundle_run.make_run(tmp_path / "run", "gaussian", options=BundleOptions(actions=actions)).path
+    task = replace(FAR, frame_shape=(3,))
+    with torch.no_grad():
+        wanted, value = (part.numpy() for part in bundle_run.network("gaussian")(torch.from_numpy(X[:, :3])))
+    for path in (folder / "agent.onnx", folder / "agent" / "agent.onnx"):
+        known, found, values = taught(path, task, X[:, :3])
+        close(found, wanted)
+        close(values, value)
+        assert known.acting == "greedy" and any("the agent's own units" in note for note in known.notes)
+    said = taught(path, task, X[:, :3], action_scale="environment")[1]
+    close(task.box.from_policy(said[:, :SIZE]), np.clip(wanted[:, :SIZE], task.box.low, task.box.high))
 
 
 def test_of_a_chunk_of_actions_the_first_is_taken(tmp_path):

@@ -324,6 +324,8 @@ def _action_scale(
     low, high = np.array(task.box.low), np.array(task.box.high)
     notes: tuple[str, ...] = ()
     scale = said.action_scale
+    if scale is None and meaning.chosen == "mean" and _is_agent(model.graph):
+        return False, (), (), ("'mean' is read as that of an agent.onnx: in the agent's own units",) * task.box.is_scaled
     if scale is None:
         ends_in_tanh = _ends_in_tanh(model.graph, meaning.chosen)
         bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
@@ -348,6 +350,13 @@ def _action_scale(
     factor, offset = theirs[:, 0] / ours[:, 0], (theirs[:, 1] - ours[:, 1]) / ours[:, 0]
     plain = bool((factor == 1).all() and (offset == 0).all())
     return scale == "tanh", () if plain else tuple(factor.tolist()), () if plain else tuple(offset.tolist()), notes
+
+
+def _is_agent(graph: onnx.GraphProto) -> bool:
+    """Whether it has the inputs and outputs of this project's own export of a Gaussian policy, alone or in a bundle."""
+    ranks = {entry.name: len(entry.type.tensor_type.shape.dim) for entry in graph.output if entry.name != "action"}
+    known = ranks == {"mean": 2, "log_std": 1, "value": 1}
+    return known and [entry.name for entry in graph.input] in (["observations"], ["frames"])
 
 
 def _ends_in_tanh(graph: onnx.GraphProto, name: str) -> bool:
