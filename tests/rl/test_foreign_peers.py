@@ -58,6 +58,7 @@ def agrees(found, wanted):
         ("A2C", CART, {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": torch.nn.ReLU}}),
         ("DQN", CART, {}),
         ("PPO", PENDULUM, {"n_steps": 16, "batch_size": 16}),
+        ("A2C", PENDULUM, {"use_sde": True, "policy_kwargs": {"squash_output": True, "activation_fn": torch.nn.ReLU}}),
         ("SAC", PENDULUM, {"policy_kwargs": {"net_arch": [8]}}),
         ("TD3", PENDULUM, {}),
     ],
@@ -92,7 +93,8 @@ def test_a_zip_with_pictures(tmp_path):
 
     x = np.random.default_rng(0).integers(0, 256, (16, 36, 36, 2), np.uint8)
     task = TaskFacts("pictures", (36, 36, 2), 3)
-    for algorithm, how in (("PPO", {"n_steps": 16, "batch_size": 16}), ("DQN", {"buffer_size": 10})):
+    raw = {"buffer_size": 10, "policy_kwargs": {"normalize_images": False}}
+    for algorithm, how in (("PPO", {"n_steps": 16, "batch_size": 16}), ("DQN", {"buffer_size": 10}), ("DQN", raw)):
         model = getattr(sb3, algorithm)("CnnPolicy", Pictures(), seed=1, device="cpu", **how)
         model.save(tmp_path / "p.zip")
         found, known = played(tmp_path / "p.zip", task, x)

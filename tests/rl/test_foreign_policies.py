@@ -1,7 +1,9 @@
 """Policies of other packages: each documented layout is read as what it is, and its actions are its own."""
 
 import json
+from dataclasses import replace
 
+import bundle_run
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ import torch
 from policy_files import ACTIONS, FEATURES, Linear, actor_critic_weights, policy_model, saved, sb3_zip
 from safetensors.numpy import save_file
 
+from cosearch.deploy.bundle.folder import BundleOptions
 from cosearch.rl.envs import Box
 from cosearch.rl.foreign.network import ForeignNetwork
 from cosearch.rl.foreign.readers import read_policy
@@ -18,6 +21,7 @@ from latency_tables.errors import ConfigError, RequestError
 DISCRETE = TaskFacts("cart", (FEATURES,), ACTIONS)
 SIZE = 2
 VECTORS = TaskFacts("arm", (FEATURES,), SIZE, Box((-1.0, -2.0), (1.0, 2.0)))
+UNIT_BOX = TaskFacts("unit", (FEATURES,), SIZE, Box((-1.0, -1.0), (1.0, 1.0)))
 FAR = TaskFacts("far", (FEATURES,), SIZE, Box((0.0, 40.0), (100.0, 60.0)))  # an agent's own actions are scaled, too
 IMAGES = TaskFacts("pictures", (4, 5, 2), ACTIONS)
 X = np.random.default_rng(7).normal(0, 2, (9, FEATURES)).astype(np.float32)
@@ -113,10 +117,15 @@ def test_the_documented_export_of_rl_games_gives_a_gaussian(tmp_path, spread, is
         shape=("n", FEATURES),
     )
     path = saved(tmp_path / "p.onnx", model)
-    known, parameters, _ = taught(path, VECTORS)
+    with pytest.raises(ConfigError, match=r"is 'mu' in the units of arm, .*--action-scale unit .* --action-scale environment"):
+        opened(path, VECTORS)
+    for free in (UNIT_BOX, replace(VECTORS, box=Box((-np.inf, -2.0), (np.inf, 2.0)))):  # nothing to ask
+        close(taught(path, free)[1][:, :SIZE], head(X))
+    known, parameters, _ = taught(path, VECTORS, action_scale="environment")
     assert (known.meaning, known.spread, known.teaches_by, known.value) == ("mean", spread, "distribution", "value")
     close(parameters, np.concatenate([head(X), np.broadcast_to(np.log(std), (len(X), SIZE))], 1))
-    scaled = taught(path, FAR)[1][:, SIZE:]  # the spread of an agent's own actions: 50 and 10 of the environment's are its 1
+    _, parameters, _ = taught(path, FAR, action_scale="environment")
+    scaled = parameters[:, SIZE:]  # the spread of an agent's own actions: 50 and 10 of the environment's are its 1
     close(scaled, np.broadcast_to(np.log(std / [50, 10]), (len(X), SIZE)))
 
 
@@ -132,6 +141,21 @@ def test_squashed_actions_stand_for_the_bounds(tmp_path, task):
         close(task.box.from_policy(mean), wanted)
     assert any("hyperbolic tangent" in note for note in opened(inside, task)[0].notes)
     close(task.box.from_policy(taught(inside, task, action_scale="environment")[1]), np.clip(np.tanh(head(X)), low, high))
+
+
+@pytest.mark.parametrize("actions", ["outside", "greedy"])
+def test_an_agent_of_this_project_is_read_in_its_own_units(tmp_path, actions):
+    folder = bundle_run.make_run(tmp_path / "run", "gaussian", options=BundleOptions(actions=actions)).path
+    task = replace(FAR, frame_shape=(3,))
+    with torch.no_grad():
+        wanted, value = (part.numpy() for part in bundle_run.network("gaussian")(torch.from_numpy(X[:, :3])))
+    for path in (folder / "agent.onnx", folder / "agent" / "agent.onnx"):
+        known, found, values = taught(path, task, X[:, :3])
+        close(found, wanted)
+        close(values, value)
+        assert known.acting == "greedy" and any("the agent's own units" in note for note in known.notes)
+    said = taught(path, task, X[:, :3], action_scale="environment")[1]
+    close(task.box.from_policy(said[:, :SIZE]), np.clip(wanted[:, :SIZE], task.box.low, task.box.high))
 
 
 def test_of_a_chunk_of_actions_the_first_is_taken(tmp_path):
@@ -180,13 +204,18 @@ def test_a_normaliser_beside_the_file_is_applied_first(tmp_path):
     mean, var = random.normal(0, 1, FEATURES), random.uniform(0.5, 2, FEATURES)
     path = saved(tmp_path / "p.onnx", policy_model({"logits": (head, None)}))
     np.savez(tmp_path / "n.npz", mean=mean, var=var, clip=1.5)  # as stable-baselines3's VecNormalize
-    (tmp_path / "n.json").write_text(json.dumps({"mean": mean.tolist(), "std": np.sqrt(var).tolist(), "epsilon": 0.01}))  # rsl_rl
+    (tmp_path / "n.json").write_text(json.dumps({"mean": mean.tolist(), "std": np.sqrt(var).tolist(), "epsilon": 0.01}))
+    rsl_rl = {"_mean": mean[None], "_var": var[None] * 1e-3, "_std": np.sqrt(var)[None] * 1e-3**0.5, "count": np.array(9)}
+    save_file({f"obs_normalizer.{key}": value for key, value in rsl_rl.items()}, tmp_path / "rsl_rl.safetensors")
+    np.savez(tmp_path / "rsl_rl.npz", **rsl_rl, eps=0.5)
     skrl = {"running_mean": mean, "running_variance": var, "current_count": np.array(9.0)}
     save_file({f"_observation_preprocessor.{key}": value for key, value in skrl.items()}, tmp_path / "n.safetensors")
     for name, fed in (
         ("n.npz", np.clip((X - mean) / np.sqrt(var + 1e-8), -1.5, 1.5)),
         ("n.json", (X - mean) / (np.sqrt(var) + 0.01)),
         ("n.safetensors", (X - mean) / np.sqrt(var + 1e-8)),
+        ("rsl_rl.safetensors", (X - mean) / (np.sqrt(var * 1e-3) + 0.01)),
+        ("rsl_rl.npz", (X - mean) / (np.sqrt(var * 1e-3) + 0.5)),
     ):
         known, outputs, _ = taught(path, DISCRETE, normaliser=tmp_path / name)
         close(outputs, head(fed))
@@ -216,6 +245,18 @@ def test_a_gaussian_zip_has_its_spread(tmp_path):
     known, parameters, _ = taught(sb3_zip(tmp_path / "ppo.zip", weights, actions=("size", SIZE)), VECTORS)
     assert known.teaches_by == "distribution" and known.acting == "greedy"
     close(parameters[:, SIZE:], np.broadcast_to([-1.0, 0.5], (len(X), SIZE)))
+
+
+def test_a_squashed_zip_stands_for_the_bounds(tmp_path):
+    weights = actor_critic_weights(actions=SIZE, log_std=np.zeros((5, SIZE)))
+    plain, squashed = (
+        sb3_zip(tmp_path / f"{on}.zip", weights, actions=("size", SIZE), kwargs={"squash_output": on}) for on in (False, True)
+    )
+    low, high = np.array(FAR.box.low), np.array(FAR.box.high)
+    mean = taught(plain, FAR, action_scale="environment")[1] * (high - low) / 2 + (high + low) / 2
+    known, found, _ = taught(squashed, FAR)
+    close(FAR.box.from_policy(found), low + (np.tanh(mean) + 1) / 2 * (high - low))
+    assert known.spread is None
 
 
 # --- torch
@@ -275,6 +316,26 @@ def test_the_stored_file_says_itself_what_was_understood(tmp_path):
     onnx.helper.set_model_props(model, {"cosearch.policy": '{"origin": 3}'})
     with pytest.raises(ConfigError, match=r"its metadata 'cosearch\.policy' cannot be read"):
         understood_in(model, stored)
+
+
+def test_the_stored_file_is_read_again_as_what_it_was_read_as(tmp_path):
+    (tmp_path / "n.json").write_text(json.dumps({"mean": 0.5, "var": 4}))
+    path = saved(tmp_path / "p.onnx", policy_model({"mean": (Linear(FEATURES, SIZE, 0), None)}))
+    policy = read_policy(path, FAR, Said(normaliser=tmp_path / "n.json", action_scale="tanh"))
+    assert policy.understood.normaliser is not None and policy.understood.squashed
+    stored = tmp_path / "stored.onnx"
+    stored.write_bytes(policy.stored())
+    again, found, _ = taught(stored, FAR)
+    assert again == policy.understood
+    close(found, ForeignNetwork(path, policy.content, policy.understood)(torch.from_numpy(X))[0])
+    for task, said, words in (
+        (replace(FAR, env="near"), {}, "was read as a policy of far, this task is near: say --env far"),
+        (replace(FAR, frame_shape=(FEATURES + 1,)), {}, r"of observations \[4\] and 2 actions, far has \[5\] and 2"),
+        (replace(FAR, box=None), {}, r"a gaussian policy .* 2 \(categorical\)"),
+        (FAR, {"action_scale": "unit", "pixels": 1}, "says itself what it holds: leave --pixels, --action-scale out"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            read_policy(stored, task, Said(**said))
 
 
 def test_what_plays_is_what_teaches(tmp_path):

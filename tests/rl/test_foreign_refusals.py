@@ -72,6 +72,12 @@ def test_a_zip_that_cannot_be_read_so_says_why(tmp_path, how, words):
         opened(sb3_zip(tmp_path / "p.zip", actor_critic_weights(), **how), DISCRETE)
 
 
+def test_a_zip_of_pictures_of_unknown_scale_is_refused(tmp_path):
+    path = sb3_zip(tmp_path / "p.zip", actor_critic_weights(), shape=(4, 5, 2), kwargs={"normalize_images": False})
+    with pytest.raises(ConfigError, match=r"normalize_images=False and pictures of the dtype unknown, expected uint8.*Export it"):
+        opened(path, TaskFacts("pictures", (4, 5, 2), ACTIONS))
+
+
 def test_no_pickle_of_a_zip_is_ever_loaded(tmp_path):
     path, buffer = sb3_zip(tmp_path / "p.zip", actor_critic_weights()), io.BytesIO()
     torch.save({"action_net.weight": Trap()}, buffer)

@@ -27,6 +27,7 @@ NAMES = {
     "epsilon": ("epsilon", "eps"),
 }
 EPSILON = 1e-8  # added to the variance, as stable-baselines3's VecNormalize and Gymnasium's wrapper do
+RSL_RL_EPSILON = 1e-2  # added to the deviation; its statistics do not hold it
 CONVERT = (
     "numpy.savez('normaliser.npz', mean=v.obs_rms.mean, var=v.obs_rms.var, clip=v.clip_obs) where v is the VecNormalize that you "
     "loaded yourself"
@@ -39,7 +40,8 @@ def read_normaliser(path: Path, frame_shape: tuple[int, ...]) -> Normaliser:
     Args:
         path: a ``.safetensors``, ``.npz`` or ``.json`` file with ``mean`` and ``var`` or ``std``, each of one number a feature or
             one for all; and ``clip`` and ``epsilon`` where they are other than none and 1e-8. The epsilon is added to the
-            variance where there is one, else to the standard deviation.
+            variance where there is one, else to the standard deviation. Of rsl_rl's statistics (``_std`` is there) the standard
+            deviation is taken, and the epsilon is 1e-2.
         frame_shape: of the observations.
 
     Raises:
@@ -104,8 +106,11 @@ def _values(path: Path) -> dict[str, np.ndarray]:
             raise ConfigError(f"{path}: two different entries are {ours}, the second one {key!r}; keep those of the observations")
         if ours is not None:
             named[ours] = np.asarray(array, np.float64)
-    if "var" in named:
-        named.pop("std", None)  # rsl_rl keeps both
+    if any(key.rpartition(".")[2] == "_std" for key in found):  # rsl_rl, which keeps the variance, too
+        named.pop("var", None)
+        named.setdefault("epsilon", np.array(RSL_RL_EPSILON))
+    elif "var" in named:
+        named.pop("std", None)
     return named
 
 

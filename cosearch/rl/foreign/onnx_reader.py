@@ -20,13 +20,24 @@ from cosearch.rl.foreign.network import as_taken, open_session, run_rows
 from cosearch.rl.foreign.normaliser import read_normaliser
 from cosearch.rl.foreign.onnx_file import load_model, producer
 from cosearch.rl.foreign.remembering import find_states, packed
-from cosearch.rl.foreign.understood import LAYOUTS, Normaliser, Policy, Said, StateFacts, TaskFacts, Understood, tensor_text
+from cosearch.rl.foreign.understood import (
+    LAYOUTS,
+    Normaliser,
+    Policy,
+    Said,
+    StateFacts,
+    TaskFacts,
+    Understood,
+    tensor_text,
+    understood_in,
+)
 from latency_tables.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
 
 PROBE_ROWS = 3
+RESCALED = "mu"  # rl_games' name of means that it scales to the bounds outside its network, unless clip_actions is off
 LAYOUT_KEY = "layout"  # in the file's own metadata, where whoever wrote it said so
 DTYPES = {
     "tensor(float)": "float32",
@@ -50,7 +61,7 @@ class _Input:
 
 
 def read_onnx(path: Path, task: TaskFacts, said: Said) -> Policy:
-    """Read a policy from an ONNX file.
+    """Read a policy from an ONNX file; one that `cosearch compress` wrote is what its metadata say.
 
     Args:
         path: of the file.
@@ -58,10 +69,34 @@ def read_onnx(path: Path, task: TaskFacts, said: Said) -> Policy:
         said: what the user says of it.
 
     Raises:
-        ConfigError: the file is no such policy, cannot be loaded, or can be read in two ways and nobody said which.
+        ConfigError: the file is no such policy, cannot be loaded, or can be read in two ways and nobody said which; or it says
+            itself what it is, and something is said of it or it plays another environment.
         ShapeError: its inputs or outputs are of another task.
     """
-    return policy_of_model(path, load_model(path), task, said)
+    model = load_model(path)
+    known = understood_in(model, path)
+    if known is None:
+        return policy_of_model(path, model, task, said)
+    _check_known(path, known, task, said)
+    return Policy(known, model.SerializeToString())
+
+
+def _check_known(path: Path, known: Understood, task: TaskFacts, said: Said) -> None:
+    again = f"`cosearch compress POLICY --env {task.env}` with the POLICY that it was made from"
+    if known.env != task.env:
+        raise ConfigError(
+            f"{path} was read as a policy of {known.env}, this task is {task.env}: say --env {known.env}, or {again}"
+        )
+    theirs, ours = ((one.frame_shape, one.num_actions, one.policy) for one in (known, task))
+    if theirs != ours:
+        raise ShapeError(
+            f"{path} was read as a {known.policy} policy of observations {list(known.frame_shape)} and {known.num_actions} "
+            f"actions, {task.env} has {list(task.frame_shape)} and {task.num_actions} ({task.policy}) here: name the task with "
+            f"the same wrappers and options, or {again}"
+        )
+    words = ", ".join(f"--{name.replace('_', '-')}" for name, value in vars(said).items() if value is not None)
+    if words:
+        raise ConfigError(f"{path} says itself what it holds: leave {words} out, or {again}")
 
 
 def policy_of_model(path: Path, model: onnx.ModelProto, task: TaskFacts, said: Said, origin: str | None = None) -> Policy:
@@ -289,10 +324,18 @@ def _action_scale(
     low, high = np.array(task.box.low), np.array(task.box.high)
     notes: tuple[str, ...] = ()
     scale = said.action_scale
+    if scale is None and meaning.chosen == "mean" and _is_agent(model.graph):
+        return False, (), (), ("'mean' is read as that of an agent.onnx: in the agent's own units",) * task.box.is_scaled
     if scale is None:
         ends_in_tanh = _ends_in_tanh(model.graph, meaning.chosen)
         bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
         is_unit = bounded and bool((low == -1).all() and (high == 1).all())
+        if meaning.chosen.lower().rpartition(".")[2] == RESCALED and task.box.is_finite and not is_unit and not ends_in_tanh:
+            raise ConfigError(
+                f"{path}: is {meaning.chosen!r} in the units of {task.env}, from {low.tolist()} to {high.tolist()}, or do -1 and "
+                "1 stand for these bounds? The file does not tell: say --action-scale unit (as rl_games trains by default) or "
+                "--action-scale environment"
+            )
         scale = "unit" if ends_in_tanh and bounded and not is_unit else "environment"
         if scale == "unit":
             notes = (f"{meaning.chosen!r} ends in a hyperbolic tangent: -1 and 1 stand for the bounds of the action",)
@@ -307,6 +350,13 @@ def _action_scale(
     factor, offset = theirs[:, 0] / ours[:, 0], (theirs[:, 1] - ours[:, 1]) / ours[:, 0]
     plain = bool((factor == 1).all() and (offset == 0).all())
     return scale == "tanh", () if plain else tuple(factor.tolist()), () if plain else tuple(offset.tolist()), notes
+
+
+def _is_agent(graph: onnx.GraphProto) -> bool:
+    """Whether it has the inputs and outputs of this project's own export of a Gaussian policy, alone or in a bundle."""
+    ranks = {entry.name: len(entry.type.tensor_type.shape.dim) for entry in graph.output if entry.name != "action"}
+    known = ranks == {"mean": 2, "log_std": 1, "value": 1}
+    return known and [entry.name for entry in graph.input] in (["observations"], ["frames"])
 
 
 def _ends_in_tanh(graph: onnx.GraphProto, name: str) -> bool:

@@ -67,6 +67,7 @@ class Sb3Policy(nn.Module):
         self.heads = nn.ModuleDict({name: layer for name, (layer, _) in heads.items()})
         self._reads_actor = {name: reads for name, (_, reads) in heads.items()}
         self.log_std = log_std
+        self.divisor = 255.0  # of pictures
 
     @property
     def names(self) -> list[str]:
@@ -75,7 +76,7 @@ class Sb3Policy(nn.Module):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
         """Observations ``[batch, ...]`` -> one tensor ``[batch, n]`` for each name; the last one ``[n]`` for log_std."""
-        features = observation.float() if self.features is None else self.features(observation.float() / 255.0)
+        features = observation.float() if self.features is None else self.features(observation.float() / self.divisor)
         actor = self.actor(features)
         critic = actor if self.critic is None else self.critic(features)
         found = [layer(actor if self._reads_actor[name] else critic) for name, layer in self.heads.items()]
@@ -100,13 +101,22 @@ def read_sb3(path: Path, task: TaskFacts, said: Said) -> Policy:
     algorithm, activation = _kind(path, data)
     check_finite(path, weights)
     _check_task(path, data, task)
+    kwargs = _policy_kwargs(data)
+    raw = kwargs.get("normalize_images") is False and len(task.frame_shape) == 3
+    if raw:
+        _check_bytes(path, data)
     network = {"DQN": _q_network, "SAC": _actor, "TD3 or DDPG": _actor}.get(algorithm, _actor_critic)(
         path, weights, activation, task
     )
+    if raw:
+        network.divisor = 1.0
+    squashed = kwargs.get("squash_output") is True and "mean" in network.heads and algorithm == "PPO or A2C"
+    if squashed:
+        network.heads["mean"] = nn.Sequential(network.heads["mean"], nn.Tanh())
     shape, first = task.frame_shape, _takes_channels_first(data, task)
     if first and said.layout is None and len(shape) == 3:
         said = Said(**{**vars(said), "layout": "channels_first"})
-    if algorithm in ("SAC", "TD3 or DDPG") and said.action_scale is None:
+    if (squashed or algorithm in ("SAC", "TD3 or DDPG")) and said.action_scale is None:
         said = Said(**{**vars(said), "action_scale": "unit"})
     model = exported(path, network, shape, network.names, layout=said.layout)
     version = str(data.get("_stable_baselines3_version", "")).strip()
@@ -154,12 +164,27 @@ def _kind(path: Path, data: Mapping[str, object]) -> tuple[str, type[nn.Module]]
             f"({', '.join(kind for kind, _ in MODULES.values())}). {INSTEAD}"
         )
     algorithm, activation = MODULES[where]
-    given = data.get("policy_kwargs")
-    if isinstance(given, dict) and "activation_fn" in given:
+    given = _policy_kwargs(data)
+    if "activation_fn" in given:
         activation = str(given["activation_fn"]).rstrip("'>").rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise ConfigError(f"{path}: its activation {activation} is none of {', '.join(ACTIVATIONS)}. {INSTEAD}")
     return algorithm, ACTIVATIONS[activation]
+
+
+def _policy_kwargs(data: Mapping[str, object]) -> Mapping[str, object]:
+    given = data.get("policy_kwargs")
+    return given if isinstance(given, dict) else {}
+
+
+def _check_bytes(path: Path, data: Mapping[str, object]) -> None:
+    """Raise where a policy that divides no pictures may have seen others than the bytes that it would get here."""
+    space = data.get("observation_space")
+    dtype = str(space.get("dtype", "unknown")) if isinstance(space, dict) else "unknown"
+    if dtype != "uint8":
+        raise ConfigError(
+            f"{path}: its policy has normalize_images=False and pictures of the dtype {dtype}, expected uint8. {INSTEAD}"
+        )
 
 
 def _check_task(path: Path, data: Mapping[str, object], task: TaskFacts) -> None:
