@@ -222,5 +222,5 @@ def test_no_file_outside_its_folder_knows_a_space_by_name():
     package = Path(cosearch.__file__).parent
     assert names_of_spaces_in('if space.name == "cell":\n    pass') == [1]
     for path in package.rglob("*.py"):
-        if package / "space" not in path.parents:
+        if package / "space" not in path.parents and path != package / "config" / "presets.py":  # values, as a user types them
             assert not names_of_spaces_in(path.read_text(encoding="utf-8")), path
