@@ -105,11 +105,13 @@ class InfeasibleTargetError(RequestError):
     Args:
         message: what was expected and got.
         least: what the cheapest architecture costs, in the unit of the target; None: nobody looked.
+        metric: of the target that none meets, such as ``latency_s`` or ``file_bytes``; ``least`` is then what it is expected to
+            measure. None: of the solver, which knows predicted costs alone.
     """
 
-    def __init__(self, message: str, least: float | None = None) -> None:
+    def __init__(self, message: str, least: float | None = None, metric: str | None = None) -> None:
         super().__init__(message)
-        self.least = least
+        self.least, self.metric = least, metric
 
 
 class InfeasibleCandidateError(CosearchError):

@@ -165,7 +165,8 @@ def plan_compression(config: Config, policy: Policy, *, seconds: float, anyway: 
         anyway: search although the policy fits the target.
 
     Raises:
-        InfeasibleTargetError: no network of the space is as fast as was asked for, or faster than the policy.
+        InfeasibleTargetError: no network of the space is as fast as was asked for, or faster than the policy, or within another
+            target.
         ConfigError: the policy's latency on the device is not known, and no target was given.
         RequestError: whatever else a plan refuses.
         MeasurementError: the policy cannot be timed.
@@ -186,7 +187,7 @@ def plan_compression(config: Config, policy: Policy, *, seconds: float, anyway: 
     try:
         return Compression(timed, target_s, make_plan(_with_target(config, target_s)))
     except InfeasibleTargetError as error:
-        if asked is not None or error.least is None:
+        if asked is not None or error.least is None or error.metric != "latency_s":
             raise
         fastest_s = error.least / (1.0 - config.objective.margin)
     if fastest_s > WORTH * timed.latency_s:

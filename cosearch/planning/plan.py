@@ -224,7 +224,7 @@ def _member(config: Config) -> Plan:
     try:
         return _single(config)
     except InfeasibleTargetError as error:
-        raise InfeasibleTargetError(f"on {config.device}: {error}", error.least) from error
+        raise InfeasibleTargetError(f"on {config.device}: {error}", error.least, error.metric) from error
 
 
 def _single(config: Config) -> Plan:

@@ -95,6 +95,21 @@ def test_targets_at_the_period_are_bounded_by_the_certificates_networks():
     assert (record.statistic, record.at, record.text) == ("p99", "period", "p99 latency, at the control period")
 
 
+@pytest.mark.parametrize("family", [(), ("family.latency_targets_s=[0.000001]",)], ids=["one agent", "of a family"])
+def test_what_the_cheapest_takes_is_said_with_its_metric_as_it_measures(family):
+    words = [*COINRUN, "objective.margin=0.1", "objective.target_at=period"]
+    plan = make_plan(resolve(overrides=[*words, "objective.latency_target_s=0.001"]))
+    space, planned = plan.space, plan.constraints[0]
+    cheapest = min(planned.cost.exact(space.sample(seeded(i))) for i in range(200))
+    with pytest.raises(InfeasibleTargetError) as caught:
+        make_plan(resolve(overrides=[*words, *(family or ("objective.latency_target_s=0.000001",))]))
+    assert caught.value.metric == "latency_s" and planned.line.offset > 0
+    predicted = planned.line.predicted(caught.value.least)
+    assert 0.5 * cheapest < predicted <= cheapest
+    asked = float(str(caught.value).split("Ask for ")[1].split(" ms")[0]) * 1e-3
+    assert asked == pytest.approx(caught.value.least / 0.9, rel=1e-3)
+
+
 def test_several_targets_hold_together_and_one_out_of_reach_says_what_to_ask_for():
     words = [*COINRUN, "objective.latency_target_s=0.0003"]
     with pytest.raises(InfeasibleTargetError, match=r"objective\.file_target_bytes=(\d+) or more") as caught:

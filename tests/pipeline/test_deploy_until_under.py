@@ -48,14 +48,15 @@ def test_where_a_moved_table_lies_is_said_to_the_verb_that_reads_it(finished, ca
     assert "none.jsonl" in said and "No such option" not in said
 
 
-def test_an_agent_that_is_over_there_is_replaced_until_one_holds(finished, monkeypatch, capsys):
-    run, plan = finished
-    first = run.read(ArchitectureRecord).choices
-    assert run.read(Summary).target_rounds == () and run.read(Summary).target_checked_by == "prediction (synthetic table)"
-    shares, measured = iter([1.3, 0.9]), iter([1.05, 0.97])
-    real, keep = on_board.deploy, deployment._keep
+def boards(monkeypatch, deployed, measured, here=None):
+    """Slower boards: what agents measure that are deployed there, and networks with random weights, as shares of the target.
 
-    def deployed(path, request, note):
+    This machine reads by ``here``, where that is given.
+    """
+    shares, others = iter(deployed), iter(measured)
+    real, keep = deployment.deploy, deployment._keep
+
+    def slow_deploy(path, request, note):
         """The real one, with what a slower board would measure."""
         share = next(shares)
         slow = lambda found: replace(  # noqa: E731
@@ -65,12 +66,21 @@ def test_an_agent_that_is_over_there_is_replaced_until_one_holds(finished, monke
         return slow(real(path, request, note))
 
     def read(self, model, targets):
-        value = next(measured) * TARGET_S
-        assert (self.device, self.location.host) == ("pi", None) and self.seconds == pytest.approx(0.2)
+        if here is not None and self.device == "this machine":
+            return here(self, model, targets)
+        value = next(others) * TARGET_S
+        assert self.location.host is None and (self.device == "this machine" or self.seconds == pytest.approx(0.2))
         return Readings(1000, [Visit(value, value, value, value, value, value, value, 9, 1, 1.0)] * 3)
 
-    monkeypatch.setattr(on_board, "deploy", deployed)
+    monkeypatch.setattr(on_board, "deploy", slow_deploy)
     monkeypatch.setattr(Meter, "read", read)
+
+
+def test_an_agent_that_is_over_there_is_replaced_until_one_holds(finished, monkeypatch, capsys):
+    run, plan = finished
+    first = run.read(ArchitectureRecord).choices
+    assert run.read(Summary).target_rounds == () and run.read(Summary).target_checked_by == "prediction (synthetic table)"
+    boards(monkeypatch, deployed=[1.3, 0.9], measured=[1.05, 0.97])
     words = ["deploy", str(run.path), "--name", "pi", "--seconds", "0.6", "--until-under", "--quiet"]
     assert main(words) == 0
     rounds, summary = run.read(TargetRounds), run.read(Summary)
@@ -90,3 +100,36 @@ def test_without_rounds_it_is_refused(finished, tmp_path, capsys):
     run, _ = finished
     assert main(["deploy", str(run.path), "--tracker", "127.0.0.1:1", "--until-under"]) == 2
     assert "use --host" in capsys.readouterr().err
+
+
+def test_rounds_of_files_alone_and_of_other_boards_do_not_count_there(finished, tmp_path, monkeypatch, capsys):
+    table = finished[1].config.table
+    plan = make_plan(resolve(overrides=[*WORDS, f"table={table}", "objective.file_target_bytes=60000"]))
+    run = RunDir.create(tmp_path / "runs", "one", to_json(plan.record("a test")))
+    work_on(open_session(run, plan, Silent()))
+    files = run.read(TargetRounds).rounds
+    assert files[-1].holds and all(len(each.figures) == 1 for each in files)
+    words = ["deploy", str(run.path), "--seconds", "0.6", "--until-under", "--quiet"]
+    for board in ("pi", "another pi"):
+        with monkeypatch.context() as patch:
+            boards(patch, deployed=[1.3, 0.97], measured=[0.96], here=Meter.read)
+            assert main([*words, "--name", board]) == 0
+        there = [each for each in run.read(TargetRounds).rounds if each.measured_on == board]
+        assert [each.retraining for each in there] == ["after", "before", "after"]
+        assert [each.holds for each in there] == [False, True, True]
+        assert {len(each.figures) for each in there} == {2}
+        assert run.read(Summary).target_met and run.read(ArchitectureRecord).choices == there[-1].choices != there[0].choices
+
+
+def test_an_agent_for_a_board_is_not_replaced_for_what_it_measures_here(tmp_path, monkeypatch, capsys):
+    plan = make_plan(resolve(overrides=[*WORDS, f"table={made_table(tmp_path / 'this.jsonl', WORDS, device='this')}"]))
+    run = RunDir.create(tmp_path / "runs", "one", to_json(plan.record("a test")))
+    boards(monkeypatch, deployed=[], measured=[0.97, 0.97])
+    work_on(open_session(run, plan, Silent()))
+    boards(monkeypatch, deployed=[1.3, 0.97], measured=[0.96, 1.2])  # here the second one is over, on the board it is not
+    assert main(["deploy", str(run.path), "--seconds", "0.6", "--until-under", "--quiet", "--name", "pi"]) == 0
+    rounds = run.read(TargetRounds).rounds
+    assert [(each.measured_on, each.holds) for each in rounds[2:]] == [
+        *(("pi", False), ("pi", True), ("this machine", False), ("pi", True)),
+    ]
+    assert run.read(ArchitectureRecord).choices == rounds[3].choices == rounds[5].choices

@@ -1,22 +1,30 @@
 """Runs for a table of another runtime, dtype or thread count than ONNX Runtime in float32 on one thread."""
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from made_table import made_table
-from pipeline_runs import TINY, command
+from pipeline_runs import TINY, Silent, command
 
 from cosearch import load_agent
 from cosearch.config.run import resolve
+from cosearch.deploy.export import export_agent
+from cosearch.pipeline.agent import finish
+from cosearch.pipeline.agent.artifact import deploy
 from cosearch.pipeline.agent.fine_tuning import FineTuning
+from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.device.artifact import ArtifactPlan
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
 from cosearch.record.results.agent import AgentRecord
 from cosearch.record.rundir import RunDir
+from cosearch.rl.evaluate import Score
+from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.strategies.base import STRATEGIES
@@ -98,6 +106,61 @@ def test_a_run_on_an_int8_table_deploys_measures_and_scores_an_int8_file(tmp_pat
     assert summary["target_checked_by"] == "measurement" and summary["latency_measured_s"] == measured.p50_s
     assert agent.latency.predicted_for == "this/onnxruntime-int8-2t"
     assert load_agent(run.path).act(np.zeros((3, 64, 64, 3), np.uint8)).shape == (3,)
+
+
+@pytest.mark.parametrize("on_training, on_held_out, restored", [((0.0, 10.0), 10.0, 1), ((10.0,), 0.0, 0)])
+def test_held_out_levels_choose_no_form_and_are_played_once(on_training, on_held_out, restored, tmp_path):
+    """Float32 has a return of 10; the int8 forms have those given, one after the other on training levels."""
+    network = derive(
+        make_plan(resolve(overrides=[*TINY, "objective.latency_target_s=1.0"])).space.sample(seeded(0)), seeded(0)
+    ).eval()
+    frames = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    export_agent(network, tmp_path, frames)
+    said = {"held out": iter([10.0, on_held_out]), "training": iter([10.0, *on_training])}
+
+    def plays(levels):
+        return lambda path: Score((score := next(said[levels]), score + 0.1, score + 0.2, score + 0.3))
+
+    made = deploy(
+        ArtifactPlan("onnxruntime", "int8"),
+        tmp_path,
+        frames,
+        evaluate=plays("held out"),
+        compare=plays("training"),
+        observe=lambda count: frames[np.arange(count) % len(frames)],
+        greedy=False,
+        note=lambda text: None,
+    )
+    form = made.record.quantised
+    assert [next(each, None) for each in said.values()] == [None, None]  # all were asked for, and no more
+    assert len(form.float_layers) == restored and form.return_kept is (on_held_out == 10.0)
+    assert form.score.mean == pytest.approx(on_held_out + 0.15) and made.score.values[0] == on_held_out
+
+
+def test_a_run_compares_int8_forms_on_training_levels_of_other_seeds(tmp_path, monkeypatch):
+    asked = []
+
+    def task(env, num_envs, seed, *, test=False):
+        asked.append((test, seed))
+        return make_task(env, num_envs, seed, test=test)
+
+    def deployed(form, folder, frames, *, evaluate, compare, **others):
+        evaluate(folder / "agent.onnx"), compare(folder / "agent.onnx")
+        raise StopIteration
+
+    monkeypatch.setattr(finish, "make_task", task)
+    monkeypatch.setattr(finish, "deploy", deployed)
+    words = (*TINY, "objective.latency_target_s=1.0", "budget.search_steps=32", "budget.retrain_steps=0")
+    plan = make_plan(resolve(overrides=[*words, f"table={made_table(tmp_path / 'table.jsonl', words, 'int8')}"]))
+    network = derive(plan.space.sample(seeded(0)), seeded(0))
+    searched = SearchOutput(tuple(plan.space.sample(seeded(0)).choices), network.state_dict(), 32)
+    resources = SimpleNamespace(streams=Streams(0), teacher=None)
+    with pytest.raises(StopIteration):
+        finish.run_finish(
+            plan, searched, RetrainOutput(network.state_dict(), 0), resources, SimpleNamespace(path=tmp_path), Silent(), None
+        )
+    (held_out, first), (training, second) = asked[-2:]
+    assert (held_out, training) == (True, False) and first != second
 
 
 @pytest.mark.slow

@@ -70,8 +70,10 @@ def test_a_task_whose_observations_have_parts_is_one_message(policy, tmp_path, t
 def planned(monkeypatch, policy, tmp_path, latency_s, **how):
     """The plan for a policy of that latency on the device."""
     monkeypatch.setattr(compress, "_time", lambda *_: compress.Timed(latency_s, "made up", latency_s))
-    target = how.pop("target_s", None)
-    config = resolve_task(options={"env.name": CART, "device": "raspberry-pi-4", "objective.latency_target_s": target})
+    target, words = how.pop("target_s", None), how.pop("words", ())
+    config = resolve_task(
+        overrides=words, options={"env.name": CART, "device": "raspberry-pi-4", "objective.latency_target_s": target}
+    )
     read = compress.understand(policy, config, Said())
     taught = compress.taught_by(config, read, tmp_path)
     assert taught.distill.critic == 0
@@ -107,6 +109,12 @@ def test_the_target_is_a_third_the_nearest_or_none(monkeypatch, policy, tmp_path
     fits = planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3)
     assert fits.plan is None and fits.target_s == 2e-3
     assert planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3, anyway=True).plan is not None
+
+
+@pytest.mark.parametrize("latency_s", [1e-3, 4e-4])
+def test_another_target_out_of_reach_is_not_taken_for_a_latency(latency_s, monkeypatch, policy, tmp_path):
+    with pytest.raises(InfeasibleTargetError, match=r"objective\.file_target_bytes=\d+ or more"):
+        planned(monkeypatch, policy, tmp_path, latency_s, words=["objective.file_target_bytes=10"])
 
 
 def test_a_target_is_searched_for_where_nobody_knows_what_the_policy_takes(monkeypatch, policy, tmp_path):

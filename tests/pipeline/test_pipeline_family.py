@@ -11,10 +11,16 @@ from pipeline_runs import TARGET_S, TINY, TINY_PROPOSALS, Moment, Silent, assert
 from cosearch.compare.plan import planned_runs
 from cosearch.config.run import resolve
 from cosearch.deploy.sampling import predict_architecture
+from cosearch.pipeline.agent.bracket import THEN, write_winner
+from cosearch.pipeline.checkpoint import Candidate, Checkpoint, RetrainOutput, SearchOutput, StageOutputs
+from cosearch.pipeline.family.folders import share_training
 from cosearch.pipeline.forecast import forecast
 from cosearch.pipeline.run import start_run
+from cosearch.pipeline.search.derivation import write_architecture
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
+from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import ArchitectureRecord, BracketRecord, Derivation
 from cosearch.record.results.family import Family
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
@@ -35,6 +41,7 @@ RANDOM = (
 SMALL_S, LARGE_S = TARGET_S, 0.00033
 TARGETS = f"family.latency_targets_s=[{SMALL_S}, {LARGE_S}]"
 NAMES = ("0.26ms", "0.33ms")
+A, B = (0, 0, 0), (1, 0, 1)
 DEVICES = 'family.devices=["jetson", "raspberry-pi-4"]'
 CROSS = (*GRADIENT, DEVICES, "objective.latency_ratio=0.37")
 
@@ -142,8 +149,12 @@ def test_a_finished_agent_is_not_made_again(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_agents_with_the_same_network_share_a_retraining_that_would_be_equal(tmp_path, monkeypatch):
-    plan = make_plan(resolve(overrides=[*GRADIENT, "family.latency_targets_s=[0.0005, 0.0006]"]))  # every network is faster
+@pytest.mark.parametrize("bracket", [1, 3])
+def test_agents_with_the_same_network_share_a_retraining_that_would_be_equal(bracket, tmp_path, monkeypatch):
+    steps = 96 if bracket == 1 else 640
+    words = [word for word in GRADIENT if not word.startswith("budget.retrain_steps")]
+    words += [f"budget.retrain_steps={steps}", f"budget.bracket={bracket}", "family.latency_targets_s=[0.0005, 0.0006]"]
+    plan = make_plan(resolve(overrides=words))  # every network is faster
     shared = start_run(plan, tmp_path / "shared", "one", "a test", Silent()).path / "agents"
     monkeypatch.setattr("cosearch.pipeline.run.share_training", lambda run, plan, finished: None)
     apart = start_run(plan, tmp_path / "apart", "one", "a test", Silent()).path / "agents"
@@ -152,7 +163,42 @@ def test_agents_with_the_same_network_share_a_retraining_that_would_be_equal(tmp
     for name in ("0.5ms", "0.6ms"):
         assert_equal(results(shared / name), results(apart / name))
     once, twice = (RunDir.open(path.parent).read(Family).env_steps for path in (shared, apart))
-    assert (once, twice) == (128 + 96, 128 + 2 * 96)
+    assert (once, twice) == (128 + steps, 128 + 2 * steps)
+
+
+@pytest.mark.parametrize(
+    "began, other, shares",
+    [
+        ([A], [A], True),
+        ([A, B], [A, B], True),  # whichever of them the bracket left
+        ([A, B], [B], False),  # the same network as the bracket left, of a retraining of its own
+        ([A, B], [B, A], False),
+    ],
+)
+def test_a_retraining_is_shared_by_those_that_begin_with_the_same_networks(began, other, shares, tmp_path):
+    plan = make_plan(resolve(overrides=[*GRADIENT, "objective.latency_target_s=0.0005"]))
+
+    def folder(name, choices):
+        run = RunDir.create(tmp_path, name, to_json(plan.record("a test")))
+        write_architecture(plan, run, plan.space.architecture(choices[0]), Derivation(method=f"of {name}"))
+        (run.path / "metrics.jsonl").write_bytes(b"")
+        first, *others = [Candidate(each, {}) for each in choices]
+        return run, SearchOutput(first.choices, first.weights, 128, tuple(others))
+
+    twin, searched = folder("twin", began)
+    left = began[-1]
+    if len(began) > 1:
+        bracket = tuple(BracketRecord(choices=each, latency_s=1.0, env_steps=32, losses=(0.5,)) for each in began)
+        write_winner(plan, twin, left, twin.read(ArchitectureRecord).derived_by, bracket)
+    done = StageOutputs(SearchOutput(left, {}, 128), RetrainOutput({}, 96))
+    twin.save_checkpoint(Checkpoint("done", {"seed": 0}, outputs=done, ordinal=3).to_dict(), 3)
+    own, searched = folder("own", other)
+    own.save_checkpoint(Checkpoint("retrain", {"seed": 0}, outputs=StageOutputs(searched), ordinal=1).to_dict(), 1)
+    assert share_training(own, plan, {"twin": plan}) == ("twin" if shares else None)
+    after, record = Checkpoint.from_dict(own.load_checkpoint()), own.read(ArchitectureRecord)
+    assert after.stage == ("finish" if shares else "retrain")
+    assert after.outputs.search.choices == record.choices == (left if shares else other[0])
+    assert record.derived_by.method.startswith("of own") and (THEN in record.derived_by.method) is (shares and len(began) > 1)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from cosearch.planning.plan import make_plan
 from cosearch.record.results.architecture import Derivation, RegressionRecord
 from cosearch.record.results.target_rounds import AFTER, BEFORE, TargetRounds
 from latency_tables.board.timing import Visit
+from latency_tables.errors import MeasurementError
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
 load_builtins()
@@ -50,9 +51,9 @@ def every(plan):
 def tried(plan, scores, truth, budget=8, noise=NOISE):
     """Rounds until the end, on a device with a true latency for each architecture."""
     first = max((c for c, p in every(plan).items() if p <= plan.constraints[0].bound), key=scores.of)
-    tries = Tries(plan, scores, plan.space.architecture(first), TargetRounds(budget=budget), (0,))
+    tries = Tries(plan, scores, plan.space.architecture(first), TargetRounds(budget=budget), (0,), "a device")
     while (architecture := tries.next()) is not None:
-        tries.add(architecture, readings(truth(tuple(architecture.choices)), noise).of, BEFORE, "a device")
+        tries.add(architecture, readings(truth(tuple(architecture.choices)), noise).of, BEFORE)
     return tries, tries.end()
 
 
@@ -154,9 +155,9 @@ def test_after_the_retraining_the_figure_decides_and_the_newest_round_of_an_arch
     tries, ended = tried(plan, scores, lambda choices: predicted[choices])
     chosen = plan.space.architecture(ended.rounds[ended.deployed].choices)
     count = len(tries.rounds.rounds)
-    made = tries.add(chosen, readings(target_s * 0.999, 0.05).of, AFTER, "a device")
+    made = tries.add(chosen, readings(target_s * 0.999, 0.05).of, AFTER)
     assert made.holds and tries.best() == count
-    made = tries.add(chosen, readings(target_s * 1.05).of, AFTER, "a device")  # finished again: takes the place of the one before
+    made = tries.add(chosen, readings(target_s * 1.05).of, AFTER)  # finished again: takes the place of the one before
     assert not made.holds and len(tries.rounds.rounds) == count + 1 and tries.best() != count
     following = tries.best()
     if following is None:
@@ -165,6 +166,45 @@ def test_after_the_retraining_the_figure_decides_and_the_newest_round_of_an_arch
         assert predicted[tuple(architecture.choices)] < predicted[tuple(chosen.choices)]
     else:
         assert tries.rounds.rounds[following].choices != tuple(chosen.choices)
+
+
+def test_what_another_device_measured_decides_nothing_here(table):
+    plan = plan_of(table, 1.0)
+    predicted = every(plan)
+    plan = plan_of(table, sorted(predicted.values())[300])
+    target_s, scores = plan.constraints[0].value, random_scores(plan, 4)
+    there, ended = tried(plan, scores, lambda choices: 1.2 * predicted[choices])
+    assert ended.outcome == HOLDS and len(ended.rounds) > 1
+    deployed = plan.space.architecture(ended.rounds[ended.deployed].choices)
+    there.add(deployed, readings(target_s * 0.99).of, AFTER)
+    here = Tries(plan, scores, deployed, there.rounds, (0,), "another device")
+    assert here.left == there.rounds.budget and here.best() is None and here.constraints() == plan.constraints
+    assert tuple(here.next().choices) == tuple(deployed.choices)
+    here.add(deployed, readings(target_s * 1.1).of, AFTER)
+    assert there.rounds.rounds == here.rounds.rounds[:-1]  # what the deployed one measured there is kept beside it
+    assert here.best() is None and here.left == there.rounds.budget - 1 and here.nearest() == len(here.rounds.rounds) - 1
+    following = here.next()
+    assert predicted[tuple(following.choices)] < predicted[tuple(deployed.choices)]
+    assert here.end().deployed == len(here.rounds.rounds) - 1 and here.end().outcome == USED_UP
+    back = Tries(plan, scores, deployed, here.rounds, (0,), "a device")
+    assert back.rounds.rounds[back.best()].choices == tuple(deployed.choices)
+
+
+def test_a_round_of_some_targets_holds_none_of_the_others(table):
+    words = [*WORDS, f"table={table.config.table}", "objective.latency_target_s=1", "objective.file_target_bytes=1000000"]
+    plan = make_plan(resolve(overrides=words))
+    metrics = [target.metric for target in plan.targets]
+    size = (metrics.index("file_bytes"),)
+    scores = random_scores(plan, 5)
+    files = Tries(plan, scores, plan.space.architecture((0, 0, 0)), TargetRounds(budget=8), size, "a device")
+    made = files.add(files.first, readings(1.0).of, BEFORE)
+    assert made.holds and files.best() == 0
+    both = Tries(plan, scores, files.first, files.rounds, range(len(metrics)), "a device")
+    assert both.best() is None and both.left == 8 and tuple(both.next().choices) == (0, 0, 0)
+    both.add(both.first, readings(0.9).of, BEFORE)
+    assert both.best() == 1
+    with pytest.raises(MeasurementError, match="a device gave no figure of latency_s"):
+        both.add(both.first, lambda target: None, AFTER)
 
 
 def test_without_scores_of_candidates_the_next_shares_most_choices(table):

@@ -116,6 +116,7 @@ def agent_row(name: str, runs: Path, episodes: int, seconds: float) -> AgentRow:
         folder,
         frames,
         evaluate=lambda path: _score(OnnxAgent(path, 1), config, episodes),
+        compare=lambda path: _score(OnnxAgent(path, 1), config, episodes, test=False),
         observe=lambda count: observations(network, config, count, streams, test=False),
         greedy=False,
         note=lambda text: typer.echo(f"{name}: {text}", err=True),
@@ -174,10 +175,10 @@ def _with_predictions(row: AgentRow, table: Table, float_table: Table, runs: Pat
     return replace(row, predicted_s=predicted_s, float_predicted_s=float_predicted_s)
 
 
-def _score(forward: Forward, config: Config, episodes: int) -> Score:
-    streams = Streams(0)
-    env = make_task(config.env, min(ENVS, episodes), streams.derive("eval", 0), test=True)
-    generator = torch.Generator().manual_seed(streams.derive("eval", 3))
+def _score(forward: Forward, config: Config, episodes: int, *, test: bool = True) -> Score:
+    streams, (of_env, of_actions) = Streams(0), (0, 3) if test else (8, 9)
+    env = make_task(config.env, min(ENVS, episodes), streams.derive("eval", of_env), test=test)
+    generator = torch.Generator().manual_seed(streams.derive("eval", of_actions))
     try:
         policy = as_policy(forward, config)
         return evaluate(policy, env, episodes, generator, episode_steps=config.env.episode_steps)

@@ -1,8 +1,9 @@
 """The file that is deployed, made from the exported float32 agent as the device's table priced it; scored and timed.
 
 ``agent.onnx`` is what ONNX Runtime runs: the float32 agent, or its int8 form with the float32 one beside it as
-``agent-float32.onnx``. For TVM ``agent.so`` is compiled from it. An int8 agent is kept only with its return: where
-the interval of the difference to the float32 agent lies below zero, layers go back to float32.
+``agent-float32.onnx``. For TVM ``agent.so`` is compiled from it. An int8 agent is kept only with its return: where the interval
+of the difference to the float32 agent on training levels lies below zero, layers go back to float32. Held-out levels choose
+nothing: both forms play them once, for the record.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def deploy(
     frames: np.ndarray,
     *,
     evaluate: Evaluate,
+    compare: Evaluate,
     observe: Observe,
     greedy: bool,
     note: Callable[[str], None],
@@ -68,7 +70,8 @@ def deploy(
         form: runtime, dtype, threads and batch.
         folder: of the run; has the exported float32 agent.
         frames: observations of held-out levels, over which forms are compared.
-        evaluate: plays an ONNX file on held-out levels.
+        evaluate: plays an ONNX file on held-out levels, for the record.
+        compare: plays one on training levels: by these returns layers of an int8 agent go back to float32.
         observe: so many observations of training levels.
         greedy: whether the agent takes the best action and does not sample.
         note: told what was made.
@@ -85,7 +88,7 @@ def deploy(
     if form.runtime == "tvm":
         return _compiled(form, folder, frames, score, note)
     if form.dtype == "int8":
-        made = _quantised(path, frames, score, evaluate, observe, greedy, note, fine_tuned_steps)
+        made = _quantised(path, frames, score, evaluate, compare, observe, greedy, note, fine_tuned_steps)
         return Deployed(_record(form, path, FLOAT_AGENT, quantised=made[0]), made[1], path)
     return Deployed(_record(form, path, AGENT), score, path)
 
@@ -119,6 +122,7 @@ def _quantised(
     frames: np.ndarray,
     float_score: Score,
     evaluate: Evaluate,
+    compare: Evaluate,
     observe: Observe,
     greedy: bool,
     note: Callable[[str], None],
@@ -130,19 +134,22 @@ def _quantised(
     seen = observe(CALIBRATION + CHECKED)
     quantiser = Quantiser(model, seen[:CALIBRATION], seen[CALIBRATION:], greedy=greedy)
     form, order = quantiser.within_tolerance()
+    of_float = compare(path)
     while True:
         write_bytes_atomic(path, form.model)
-        score = evaluate(path)
-        difference = welch_interval(score.values, float_score.values)
-        kept = None if difference is None else difference[1] >= 0
+        trained = compare(path)
+        kept = _keeps(welch_interval(trained.values, of_float.values))
         if kept is not False or len(form.float_layers) == len(quantiser.layers):
             break
         order = order or quantiser.order()
         count = min(len(order), max(1, 2 * len(form.float_layers)))
         note(
-            f"int8 loses return ({score.mean:.4g} against {float_score.mean:.4g}): {count} of {len(order)} layers stay in float32"
+            f"int8 loses return on training levels ({trained.mean:.4g} against {of_float.mean:.4g}): {count} of {len(order)} "
+            "layers stay in float32"
         )
         form = quantiser.make(tuple(name for name, _ in order[:count]))
+    score = evaluate(path)
+    difference = welch_interval(score.values, float_score.values)
     held_out = compare_outputs(outputs_of(model, frames), outputs_of(form.model, frames))
     note(
         f"int8 agent: same best action on {held_out.greedy:.1%} of {len(frames)} observations, "
@@ -165,10 +172,15 @@ def _quantised(
         score=_returns(score),
         float_score=_returns(float_score),
         score_difference_ci95=difference,
-        return_kept=kept,
+        return_kept=_keeps(difference),
         fine_tuned_steps=fine_tuned_steps,
     )
     return record, score
+
+
+def _keeps(difference: tuple[float, float] | None) -> bool | None:
+    """Whether the interval of int8 minus float32 reaches zero; None without one."""
+    return None if difference is None else difference[1] >= 0
 
 
 def _returns(score: Score) -> ReturnRecord:

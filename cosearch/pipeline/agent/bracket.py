@@ -12,7 +12,7 @@ arXiv 1502.07943.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cosearch.pipeline.agent.fine_tuning import FineTuning
@@ -23,7 +23,7 @@ from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import bracket_rungs, search_share
 from cosearch.planning.plan import Plan
 from cosearch.record.metrics import number
-from cosearch.record.results.architecture import ArchitectureRecord, BracketRecord
+from cosearch.record.results.architecture import ArchitectureRecord, BracketRecord, Derivation
 from cosearch.record.rundir import RunDir
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams, derived_seed
@@ -34,6 +34,25 @@ from cosearch.training.stage import Training
 from latency_tables.errors import NonFiniteError, RunFailedError
 
 THEN = "; then the best of a bracket at the begin of the retraining"
+
+
+def write_winner(
+    plan: Plan, run: RunDir, choices: Sequence[int], derived_by: Derivation, bracket: tuple[BracketRecord, ...]
+) -> str:
+    """Write ``architecture.json`` for the candidate that a bracket left.
+
+    Args:
+        plan: the resolved run.
+        run: its folder.
+        choices: of the candidate.
+        derived_by: how the search chose the first one.
+        bracket: all candidates, as they began.
+
+    Returns:
+        One line about it.
+    """
+    derived_by = replace(derived_by, method=derived_by.method.removesuffix(THEN) + THEN, bracket=bracket)
+    return write_architecture(plan, run, plan.space.architecture(choices), derived_by)
 
 
 @dataclass
@@ -172,8 +191,7 @@ class Bracket:
             )
             for one in self.contenders
         )
-        derived_by = replace(derived_by, method=derived_by.method.removesuffix(THEN) + THEN, bracket=bracket)
-        self.log.progress.note(write_architecture(self.plan, self.run, space.architecture(won.candidate.choices), derived_by))
+        self.log.progress.note(write_winner(self.plan, self.run, won.candidate.choices, derived_by, bracket))
 
     def _train(self, contender: Contender) -> tuple[AgentNetwork, int]:
         """One candidate's steps of this rung; its network, and how many steps were with int8 rounding."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -92,11 +93,16 @@ def run_finish(
     frames = seen.frames
     exported = export_agent(network, run.path, frames, seen.begins)
     progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
+
+    def played_by(path: Path, *, test: bool) -> Score:
+        return _evaluate(config, streams, as_policy(OnnxAgent(path), config), progress, greedy=greedy, test=test)
+
     deployed = deploy(
         plan.artifact,
         run.path,
         frames,
-        evaluate=lambda path: _evaluate(config, streams, as_policy(OnnxAgent(path), config), progress, greedy=greedy),
+        evaluate=lambda path: played_by(path, test=True),
+        compare=lambda path: played_by(path, test=False),
         observe=lambda count: observations(network, config, count, streams, test=False),
         greedy=_acting(plan)["rule"] == "argmax" and plan.space.policy != "gaussian",  # whose means are never exactly the same
         note=progress.note,
@@ -297,14 +303,18 @@ def _acting(plan: Plan) -> dict[str, object]:
     return {**(rule if how["policy"] != "gaussian" else {"rule": rule["rule"], "value": rule["value"]}), **how}
 
 
-def _evaluate(config: Config, streams: Streams, agent: Forward, progress: Progress, *, greedy: bool = False) -> Score:
-    env = make_task(config.env, min(EVAL_ENVS, config.budget.eval_episodes), streams.derive("eval", 0), test=True)
+def _evaluate(
+    config: Config, streams: Streams, agent: Forward, progress: Progress, *, greedy: bool = False, test: bool = True
+) -> Score:
+    """Returns on held-out levels; those on training levels, from other seeds, choose the int8 form."""
+    of_env, of_actions = (0, 3) if test else (8, 9)
+    env = make_task(config.env, min(EVAL_ENVS, config.budget.eval_episodes), streams.derive("eval", of_env), test=test)
     try:
         return evaluate(
             agent,
             env,
             config.budget.eval_episodes,
-            torch.Generator().manual_seed(streams.derive("eval", 3)),
+            torch.Generator().manual_seed(streams.derive("eval", of_actions)),
             greedy=greedy,
             episode_steps=config.env.episode_steps,
             metric=config.env.metric,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cosearch.pipeline.agent.bracket import write_winner
 from cosearch.pipeline.checkpoint import Checkpoint, StageOutputs
 from cosearch.pipeline.search.derivation import Found, write_architecture
 from cosearch.pipeline.session import Session
@@ -24,6 +25,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import to_json
 from cosearch.record.metrics import OF_A_TARGET
+from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
@@ -55,7 +57,7 @@ def begin_agents(session: Session, found: Sequence[Found]) -> None:
 
 
 def share_training(run: RunDir, plan: Plan, finished: Mapping[str, Plan]) -> str | None:
-    """Give an agent the retraining of a finished one with the same network, which would be the same to the last bit.
+    """Give an agent the retraining of a finished one that began with the same networks, which would be the same to the last bit.
 
     Args:
         run: folder of an agent that has not begun its retraining; any other is left as it is.
@@ -66,19 +68,20 @@ def share_training(run: RunDir, plan: Plan, finished: Mapping[str, Plan]) -> str
         Name of the agent whose retraining it has now; None where it has one of its own to do.
     """
     own = _checkpoint(run)
-    if own.stage != "retrain" or own.stage_state is not None:
+    began = _networks(run, own)
+    if own.stage != "retrain" or own.stage_state is not None or began is None:
         return None
     for name, other in finished.items():
         twin = RunDir.open(run.path.parent / name)
         done = _checkpoint(twin)
-        if other.artifact.dtype == plan.artifact.dtype and _networks(done) is not None and _networks(done) == _networks(own):
+        if other.artifact.dtype == plan.artifact.dtype and _networks(twin, done) == began:
             with run.lock():
+                _take_winner(run, plan, twin)
                 log = [json.dumps(line).encode() + b"\n" for line in twin.read_metrics() if line["stage"] == "retrain"]
                 file = run.path / "metrics.jsonl"
                 write_bytes_atomic(file, file.read_bytes() + b"".join(log))
                 run.change_record(trained_as=name)
-                outputs = replace(own.outputs, retrain=done.outputs.retrain)
-                ready = replace(own, stage="finish", streams=done.streams, outputs=outputs, ordinal=own.ordinal + 1)
+                ready = replace(own, stage="finish", streams=done.streams, outputs=done.outputs, ordinal=own.ordinal + 1)
                 run.save_checkpoint(ready.to_dict(), ready.ordinal)
             return name
     return None
@@ -91,10 +94,26 @@ def _checkpoint(run: RunDir) -> Checkpoint:
     return Checkpoint.from_dict(saved)
 
 
-def _networks(checkpoint: Checkpoint) -> list[tuple[int, ...]] | None:
-    """The architectures that an agent's retraining begins with; None of one that was retrained briefly in another's place."""
+def _networks(run: RunDir, checkpoint: Checkpoint) -> list[tuple[int, ...]] | None:
+    """The architectures that an agent's retraining begins with; None of one that was retrained in another's place."""
     search = checkpoint.outputs.search
-    return None if search is None or search.brief else [search.choices, *(other.choices for other in search.others)]
+    if search is None or search.brief or search.retrained_steps:
+        return None
+    bracket = run.read(ArchitectureRecord).derived_by.bracket  # afterwards the checkpoint names the one that it left
+    if bracket:
+        return [one.choices for one in bracket]
+    return [search.choices, *(other.choices for other in search.others)]
+
+
+def _take_winner(run: RunDir, plan: Plan, twin: RunDir) -> None:
+    """What the bracket of an agent that began alike left is this agent's architecture, too; nothing without a bracket."""
+    found = twin.read(ArchitectureRecord)
+    if found.derived_by.bracket:
+        cost = plan.constraints[0].cost
+        bracket = tuple(
+            replace(one, latency_s=cost.exact(plan.space.architecture(one.choices))) for one in found.derived_by.bracket
+        )
+        write_winner(plan, run, found.choices, run.read(ArchitectureRecord).derived_by, bracket)
 
 
 def _folder(session: Session, name: str, plan: Plan) -> RunDir:

@@ -1,8 +1,8 @@
 """``cosearch deploy --until-under``: agents on a board, each deployed and measured there, until one is within its targets.
 
 Where the run's agent is over, further architectures with random weights are measured on the board (seconds each) until one holds.
-That one is retrained here from the shared weights, exported and deployed in its turn. The rounds are those of the run
-(``rounds.json``, ``budget.repair_rounds``). Interrupted, the same command goes on.
+That one is retrained here from the shared weights, exported and deployed in its turn. The rounds are among those of the run
+(``rounds.json``); only those on this board decide and count (``budget.repair_rounds``). Interrupted, the same command goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cosearch.deploy.deployment import DeployRequest, deploy
 from cosearch.deploy.readings import Meter
 from cosearch.pipeline.checkpoint import Checkpoint
 from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened
-from cosearch.pipeline.run import STAGES, is_finished, work_on
+from cosearch.pipeline.run import FOR_A_BOARD, is_finished, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.plan import Plan
@@ -92,4 +92,4 @@ def _after(run: RunDir, plan: Plan, found: Deployment, request: DeployRequest, p
 
 def _work(run: RunDir, plan: Plan, progress: Progress) -> None:
     with run.lock():
-        work_on(open_session(run, plan, progress), STAGES)
+        work_on(open_session(run, plan, progress), FOR_A_BOARD)

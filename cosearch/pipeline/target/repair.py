@@ -104,7 +104,7 @@ class Repair:
         rounds = replace(rounds, budget=plan.config.budget.repair_rounds)
         first = rounds.rounds[0].choices if rounds.rounds else searched.choices
         scores = saved_scores(plan, run.read(ArchitectureRecord).derived_by, first)
-        self.tries = Tries(plan, scores, plan.space.architecture(searched.choices), rounds, measured)
+        self.tries = Tries(plan, scores, plan.space.architecture(searched.choices), rounds, measured, self._meter.device)
 
     @property
     def measures(self) -> bool:
@@ -122,7 +122,7 @@ class Repair:
         ended = self.tries.end()
         self._keep(ended)
         chosen = ended.rounds[ended.deployed or 0]
-        self._note(_ending(ended))
+        self._note(_ending(ended, len(self.tries.here)))
         if chosen.choices == self._searched.choices:
             return self._searched
         return self._taken(self._plan.space.architecture(chosen.choices))
@@ -184,7 +184,7 @@ class Repair:
         last = max(i for i, each in enumerate(ended.rounds) if each.retraining == AFTER)
         ended = replace(ended, deployed=last, outcome=HOLDS if ended.rounds[last].holds else ended.outcome)
         self._keep(ended)
-        self._note(_ending(ended))
+        self._note(_ending(ended, len(self.tries.here)))
         return ended
 
     def _read(self, architecture: Architecture) -> Readings:
@@ -195,9 +195,9 @@ class Repair:
     def _add(self, architecture: Architecture, reading_of: ReadingOf, retraining: str) -> TargetRound:
         here = self._meter.location.host is None and self._meter.location.tracker is None
         load = os.getloadavg()[0] if here else None
-        made = self.tries.add(architecture, reading_of, retraining, self._meter.device, load)
+        made = self.tries.add(architecture, reading_of, retraining, load)
         self._keep(self.tries.rounds)
-        count = len(self.tries.rounds.rounds)
+        count = len(self.tries.here)
         figures = "; ".join(figure_text(figure) for figure in made.figures)
         self._note(f"round {count} of at most {self.tries.rounds.budget}, {retraining} the retraining: {figures}")
         return made
@@ -221,9 +221,9 @@ class Repair:
         return SearchOutput(tuple(architecture.choices), weights, searched.steps, others)
 
 
-def _ending(ended: TargetRounds) -> str:
+def _ending(ended: TargetRounds, count: int) -> str:
     deployed = ended.rounds[ended.deployed or 0]
-    name, count = "/".join(deployed.choice_names), len(ended.rounds)
+    name = "/".join(deployed.choice_names)
     if ended.outcome == HOLDS:
         return f"within its targets after {count} round{'s' * (count > 1)}: {name}"
     if ended.outcome == NOTHING_CAN:

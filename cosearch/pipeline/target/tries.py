@@ -1,8 +1,8 @@
 """Which architecture is measured next on the device, from those that were measured: tighter after one over, looser after slack.
 
 The saved scores of the search and the exact derivation give each architecture; what changes is the bound on the predicted cost,
-which follows from the residuals of all rounds (``cosearch.cost.residual``). None is measured twice before its retraining. Where
-the tightened bound is below every architecture the cheapest one is measured: if that is over, nothing can keep the target.
+which follows from the residuals of all rounds there (``cosearch.cost.residual``). None is measured twice before its retraining.
+Where the tightened bound is below every architecture the cheapest one is measured: if that is over, nothing can keep the target.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cosearch.space.derive import Limit, discretise, within
 from cosearch.space.factors import Factor
 from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture
-from latency_tables.errors import InfeasibleTargetError
+from latency_tables.errors import InfeasibleTargetError, MeasurementError
 from latency_tables.opspec import OpSpec
 
 SLACK = 0.08  # of the target: more than this unused, and a larger network is tried
@@ -97,18 +97,32 @@ class Tries:
         plan: the resolved run.
         scores: see :func:`saved_scores`.
         first: what the search derived.
-        rounds: so far.
+        rounds: so far, on any device.
         measured: indices of the constraints that the device measures.
+        device: its name.
     """
 
-    def __init__(self, plan: Plan, scores: Scores, first: Architecture, rounds: TargetRounds, measured: Sequence[int]) -> None:
+    def __init__(
+        self, plan: Plan, scores: Scores, first: Architecture, rounds: TargetRounds, measured: Sequence[int], device: str
+    ) -> None:
         self.plan, self.scores, self.first, self.rounds, self.measured = plan, scores, first, rounds, tuple(measured)
+        self.device = device
         self.why = "derived by the search"
 
     @property
+    def here(self) -> dict[int, TargetRound]:
+        """Rounds on the device that have a figure of each measured target, by their index among all rounds."""
+        wanted = {self.plan.targets[index].metric for index in self.measured}
+        return {
+            index: each
+            for index, each in enumerate(self.rounds.rounds)
+            if each.measured_on == self.device and wanted <= {figure.metric for figure in each.figures}
+        }
+
+    @property
     def left(self) -> int:
-        """Rounds that the budget still has."""
-        return self.rounds.budget - len(self.rounds.rounds)
+        """Rounds that the budget still has on the device."""
+        return self.rounds.budget - len(self.here)
 
     def constraints(self) -> tuple[Constraint, ...]:
         """The run's constraints, each measured one with the line that its measurements give."""
@@ -117,7 +131,7 @@ class Tries:
             planned = found[index]
             points = [
                 Point(figure.predicted, figure.high, counts=figure.verdict != UNDER)
-                for each in self.rounds.rounds
+                for each in self.here.values()
                 for figure in each.figures
                 if figure.metric == planned.metric
             ]
@@ -127,28 +141,32 @@ class Tries:
                 found[index] = replace(planned, line=line, margin=max(planned.margin, AIM))
         return tuple(found)
 
-    def add(
-        self, architecture: Architecture, reading_of: ReadingOf, retraining: str, device: str, load: float | None = None
-    ) -> TargetRound:
+    def add(self, architecture: Architecture, reading_of: ReadingOf, retraining: str, load: float | None = None) -> TargetRound:
         """Keep what an architecture measured.
 
         Args:
             architecture: that was measured.
             reading_of: its figure of a target; None where that was not measured.
             retraining: ``before`` its retraining the whole interval decides, ``after`` it the figure.
-            device: name of what measured it.
             load: jobs a minute of this machine; None of another.
+
+        Raises:
+            MeasurementError: the device did not measure one of the targets, so it is not known whether the architecture holds.
         """
         chosen = tuple(architecture.choices)
         if retraining == AFTER:  # a finish that is done again
-            kept = tuple(each for each in self.rounds.rounds if (each.retraining, each.choices) != (AFTER, chosen))
+            again = (AFTER, chosen, self.device)
+            kept = tuple(each for each in self.rounds.rounds if (each.retraining, each.choices, each.measured_on) != again)
             self.rounds = replace(self.rounds, rounds=kept)
         figures, bounds = [], self.constraints()
         for index in self.measured:
             target, planned = self.plan.targets[index], self.plan.constraints[index]
             reading = reading_of(target)
             if reading is None:
-                continue
+                raise MeasurementError(
+                    f"{self.device} gave no figure of {target.metric}, which a target of this run is on: measure it there again, "
+                    "or begin a run without that target"
+                )
             low, high = reading.interval
             verdict = reading.verdict(target.value)
             if retraining == AFTER:
@@ -173,7 +191,7 @@ class Tries:
             choice_names=tuple(architecture.choice_names),
             why=self.why,
             retraining=retraining,
-            measured_on=device,
+            measured_on=self.device,
             score=self.scores.of(architecture.choices),
             figures=tuple(figures),
             load=load,
@@ -186,8 +204,8 @@ class Tries:
 
         Of those that the scores cannot tell from it, the largest network.
         """
-        rounds = self.rounds.rounds
-        newest = {each.choices: index for index, each in enumerate(rounds)}
+        rounds = self.here
+        newest = {each.choices: index for index, each in rounds.items()}
         held = [index for index in newest.values() if rounds[index].holds]
         top = max((rounds[index].score for index in held), default=0.0)
         tied = [index for index in held if rounds[index].score >= top - self.scores.tie]
@@ -195,12 +213,12 @@ class Tries:
 
     def nearest(self) -> int:
         """Index of the round that is least over its targets."""
-        rounds = self.rounds.rounds
-        return min(range(len(rounds)), key=lambda index: -min(1 - f.measured / f.target for f in rounds[index].figures))
+        rounds = self.here
+        return min(rounds, key=lambda index: -min(1 - f.measured / f.target for f in rounds[index].figures))
 
     def next(self) -> Architecture | None:
         """What is measured next; None where the rounds have an outcome, see :meth:`end`."""
-        if not self.rounds.rounds:
+        if not self.here:
             return self.first
         if self.left <= 0:
             return None
@@ -228,14 +246,14 @@ class Tries:
         if found is not None:
             return found
         cheapest = self._cheapest(self._worst())
-        if any(each.choices == tuple(cheapest.choices) for each in self.rounds.rounds):
+        if any(each.choices == tuple(cheapest.choices) for each in self.here.values()):
             return None
         self.why = "no architecture is expected within the targets: the cheapest one"
         return cheapest
 
     def _larger(self, held: TargetRound) -> Architecture | None:
         """Of a higher score within the loosened bound; else as good as that as far as the scores can tell, and larger."""
-        top = max(each.score for each in self.rounds.rounds if each.holds)
+        top = max(each.score for each in self.here.values() if each.holds)
         found = self._derived()
         if found is not None and self.scores.of(found.choices) > top:
             return found
@@ -256,7 +274,7 @@ class Tries:
         return sum(op.macs for op in self.plan.space.architecture(choices).ops())
 
     def _derived(self, *further: Limit) -> Architecture | None:
-        tried = [self.plan.space.architecture(choices) for choices in dict.fromkeys(each.choices for each in self.rounds.rounds)]
+        tried = [self.plan.space.architecture(choices) for choices in dict.fromkeys(each.choices for each in self.here.values())]
         limits = [*(constraint.limit for constraint in self.constraints()), *further]
         try:
             return discretise(self.plan.space, self.scores.rows, *limits, joint=self.scores.joint, without=tried)
@@ -265,7 +283,7 @@ class Tries:
 
     def _worst(self) -> str:
         """Metric of the target that the last round was over by most."""
-        return max(self.rounds.rounds[-1].figures, key=lambda figure: figure.high / figure.target).metric
+        return max(list(self.here.values())[-1].figures, key=lambda figure: figure.high / figure.target).metric
 
     def _cheapest(self, metric: str) -> Architecture:
         limit = next(constraint for constraint in self.plan.constraints if constraint.metric == metric).limit
@@ -275,6 +293,6 @@ class Tries:
     def _cheapest_is_over(self) -> bool:
         return any(
             figure.verdict != UNDER and each.choices == tuple(self._cheapest(figure.metric).choices)
-            for each in self.rounds.rounds
+            for each in self.here.values()
             for figure in each.figures
         )

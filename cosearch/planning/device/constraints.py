@@ -159,8 +159,9 @@ def check_reachable(space: SearchSpace, constraints: Sequence[Constraint], objec
             if error.least is None:
                 raise
             said, _, _ = str(error).partition(". Ask for ")
-            ask = _to_ask(space, constraint, constraint.line.measured(error.least) / (1.0 - constraint.margin), objective)
-            raise InfeasibleTargetError(f"{said}. Ask for {ask}, or for a smaller space", error.least) from error
+            least = constraint.line.measured(error.least)
+            ask = _to_ask(space, constraint, least / (1.0 - constraint.margin), objective)
+            raise InfeasibleTargetError(f"{said}. Ask for {ask}, or for a smaller space", least, constraint.metric) from error
     discretise(space, no_scores, *(constraint.limit for constraint in constraints))
 
 

@@ -40,7 +40,7 @@ class QuantisedRecord:
         kl: mean divergence of the policy from the float32 one over them, nats.
         value_error: mean absolute difference of the values.
         compared_observations: how many held-out observations.
-        score, float_score: both forms on the same levels.
+        score, float_score: both forms on the same held-out levels; in older runs layers went by them, too.
         score_difference_ci95: Welch's interval of int8 minus float32; None for fewer than two episodes.
         return_kept: whether that interval reaches zero; None without one.
         fine_tuned_steps: environment steps of the retraining that saw rounded weights and activations.

@@ -83,8 +83,8 @@ class TargetRounds:
     """All rounds of a run.
 
     Attributes:
-        budget: most rounds.
-        rounds: in order.
+        budget: most rounds on one device.
+        rounds: in order, of all devices.
         outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``rounds used up``; empty while under way.
         deployed: index of the round whose architecture is the agent; None while under way.
     """
