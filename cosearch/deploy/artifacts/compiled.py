@@ -111,7 +111,9 @@ def compile_agent(
     return Compiled(path.read_bytes(), feed.shape, feed.dtype.name, names)
 
 
-def check_library(compiled: Compiled, model: bytes, frames: np.ndarray, *, threads: int) -> LibraryParity:
+def check_library(
+    compiled: Compiled, model: bytes, frames: np.ndarray, *, threads: int, action_sizes: tuple[int, ...] = ()
+) -> LibraryParity:
     """Compare a library with the ONNX file that it was made from, on this machine.
 
     Args:
@@ -119,6 +121,7 @@ def check_library(compiled: Compiled, model: bytes, frames: np.ndarray, *, threa
         model: the ONNX file.
         frames: real observations.
         threads: of the runtime.
+        action_sizes: of several discrete actions, see ``compare_outputs``.
 
     Raises:
         ParityError: an output differs.
@@ -136,7 +139,7 @@ def check_library(compiled: Compiled, model: bytes, frames: np.ndarray, *, threa
         for name, values in zip(compiled.names, zip(*parts))
     }
     reference = outputs_of(model, frames)
-    found = compare_outputs(reference, ours)
+    found = compare_outputs(reference, ours, action_sizes)
     allowed = TOLERANCE * max(1.0, *(float(np.abs(values).max()) for values in reference.values()))
     if not found.max_abs_difference <= allowed:  # also true for NaN
         raise ParityError(

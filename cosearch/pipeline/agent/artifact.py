@@ -62,6 +62,7 @@ def deploy(
     observe: Observe,
     greedy: bool,
     note: Callable[[str], None],
+    action_sizes: tuple[int, ...] = (),
     fine_tuned_steps: int = 0,
 ) -> Deployed:
     """Make the file that is deployed from ``agent.onnx``, and play it.
@@ -75,6 +76,7 @@ def deploy(
         observe: so many observations of training levels.
         greedy: whether the agent takes the best action and does not sample.
         note: told what was made.
+        action_sizes: of several discrete actions, by which forms are compared.
         fine_tuned_steps: of the retraining that saw rounded values.
 
     Raises:
@@ -86,9 +88,9 @@ def deploy(
     path = folder / AGENT
     score = evaluate(path)
     if form.runtime == "tvm":
-        return _compiled(form, folder, frames, score, note)
+        return _compiled(form, folder, frames, score, note, action_sizes)
     if form.dtype == "int8":
-        made = _quantised(path, frames, score, evaluate, compare, observe, greedy, note, fine_tuned_steps)
+        made = _quantised(path, frames, score, evaluate, compare, observe, greedy, note, action_sizes, fine_tuned_steps)
         return Deployed(_record(form, path, FLOAT_AGENT, quantised=made[0]), made[1], path)
     return Deployed(_record(form, path, AGENT), score, path)
 
@@ -126,13 +128,14 @@ def _quantised(
     observe: Observe,
     greedy: bool,
     note: Callable[[str], None],
+    action_sizes: tuple[int, ...],
     fine_tuned_steps: int,
 ) -> tuple[QuantisedRecord, Score]:
     """Replace the float32 agent by its int8 form, and keep it as ``agent-float32.onnx``."""
     model = path.read_bytes()
     write_bytes_atomic(path.with_name(FLOAT_AGENT), model)
     seen = observe(CALIBRATION + CHECKED)
-    quantiser = Quantiser(model, seen[:CALIBRATION], seen[CALIBRATION:], greedy=greedy)
+    quantiser = Quantiser(model, seen[:CALIBRATION], seen[CALIBRATION:], greedy=greedy, action_sizes=action_sizes)
     form, order = quantiser.within_tolerance()
     of_float = compare(path)
     while True:
@@ -150,7 +153,7 @@ def _quantised(
         form = quantiser.make(tuple(name for name, _ in order[:count]))
     score = evaluate(path)
     difference = welch_interval(score.values, float_score.values)
-    held_out = compare_outputs(outputs_of(model, frames), outputs_of(form.model, frames))
+    held_out = compare_outputs(outputs_of(model, frames), outputs_of(form.model, frames), action_sizes)
     note(
         f"int8 agent: same best action on {held_out.greedy:.1%} of {len(frames)} observations, "
         f"{len(form.float_layers)} of {len(quantiser.layers)} layers in float32, {len(form.model)} bytes instead of {len(model)}"
@@ -187,10 +190,19 @@ def _returns(score: Score) -> ReturnRecord:
     return ReturnRecord(mean=score.mean, ci95=score.ci95, episodes=len(score.returns))
 
 
-def _compiled(form: ArtifactPlan, folder: Path, frames: np.ndarray, score: Score, note: Callable[[str], None]) -> Deployed:
+def _compiled(
+    form: ArtifactPlan,
+    folder: Path,
+    frames: np.ndarray,
+    score: Score,
+    note: Callable[[str], None],
+    action_sizes: tuple[int, ...],
+) -> Deployed:
     model = (folder / AGENT).read_bytes()
     made = compile_agent(model, folder, threads=form.threads, batch=form.batch, target=form.target, compiler=form.compiler)
-    parity = None if form.compiler is not None else check_library(made, model, frames, threads=form.threads)
+    parity = None
+    if form.compiler is None:
+        parity = check_library(made, model, frames, threads=form.threads, action_sizes=action_sizes)
     record = CompiledRecord(
         target=described(form.target),
         tuned=False,

@@ -106,6 +106,7 @@ def run_finish(
         observe=lambda count: observations(network, config, count, streams, test=False),
         greedy=_acting(plan)["rule"] == "argmax" and plan.space.policy != "gaussian",  # whose means are never exactly the same
         note=progress.note,
+        action_sizes=plan.space.action_sizes,
         fine_tuned_steps=trained.fine_tuned_steps,
     )
     measured_last, rounds, readings = None, None, None
