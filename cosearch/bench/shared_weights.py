@@ -20,7 +20,7 @@ from cosearch.config.fixed import check_words
 from cosearch.config.run import resolve
 from cosearch.pipeline.agent.bracket import Bracket
 from cosearch.pipeline.checkpoint import SearchOutput
-from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import Session, open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
@@ -114,7 +114,7 @@ class SharedSearch:
         set_threads(plan.config.threads)
         with run.lock():
             session = open_session(run, plan, progress)
-            work_on(session, {"search": STAGES["search"], "retrain": _choose})
+            work_on(session, {**TRAINING, "retrain": _choose})
             found = session.checkpoints.current.outputs.search
         if found is None:
             raise RunFolderError(f"{folder}: its checkpoint holds no architecture; move it away and search again")

@@ -254,6 +254,7 @@ def _searched(session: Session) -> SearchOutput:
 
 
 STAGES = {"search": _search, "fit": _fit, "retrain": _retrain, "finish": _finish}
+TRAINING = {name: STAGES[name] for name in ("search", "fit", "retrain")}  # without the finish
 FOR_A_BOARD = {**STAGES, "finish": _finish_again}  # what the agent measures here puts no other in its place
 FAMILY_STAGES = {"search": _search_for_all, "agents": _agents}
 

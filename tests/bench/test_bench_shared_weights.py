@@ -55,6 +55,15 @@ def test_the_outcome_is_the_tables_entry_of_the_network_that_the_search_derived(
         assert one.env_steps == 256 and one.queries == 0
 
 
+def test_networks_that_are_measured_before_the_retraining_go_through_the_bracket_too(tables, tmp_path):
+    words = (*WORDS, *BRACKET, "objective.file_target_bytes=10000000")
+    found = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, words).search(5, tmp_path, QUIET)
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "rounds.json").is_file()
+    architecture = json.loads((folder / "architecture.json").read_text())
+    assert len(architecture["derived_by"]["bracket"]) == 2 and tuple(architecture["choices"]) == found.choices
+
+
 def test_the_controls_have_the_same_steps_and_seeds(board):
     _, result, _ = board
     assert set(result.controls) == {"random", "ridge", "largest"}

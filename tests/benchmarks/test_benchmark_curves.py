@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import typer
 
-from cosearch.benchmarks.learning import distillation, learning_curves
+from cosearch.benchmarks.learning import annealing, distillation, learning_curves
 from cosearch.benchmarks.learning.learning_curves import (
     PUBLISHED,
     at,
@@ -18,7 +18,8 @@ from cosearch.benchmarks.learning.learning_curves import (
     markdown,
     train,
 )
-from cosearch.record.metrics import append_metrics
+from cosearch.benchmarks.searches import quantum
+from cosearch.record.metrics import append_metrics, read_metrics
 from cosearch.rl.teacher import find_teacher
 from latency_tables.errors import RequestError
 
@@ -30,6 +31,25 @@ def line(steps, train, test=None):
     """A curve of one update each 16,384 steps, linear in the steps."""
     step = np.arange(16384, steps + 1, 16384, dtype=float)
     return {"step": step, "wall_s": step / 300, "train": train(step), "test": (test or train)(step)}
+
+
+@pytest.mark.parametrize(
+    "benchmark, words, more",
+    [
+        (distillation, ("minatar:breakout", "none"), ()),
+        (annealing, ("minatar:breakout", annealing.CONSTANT), ()),
+        (quantum, ("bell", "ppo"), ("objective.latency_ratio=4",)),
+    ],
+    ids=["distillation", "annealing", "quantum"],
+)
+def test_networks_that_are_measured_before_the_retraining_are_retrained(benchmark, words, more, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "EPISODES", 4, raising=False)
+    small = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=16", "rl.micro_batch=16", "rl.epochs=1", "threads=1")
+    budget = ("budget.search_steps=128", "budget.retrain_steps=64", "objective.file_target_bytes=10000000")
+    benchmark.run_one(*words, 0, tmp_path, [*small, *budget, *more])
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "rounds.json").is_file()
+    assert [each["step"] for each in read_metrics(folder / "metrics.jsonl") if each["stage"] == "retrain"] == [32, 64]
 
 
 def test_a_point_is_the_mean_of_five_updates_and_unknown_beyond_the_end():

@@ -9,7 +9,7 @@ from pipeline_runs import TINY, Silent, changed, without_clocks
 
 from cosearch.config.run import resolve
 from cosearch.pipeline.agent.bracket import THEN, Bracket
-from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.budget import Rung, bracket_rungs
 from cosearch.planning.plan import make_plan
@@ -19,7 +19,6 @@ from latency_tables.errors import ConfigError, NonFiniteError, RunFailedError
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
 
-TRAINING = {name: STAGES[name] for name in ("search", "retrain")}
 WORDS = (*TINY, "env.name=minatar:breakout", "budget.retrain_steps=640", "budget.bracket=3")  # 20 rollouts of 32 steps
 
 

@@ -19,7 +19,7 @@ import typer
 
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import resolve
-from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.record.json_record import to_json
@@ -52,7 +52,6 @@ MINATAR = (
     "budget.checkpoint_interval_s=60",
 )
 EPISODES = 256
-TRAINING = {name: STAGES[name] for name in ("search", "retrain")}  # without the finish
 FILE = "annealing.json"  # of a run: the returns of its agent
 
 

@@ -19,7 +19,7 @@ import typer
 from cosearch.benchmarks.searches.co_search import bootstrap
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import resolve
-from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
@@ -48,7 +48,6 @@ WORDS = {
     "procgen:starpilot": (),
 }
 SHARE = 0.9  # of the teacher's score
-TRAINING = {name: STAGES[name] for name in ("search", "retrain")}  # without the finish
 
 
 def run_one(env: str, arm: str, seed: int, runs: Path, words: list[str]) -> None:

@@ -21,7 +21,7 @@ import typer
 from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.env import EnvConfig
-from cosearch.pipeline.run import STAGES, work_on
+from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.task import resolve_task
@@ -37,7 +37,6 @@ from cosearch.training.algorithms import as_policy
 from cosearch.training.threads import set_threads
 
 OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "evidence" / "quantum.md"
-TRAINING = {name: STAGES[name] for name in ("search", "retrain")}  # without the finish
 EPISODES, RANDOM_EPISODES, SIDE_BY_SIDE = 1024, 65_536, 64
 ALGORITHMS = {"ppo": (), "a2c": ("rl.algorithm=a2c",)}
 BUDGET = ("budget.search_steps=32768", "budget.retrain_steps=65536", "objective.latency_ratio=2")
