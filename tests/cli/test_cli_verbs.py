@@ -80,7 +80,11 @@ def test_the_lists_hold_what_scripts_rely_on(out):
     names = {what: {row["name"] for row in json.loads(out("list", what, "--json"))} for what in LISTS}
     assert {"jetson", "this"} <= names["devices"] and {"a3cs", "a2d", "random"} <= names["strategies"]
     assert {"procgen:starpilot", "minatar:breakout", "ale:Breakout"} <= names["envs"]
-    assert names["presets"] == {"smoke", "quick", "standard", "paper"} and "skip" in names["ops"] and "chain" in names["spaces"]
+    assert (
+        names["presets"] == {"smoke", "quick", "judged", "standard", "paper"}
+        and "skip" in names["ops"]
+        and "chain" in names["spaces"]
+    )
 
 
 def test_the_command_line_of_a_run_is_recorded_and_its_configuration_reloads(finished):

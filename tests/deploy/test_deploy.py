@@ -363,7 +363,7 @@ def test_wrong_requests(run, capsys):
     for words in (["--seconds", "0"], ["--period-ms", "-1"], ["--host", "-x"], ["--ssh-option=-p1"]):
         assert main(["deploy", str(run), *words]) == 2
     with pytest.raises(ParityError):
-        raise module.self_test_here.__globals__["_explained"]("error: observation 3: value differs", "x")
+        raise explained("error: observation 3: value differs", "x")
 
 
 def test_the_summary_is_a_summary(run):
