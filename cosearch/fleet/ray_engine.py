@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 CONNECT_S = 10.0
+MOST_SENT = 100  # messages that a piece remembers before it forgets those that have arrived
 PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "ORT_DISABLE_TELEMETRY", "TF_CPP_MIN_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -243,6 +244,8 @@ def _do(
 
     def put(kind: str, content: Any) -> None:
         nonlocal count
+        if len(sent) > MOST_SENT:
+            sent[:] = ray.wait(sent, num_returns=len(sent), timeout=0)[1]
         sent.append(queue.actor.put_nowait.remote((key, attempt, count, kind, content)))
         count += 1
 

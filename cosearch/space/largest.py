@@ -1,4 +1,4 @@
-"""The largest network within limits: most multiply-accumulates, most weights, or the largest product of both.
+"""The largest network within limits, by multiply-accumulates, weights or both, and how large each candidate is.
 
   argmax_a size(a)  subject to every limit  (the knapsack of ``cosearch.space.derive``, solved exactly).
 Sizes: the multiply-accumulates (``macs``), the ``weights``, and for ``both``
