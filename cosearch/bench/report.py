@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cosearch.bench import settings
@@ -49,8 +50,51 @@ def describe_text(said: dict[str, object]) -> str:
     return "\n".join([*(f"{task}: {text.upper()}" for task, text in partial.items() if text), *lines])
 
 
-def lookup(benchmark: Benchmark, choices: Sequence[int], device: str | None) -> dict[str, object]:
-    """What is known of one architecture, as JSON.
+@dataclass(frozen=True)
+class Known:
+    """What the table knows of one architecture.
+
+    Attributes:
+        architecture: names of its choices.
+        score: mean return, the mean over the train seeds; None: no episode ended.
+        seed_scores: mean return by train seed, None as there.
+        curve: environment steps and mean return, in order of the steps; None: no episode had ended by then.
+        macs, params: multiply-accumulates of a decision, weights.
+        device, latency_s: a device and the latency there, seconds; None: not asked for.
+    """
+
+    architecture: tuple[str, ...]
+    score: float | None
+    seed_scores: dict[int, float | None]
+    curve: tuple[tuple[int, float | None], ...]
+    macs: int
+    params: int
+    device: str | None = None
+    latency_s: float | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON; without a device nothing of it."""
+        found = asdict(self)
+        return found if self.device is not None else {key: found[key] for key in found if key not in ("device", "latency_s")}
+
+    def text(self) -> str:
+        """For people."""
+        seeds = ", ".join(f"{seed}: {_score_text(score)}" for seed, score in self.seed_scores.items())
+        lines = [
+            "/".join(self.architecture),
+            f"score {_score_text(self.score)}; by train seed: {seeds}",
+            "score after steps: " + ", ".join(f"{step:,}: {_score_text(score)}" for step, score in self.curve),
+            f"{self.macs:,} multiply-accumulates, {self.params:,} weights",
+        ]
+        return "\n".join(lines if self.latency_s is None else [*lines, f"{self.latency_s * 1e3:.4g} ms on {self.device}"])
+
+
+def _score_text(score: float | None) -> str:
+    return "no episode" if score is None else f"{score:.2f}"
+
+
+def lookup(benchmark: Benchmark, choices: Sequence[int], device: str | None) -> Known:
+    """What is known of one architecture.
 
     Args:
         benchmark: the task.
@@ -62,16 +106,16 @@ def lookup(benchmark: Benchmark, choices: Sequence[int], device: str | None) -> 
         RequestError: it is not finished.
     """
     architecture = benchmark.space.architecture(choices)
-    scores = {str(seed): benchmark.query(architecture, seed) for seed in benchmark.table.seeds}
-    return {
-        "architecture": list(architecture.choice_names),
-        "score": benchmark.query(architecture),
-        "seed_scores": scores,
-        "curve": [[step, value] for step, value in benchmark.curve(architecture)],
-        "macs": sum(op.macs for op in architecture.ops()),
-        "params": sum(op.params for op in architecture.ops()),
-        **({} if device is None else {"device": device, "latency_s": benchmark.latency_s(architecture, device)}),
-    }
+    return Known(
+        tuple(architecture.choice_names),
+        benchmark.query(architecture),
+        {seed: benchmark.query(architecture, seed) for seed in benchmark.table.seeds},
+        tuple((step, value) for step, value in benchmark.curve(architecture)),
+        sum(op.macs for op in architecture.ops()),
+        sum(op.params for op in architecture.ops()),
+        device,
+        None if device is None else benchmark.latency_s(architecture, device),
+    )
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -49,7 +49,8 @@ def query(
     from cosearch.bench.benchmark import Benchmark
     from cosearch.bench.report import lookup
 
-    emit(lookup(Benchmark(task, _folder(data)), choices, device), as_json)
+    found = lookup(Benchmark(task, _folder(data)), choices, device)
+    emit(found.to_json(), as_json, found.text())
 
 
 @bench.command(epilog="`cosearch bench run --strategy evolution --task minatar:breakout --device pixel-3 --seed 0`")

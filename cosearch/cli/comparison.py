@@ -78,7 +78,7 @@ def show_comparison(folder: Path, as_json: bool) -> None:
 
     result, files = write_comparison(folder)
     if as_json:
-        emit({**result.to_json(), "files": [str(file) for file in files]}, True)
+        emit({**result.to_json(), "files": [str(file) for file in files]}, True, "")
         return
     for table in terminal_tables(result):
         show(table)

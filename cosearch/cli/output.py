@@ -16,10 +16,9 @@ command_line: ContextVar[str] = ContextVar("command_line", default="cosearch")
 resume_hint: ContextVar[tuple[str, Path | None]] = ContextVar("resume_hint", default=("", None))  # what to type, for which run
 
 
-def emit(result: object, as_json: bool, text: RenderableType | None = None) -> None:
-    """Print a result: as one JSON object, or as text for people; the result itself where there is no text."""
+def emit(result: object, as_json: bool, text: RenderableType) -> None:
+    """Print a result: as one JSON object, or as text for people."""
     if as_json:
         say(json.dumps(result, indent=1, allow_nan=False))
     else:
-        shown = str(result) if text is None else text
-        (say if isinstance(shown, str) else show)(shown)  # rich would break long paths into lines
+        (say if isinstance(text, str) else show)(text)  # rich would break long paths into lines

@@ -14,7 +14,7 @@ from latency_tables.errors import RequestError
 from latency_tables.terminal import say
 
 if TYPE_CHECKING:
-    from cosearch.teachers.seeds import Teachers
+    from cosearch.teachers.seeds import SeedTeacher, Teachers
 
 
 @app.command(
@@ -63,6 +63,8 @@ def teacher(
     Of several seeds the best on training levels becomes the file; the others stay in their run folders.
     """
     from cosearch.fleet.cluster import Cluster
+    from cosearch.rl.teacher import read_record
+    from cosearch.teachers.seeds import train_teachers, worth_of
     from cosearch.teachers.train import TeacherRequest, train_teacher
 
     where = Cluster(cluster, other_torch).check()
@@ -80,8 +82,6 @@ def teacher(
     request = TeacherRequest(env, network, steps, seed, threads, episodes, train_levels, test_envs, tuple(overrides or ()))
     resume_hint.set(("the same command", None))
     if many:
-        from cosearch.teachers.seeds import train_teachers
-
         made = train_teachers(request, seeds, out, runs, command_line.get(), teller(quiet), jobs=jobs, cluster=where)
         emit({"teacher": str(out), **made.to_json()}, as_json, _text(made, out))
         for name, reason in made.failed.items():
@@ -94,16 +94,17 @@ def teacher(
         result = train_teacher(request, out, runs, command_line.get(), progress)
     finally:
         progress.close()
-    emit(result, as_json)
+    emit(result, as_json, f"{out}: {_scores(worth_of(read_record(out)))}")
 
 
 def _text(made: Teachers, out: Path) -> str:
     """The teachers, one a line, and where the best one is."""
+    lines = [f"seed {one.seed}: {_scores(one)}" for one in made.trained]
+    return "\n".join([*lines, f"{out}: seed {made.best.seed}, the best on training levels"])
+
+
+def _scores(one: SeedTeacher) -> str:
+    """Its scores on held-out and on training levels."""
     from cosearch.statistics import mean_text
 
-    lines = [
-        f"seed {one.seed}: {mean_text(one.score_mean, one.score_ci95, one.episodes)}, "
-        f"{one.score_train_mean:.2f} on training levels"
-        for one in made.trained
-    ]
-    return "\n".join([*lines, f"{out}: seed {made.best.seed}, the best on training levels"])
+    return f"{mean_text(one.score_mean, one.score_ci95, one.episodes)}, {one.score_train_mean:.2f} on training levels"

@@ -132,7 +132,7 @@ def train_teachers(
     records = [read_record(file) for file in files if file.is_file()]
     if not records:
         raise RunFailedError(f"no teacher was trained: {'; '.join(f'{name}: {reason}' for name, reason in failed.items())}")
-    trained = tuple(map(_seed_teacher, records))
+    trained = tuple(map(worth_of, records))
     best = max(trained, key=lambda one: one.score_train_mean)
     record = records[trained.index(best)]
     write_bytes_atomic(out.with_suffix(".safetensors"), record.weights_path.read_bytes())
@@ -140,7 +140,15 @@ def train_teachers(
     return Teachers(trained, failed, best, record.provenance)
 
 
-def _seed_teacher(record: TeacherRecord) -> SeedTeacher:
+def worth_of(record: TeacherRecord) -> SeedTeacher:
+    """What a teacher is worth, by its own file.
+
+    Args:
+        record: of the teacher.
+
+    Raises:
+        RunFolderError: the file does not say it.
+    """
     known = record.provenance
     try:
         low_high = None if known["score_ci95"] is None else [number(value) for value in typed(list, known["score_ci95"])]

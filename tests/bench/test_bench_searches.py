@@ -254,4 +254,10 @@ def test_the_commands_print_what_scripts_rely_on(bench, capsys):
     assert (told["regret"], told["rank"], told["queries"], told["env_steps"]) == (again.regret, again.rank, 20, 20 * 24576)
     assert main(["bench", "query", *map(str, CHOICES[77]), "--data", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(np.mean([noisy(77, seed) for seed in range(3)]))
+    assert main(["bench", "query", *map(str, CHOICES[77]), "--data", str(folder), "--device", DEVICE]) == 0
+    text = capsys.readouterr().out
+    architecture = benchmark.space.architecture(CHOICES[77])
+    latency = f"{benchmark.latency_s(architecture, DEVICE) * 1e3:.4g} ms on {DEVICE}"
+    assert f"0: {noisy(77, 0):.2f}" in text and latency in text and "/".join(architecture.choice_names) in text
+    assert "{" not in text  # words, not a dictionary
     assert main([*words[:3], "a3cs", *words[4:]]) == 2 and "shared weights" in capsys.readouterr().err

@@ -293,6 +293,9 @@ def test_a_teacher_is_trained_and_goes_on_to_the_same_weights_after_a_kill(tmp_p
     assert "score_eval" in run.read_metrics()[-1]
     logits, value = networks[0](torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
     assert logits.shape == (2, 15) and value.shape == (2,)
+    told = command(*words[:-1], folder=tmp_path / "killed")
+    score = resumed.json["score_mean"]
+    assert told.code == 0 and f"mine.json: {score:.2f}" in told.out and "{" not in told.out  # words, not a dictionary
     other = command(*words[:-1], "--episodes", "5", folder=tmp_path / "killed")
     assert other.code == 2 and "was begun with other values" in other.err
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cosearch.planning.builtins import load_builtins
+from cosearch.rl.env_families import gym
 from cosearch.rl.env_families.replayed import ReplayedEnvs
 from cosearch.rl.envs import ENVIRONMENTS, Box, CheckedEnv, EnvOptions, Step, make_env
 from cosearch.rl.rollout import Collector, RewardScale
@@ -189,3 +190,18 @@ def test_last_frames_of_vectors_are_checked_too():
     env.send(np.zeros((1, 2), np.float32))
     with pytest.raises(EnvironmentFailedError, match="a last frame"):
         env.receive()
+
+
+def test_each_warning_of_mujoco_is_told_once_and_leaves_no_file(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed")
+    monkeypatch.chdir(tmp_path)
+    gym._warn_once.cache_clear()  # others may have been told before
+    envs = [make_env("gym:HalfCheetah-v5", EnvOptions(2, seed)) for seed in (0, 1)]
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("MuJoCo: ")]
+    assert len(told) == len(set(told)) and not list(tmp_path.iterdir())
+    import mujoco
+
+    mujoco.get_mju_user_warning()("a new one")  # what MuJoCo itself calls
+    assert [record.getMessage() for record in caplog.records][-1] == "MuJoCo: a new one"
+    for one in envs:
+        one.close()

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from additive_task import SPACE, TRUTH, run
 
-from cosearch.strategies.base import Evaluation
+from cosearch.planning.plan import make_plan
+from cosearch.planning.task import resolve_task
+from cosearch.strategies.base import Evaluation, Feasible
+from cosearch.strategies.proposal.largest import Largest, LargestOptions
 from cosearch.strategies.proposal.predictor import PredictorOptions, PredictorSearch
 from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
 from cosearch.testing.conformance import seeded
@@ -38,6 +41,25 @@ def test_the_first_may_each_be_the_largest_of_some_draws():
     assert run(predictor(initial=4, largest_of=3), 4) == expected != run(predictor(initial=4), 4)
     flat = run(predictor(initial=2, largest_of=3), 4, score=lambda a: 1.0)  # scores that tell nothing: uniform draws after them
     assert flat == [*expected[:2], *drawn[6:8]]
+
+
+def test_the_networks_of_two_free_rules_may_come_first():
+    plan = make_plan(resolve_task(overrides=("env.name=procgen:starpilot", "device=x86-epyc", "space.name=macro")))
+    space, feasible = plan.space, Feasible(tuple(plan.constraints))
+
+    def first(**options):
+        strategy = PredictorSearch(space, PredictorOptions(initial=4, **options), seeded(0), feasible)
+        return [strategy.ask().choices for _ in range(4)]
+
+    rules = [Largest(space, LargestOptions(by), seeded(0), feasible).ask().choices for by in ("macs", "both")]
+    drawn = first()
+    assert rules[0] != rules[1] and first(rules=True) == [*rules, *drawn[:2]]
+
+
+def test_where_both_rules_name_one_network_it_is_proposed_once():
+    drawn = run(predictor(initial=4), 4)
+    (rule,) = {Largest(SPACE, LargestOptions(by), seeded(0), Feasible()).ask().choices for by in ("macs", "both")}
+    assert run(predictor(feasible=Feasible(), initial=4, rules=True), 4) == [rule, *drawn[:3]]
 
 
 def test_it_beats_random_search_at_equal_evaluations():

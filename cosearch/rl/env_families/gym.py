@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +26,9 @@ GYM_EXAMPLES = (
     "LunarLander-v3",
     "CarRacing-v3",
 )
+MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "Pusher", "Reacher", "Swimmer", "Walker2d")
 ALE_EXAMPLES = ("Breakout", "Pong", "SpaceInvaders", "Qbert", "Seaquest", "BeamRider")
+_log = logging.getLogger(__name__)
 
 
 def _make_ale(game: str, options: EnvOptions) -> ReplayedEnvs:
@@ -63,7 +67,24 @@ def _method(env: Any) -> Any:
     return None
 
 
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("MuJoCo: %s", message)
+
+
+def _tell_mujoco() -> None:
+    """Log each of MuJoCo's warnings once: by itself it prints them for each environment, and into a file of the present folder."""
+    try:
+        import mujoco
+    except ImportError:
+        return  # gymnasium says what is missing
+    if hasattr(mujoco, "set_mju_user_warning"):  # not every version has it
+        mujoco.set_mju_user_warning(_warn_once)
+
+
 def _make_gym(game: str, options: EnvOptions) -> ReplayedEnvs:
+    if game.partition("-")[0] in MUJOCO:
+        _tell_mujoco()
     make = wrapped(maker_of(game, options.kwargs), options.wrappers, options.layout, game)
     probe = make()
     observations, actions = probe.observation_space, probe.action_space
@@ -111,7 +132,6 @@ GYM_RUN = {  # small networks on vectors, dense rewards: few environments, many 
     "rl.max_grad_norm": 0.5,
     "rl.bf16": False,
 }
-MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "Pusher", "Reacher", "Swimmer", "Walker2d")
 MUJOCO_RUN = {  # of PPO's reference implementations since Schulman et al. 2017 (Huang et al. 2022, The 37 Implementation Details)
     "rl.minibatch": 64,
     "rl.micro_batch": 64,

@@ -4,7 +4,7 @@ Papers: Wen et al., Neural Predictor for Neural Architecture Search, ECCV 2020, 
 result as in sequential model-based search: Hutter et al., LION 2011.
 Equations, with f(a) the score of a trained candidate and g its ridge regression on one-hot choices (``regression``):
   the first ``initial`` candidates are drawn uniformly, or each is the largest of ``largest_of`` uniform draws, by
-             MACs times weights
+             MACs times weights; with ``rules`` the largest within the limits by MACs and by both sizes are the first two
   next   = argmax g over a pool without those that were ever proposed;  pool = ``pool`` uniform draws and N(best so far)
   result = argmax f over all candidates that were ever told
 Differs from the papers in:
@@ -20,11 +20,11 @@ Differs from the papers in:
 8. While nothing tells the scores apart, and where all of the pool was proposed, the next is drawn uniformly.
 9. With ``largest_of`` above 1 the first candidates are no uniform sample but large ones, as good networks mostly are (see
    ``largest``); with 1, the default, they are as in the papers.
+10. With ``rules`` the networks that two free rules name are among the first candidates, so what is found was compared with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -33,10 +33,14 @@ import torch
 from pydantic import Field
 
 from cosearch.record.state import State, read_list
+from cosearch.space.largest import Size, largest
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible, StrategyInfo, own_options
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from cosearch.strategies.regression import DrawnPaths, fit_scores
+
+WITHOUT_TARGET = Feasible()
+RULES: tuple[Size, ...] = ("macs", "both")
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,15 @@ class PredictorOptions:
     """Options of the predictor-guided search.
 
     Attributes:
-        initial: candidates drawn before the first regression.
+        initial: candidates before the first regression.
+        rules: the first two of them are the largest networks within the limits, by multiply-accumulates and by both sizes.
         largest_of: each of these is the largest of so many draws, by multiply-accumulates times weights; 1: a uniform draw.
         pool: uniform draws that the regression ranks, each time.
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
     initial: Annotated[int, Field(ge=2)] = 4
+    rules: bool = False
     largest_of: Annotated[int, Field(ge=1)] = 1
     pool: Annotated[int, Field(ge=1)] = 256
     draws: int = DRAWS
@@ -63,7 +69,7 @@ class PredictorSearch:
         space: the search space.
         options: see :class:`PredictorOptions`.
         generator: CPU generator of all draws.
-        is_feasible: whether an architecture meets the targets.
+        is_feasible: whether an architecture meets the targets; gives the limits.
     """
 
     def __init__(
@@ -71,10 +77,10 @@ class PredictorSearch:
         space: SearchSpace,
         options: PredictorOptions,
         generator: torch.Generator,
-        is_feasible: Callable[[Architecture], bool] = always_feasible,
+        is_feasible: Feasible = WITHOUT_TARGET,
     ) -> None:
         self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
-        self.space, self.options = space, options
+        self.space, self.options, self.is_feasible = space, options, is_feasible
         self.asked: list[tuple[int, ...]] = []
 
     def ask(self) -> Architecture:
@@ -83,8 +89,7 @@ class PredictorSearch:
         Raises:
             InfeasibleTargetError: no architecture was found that meets the target.
         """
-        first = len(self.asked) < self.options.initial
-        proposed = self.uniform.largest_of(self.options.largest_of) if first else self._predicted() or self.uniform.draw()
+        proposed = self._first() if len(self.asked) < self.options.initial else self._predicted() or self.uniform.draw()
         self.asked.append(proposed.choices)
         return proposed
 
@@ -104,6 +109,13 @@ class PredictorSearch:
         """Go back to a :meth:`state`."""
         self.results.restore(state)
         self.asked = [read_choices(choices) for choices in read_list(state, "asked", list)]
+
+    def _first(self) -> Architecture:
+        if self.options.rules and len(self.asked) < len(RULES):
+            ruled = largest(self.space, *self.is_feasible.limits, by=RULES[len(self.asked)])
+            if ruled.choices not in self.asked:  # both rules may name one network
+                return ruled
+        return self.uniform.largest_of(self.options.largest_of)
 
     def _predicted(self) -> Architecture | None:
         drawn = DrawnPaths(len(self.space.points))
