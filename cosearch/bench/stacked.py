@@ -125,8 +125,11 @@ class StackedAdam:
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the next steps."""
-        for group in self.adam.param_groups:
-            group["lr"] = lr
+        self.adam.set_lr(lr)
+
+    def set_eps(self, eps: float) -> None:
+        """Adam's ``eps`` of the next steps."""
+        self.adam.set_eps(eps)
 
     def step(self, max_grad_norm: float) -> None:
         """Clip, step, and clear the gradients.

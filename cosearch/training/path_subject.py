@@ -65,8 +65,11 @@ class PathSubject:
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the weights."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        self.optimiser.set_lr(lr)
+
+    def set_eps(self, eps: float) -> None:
+        """Adam's ``eps`` of the next steps."""
+        self.optimiser.set_eps(eps)
 
     def forward_of(self, architecture: Architecture) -> Forward:
         """The forward function along one path."""

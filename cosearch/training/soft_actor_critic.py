@@ -11,7 +11,7 @@ from cosearch.record.state import State, read_state
 from cosearch.rl.dqn.replay import Replay
 from cosearch.rl.sac.critics import TwinCritics
 from cosearch.rl.sac.play import SquashedPlayer
-from cosearch.rl.sac.update import SacLearner, SacOptions
+from cosearch.rl.sac.update import EPS, SacLearner, SacOptions
 from cosearch.seeding import Streams
 from cosearch.space.blocks.squashed_head import squashed_head
 from cosearch.space.network import AgentNetwork
@@ -42,6 +42,7 @@ class SoftActorCritic:
         box = env.action_box
         if box is None or not box.is_finite or not isinstance(network, AgentNetwork | SuperNet):
             raise ConfigError("rl.algorithm=sac needs actions that are vectors with finite bounds")
+        stage.subject.set_eps(EPS)
         self._half, self._middle = np.array(box.ranges, np.float32).T
         self.collector = SquashedPlayer(env, box, streams.torch("actions"))
         self.replay = Replay(

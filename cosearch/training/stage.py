@@ -38,6 +38,9 @@ class Trainable(Subject, Protocol):
     def set_lr(self, lr: float) -> None:
         """Learning rate of the next steps."""
 
+    def set_eps(self, eps: float) -> None:
+        """Adam's ``eps`` of the next steps; until then PPO's."""
+
     def see(self, frames: Tensor) -> None:
         """Update the observation statistics from ``[time, envs, *frame_shape]``; after each update of the weights."""
 

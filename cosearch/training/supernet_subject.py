@@ -100,8 +100,11 @@ class SuperNetSubject:
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the weights."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        self.optimiser.set_lr(lr)
+
+    def set_eps(self, eps: float) -> None:
+        """Adam's ``eps`` of the next steps."""
+        self.optimiser.set_eps(eps)
 
     def take_turn(self, count: int) -> None:
         """Go by the targets of one agent until the next call; the following :meth:`set_progress` holds its target.

@@ -333,6 +333,15 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_and_its_bundle_ac
     assert contract["policy"] == "gaussian"
 
 
+@pytest.mark.parametrize("kind", ["network", "supernet"])
+def test_adam_has_the_eps_of_stable_baselines3(kind):
+    sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+    policy = sb3.SAC("MlpPolicy", "Pendulum-v1", buffer_size=10).policy
+    training, _ = make(kind)
+    ours = [training.stage.subject.optimiser, training.rounds.learner._adam, training.rounds.learner._temperature_adam]
+    assert {group["eps"] for adam in ours for group in adam.param_groups} == {policy.actor.optimizer.param_groups[0]["eps"]}
+
+
 def test_mujoco_tasks_have_the_fields_values_and_others_keep_theirs():
     """Published: Huang et al. 2022, The 37 Implementation Details, the table of continuous control."""
     published = {"lr": 3e-4, "gamma": 0.99, "lam": 0.95, "minibatch": 64, "epochs": 10, "clip": 0.2, "value_clip": False}

@@ -14,12 +14,12 @@ LAYOUTS = {
 }
 
 
-def adam(weight, grads, lr):
+def adam(weight, grads, lr, eps=EPS):
     """Kingma & Ba 2015, algorithm 1, in float64."""
     m, v = np.zeros_like(weight), np.zeros_like(weight)
     for t, grad in enumerate(grads, 1):
         m, v = 0.9 * m + 0.1 * grad, 0.999 * v + 0.001 * grad * grad
-        weight = weight - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + EPS)
+        weight = weight - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + eps)
     return weight
 
 
@@ -38,6 +38,21 @@ def test_every_layout_takes_the_steps_of_the_paper(layout, weights):
     expected = adam(start.double().numpy(), [grad.double().numpy() for grad in grads], 1e-2)
     np.testing.assert_allclose(parameter.detach().numpy(), expected, atol=2e-6)
     assert torch.equal(idle.detach(), torch.ones(3))
+
+
+def test_the_eps_that_is_set_is_that_of_the_next_steps():
+    grads = [torch.full((3,), 1e-6 * step) for step in range(1, 4)]  # below PPO's eps, so it decides the step
+    found = {}
+    for eps in (EPS, 1e-8):
+        parameter = torch.nn.Parameter(torch.ones(3))
+        optimiser = WeightAdam([parameter], 1e-2)
+        optimiser.set_eps(eps)
+        for grad in grads:
+            parameter.grad = grad.clone()
+            optimiser.step()
+        found[eps] = parameter.detach().numpy()
+        np.testing.assert_allclose(found[eps], adam(np.ones(3), [grad.double().numpy() for grad in grads], 1e-2, eps), atol=1e-6)
+    assert np.all(1 - found[1e-8] > 5 * (1 - found[EPS]))
 
 
 def test_a_saved_state_goes_on_to_the_same_weights():

@@ -19,15 +19,26 @@ EPS = 1e-5  # as in PPO since Dhariwal et al. 2017 (baselines)
 
 
 class WeightAdam(torch.optim.Adam):
-    """Adam with eps 1e-5, fused; gradients may be in any layout.
+    """Adam, fused; gradients may be in any layout.
 
     Args:
         parameters: float32, on one device.
         lr: learning rate, above 0.
+        eps: added to the root of the second moment, above 0.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(parameters, lr=lr, eps=EPS, fused=True)
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, eps: float = EPS) -> None:
+        super().__init__(parameters, lr=lr, eps=eps, fused=True)
+
+    def set_lr(self, lr: float) -> None:
+        """Learning rate of the next steps."""
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    def set_eps(self, eps: float) -> None:
+        """The ``eps`` of the next steps."""
+        for group in self.param_groups:
+            group["eps"] = eps
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; parameters without gradient stay."""

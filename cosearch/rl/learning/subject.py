@@ -118,8 +118,11 @@ class NetworkSubject:
 
     def set_lr(self, lr: float) -> None:
         """Learning rate of the next steps."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        self.optimiser.set_lr(lr)
+
+    def set_eps(self, eps: float) -> None:
+        """Adam's ``eps`` of the next steps."""
+        self.optimiser.set_eps(eps)
 
     def actors(self) -> list[Forward]:
         """See ``Subject``: the network itself."""

@@ -37,6 +37,7 @@ from cosearch.rl.sac.critics import TwinCritics
 from cosearch.space.blocks.squashed_head import SquashedHead
 from latency_tables.errors import NonFiniteError, ShapeError
 
+EPS = 1e-8  # of Adam: the actor's gradients are so small that PPO's 1e-5 would halve its steps
 REMEMBERED = 0.01  # share of the newest minibatch in the running deviation of the actions
 
 
@@ -100,7 +101,7 @@ class SacLearner:
         self._device = head.log_temperature.device
         self.critics = critics.to(self._device)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
-        self._adam = WeightAdam(self.critics.parameters(), lr)
+        self._adam = WeightAdam(self.critics.parameters(), lr, EPS)
         self._temperature_adam = torch.optim.Adam([head.log_temperature], lr=lr)
         self.updates = 0
 
