@@ -3,8 +3,8 @@
 ``csv``: documented columns, see :data:`COLUMNS`. ``nn-meter``: the JSON of kernels that nn-Meter's builder profiles (Zhang et
 al., MobiSys 2021): kernel type, then identifiers with ``config`` and ``latency`` in milliseconds. ``once-for-all``: the look-up
 tables of ProxylessNAS and Once-for-All (Cai et al., ICLR 2019 and 2020) as JSON: names such as
-``expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0`` with ``mean`` in milliseconds. There ``expand``
-is the factor; in the names of Once-for-All, which end in ``-se:0-hs:0``, it is the channels of the depthwise convolution.
+``expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0`` with ``mean`` in milliseconds. There
+``expand`` is the factor; in the names of Once-for-All, which end in ``-se:0-hs:0``, the channels of the depthwise convolution.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
 from latency_tables.measuring.remote import Location
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
-from latency_tables.schema import TableFile, read_table, write_table
+from latency_tables.schema import Row, TableFile, read_table, write_table
 from latency_tables.spans import check_span
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
 from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
@@ -33,6 +33,7 @@ from latency_tables.writing import check_destination, make_folder, one_clear_err
 SECONDS_A_VISIT = 0.05
 MAX_BATCH, MAX_READING_S = 4096, 3600.0
 RUNTIMES = ("onnxruntime", "torch", "tvm")
+WORKLISTS = ("chain", "references")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class MeasureRequest:
     Attributes:
         out: the table file.
         device, description: name and words for the header; the description defaults to what the machine says.
-        worklists: shipped names or files; the networks of the first one calibrate and certify.
-        keys: if given, only these operations, added to the table at ``out``.
+        worklists: shipped names or files; the networks of the first one calibrate and certify. None: ``WORKLISTS``.
+        keys: if given, only these operations, added to the table at ``out``, which has no usable row of them; the other
+            options of a whole table are refused then.
         runtime, dtype, batch: part of the table's identity. The settings' ``provider`` and ``nchw`` go with onnxruntime only.
         provenance: ``measured``, or ``synthetic`` under emulation.
         again: replace an existing table.
@@ -59,7 +61,7 @@ class MeasureRequest:
     out: Path
     device: str = "this"
     description: str = ""
-    worklists: tuple[str, ...] = ("chain", "references")
+    worklists: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     runtime: str = "onnxruntime"
     dtype: str = "float32"
@@ -91,6 +93,10 @@ class MeasureRequest:
             faults.append(
                 f"{' and '.join(idle)} would have no effect with runtime {self.runtime}: leave it out, or take onnxruntime"
             )
+        whole = {"worklist": self.worklists, "description": self.description, "period-s": self.period_s, "again": self.again}
+        unread = [name for name, value in whole.items() if value]
+        if self.keys and unread:
+            faults.append(f"{' and '.join(unread)} would have no effect with op, which adds rows to a table: leave it out")
         if self.period_s is not None and not 0 < self.period_s <= 10:
             faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
         if not self.device or "/" in self.device:
@@ -112,7 +118,7 @@ class MeasureRequest:
                     f"{wrong[0]} is not of dtype {self.dtype} and batch {self.batch}; give --dtype and --batch as in the key"
                 )
             return make_worklist("single operations", ops, [])
-        lists = [load_worklist(name) for name in self.worklists]
+        lists = [load_worklist(name) for name in self.worklists or WORKLISTS]
         return join_worklists(lists).cast(dtype=self.dtype, batch=self.batch)
 
     def plan(self) -> MeasurePlan:
@@ -185,6 +191,7 @@ def run(
 
 
 def _existing(request: MeasureRequest) -> TableFile | None:
+    begun = Path(str(request.out) + ".journal").exists()
     if request.keys:
         existing = read_table(request.out)
         device = read_device(existing.header["device"], str(request.out))
@@ -195,8 +202,14 @@ def _existing(request: MeasureRequest) -> TableFile | None:
                 f"{request.out} is a {existing.header['provenance']} table of {have}, "
                 f"asked to add {request.provenance} rows of {asked}"
             )
+        there = [key for key in request.keys if key in _usable(existing)]
+        if there and not begun:
+            raise TableError(
+                f"{request.out} has a row of {there[0]}, which its certificate may stand on: leave this op out. To measure it "
+                "anew, measure the whole table: give its work lists (--worklist) and --again in place of --op"
+            )
         return existing
-    if request.out.exists() and not request.again and not Path(str(request.out) + ".journal").exists():
+    if request.out.exists() and not request.again and not begun:
         raise TableError(f"{request.out} is there already; give --again to replace it, or another --out")
     return None
 
@@ -273,7 +286,12 @@ def _merged(existing: TableFile, added: TableFile) -> TableFile:
     estimator = _part(added, "calibration").get("estimator")
     addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows), "estimator": estimator}
     additions = [*(before if isinstance(before, list) else []), addition]
-    return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
+    rows = {**existing.rows, **added.rows, **_usable(existing)}  # a certificate may stand on them
+    return TableFile({**existing.header, "additions": additions}, rows, existing.certificate)
+
+
+def _usable(table: TableFile) -> dict[str, Row]:
+    return {key: row for key, row in table.rows.items() if row.latency_s is not None}
 
 
 def _part(table: TableFile, name: str) -> Mapping[str, object]:

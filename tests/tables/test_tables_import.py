@@ -218,6 +218,16 @@ def test_a_table_is_not_written_over_the_file_that_it_is_made_from(link, tmp_pat
     assert code == 2 and "is the file that it would be made from" in err and source.read_bytes() == before
 
 
+def test_an_import_replaces_an_earlier_one_of_its_device_and_nothing_else(tmp_path, monkeypatch, capsys):
+    source, out = written(tmp_path, FULL), tmp_path / "t.jsonl"
+    words = (source, "--source", "me", "--out", out)
+    assert [run(monkeypatch, capsys, *words, "--device", "bench")[0] for _ in range(2)] == [0, 0]
+    before = out.read_bytes()
+    code, _, err = run(monkeypatch, capsys, *words, "--device", "other")
+    assert code == 2 and "the imported table of bench); give --again" in err and out.read_bytes() == before
+    assert run(monkeypatch, capsys, *words, "--device", "other", "--again")[0] == 0 and load_table(out).device.name == "other"
+
+
 def test_an_operation_with_two_latencies_is_refused(tmp_path, monkeypatch, capsys):
     twice = written(tmp_path, f"key,latency_s\n{OPS[0].key},1\n{OPS[0].key},2\n")
     code, _, err = run(monkeypatch, capsys, twice, "--device", "d", "--source", "me", "--out", tmp_path / "t.jsonl")

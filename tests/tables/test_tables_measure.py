@@ -267,7 +267,8 @@ def request(tmp_path, **values) -> MeasureRequest:
     work = tmp_path / "work.json"
     work.write_text(json.dumps(WORK.to_dict()))
     settings = Settings(min_rounds=3, budget_s=0.0)
-    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=(str(work),), settings=settings, **values)
+    worklists = () if "keys" in values else (str(work),)
+    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=worklists, settings=settings, **values)
 
 
 def test_job_writes_a_table_then_refuses_then_adds_single_operations(tmp_path):
