@@ -137,7 +137,10 @@ def measure(
     check_destination(out)
     plan = job.preview(request)
     least_s, most_s = (span_text(float(str(plan[f"expected_s_at_{end}"]))) for end in ("least", "most"))
-    say(f"{plan['models']} models, expected time: {least_s if least_s == most_s else f'{least_s} to {most_s}'}", error=True)
+    energy_s = float(str(plan["expected_energy_s_with_a_sensor"]))
+    energy = f", and {span_text(energy_s)} of power readings where there is a sensor" if energy_s else ""
+    span = least_s if least_s == most_s else f"{least_s} to {most_s}"
+    say(f"{plan['models']} models, expected time: {span}{energy}", error=True)
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)

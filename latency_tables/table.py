@@ -10,6 +10,7 @@ batch (:meth:`Table.cast`). A block that names another dtype or batch than these
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,13 +221,19 @@ class Table:
         why = "has no row" if row is None else f"could not run ({row.status}: {row.details.get('reason', 'no reason recorded')})"
         also = f" (and {len(more)} more: {', '.join(list(more)[:3])}{', ...' * (len(more) > 3)})" if more else ""
         near = sorted((key for key, r in self.rows.items() if r.latency_s is not None), key=lambda key: _distance(op, key))[:3]
-        target = self.path.name if self.path else "FILE"
+        return f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. {self._advice(op)}"
+
+    def _advice(self, op: OpSpec) -> str:
+        """What gives the table a row of an operation."""
+        device, target = self.device, shlex.quote(str(self.path)) if self.path else "FILE"
+        if self.provenance == "imported":
+            return "Add its latency to the file that the table was imported from, and import that again with --out " + target
+        if self.provenance not in ("measured", "synthetic"):
+            return f"Nothing here can measure it, as the table is {self.provenance}: give one that has the row with --table FILE"
         identity = {"runtime": device.runtime, "dtype": device.dtype, "threads": device.threads, "batch": self.batch}
         options = "".join(f" --{name} {value}" for name, value in identity.items() if value != MEASURED_BY_DEFAULT[name])
-        return (
-            f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. Measure it with: "
-            f"python -m latency_tables measure --device {device.name}{options} --op {op.key} --out {target}"
-        )
+        options += " --synthetic" * (self.provenance == "synthetic")
+        return f"Measure it with: python -m latency_tables measure --device {device.name}{options} --op {op.key} --out {target}"
 
 
 def load_table(path: str | Path) -> Table:

@@ -22,7 +22,7 @@ from latency_tables.measuring.identity import check_same_place
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
-from latency_tables.measuring.remote import Location
+from latency_tables.measuring.remote import READINGS, Location
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import Row, TableFile, read_table, write_table
@@ -32,7 +32,7 @@ from latency_tables.writing import check_destination, make_folder, one_clear_err
 
 SECONDS_A_VISIT = 0.05
 MAX_BATCH, MAX_READING_S = 4096, 3600.0
-RUNTIMES = ("onnxruntime", "torch", "tvm")
+RUNTIMES = {"onnxruntime": ("float32", "int8"), "torch": ("float32",), "tvm": ("float32", "int8")}  # dtypes that each can run
 WORKLISTS = ("chain", "references")
 
 
@@ -49,7 +49,8 @@ class MeasureRequest:
         runtime, dtype, batch: part of the table's identity. The settings' ``provider`` and ``nchw`` go with onnxruntime only.
         provenance: ``measured``, or ``synthetic`` under emulation.
         again: replace an existing table.
-        energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
+        energy_seconds: time of the power reading a model under load, and as long again idle, where the board has a sensor; 0
+            leaves energy out.
         period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
         paced_seconds: so long for each network.
         location, settings: where and how.
@@ -78,8 +79,9 @@ class MeasureRequest:
         faults = []
         if self.runtime not in RUNTIMES:
             faults.append(f"runtime must be one of {', '.join(RUNTIMES)}, got {self.runtime!r}")
-        if self.dtype not in DTYPE_BYTES:
-            faults.append(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {self.dtype!r}")
+        dtypes = RUNTIMES.get(self.runtime, tuple(DTYPE_BYTES))
+        if self.dtype not in dtypes:
+            faults.append(f"dtype must be one of {', '.join(dtypes)} with runtime {self.runtime}, got {self.dtype!r}")
         if self.provenance not in ("measured", "synthetic"):
             faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
         if not 1 <= self.batch <= MAX_BATCH:
@@ -138,6 +140,8 @@ def preview(request: MeasureRequest) -> dict[str, object]:
     base_s = check_span(f"rounds={request.settings.min_rounds} of {len(plan.builders)} models", visits, SECONDS_A_VISIT)
     if request.period_s is not None:
         base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
+    readings = f"energy-seconds={request.energy_seconds:g} of {len(_read_models(plan))} models"
+    energy_s = check_span(readings, len(_read_models(plan)), READINGS * request.energy_seconds)
     return {
         "device": request.device,
         "host": request.location.host or request.location.tracker or "this machine",
@@ -151,6 +155,7 @@ def preview(request: MeasureRequest) -> dict[str, object]:
         "certificate_networks": len(plan.certificate),
         "expected_s_at_least": round(base_s, 1),
         "expected_s_at_most": round(max(base_s, request.settings.budget_s) + base_s / 2, 1),
+        "expected_energy_s_with_a_sensor": round(energy_s, 1),
         "out": str(request.out),
     }
 
@@ -240,12 +245,10 @@ def _measure(
     try:
         measurer = Measurer(plan, request.location, request.settings, journal, runtime=request.runtime, progress=progress)
         measurer.run()
-        networks = [name for name, _ in (*plan.calibration, *plan.certificate)]
         if request.energy_seconds > 0 and measurer.hello.power:
-            names = {EMPTY, *networks, *(name for row in plan.rows for name in (row.more, row.less))}
-            measurer.energies(sorted(names - set(journal.failed)), seconds=request.energy_seconds)
+            measurer.energies(sorted(_read_models(plan) - set(journal.failed)), seconds=request.energy_seconds)
         if request.period_s is not None:
-            running = [name for name in networks if name not in journal.failed]
+            running = [name for name, _ in (*plan.calibration, *plan.certificate) if name not in journal.failed]
             measurer.paced(running, period_s=request.period_s, seconds=request.paced_seconds)
         seen = measurer.measured()
         words = request.description or _words(seen.hello.fingerprint)
@@ -262,6 +265,12 @@ def _measure(
         )
     finally:
         journal.close()
+
+
+def _read_models(plan: MeasurePlan) -> set[str]:
+    """The models whose power is read where there is a sensor."""
+    networks = {name for name, _ in (*plan.calibration, *plan.certificate)}
+    return {EMPTY, *networks, *(name for row in plan.rows for name in (row.more, row.less) if name)}
 
 
 def _words(fingerprint: Mapping[str, object]) -> str:

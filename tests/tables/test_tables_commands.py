@@ -139,6 +139,22 @@ def test_fewer_rounds_at_most_than_at_least_are_refused(tmp_path):
     assert call("measure", "--out", tmp_path / "t.jsonl", "--rounds", "60", "--dry-run").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "work, words",
+    [
+        ({"space": "s", "ops": [], "networks": []}, "it names no operation"),
+        ({"space": "s", "networks": [{"ops": [CONV.to_dict()] * 2, "wiring": [[], ["0"]]}]}, r"wiring .* \[\[\], \['0'\]\]"),
+        ({"space": "s", "networks": [{"ops": [CONV.to_dict()], "wiring": "x"}]}, "wiring .* 'x'"),
+        ({"space": "s", "ops": [{**CONV.to_dict(), "groups": 3}], "networks": []}, "groups must divide the channels, got 3 of"),
+    ],
+    ids=["empty", "a text as an index", "a text as the wiring", "groups"],
+)
+def test_a_work_list_that_cannot_be_measured_is_one_message(work, words, tmp_path):
+    (tmp_path / "work.json").write_text(json.dumps(work))
+    refused = call("measure", "--worklist", tmp_path / "work.json", "--out", tmp_path / "t.jsonl", "--dry-run")
+    assert isinstance(refused.exception, TableError) and re.search(words, str(refused.exception)), refused.exception
+
+
 @pytest.mark.parametrize("line", re.findall(r"^python -m latency_tables (.*)$", commands.EXAMPLES, re.MULTILINE))
 def test_examples_of_the_help_work_when_pasted(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

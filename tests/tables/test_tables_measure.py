@@ -298,6 +298,21 @@ def test_job_checks_its_request_and_tells_its_plan(tmp_path):
     assert plan["models"] == len(PLAN.builders) and plan["rows"] == 5 and plan["certificate_networks"] == 5
 
 
+@pytest.mark.parametrize("runtime, dtype", [("torch", "int8"), ("torch", "float16"), ("onnxruntime", "float16")])
+def test_a_dtype_that_the_runtime_cannot_run_is_refused_before_the_work(runtime, dtype, tmp_path):
+    with pytest.raises(RequestError, match=f"dtype must be one of float32.* with runtime {runtime}, got '{dtype}'"):
+        MeasureRequest(out=tmp_path / "t", runtime=runtime, dtype=dtype)
+    MeasureRequest(out=tmp_path / "t", dtype="int8")
+
+
+def test_the_expected_time_tells_that_of_the_energy_readings(tmp_path):
+    """2 s under load and as long idle, of the empty model, every network and both models of each row; no single operations."""
+    models = 1 + len(PLAN.networks) + len({name for row in PLAN.rows for name in (row.more, row.less)} - {"", EMPTY})
+    plan = preview(request(tmp_path, energy_seconds=2.0))
+    assert plan["expected_energy_s_with_a_sensor"] == 4.0 * models
+    assert preview(request(tmp_path, energy_seconds=0.0))["expected_energy_s_with_a_sensor"] == 0
+
+
 @pytest.mark.parametrize(
     "settings, words", [({"provider": "CUDAExecutionProvider"}, "provider"), ({"nchw": True}, "nchw"),
                         ({"provider": "X", "nchw": True}, "provider and nchw")],
