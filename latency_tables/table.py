@@ -36,8 +36,9 @@ class Prediction:
         energy_j: joules for one inference (``header["power_measurement"]`` says what was counted), or None where unknown.
         operations: one ``(key, latency_s, energy_j)`` an operation, calibrated; with ``overhead_s`` they sum to ``latency_s``.
         overhead_s: the fixed part of ``latency_s``.
-        provenance: of the table: measured, derived, estimated or synthetic.
-        interval: ``(low_s, high_s)`` holding 95 % of networks (residual quantiles, or the estimate's error), or None.
+        provenance: of the table: a name of ``header.PROVENANCES``.
+        interval: ``(low_s, high_s)``, seconds: the extremes of the networks that were left out of a measured table's fit; of an
+            estimate those of left-out blocks, or what its specification assumes. None where nothing is known.
         power_times_time_j: one constant power times ``latency_s``, joules: what ``energy_j`` must beat; None where unknown.
     """
 
@@ -77,7 +78,7 @@ class Table:
 
     @property
     def provenance(self) -> str:
-        """``measured``, ``derived``, ``estimated`` or ``synthetic``."""
+        """One of ``header.PROVENANCES``: ``measured``, ``derived``, ``imported``, ``estimated`` or ``synthetic``."""
         return text_of(self.header, "provenance", "header")
 
     @property

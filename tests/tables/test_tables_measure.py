@@ -210,6 +210,42 @@ def test_killed_at_any_byte_resumes_to_the_same_table(tmp_path):
         assert sorted(names) == sorted(name for name in PLAN.builders for _ in range(3))
 
 
+class AgeingCore(FakeCore):
+    """A machine whose load rises with every core that is started on it."""
+
+    started = 0
+
+    def one(self, verb, payload=b"", **values):
+        answer = super().one(verb, payload, **values)
+        if verb != "hello":
+            return answer
+        AgeingCore.started += 1
+        return {**answer, "settings": {"nice": -AgeingCore.started}, "state": {"load": float(AgeingCore.started)}}
+
+
+def test_the_state_at_the_start_is_that_of_the_first_core(tmp_path, monkeypatch):
+    """Not of the one that reads paced calls when all visits are made, nor of one after a lost connection or an interruption."""
+    monkeypatch.setattr(measure, "Connection", AgeingCore)
+    monkeypatch.setattr(AgeingCore, "started", 0)
+    FakeCore.fail_at = (20,)
+    measurer, journal = measured(tmp_path / "j")
+    measurer.run()
+    measurer.paced([], period_s=0.02, seconds=1.0)
+    journal.close()
+    again, _ = measured(tmp_path / "j")
+    again.run()
+    assert AgeingCore.started == 4
+    for one in (measurer, again):
+        header = composed(one).header
+        assert header["power_state"] == {"start": {"load": 1.0}, "end": one.measured().end_state}
+        assert header["protocol"]["fixed"] == {"nice": -1}
+    lines = [line for line in (tmp_path / "j").read_text().splitlines(True) if '"start"' not in line]
+    (tmp_path / "earlier").write_text("".join(lines))
+    earlier, _ = measured(tmp_path / "earlier")
+    earlier.run()
+    assert composed(earlier).header["power_state"]["start"] is None
+
+
 def test_journal_of_another_measurement_or_damaged_is_refused(tmp_path):
     _, journal = measured(tmp_path / "j")
     journal.add({"id": "x", "graph": {}})
