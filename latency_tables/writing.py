@@ -77,7 +77,7 @@ def check_destination(path: Path, *keep: str | Path) -> None:
 
     Args:
         path: of the file.
-        keep: files that it is made from, which must not be written over; what is no file is passed over.
+        *keep: files that it is made from, which must not be written over; what is no file is passed over.
 
     Raises:
         RequestError: the place is read-only or refuses files, a file is in the way, it is no regular file, or one to ``keep``.

@@ -43,7 +43,8 @@ NN_METER = {
 SHAPE = r"(\d{1,9})x(\d{1,9})x(\d{1,9})"
 NUMBER = r"(\d{1,9})"
 BLOCK = re.compile(
-    f"expanded_conv-input:{SHAPE}-output:{SHAPE}-expand:{NUMBER}-kernel:{NUMBER}-stride:{NUMBER}-idskip:([01])(?P<se>-se:0)?(?P<hs>-hs:0)?"
+    f"expanded_conv-input:{SHAPE}-output:{SHAPE}-expand:{NUMBER}-kernel:{NUMBER}-stride:{NUMBER}-idskip:([01])"
+    "(?P<se>-se:0)?(?P<hs>-hs:0)?"
 )
 
 

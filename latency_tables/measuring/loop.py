@@ -133,7 +133,7 @@ class Measurer:
             graphs=dict(journal.graphs),
             energies_j={name: energy_j for name, energy_j in journal.energies_j.items() if energy_j is not None},
             paced=dict(journal.paced),
-            hello=replace(self.hello, **start),
+            hello=replace(self.hello, state=start["state"], fixed=start["fixed"]),
             end_state=self._end_state,
             elapsed_s=self.elapsed_s,
             resumed=journal.resumed,
