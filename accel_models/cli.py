@@ -108,9 +108,8 @@ def search_command(
 
     if evaluations < 1 or seeds < 1:
         raise ConfigError(f"evaluations and seeds must be at least 1, got {evaluations} and {seeds}")
-    for made_from in (network, platform):
-        if out is not None:
-            check_destination(out, keep=Path(made_from))
+    if out is not None:
+        check_destination(out, network, platform)
     if benchmark:
         check_span(f"--benchmark with evaluations={evaluations} and seeds={seeds}", evaluations * seeds, SECONDS_PER_EVALUATION)
         _benchmark(methods.split(","), seeds, evaluations, dry_run, as_json)
@@ -213,7 +212,7 @@ def check_command(
     from accel_models.references.rows import statistics, write_rows
 
     if out is not None:
-        check_destination(out, keep=rows_file)
+        check_destination(out, rows_file)
     compared = compare(reference, rows_file, layers)
     errors = statistics(compared)
     if out is not None:
