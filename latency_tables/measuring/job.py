@@ -43,7 +43,7 @@ class MeasureRequest:
     Attributes:
         out: the table file.
         device, description: name and words for the header; the description defaults to what the machine says.
-        worklists: shipped names or files; the networks of the first one calibrate and certify. None: ``WORKLISTS``.
+        worklists: shipped names or files; the networks of the first one calibrate and certify. Empty: ``WORKLISTS``.
         keys: if given, only these operations, added to the table at ``out``, which has no usable row of them; the other
             options of a whole table are refused then.
         runtime, dtype, batch: part of the table's identity. The settings' ``provider`` and ``nchw`` go with onnxruntime only.
