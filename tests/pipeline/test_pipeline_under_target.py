@@ -7,18 +7,22 @@ from made_table import made_table
 from pipeline_runs import TINY, Silent, changed, without_clocks
 
 from cosearch.config.run import resolve
+from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.deploy.readings import Meter, Readings
+from cosearch.pipeline.agent import finish
 from cosearch.pipeline.checkpoint import Checkpoint
 from cosearch.pipeline.run import export_again, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
-from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.agent import AgentRecord, MeasuredLatency, PacedLatency
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import TargetRounds
 from cosearch.record.rundir import RunDir
+from cosearch.report.data import read_run
+from cosearch.report.facts import facts, verdict
 from latency_tables.board.timing import Visit
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
@@ -139,6 +143,29 @@ def test_where_nothing_can_the_run_ends_and_says_so(tmp_path, monkeypatch):
     export_again(run.path, Silent())
     again = RunDir.open(run.path).read(Summary)
     assert len(again.target_rounds) == len(summary.target_rounds) and again.target_rounds[-1].figures[0].measured == 2 * TARGET_S
+
+
+@pytest.mark.parametrize(
+    "words, share, met, checked_by",
+    [
+        ((), 1.2, False, "measurement"),
+        (("objective.memory_target_bytes=1000000000",), 0.9, True, "prediction (synthetic table)"),  # nobody measured the memory
+    ],
+)
+def test_without_rounds_the_timing_on_the_device_decides(words, share, met, checked_by, tmp_path, monkeypatch):
+    calls = {"p50_s": share * TARGET_S, "p90_s": 1.0, "p99_s": 1.0, "samples": 9}
+    ran = {"device": "this machine", "runtime": "onnxruntime", "runtime_version": "1", "threads": 1, "statistic": "median"}
+    measured = MeasuredLatency(**calls, **ran, min_s=0.0, worst_p99_s=1.0, clean_share=1.0, rounds=5)
+    timed = AgentLatency(measured, PacedLatency(**calls, max_s=1.0, missed=0, period_s=0.02))
+    monkeypatch.setattr(finish, "measure_deployed", lambda *given, **options: SideBySide({"agent": timed}, {}, {}))
+    run = made(tmp_path, plan_of(tmp_path, "budget.repair_rounds=0", "objective.file_target_bytes=1000000", *words))
+    summary = run.read(Summary)
+    latency, size, *others = summary.targets
+    assert latency.predicted <= TARGET_S and latency.measured == summary.latency_measured_s == share * TARGET_S
+    assert size.measured == (run.path / "agent.onnx").stat().st_size and [each.measured for each in others] == [None] * len(words)
+    assert (latency.met, summary.target_met, summary.target_checked_by) == (met, met, checked_by)
+    read = read_run(run.path)
+    assert facts(read).holds is met and ("is broken" in verdict(read)) is not met
 
 
 @pytest.mark.slow
