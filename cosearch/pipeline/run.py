@@ -20,7 +20,7 @@ from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_pla
 from cosearch.pipeline.rehearsal import rehearse
 from cosearch.pipeline.search.stage import run_search, search_for_all
 from cosearch.pipeline.session import Session, open_session
-from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
+from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search, write_taken
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
 from cosearch.record.results.family import agent_folder, agent_names, family_of
@@ -250,6 +250,7 @@ def _searched(session: Session) -> SearchOutput:
     searched = session.checkpoints.current.outputs.search
     if searched is None:
         raise RunFolderError(f"{session.run.path}: its checkpoint holds no architecture; start a new run")
+    write_taken(session.plan, session.run, searched, session.log.progress.note)
     return searched
 
 
