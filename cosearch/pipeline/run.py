@@ -24,6 +24,7 @@ from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
 from cosearch.record.results.family import agent_folder, agent_names, family_of
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.rl.probe import doubts
 from cosearch.training.progress import Progress
@@ -212,6 +213,8 @@ def _fit(session: Session) -> None:
 
 def _retrain(session: Session) -> None:
     searched, plan, log, checkpoints = _searched(session), session.plan, session.log, session.checkpoints
+    if not searched.retrained_steps and session.run.read(RunRecord).trained_as is not None:
+        session.run.change_record(trained_as=None)  # what was to be shared was interrupted: it makes its own
     if searched.others:
         searched, trained = Bracket(plan, searched, session.resources, session.run, log, checkpoints).finish()
     else:
