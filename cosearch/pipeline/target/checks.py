@@ -25,7 +25,7 @@ def measured_figures(
 
     Args:
         plan: the resolved run.
-        file_bytes: size of the file that is deployed, which is the same on any device.
+        file_bytes: size of the file that is deployed, in bytes; the same on any device.
         agent: timed on this machine; None where nobody timed it. It counts where this machine is the device.
         last: round of the agent; None without rounds.
 
