@@ -102,7 +102,7 @@ class ArchitectureLogits:
         }
 
     def state(self) -> State:
-        """Logits, optimiser, temperature; the tilt is set anew at each step."""
+        """Logits, optimiser, temperature; the tilt is set anew at the beginning of each rollout."""
         return {
             "logits": [alpha.detach().clone() for alpha in self.alpha],
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),

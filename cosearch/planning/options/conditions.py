@@ -99,7 +99,7 @@ WARM_UP = Condition(
 PENALTIES = Condition(
     "a target is a penalty: with strategy.target_form=penalty, or beside the latency's",
     lambda r, key: not _holds_target(r) or _further_targets(r),
-    _fixed("with strategy.target_form=multiplier: the latency target bounds the search exactly"),
+    _fixed("with strategy.target_form=multiplier: the latency target bounds what the search samples"),
     _fixed("set strategy.target_form=penalty"),
 )
 DUAL = Condition(
