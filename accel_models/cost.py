@@ -51,7 +51,7 @@ class LayerCosts:
         latency_cycles: with DRAM.
         dram_bytes: both directions; None if only computing was asked for.
         energy_parts: joules by part, None where no constants are known.
-        buffer_bytes: weight, input and output tile, each ``[..., L]``; None if only computing was asked for.
+        buffer_bytes: largest weight, input and output tile, each ``[..., L]``; None if only computing was asked for.
     """
 
     compute_cycles: Tensor
@@ -139,7 +139,7 @@ def layer_costs(
     dram = torch.where(column.busy, array_bytes, torch.where(column.streams, stream_bytes + nothing, nothing))
     moving = dram / machine.dram_bytes_per_cycle
     latency = torch.maximum(cycles, moving) if machine.double_buffered else cycles + moving
-    weights, inputs, outputs = buffer_elements(layers, tile)
+    weights, inputs, outputs = buffer_elements(layers, tile.largest)
     held = (
         torch.where(layers.busy, weights * machine.weight_bytes, torch.zeros_like(weights)),
         torch.where(layers.busy, inputs * machine.activation_bytes, torch.zeros_like(inputs)),

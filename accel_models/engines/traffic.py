@@ -8,12 +8,13 @@ together); ragged edges are averaged, which leaves sums exact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from accel_models.engines.rounding import active, folds
+from accel_models.engines.rounding import active, folds, whole
 from accel_models.layers import LayerTensors
 
 ORDERS = ("ws", "os", "is")
@@ -22,10 +23,14 @@ NEST = {"ws": "PQCKG", "os": "CKPQG", "is": "KPQCG"}
 
 @dataclass(frozen=True)
 class Tiles:
-    """Buffer tile of each layer, each ``[..., L]``: loop counts around the tile and sizes inside it."""
+    """Buffer tile of each layer, each ``[..., L]``: loop counts around the tile, its average and its largest sizes.
+
+    Traffic adds up over all tiles, so the average gives it exactly; a buffer has to hold the largest.
+    """
 
     count: dict[str, Tensor]
     inside: dict[str, Tensor]
+    largest: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ def tiles(layers: LayerTensors, tile_k: Tensor, tile_c: Tensor, tile_p: Tensor, 
     """
     steps = {"K": tile_k, "C": tile_c, "P": tile_p, "Q": tile_q, "G": torch.where(layers.depthwise, tile_k, 1.0)}
     count = {n: folds(getattr(layers, n), step, rounding) for n, step in steps.items()}
-    return Tiles(count, {n: getattr(layers, n) / count[n] for n in steps})
+    inside = {n: getattr(layers, n) / count[n] for n in steps}
+    return Tiles(count, inside, {n: whole(size, rounding) for n, size in inside.items()})
 
 
 def dram_traffic(layers: LayerTensors, tile: Tiles) -> Traffic:
@@ -106,9 +112,14 @@ def _extent(layers: LayerTensors, count: Tensor, size: Tensor, whole: Tensor, ke
     return torch.where(kernel >= layers.stride, union, apart), apart
 
 
-def buffer_elements(layers: LayerTensors, tile: Tiles) -> tuple[Tensor, Tensor, Tensor]:
-    """Elements of one weight, input and output tile, each ``[..., L]``."""
-    s = tile.inside
+def buffer_elements(layers: LayerTensors, size: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Elements of one weight, input and output tile, each ``[..., L]``.
+
+    Args:
+        layers: tensors ``[L]``.
+        size: of the tile along G, K, C, P and Q, each ``[..., L]``.
+    """
+    s = size
     weight = s["G"] * s["K"] * s["C"] * layers.R * layers.S
     window = ((s["P"] - 1) * layers.stride + layers.R) * ((s["Q"] - 1) * layers.stride + layers.S)
     return weight, s["G"] * s["C"] * window, s["G"] * s["K"] * s["P"] * s["Q"]
