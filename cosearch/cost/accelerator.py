@@ -24,7 +24,7 @@ from accel_models.evaluation import BlockCost, NetworkResult, block_costs
 from accel_models.searching.search import search_design
 from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_table import PROVENANCE, AccelTable, device_of, layers_of, limits_exceeded, network_on
-from cosearch.space.derive import discretise
+from cosearch.space.derive import discretise, within
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import DesignError, InfeasibleCandidateError, RequestError
 from latency_tables.opspec import OpSpec
@@ -89,13 +89,16 @@ class Accelerator:
         return AccelTable(self.design, self.objective)
 
     def begin(self, bounds: dict[str, float]) -> None:
-        """Find the first design, that of the smallest network; nothing is searched where the design is fixed.
+        """Find the first design: that searched for the smallest network, or the platform's own where that one keeps more bounds.
+
+        Nothing is searched where the design is fixed.
 
         Args:
             bounds: upper bound of each metric with a target, seconds or joules.
 
         Raises:
-            DesignError: a fixed design exceeds its platform or does not hold a block; or no design is found.
+            DesignError: a fixed design exceeds its platform or does not hold a block; or no design is found and the platform's
+                own is of no use.
         """
         self.bounds = dict(bounds)
         less = [[-macs for macs in row] for row in self.space.macs()]
@@ -106,14 +109,17 @@ class Accelerator:
             self._place(smallest, [self._placed(smallest, self.design)])
             return
         self._own = self.base if self._usable(self.base) else None
-        design = self._searched(smallest.ops(), self.options.evaluations)
-        if design is None:
+        found = (self._searched(smallest.ops(), self.options.evaluations), self._own)
+        places = [self._placed(smallest, design) for design in found if design is not None]
+        if not places:
             raise DesignError(
                 f"no design within the limits of {self.base.platform.name} holds the smallest network of space "
                 f"{self.space.name!r} in {self.options.evaluations} evaluations; raise accel.evaluations, lower "
                 "accel.chunks, or name a larger platform"
             )
-        self._place(smallest, [self._placed(smallest, design)])
+        results = [self._result(smallest, place) for place in places]
+        kept = [sum(within(getattr(result, metric), bound) for metric, bound in bounds.items()) for result in results]
+        self._place(smallest, [places[kept.index(max(kept))]])
 
     def optimise(self, architecture: Architecture, evaluations: int) -> bool:
         """Search a design for one network, and take the best of it, the present and the platform's own design.
@@ -312,9 +318,12 @@ class Accelerator:
         at = {placed.node: cost.chunk for placed, cost in zip(architecture.placed(), costs)}
         return Place(design, tuple(itertools.accumulate(range(len(self.chunk_of)), lambda a, n: at.get(n, a), initial=0))[1:])
 
+    def _result(self, architecture: Architecture, place: Place) -> NetworkResult:
+        return network_on(place.design, architecture.ops(), _present(architecture, place.chunk_of))
+
     def _place(self, architecture: Architecture, places: Sequence[Place]) -> None:
         """Take the best place for a network: the first one, or a better one that breaks no bound which that one keeps."""
-        results = [network_on(place.design, architecture.ops(), _present(architecture, place.chunk_of)) for place in places]
+        results = [self._result(architecture, place) for place in places]
 
         def allowed(index: int) -> bool:
             pairs = [(getattr(results[index], m), max(bound, getattr(results[0], m))) for m, bound in self.bounds.items()]

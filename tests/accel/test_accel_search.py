@@ -170,9 +170,8 @@ def test_a_candidate_is_charged_for_its_largest_tile_and_not_for_the_average_one
     """64 channels of 17 x 15 inputs, 16 bit, in tiles of 8 rows: the larger tile has 10 x 17 inputs and 8 x 15 sums."""
     layers, machine = [LayerShape("conv", "conv", 1, 64, 64, 15, 15, 3, 3, 1)], machine_of(starved())
     index = np.array([[[SIDES.index(10), SIDES.index(4), 0, 6, 3]]])
-    need = 2 * (
-        int(64 * 9 * machine.weight_bytes) + int(64 * 10 * 17 * machine.activation_bytes) + int(8 * 15 * machine.partial_bytes)
-    )
+    bytes_each = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
+    need = 2 * sum(int(words * size) for words, size in zip((64 * 9, 64 * 10 * 17, 8 * 15), bytes_each, strict=True))
     room, tight = (DesignProblem(layers, machine, 1, Limits(1000, None, need - less), "latency") for less in (0, 1))
     assert np.isfinite(room.score(index).value[0]) and np.isinf(tight.score(index).value[0])
 
