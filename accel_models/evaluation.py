@@ -20,7 +20,7 @@ from accel_models.energy import PARTS, total
 from accel_models.engines.mapper import best_tile, tile_limits
 from accel_models.engines.systolic import DATAFLOWS, SystolicCounts
 from accel_models.engines.tile_engine import tile_engine_cycles
-from accel_models.layers import LayerShape, LayerTensors, from_blocks, stack
+from accel_models.layers import LayerShape, LayerTensors, check_work, from_blocks, stack
 from accel_models.resources import Resources, resources
 from latency_tables.errors import InfeasibleCandidateError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -109,9 +109,10 @@ def evaluate(
 
     Raises:
         InfeasibleCandidateError: a layer does not fit the buffers, or the energy is asked for and unknown.
-        ShapeError: ``chunk_of`` has another length or an unknown chunk.
+        ShapeError: no layer takes any time, or ``chunk_of`` has another length or an unknown chunk.
         ConfigError: an unknown objective.
     """
+    check_work(layers)
     table = _table(layers, design)
     if chunk_of is None:
         chunk = _cuts(table, objective, np.arange(len(layers)), _port(design))
@@ -168,8 +169,10 @@ def block_costs(
 
     Raises:
         InfeasibleCandidateError: a layer does not fit the buffers, or the energy is to be minimised and unknown.
-        ShapeError: ``chunk_of`` has another length or an unknown chunk.
+        ShapeError: no blocks, or ``chunk_of`` has another length or an unknown chunk.
     """
+    if not blocks:
+        raise ShapeError("expected at least one block, got none")
     grouped = from_blocks(blocks)
     sizes = [len(group) for group in grouped]
     flat = [layer for group in grouped for layer in group]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from accel_models.topologies import is_topology, read_topology
-from latency_tables.errors import DesignError
+from latency_tables.errors import DesignError, ShapeError
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.reading import read_csv, read_json, shown
 
@@ -88,6 +88,20 @@ class LayerShape:
     def weights(self) -> int:
         """Weight elements without biases; 0 for layers without weights."""
         return self.G * self.K * self.C * self.R * self.S if self.kind in ARRAY_KINDS else 0
+
+
+def check_work(layers: Sequence[LayerShape]) -> None:
+    """Raise unless a network has at least one layer that takes time.
+
+    Raises:
+        ShapeError: it has none.
+    """
+    if all(layer.kind in FREE_KINDS for layer in layers):
+        kinds = ", ".join(sorted({layer.kind for layer in layers})) or "no kind"
+        raise ShapeError(
+            f"expected at least one layer of kind {', '.join(ARRAY_KINDS + STREAM_KINDS)}, got {len(layers)} layers of {kinds}: "
+            "they take no time"
+        )
 
 
 def from_layer(layer: Layer, groups: int = 1) -> LayerShape:

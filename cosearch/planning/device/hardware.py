@@ -76,7 +76,8 @@ def make_hardware(found: Table | AccelDesign, space: SearchSpace, config: Config
 def search_first_design(accelerator: Accelerator, constraints: Sequence[Constraint]) -> None:
     """Make an accelerator ready: its first design, on which some network meets the constraints, is the run's start.
 
-    The smallest network's design comes first, or the platform's own; then that of the network with the most work within the constraints.
+    The smallest network's design comes first, or the platform's own; then that of the network with the most work within the
+    constraints.
 
     Args:
         accelerator: new.
