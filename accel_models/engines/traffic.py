@@ -97,7 +97,8 @@ def _one_order(layers: LayerTensors, tile: Tiles, nest: str) -> tuple[Tensor, ..
         return out
 
     weight = layers.weights * (1 + began("P", "GKC") * (n["P"] - 1)) * (1 + began("Q", "GKC") * (n["Q"] - 1))
-    rows, cols = _extent(layers, n["P"], size["P"], layers.P, layers.R), _extent(layers, n["Q"], size["Q"], layers.Q, layers.S)
+    rows = _extent(layers, n["P"], size["P"], layers.P, layers.window_rows)
+    cols = _extent(layers, n["Q"], size["Q"], layers.Q, layers.window_cols)
     high = rows[0] + began("P", "GCPQ") * (rows[1] - rows[0])
     wide = cols[0] + began("Q", "GCPQ") * (cols[1] - cols[0])
     inputs = layers.G * layers.C * high * wide * (1 + began("K", "GCPQ") * (n["K"] - 1))
@@ -105,11 +106,11 @@ def _one_order(layers: LayerTensors, tile: Tiles, nest: str) -> tuple[Tensor, ..
     return weight, inputs, again, again, layers.outputs + none
 
 
-def _extent(layers: LayerTensors, count: Tensor, size: Tensor, whole: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+def _extent(layers: LayerTensors, count: Tensor, size: Tensor, whole: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
     """Input rows (or columns) fetched over all tiles: with the overlap kept, and with every tile fetched in full."""
-    apart = count * ((size - 1) * layers.stride + kernel)
-    union = (whole - 1) * layers.stride + kernel + torch.zeros_like(apart)
-    return torch.where(kernel >= layers.stride, union, apart), apart
+    apart = count * ((size - 1) * layers.stride + window)
+    union = (whole - 1) * layers.stride + window + torch.zeros_like(apart)
+    return torch.where(window >= layers.stride, union, apart), apart
 
 
 def buffer_elements(layers: LayerTensors, size: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,5 +122,5 @@ def buffer_elements(layers: LayerTensors, size: Mapping[str, Tensor]) -> tuple[T
     """
     s = size
     weight = s["G"] * s["K"] * s["C"] * layers.R * layers.S
-    window = ((s["P"] - 1) * layers.stride + layers.R) * ((s["Q"] - 1) * layers.stride + layers.S)
-    return weight, s["G"] * s["C"] * window, s["G"] * s["K"] * s["P"] * s["Q"]
+    high, wide = (s["P"] - 1) * layers.stride + layers.window_rows, (s["Q"] - 1) * layers.stride + layers.window_cols
+    return weight, s["G"] * s["C"] * high * wide, s["G"] * s["K"] * s["P"] * s["Q"]

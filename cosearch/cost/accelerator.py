@@ -302,11 +302,11 @@ class Accelerator:
             ).design
         except InfeasibleCandidateError:
             return None
-        window = max(layer.R * layer.S for blocks in self._blocks for layer in layers_of(blocks) if layer.macs)
+        busy = [layer for blocks in self._blocks for layer in layers_of(blocks) if layer.macs]
         least = {
-            "weight_buffer_bytes": window * self.base.weight_bits // 8,
+            "weight_buffer_bytes": max(layer.R * layer.S for layer in busy) * self.base.weight_bits // 8,
             "output_buffer_bytes": self.base.partial_bits // 8,
-            "input_buffer_bytes": window * self.base.activation_bits // 8,
+            "input_buffer_bytes": max(layer.window_rows * layer.window_cols for layer in busy) * self.base.activation_bits // 8,
         }
         chunks = tuple(replace(c, **{name: max(size, getattr(c, name)) for name, size in least.items()}) for c in design.chunks)
         roomy = replace(design, chunks=chunks)

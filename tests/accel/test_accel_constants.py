@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from accel_models import energy, load_design
+from accel_models import energy, evaluate, load_design
 from accel_models.cost import Machine, clipped_tiles, compute_counts, layer_costs, machine_of
 from accel_models.engines import loopnest
 from accel_models.engines.mapper import best_tile, candidate_tiles, tile_limits
 from accel_models.engines.tile_engine import tile_engine_cycles
 from accel_models.engines.traffic import Traffic
-from accel_models.layers import LayerShape, stack
+from accel_models.layers import LayerShape, from_blocks, stack, to_records
 from accel_models.resources import Resources, bram18_blocks, dsp_per_multiplier, resources
-from latency_tables.errors import InfeasibleCandidateError
+from latency_tables.errors import DesignError, InfeasibleCandidateError
+from latency_tables.opspec import OpSpec
 
 NPU, ZC706 = load_design("edge-npu"), load_design("zc706")
 CONV = LayerShape("x", "conv", 1, 20, 1, 5, 3, 3, 3, 1)
@@ -122,6 +123,27 @@ def test_limits_of_a_tile_by_hand():
     assert inputs.tolist() == [(2 + 2) * (3 + 2), 4 * (1 * 2 + 3) * (2 * 2 + 3)]
     with pytest.raises(ValueError, match="zip"):
         tile_limits(shapes, [num(1).reshape(1)] * 5)
+
+
+@pytest.mark.parametrize("kernel,stride", [(3, 1), (3, 2), (5, 1), (1, 1)])
+def test_a_dilated_window_is_as_wide_as_the_inputs_that_it_spans(kernel, stride):
+    """Against a walk over the outputs: the first and the last row and column that they read, every second one in between."""
+    block = OpSpec("dilconv", 4, 12, 11, 8, kernel=kernel, stride=stride, padding=kernel - 1)
+    ((layer,),) = from_blocks([block])
+
+    def span(outputs):
+        read = {p * stride + 2 * r for p in range(outputs) for r in range(kernel)}
+        return max(read) - min(read) + 1
+
+    assert layer.macs == block.macs and layer.weights == 8 * 4 * kernel**2
+    assert layer.inputs == 4 * span(block.out_height) * span(block.out_width)
+    _, inputs, _ = tile_limits(stack([layer]), [num(v).reshape(1) for v in (8, 2, 2, 3)])
+    assert inputs.tolist() == [2 * span(2) * span(3)]
+    moved = evaluate([layer], NPU).dram_bytes  # 8 bit, everything fits: each word once
+    assert moved == layer.weights + layer.inputs + layer.outputs
+    if kernel > 1:
+        with pytest.raises(DesignError, match="dilation"):
+            to_records([layer])
 
 
 def test_a_tile_engine_rounds_as_asked_and_has_five_factors():
