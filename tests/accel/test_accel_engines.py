@@ -181,10 +181,28 @@ def test_depthwise_modes_differ_and_columns_uses_them():
         product_view(shapes, "rows")
 
 
-def test_overlapped_filling_is_faster_and_counts_the_fill_once():
-    shapes = stack([LayerShape("x", "conv", 1, 32, 32, 8, 8, 3, 3, 1)])
-    plain, overlapped = (systolic_counts(product_view(shapes), num(16), num(16), overlap_fill=o).cycles[0] for o in (False, True))
-    assert overlapped[0] == 18 * 2 * 64 + 32 and overlapped[0] < plain[0]
+def overlapped_cycles(folds, length, rows, cols, loads):
+    """Walk the folds: while one streams, the next one's operand is loaded in ``rows`` cycles (or the last one's sums leave)."""
+    ready = rows if loads else 0  # when the operand of the first fold is in the array
+    for fold in range(folds):
+        begin = ready
+        ready = begin + max(length, rows if fold + 1 < folds else 0)
+    return ready + rows + cols - 2  # the last value passes all rows and columns
+
+
+def test_overlapped_filling_equals_walking_the_folds_and_never_costs_cycles():
+    rng = random.Random(5)
+    fixed = [LayerShape("x", "conv", 1, 32, 32, 8, 8, 3, 3, 1), LayerShape("g", "conv", 32, 4, 4, 6, 6, 3, 3, 1)]
+    fixed += [LayerShape("f", "fc", 1, 15, 256, 1, 1, 1, 1, 1), LayerShape("d", "dw", 32, 1, 1, 6, 5, 3, 3, 1)]
+    for layer in [*fixed, *(random_layer(rng, depthwise=trial % 2 == 0) for trial in range(40))]:
+        for mode, rows, cols in itertools.product(("channels", "columns"), (1, 2, 16), (1, 3, 16)):
+            product = product_view(stack([layer]), mode)
+            plain, over = (systolic_counts(product, num(rows), num(cols), overlap_fill=o) for o in (False, True))
+            for place, dataflow in enumerate(DATAFLOWS):
+                folds, length = int(over.folds[0, place] * product.repeats[0, place]), int(product.length[0, place])
+                want = overlapped_cycles(folds, length, rows, cols, dataflow != "os")
+                assert float(over.cycles[0, place]) == want <= float(plain.cycles[0, place]), (layer, mode, rows, cols, dataflow)
+            assert torch.equal(plain.input_reads, over.input_reads) and torch.equal(plain.output_writes, over.output_writes)
 
 
 def test_rounding_modes():
