@@ -9,6 +9,10 @@ Differs from the paper in:
    the targets stay reachable from one search of the accelerator to the next.
 2. Every candidate fits every design: buffers hold at least one kernel of each, so no candidate has an unknown cost.
 3. In a pipeline each node of the space lies in one chunk, that of the network the design was made for.
+4. phi* comes from the relaxation and discrete polish of ``accel_models.searching``; the paper samples every knob by hard
+   Gumbel-softmax.
+5. The cost is a penalty above a target, none below it; the paper adds lambda L_cost everywhere.
+6. phi* is found every ``every_steps`` steps for the most likely network within the targets; the paper takes the sampled path.
 """
 
 from __future__ import annotations

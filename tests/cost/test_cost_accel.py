@@ -116,6 +116,17 @@ def test_identities_cost_nothing_and_weights_must_fit(space):
         cost.expected([torch.ones(2)])
 
 
+@pytest.mark.parametrize("many", [1, 3, "candidates"])
+def test_many_distributions_at_once_cost_what_each_costs_alone(space, many):
+    cost = AccelCost(fixed(space, load_design("zc706")))
+    many = len(space.points[0].candidates) if many == "candidates" else many
+    generator = torch.Generator().manual_seed(2)
+    raw = [torch.rand(many, len(p.candidates), generator=generator, dtype=torch.float64) for p in space.points]
+    weights = [torch.softmax(row, -1) for row in raw]
+    alone = [float(cost.expected([row[i] for row in weights])) for i in range(many)]
+    assert cost.expected(weights).tolist() == pytest.approx(alone, rel=1e-12)
+
+
 def test_unknown_energy_is_refused_and_never_zero(space):
     accelerator = fixed(space, load_design("zc706"))
     with pytest.raises(RequestError, match="no constants with a source"):
