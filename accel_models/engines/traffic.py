@@ -49,13 +49,19 @@ class Traffic:
     partial_reads: Tensor
     outputs: Tensor
 
+    def ways(self, weight_bytes: float, activation_bytes: float, partial_bytes: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Bytes into the weight, input and output buffer, and out of the output buffer, each ``[..., L, 3]``."""
+        return (
+            self.weights * weight_bytes,
+            self.inputs * activation_bytes,
+            self.partial_reads * partial_bytes,
+            self.outputs * activation_bytes + self.partial_writes * partial_bytes,
+        )
+
     def bytes(self, weight_bytes: float, activation_bytes: float, partial_bytes: float) -> Tensor:
         """``[..., L, 3]`` bytes through the DRAM port, both directions."""
-        return (
-            self.weights * weight_bytes
-            + (self.inputs + self.outputs) * activation_bytes
-            + (self.partial_writes + self.partial_reads) * partial_bytes
-        )
+        weights, inputs, restored, stored = self.ways(weight_bytes, activation_bytes, partial_bytes)
+        return weights + inputs + restored + stored
 
 
 def tiles(layers: LayerTensors, tile_k: Tensor, tile_c: Tensor, tile_p: Tensor, tile_q: Tensor, rounding: str = "exact") -> Tiles:

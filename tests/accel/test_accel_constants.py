@@ -183,7 +183,9 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
     ports = (5 * 8 * 3, 2 * 8 * 2, 5 * 8 * 4)  # bits
     reads = (weights * 24, pixels * 16, (written - results) * 32)  # bits
     buffer = sum(bits / port * read_j(size, port) for bits, port, size in zip(reads, ports, sizes))
-    buffer += written * 32 / 160 * write_j(sizes[2], 160) + dram * 8 / 32 * write_j(sizes[1], 32)
+    buffer += written * 32 / 160 * write_j(sizes[2], 160)
+    buffer += weights * 24 / 120 * write_j(sizes[0], 120) + pixels * 16 / 32 * write_j(sizes[1], 32)  # from DRAM
+    buffer += results * 16 / 160 * read_j(sizes[2], 160)  # to DRAM
     macs = 4 * outs * inputs
     wanted = {
         "multiply": macs * 2.06e-12,
@@ -205,6 +207,22 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
     assert float(single.latency_cycles[0, 0]) == cycles + dram / 8
 
 
+def test_spilled_sums_are_read_from_and_written_to_the_output_buffer():
+    """Two tiles of input channels around two of rows: the sums of the first leave and come back, as the weights are dearer."""
+    machine = Machine(8.0, 3.0, 2.0, 4.0, 16, energy=energy.ENERGY_TABLES["asic28"])
+    shapes, side = stack([LayerShape("x", "conv", 1, 8, 64, 2, 1, 1, 1, 1)]), num(8).reshape(1, 1)
+    tile = clipped_tiles(shapes, tuple(num(v).reshape(1) for v in (8, 32, 1, 1)))
+    room = tuple(num(v).reshape(1, 1) for v in (1000.0, 3000.0, 5000.0))
+    costs = layer_costs(shapes, machine, compute_counts(shapes, machine, side, side), side, side, tile, room)
+    assert float(costs.dram_bytes[0, 0]) == 512 * 3 + 128 * 2 + 16 * 2 + 2 * 16 * 4
+    bits = (512 * 24, 128 * 16, (8 * 16 - 16) * 32)  # read for the array; the outputs leave it once for eight inputs
+    buffer = sum(n / port * read_j(size, port) for n, port, size in zip(bits, (192, 128, 256), (1000, 3000, 5000)))
+    buffer += 8 * 16 * 32 / 256 * write_j(5000, 256)
+    buffer += 512 * 24 / 192 * write_j(1000, 192) + 128 * 16 / 128 * write_j(3000, 128) + 16 * 32 / 256 * write_j(5000, 256)
+    buffer += (16 * 16 + 16 * 32) / 256 * read_j(5000, 256)
+    assert float(costs.energy_parts["buffer"][0, 0]) == pytest.approx(buffer, rel=1e-9, abs=0)
+
+
 def test_layers_without_weights_stream_and_fused_ones_cost_nothing():
     machine = Machine(8.0, activation_bytes=2.0, energy=energy.ENERGY_TABLES["asic28"])
     shapes = stack([LayerShape("p", "pool", 8, 1, 1, 4, 4, 3, 3, 2), LayerShape("r", "relu", 8, 1, 1, 4, 4, 1, 1)])
@@ -214,7 +232,7 @@ def test_layers_without_weights_stream_and_fused_ones_cost_nothing():
     moved = 2 * (8 * 9 * 9 + 8 * 16)  # the window of 4 outputs by stride 2 is 9 wide
     assert costs.dram_bytes.tolist() == [[moved] * 3, [0] * 3] and all(held.tolist() == [0, 0] for held in costs.buffer_bytes)
     assert costs.compute_cycles.tolist() == [[8 * 16 * 9 / 4] * 3, [0] * 3]
-    fill = moved * 8 / 32 * write_j(64, 32)
+    fill = 8 * 81 * 16 / 32 * write_j(64, 32) + 8 * 16 * 16 / 128 * read_j(64, 128)
     assert costs.energy_parts["buffer"].tolist() == [pytest.approx([fill] * 3, rel=1e-9, abs=0), [0] * 3]
     assert costs.energy_parts["dram"].tolist() == [pytest.approx([moved * 64e-12] * 3, rel=1e-9, abs=0), [0] * 3]
     assert costs.energy_parts["register"].tolist() == [[0] * 3] * 2 == costs.energy_parts["multiply"].tolist()
