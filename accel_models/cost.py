@@ -116,6 +116,7 @@ def layer_costs(
     cols: Tensor,
     tile: Tiles,
     capacity_bytes: tuple[Tensor, Tensor, Tensor] | None = None,
+    ports: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> LayerCosts:
     """Full costs of layers on chunks with given buffer tiles.
 
@@ -127,6 +128,7 @@ def layer_costs(
         tile: buffer tiles ``[..., L]``.
         capacity_bytes: bytes of weight, input and output buffer, ``[..., 1, 1]``, which prices an access; default the
             tile, at least 64 bytes.
+        ports: words of weights, inputs and sums that the array takes at once, ``[..., 1, 1]``; default those of a systolic array.
 
     Returns:
         ``[..., L, 3]`` each, see :class:`LayerCosts`.
@@ -155,7 +157,7 @@ def layer_costs(
     if machine.energy is not None:
         weight_room, input_room, output_room = (h.unsqueeze(-1).clamp(min=64.0) for h in held)
         room = capacity_bytes or (weight_room, input_room, output_room)
-        parts = _energy(column, machine, machine.energy, counts, (rows, cols), ways, room)
+        parts = _energy(column, machine, machine.energy, counts, ports or (cols, rows, cols), ways, room)
     return LayerCosts(cycles, latency, dram, parts, held)
 
 
@@ -164,17 +166,16 @@ def _energy(
     machine: Machine,
     table: EnergyTable,
     counts: SystolicCounts,
-    sides: tuple[Tensor, Tensor],
+    ports: tuple[Tensor, Tensor, Tensor],
     ways: Sequence[Tensor],
     room: tuple[Tensor, Tensor, Tensor],
 ) -> dict[str, Tensor]:
-    """Joules by part. A port is one array side wide, so one access carries a word for each row or column.
+    """Joules by part. A port is as wide as the words that the array takes at once, a systolic one's for each row or column.
 
     ``ways`` are the bytes from DRAM into the three buffers and back from that of the outputs, each written or read there.
     """
-    rows, cols = sides
     sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
-    widths = (cols * 8 * sizes[0], rows * 8 * sizes[1], cols * 8 * sizes[2])
+    widths = [words * 8 * size for words, size in zip(ports, sizes, strict=True)]
     words = (counts.weight_reads, counts.input_reads, (counts.output_writes - layers.outputs).clamp(min=0.0))
     *filled, stored = ways
     dram = stored + sum(filled) + torch.zeros_like(counts.cycles)

@@ -7,6 +7,7 @@ import torch
 
 from accel_models import energy, evaluate, load_design
 from accel_models.cost import Machine, clipped_tiles, compute_counts, layer_costs, machine_of
+from accel_models.design import Chunk
 from accel_models.engines import loopnest
 from accel_models.engines.mapper import best_tile, candidate_tiles, tile_limits
 from accel_models.engines.tile_engine import tile_engine_cycles
@@ -153,6 +154,21 @@ def test_a_tile_engine_rounds_as_asked_and_has_five_factors():
     assert tile_engine_cycles(layer, steps, "smooth").tolist() == pytest.approx([9 * 2 * (5 / 2.1) * 1.5 * (4 / 3)], rel=1e-12)
     with pytest.raises(ValueError, match="zip"):
         tile_engine_cycles(layer, steps[:4])
+
+
+def test_banks_and_ports_of_a_tile_engine_are_the_words_that_it_takes_at_once():
+    """g k c = 2 x 3 x 4 weights, g c p q = 2 x 4 x 5 x 6 inputs, g k p q = 2 x 3 x 5 x 6 sums: a block for each, twice."""
+    chunk = Chunk(4, 180, "ws", 64, 64, 64, engine="tile", unroll=(2, 3, 4, 5, 6))
+    assert resources(replace(ZC706, chunks=(chunk,))).bram18 == 2 * (24 + 240 + 180)
+    layer = LayerShape("x", "conv", 2, 3, 4, 5, 6, 1, 1, 1)  # one step: each word once
+    wide = replace(chunk, weight_buffer_bytes=1000, input_buffer_bytes=1000, output_buffer_bytes=1000)
+    design = replace(NPU, chunks=(wide,))
+    weights, inputs, outputs = 24, 240, 180  # bytes, and four of each sum
+    ports = (24 * 8, 240 * 8, 180 * 32)
+    wanted = weights * 8 / ports[0] * (read_j(2000, ports[0]) + write_j(2000, ports[0]))
+    wanted += inputs * 8 / ports[1] * (read_j(2000, ports[1]) + write_j(2000, ports[1]))
+    wanted += outputs * 32 / ports[2] * write_j(2000, ports[2]) + outputs * 8 / ports[2] * read_j(2000, ports[2])
+    assert evaluate([layer], design).layers[0].energy_parts["buffer"] == pytest.approx(wanted, rel=1e-9, abs=0)
 
 
 def read_j(capacity, bits):

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from accel_models.cost import Machine, clipped_tiles, compute_counts, compute_cycles, layer_costs
+from accel_models.design import Chunk
 from accel_models.engines import loopnest
 from accel_models.engines.rounding import folds
 from accel_models.engines.systolic import DATAFLOWS, product_view, systolic_counts
 from accel_models.engines.tile_engine import tile_engine_cycles
 from accel_models.engines.traffic import NEST, ORDERS, buffer_elements, dram_traffic, tiles
+from accel_models.evaluation import _tile_engine_counts
 from accel_models.layers import LayerShape, load_layers, stack
 from latency_tables.errors import ConfigError
 
@@ -113,6 +115,25 @@ def test_tile_engine_equals_counting_steps():
         loops = [range(0, getattr(layer, d), u) for d, u in zip("GKCPQ", unroll, strict=True)]
         steps = itertools.product(*loops, range(layer.R * layer.S))
         assert float(tile_engine_cycles(stack([layer]), unroll)[0]) == sum(1 for _ in steps)
+
+
+def test_words_of_a_tile_engine_equal_counting_steps():
+    """Idle multipliers of a ragged edge read nothing; sums leave once a kernel and step of input channels."""
+    rng = random.Random(6)
+    layers = [random_layer(rng, depthwise=trial % 3 == 0) for trial in range(40)]
+    for layer in [*layers, LayerShape("x", "conv", 1, 17, 16, 4, 4, 3, 3, 1)]:
+        g, k, c, p, q = unroll = tuple(rng.choice((1, 2, 3, 16)) for _ in range(5))
+        weights = inputs = written = 0
+        for at in itertools.product(*(range(0, getattr(layer, d), u) for d, u in zip("GKCPQ", unroll, strict=True))):
+            a, b, d, e, f = (min(u, getattr(layer, n) - i) for n, u, i in zip("GKCPQ", unroll, at, strict=True))
+            weights += a * b * d * layer.R * layer.S
+            inputs += a * d * e * f * layer.R * layer.S
+            written += a * b * e * f
+        chunk = Chunk(c, g * k * p * q, "ws", 10**6, 10**6, 10**6, engine="tile", unroll=unroll)
+        counts = _tile_engine_counts(stack([layer]), unroll)
+        got = (counts.weight_reads, counts.input_reads, counts.output_writes)
+        assert [float(words[0, 0]) for words in got] == [weights, inputs, written], (layer, unroll)
+        assert chunk.ports == (g * k * c, g * c * p * q, g * k * p * q)
 
 
 def test_systolic_reads_equal_counting_folds():
