@@ -232,7 +232,9 @@ def test_paths_and_numbers_of_numpy_are_values_as_on_the_command_line(tmp_path):
         cosearch.search("gym:CartPole-v1", runs=tmp_path, distill={"teacher": tmp_path / "no-teacher.onnx"})
     with pytest.raises(errors.RunFolderError, match="no-control"):
         cosearch.search("gym:CartPole-v1", runs=tmp_path, control=tmp_path / "no-control", distill={"teacher": "none"})
-    words = dict(word.split("=") for word in _words({"rl": {"lr": np.float32(0.5)}, "env.num_envs": np.int64(8), "x": np.bool_(1)}))
+    words = dict(
+        word.split("=") for word in _words({"rl": {"lr": np.float32(0.5)}, "env.num_envs": np.int64(8), "x": np.bool_(1)})
+    )
     assert words == {"rl.lr": "0.5", "env.num_envs": "8", "x": "true"}
     assert _words({"a": [Path("b"), np.int8(3)]}) == ['a=["b", 3]']
     for value in (object(), {1, 2}, 1j, np.zeros(2), [{(1, 2): 3}]):
