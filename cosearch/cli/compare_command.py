@@ -92,7 +92,7 @@ def _refuse_beside_from(context: typer.Context) -> None:
     """Raise where more than the form of the answer was given: there is nothing else to choose."""
     from latency_tables.errors import RequestError
 
-    given = []
+    given: list[str] = []
     for param in context.command.params:
         source = context.get_parameter_source(str(param.name))
         if param.name not in ("from_", "as_json", "quiet") and source is not None and source.name == "COMMANDLINE":
