@@ -69,7 +69,7 @@ class StrategyConfig:
     lr: PositiveFloat = 0.02
     target_form: Literal["multiplier", "penalty"] = "multiplier"
     warmup_fraction: Fraction = 0.3
-    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    warmup_factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     derive_by: DeriveBy | None = None
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"

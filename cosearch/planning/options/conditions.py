@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from accel_models.design import AccelDesign, design_names
 from cosearch.config.run import config_defaults
 from cosearch.planning.request import Request
 from cosearch.rl.envs import split_name
 from cosearch.strategies.base import STRATEGIES
+from cosearch.strategies.relaxation import learned
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ def _further_targets(request: Request) -> bool:
     )
 
 
+def _prefers_at_first(request: Request) -> bool:
+    """Whether a gradient strategy's scores prefer any candidate before its first step."""
+    options = request.strategy.options(request.config.strategy)
+    scores = request.strategy.make(request.space, options, torch.Generator().manual_seed(0)).scores()
+    return learned(scores, request.space.zeros)
+
+
 def _own(request: Request, key: str) -> str:
     """The option of the algorithm's own section that stands for one of ``rl``; empty where it has none."""
     own = key.replace("rl.", f"{request.config.rl.algorithm}.", 1)
@@ -94,6 +104,18 @@ WARM_UP = Condition(
     "strategy.warmup_fraction is above 0",
     lambda r, key: r.config.strategy.warmup_fraction > 0.0,
     _fixed("with strategy.warmup_fraction=0: there is no warm-up"),
+    _fixed("set strategy.warmup_fraction"),
+)
+LEARNS = Condition(
+    "strategy.warmup_fraction is below 1",
+    lambda r, key: r.config.strategy.warmup_fraction < 1.0,
+    _fixed("with strategy.warmup_fraction=1: only weights learn"),
+    _fixed("set strategy.warmup_fraction"),
+)
+PREFERS = Condition(
+    "strategy.warmup_fraction is below 1, or the scores of the strategy differ before they learn",
+    lambda r, key: r.config.strategy.warmup_fraction < 1.0 or _prefers_at_first(r),
+    _fixed("with strategy.warmup_fraction=1: the search prefers no architecture"),
     _fixed("set strategy.warmup_fraction"),
 )
 PENALTIES = Condition(
