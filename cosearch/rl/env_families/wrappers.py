@@ -127,7 +127,8 @@ def _frame_stack(env: Any, value: str, layout: str | None) -> Any:
 
     def space_of(space: Any) -> Any:
         if isinstance(space, spaces.Dict):
-            return spaces.Dict({key: env.observation_space[MASK] if key == MASK else space_of(part) for key, part in space.items()})
+            flattened = {key: space_of(part) for key, part in space.items() if key != MASK}
+            return spaces.Dict(flattened | ({MASK: env.observation_space[MASK]} if _has_mask(env) else {}))
         low, high = flat(space.low), flat(space.high)
         return spaces.Box(low, high, dtype=space.dtype)
 
