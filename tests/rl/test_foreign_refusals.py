@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -185,6 +186,16 @@ def two_policies():
 def test_a_wrong_policy_says_what_was_expected(tmp_path, model, said, error, words):
     with pytest.raises(error, match=words):
         opened(saved(tmp_path / "wrong.onnx", model()), DISCRETE, **said)
+
+
+def test_what_a_file_of_a_policy_cannot_play_is_said_at_once(tmp_path):
+    path = saved(tmp_path / "p.onnx", logits())
+    with pytest.raises(ConfigError, match=r"cart has actions of 2 discrete factors \(MultiDiscrete \[2, 1\]\).*cosearch teacher"):
+        opened(path, replace(DISCRETE, action_sizes=(2, 1)))
+    with pytest.raises(ConfigError, match="--layout must be channels_last or channels_first, got 'chanels_first'"):
+        opened(path, replace(DISCRETE, frame_shape=(4, 5, 2)), layout="chanels_first")
+    with pytest.raises(ConfigError, match="--layout has no effect: the observations of cart are vectors"):
+        opened(path, DISCRETE, layout="channels_first")
 
 
 def test_two_outputs_that_could_be_it_are_told_apart_by_name(tmp_path):
