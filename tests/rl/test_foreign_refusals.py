@@ -234,6 +234,13 @@ def test_files_that_are_no_policies(tmp_path):
         opened(tmp_path / "none.onnx", DISCRETE)
 
 
+def test_a_weight_that_is_shorter_than_its_shape_is_named(tmp_path):
+    model = logits()
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-8]
+    with pytest.raises(ConfigError, match=r"the weight 'logits_w' has the shape \[4, 3\] and other numbers.*export it again"):
+        opened(saved(tmp_path / "p.onnx", model), DISCRETE)
+
+
 def test_weights_beside_the_file_are_read_and_missed(tmp_path):
     path = tmp_path / "p.onnx"
     onnx.save(logits(), path, save_as_external_data=True, location="p.data", size_threshold=0)
