@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +18,28 @@ if TYPE_CHECKING:
     from cosearch.teachers.seeds import SeedTeacher, Teachers
 
 
+TRAINING = (  # parameters of a training, which --from-sb3 is none of
+    "steps",
+    "network",
+    "seed",
+    "seeds",
+    "jobs",
+    "cluster",
+    "other_torch",
+    "threads",
+    "episodes",
+    "train_levels",
+    "test_envs",
+    "runs",
+)
+
+
 @app.command(
     epilog="`cosearch teacher --env procgen:starpilot --steps 2000000 --out teachers/mine.json` | "
     "`cosearch teacher --env minatar:breakout --seeds 4 --jobs 2 --out teachers/best.json`"
 )
 def teacher(
+    context: typer.Context,
     overrides: Overrides = None,
     *,
     env: Annotated[str, typer.Option(help="Task, e.g. procgen:starpilot.")],
@@ -70,15 +88,16 @@ def teacher(
     where = Cluster(cluster, other_torch).check()
     many = seeds > 1 or jobs is not None or bool(cluster)
     if from_sb3 is not None:
-        if many:
-            raise RequestError("--from-sb3 trains nothing: leave --seeds, --jobs and --cluster out")
-        if overrides:
-            raise RequestError(f"--from-sb3 trains nothing: leave {' '.join(overrides)[:200]} out")
+        words = [*_said(context, TRAINING), *(overrides or ())]
+        if words:
+            raise RequestError(f"--from-sb3 trains nothing: leave {' '.join(words)[:200]} out")
         from cosearch.teachers.from_sb3 import convert_sb3
 
         converted = convert_sb3(from_sb3, env, out, allow_pickle=allow_pickle)
         emit(converted, as_json, f"{out}: use it with {converted['use']}")
         return
+    if allow_pickle:
+        raise RequestError("--allow-pickle has no effect without --from-sb3: leave it out")
     request = TeacherRequest(env, network, steps, seed, threads, episodes, train_levels, test_envs, tuple(overrides or ()))
     resume_hint.set(("the same command", None))
     if many:
@@ -95,6 +114,12 @@ def teacher(
     finally:
         progress.close()
     emit(result, as_json, f"{out}: {_scores(worth_of(read_record(out)))}")
+
+
+def _said(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """Which of some options were given, as they are written."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [f"--{name.replace('_', '-')}" for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
 
 
 def _text(made: Teachers, out: Path) -> str:

@@ -19,6 +19,7 @@ from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
+from cosearch.space.parts import can_be_shown, unpack
 from latency_tables.errors import RequestError
 
 FRAMES_PER_S = 15
@@ -42,19 +43,15 @@ PLANES = (
 )
 
 
-def can_be_shown(frame_shape: tuple[int, ...]) -> bool:
-    """Whether observations of this shape are pictures: height, width and channels, not a vector."""
-    return len(frame_shape) == 3 and min(frame_shape[:2]) > 1
-
-
-def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
-    """What the agent sees while it plays one environment of held-out levels, actions sampled.
+def play(agent: Forward, config: Config, frames: int, seed: int, *, greedy: bool) -> np.ndarray:
+    """What the agent sees while it plays one environment of held-out levels; of several parts the first image.
 
     Args:
         agent: frames -> logits, values.
         config: of the run.
         frames: how many.
         seed: of levels and actions.
+        greedy: the most likely actions, else they are sampled.
 
     Returns:
         Colours ``[frames, height, width, 3]``, uint8.
@@ -68,13 +65,15 @@ def play(agent: Forward, config: Config, frames: int, seed: int) -> np.ndarray:
     env = make_task(config.env, 1, streams.derive("eval", 4), test=True)
     shown = []
     try:
-        if not can_be_shown(env.frame_shape):
-            raise RequestError(f"{config.env.name} has observations of shape {env.frame_shape}: only images can be shown")
+        if not can_be_shown(env.frame_shape, env.parts):
+            shape = f"the parts {', '.join(part.name for part in env.parts)}" if env.parts else f"shape {env.frame_shape}"
+            raise RequestError(f"{config.env.name} has observations of {shape}: only images can be shown")
+        image = next((part.name for part in env.parts if part.kind == "image"), None)
         player = Carried(agent, 1)
         for _ in range(frames):
             seen = env.observe()
-            shown.append(coloured(seen[0]))
-            env.send(act(player, seen, policy_of(env), generator))
+            shown.append(coloured((seen if image is None else unpack(env.parts, seen)[image])[0]))
+            env.send(act(player, seen, policy_of(env), generator, greedy=greedy))
             step = env.receive()
             player.forget(step.terminated | step.truncated)
     finally:

@@ -68,7 +68,7 @@ def evaluate_run(
         raise ConfigError(f"metric must be {', '.join(METRICS[:-1])} or {METRICS[-1]}, got {metric!r}")
     run, agent = _agent_of(path)
     config, streams = config_of(run), Streams(seed)
-    best = read_rule(run.path / AgentRecord.FILE).rule == "argmax"  # of a DQN: with a little chance of any, see ``as_policy``
+    best = _takes_best(run)
     task = config.env
     if threshold is not None or known not in (None, task.metric):  # its own threshold is one of its own metric
         task = replace(task, metric=known or task.metric, solved_at=threshold)
@@ -80,7 +80,7 @@ def evaluate_run(
             env,
             episodes,
             streams.torch("eval"),
-            greedy=greedy or (best and config.rl.algorithm != "dqn"),
+            greedy=greedy or (best and config.rl.algorithm != "dqn"),  # of a DQN with a little chance of any, see ``as_policy``
             episode_steps=config.env.episode_steps,
             metric=task.metric,
             note=note,
@@ -158,7 +158,7 @@ def judged_text(row: Mapping[str, Any]) -> str:
 
 
 def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | None = None) -> Path:
-    """Record the exported agent of a run playing held-out levels.
+    """Record the exported agent of a run playing held-out levels, by the rule that it is deployed with.
 
     Args:
         path: run folder with ``agent.onnx``.
@@ -181,10 +181,16 @@ def write_clip(path: Path, *, frames: int, seed: int | None = None, out: Path | 
     check_destination(target)
     config = config_of(run)
     check_inputs(path, run.read(RunRecord), Inputs(environment=environment_now(config.env)))
-    shown = play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed)
+    greedy = _takes_best(run) and config.rl.algorithm != "dqn"
+    shown = play(as_policy(OnnxAgent(agent), config), config, frames, config.seed if seed is None else seed, greedy=greedy)
     make_folder(target.parent)
     write_bytes_atomic(target, animate(shown))
     return target
+
+
+def _takes_best(run: RunDir) -> bool:
+    """Whether the exported agent of a run takes its best action, as its description says."""
+    return read_rule(run.path / AgentRecord.FILE).rule == "argmax"
 
 
 def _agent_of(path: Path) -> tuple[RunDir, Path]:

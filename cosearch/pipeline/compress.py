@@ -88,7 +88,7 @@ def facts_of(config: Config) -> TaskFacts:
     load_builtins()
     env = make_task(config.env, 1, 0)
     try:
-        return TaskFacts(config.env.name, env.frame_shape, env.num_actions, env.action_box, env.first_action)
+        return TaskFacts(config.env.name, env.frame_shape, env.num_actions, env.action_box, env.first_action, env.action_sizes)
     finally:
         env.close()
 

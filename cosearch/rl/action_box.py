@@ -61,14 +61,25 @@ class Box:
         pairs = zip(self.low, self.high, self.scaling)
         return tuple(((high - low) / 2 / scale, ((high + low) / 2 - shift) / scale) for low, high, (scale, shift) in pairs)
 
+    @property
+    def within(self) -> tuple[np.ndarray, np.ndarray]:
+        """The outermost float32 numbers within the bounds, ``[size]`` each: what actions, which are float32, are clipped to.
+
+        Where there is none between two bounds, the nearest to each.
+        """
+        low, high = np.array(self.low, np.float64), np.array(self.high, np.float64)
+        with np.errstate(over="ignore"):  # a bound beyond float32 is infinite, then the farthest number
+            least, most = low.astype(np.float32), high.astype(np.float32)
+            lower = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
+            upper = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
+        return np.where(lower <= upper, lower, least), np.where(lower <= upper, upper, most)
+
     def from_policy(self, actions: np.ndarray) -> np.ndarray:
         """A policy's actions ``[num_envs, size]`` -> the environment's, scaled where that is needed and clipped, float32."""
         if self.is_scaled:
             scale, shift = np.array(self.scaling, np.float64).T
             actions = scale * actions + shift
-        with np.errstate(over="ignore"):  # a bound beyond float32 is none
-            low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
-        return np.clip(actions, low, high).astype(np.float32)
+        return np.clip(actions, *self.within).astype(np.float32)
 
 
 def _scaling(low: float, high: float) -> tuple[float, float]:

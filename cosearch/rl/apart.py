@@ -148,6 +148,8 @@ class EnvApart:
         except (EOFError, OSError) as error:
             raise self._ended(f"during {what}") from error
         if kind == "error":
+            if isinstance(content, EnvironmentFailedError) and self._name not in str(content):
+                raise EnvironmentFailedError(f"{self._name}: {content}") from content
             raise content
         return content
 

@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +192,7 @@ def split_name(name: str) -> tuple[EnvFamily, str]:
 
     Raises:
         UnknownNameError: no such family, or no such game in it; the message suggests the nearest.
+        EnvironmentFailedError: the package of a module fails as it is imported.
     """
     family_name, colon, game = name.partition(":")
     if not colon:
@@ -220,8 +222,11 @@ def split_name(name: str) -> tuple[EnvFamily, str]:
 def _is_module(name: str) -> bool:
     try:
         return bool(name) and importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # a part of its path is no package
-        return False
+    except Exception as error:  # whatever the code of a package raises that the module lies in
+        missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+        if missing or name in sys.modules or name.startswith("."):  # no package, or a module without a specification
+            return False
+        raise EnvironmentFailedError(f"the package of {name} failed: {type(error).__name__}: {error}") from error
 
 
 def make_env(name: str, options: EnvOptions) -> CheckedEnv:

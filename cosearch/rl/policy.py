@@ -259,7 +259,7 @@ def how_to_act(env: VectorEnv) -> dict[str, object]:
             how = {"policy": "multi_categorical", "greedy": f"argmax {each}", "sampled": f"draw from softmax {each}"}
             return how | {"action_sizes": list(sizes)} | named
         return how | ({"first_action": first} if first else {}) | named
-    low, high = ([value if math.isfinite(value) else None for value in bound] for bound in (box.low, box.high))
+    low, high = ([value if math.isfinite(value) else None for value in bound.tolist()] for bound in box.within)
     scale, shift = ("scale * (", ") + shift") if box.is_scaled else ("", "")
     how = {
         "policy": "gaussian",

@@ -150,6 +150,17 @@ def single_shape(frame_shape: tuple[int, ...], parts: Sequence[Part]) -> tuple[i
     return group[0].shape if group[0].kind == "image" else (sum(part.shape[0] for part in group),)
 
 
+def can_be_shown(frame_shape: tuple[int, ...], parts: Sequence[Part] = ()) -> bool:
+    """Whether observations are pictures: height, width and channels, not a vector; of several parts the first image counts.
+
+    Args:
+        frame_shape: of whole frames.
+        parts: of a frame; empty: it is an image or a vector itself.
+    """
+    shape = next((part.shape for part in parts if part.kind == "image"), () if parts else frame_shape)
+    return len(shape) == 3 and min(shape[:2]) > 1
+
+
 def pack(parts: Sequence[Part], values: Mapping[str, np.ndarray]) -> np.ndarray:
     """One frame, or a batch of frames.
 

@@ -1,8 +1,10 @@
 """The clip of the agent playing: colours, frames, size limit, determinism, on and off."""
 
 import io
+import json
 from itertools import pairwise
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from pipeline_runs import TINY, command
 import cosearch.deploy.clip as clip
 from cosearch.cli.app import main
 from cosearch.config.run import config_from_dict
-from cosearch.deploy.clip import MAX_BYTES, PLANES, SIDE, animate, can_be_shown, coloured, play
+from cosearch.deploy.clip import MAX_BYTES, PLANES, SIDE, animate, coloured, play
 from cosearch.planning.builtins import load_builtins
+from cosearch.space.parts import can_be_shown
 from latency_tables.errors import RequestError
 
 
@@ -68,18 +71,80 @@ def test_vectors_are_no_pictures(monkeypatch):
     assert can_be_shown((10, 10, 4)) and can_be_shown((64, 64, 3))
     assert not any(can_be_shown(shape) for shape in ((4,), (1, 1, 4), (4, 1, 1)))
     load_builtins()
-    monkeypatch.setattr(clip, "can_be_shown", lambda shape: False)
+    monkeypatch.setattr(clip, "can_be_shown", lambda *given: False)
     with pytest.raises(RequestError, match="only images can be shown"):
-        play(uniform, config_from_dict({"env": {"name": "procgen:starpilot"}}), 3, 0)
+        play(uniform, config_from_dict({"env": {"name": "procgen:starpilot"}}), 3, 0, greedy=False)
 
 
 def test_the_recording_is_the_game_and_follows_the_seed():
     load_builtins()
     config = config_from_dict({"env": {"name": "procgen:starpilot"}})
-    one, same, other = (play(uniform, config, 12, seed) for seed in (1, 1, 2))
+    one, same, other = (play(uniform, config, 12, seed, greedy=False) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert one.shape == (12, 64, 64, 3) and (one != other).any() and all((a != b).any() for a, b in pairwise(one))
     assert animate(one) == animate(same)
+
+
+class Wall(gymnasium.Env):
+    """A white column of a picture of floats that goes where the action says, beside a vector."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"state": gymnasium.spaces.Box(0, 1, (2,), np.float32), "view": gymnasium.spaces.Box(0, 1, (40, 40, 3), np.float32)}
+    )
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.seen(0), {}
+
+    def seen(self, column):
+        view = np.zeros((40, 40, 3), np.float32)
+        view[:, column] = 1.0
+        return {"state": np.zeros(2, np.float32), "view": view}
+
+    def step(self, action):
+        return self.seen(int(action)), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("greedy, columns", [(True, {2}), (False, {0, 1, 2})])
+def test_the_clip_is_played_by_the_rule_and_shows_the_picture_among_the_parts(monkeypatch, greedy, columns):
+    import own_tasks
+
+    load_builtins()
+    monkeypatch.setattr(own_tasks, "wall", Wall, raising=False)
+
+    def nearly_even(frames):
+        return torch.tensor([[0.0, 0.0, 0.1]]).expand(len(frames), -1), torch.zeros(len(frames))
+
+    shown = play(nearly_even, config_from_dict({"env": {"name": "own_tasks:wall"}}), 60, 0, greedy=greedy)
+    assert shown.shape == (60, 40, 40, 3) and {int(frame[0, :, 0].argmax()) for frame in shown[1:]} == columns
+
+
+def test_the_recorded_rule_decides_how_a_clip_is_played(tmp_path, monkeypatch):
+    import cosearch.deploy.evaluation as evaluation
+
+    class Run:
+        path = tmp_path
+
+        def read(self, kind):
+            return None
+
+    asked = []
+
+    def played(*given, greedy):
+        asked.append(greedy)
+        return np.zeros((1, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(evaluation, "play", played)
+    monkeypatch.setattr(evaluation, "_agent_of", lambda path: (Run(), tmp_path / "agent.onnx"))
+    for name in ("OnnxAgent", "check_inputs", "environment_now", "Inputs"):
+        monkeypatch.setattr(evaluation, name, lambda *given, **named: None)
+    for algorithm, rule, wanted in (("ppo", "argmax", True), ("ppo", "sample", False), ("dqn", "argmax", False)):
+        config = config_from_dict({"env": {"name": "minatar:breakout"}, "rl": {"algorithm": algorithm}})
+        monkeypatch.setattr(evaluation, "config_of", lambda run, config=config: config)
+        (tmp_path / "agent.json").write_text(json.dumps({"acting": {"rule": rule, "policy": "categorical"}}))
+        evaluation.write_clip(tmp_path, frames=1)
+        assert asked.pop() is wanted
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Policies made and exported by the packages themselves: on real observations they take here the actions that they take there."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.foreign.network import ForeignNetwork
 from cosearch.rl.foreign.readers import read_policy
 from cosearch.rl.foreign.understood import Said, TaskFacts
+from latency_tables.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CART, PENDULUM = "gym:CartPole-v1", "gym:Pendulum-v1"
@@ -60,12 +62,16 @@ def agrees(found, wanted):
         ("PPO", PENDULUM, {"n_steps": 16, "batch_size": 16}),
         ("A2C", PENDULUM, {"use_sde": True, "policy_kwargs": {"squash_output": True, "activation_fn": torch.nn.ReLU}}),
         ("SAC", PENDULUM, {"policy_kwargs": {"net_arch": [8]}}),
+        ("SAC", PENDULUM, {"use_sde": True}),
+        ("SAC", PENDULUM, {"use_sde": True, "policy_kwargs": {"net_arch": [], "clip_mean": 0.5}}),
         ("TD3", PENDULUM, {}),
     ],
 )
 def test_zips_of_stable_baselines3(algorithm, name, how, tmp_path):
     sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
     model = getattr(sb3, algorithm)("MlpPolicy", name.partition(":")[2], seed=1, device="cpu", **how)
+    if how.get("use_sde") and algorithm == "SAC":  # means beyond those that are cut
+        model.policy.actor.mu[0].weight.data.mul_(30)
     model.save(tmp_path / "p.zip")
     task, x = real(name)
     found, known = played(tmp_path / "p.zip", task, x)
@@ -77,20 +83,23 @@ def test_zips_of_stable_baselines3(algorithm, name, how, tmp_path):
         torch.testing.assert_close(value, model.policy.predict_values(torch.from_numpy(x))[:, 0].detach(), rtol=1e-4, atol=1e-5)
 
 
+class Pictures(gymnasium.Env):
+    """Random pictures whose pixels go up to ``brightest``, for stable-baselines3 to make a policy of."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, brightest=255, size=36):
+        self.observation_space = gymnasium.spaces.Box(0, brightest, (size, size, 2), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, False, True, {}
+
+
 def test_a_zip_with_pictures(tmp_path):
     sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
-    import gymnasium
-
-    class Pictures(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(0, 255, (36, 36, 2), np.uint8)
-        action_space = gymnasium.spaces.Discrete(3)
-
-        def reset(self, *, seed=None, options=None):
-            return self.observation_space.sample(), {}
-
-        def step(self, action):
-            return self.observation_space.sample(), 1.0, False, True, {}
-
     x = np.random.default_rng(0).integers(0, 256, (16, 36, 36, 2), np.uint8)
     task = TaskFacts("pictures", (36, 36, 2), 3)
     raw = {"buffer_size": 10, "policy_kwargs": {"normalize_images": False}}
@@ -100,6 +109,44 @@ def test_a_zip_with_pictures(tmp_path):
         found, known = played(tmp_path / "p.zip", task, x)
         agrees(found, model.predict(x.transpose(0, 3, 1, 2), deterministic=True)[0])
         assert known.layout == "channels_first"
+
+
+@pytest.mark.parametrize("brightest", [200, 255])
+def test_pictures_are_divided_where_stable_baselines3_divides_them(brightest, tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+    model = sb3.PPO("MlpPolicy", Pictures(brightest, 8), seed=1, device="cpu", n_steps=16, batch_size=16)
+    model.policy.action_net.weight.data.normal_()
+    model.save(tmp_path / "p.zip")
+    x = np.random.default_rng(0).integers(0, brightest + 1, (16, 8, 8, 2), np.uint8)
+    task = TaskFacts("pictures", (8, 8, 2), 3)
+    policy = read_policy(tmp_path / "p.zip", task, Said())
+    logits = ForeignNetwork(tmp_path, policy.content, policy.understood)(torch.from_numpy(x))[0]
+    given = torch.from_numpy(x.transpose(0, 3, 1, 2) if brightest == 255 else x)
+    torch.testing.assert_close(
+        logits.log_softmax(-1), model.policy.get_distribution(given).distribution.logits, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_feature_extractor_of_the_users_own_is_refused(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+
+    class Scaled(BaseFeaturesExtractor):
+        def __init__(self, space):
+            super().__init__(space, 4)
+
+        def forward(self, x):
+            return 0.01 * x
+
+    task, x = real(CART)
+    for extractor in (FlattenExtractor, Scaled):
+        how = {"n_steps": 16, "batch_size": 16, "policy_kwargs": {"features_extractor_class": extractor}}
+        model = sb3.PPO("MlpPolicy", "CartPole-v1", seed=1, device="cpu", **how)
+        model.save(tmp_path / f"{extractor.__name__}.zip")
+        if extractor is FlattenExtractor:
+            agrees(played(tmp_path / "FlattenExtractor.zip", task, x)[0], model.predict(x, deterministic=True)[0])
+    with pytest.raises(ConfigError, match=r"features_extractor_class is .*Scaled, expected .*Export it as ONNX"):
+        played(tmp_path / "Scaled.zip", task, x)
 
 
 @pytest.mark.parametrize(

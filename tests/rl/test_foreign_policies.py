@@ -143,6 +143,25 @@ def test_squashed_actions_stand_for_the_bounds(tmp_path, task):
     close(task.box.from_policy(taught(inside, task, action_scale="environment")[1]), np.clip(np.tanh(head(X)), low, high))
 
 
+def test_a_tangent_outside_teaches_by_actions_and_samples_nothing(tmp_path):
+    head = Linear(FEATURES, SIZE, 0)
+    path = saved(tmp_path / "p.onnx", policy_model({"mean": (head, None), "log_std": (np.zeros((1, SIZE), np.float32), None)}))
+    known, labels, _ = taught(path, UNIT_BOX, action_scale="tanh")
+    close(labels, np.tanh(head(X)))  # actions alone, no spread beside them
+    assert (known.teaches_by, known.acting, known.spread) == ("actions", "greedy", None)
+    assert any("'log_std' is left aside" in note for note in known.notes)
+    with pytest.raises(ConfigError, match="--acting sampled with --action-scale tanh: .*leave --acting out"):
+        opened(path, UNIT_BOX, action_scale="tanh", acting="sampled")
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0])
+def test_a_standard_deviation_is_above_nought(tmp_path, std):
+    spread = np.array([[1.0, std]], np.float32)
+    path = saved(tmp_path / "p.onnx", policy_model({"mean": (Linear(FEATURES, SIZE, 0), None), "std": (spread, None)}))
+    with pytest.raises(ConfigError, match=f"'std' is a standard deviation by its name, expected above 0, got {std:g}.*log_std"):
+        opened(path, UNIT_BOX)
+
+
 @pytest.mark.parametrize("actions", ["outside", "greedy"])
 def test_an_agent_of_this_project_is_read_in_its_own_units(tmp_path, actions):
     folder = bundle_run.make_run(tmp_path / "run", "gaussian", options=BundleOptions(actions=actions)).path
@@ -187,6 +206,28 @@ def test_images_are_given_in_the_layout_and_scale_that_a_file_takes(tmp_path, la
     scale = 255 if divide or said.get("pixels") == 1 else 1
     fed = turned.reshape(6, -1).astype(np.float32) / scale
     np.testing.assert_allclose(outputs, head(fed), rtol=1e-4, atol=1e-4 if scale > 1 else 1e-2)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_statistics_of_images_are_read_in_either_order(tmp_path, layout):
+    h, w, c = IMAGES.frame_shape
+    head, random = Linear(h * w * c, ACTIONS, 0), np.random.default_rng(4)
+    shape = ("n", h, w, c) if layout == "channels_last" else ("n", c, h, w)
+    path = saved(tmp_path / "cnn.onnx", policy_model({"logits": (head, None)}, shape=shape))
+    frames = random.integers(0, 256, (6, h, w, c), np.uint8)
+    mean, std = random.normal(100, 30, (h, w, c)), random.uniform(10, 90, (h, w, c))
+    wanted = (frames - mean) / std
+    wanted = head((wanted if layout == "channels_last" else wanted.transpose(0, 3, 1, 2)).reshape(6, -1).astype(np.float32))
+    file = tmp_path / "n.npz"
+    for given in (mean, mean[None], mean.transpose(2, 0, 1), mean.transpose(2, 0, 1)[None]):
+        np.savez(file, mean=given, std=std, epsilon=0)
+        close(taught(path, IMAGES, frames, normaliser=file)[1], wanted)
+    np.savez(file, mean=mean.ravel(), std=std.ravel(), epsilon=0)
+    if layout == "channels_last":
+        close(taught(path, IMAGES, frames, normaliser=file)[1], wanted)
+    else:
+        with pytest.raises(ConfigError, match=r"mean has the shape \[40\], expected \[4, 5, 2\], or \[2, 4, 5\]"):
+            opened(path, IMAGES, normaliser=file)
 
 
 def test_float_images_of_unknown_scale_are_asked_about(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -74,18 +75,49 @@ def test_a_zip_that_cannot_be_read_so_says_why(tmp_path, how, words):
 
 def test_a_zip_of_pictures_of_unknown_scale_is_refused(tmp_path):
     path = sb3_zip(tmp_path / "p.zip", actor_critic_weights(), shape=(4, 5, 2), kwargs={"normalize_images": False})
-    with pytest.raises(ConfigError, match=r"normalize_images=False and pictures of the dtype unknown, expected uint8.*Export it"):
+    with pytest.raises(
+        ConfigError, match=r"normalize_images=False.*pictures are of the dtype unknown, expected uint8.*Export it"
+    ):
         opened(path, TaskFacts("pictures", (4, 5, 2), ACTIONS))
+
+
+def changed(path, **entries):
+    """The zip with other contents of some entries."""
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**kept, **{key.replace("_pth", ".pth"): value for key, value in entries.items()}}.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        ({"without": "action_net.weight"}, "has no 'action_net.weight', a policy of stable-baselines3 has.*Export it"),
+        ({"without": "mlp_extractor.policy_net.0.bias"}, "has no 'mlp_extractor.policy_net.0.bias'"),
+        ({"weights": {"mlp_extractor.policy_net.0.weight": np.zeros((5, 7))}}, "p.zip"),
+        ({"weights": {"mlp_extractor.policy_net.0.bias": np.zeros(9)}}, "do not fit a policy of stable-baselines3: .*size"),
+        ({"weights": {"action_net.weight": np.zeros(())}}, "do not fit a policy of stable-baselines3"),
+        ({"actions": ("n", "many")}, "do not fit a policy of stable-baselines3: .*many"),
+        ({"shape": ("a",)}, "do not fit a policy of stable-baselines3: .*'a'"),
+        ({"policy_pth": b"\x80\x02."}, "cannot be read as a zip of stable-baselines3"),
+    ],
+)
+def test_a_damaged_zip_is_one_message(tmp_path, how, words):
+    weights = {name: weight for name, weight in actor_critic_weights().items() if name != how.get("without")}
+    shown = {key: how[key] for key in ("actions", "shape") if key in how}
+    path = sb3_zip(tmp_path / "p.zip", {**weights, **how.get("weights", {})}, **shown)
+    if "policy_pth" in how:
+        changed(path, policy_pth=how["policy_pth"])
+    with pytest.raises(RequestError, match=words):
+        opened(path, DISCRETE)
 
 
 def test_no_pickle_of_a_zip_is_ever_loaded(tmp_path):
     path, buffer = sb3_zip(tmp_path / "p.zip", actor_critic_weights()), io.BytesIO()
     torch.save({"action_net.weight": Trap()}, buffer)
-    with zipfile.ZipFile(path) as archive:
-        kept = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**kept, "policy.pth": buffer.getvalue()}.items():
-            archive.writestr(name, content)
+    changed(path, policy_pth=buffer.getvalue())
     with pytest.raises(ConfigError, match="more than weights, which is never loaded"):
         opened(path, DISCRETE)
 
@@ -156,6 +188,16 @@ def test_a_wrong_policy_says_what_was_expected(tmp_path, model, said, error, wor
         opened(saved(tmp_path / "wrong.onnx", model()), DISCRETE, **said)
 
 
+def test_what_a_file_of_a_policy_cannot_play_is_said_at_once(tmp_path):
+    path = saved(tmp_path / "p.onnx", logits())
+    with pytest.raises(ConfigError, match=r"cart has actions of 2 discrete factors \(MultiDiscrete \[2, 1\]\).*cosearch teacher"):
+        opened(path, replace(DISCRETE, action_sizes=(2, 1)))
+    with pytest.raises(ConfigError, match="--layout must be channels_last or channels_first, got 'chanels_first'"):
+        opened(path, replace(DISCRETE, frame_shape=(4, 5, 2)), layout="chanels_first")
+    with pytest.raises(ConfigError, match="--layout has no effect: the observations of cart are vectors"):
+        opened(path, DISCRETE, layout="channels_first")
+
+
 def test_two_outputs_that_could_be_it_are_told_apart_by_name(tmp_path):
     _, network = opened(saved(tmp_path / "p.onnx", two_policies()), DISCRETE, outputs="logits:b")
     close(network(torch.from_numpy(X))[0], Linear(FEATURES, ACTIONS, 1)(X))
@@ -190,6 +232,13 @@ def test_files_that_are_no_policies(tmp_path):
             opened(tmp_path / name, DISCRETE)
     with pytest.raises(RequestError, match=r"no such file; expected a policy: \.onnx"):
         opened(tmp_path / "none.onnx", DISCRETE)
+
+
+def test_a_weight_that_is_shorter_than_its_shape_is_named(tmp_path):
+    model = logits()
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-8]
+    with pytest.raises(ConfigError, match=r"the weight 'logits_w' has the shape \[4, 3\] and other numbers.*export it again"):
+        opened(saved(tmp_path / "p.onnx", model), DISCRETE)
 
 
 def test_weights_beside_the_file_are_read_and_missed(tmp_path):

@@ -2,9 +2,11 @@
 
 import itertools
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch.distributions import Categorical as Torch
 
 from cosearch.planning.builtins import load_builtins
@@ -14,7 +16,7 @@ from cosearch.rl.policy import MultiCategorical, how_to_act, policy_of
 from cosearch.rl.rollout import Collector, RewardScale
 from cosearch.space.ends import FORBIDDEN
 from cosearch.space.network import AgentNetwork, mlp
-from cosearch.space.parts import MASK, Part, frame_shape_of, pack
+from cosearch.space.parts import MASK, Part, frame_shape_of, pack, unpack
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError, EnvironmentFailedError
 
@@ -183,6 +185,70 @@ def test_a_wrong_mask_is_named(mask, error, text, monkeypatch):
     monkeypatch.setattr(own_tasks, "wrong", make, raising=False)
     with pytest.raises(error, match=text):
         make_env("own_tasks:wrong", EnvOptions(1, 0)).observe()
+
+
+class Forbidding(gymnasium.Env):
+    """A vector, a picture, and the mask of four actions of which its step number, modulo 4, names the allowed one.
+
+    Args:
+        inside: the mask is an entry of the observation; else of a step's information alone.
+    """
+
+    action_space = spaces.Discrete(4)
+
+    def __init__(self, inside):
+        self.inside = inside
+        self.observation_space = spaces.Dict(
+            {"x": spaces.Box(0, 9, (3,), np.float32), "y": spaces.Box(0, 9, (2,), np.float32)}
+            | ({"action_mask": spaces.Box(0, 1, (4,), np.int8)} if inside else {})
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.seen(), {}
+
+    def mask(self):
+        return np.eye(4, dtype=np.int8)[self.count % 4]
+
+    def seen(self):
+        shown = {"x": np.full(3, self.count, np.float32), "y": np.full(2, self.count, np.float32)}
+        return shown | ({"action_mask": self.mask()} if self.inside else {})
+
+    def step(self, action):
+        assert not self.inside or self.mask()[action], f"{action} is forbidden"
+        self.count += 1
+        return self.seen(), 1.0, self.count >= 9, False, {} if self.inside else {"action_mask": self.mask()}
+
+
+@pytest.mark.parametrize(
+    "wrapper, wanted",
+    [
+        ("flatten", {"observations": [2, 2, 2, 2, 2]}),
+        ("keep:x", {"x": [2, 2, 2]}),
+        ("frame_stack:2", {"x": [1, 1, 1, 2, 2, 2], "y": [1, 1, 2, 2]}),
+    ],
+)
+def test_a_wrapper_leaves_the_mask_as_it_is(wrapper, wanted, monkeypatch):
+    import own_tasks
+
+    monkeypatch.setattr(own_tasks, "forbidding", lambda: Forbidding(True), raising=False)
+    env = make_env("own_tasks:forbidding", EnvOptions(1, 0, wrappers=(wrapper,)))
+    for count in range(2):
+        env.send(np.array([count]))
+        env.receive()
+    found = {name: values[0].tolist() for name, values in unpack(env.parts, env.observe()).items()}
+    assert found == {**wanted, MASK: [0, 0, 1, 0]}
+
+
+def test_a_mask_that_only_steps_give_is_refused(monkeypatch):
+    import own_tasks
+
+    monkeypatch.setattr(own_tasks, "late", lambda: Forbidding(False), raising=False)
+    env = make_env("own_tasks:late", EnvOptions(1, 0))
+    env.send(np.array([0]))
+    with pytest.raises(EnvironmentFailedError, match="own_tasks:late: the information of its step has an 'action_mask'"):
+        env.receive()
 
 
 def test_a_mask_of_action_vectors_is_refused(monkeypatch):

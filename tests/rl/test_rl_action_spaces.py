@@ -63,11 +63,27 @@ def test_a_box_that_a_standard_normal_does_not_reach_is_scaled_to(low, high):
     np.testing.assert_allclose(env.receive().frames[:, 0], [low, high, low + 0.75 * (high - low)], rtol=1e-6)
 
 
+@pytest.mark.parametrize("low, high", [([0, -100, 0.1], [0.1, 3, 0.3]), ([-0.1, -0.7, 0], [0.7, 0.1, 1 / 3])])
+def test_actions_lie_within_bounds_that_float32_does_not_have(low, high, tmp_path):
+    space = spaces.Box(np.array(low), np.array(high), dtype=np.float64)
+    env = told("Double", space)
+    for sent in (-1e6, -1.0, 1.0, 1e6):  # Told refuses what its space does not contain
+        env.send(np.full((3, 3), sent, np.float32))
+        env.receive()
+    (tmp_path / "agent.json").write_text(json.dumps({"acting": {"rule": "argmax", **how_to_act(env)}}))
+    rule = read_rule(tmp_path / "agent.json")
+    for sent in (-1e6, 1e6):
+        played = np.clip(rule.scale * np.full(3, sent) + rule.shift, rule.low, rule.high).astype(np.float32)
+        assert space.contains(played) and np.array_equal(played, env.action_box.from_policy(np.full((1, 3), sent))[0])
+        np.testing.assert_allclose(played, low if sent < 0 else high, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "low, high", [(-1, 1), (-2, 2), (-0.4, 0.4), (0, 1), (-np.inf, np.inf), (-1.7e308, 1.7e308), (0, np.inf)]
 )
 def test_a_box_that_it_reaches_is_clipped_to_as_before(low, high):
-    box = Box((float(low),), (float(high),))
+    low, high = (float(np.float32(bound)) if abs(bound) < 3e38 else float(bound) for bound in (low, high))
+    box = Box((low,), (high,))
     drawn = np.random.default_rng(0).normal(0, 2, (100, 1)).astype(np.float32)
     assert not box.is_scaled
     assert np.array_equal(box.from_policy(drawn), np.clip(drawn, np.float32(max(low, -3e38)), np.float32(min(high, 3e38))))

@@ -118,6 +118,16 @@ def test_images_that_would_be_nearly_black_are_refused(high, factor, as_register
         make_env(name, EnvOptions(1, 0))
 
 
+def test_images_of_floats_with_several_ranges_are_refused(as_registered):
+    high = np.broadcast_to(np.array([1, 1, 1, 1000], np.float32), (8, 8, 4))
+    name = as_registered(spaces.Box(np.zeros((8, 8, 4), np.float32), high, dtype=np.float32))
+    with pytest.raises(ConfigError, match=r"gym:Other-v0 .*several ranges \(0 to 1, 0 to 1000\), .*scales each to 0 to 1$"):
+        make_env(name, EnvOptions(1, 0))
+    name = as_registered(spaces.Dict({"depth": spaces.Box(np.zeros((8, 8, 4), np.float32), high, dtype=np.float32)}))
+    with pytest.raises(ConfigError, match=r"gym:Other-v0: depth .*env\.wrappers=\[keep:NAME,\.\.\.\] without 'depth'"):
+        make_env(name, EnvOptions(1, 0))
+
+
 def test_images_that_are_only_dim_are_taken(as_registered):
     assert make_env(as_registered(spaces.Box(0, 64, (12, 14, 12), np.uint8)), EnvOptions(1, 0)).frame_shape == (12, 14, 12)
 

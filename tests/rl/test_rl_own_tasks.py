@@ -72,6 +72,24 @@ def test_what_cannot_be_made_says_why(name, error, text):
         made(name)
 
 
+def test_a_package_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, line in (("broken_names", "x = undefined_name"), ("broken_needs", "import no_such_dependency")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"{line}\n")
+        (tmp_path / name / "envs.py").write_text("")
+    with pytest.raises(EnvironmentFailedError, match="the package of broken_names.envs failed: NameError"):
+        split_name("broken_names.envs:make")
+    with pytest.raises(EnvironmentFailedError, match="broken_needs.envs failed: ModuleNotFoundError.*no_such_dependency"):
+        split_name("broken_needs.envs:make")
+
+
+@pytest.mark.parametrize("step_limit_s", [None, 60.0], ids=["here", "apart"])
+def test_an_environment_that_cannot_be_made_is_named(step_limit_s):
+    with pytest.raises(EnvironmentFailedError, match="own_tasks:old_style: its reset takes no seed"):
+        make_task(EnvConfig(name="own_tasks:old_style", step_limit_s=step_limit_s), 1, 0)
+
+
 def test_wrong_arguments_of_a_function_name_the_option():
     with pytest.raises(ConfigError, match=r"own_tasks:counter' cannot be made with env\.kwargs .*'size'"):
         made("own_tasks:counter", size=3)

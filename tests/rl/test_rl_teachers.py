@@ -266,6 +266,13 @@ def test_words_that_a_training_reads_are_taken():
 def test_words_beside_a_file_that_is_only_read_are_refused(capsys):
     assert main(["teacher", "--env", "minatar:breakout", "--from-sb3", "x.zip", "--out", "t.onnx", "rl.lr=0.1"]) == 2
     assert "leave rl.lr=0.1 out" in capsys.readouterr().err
+    numbers = ("--steps", "--seed", "--seeds", "--jobs", "--threads", "--episodes", "--train-levels", "--test-envs")
+    for option in (*numbers, "--network", "--runs"):
+        given = [option, "1"]
+        assert main(["teacher", "--env", "minatar:breakout", "--from-sb3", "x.zip", "--out", "t.onnx", *given]) == 2
+        assert f"--from-sb3 trains nothing: leave {option} out" in capsys.readouterr().err
+    assert main(["teacher", "--env", "minatar:breakout", "--allow-pickle", "--out", "t.json"]) == 2
+    assert "--allow-pickle has no effect without --from-sb3" in capsys.readouterr().err
 
 
 class Quiet:

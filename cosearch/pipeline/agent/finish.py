@@ -16,7 +16,7 @@ import torch
 
 from cosearch.config.run import Config
 from cosearch.deploy.bundle.folder import write_bundle
-from cosearch.deploy.clip import animate, can_be_shown, play
+from cosearch.deploy.clip import animate, play
 from cosearch.deploy.export import export_agent, to_onnx
 from cosearch.deploy.figures import measured_latency, paced_latency
 from cosearch.deploy.judging import EVAL_ENVS, judged, random_score, solved_at
@@ -48,6 +48,7 @@ from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.parts import can_be_shown
 from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy, within_bounds
@@ -177,9 +178,9 @@ def run_finish(
     run.write(summary)
     write_bundle(run, frames, begins=seen.begins)
     remove(run.path / "clip.gif")
-    if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
+    if config.budget.clip_frames and can_be_shown(plan.space.frame_shape, plan.space.parts):
         player = as_policy(OnnxAgent(run.path / "agent.onnx"), config)
-        shown = play(player, config, config.budget.clip_frames, config.seed)
+        shown = play(player, config, config.budget.clip_frames, config.seed, greedy=greedy)
         write_bytes_atomic(run.path / "clip.gif", animate(shown))
     write_report(run.path)
     return None

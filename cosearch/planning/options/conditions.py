@@ -11,6 +11,7 @@ from accel_models.design import AccelDesign, design_names
 from cosearch.config.run import config_defaults
 from cosearch.planning.request import Request
 from cosearch.rl.envs import split_name
+from cosearch.space.parts import can_be_shown
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.relaxation import learned
 
@@ -313,7 +314,7 @@ TAKES_LAYOUT = Condition(
 )
 IMAGES = Condition(
     "observations are images",
-    lambda r, key: len(r.frame_shape) == 3 and min(r.frame_shape[:2]) > 1,
+    lambda r, key: can_be_shown(r.frame_shape, r.space.parts),
     lambda r, key: f"with {r.config.env.name}, whose observations are vectors and no pictures",
     _fixed(""),
 )

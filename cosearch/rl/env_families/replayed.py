@@ -16,7 +16,7 @@ import torch
 
 from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import Box, EnvOptions, Step
-from cosearch.space.parts import Part
+from cosearch.space.parts import MASK, Part
 from latency_tables.errors import EnvironmentFailedError
 from latency_tables.reading import shown
 
@@ -146,6 +146,19 @@ class ReplayedEnvs:
             self._frames[i] = self._reset(i)
         return Step(self._frames.copy(), moved.reward, moved.terminated, moved.truncated, moved.last_frames, moved.success)
 
+    def _check_mask(self, info: Any) -> None:
+        """Raise where a step's information has an action mask that no reset had: nothing would read it.
+
+        Raises:
+            EnvironmentFailedError: it has.
+        """
+        known = self._mask_of is not None or any(part.kind == "mask" for part in self.parts)
+        if not known and isinstance(info, Mapping) and MASK in info:
+            raise EnvironmentFailedError(
+                f"the information of its step has an {MASK!r}, that of its reset has none: expected it from reset and from each "
+                "step, or a method action_masks of the environment"
+            )
+
     def _one_by_one(self, envs: Sequence[Any], actions: list[Any], frames: np.ndarray) -> Moved:
         n = len(envs)
         reward, terminated, truncated = np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
@@ -153,6 +166,7 @@ class ReplayedEnvs:
         success: dict[int, bool] = {}
         for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
             observation, paid, ended, cut, info = _five(env.step(action))
+            self._check_mask(info)
             reward[i], terminated[i] = _number(paid, "reward"), _number(ended, "terminated")
             truncated[i] = _number(cut, "truncated") and not terminated[i]
             if truncated[i]:

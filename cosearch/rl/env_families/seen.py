@@ -107,6 +107,7 @@ def _part(space: Any, layout: str | None, name: str, key: str) -> tuple[Part, Re
         if space.dtype == np.uint8:
             _check_brightness(space, where)
             return Part(word or "frames", "image", size, order), _channels_last if first else _image
+        _check_one_range(space, where, key)
         part = Part(word or "frames", "image", size, order, float(space.low.min()), float(space.high.max()))
         return part, partial(_of_floats, part, declared, where)
     if (kind == "Box" and len(shape) == 1) or (kind == "MultiBinary" and len(shape) == 1):
@@ -221,6 +222,23 @@ def _layout_of(shape: tuple[int, ...], said: str | None, name: str) -> str:
             "env.layout=channels_first or env.layout=channels_last"
         )
     return said or "channels_last"
+
+
+def _check_one_range(space: Any, where: str, key: str) -> None:
+    """Raise where the values of an image of floats have several bounds: one step of 256 would be too coarse for the nearer ones.
+
+    Raises:
+        ConfigError: they have.
+    """
+    ranges = np.unique(np.stack([np.ravel(space.low), np.ravel(space.high)], 1), axis=0)
+    if len(ranges) > 1:
+        some = ", ".join(f"{low:g} to {high:g}" for low, high in ranges[:3].tolist())
+        others = f", or env.wrappers=[keep:NAME,...] without {key!r}" if key else ""
+        raise ConfigError(
+            f"{where} declares images of floats with several ranges ({some}), expected one for all values: it becomes 256 steps, "
+            f"and what has a smaller range would be nearly black. Put a wrapper of yours around it (env.wrappers=["
+            f"'package.module:Class']) that scales each to 0 to 1{others}"
+        )
 
 
 def _check_brightness(space: Any, name: str) -> None:

@@ -1,6 +1,7 @@
 """Wrappers of Gymnasium by a word (``frame_stack:4``), and of any package by their path (``minigrid.wrappers:ImgObsWrapper``).
 
-They are put around an environment in the order in which they are given: the first one is the nearest to the environment.
+They are put around an environment in the order in which they are given: the first one is the nearest to the environment. Those
+with a word of their own leave an action mask in a dictionary of observations as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cosearch.registry import Registry
+from cosearch.space.parts import MASK
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError
 
 
@@ -125,13 +127,14 @@ def _frame_stack(env: Any, value: str, layout: str | None) -> Any:
 
     def space_of(space: Any) -> Any:
         if isinstance(space, spaces.Dict):
-            return spaces.Dict({key: space_of(part) for key, part in space.items()})
+            flattened = {key: space_of(part) for key, part in space.items() if key != MASK}
+            return spaces.Dict(flattened | ({MASK: env.observation_space[MASK]} if _has_mask(env) else {}))
         low, high = flat(space.low), flat(space.high)
         return spaces.Box(low, high, dtype=space.dtype)
 
     def flat(observation: Any) -> Any:
         if isinstance(observation, dict):
-            return {key: flat(part) for key, part in observation.items()}
+            return {key: part[-1] if key == MASK else flat(part) for key, part in observation.items()}
         return _in_a_row(np.asarray(observation), layout)
 
     return TransformObservation(stacked, flat, space_of(stacked.observation_space))
@@ -165,15 +168,30 @@ def _reward_scale(env: Any, value: str, layout: str | None) -> Any:
 
 
 def _flatten(env: Any, value: str, layout: str | None) -> Any:
-    from gymnasium.wrappers import FlattenObservation
+    from gymnasium import spaces
+    from gymnasium.wrappers import FlattenObservation, TransformObservation
 
-    return FlattenObservation(env)
+    if not _has_mask(env):
+        return FlattenObservation(env)
+    others = spaces.Dict({key: part for key, part in env.observation_space.items() if key != MASK})
+
+    def flat(observation: Any) -> dict[str, Any]:
+        return {"observations": spaces.flatten(others, observation), MASK: observation[MASK]}
+
+    declared = {"observations": spaces.flatten_space(others), MASK: env.observation_space[MASK]}
+    return TransformObservation(env, flat, spaces.Dict(declared))
 
 
 def _keep(env: Any, value: str, layout: str | None) -> Any:
     from gymnasium.wrappers import FilterObservation
 
-    return FilterObservation(env, value.split(","))
+    names = value.split(",")
+    return FilterObservation(env, [*names, MASK] if _has_mask(env) and MASK not in names else names)
+
+
+def _has_mask(env: Any) -> bool:
+    space = env.observation_space
+    return type(space).__name__ == "Dict" and MASK in space.spaces
 
 
 for _entry in (

@@ -101,7 +101,13 @@ def meaning_of(path: Path, outputs: Outputs, task: TaskFacts, said: Said) -> Mea
     for name in (chosen, spread, value):
         if name is not None and not np.isfinite(outputs[name]).all():
             raise ConfigError(f"{path}: its output {name!r} is NaN or infinite on plain observations")
-    return Meaning(chosen, meaning, spread, SPREADS.get((spread or "").lower(), False), value, tuple(notes))
+    is_log = SPREADS.get((spread or "").lower(), False)
+    if spread is not None and not is_log and not (outputs[spread] > 0).all():
+        raise ConfigError(
+            f"{path}: its output {spread!r} is a standard deviation by its name, expected above 0, got "
+            f"{shown(float(outputs[spread].min()))} on plain observations; where it holds logarithms export it as log_std"
+        )
+    return Meaning(chosen, meaning, spread, is_log, value, tuple(notes))
 
 
 def is_memory(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ CONVERT = (
 )
 
 
-def read_normaliser(path: Path, frame_shape: tuple[int, ...]) -> Normaliser:
+def read_normaliser(path: Path, frame_shape: tuple[int, ...], layouts: Sequence[str | None] = ()) -> Normaliser:
     """Read the statistics that a policy's observations are normalised with.
 
     Args:
@@ -42,7 +42,9 @@ def read_normaliser(path: Path, frame_shape: tuple[int, ...]) -> Normaliser:
             one for all; and ``clip`` and ``epsilon`` where they are other than none and 1e-8. The epsilon is added to the
             variance where there is one, else to the standard deviation. Of rsl_rl's statistics (``_std`` is there) the standard
             deviation is taken, and the epsilon is 1e-2.
-        frame_shape: of the observations.
+        frame_shape: of the observations. Statistics of images are of this shape, or of the same with the channels first.
+        layouts: orders of images that the policy's file can take; flat statistics of images do not tell theirs, and are read with
+            the channels last where ``channels_first`` is none of these.
 
     Raises:
         ConfigError: it is a pickle, cannot be read, or holds other numbers.
@@ -69,10 +71,30 @@ def read_normaliser(path: Path, frame_shape: tuple[int, ...]) -> Normaliser:
     if not clip > 0:
         raise ConfigError(f"{path}: clip must be above 0, got {clip}")
     return Normaliser(
-        mean=tuple(mean.ravel().tolist()),
-        deviation=tuple(deviation.ravel().tolist()),
+        mean=_in_order(path, "mean", mean, frame_shape, layouts),
+        deviation=_in_order(path, "var or std", deviation, frame_shape, layouts),
         clip=float(clip) if np.isfinite(clip) else None,
         source=path.name,
+    )
+
+
+def _in_order(
+    path: Path, name: str, array: np.ndarray, frame_shape: tuple[int, ...], layouts: Sequence[str | None]
+) -> tuple[float, ...]:
+    """The numbers of an array in the order of a frame's, whose channels are last."""
+    if array.size == 1 or len(frame_shape) != 3 or frame_shape[2] == 1:
+        return tuple(array.ravel().tolist())
+    h, w, c = frame_shape
+    shape = array.shape
+    while len(shape) > 3 and shape[0] == 1:  # of a batch of one
+        shape = shape[1:]
+    if shape == frame_shape or (len(shape) == 1 and "channels_first" not in layouts):
+        return tuple(array.ravel().tolist())
+    if shape == (c, h, w):
+        return tuple(array.reshape(shape).transpose(1, 2, 0).ravel().tolist())
+    raise ConfigError(
+        f"{path}: {name} has the shape {list(shape)}, expected {[h, w, c]}, or {[c, h, w]} with the channels first: the order of "
+        "the numbers must be known. Save the array with that shape"
     )
 
 

@@ -24,7 +24,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 
     Raises:
         ConfigError: there is no such file, it is too large, is no ONNX file, lacks a file beside it, needs an operator that ONNX
-            Runtime does not have, or a weight is NaN.
+            Runtime does not have, or a weight is NaN or damaged.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
@@ -122,7 +122,13 @@ def _check_weights(path: Path, graph: onnx.GraphProto) -> None:
     for tensor in _tensors(graph):
         if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
             continue
-        array = onnx.numpy_helper.to_array(tensor)
+        try:
+            array = onnx.numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path}: the weight {tensor.name!r} has the shape {list(tensor.dims)} and other numbers than that: {error}. The "
+                "file is damaged; export it again"
+            ) from error
         if np.isnan(array).any():
             raise ConfigError(
                 f"{path}: the weight {tensor.name!r} {list(array.shape)} has {int(np.isnan(array).sum())} NaN: the training that "

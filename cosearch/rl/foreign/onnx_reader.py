@@ -121,12 +121,20 @@ def policy_of_model(path: Path, model: onnx.ModelProto, task: TaskFacts, said: S
     taken = _input(path, observed, task, said.layout or props.get(LAYOUT_KEY))
     if taken.batch == "free" and any(state.batch_axis is None for state in states):
         taken = replace(taken, batch="one")
-    normaliser = None if said.normaliser is None else read_normaliser(said.normaliser, task.frame_shape)
+    normaliser = None if said.normaliser is None else read_normaliser(said.normaliser, task.frame_shape, taken.layouts)
     pixels, notes = _pixels(path, model, taken, task, said, normaliser)
     names = [entry.name for entry in outputs if entry.name not in {state.given for state in states}]
     layout, tried = _try(path, session, taken, names, task, pixels, normaliser, states)
     meaning = meaning_of(path, tried, task, said)
     squashed, factor, offset, more = _action_scale(path, model, meaning, task, said)
+    if squashed and meaning.spread is not None:
+        if said.acting == "sampled":
+            raise ConfigError(
+                f"{path}: --acting sampled with --action-scale tanh: {meaning.spread!r} is a spread before the tangent, and an "
+                "agent samples after it; leave --acting out, or export the policy with its tangent inside"
+            )
+        more = (*more, f"{meaning.spread!r} is left aside: it is the spread before the tangent")
+        meaning = replace(meaning, spread=None)
     acting = said.acting or ("sampled" if meaning.meaning in ("logits", "probabilities") else "greedy")
     if acting not in ("sampled", "greedy"):
         raise ConfigError(f"--acting must be sampled or greedy, got {said.acting!r}")

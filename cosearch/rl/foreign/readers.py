@@ -10,7 +10,7 @@ from cosearch.registry import Registry
 from cosearch.rl.foreign.modules import read_state_dict
 from cosearch.rl.foreign.onnx_reader import read_onnx
 from cosearch.rl.foreign.sb3 import read_sb3
-from cosearch.rl.foreign.understood import Policy, Said, TaskFacts
+from cosearch.rl.foreign.understood import LAYOUTS, Policy, Said, TaskFacts
 from latency_tables.errors import ConfigError, RequestError
 
 
@@ -54,12 +54,24 @@ def read_policy(path: Path, task: TaskFacts, said: Said) -> Policy:
     """
     if not path.is_file():
         raise RequestError(f"{path}: no such file; expected a policy: {known_endings()}")
+    instead = (
+        f"Train a teacher instead, `cosearch teacher --env {task.env} --out FILE.json`, and name it: `cosearch search --env "
+        f"{task.env} distill.teacher=FILE.json`"
+    )
     if len(task.frame_shape) == 2:  # bytes of several parts
         raise ConfigError(
             f"{path}: a policy's file teaches tasks of one image of bytes or one vector, {task.env} has observations of parts (a "
-            "dictionary, an action mask, or an image of floats). Train a teacher instead, `cosearch teacher --env "
-            f"{task.env} --out FILE.json`, and name it: `cosearch search --env {task.env} distill.teacher=FILE.json`"
+            f"dictionary, an action mask, or an image of floats). {instead}"
         )
+    if task.action_sizes:
+        raise ConfigError(
+            f"{path}: a policy's file teaches tasks of one discrete action or a vector of floats, {task.env} has actions of "
+            f"{len(task.action_sizes)} discrete factors (MultiDiscrete {list(task.action_sizes)}). {instead}"
+        )
+    if said.layout is not None and said.layout not in LAYOUTS:
+        raise ConfigError(f"--layout must be {' or '.join(LAYOUTS)}, got {said.layout!r}")
+    if said.layout is not None and len(task.frame_shape) == 1:
+        raise ConfigError(f"--layout has no effect: the observations of {task.env} are vectors; leave it out")
     reader = next((one for one in POLICY_READERS.entries() if path.name.lower().endswith(one.endings)), None)
     if reader is None:
         hint = ""

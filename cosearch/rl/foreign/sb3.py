@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cosearch.rl.foreign.modules import check_finite, exported
 from cosearch.rl.foreign.onnx_reader import policy_of_model
 from cosearch.rl.foreign.understood import Policy, Said, TaskFacts
-from latency_tables.errors import ConfigError, ShapeError
+from latency_tables.errors import ConfigError, CosearchError, ShapeError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "Tanh": nn.Tanh,
@@ -36,11 +36,14 @@ MODULES = {  # of the policy's class -> what is read, and the activation that su
     "stable_baselines3.sac.policies": ("SAC", "ReLU"),
     "stable_baselines3.td3.policies": ("TD3 or DDPG", "ReLU"),
 }
+EXTRACTORS = ("FlattenExtractor", "NatureCNN")  # of stable-baselines3's torch_layers
+CLIP_MEAN = 2.0  # stable-baselines3's own, of SAC's means with use_sde
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride of stable-baselines3's NatureCNN
 INSTEAD = (
     "Export it as ONNX where stable-baselines3 is installed (its page 'Exporting models'), or for frames and discrete actions by "
     "`cosearch teacher --env TASK --from-sb3 FILE --allow-pickle --out TEACHER`, and give that file"
 )
+BYTES = {"low": 0, "high": 255}  # bounds of pictures that stable-baselines3 divides by 255
 MOST_BYTES = 2**30  # of the two entries that are read
 
 
@@ -98,16 +101,35 @@ def read_sb3(path: Path, task: TaskFacts, said: Said) -> Policy:
         ShapeError: it plays another task.
     """
     data, weights = _contents(path)
+    try:
+        return _policy(path, data, weights, task, said)
+    except CosearchError:
+        raise
+    except KeyError as error:
+        raise ConfigError(
+            f"{path}: its policy.pth has no {error.args[0]!r}, a policy of stable-baselines3 has. {INSTEAD}"
+        ) from error
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path}: its data and policy.pth do not fit a policy of stable-baselines3: {' '.join(str(error).split())[:200]}. "
+            f"{INSTEAD}"
+        ) from error
+
+
+def _policy(path: Path, data: Mapping[str, object], weights: Mapping[str, Tensor], task: TaskFacts, said: Said) -> Policy:
     algorithm, activation = _kind(path, data)
     check_finite(path, weights)
     _check_task(path, data, task)
     kwargs = _policy_kwargs(data)
-    raw = kwargs.get("normalize_images") is False and len(task.frame_shape) == 3
+    raw = len(task.frame_shape) == 3 and not _divides_by_255(data)
     if raw:
         _check_bytes(path, data)
-    network = {"DQN": _q_network, "SAC": _actor, "TD3 or DDPG": _actor}.get(algorithm, _actor_critic)(
-        path, weights, activation, task
-    )
+    if algorithm == "SAC":
+        clip = float(str(kwargs.get("clip_mean", CLIP_MEAN)))
+        network = _sac_actor(path, weights, activation, task, clip)
+    else:
+        made = {"DQN": _q_network, "TD3 or DDPG": _td3_actor}.get(algorithm, _actor_critic)
+        network = made(path, weights, activation, task)
     if raw:
         network.divisor = 1.0
     squashed = kwargs.get("squash_output") is True and "mean" in network.heads and algorithm == "PPO or A2C"
@@ -138,14 +160,16 @@ def _contents(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
             data = json.loads(archive.read("data"))
             version = archive.read("_stable_baselines3_version").decode() if "_stable_baselines3_version" in sizes else ""
             weights = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read as a zip of stable-baselines3: {' '.join(str(error).split())[:200]}"
-        ) from error
+    except CosearchError:
+        raise
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{path}: its policy.pth holds more than weights, which is never loaded: {' '.join(str(error).split())[:150]}. "
             f"{INSTEAD}"
+        ) from error
+    except Exception as error:  # a damaged pickle makes torch raise errors of any kind
+        raise ConfigError(
+            f"{path}: cannot be read as a zip of stable-baselines3: {' '.join(str(error).split())[:200]}"
         ) from error
     if not isinstance(data, dict) or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ConfigError(
@@ -169,6 +193,12 @@ def _kind(path: Path, data: Mapping[str, object]) -> tuple[str, type[nn.Module]]
         activation = str(given["activation_fn"]).rstrip("'>").rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise ConfigError(f"{path}: its activation {activation} is none of {', '.join(ACTIVATIONS)}. {INSTEAD}")
+    extractor = str(given.get("features_extractor_class", EXTRACTORS[0])).removeprefix("<class '").rstrip("'>")
+    if extractor.removeprefix("stable_baselines3.common.torch_layers.") not in EXTRACTORS:
+        raise ConfigError(
+            f"{path}: its features_extractor_class is {extractor}, expected stable-baselines3's own {' or '.join(EXTRACTORS)}: "
+            f"what another one computes is not in the file. {INSTEAD}"
+        )
     return algorithm, ACTIVATIONS[activation]
 
 
@@ -177,13 +207,24 @@ def _policy_kwargs(data: Mapping[str, object]) -> Mapping[str, object]:
     return given if isinstance(given, dict) else {}
 
 
+def _divides_by_255(data: Mapping[str, object]) -> bool:
+    """Whether the policy divides pictures: stable-baselines3 does so with bytes of the bounds 0 and 255, unless told not to."""
+    if _policy_kwargs(data).get("normalize_images") is False:
+        return False
+    space = data.get("observation_space")
+    facts = space if isinstance(space, dict) else {}
+    bounds = [{int(float(n)) for n in re.findall(r"-?\d+\.?\d*", str(facts.get(key, wanted)))} for key, wanted in BYTES.items()]
+    return facts.get("dtype", "uint8") == "uint8" and bounds == [{number} for number in BYTES.values()]
+
+
 def _check_bytes(path: Path, data: Mapping[str, object]) -> None:
     """Raise where a policy that divides no pictures may have seen others than the bytes that it would get here."""
     space = data.get("observation_space")
     dtype = str(space.get("dtype", "unknown")) if isinstance(space, dict) else "unknown"
     if dtype != "uint8":
         raise ConfigError(
-            f"{path}: its policy has normalize_images=False and pictures of the dtype {dtype}, expected uint8. {INSTEAD}"
+            f"{path}: its policy divides no pictures by 255 (normalize_images=False, or a dtype or bounds other than of bytes), "
+            f"and its pictures are of the dtype {dtype}, expected uint8. {INSTEAD}"
         )
 
 
@@ -283,11 +324,21 @@ def _q_network(path: Path, weights: Mapping[str, Tensor], activation: type[nn.Mo
     )
 
 
-def _actor(path: Path, weights: Mapping[str, Tensor], activation: type[nn.Module], task: TaskFacts) -> Sb3Policy:
-    """Of SAC (hidden layers and a head) and TD3 (one stack); both end in a hyperbolic tangent."""
+def _sac_actor(
+    path: Path, weights: Mapping[str, Tensor], activation: type[nn.Module], task: TaskFacts, clip_mean: float
+) -> Sb3Policy:
+    """Of SAC: hidden layers and a head, whose means are cut at ``clip_mean`` with use_sde; then a hyperbolic tangent."""
     features = _features(path, weights, "actor.features_extractor.", task)
-    if "actor.mu.weight" in weights:
-        hidden = _layers(path, weights, "actor.latent_pi.", activation, ends=False)
-        return Sb3Policy(features, hidden, None, {"mean": (nn.Sequential(_linear(weights, "actor.mu"), nn.Tanh()), True)}, None)
+    hidden = _layers(path, weights, "actor.latent_pi.", activation, ends=False)
+    if "actor.mu.0.weight" in weights:
+        head = nn.Sequential(_linear(weights, "actor.mu.0"), nn.Hardtanh(-clip_mean, clip_mean), nn.Tanh())
+    else:
+        head = nn.Sequential(_linear(weights, "actor.mu"), nn.Tanh())
+    return Sb3Policy(features, hidden, None, {"mean": (head, True)}, None)
+
+
+def _td3_actor(path: Path, weights: Mapping[str, Tensor], activation: type[nn.Module], task: TaskFacts) -> Sb3Policy:
+    """Of TD3 and DDPG: one stack of layers that ends in a hyperbolic tangent."""
+    features = _features(path, weights, "actor.features_extractor.", task)
     stack = _layers(path, weights, "actor.mu.", activation, ends=True)
     return Sb3Policy(features, nn.Identity(), None, {"mean": (nn.Sequential(stack, nn.Tanh()), True)}, None)

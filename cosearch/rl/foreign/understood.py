@@ -29,6 +29,7 @@ class TaskFacts:
         num_actions: discrete actions, or length of an action vector.
         box: bounds of action vectors; None for discrete actions.
         first_action: the environment's own number of action 0.
+        action_sizes: of the factors of a vector of whole numbers; empty for other actions.
     """
 
     env: str
@@ -36,6 +37,7 @@ class TaskFacts:
     num_actions: int
     box: Box | None = None
     first_action: int = 0
+    action_sizes: tuple[int, ...] = ()
 
     @property
     def policy(self) -> str:
