@@ -78,7 +78,7 @@ class DqnConfig:
         beta_start: exponent of the importance weights at the start of a stage; 1 at its end.
         target_interval: optimiser steps between two copies to the target network.
         epsilon_start, epsilon_end, epsilon_fraction: probability of a random action: linear over that share of a stage.
-        epsilon_inherited: its start where a stage goes on with weights that have learned already.
+        epsilon_inherited: its start where a stage, or a candidate of the search, goes on with weights that have learned already.
         reward_clip: clip rewards to plus or minus this; null: no clipping.
         temperature: of softmax(Q / temperature), which the teacher's policy is distilled into; in units of clipped reward.
     """

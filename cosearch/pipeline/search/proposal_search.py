@@ -201,6 +201,8 @@ class ProposalSearch:
         }
         if inherited is not None:
             item["inherited"] = inherited.parent, list(inherited.blocks)
+        bank_learned = self.bank is not None and any("failure" not in one for one in self.told)
+        item["learned"] = bank_learned or inherited is not None
         return item if self.here else {**item, "start": self._packed(item)}
 
     def _facts(self, item: Item) -> dict[str, object]:
@@ -236,7 +238,8 @@ class ProposalSearch:
         if start is not None:
             network.load_state_dict(start)
         teacher = self.plan.search_teacher(self.resources.teacher)
-        training = candidate_training(self.config, network, streams, teacher, self.rungs.whole(item))
+        steps, inherited = self.rungs.whole(item), item.get("learned", False)
+        training = candidate_training(self.config, network, streams, teacher, steps, inherited)
         earlier = self.done - item.get("before", 0)
 
         def state() -> State:
@@ -277,6 +280,7 @@ class ProposalSearch:
             self.teacher_sha256,
             self.rungs.part(item),
             str(self.folder.path) if self.plan.inexact_resume is None else None,
+            item.get("learned", False),
         )
 
     def _train_beside(self, trainings: SideBySide) -> None:

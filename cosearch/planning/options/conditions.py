@@ -56,6 +56,19 @@ def _further_targets(request: Request) -> bool:
     )
 
 
+def _retraining_inherits(request: Request) -> bool:
+    budget = request.config.budget
+    return budget.retrain_steps > 0 and budget.retrain_init == "inherit"
+
+
+def _candidates_inherit(request: Request) -> bool:
+    """Whether candidates that are asked for after the first result start from weights that have learned."""
+    strategy, section = request.strategy, request.config.strategy
+    if strategy.kind != "proposal" or strategy.candidates(section) <= section.workers:
+        return False
+    return section.candidate_init == "shared" or hasattr(strategy.make, "inherits")  # of an InheritingStrategy
+
+
 def _own(request: Request, key: str) -> str:
     """The option of the algorithm's own section that stands for one of ``rl``; empty where it has none."""
     own = key.replace("rl.", f"{request.config.rl.algorithm}.", 1)
@@ -169,10 +182,15 @@ RETRAINING = Condition(
     _fixed("set budget.retrain_steps"),
 )
 INHERITS = Condition(
-    "budget.retrain_init=inherit",
-    lambda r, key: r.config.budget.retrain_init == "inherit",
-    _fixed("with budget.retrain_init=scratch: nothing has learned yet"),
-    _fixed("set budget.retrain_init=inherit"),
+    "a training begins with weights that have learned: retraining with budget.retrain_init=inherit, or later candidates with "
+    "strategy.candidate_init=shared or a strategy whose candidates start from earlier ones",
+    lambda r, key: _retraining_inherits(r) or _candidates_inherit(r),
+    lambda r, key: (
+        "with budget.retrain_init=scratch: nothing has learned yet"
+        if r.config.budget.retrain_steps > 0
+        else "with budget.retrain_steps=0: there is no retraining"
+    ),
+    _fixed("set budget.retrain_steps and budget.retrain_init=inherit"),
 )
 TEACHER = Condition(
     "there is a teacher",

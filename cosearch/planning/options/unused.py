@@ -132,7 +132,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "dqn.epsilon_start": (DQN, EXPLORATION_FALLS),
     "dqn.epsilon_end": (DQN,),
     "dqn.epsilon_fraction": (DQN,),
-    "dqn.epsilon_inherited": (DQN, EXPLORATION_FALLS, RETRAINING, INHERITS),
+    "dqn.epsilon_inherited": (DQN, EXPLORATION_FALLS, INHERITS),
     "dqn.reward_clip": (DQN,),
     "dqn.temperature": (DQN, TEACHER, TAUGHT, DISTILLS_ACTOR),
     "sac.replay": (SAC,),
