@@ -313,3 +313,19 @@ def test_the_teachers_term_enters_the_loss_with_its_weight():
         student = torch.softmax(network(batch.frames)[0].mean(2).double() / 0.5, 1)
     divergence = (labels.double().exp() * (labels.double() - student.log())).sum(1).mean()
     assert float(loss - plain) == pytest.approx(0.7 * float(divergence), rel=1e-4)
+    off, _, terms = learner._loss(network, taught, slice(0, 8), 0.0)  # said, and not learned from
+    assert float(terms["distill_actor"]) == pytest.approx(float(divergence), rel=1e-4) and torch.equal(off.detach(), plain)
+    assert not terms["distill_actor"].requires_grad
+
+
+def test_a_gradient_that_is_not_finite_names_the_learning_rate_of_the_dqn():
+    class Sick(NetworkSubject):
+        def step(self, max_grad_norm, found):
+            next(self.network.parameters()).grad.fill_(float("inf"))
+            return super().step(max_grad_norm, found)
+
+    network = wide_network()
+    subject = Sick(network, lr=1e-2, bf16=False, device=CPU)
+    learner = QLearner(QOptions(minibatch=8, micro_batch=8), network, np.random.default_rng(0))
+    with pytest.raises(NonFiniteError, match=r"gradient norm is .* smaller dqn\.lr"):
+        learner.update(subject, subject.actors(), filled(), 0.0, 0.0)

@@ -1,6 +1,7 @@
 """SAC's terms against closed forms and oracles that share no code: densities, targets, gradients, memory, folded heads."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ from cosearch.rl.sac.update import SacLearner, SacOptions
 from cosearch.space.blocks.squashed_head import squash, squashed_head, unsquash
 from cosearch.space.network import AgentNetwork, mlp
 from cosearch.testing.conformance import seeded
-from latency_tables.errors import ShapeError
+from latency_tables.errors import NonFiniteError, ShapeError
 
 CPU = torch.device("cpu")
 
@@ -217,6 +218,27 @@ def test_a_teachers_action_is_imitated_in_units_of_the_bounds():
     best = network(batch.frames)[0][:, :2].detach().tanh()
     wanted = 0.5 * ((best - 0.5) ** 2).sum(1).mean()
     assert float((taught.loss - plain.loss).detach()) == pytest.approx(3 * float(wanted), rel=1e-4)
-    assert float(taught.terms["distill_actor"]) == pytest.approx(float(wanted), rel=1e-5) and "distill_actor" not in plain.terms
+    for found in (plain, taught):  # said also where nothing is learned from it
+        assert float(found.terms["distill_actor"]) == pytest.approx(float(wanted), rel=1e-5)
+    unlabelled = learner.loss(actor, dataclasses.replace(batch, teacher_policy=None), noise, 0.0)
+    assert "distill_actor" not in unlabelled.terms and torch.equal(unlabelled.loss, plain.loss)
+    alone = learner_of(network, critics_alone=1)
+    subject = NetworkSubject(network, lr=1e-2, bf16=False, device=CPU)
+    drawn = replay.draw(16, 1.0, np.random.default_rng(3))  # as the learner draws
+    best = network(drawn.frames)[0][:, :2].detach().tanh()
+    line = alone.update(subject, subject.actors(), replay, 0.0)
+    assert line["distill_actor"] == pytest.approx(float(0.5 * ((best - 0.5) ** 2).sum(1).mean()), rel=1e-5)
     with pytest.raises(ShapeError, match="keeps the teacher's labels"):
         learner.loss(actor, filled().draw(16, 1.0, np.random.default_rng(0)), noise, 1.0)
+
+
+def test_a_gradient_that_is_not_finite_names_sacs_learning_rate():
+    class Sick(NetworkSubject):
+        def step(self, max_grad_norm, found):
+            next(p for p in self.network.parameters() if p.grad is not None).grad.fill_(float("inf"))
+            return super().step(max_grad_norm, found)
+
+    network = network_of()
+    subject = Sick(network, lr=1e-2, bf16=False, device=CPU)
+    with pytest.raises(NonFiniteError, match=r"gradient norm is .* smaller sac\.lr"):
+        learner_of(network).update(subject, subject.actors(), filled(), 0.0)

@@ -29,11 +29,13 @@ class MinibatchLosses:
         fresh_path: of a path that did not act: the importance-weighted advantage, see :func:`path_loss`.
         acting_path: of the path that acted: the returns of its own share of the environments. Its advantage is zero on average
             whatever it is worth, because its own critic was subtracted.
+        lr: the option of the weights' learning rate, for the error where a gradient is not finite.
     """
 
     loss: float
     fresh_path: float
     acting_path: float
+    lr: str = "rl.lr"
 
 
 def gae(reward: np.ndarray, value: np.ndarray, done: np.ndarray, *, gamma: float, lam: float) -> np.ndarray:
