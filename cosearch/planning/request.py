@@ -23,6 +23,7 @@ from cosearch.rl.envs import split_name
 from cosearch.rl.learning.minibatches import check_minibatches
 from cosearch.rl.teacher import TeacherRecord
 from cosearch.rl.validation import without_validation
+from cosearch.space.parts import Part
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.minibatch import ChoosesHeldOut
@@ -53,6 +54,11 @@ class Request:
     def frame_shape(self) -> tuple[int, ...]:
         """``(height, width, channels)`` of images, or ``(features,)`` of vectors."""
         return self.space.frame_shape
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of the observations; none where they are one image or vector."""
+        return self.space.parts
 
 
 def resolve_request(config: Config) -> Request:

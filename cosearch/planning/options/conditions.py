@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from accel_models.design import AccelDesign, design_names
-from cosearch.config.run import config_defaults
+from cosearch.config.run import Config, config_defaults
 from cosearch.planning.request import Request
 from cosearch.rl.envs import split_name
+from cosearch.space.parts import Part
 from cosearch.strategies.base import STRATEGIES
 
 
@@ -29,6 +31,48 @@ class Condition:
     instead: Callable[[Request, str], str]
 
 
+class Asked(Protocol):
+    """What is known of any training, a teacher's too: see ``Request``."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """``(height, width, channels)`` of images, or ``(features,)`` of vectors."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of the observations; none where they are one image or vector."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training without a search; see :class:`Asked`.
+
+    Attributes:
+        config, frame_shape, parts: of it.
+    """
+
+    config: Config
+    frame_shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class TrainingCondition(Condition):
+    """A condition on the algorithm and the environment alone, which holds for the training of a teacher as for a search's.
+
+    Attributes:
+        holds, without, instead: as of any condition, of what is known of any training.
+    """
+
+    holds: Callable[[Asked, str], bool]
+    without: Callable[[Asked, str], str]
+    instead: Callable[[Asked, str], str]
+
+
 def _users(key: str) -> str:
     return ", ".join(info.name for info in STRATEGIES.entries() if key.removeprefix("strategy.") not in info.unused)
 
@@ -37,7 +81,7 @@ def _strategy(request: Request, key: str) -> str:
     return f"with strategy {request.strategy.name!r}"
 
 
-def _algorithm(request: Request, key: str) -> str:
+def _algorithm(request: Asked, key: str) -> str:
     return f"with rl.algorithm={request.config.rl.algorithm}"
 
 
@@ -75,7 +119,7 @@ def _own(request: Request, key: str) -> str:
     return own if own in config_defaults() else ""
 
 
-def _fixed(words: str) -> Callable[[Request, str], str]:
+def _fixed(words: str) -> Callable[[object, str], str]:
     return lambda request, key: words
 
 
@@ -131,7 +175,7 @@ ON_POLICY = Condition(
         else "set rl.algorithm=ppo"
     ),
 )
-PPO = Condition(
+PPO = TrainingCondition(
     "rl.algorithm=ppo",
     lambda r, key: r.config.rl.algorithm == "ppo",
     _algorithm,
@@ -143,13 +187,13 @@ RATIOS = Condition(
     _fixed("with rl.algorithm=a2c, whose gradient has no importance weights and so holds along the path that acted alone"),
     _fixed("set rl.algorithm=ppo"),
 )
-CLIPS = Condition(
+CLIPS = TrainingCondition(
     "rl.algorithm=ppo, or rl.value_clip=true",
     lambda r, key: r.config.rl.algorithm == "ppo" or r.config.rl.value_clip,
     lambda r, key: f"with rl.algorithm={r.config.rl.algorithm} and rl.value_clip=false",
     _fixed("set rl.value_clip=true"),
 )
-VALUE_LOSS = Condition(
+VALUE_LOSS = TrainingCondition(
     "rl.value_weight is above 0",
     lambda r, key: r.config.rl.value_weight > 0.0,
     _fixed("with rl.value_weight=0"),
@@ -280,13 +324,13 @@ LEVELS = Condition(
     lambda r, key: f"with {r.config.env.name}, which has no levels",
     _fixed("choose a Procgen game"),
 )
-TAKES_KWARGS = Condition(
+TAKES_KWARGS = TrainingCondition(
     "the environment is made with values beside its name (gym, ale, quantum)",
     lambda r, key: split_name(r.config.env.name)[0].takes_kwargs,
     lambda r, key: f"with {r.config.env.name}, which is made from its name alone",
     _fixed("choose an environment gym:ID"),
 )
-TAKES_WRAPPERS = Condition(
+TAKES_WRAPPERS = TrainingCondition(
     "the environment is Gymnasium's (gym)",
     lambda r, key: split_name(r.config.env.name)[0].takes_wrappers,
     lambda r, key: f"with {r.config.env.name}, which has wrappers of its own or none",
@@ -294,11 +338,11 @@ TAKES_WRAPPERS = Condition(
 )
 
 
-def _has_images(request: Request) -> bool:
-    return len(request.frame_shape) == 3 or any(part.kind == "image" for part in request.space.parts)
+def _has_images(request: Asked) -> bool:
+    return len(request.frame_shape) == 3 or any(part.kind == "image" for part in request.parts)
 
 
-TAKES_LAYOUT = Condition(
+TAKES_LAYOUT = TrainingCondition(
     "observations are images of an environment gym:ID",
     lambda r, key: split_name(r.config.env.name)[0].takes_layout and _has_images(r),
     lambda r, key: (
