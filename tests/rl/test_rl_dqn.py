@@ -329,3 +329,17 @@ def test_a_gradient_that_is_not_finite_names_the_learning_rate_of_the_dqn():
     learner = QLearner(QOptions(minibatch=8, micro_batch=8), network, np.random.default_rng(0))
     with pytest.raises(NonFiniteError, match=r"gradient norm is .* smaller dqn\.lr"):
         learner.update(subject, subject.actors(), filled(), 0.0, 0.0)
+
+
+def test_the_actors_give_the_targets_in_turns():
+    network, calls = wide_network(), []
+
+    def actor(name):
+        return lambda frames: (calls.append(name), network(frames))[1]
+
+    subject = NetworkSubject(network, lr=1e-2, bf16=False, device=CPU)
+    learner = QLearner(QOptions(minibatch=8, micro_batch=8), network, np.random.default_rng(0))
+    for name in ("a", "b", "a"):
+        learner.update(subject, [actor("a"), actor("b")], filled(), 0.0, 0.0)
+        assert set(calls) == {name} and len(calls) == 3  # target network, choice, loss
+        calls.clear()
