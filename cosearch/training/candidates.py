@@ -1,7 +1,7 @@
 """The training of one candidate: with streams of its own, here or in a worker process, from its own weights or shared ones.
 
-A candidate's random numbers depend on the run's seed and on its index alone. So which process trains it, and beside which others,
-changes nothing in its result.
+A candidate's random numbers depend on the run's seed and on its index alone. So with equal threads, which process trains it, and
+beside which others, changes nothing in its result. A worker process has one thread; with more, sums are rounded otherwise.
 """
 
 from __future__ import annotations
