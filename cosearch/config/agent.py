@@ -16,8 +16,9 @@ class RlConfig:
     Attributes:
         algorithm: ``ppo``; ``a2c``: one pass along the path that acted; a ``minibatch`` of a path's whole share of the rollout
             makes one step of it, as published, but for advantages normalised in each minibatch, GAE with ``lam`` in place of
-            n-step returns, Adam in place of RMSProp and the clip of the value (``value_clip``); ``dqn`` and ``sac``: off-policy, with the options of the sections of these
-            names; of this section only ``rollout_steps``, ``bf16`` and, with ``dqn``, ``max_grad_norm`` hold for them.
+            n-step returns, Adam in place of RMSProp and the clip of the value (``value_clip``); ``dqn`` and ``sac``: off-policy,
+            with the options of the sections of these names; of this section only ``rollout_steps``, ``bf16`` and, with ``dqn``,
+            ``max_grad_norm`` hold for them.
         rollout_steps: steps of each environment in one rollout; with ``dqn`` and ``sac`` those between two lines of the log.
         epochs, minibatch: see ``LearnerOptions``.
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.

@@ -2,8 +2,8 @@
 
 PPO: Schulman et al. 2017 (arXiv 1707.06347), eq. 7 and 9. A2C: Mnih et al. 2016 (arXiv 1602.01783), section 4.
 GAE: Schulman et al. 2016 (arXiv 1506.02438), eq. 16.
-A2C here differs from that paper in: advantages are normalised in each minibatch and are those of GAE (lambda 0.95 by default; 1 gives
-its n-step returns); the value is clipped as PPO's (``rl.value_clip``); Adam in place of RMSProp; a rollout makes one step
+A2C here differs from that paper in: advantages are normalised in each minibatch and are those of GAE (lambda 0.95 by default; 1
+gives its n-step returns); the value is clipped as PPO's (``rl.value_clip``); Adam in place of RMSProp; a rollout makes one step
 only where the minibatch holds a path's whole share of it.
 """
 

@@ -26,7 +26,7 @@ Differs from the papers in:
 7. In cells, where a node keeps so many of its edges, paths are drawn from the distribution over the legal architectures, and
    alpha stands for the logarithms of its marginals in the equations (``relaxation``). The papers have no such constraint.
 8. Gates are the Gumbel-softmax sample, as in the equations; the released code takes the softmax of the raw logits of the K.
-9. A2C with normalised advantages of GAE, a clipped value, Adam and several minibatches a rollout (``cosearch.rl.learning.losses``).
+9. A2C with normalised advantages of GAE, a clipped value, Adam, several minibatches a rollout (``cosearch.rl.learning.losses``).
 """
 
 from __future__ import annotations
