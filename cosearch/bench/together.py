@@ -64,7 +64,7 @@ class Seed:
         """Frames of each minibatch of one epoch, ``[minibatches, frames]``: drawn as ``Learner.update`` draws them."""
         generator = self.streams.torch("minibatch")
         frames = self.config.rl.rollout_steps * self.config.env.num_envs
-        parts = torch.randperm(frames, generator=generator)[: frames // size * size].view(-1, size)
+        parts = torch.randperm(frames, generator=generator).view(-1, size)
         return parts[torch.randperm(len(parts), generator=generator)]
 
 
@@ -79,7 +79,7 @@ class TogetherTraining:
         total_steps: environment steps of each training; the learning rate falls over them.
 
     Raises:
-        ConfigError: another algorithm, or a minibatch that is larger than a rollout.
+        ConfigError: another algorithm, or minibatches that do not divide a rollout.
     """
 
     def __init__(
@@ -91,6 +91,11 @@ class TogetherTraining:
         rl = config.rl
         self.rollout_frames = config.env.num_envs * rl.rollout_steps
         self.minibatch = min(rl.minibatch, self.rollout_frames)
+        if self.rollout_frames % self.minibatch:
+            raise ConfigError(
+                f"seeds that are trained together need minibatches of one size, and rl.minibatch={rl.minibatch} does not divide "
+                f"the {self.rollout_frames} frames of a rollout: set another"
+            )
         std = teacher.record.reward_std if teacher is not None else None
         self.seeds = [Seed(seed, config, std) for seed in seeds]
         self.network = StackedNetwork([AgentNetwork(ops, seed.streams.torch("weights")) for seed in self.seeds])

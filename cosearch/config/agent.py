@@ -15,8 +15,10 @@ class RlConfig:
 
     Attributes:
         algorithm: ``ppo``; ``a2c``: one pass along the path that acted; a ``minibatch`` of a path's whole share of the rollout
-            makes one step of it, as published; ``dqn`` and ``sac``: off-policy, with the options of the sections of these
-            names; of this section only ``rollout_steps``, ``bf16`` and, with ``dqn``, ``max_grad_norm`` hold for them.
+            makes one step of it, as published, but for advantages normalised in each minibatch, GAE with ``lam`` in place of
+            n-step returns, Adam in place of RMSProp and the clip of the value (``value_clip``); ``dqn`` and ``sac``: off-policy,
+            with the options of the sections of these names; of this section only ``rollout_steps``, ``bf16`` and, with ``dqn``,
+            ``max_grad_norm`` hold for them.
         rollout_steps: steps of each environment in one rollout; with ``dqn`` and ``sac`` those between two lines of the log.
         epochs, minibatch: see ``LearnerOptions``.
         micro_batch: frames of one backward pass; a speed, not a result. 0: by the size of the frames, 128 for those of Procgen.
@@ -78,7 +80,7 @@ class DqnConfig:
         beta_start: exponent of the importance weights at the start of a stage; 1 at its end.
         target_interval: optimiser steps between two copies to the target network.
         epsilon_start, epsilon_end, epsilon_fraction: probability of a random action: linear over that share of a stage.
-        epsilon_inherited: its start where a stage goes on with weights that have learned already.
+        epsilon_inherited: its start where a stage, or a candidate of the search, goes on with weights that have learned already.
         reward_clip: clip rewards to plus or minus this; null: no clipping.
         temperature: of softmax(Q / temperature), which the teacher's policy is distilled into; in units of clipped reward.
     """

@@ -69,7 +69,9 @@ class BudgetConfig:
         search_steps, retrain_steps: environment steps of the two stages; 0 retrain steps keep the searched weights.
         bracket: architectures that begin the retraining, a quarter of its steps, until the best of them is left (successive
             halving), the largest networks within the targets among them; 1: the best by score alone.
-        retrain_init: ``inherit`` the searched weights, or start from ``scratch``, which needs retrain steps.
+        retrain_init: ``inherit`` the searched weights, or start from ``scratch``, which needs retrain steps. With ``ppo`` and
+            ``a2c`` and no teacher that says its divisor of the rewards, the running divisor begins anew in the retraining: an
+            inherited critic learned in the units of the search, so its loss is larger until it has followed.
         repair_rounds: architectures that are timed on the device, where it is this machine or in `cosearch deploy --until-under`,
             until one measures within its targets; 0: the derived one is kept whatever it measures.
         repair_share: environment steps of the retraining of each architecture after the first, as a share of ``retrain_steps``.

@@ -20,8 +20,10 @@ from cosearch.planning.size import check_size
 from cosearch.planning.space import make_space
 from cosearch.planning.teacher import check_fits, first_action, teacher_of
 from cosearch.rl.envs import split_name
+from cosearch.rl.learning.minibatches import check_minibatches
 from cosearch.rl.teacher import TeacherRecord
 from cosearch.rl.validation import without_validation
+from cosearch.space.parts import Part
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.strategies.minibatch import ChoosesHeldOut
@@ -52,6 +54,11 @@ class Request:
     def frame_shape(self) -> tuple[int, ...]:
         """``(height, width, channels)`` of images, or ``(features,)`` of vectors."""
         return self.space.frame_shape
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of the observations; none where they are one image or vector."""
+        return self.space.parts
 
 
 def resolve_request(config: Config) -> Request:
@@ -88,6 +95,9 @@ def resolve_request(config: Config) -> Request:
         check_control(config, device_of(hardware), None)
     space = make_space(config)
     check_size(config, space.frame_shape)
+    if config.rl.on_policy:
+        for envs in {config.env.num_envs // paths, config.env.num_envs}:  # of a path of the search, and of a network alone
+            check_minibatches(config.rl.rollout_steps, envs, config.rl.minibatch, whole=space.remembers)
     values = config.distill.critic > 0 and config.rl.on_policy
     first = 0 if teacher is None else first_action(teacher, config)
     check_fits(teacher, space.frame_shape, space.num_actions, space.policy, space.parts, first=first, values=values)

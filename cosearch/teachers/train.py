@@ -22,6 +22,7 @@ from cosearch.config.fixed import check_words
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import check_environment, environment_record
+from cosearch.planning.options.unused import check_training_words
 from cosearch.planning.plan import versions
 from cosearch.planning.size import check_size
 from cosearch.record.json_record import from_json, to_json
@@ -32,6 +33,7 @@ from cosearch.rl.envs import split_name
 from cosearch.rl.evaluate import Score, evaluate
 from cosearch.rl.heldout import HeldOut
 from cosearch.rl.learning.learner import ALGORITHMS
+from cosearch.rl.learning.minibatches import check_minibatches
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.policy import policy_of
 from cosearch.rl.task import make_task
@@ -171,7 +173,8 @@ def plan_teacher(request: TeacherRequest) -> TeacherPlan:
         request: what to train.
 
     Raises:
-        ConfigError: an unknown key, a value out of its range, years of training, or ``compute=cuda`` where there is no GPU.
+        ConfigError: an unknown key, a value out of its range, a word without effect, a minibatch of one frame, years of training,
+            or ``compute=cuda`` where there is no GPU.
         UnknownNameError: no such environment, or no such network for its frames.
     """
     load_builtins()
@@ -183,6 +186,8 @@ def plan_teacher(request: TeacherRequest) -> TeacherPlan:
     networks, policy = fixed_agents(probe.frame_shape, probe.num_actions, probe.parts), policy_of(probe).name
     environment = environment_record(probe)
     probe.close()
+    check_training_words(resolve(overrides=request.values).said, config, probe.frame_shape, probe.parts)
+    check_minibatches(config.rl.rollout_steps, config.env.num_envs, config.rl.minibatch)
     check_size(config, probe.frame_shape, train_steps=request.steps)
     network = network or next(iter(networks))
     if network not in networks:

@@ -1,7 +1,7 @@
 """The training of one candidate: with streams of its own, here or in a worker process, from its own weights or shared ones.
 
-A candidate's random numbers depend on the run's seed and on its index alone. So which process trains it, and beside which others,
-changes nothing in its result.
+A candidate's random numbers depend on the run's seed and on its index alone. So with equal threads, which process trains it, and
+beside which others, changes nothing in its result. A worker process has one thread; with more, sums are rounded otherwise.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def candidate_streams(seed: int, index: int) -> Streams:
     return Streams(derived_seed(seed, f"candidate:{index}", 63))
 
 
-def candidate_training(config: Config, network: AgentNetwork, streams: Streams, teacher: Teacher | None, steps: int) -> Training:
+def candidate_training(
+    config: Config, network: AgentNetwork, streams: Streams, teacher: Teacher | None, steps: int, inherited: bool = False
+) -> Training:
     """The training of one candidate, at a constant learning rate.
 
     Args:
@@ -51,11 +53,13 @@ def candidate_training(config: Config, network: AgentNetwork, streams: Streams, 
         streams: see :func:`candidate_streams`.
         teacher: its labels are distilled; None for none.
         steps: the candidate's environment steps.
+        inherited: it starts from weights that have learned, see :func:`make_training`.
     """
     device = compute_device(config.compute)
     lr = learning_rate(config)
     subject = NetworkSubject(network, lr=lr, bf16=config.rl.bf16, device=device)
-    return make_training(config, subject, streams, teacher, total_steps=steps, span=(0.0, search_share(config)), lr=(lr, lr))
+    span = (0.0, search_share(config))
+    return make_training(config, subject, streams, teacher, total_steps=steps, inherited=inherited, span=span, lr=(lr, lr))
 
 
 class WeightBank:
@@ -122,6 +126,7 @@ def candidate_job(
     teacher_sha256: str | None = None,
     part: Part | None = None,
     replays: str | None = None,
+    inherited: bool = False,
 ) -> dict[str, Any]:
     """What a worker process needs to train a candidate.
 
@@ -133,6 +138,7 @@ def candidate_job(
         teacher_sha256: of the teacher's weights, which each machine compares with what it has; None: not compared.
         part: of its training; None: all of it.
         replays: folder of the run where its running episodes must be continued; None: they may begin anew.
+        inherited: its first weights have learned.
     """
     return {
         "config": config_to_dict(config),
@@ -144,6 +150,7 @@ def candidate_job(
         "teacher_sha256": teacher_sha256,
         "part": None if part is None else asdict(part),
         "replays": replays,
+        "inherited": inherited,
     }
 
 
@@ -177,7 +184,7 @@ def train_candidate(job: dict[str, Any], send: Send) -> dict[str, Any]:
     network = as_trained(derive(architecture, streams.torch("weights")), config, streams)
     if job["weights"] is not None:
         network.load_state_dict(unpacked(job["weights"]))
-    training = candidate_training(config, network, streams, teacher, job["steps"])
+    training = candidate_training(config, network, streams, teacher, job["steps"], job["inherited"])
     if job["part"] is None:
         return outcome_of(training, network, lambda: training.run(send))
     part = Part(**job["part"])

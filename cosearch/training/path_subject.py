@@ -115,7 +115,7 @@ class PathSubject:
         """See ``Subject``: the norm is that of the sum so far."""
         self._added += 1
         due = self._added >= self.minibatches_a_step
-        norm = clip_and_check(self.supernet.parameters(), max_grad_norm if due else float("inf"))
+        norm = clip_and_check(self.supernet.parameters(), max_grad_norm if due else float("inf"), found.lr)
         if due:
             self.optimiser.step()
             self._added = 0

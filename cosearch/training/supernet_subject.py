@@ -233,7 +233,7 @@ class SuperNetSubject:
 
     def step(self, max_grad_norm: float, found: MinibatchLosses) -> float:
         """See ``Subject``: both optimisers, then the dual variables."""
-        norm = clip_and_check(self.supernet.parameters(), max_grad_norm)
+        norm = clip_and_check(self.supernet.parameters(), max_grad_norm, found.lr)
         self.optimiser.step()
         if self.watcher is not None:
             self.watcher.weights_learned(norm)

@@ -156,3 +156,8 @@ def test_what_cannot_be_trained_together_is_refused():
     two = [AgentNetwork(network_ops(number), torch.Generator().manual_seed(0)) for number in (0, 1)]
     with pytest.raises(ShapeError, match="same chain"):
         StackedNetwork(two)
+
+
+def test_minibatches_that_do_not_divide_a_rollout_are_refused():
+    with pytest.raises(ConfigError, match=r"rl\.minibatch=90 does not divide the 384 frames"):
+        TogetherTraining(small_config(**{"rl.minibatch": 90}), network_ops(0), (0, 1), None, STEPS)

@@ -94,3 +94,28 @@ def test_without_a_teacher_that_is_distilled_there_is_nothing_to_judge_by(words,
     assert main(["search", "--dry-run", *WORDS, *words]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "strategy.judge_by=divergence needs a teacher whose actor the search distils" in said
+
+
+OFF_POLICY = (
+    *(word for word in WORDS if not word.startswith(("rl.minibatch", "rl.epochs", "strategy.reduction_factor"))),
+    *("rl.algorithm=dqn", "dqn.minibatch=16", "dqn.micro_batch=16", "dqn.replay=1000", "strategy.candidates=2"),
+    "budget.search_steps=128",
+)
+
+
+def test_a_dqn_is_compared_with_its_teacher_also_where_the_weight_of_the_distillation_is_0(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = (*OFF_POLICY, "dqn.learning_starts=16", "distill.end_fraction=0", "distill.fall_end=0")
+    assert main(["search", "--run", "one", "--quiet", *words]) == 0
+    record = RunDir.open("runs/one").read_json("architecture.json")
+    candidates = record["derived_by"]["candidates"]
+    assert record["choices"] == min(candidates, key=lambda one: one["divergence"])["choices"]
+
+
+def test_candidates_that_were_never_compared_with_the_teacher_are_not_judged_by_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = (*OFF_POLICY, "dqn.learning_starts=5000")
+    assert main(["search", "--run", "one", "--quiet", *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "candidate 0 was not compared with the teacher in its 64 environment steps" in said
+    assert "a smaller dqn.learning_starts, or strategy.judge_by=score" in said and "least divergence" not in said

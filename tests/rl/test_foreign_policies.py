@@ -150,7 +150,7 @@ def test_a_tangent_outside_teaches_by_actions_and_samples_nothing(tmp_path):
     close(labels, np.tanh(head(X)))  # actions alone, no spread beside them
     assert (known.teaches_by, known.acting, known.spread) == ("actions", "greedy", None)
     assert any("'log_std' is left aside" in note for note in known.notes)
-    with pytest.raises(ConfigError, match="--acting sampled with --action-scale tanh: .*leave --acting out"):
+    with pytest.raises(ConfigError, match=r"--acting sampled with --action-scale tanh: .*leave --acting out"):
         opened(path, UNIT_BOX, action_scale="tanh", acting="sampled")
 
 

@@ -313,3 +313,33 @@ def test_the_teachers_term_enters_the_loss_with_its_weight():
         student = torch.softmax(network(batch.frames)[0].mean(2).double() / 0.5, 1)
     divergence = (labels.double().exp() * (labels.double() - student.log())).sum(1).mean()
     assert float(loss - plain) == pytest.approx(0.7 * float(divergence), rel=1e-4)
+    off, _, terms = learner._loss(network, taught, slice(0, 8), 0.0)  # said, and not learned from
+    assert float(terms["distill_actor"]) == pytest.approx(float(divergence), rel=1e-4) and torch.equal(off.detach(), plain)
+    assert not terms["distill_actor"].requires_grad
+
+
+def test_a_gradient_that_is_not_finite_names_the_learning_rate_of_the_dqn():
+    class Sick(NetworkSubject):
+        def step(self, max_grad_norm, found):
+            next(self.network.parameters()).grad.fill_(float("inf"))
+            return super().step(max_grad_norm, found)
+
+    network = wide_network()
+    subject = Sick(network, lr=1e-2, bf16=False, device=CPU)
+    learner = QLearner(QOptions(minibatch=8, micro_batch=8), network, np.random.default_rng(0))
+    with pytest.raises(NonFiniteError, match=r"gradient norm is .* smaller dqn\.lr"):
+        learner.update(subject, subject.actors(), filled(), 0.0, 0.0)
+
+
+def test_the_actors_give_the_targets_in_turns():
+    network, calls = wide_network(), []
+
+    def actor(name):
+        return lambda frames: (calls.append(name), network(frames))[1]
+
+    subject = NetworkSubject(network, lr=1e-2, bf16=False, device=CPU)
+    learner = QLearner(QOptions(minibatch=8, micro_batch=8), network, np.random.default_rng(0))
+    for name in ("a", "b", "a"):
+        learner.update(subject, [actor("a"), actor("b")], filled(), 0.0, 0.0)
+        assert set(calls) == {name} and len(calls) == 3  # target network, choice, loss
+        calls.clear()

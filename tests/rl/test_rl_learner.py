@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from cosearch.cli.app import main
 from cosearch.rl.envs import CheckedEnv, EnvOptions
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.learning.learner import Distillation, Learner, LearnerOptions
+from cosearch.rl.learning.minibatches import check_minibatches
 from cosearch.rl.learning.subject import NetworkSubject, clip_and_check
 from cosearch.rl.rollout import Collector, RewardScale, Rollout
 from cosearch.space.network import AgentNetwork
@@ -208,6 +210,52 @@ def test_minibatches_see_every_frame_once_an_epoch_and_stay_with_their_actor():
         wanted = data.frames[:, envs].flatten(0, 1).flatten(1).sum(1)
         assert torch.equal(shown.sort().values, torch.cat([wanted, wanted]).sort().values)
     assert [len(frames) for _, frames in seen] == [2] * 24 and len({who for who, _ in seen[:8]}) == 2
+
+
+@pytest.mark.parametrize(
+    "time, envs, minibatch, sizes",
+    [
+        (25, 4, 60, [50, 50]),
+        (25, 4, 51, [50, 50]),
+        (25, 4, 50, [50, 50]),
+        (5, 5, 10, [9, 8, 8]),
+        (6, 4, 7, [6, 6, 6, 6]),
+        (6, 4, 100, [24]),
+    ],
+)
+def test_every_frame_is_learned_from_also_where_minibatches_do_not_divide_them(time, envs, minibatch, sizes):
+    numbers = torch.arange(time * envs, dtype=torch.uint8).view(time, envs, 1, 1, 1).expand(time, envs, 6, 6, 1)
+    data, mine, seen = dataclasses.replace(batch(time, envs), frames=numbers.contiguous()), subject(), []
+
+    def forward(frames):
+        seen.append(frames[:, 0, 0, 0].tolist())
+        return mine.network(frames)
+
+    Learner(dataclasses.replace(BASE, minibatch=minibatch, micro_batch=1000), seeded(0)).update(mine, [forward], data, None)
+    assert sorted(map(len, seen), reverse=True) == sizes
+    assert sorted(frame for part in seen for frame in part) == list(range(time * envs))
+
+
+def test_a_minibatch_of_one_frame_is_refused_with_what_to_set(capsys):
+    for time, envs, minibatch, instead in (
+        (6, 4, 1, "rl.minibatch=2"),
+        (5, 5, 2, "rl.minibatch=3"),
+        (1, 1, 8, "rl.rollout_steps=2"),
+    ):
+        mine = subject()
+        with pytest.raises(ConfigError, match=f"a single frame.* set {instead}$"):
+            Learner(dataclasses.replace(BASE, minibatch=minibatch), seeded(0)).update(
+                mine, mine.actors(), batch(time, envs), None
+            )
+    check_minibatches(1, 4, 2, whole=True)
+    check_minibatches(2, 3, 1, whole=True)  # one environment of two steps
+    with pytest.raises(ConfigError, match=r"rl\.minibatch=2$"):
+        check_minibatches(1, 4, 1, whole=True)
+    words = ("--env", "minatar:breakout", "distill.teacher=none")
+    alike = ("env.num_envs=6", "strategy.paths_per_rollout=2", "rl.rollout_steps=1", "rl.minibatch=2")  # three frames of a path
+    for said in (("rl.minibatch=1",), ("rl.minibatch=1", "rl.algorithm=a2c"), alike):
+        assert main(["search", "--dry-run", *words, *said]) == 2
+        assert "a single frame" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_order_follows_the_generator():

@@ -79,6 +79,16 @@ def test_the_held_out_half_is_every_other_environment_where_these_are_on_validat
     assert weights == train == {i for i in range(48) if i % 2 == 0} and held == {i for i in range(48) if i % 2}
 
 
+def test_halves_that_minibatches_do_not_divide_are_seen_whole():
+    """Nine frames in halves of five and four, in minibatches of up to four: three, two, and twice the same four held out."""
+    subject = Recorder()
+    options = dataclasses.replace(BASE, minibatch=4, micro_batch=4)
+    Learner(options, seeded(0)).update(subject, [subject.forward], numbered(3, 3), None)
+    weights, held = subject.seen["weights"], subject.seen["held out"]
+    assert len(weights) == len(set(weights)) == 5 and set(weights) | set(held) == set(range(9))
+    assert held[:4] == held[4:] and len(set(held)) == 4
+
+
 def test_a_path_whose_environments_cannot_be_halved_is_refused():
     subject = Recorder()
     subject.held_out_levels = True

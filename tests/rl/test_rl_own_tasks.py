@@ -78,9 +78,9 @@ def test_a_package_that_fails_is_named(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"{line}\n")
         (tmp_path / name / "envs.py").write_text("")
-    with pytest.raises(EnvironmentFailedError, match="the package of broken_names.envs failed: NameError"):
+    with pytest.raises(EnvironmentFailedError, match=r"the package of broken_names\.envs failed: NameError"):
         split_name("broken_names.envs:make")
-    with pytest.raises(EnvironmentFailedError, match="broken_needs.envs failed: ModuleNotFoundError.*no_such_dependency"):
+    with pytest.raises(EnvironmentFailedError, match=r"broken_needs\.envs failed: ModuleNotFoundError.*no_such_dependency"):
         split_name("broken_needs.envs:make")
 
 

@@ -1,6 +1,7 @@
 """SAC's terms against closed forms and oracles that share no code: densities, targets, gradients, memory, folded heads."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from scipy.stats import norm
 from torch import nn
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
+from torch.nn import functional as F
 
 from cosearch.rl.action_box import Box
 from cosearch.rl.dqn.replay import Replay
@@ -19,7 +22,7 @@ from cosearch.rl.sac.update import SacLearner, SacOptions
 from cosearch.space.blocks.squashed_head import squash, squashed_head, unsquash
 from cosearch.space.network import AgentNetwork, mlp
 from cosearch.testing.conformance import seeded
-from latency_tables.errors import ShapeError
+from latency_tables.errors import NonFiniteError, ShapeError
 
 CPU = torch.device("cpu")
 
@@ -217,6 +220,126 @@ def test_a_teachers_action_is_imitated_in_units_of_the_bounds():
     best = network(batch.frames)[0][:, :2].detach().tanh()
     wanted = 0.5 * ((best - 0.5) ** 2).sum(1).mean()
     assert float((taught.loss - plain.loss).detach()) == pytest.approx(3 * float(wanted), rel=1e-4)
-    assert float(taught.terms["distill_actor"]) == pytest.approx(float(wanted), rel=1e-5) and "distill_actor" not in plain.terms
+    for found in (plain, taught):  # said also where nothing is learned from it
+        assert float(found.terms["distill_actor"]) == pytest.approx(float(wanted), rel=1e-5)
+    unlabelled = learner.loss(actor, dataclasses.replace(batch, teacher_policy=None), noise, 0.0)
+    assert "distill_actor" not in unlabelled.terms and torch.equal(unlabelled.loss, plain.loss)
+    alone = learner_of(network, critics_alone=1)
+    subject = NetworkSubject(network, lr=1e-2, bf16=False, device=CPU)
+    drawn = replay.draw(16, 1.0, np.random.default_rng(3))  # as the learner draws
+    best = network(drawn.frames)[0][:, :2].detach().tanh()
+    line = alone.update(subject, subject.actors(), replay, 0.0)
+    assert line["distill_actor"] == pytest.approx(float(0.5 * ((best - 0.5) ** 2).sum(1).mean()), rel=1e-5)
     with pytest.raises(ShapeError, match="keeps the teacher's labels"):
         learner.loss(actor, filled().draw(16, 1.0, np.random.default_rng(0)), noise, 1.0)
+
+
+def test_a_gradient_that_is_not_finite_names_sacs_learning_rate():
+    class Sick(NetworkSubject):
+        def step(self, max_grad_norm, found):
+            next(p for p in self.network.parameters() if p.grad is not None).grad.fill_(float("inf"))
+            return super().step(max_grad_norm, found)
+
+    network = network_of()
+    subject = Sick(network, lr=1e-2, bf16=False, device=CPU)
+    with pytest.raises(NonFiniteError, match=r"gradient norm is .* smaller sac\.lr"):
+        learner_of(network).update(subject, subject.actors(), filled(), 0.0)
+
+
+def layers_of(critics):
+    """Weights and biases of both critics in float64, as leaves: (one layer's pair, ...) of each."""
+    return [
+        [
+            (weight[which].detach().double().clone().requires_grad_(), bias[which, 0].detach().double().clone().requires_grad_())
+            for weight, bias in zip(critics.weights, critics.biases)
+        ]
+        for which in (0, 1)
+    ]
+
+
+def value_of(layers, seen, actions):
+    x = torch.cat([seen, actions], 1)
+    for weight, bias in layers[:-1]:
+        x = F.relu(x @ weight + bias)
+    weight, bias = layers[-1]
+    return (x @ weight + bias)[:, 0]
+
+
+def drawn_from(outputs, noise):
+    """Actions and log-densities of the squashed Gaussian by torch.distributions, in float64."""
+    mean, log_std = outputs.double().chunk(2, 1)
+    before = mean + log_std.exp() * noise.double()
+    spread = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
+    actions = spread.transforms[0](before)
+    return actions, spread.log_prob(actions).sum(1), mean.tanh()
+
+
+def test_an_update_is_that_of_a_plain_reimplementation():
+    """The second of two actors, an entropy of about -1, observations far from 0, targets that are not the critics."""
+
+    class Spy(NetworkSubject):
+        def step(self, max_grad_norm, found):
+            self.gradients = {name: p.grad.clone() for name, p in self.network.named_parameters() if p.grad is not None}
+            return 1.0
+
+    tau, lr, share = 0.25, 1e-2, 0.01
+    network, other, frames = network_of(), network_of(seed=31), 5.0 + 2.0 * torch.randn(50, 3, generator=seeded(5))
+    head, plain = squashed_head(network), copy.deepcopy(network)
+    for one in (network, plain):
+        one.ends.see(frames)
+        own = squashed_head(one)
+        with torch.no_grad():
+            own.log_temperature.fill_(math.log(0.3))
+            own.outputs.weight.mul_(0.5)
+            own.outputs.bias.copy_(torch.tensor([0.1, -0.2, -1.8, -1.6]))
+            own.deviation.copy_(torch.tensor([0.9, 0.4]))
+    replay = filled()
+    replay.frames += 5.0  # as what was seen
+    learner, subject = learner_of(network, tau=tau), Spy(network, lr=lr, bf16=False, device=CPU)
+    learner.updates = 1
+    with torch.no_grad():
+        for target in learner.targets.parameters():
+            target.add_(0.1 * torch.randn(target.shape, generator=seeded(41)))
+    critics, targets = layers_of(learner.critics), layers_of(learner.targets)
+    found = learner.update(subject, [other, *subject.actors()], replay, 0.0)
+
+    batch = replay.draw(16, 1.0, np.random.default_rng(3))
+    draws, temperature = seeded(8), 0.3
+    first, second = (torch.randn(16, 2, generator=draws) for _ in range(2))
+    mean, deviation = frames.double().mean(0), frames.double().std(0, unbiased=False)
+    seen, after = ((part.double() - mean) / deviation for part in (batch.frames, batch.next_frames))
+    with torch.no_grad():
+        later, log_prob, _ = drawn_from(plain(batch.next_frames)[0], first)
+        worst = torch.minimum(*(value_of(one, after, later) for one in targets))
+        wanted = batch.returns.double() + batch.discounts.double() * (worst - temperature * log_prob)
+    loss = sum(((value_of(one, seen, batch.actions.double()) - wanted) ** 2).mean() / 2 for one in critics)
+    loss.backward()
+    assert found["loss_value"] == pytest.approx(float(loss.detach()), rel=1e-4)
+
+    moved = layers_of(learner.critics)
+    for before, now, aim, old in zip(critics, moved, layers_of(learner.targets), targets):
+        for (a, b), (c, d), (e, f), (g, h) in zip(before, now, aim, old):
+            for start, end, target, was in ((a, c, e, g), (b, d, f, h)):
+                clear = start.grad.abs() > 1e-5  # else rounding decides where Adam's first step goes
+                step = start - lr * start.grad / (start.grad.abs() + 1e-8)
+                torch.testing.assert_close(end[clear].detach(), step[clear].detach(), rtol=0, atol=2e-5)
+                torch.testing.assert_close(target.detach(), (was + tau * (end - was)).detach(), rtol=0, atol=1e-6)
+                assert clear.any()
+
+    plain.zero_grad()
+    actions, log_prob, best = drawn_from(plain(batch.frames)[0], second)
+    worst = torch.minimum(*(value_of(one, seen, actions) for one in moved))
+    actor = (temperature * log_prob - worst).mean() / worst.detach().abs().mean()
+    actor.backward()
+    gradients = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    assert gradients.keys() == subject.gradients.keys() and found["loss_policy"] == pytest.approx(float(actor.detach()), rel=1e-4)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(subject.gradients[name], gradient, rtol=1e-3, atol=1e-5)
+    entropy = -float(log_prob.detach().mean())
+    assert -2.0 < entropy < -0.1 and found["entropy"] == pytest.approx(entropy, rel=1e-4)
+    # of the temperature's logarithm: entropy above -2, one nat a component, lets it fall
+    (moments,) = learner._temperature_adam.state.values()
+    assert float(moments["exp_avg"]) / 0.1 == pytest.approx(entropy + 2.0, rel=1e-4)
+    assert float(head.log_temperature) == pytest.approx(math.log(0.3) - lr, abs=1e-5)
+    root = (actions - best).detach().square().mean(0).sqrt().float()
+    torch.testing.assert_close(head.deviation, (1 - share) * torch.tensor([0.9, 0.4]) + share * root, rtol=1e-4, atol=1e-6)

@@ -20,7 +20,7 @@ from cosearch.rl.learning.learner import ALGORITHMS
 from cosearch.rl.teacher import TEACHERS, list_teachers, save_teacher
 from cosearch.space.network import AgentNetwork, fixed_agents, minatar_cnn, reference_agents
 from cosearch.teachers.listing import teacher_rows
-from cosearch.teachers.train import TeacherRequest, teacher_config, train_teacher
+from cosearch.teachers.train import TeacherRequest, plan_teacher, teacher_config, train_teacher
 from cosearch.testing.toys import EPISODE_STEPS, NUM_ACTIONS, SIDE, TOYS, SignalEnv
 from latency_tables.devices import list_devices
 from latency_tables.errors import ConfigError
@@ -286,3 +286,42 @@ class Quiet:
 
     def note(self, text):
         self.shown = text
+
+
+@pytest.mark.parametrize(
+    "env, words, text",
+    [
+        (
+            "minatar:breakout",
+            ("rl.algorithm=a2c", "rl.epochs=9"),
+            "rl.epochs=9 has no effect with rl.algorithm=a2c; leave it out",
+        ),
+        (
+            "minatar:breakout",
+            ("rl.algorithm=a2c", "rl.value_clip=false", "rl.clip=0.01"),
+            "rl.clip=0.01 has no effect with rl.algorithm=a2c and rl.value_clip=false",
+        ),
+        (
+            "minatar:breakout",
+            ("rl.value_weight=0", "rl.value_clip=false"),
+            "rl.value_clip=false has no effect with rl.value_weight=0",
+        ),
+        ("minatar:breakout", ("env.kwargs.difficulty=9",), r"env.kwargs=.* has no effect with minatar"),
+        ("minatar:breakout", ('env.wrappers=["flatten"]',), r"env.wrappers=.* has no effect with minatar:breakout"),
+        (
+            "gym:CartPole-v1",
+            ("env.layout=channels_first",),
+            r"env.layout=channels_first has no effect .*observations are vectors",
+        ),
+        ("minatar:breakout", ("rl.minibatch=1",), r"a single frame.* set rl.minibatch=2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_word_that_changes_nothing_in_a_teachers_training_is_refused(env, words, text):
+    with pytest.raises(ConfigError, match=text):
+        plan_teacher(TeacherRequest(env, "", 32, 0, 1, 2, 1, values=words))
+
+
+def test_words_that_change_a_teachers_training_are_accepted():
+    words = ("rl.algorithm=a2c", "rl.clip=0.01", "rl.value_weight=0.1", "env.kwargs.g=9.8")
+    assert plan_teacher(TeacherRequest("gym:Pendulum-v1", "", 32, 0, 1, 2, 1, values=words)).config.rl.clip == 0.01

@@ -32,6 +32,7 @@ class Item(TypedDict):
     """A candidate that was asked for, as a checkpoint holds it; while it trains with its training, then with its outcome.
 
     One that trains on has its rung, its place among those of that rung, its steps before, and what it was paused with.
+    ``learned`` says whether the weights that it starts from have learned in the training of an earlier one.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Item(TypedDict):
     energy_j: NotRequired[float | None]
     memory_bytes: NotRequired[float | None]
     inherited: NotRequired[tuple[int, list[tuple[int, int] | None]]]
+    learned: NotRequired[bool]
     start: NotRequired[bytes | None]
     rung: NotRequired[int]
     place: NotRequired[int]

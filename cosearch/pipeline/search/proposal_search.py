@@ -21,7 +21,7 @@ from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.search.rungs import Rungs
 from cosearch.pipeline.search.side_by_side import SideBySide
-from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, records, told_record, trained_on
+from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, check_judged, records, told_record, trained_on
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -146,6 +146,7 @@ class ProposalSearch:
 
         Raises:
             RequestError: ``strategy.order`` is that of another search.
+            ConfigError: candidates are to be compared by divergences that they do not have.
         """
         self.log.progress.stage("search", self.rungs.total, self.done)
         with self.workers, WorkLog(self.folder.path, self.log.progress.note) as log:
@@ -201,6 +202,8 @@ class ProposalSearch:
         }
         if inherited is not None:
             item["inherited"] = inherited.parent, list(inherited.blocks)
+        bank_learned = self.bank is not None and any("failure" not in one for one in self.told)
+        item["learned"] = bank_learned or inherited is not None
         return item if self.here else {**item, "start": self._packed(item)}
 
     def _facts(self, item: Item) -> dict[str, object]:
@@ -236,7 +239,8 @@ class ProposalSearch:
         if start is not None:
             network.load_state_dict(start)
         teacher = self.plan.search_teacher(self.resources.teacher)
-        training = candidate_training(self.config, network, streams, teacher, self.rungs.whole(item))
+        steps, inherited = self.rungs.whole(item), item.get("learned", False)
+        training = candidate_training(self.config, network, streams, teacher, steps, inherited)
         earlier = self.done - item.get("before", 0)
 
         def state() -> State:
@@ -277,6 +281,7 @@ class ProposalSearch:
             self.teacher_sha256,
             self.rungs.part(item),
             str(self.folder.path) if self.plan.inexact_resume is None else None,
+            item.get("learned", False),
         )
 
     def _train_beside(self, trainings: SideBySide) -> None:
@@ -336,6 +341,7 @@ class ProposalSearch:
             )
         )
         self.told.append(told_record(item, place))
+        check_judged(self.told, self.config)
         return place
 
     def _told_again(self, item: Item) -> int:
@@ -350,7 +356,9 @@ class ProposalSearch:
 
         Raises:
             RunFailedError: no candidate was trained to its end, or none that meets the targets of an agent.
+        ConfigError: candidates are to be compared by divergences that they do not have.
         """
+        check_judged(self.told, self.config)
         if self.bank is not None:
             keep_shared(self.folder, self.bank.supernet)
         names = list(self.plan.agents) or [""]

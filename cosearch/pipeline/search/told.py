@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from cosearch.config.run import Config
 from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.search.candidate_records import Item, Told, inheritance_of, worth
 from cosearch.pipeline.session import RunLog
@@ -12,7 +13,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.results.architecture import CandidateRecord
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import ProposalStrategy, TargetsInTurn
-from latency_tables.errors import RunFailedError
+from latency_tables.errors import ConfigError, RunFailedError
 from latency_tables.table import Table
 
 FAILED_MAX = 0.5  # share of the candidates that may fail before the search does
@@ -133,6 +134,28 @@ def check_failures(told: Sequence[Told], of: int, name: str, log: RunLog) -> Non
     if failed > FAILED_MAX * of:
         raise RunFailedError(
             f"{failed} of {of} candidates failed, at most {FAILED_MAX:.0%} may; the last one, {index} ({name}): {failure}"
+        )
+
+
+def check_judged(told: Sequence[Told], config: Config) -> None:
+    """Raise where candidates are compared by divergences from the teacher, and one that was trained has none.
+
+    Args:
+        told: what the strategy was told.
+        config: of the run.
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    if config.strategy.judge_by != "divergence":
+        return
+    index = next((i for i, one in enumerate(told) if "failure" not in one and "divergence" not in one), None)
+    if index is not None:
+        starts = "" if config.rl.on_policy else f", or a smaller {config.rl.algorithm}.learning_starts"
+        raise ConfigError(
+            f"candidate {index} was not compared with the teacher in its {told[index]['env_steps']} environment steps, so "
+            f"strategy.judge_by=divergence has nothing to judge it by: set a larger budget.search_steps{starts}, or "
+            "strategy.judge_by=score"
         )
 
 

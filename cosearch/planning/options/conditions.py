@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from accel_models.design import AccelDesign, design_names
-from cosearch.config.run import config_defaults
+from cosearch.config.run import Config, config_defaults
 from cosearch.planning.request import Request
 from cosearch.rl.envs import split_name
-from cosearch.space.parts import can_be_shown
+from cosearch.space.parts import Part, can_be_shown
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.relaxation import learned
 
@@ -33,6 +34,48 @@ class Condition:
     instead: Callable[[Request, str], str]
 
 
+class Asked(Protocol):
+    """What is known of any training, a teacher's too: see ``Request``."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """``(height, width, channels)`` of images, or ``(features,)`` of vectors."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of the observations; none where they are one image or vector."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training without a search; see :class:`Asked`.
+
+    Attributes:
+        config, frame_shape, parts: of it.
+    """
+
+    config: Config
+    frame_shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class TrainingCondition(Condition):
+    """A condition on the algorithm and the environment alone, which holds for the training of a teacher as for a search's.
+
+    Attributes:
+        holds, without, instead: as of any condition, of what is known of any training.
+    """
+
+    holds: Callable[[Asked, str], bool]
+    without: Callable[[Asked, str], str]
+    instead: Callable[[Asked, str], str]
+
+
 def _users(key: str) -> str:
     return ", ".join(info.name for info in STRATEGIES.entries() if key.removeprefix("strategy.") not in info.unused)
 
@@ -41,7 +84,7 @@ def _strategy(request: Request, key: str) -> str:
     return f"with strategy {request.strategy.name!r}"
 
 
-def _algorithm(request: Request, key: str) -> str:
+def _algorithm(request: Asked, key: str) -> str:
     return f"with rl.algorithm={request.config.rl.algorithm}"
 
 
@@ -67,13 +110,26 @@ def _prefers_at_first(request: Request) -> bool:
     return learned(scores, request.space.zeros)
 
 
+def _retraining_inherits(request: Request) -> bool:
+    budget = request.config.budget
+    return budget.retrain_steps > 0 and budget.retrain_init == "inherit"
+
+
+def _candidates_inherit(request: Request) -> bool:
+    """Whether candidates that are asked for after the first result start from weights that have learned."""
+    strategy, section = request.strategy, request.config.strategy
+    if strategy.kind != "proposal" or strategy.candidates(section) <= section.workers:
+        return False
+    return section.candidate_init == "shared" or hasattr(strategy.make, "inherits")  # of an InheritingStrategy
+
+
 def _own(request: Request, key: str) -> str:
     """The option of the algorithm's own section that stands for one of ``rl``; empty where it has none."""
     own = key.replace("rl.", f"{request.config.rl.algorithm}.", 1)
     return own if own in config_defaults() else ""
 
 
-def _fixed(words: str) -> Callable[[Request, str], str]:
+def _fixed(words: str) -> Callable[[object, str], str]:
     return lambda request, key: words
 
 
@@ -141,7 +197,7 @@ ON_POLICY = Condition(
         else "set rl.algorithm=ppo"
     ),
 )
-PPO = Condition(
+PPO = TrainingCondition(
     "rl.algorithm=ppo",
     lambda r, key: r.config.rl.algorithm == "ppo",
     _algorithm,
@@ -153,13 +209,13 @@ RATIOS = Condition(
     _fixed("with rl.algorithm=a2c, whose gradient has no importance weights and so holds along the path that acted alone"),
     _fixed("set rl.algorithm=ppo"),
 )
-CLIPS = Condition(
+CLIPS = TrainingCondition(
     "rl.algorithm=ppo, or rl.value_clip=true",
     lambda r, key: r.config.rl.algorithm == "ppo" or r.config.rl.value_clip,
     lambda r, key: f"with rl.algorithm={r.config.rl.algorithm} and rl.value_clip=false",
     _fixed("set rl.value_clip=true"),
 )
-VALUE_LOSS = Condition(
+VALUE_LOSS = TrainingCondition(
     "rl.value_weight is above 0",
     lambda r, key: r.config.rl.value_weight > 0.0,
     _fixed("with rl.value_weight=0"),
@@ -192,10 +248,15 @@ RETRAINING = Condition(
     _fixed("set budget.retrain_steps"),
 )
 INHERITS = Condition(
-    "budget.retrain_init=inherit",
-    lambda r, key: r.config.budget.retrain_init == "inherit",
-    _fixed("with budget.retrain_init=scratch: nothing has learned yet"),
-    _fixed("set budget.retrain_init=inherit"),
+    "a training begins with weights that have learned: retraining with budget.retrain_init=inherit, or later candidates with "
+    "strategy.candidate_init=shared or a strategy whose candidates start from earlier ones",
+    lambda r, key: _retraining_inherits(r) or _candidates_inherit(r),
+    lambda r, key: (
+        "with budget.retrain_init=scratch: nothing has learned yet"
+        if r.config.budget.retrain_steps > 0
+        else "with budget.retrain_steps=0: there is no retraining"
+    ),
+    _fixed("set budget.retrain_steps and budget.retrain_init=inherit"),
 )
 TEACHER = Condition(
     "there is a teacher",
@@ -285,13 +346,13 @@ LEVELS = Condition(
     lambda r, key: f"with {r.config.env.name}, which has no levels",
     _fixed("choose a Procgen game"),
 )
-TAKES_KWARGS = Condition(
+TAKES_KWARGS = TrainingCondition(
     "the environment is made with values beside its name (gym, ale, quantum)",
     lambda r, key: split_name(r.config.env.name)[0].takes_kwargs,
     lambda r, key: f"with {r.config.env.name}, which is made from its name alone",
     _fixed("choose an environment gym:ID"),
 )
-TAKES_WRAPPERS = Condition(
+TAKES_WRAPPERS = TrainingCondition(
     "the environment is Gymnasium's (gym)",
     lambda r, key: split_name(r.config.env.name)[0].takes_wrappers,
     lambda r, key: f"with {r.config.env.name}, which has wrappers of its own or none",
@@ -299,11 +360,11 @@ TAKES_WRAPPERS = Condition(
 )
 
 
-def _has_images(request: Request) -> bool:
-    return len(request.frame_shape) == 3 or any(part.kind == "image" for part in request.space.parts)
+def _has_images(request: Asked) -> bool:
+    return len(request.frame_shape) == 3 or any(part.kind == "image" for part in request.parts)
 
 
-TAKES_LAYOUT = Condition(
+TAKES_LAYOUT = TrainingCondition(
     "observations are images of an environment gym:ID",
     lambda r, key: split_name(r.config.env.name)[0].takes_layout and _has_images(r),
     lambda r, key: (

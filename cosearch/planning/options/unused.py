@@ -7,6 +7,7 @@ A key stands in ``EFFECTS`` with the conditions that must all hold for it; () is
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from cosearch.config.run import Config, config_defaults
 from cosearch.planning.budget import bracket_rungs
@@ -57,8 +58,11 @@ from cosearch.planning.options.conditions import (
     VALUE_LOSS,
     WARM_UP,
     Condition,
+    Training,
+    TrainingCondition,
 )
 from cosearch.planning.request import Request
+from cosearch.space.parts import Part
 from latency_tables.errors import ConfigError
 
 EFFECTS: dict[str, tuple[Condition, ...]] = {
@@ -134,7 +138,7 @@ EFFECTS: dict[str, tuple[Condition, ...]] = {
     "dqn.epsilon_start": (DQN, EXPLORATION_FALLS),
     "dqn.epsilon_end": (DQN,),
     "dqn.epsilon_fraction": (DQN,),
-    "dqn.epsilon_inherited": (DQN, EXPLORATION_FALLS, RETRAINING, INHERITS),
+    "dqn.epsilon_inherited": (DQN, EXPLORATION_FALLS, INHERITS),
     "dqn.reward_clip": (DQN,),
     "dqn.temperature": (DQN, TEACHER, TAUGHT, DISTILLS_ACTOR),
     "sac.replay": (SAC,),
@@ -199,12 +203,34 @@ def unused(request: Request) -> dict[str, str]:
             continue
         missing = next((condition for condition in EFFECTS[key] if not condition.holds(request, key)), None)
         if missing is not None:
-            instead = missing.instead(request, key)
-            found[key] = (
-                f"{key}={_as_typed(request.config, key)} has no effect {missing.without(request, key)}; leave it out"
-                f"{f', or {instead}' if instead else ''}"
-            )
+            found[key] = _sentence(request.config, key, missing.without(request, key), missing.instead(request, key))
     return found
+
+
+def check_training_words(said: Iterable[str], config: Config, frame_shape: tuple[int, ...], parts: tuple[Part, ...]) -> None:
+    """Raise where a word of a training without a search, as of a teacher, has no effect with its algorithm or environment.
+
+    Args:
+        said: keys of the configuration, read by such a training.
+        config: of the training.
+        frame_shape: ``(height, width, channels)`` of images, or ``(features,)`` of vectors.
+        parts: of the observations.
+
+    Raises:
+        ConfigError: lists all of them.
+    """
+    asked, lines = Training(config, frame_shape, parts), []
+    for key in sorted(said):
+        conditions = (condition for condition in EFFECTS[key] if isinstance(condition, TrainingCondition))
+        missing = next((condition for condition in conditions if not condition.holds(asked, key)), None)
+        if missing is not None:
+            lines.append(_sentence(config, key, missing.without(asked, key), missing.instead(asked, key)))
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _sentence(config: Config, key: str, without: str, instead: str) -> str:
+    return f"{key}={_as_typed(config, key)} has no effect {without}; leave it out{f', or {instead}' if instead else ''}"
 
 
 def check_options(request: Request) -> None:

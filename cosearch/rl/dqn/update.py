@@ -212,7 +212,7 @@ class QLearner:
             sums["loss_cost"] = extra.detach()
         report = _checked(sums)
         loss = report.pop("loss")  # off-policy, a path is credited with the whole of it
-        report["grad_norm"] = subject.step(o.max_grad_norm, MinibatchLosses(loss, loss, loss))
+        report["grad_norm"] = subject.step(o.max_grad_norm, MinibatchLosses(loss, loss, loss, "dqn.lr"))
         replay.learned(batch.positions, errors)
         self.updates += 1
         return report
@@ -259,12 +259,13 @@ class QLearner:
         bellman = (batch.weights[part] * quantile_huber(taken, target)).mean()
         q = quantiles.mean(2)
         loss, terms = bellman, {"loss_value": bellman, "q_mean": q.max(1).values.mean()}
-        if distillation:
-            if batch.teacher_policy is None:
-                raise ShapeError("distillation needs a replay that keeps the teacher's labels")
+        if distillation and batch.teacher_policy is None:
+            raise ShapeError("distillation needs a replay that keeps the teacher's labels")
+        if batch.teacher_policy is not None:  # said also where it has no weight: candidates may be compared by it
             teacher = batch.teacher_policy[part]
-            actor_kl = q_distillation(q, teacher, self.options.temperature)
-            loss = loss + distillation * actor_kl
+            actor_kl = q_distillation(q if distillation else q.detach(), teacher, self.options.temperature)
+            if distillation:
+                loss = loss + distillation * actor_kl
             terms |= {"distill_actor": actor_kl, "teacher_agreement": (q.argmax(1) == teacher.argmax(1)).float().mean()}
         return loss, (target.mean(1) - taken.detach().mean(1)).abs(), terms
 

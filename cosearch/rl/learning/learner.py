@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from cosearch.rl.learning import losses
 from cosearch.rl.learning.lanes import Lanes
+from cosearch.rl.learning.minibatches import cut
 from cosearch.rl.memory import Segments, recurrent
 from cosearch.rl.policy import Categorical, Policy
 from cosearch.rl.rollout import Forward, Rollout
@@ -32,7 +34,8 @@ class LearnerOptions:
     Attributes:
         algorithm: ``ppo`` or ``a2c``.
         epochs: passes over the rollout (1 for ``a2c``).
-        minibatch: frames of one optimiser step.
+        minibatch: most frames of one optimiser step: a path's share of the rollout is cut into the fewest minibatches, as equal
+            as they can be.
         micro_batch: frames of one backward pass.
         clip: PPO clip range.
         value_clip: hold value changes within ``clip``.
@@ -165,12 +168,12 @@ class Learner:
         Raises:
             NonFiniteError: a loss or gradient is NaN or infinite; no weight has been changed by that minibatch.
             ShapeError: the environments of a path cannot be halved, where validation levels or a memory need that.
+            ConfigError: a minibatch would hold one frame.
         """
         steps, n = rollout.value.shape
         self._policy = rollout.policy
         self._returns = float(rollout.target.mean()), float(rollout.target.std(unbiased=False))
         share = n // len(actors)
-        size = min(self.options.minibatch, steps * share)
         sums: dict[str, float] = {}
         count = 0
         segments = rollout.segments if rollout.segments is not None and rollout.segments.memory is not None else None
@@ -178,7 +181,8 @@ class Learner:
         frames = torch.arange(steps * n).view(steps, n)
         self._segment = 1
         if segments is not None:  # what is drawn are environments, each with all its steps
-            self._segment, size, frames = steps, max(1, size // steps), torch.arange(n)[None]
+            self._segment, frames = steps, torch.arange(n)[None]
+        size = max(1, self.options.minibatch // self._segment)
         groups = [frames[:, group * share : (group + 1) * share].reshape(-1) for group in range(len(actors))]
         halves: list[tuple[Tensor, ...]] | None = None
         two_level = keeps_half(subject)
@@ -193,14 +197,13 @@ class Learner:
                 halves = [(each[:, ::2].reshape(-1), each[:, 1::2].reshape(-1)) for each in own]
             else:
                 halves = [self._shuffled(index).chunk(2) for index in groups]
-            size = min(size, *(len(half) for pair in halves for half in pair))
         for _ in range(self.options.epochs):
             batches = []
             for group in range(len(actors)):
                 order = self._shuffled(groups[group] if halves is None else halves[group][0])
-                parts = [part for part in order.split(size) if len(part) == size]
-                others = [None] * len(parts) if halves is None else self._shuffled(halves[group][1]).split(size)
-                batches += [(group, part, other) for part, other in zip(parts, others)]
+                parts = cut(order, size, self._segment)
+                held_out = [None] if halves is None else cut(self._shuffled(halves[group][1]), size, self._segment)
+                batches += [(group, part, other) for part, other in zip(parts, cycle(held_out))]
             for b in torch.randperm(len(batches), generator=self.generator).tolist():
                 group, index, other = batches[b]
                 if other is not None and two_level is not None and halves is not None:

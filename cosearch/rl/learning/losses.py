@@ -2,6 +2,9 @@
 
 PPO: Schulman et al. 2017 (arXiv 1707.06347), eq. 7 and 9. A2C: Mnih et al. 2016 (arXiv 1602.01783), section 4.
 GAE: Schulman et al. 2016 (arXiv 1506.02438), eq. 16.
+A2C here differs from that paper in: advantages are normalised in each minibatch and are those of GAE (lambda 0.95 by default; 1
+gives its n-step returns); the value is clipped as PPO's (``rl.value_clip``); Adam in place of RMSProp; a rollout makes one step
+only where the minibatch holds a path's whole share of it.
 """
 
 from __future__ import annotations
@@ -29,11 +32,13 @@ class MinibatchLosses:
         fresh_path: of a path that did not act: the importance-weighted advantage, see :func:`path_loss`.
         acting_path: of the path that acted: the returns of its own share of the environments. Its advantage is zero on average
             whatever it is worth, because its own critic was subtracted.
+        lr: the option of the weights' learning rate, for the error where a gradient is not finite.
     """
 
     loss: float
     fresh_path: float
     acting_path: float
+    lr: str = "rl.lr"
 
 
 def gae(reward: np.ndarray, value: np.ndarray, done: np.ndarray, *, gamma: float, lam: float) -> np.ndarray:

@@ -82,12 +82,13 @@ def on_device(network: Network, device: torch.device) -> Network:
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
-def clip_and_check(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+def clip_and_check(parameters: Iterable[nn.Parameter], max_norm: float, lr: str = "rl.lr") -> float:
     """Clip gradients by their global norm.
 
     Args:
         parameters: those without gradient are passed over.
         max_norm: above 0.
+        lr: the option of the learning rate, for the error.
 
     Returns:
         The norm before clipping.
@@ -97,7 +98,7 @@ def clip_and_check(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     """
     norm = float(nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], max_norm))
     if not norm < float("inf"):
-        raise NonFiniteError(f"the gradient norm is {norm}. The last checkpoint is intact; try a smaller rl.lr")
+        raise NonFiniteError(f"the gradient norm is {norm}. The last checkpoint is intact; try a smaller {lr}")
     return norm
 
 
@@ -138,7 +139,7 @@ class NetworkSubject:
 
     def step(self, max_grad_norm: float, found: MinibatchLosses) -> float:
         """See ``Subject``."""
-        norm = clip_and_check(self.network.parameters(), max_grad_norm)
+        norm = clip_and_check(self.network.parameters(), max_grad_norm, found.lr)
         self.optimiser.step()
         return norm
 

@@ -131,6 +131,10 @@ class SacLearner:
         report = self._learn_critics(actor, batch)
         if self.updates >= o.critics_alone:
             report |= self._learn_actor(subject, actor, batch, replay, distillation)
+        elif batch.teacher_policy is not None:
+            with torch.no_grad():
+                best = losses.spread_of(actor(batch.frames)[0])[0].tanh()
+                report |= _checked({"distill_actor": mean_imitation(best, batch.teacher_policy)})
         losses.blend(list(self.targets.parameters()), list(self.critics.parameters()), o.tau)
         self.updates += 1
         return report
@@ -175,7 +179,7 @@ class SacLearner:
                 extra.backward()
             report = _checked({**own.terms, "loss_policy": own.loss.detach()})
             found = report["loss_policy"]  # off-policy, a path is credited with the whole of it
-            report["grad_norm"] = subject.step(math.inf, MinibatchLosses(found, found, found))
+            report["grad_norm"] = subject.step(math.inf, MinibatchLosses(found, found, found, "sac.lr"))
         finally:
             self.critics.requires_grad_(True)
         self.head.deviation.lerp_(own.moved.square().mean(0).sqrt().to(self._device), REMEMBERED)
@@ -203,11 +207,12 @@ class SacLearner:
         loss = losses.actor_loss(self._values(self.critics, batch.frames, actions), log_prob, self.temperature)
         best = losses.spread_of(outputs)[0].tanh()
         terms = {"entropy": -log_prob.detach().mean()}
-        if distillation:
-            if batch.teacher_policy is None:
-                raise ShapeError("distillation needs a replay that keeps the teacher's labels")
-            imitation = mean_imitation(best, batch.teacher_policy)
-            loss = loss + distillation * imitation
+        if distillation and batch.teacher_policy is None:
+            raise ShapeError("distillation needs a replay that keeps the teacher's labels")
+        if batch.teacher_policy is not None:  # said also where it has no weight: candidates may be compared by it
+            imitation = mean_imitation(best if distillation else best.detach(), batch.teacher_policy)
+            if distillation:
+                loss = loss + distillation * imitation
             terms["distill_actor"] = imitation.detach()
         return ActorLoss(loss, log_prob, (actions - best).detach(), terms)
 

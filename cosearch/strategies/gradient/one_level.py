@@ -31,6 +31,7 @@ Differs from the papers in:
    (Auto-NBA) starts at 0.001 with 3e-4 and has T = 5 * 0.975^epoch, its epochs of pretraining included.
 10. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), along paths of logits that are still 0.
     Auto-NBA, too, trains weights alone at first; of A3C-S and A2D we could check nothing of the kind.
+11. A2C with normalised advantages of GAE, a clipped value, Adam, several minibatches a rollout (``cosearch.rl.learning.losses``).
 """
 
 from __future__ import annotations
