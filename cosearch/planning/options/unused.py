@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from cosearch.config.run import Config, config_defaults
 from cosearch.planning.budget import bracket_rungs
+from cosearch.planning.options.condition import Condition, Training, TrainingCondition
 from cosearch.planning.options.conditions import (
     ACCELERATOR,
     ANY_ORDER,
@@ -57,9 +58,6 @@ from cosearch.planning.options.conditions import (
     USED,
     VALUE_LOSS,
     WARM_UP,
-    Condition,
-    Training,
-    TrainingCondition,
 )
 from cosearch.planning.request import Request
 from cosearch.space.parts import Part

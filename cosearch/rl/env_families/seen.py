@@ -233,7 +233,7 @@ def _check_one_range(space: Any, where: str, key: str) -> None:
     ranges = np.unique(np.stack([np.ravel(space.low), np.ravel(space.high)], 1), axis=0)
     if len(ranges) > 1:
         some = ", ".join(f"{low:g} to {high:g}" for low, high in ranges[:3].tolist())
-        others = f", or env.wrappers=[keep:NAME,...] without {key!r}" if key else ""
+        others = f", or leave {key!r} out with env.wrappers='[\"keep:NAME,...\"]'" if key else ""
         raise ConfigError(
             f"{where} declares images of floats with several ranges ({some}), expected one for all values: it becomes 256 steps, "
             f"and what has a smaller range would be nearly black. Put a wrapper of yours around it (env.wrappers=["
