@@ -122,7 +122,9 @@ def parse_json(text: str, where: str, fault: Fault, *, digits: int = MAX_DIGITS)
 
 
 def parse_word(text: str, where: str, fault: Fault) -> object:
-    """A value that somebody typed: what :func:`parse_json` makes of it, else the text itself.
+    """A value that somebody typed: what :func:`parse_json` makes of it, a list of names without quotes, else the text itself.
+
+    A list of names is ``[a, b]``: none of them empty, a number, or with a bracket or a quote in it.
 
     Args:
         text: the word.
@@ -136,7 +138,27 @@ def parse_word(text: str, where: str, fault: Fault) -> object:
         return parse_json(text, where, _OtherTextError)
     except _OtherTextError:
         _check_plain(text, where, fault)
-        return text
+        return _names(text) or text
+
+
+def _names(text: str) -> list[str]:
+    """The names of a list without quotes, or with some (a shell takes quotes away); nothing where it is no such list."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return []
+    try:
+        (line,) = csv.reader([text[1:-1]], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):  # ValueError: there is no line
+        return []
+    names = [name.strip() for name in line]
+    return names if all(name and not set(name) & set('[]{}"') and not _is_number(name) for name in names) else []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _OtherTextError(CosearchError):

@@ -100,8 +100,14 @@ def _best(benchmark: Benchmark, device: str, target_s: float, left_out: int) -> 
     return int(inside[np.argmax(means)])
 
 
-def transfer_page(rows: Sequence[Transfer]) -> str:
-    """The figures as Markdown: one table a task and target."""
+def transfer_page(rows: Sequence[Transfer], chosen: Sequence[str] = ()) -> str:
+    """The figures as Markdown: one table a task and target.
+
+    Args:
+        rows: of all pairs.
+        chosen: the devices that the command names; none: it takes all.
+    """
+    command = " ".join(["python -m cosearch bench transfer", *(f"--device {name}" for name in chosen)])
     lines = [
         "# The best network of one device on another",
         "",
@@ -109,7 +115,7 @@ def transfer_page(rows: Sequence[Transfer]) -> str:
         "each other device. A cell says by how much it misses that one's target, or what score it loses (-) to the best network",
         "there. The best are chosen by all train seeds but one and scored by that one (mean over which is left out); a gain (+)",
         "is the noise of that choice. Each target leaves the same share of the space within it; `at times`: for some choices.",
-        "Made by `python -m cosearch bench transfer`.",
+        f"Made by `{command}`.",
         "",
     ]
     for task, share in dict.fromkeys((row.task, row.share) for row in rows):

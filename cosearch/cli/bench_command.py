@@ -142,7 +142,7 @@ def transfer(
     for task in tasks(_folder(data)):
         benchmark = Benchmark(task, _folder(data))
         rows += transfers(benchmark, device or benchmark.devices())
-    page = transfer_page(rows)
+    page = transfer_page(rows, device or ())
     _write_page(out, page)
     emit([row.to_json() for row in rows], as_json, page if out is None else str(out))
 

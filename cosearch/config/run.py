@@ -210,7 +210,8 @@ def resolve(
     Args:
         preset: name of a preset.
         file: TOML file with the same sections.
-        overrides: words such as ``rl.lr=3e-4``; the value is read as JSON where it is JSON, else as text.
+        overrides: words such as ``rl.lr=3e-4``; the value is read as JSON where it is JSON, ``[a, b]`` as a list of names, else
+            as text.
         options: dotted key -> value; None values are passed over.
         base: dotted key -> value, what suits the task better than the defaults.
 

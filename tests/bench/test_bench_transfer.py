@@ -1,6 +1,8 @@
 """The best network of one device on another, against a plain loop over a table that the tests write."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,9 +63,26 @@ def test_the_page_and_the_command_say_the_same(tables, capsys):
     words = [word for name in DEVICES for word in ("--device", name)]
     assert main(["bench", "transfer", "--data", str(tables), *words]) == 0
     page = capsys.readouterr().out
-    assert page.strip() == transfer_page(rows).strip()
+    assert page.strip() == transfer_page(rows, DEVICES).strip()
+    assert "Made by `python -m cosearch bench transfer --device pixel-3 --device jetson`." in page
     missed = sum(row.over > 0.5 for row in rows if row.share == 0.25 and row.found_for != row.used_on)
     assert f"Of 2 pairs of different devices the found network misses the second one's target in {missed}." in page
+
+
+def test_the_readme_says_what_the_shipped_page_says():
+    """Cases that miss, and the largest loss of those that do not, counted from the cells of the page."""
+    root = Path(__file__).resolve().parents[2]
+    page, readme = ((root / name).read_text() for name in ("docs/evidence/best-on-each-device.md", "README.md"))
+    assert "Made by `python -m cosearch bench transfer`." in page, "all devices: none was chosen"
+    games = [], []
+    for part, found in zip(page.split("## minatar:")[1:], (0, 0, 0, 1, 1, 1), strict=True):
+        pairs, misses = map(int, re.search(r"Of (\d+) pairs .* in (\d+)\.", part).groups())
+        cells = [cell.strip() for line in part.splitlines() if line.startswith("| ") for cell in line.split("|")[2:-1]]
+        held = [float(cell.split(",")[0]) for cell in cells if re.match(r"[+-]\d", cell) and ", over by" not in cell]
+        games[found].append((pairs, misses, -min(held)))
+    (pairs, misses, losses), (more, missed, lost) = (tuple(zip(*game)) for game in games)
+    assert f"in {sum(misses)} of {sum(pairs)} cases on Breakout and in {sum(missed)} of {sum(more)} on Asterix" in readme
+    assert f"up to {max(losses):.1f} points and up to {max(lost):.1f}" in readme
 
 
 def test_a_loss_is_shown_as_what_is_lost():

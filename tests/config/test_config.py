@@ -56,6 +56,33 @@ def test_the_judged_preset_is_the_search_that_the_documents_measured():
     assert resolve(preset="judged", overrides=["strategy.name=random"]).strategy.judge_by == "score"
 
 
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("[grey_scale]", ("grey_scale",)),
+        ("[grey_scale, resize:48x48 ,frame_stack:4]", ("grey_scale", "resize:48x48", "frame_stack:4")),
+        ('[grey_scale, "keep:image,direction"]', ("grey_scale", "keep:image,direction")),
+        ('["minigrid.wrappers:ImgObsWrapper", flatten]', ("minigrid.wrappers:ImgObsWrapper", "flatten")),
+        ('["flatten"]', ("flatten",)),
+        ("[]", ()),
+    ],
+)
+def test_a_list_of_names_needs_no_quotes(text, wanted):
+    assert resolve(overrides=[f"env.wrappers={text}"]).env.wrappers == wanted
+
+
+@pytest.mark.parametrize("text", ["[flatten", "flatten]", "[flatten,]", "[a, [b]]", "[{a: 1}]", '[a "b"]', '["a]', "[a\nb]"])
+def test_what_is_no_list_of_names_is_refused_as_typed(text):
+    with pytest.raises(ConfigError, match="Input should be a valid tuple, got '"):
+        resolve(overrides=[f"env.wrappers={text}"])
+
+
+@pytest.mark.parametrize("text", ["[1, NaN]", "[0.5, 1e999]", "[-Infinity]", "[0.5, two]"])
+def test_a_list_of_numbers_is_never_one_of_names(text):
+    with pytest.raises(ConfigError, match="Input should be a valid tuple, got '"):
+        resolve(overrides=[f"family.latency_targets_s={text}"])
+
+
 def other(key, value):
     """A valid value that differs from the default: the first of some that the configuration takes."""
     section = functools.reduce(getattr, key.split(".")[:-1], Config())

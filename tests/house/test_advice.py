@@ -17,10 +17,12 @@ from accel_models.cli import main as accel_models
 from cosearch.cli import app
 from cosearch.cli.commands import app as verbs
 from cosearch.cli.environment import as_typed
-from cosearch.config.run import Config, config_to_dict
+from cosearch.config.run import Config, config_to_dict, resolve
 from cosearch.planning.device.constraints import rounded_up
 from cosearch.report.data import flatten
 from latency_tables.commands import app as tables
+from latency_tables.errors import ConfigError
+from latency_tables.reading import parse_word
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -126,6 +128,42 @@ def keys() -> set[str]:
 def test_every_key_that_a_message_names_is_one_of_the_configuration():
     known, found = keys(), {key for path in SOURCES for text in texts(path) for key in KEY.findall(text)}
     assert len(found) > 15 and not {key for key in found if key not in known and not key.endswith(".values")}
+
+
+LISTED = re.compile(r"(?<![\w.])'?([a-z_]+(?:\.[a-z_]+)+=)'?(\[[^\]\n]*\])'?")
+
+
+def lists_in(text: str) -> list[str]:
+    """The words KEY=[...] of a message or a document, as the program gets them: ``...`` stands for more of the kind."""
+    return [key + re.sub(r",? ?\.\.\.", "", value) for key, value in LISTED.findall(text)]
+
+
+def check_list(word: str) -> None:
+    """Read a word KEY=[...] as every command does."""
+    key, _, value = word.partition("=")
+    resolve(overrides=[word])
+    assert isinstance(parse_word(value, key, ConfigError), list), word
+
+
+def test_every_list_that_a_message_or_a_document_names_is_read_with_its_quotes_and_without():
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    said = [word for path in SOURCES for text in texts(path) for word in lists_in(text)]
+    written = [word for path in documents for word in lists_in(path.read_text(encoding="utf-8"))]
+    assert len(said) >= 3 and len(written) >= 8
+    for word in [*said, *written, *(word.replace('"', "") for word in written)]:
+        check_list(word)
+
+
+def test_a_name_with_a_comma_is_advised_in_quotes_that_a_shell_leaves():
+    (advice,) = [word for path in SOURCES for text in texts(path) for word in re.findall(r"\S*keep:NAME\S*", text)]
+    (word,) = shlex.split(advice)
+    assert resolve(overrides=[word]).env.wrappers == ("keep:NAME,...",)
+
+
+@pytest.mark.parametrize("word", ["env.wrappers=[flatten, [2]]", 'space.values.memory=[none, "gru_w32]', "env.wrapers=[flatten]"])
+def test_a_planted_wrong_list_is_found(word):
+    with pytest.raises((ConfigError, AssertionError)):
+        check_list(word)
 
 
 def test_every_option_that_a_message_names_is_one_of_a_program():

@@ -9,14 +9,18 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
+from made_table import table_of
 
 from cosearch.pipeline.forecast import Forecast
+from latency_tables.commands import app as tables
+from latency_tables.worklists import load_worklist
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -121,8 +125,6 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
             )
             assert app.main([verb, *arguments, "--dry-run"]) == 0, command
     elif module == "latency_tables":
-        from latency_tables.commands import app as tables
-
         group = typer.main.get_command(tables)
         group.commands[rest[0]].make_context(rest[0], rest[1:])
     elif module.startswith("cosearch.") and not inspect.signature(importlib.import_module(module).main).parameters:
@@ -148,6 +150,58 @@ def test_every_command_can_be_read_by_its_program(path, monkeypatch, capsys, tmp
     for command in commands(path.read_text(encoding="utf-8")):
         if "my-board" not in command and "my_cosearch" not in command:  # the package of CONTRIBUTING, see test_contributing.py
             parse(command, monkeypatch)
+
+
+# A table of this machine, packages, clusters, and names that stand for the user's own.
+NOT_HERE = re.compile(r"\bthis\b|/tvm-|\bmypackage\b|\bminigrid:|CarRacing|--cluster|\b[A-Z]{3,}\b")
+ACCELERATED = [path for path in DOCUMENTS if "\npython -m cosearch search --device zc706" in path.read_text(encoding="utf-8")]
+PLANNED = [pytest.param(path, marks=pytest.mark.slow if path in ACCELERATED else (), id=name(path)) for path in DOCUMENTS]
+
+
+def shown_commands(text: str) -> list[str]:
+    """The commands in text blocks and in sentences; there options of several targets are a command for the default device."""
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks(text, "text")).replace("\\\n", " ").splitlines()
+    spoken = re.findall(r"`(python -m [^`\n]+|--latency-target-ms [\d.,]+)`", outside)
+    written = [re.sub(r"\s+# .*", "", line).strip() for line in lines if line.startswith("python -m ")]
+    return [*written, *(re.sub(r"^--", "python -m cosearch --", words) for words in spoken)]
+
+
+def made(command: str) -> None:
+    """The table that a measurement would write, with the rows of its work lists and no others."""
+    words = shlex.split(command)
+    values = typer.main.get_command(tables).commands["measure"].make_context("measure", words[4:]).params
+    ops = (op for name in values["worklist"] or ("chain", "references") for op in load_worklist(name).ops)
+    table_of(Path(values["out"]), ops, device=values["device"])
+
+
+@pytest.mark.parametrize("path", PLANNED)
+def test_every_search_that_a_document_shows_can_be_planned(path, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "accel_models" / "designs" / "edge-npu.json", "mydesign.json")
+    for command in shown_commands(path.read_text(encoding="utf-8")):
+        if NOT_HERE.search(command):
+            continue
+        if command.startswith("python -m latency_tables measure") and "--out" in command:
+            made(command)
+        elif re.match(r"python -m cosearch (search|--\w)", command):
+            parse(command, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```text\npython -m cosearch --device raspberry-pi-4 --latency-target-ms 0.8,1.5   # two\n```",
+        "as `python -m cosearch search --strategy largest space.name=impoola-cnn` does",
+        "(`--latency-target-ms 0.2,0.4`)",
+        "```text\npython -m latency_tables measure --host me@b --device b --out b.jsonl\n"
+        "python -m cosearch search --table b.jsonl --env gym:CartPole-v1\n```",
+    ],
+)
+def test_a_planted_search_that_cannot_be_planned_is_found(text, monkeypatch, capsys, tmp_path):
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(AssertionError):
+        test_every_search_that_a_document_shows_can_be_planned(tmp_path / "page.md", monkeypatch, capsys, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cosearch.config.run import resolve
 from cosearch.planning.space import make_space
 from cosearch.space.network import reference_agents
+from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile, write_table
 
 
@@ -26,6 +27,20 @@ def made_table(
     space = make_space(resolve(overrides=words))
     agents = reference_agents(space.frame_shape, space.num_actions).values()
     ops = {dataclasses.replace(op, dtype=dtype) for op in (*space.all_ops(), *(op for blocks in agents for op in blocks))}
+    return table_of(path, ops, dtype, runtime, threads, device=device, mac_s=mac_s)
+
+
+def table_of(
+    path: Path,
+    ops: Iterable[OpSpec],
+    dtype: str = "float32",
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    *,
+    device: str = "this",
+    mac_s: float = 1e-9,
+) -> Path:
+    """The same of these blocks alone."""
     header = {
         "schema": 1,
         "provenance": "synthetic",

@@ -119,7 +119,7 @@ def _part(space: Any, layout: str | None, name: str, key: str) -> tuple[Part, Re
         sizes = tuple(int(n) for n in space.nvec)
         return Part(word, "vector", (sum(sizes),)), partial(_one_of, sizes, space.start)
     advice = (
-        f"env.wrappers=[keep:NAME,...] leaves {key!r} out"
+        f"env.wrappers='[\"keep:NAME,...\"]' leaves {key!r} out"
         if key
         else "env.wrappers=[flatten] makes a vector of any, and a wrapper of yours (package.module:Class) what you like"
     )
