@@ -18,6 +18,7 @@ import pytest
 import typer
 from made_table import table_of
 
+from cosearch.config.presets import PRESETS
 from cosearch.pipeline.forecast import Forecast
 from latency_tables.commands import app as tables
 from latency_tables.worklists import load_worklist
@@ -287,6 +288,11 @@ def test_the_python_of_the_pages_runs(tmp_path, monkeypatch):
     assert [line.split("#")[0].split() for line in readme.splitlines()] == [
         line.replace(", threads=1", "").split() for line in home.splitlines()
     ]
+
+
+def test_the_first_run_names_every_preset():
+    (sentence,) = re.findall(r"Presets are named sets of values: ([^.]+)\.", FIRST_RUN)
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(PRESETS)
 
 
 def test_the_readme_is_short_and_says_what_is_not_shown():

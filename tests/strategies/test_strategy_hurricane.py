@@ -1,5 +1,7 @@
 """HURRICANE: fronts of a table made here, later layers first, what is held, and each of its two parts left out."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from graph_space import graph_space
@@ -11,6 +13,7 @@ from cosearch.space.derive import Limit
 from cosearch.strategies.base import Evaluation, Feasible
 from cosearch.strategies.one_shot.hurricane import Hurricane, device_pools, hurricane_options, later_half
 from cosearch.testing.conformance import seeded
+from latency_tables.errors import ConfigError, UnknownNameError
 
 load_builtins()
 SPACE = small_space("conv_k3", "conv_k5", "mbconv_k3_e1", "skip", cells=4)
@@ -47,6 +50,16 @@ def test_the_pools_are_the_fronts_of_the_devices_latencies():
     assert device_pools(SPACE, (other,)).kept == ((0, 1, 2, 3),) * 4
     dear = Limit([[1.0, 4.0, 2.0, 3.0]] * 4, 0.0, 9.0)  # a skip that costs more than a convolution
     assert device_pools(SPACE, (dear,)).kept == ((0, 1),) * 4
+
+
+def test_an_unknown_option_is_answered_with_all_that_are_taken():
+    with pytest.raises(UnknownNameError) as refused:
+        hurricane(nonsense=1)
+    named = str(refused.value).split("'hurricane' itself has ")[1].split(", ")
+    assert sorted(named) == ["pools", "proposals", "proposer", "sampling", "score_share", "scores", "stages"]
+    for name in named:
+        with contextlib.suppress(ConfigError):  # a value that it does not take: it knows the name
+            hurricane(**{name: None})
 
 
 def test_the_later_half_of_the_points_comes_first_and_groups_stay_whole():

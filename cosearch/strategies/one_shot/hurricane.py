@@ -80,7 +80,7 @@ def hurricane_options(config: StrategyConfig) -> HurricaneOptions:
     names = [field.name for field in fields(OwnOptions)]
     own = own_options(OwnOptions, replace(config, values={k: v for k, v in config.values.items() if k in names}))
     rest = {k: v for k, v in config.values.items() if k not in names}
-    single_path = single_path_options(replace(config, values=rest), own.stages)
+    single_path = single_path_options(replace(config, values=rest), own.stages, names)
     return HurricaneOptions(own, single_path, replace(single_path.scoring, rounds=own.stages, one_agent=True))
 
 

@@ -34,6 +34,7 @@ Differs from the papers in:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
@@ -99,12 +100,13 @@ class SinglePathOptions:
     scoring: Scoring
 
 
-def single_path_options(config: StrategyConfig, rounds: int = 1) -> SinglePathOptions:
+def single_path_options(config: StrategyConfig, rounds: int = 1, further: Sequence[str] = ()) -> SinglePathOptions:
     """The options from the section ``strategy`` of the configuration.
 
     Args:
         config: the section.
         rounds: searches that share the proposals, each with a proposer of its own.
+        further: names of options that the strategy has beside these, for messages.
 
     Raises:
         UnknownNameError: no such proposer, or a key of ``strategy.values`` that neither has.
@@ -126,7 +128,7 @@ def single_path_options(config: StrategyConfig, rounds: int = 1) -> SinglePathOp
     try:
         of_proposer = proposer.options(replace(config, name=proposer.name, candidates=asked, values=rest))
     except UnknownNameError as error:
-        raise UnknownNameError(f"{error}; {config.name!r} itself has {', '.join(names)}") from error
+        raise UnknownNameError(f"{error}; {config.name!r} itself has {', '.join([*names, *further])}") from error
     scoring = Scoring(own.proposals, own.score_share, own.scores)
     return SinglePathOptions(own.sampling, proposer, of_proposer, scoring)
 
