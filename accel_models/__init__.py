@@ -9,8 +9,9 @@ Rooms:
 The files here put the rooms together: ``design`` and ``layers`` are the records, ``cost`` and ``evaluation`` what layers and
 networks cost, ``assignment`` which chunk of a pipelined accelerator runs which layer, ``energy`` and ``resources`` the constants.
 
-Results here are modelled. Cycles, access counts, DRAM bytes and energies are checked against SCALE-Sim, Timeloop and ZigZag;
-absolute frames per second of an FPGA, timing closure and power are validated by nothing here.
+Results here are modelled. The systolic array's cycles and access counts are checked against SCALE-Sim, the loop-nest rules
+against Timeloop and ZigZag; latency and energy of ``cost`` and ``evaluation``, which use both, are not checked row by row.
+Absolute frames per second of an FPGA, timing closure and power are validated by nothing here.
 """
 
 from __future__ import annotations

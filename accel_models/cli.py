@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from latency_tables.errors import ConfigError, CosearchError, short
+from latency_tables.errors import ConfigError, CosearchError, DesignError, InfeasibleCandidateError, short
 from latency_tables.spans import check_span, span_text
 from latency_tables.terminal import plain_streams, say, system_fault
 from latency_tables.writing import check_destination
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 
+ONE_SEARCH = ("network", "platform", "chunks", "objective", "seed", "out", "beside")  # options of search without --benchmark
 SAID_FROM_S = 120.0  # a search that is expected to take longer says so
 METHOD_WORDS = {  # in the order of searching.benchmark.ALL_METHODS, which imports torch
     "random": "uniform samples",
@@ -69,7 +71,10 @@ def evaluate_command(
     from accel_models.layers import load_layers
 
     accelerator = load_design(design)
-    result = evaluate(load_layers(network), accelerator, objective.value)
+    try:
+        result = evaluate(load_layers(network), accelerator, objective.value)
+    except InfeasibleCandidateError as error:
+        raise DesignError(f"{error}") from error  # exit code 2: another design or network has to be named
     over = result.resources.over(accelerator.platform)
     if as_json:
         say(json.dumps({"design": accelerator.name, "network": network, **result.to_dict(), "over_limits": over}))
@@ -85,12 +90,13 @@ def evaluate_command(
     "python -m accel_models search --benchmark --seeds 6",
 )
 def search_command(
+    context: typer.Context,
     network: Annotated[str, typer.Argument(help="Name of a shipped network, or a JSON or CSV file of layers.")] = "impala",
     platform: Annotated[str, typer.Option(help="Design (name or JSON file) whose platform sets limits and formats.")] = "zc706",
     chunks: Annotated[int, typer.Option(help="Pipeline stages; more of them help the interval, not the latency.")] = 1,
     objective: Goal = Objective.latency,
     evaluations: Annotated[int, typer.Option(help="Relaxed and exact evaluations together.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Same seed, same design.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same design.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the design found to this JSON file.")] = None,
     beside: Annotated[bool, typer.Option("--compare/--no-compare", help="Run the other methods as well.")] = True,
     benchmark: Annotated[bool, typer.Option("--benchmark", help="Compare methods on four pipeline problems instead.")] = False,
@@ -108,13 +114,13 @@ def search_command(
 
     if evaluations < 1 or seeds < 1:
         raise ConfigError(f"evaluations and seeds must be at least 1, got {evaluations} and {seeds}")
-    for made_from in (network, platform):
-        if out is not None:
-            check_destination(out, keep=Path(made_from))
     if benchmark:
-        check_span(f"--benchmark with evaluations={evaluations} and seeds={seeds}", evaluations * seeds, SECONDS_PER_EVALUATION)
+        _refuse(context, ONE_SEARCH, "with --benchmark, whose problems are given")
         _benchmark(methods.split(","), seeds, evaluations, dry_run, as_json)
         return
+    _refuse(context, ("seeds", "methods"), "without --benchmark")
+    if out is not None:
+        check_destination(out, network, platform)
     runs = len(METHOD_WORDS) - 1 if beside else 1
     expected_s = check_span(f"evaluations={evaluations}", runs * evaluations, SECONDS_PER_EVALUATION)
     base, layers = load_design(platform), load_layers(network)
@@ -155,12 +161,34 @@ def search_command(
         say(f"design written to {out}")
 
 
+def _refuse(context: typer.Context, names: Sequence[str], where: str) -> None:
+    """Refuse what was typed and would have no effect."""
+    sources = {p.name: context.get_parameter_source(p.name) for p in context.command.params if p.name in names}
+    typed = [p for p in context.command.params if getattr(sources.get(p.name), "name", "") == "COMMANDLINE"]
+    if typed:
+        words = ", ".join("/".join([*p.opts, *p.secondary_opts]) for p in typed)
+        raise ConfigError(f"no effect {where}: {words}; leave it out")
+
+
 def _benchmark(methods: list[str], seeds: int, evaluations: int, dry_run: bool, as_json: bool) -> None:
     from accel_models import printing
-    from accel_models.searching.benchmark import as_markdown, run_benchmark
+    from accel_models.searching.benchmark import BEST_KNOWN, as_markdown, check_methods, run_benchmark
+    from accel_models.searching.methods import SECONDS_PER_EVALUATION
 
+    check_methods(methods, evaluations)
+    problems = len(BEST_KNOWN)
+    words = f"--benchmark with evaluations={evaluations} and seeds={seeds}"
+    expected_s = check_span(words, problems * len(methods) * evaluations * seeds, SECONDS_PER_EVALUATION)
     if dry_run:
-        say(f"4 problems, {seeds} seeds, {evaluations} evaluations each; methods: {', '.join(methods)}")
+        text = {
+            "problems": problems,
+            "seeds": seeds,
+            "evaluations": evaluations,
+            "methods": methods,
+            "expected_s": round(expected_s),
+        }
+        words = f"{problems} problems, {seeds} seeds, {evaluations} evaluations each; methods: {', '.join(methods)}"
+        say(json.dumps(text) if as_json else words)
         return
     rows = run_benchmark(methods, seeds, evaluations, printing.benchmark_progress)
     if as_json:
@@ -209,11 +237,11 @@ def check_command(
 ) -> None:
     """Compare the equations with rows of another simulator."""
     from accel_models import printing
-    from accel_models.check import EXACT_MEANS, compare
+    from accel_models.check import EXACT_MEANS, compare, shapes_of
     from accel_models.references.rows import statistics, write_rows
 
     if out is not None:
-        check_destination(out, keep=rows_file)
+        check_destination(out, rows_file, shapes_of(rows_file, layers))
     compared = compare(reference, rows_file, layers)
     errors = statistics(compared)
     if out is not None:

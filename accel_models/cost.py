@@ -7,6 +7,7 @@ kernel position a cycle and column for ``pool`` and ``add``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class LayerCosts:
         latency_cycles: with DRAM.
         dram_bytes: both directions; None if only computing was asked for.
         energy_parts: joules by part, None where no constants are known.
-        buffer_bytes: weight, input and output tile, each ``[..., L]``; None if only computing was asked for.
+        buffer_bytes: largest weight, input and output tile, each ``[..., L]``; None if only computing was asked for.
     """
 
     compute_cycles: Tensor
@@ -115,6 +116,7 @@ def layer_costs(
     cols: Tensor,
     tile: Tiles,
     capacity_bytes: tuple[Tensor, Tensor, Tensor] | None = None,
+    ports: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> LayerCosts:
     """Full costs of layers on chunks with given buffer tiles.
 
@@ -126,20 +128,25 @@ def layer_costs(
         tile: buffer tiles ``[..., L]``.
         capacity_bytes: bytes of weight, input and output buffer, ``[..., 1, 1]``, which prices an access; default the
             tile, at least 64 bytes.
+        ports: words of weights, inputs and sums that the array takes at once, ``[..., 1, 1]``; default those of a systolic array.
 
     Returns:
         ``[..., L, 3]`` each, see :class:`LayerCosts`.
     """
     column = layers.column()
     cycles = compute_cycles(layers, counts, cols)
-    per_order = dram_traffic(layers, tile).bytes(machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
-    array_bytes = per_order.amin(-1, keepdim=True)
-    stream_bytes = (column.inputs + column.outputs) * machine.activation_bytes
-    nothing = torch.zeros_like(array_bytes)
-    dram = torch.where(column.busy, array_bytes, torch.where(column.streams, stream_bytes + nothing, nothing))
+    traffic, sizes = dram_traffic(layers, tile), (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
+    best = traffic.bytes(*sizes).argmin(-1, keepdim=True)
+    nothing = torch.zeros_like(column.inputs)
+    streamed = (nothing, column.inputs * machine.activation_bytes, nothing, column.outputs * machine.activation_bytes)
+    ways = [
+        torch.where(column.busy, way.gather(-1, best), torch.where(column.streams, stream, nothing))
+        for way, stream in zip(traffic.ways(*sizes), streamed, strict=True)
+    ]
+    dram = torch.stack(ways).sum(0)
     moving = dram / machine.dram_bytes_per_cycle
     latency = torch.maximum(cycles, moving) if machine.double_buffered else cycles + moving
-    weights, inputs, outputs = buffer_elements(layers, tile)
+    weights, inputs, outputs = buffer_elements(layers, tile.largest)
     held = (
         torch.where(layers.busy, weights * machine.weight_bytes, torch.zeros_like(weights)),
         torch.where(layers.busy, inputs * machine.activation_bytes, torch.zeros_like(inputs)),
@@ -150,7 +157,7 @@ def layer_costs(
     if machine.energy is not None:
         weight_room, input_room, output_room = (h.unsqueeze(-1).clamp(min=64.0) for h in held)
         room = capacity_bytes or (weight_room, input_room, output_room)
-        parts = _energy(column, machine, machine.energy, counts, (rows, cols), dram, room)
+        parts = _energy(column, machine, machine.energy, counts, ports or (cols, rows, cols), ways, room)
     return LayerCosts(cycles, latency, dram, parts, held)
 
 
@@ -159,22 +166,30 @@ def _energy(
     machine: Machine,
     table: EnergyTable,
     counts: SystolicCounts,
-    sides: tuple[Tensor, Tensor],
-    dram: Tensor,
+    ports: tuple[Tensor, Tensor, Tensor],
+    ways: Sequence[Tensor],
     room: tuple[Tensor, Tensor, Tensor],
 ) -> dict[str, Tensor]:
-    """Joules by part. A port is one array side wide, so one access carries a word for each row or column."""
-    rows, cols = sides
+    """Joules by part. A port is as wide as the words that the array takes at once, a systolic one's for each row or column.
+
+    ``ways`` are the bytes from DRAM into the three buffers and back from that of the outputs, each written or read there.
+    """
     sizes = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
-    widths = (cols * 8 * sizes[0], rows * 8 * sizes[1], cols * 8 * sizes[2])
+    widths = [words * 8 * size for words, size in zip(ports, sizes, strict=True)]
     words = (counts.weight_reads, counts.input_reads, (counts.output_writes - layers.outputs).clamp(min=0.0))
+    *filled, stored = ways
+    dram = stored + sum(filled) + torch.zeros_like(counts.cycles)
     zero = torch.zeros_like(dram)
-    buffer = zero
-    for size, width, read, space in zip(sizes, widths, words, room, strict=True):
-        buffer = buffer + read * size * 8 / width * sram_j(table, space, width, write=False)
-    write_out = sram_j(table, room[2], widths[2], write=True) / widths[2]
-    fill = sram_j(table, room[1], widths[1], write=True) / widths[1]
-    buffer = torch.where(layers.busy, buffer + counts.output_writes * sizes[2] * 8 * write_out, zero) + dram * 8 * fill
+    read_j, write_j = (
+        [sram_j(table, space, width, write) / width * 8 for space, width in zip(room, widths, strict=True)]
+        for write in (False, True)
+    )
+    buffer = counts.output_writes * sizes[2] * write_j[2]
+    for size, word, joules in zip(sizes, words, read_j, strict=True):
+        buffer = buffer + word * size * joules
+    buffer = torch.where(layers.busy, buffer, zero) + stored * read_j[2]
+    for moved, joules in zip(filled, write_j, strict=True):
+        buffer = buffer + moved * joules
     per_mac = sizes[0] + sizes[1] + 2 * sizes[2]
     loads = counts.weight_reads * sizes[0] + counts.input_reads * sizes[1]
     register = layers.macs * per_mac + torch.where(layers.busy, loads, zero)

@@ -142,6 +142,14 @@ class Chunk:
         """Processing elements, one multiplier each."""
         return self.rows * self.cols
 
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        """Words of weights, inputs and sums that the array takes at once."""
+        if self.unroll is None:
+            return self.cols, self.rows, self.cols
+        g, k, c, p, q = self.unroll
+        return g * k * c, g * c * p * q, g * k * p * q
+
 
 @dataclass(frozen=True)
 class AccelDesign:

@@ -18,9 +18,10 @@ from accel_models.cost import LayerCosts, Machine, clipped_tiles, compute_counts
 from accel_models.design import AccelDesign, Chunk
 from accel_models.energy import PARTS, total
 from accel_models.engines.mapper import best_tile, tile_limits
+from accel_models.engines.rounding import folds
 from accel_models.engines.systolic import DATAFLOWS, SystolicCounts
-from accel_models.engines.tile_engine import tile_engine_cycles
-from accel_models.layers import LayerShape, LayerTensors, from_blocks, stack
+from accel_models.engines.tile_engine import UNROLLED, tile_engine_cycles
+from accel_models.layers import LayerShape, LayerTensors, check_work, from_blocks, stack
 from accel_models.resources import Resources, resources
 from latency_tables.errors import InfeasibleCandidateError, ShapeError
 from latency_tables.opspec import OpSpec
@@ -109,9 +110,10 @@ def evaluate(
 
     Raises:
         InfeasibleCandidateError: a layer does not fit the buffers, or the energy is asked for and unknown.
-        ShapeError: ``chunk_of`` has another length or an unknown chunk.
+        ShapeError: no layer takes any time, or ``chunk_of`` has another length or an unknown chunk.
         ConfigError: an unknown objective.
     """
+    check_work(layers)
     table = _table(layers, design)
     if chunk_of is None:
         chunk = _cuts(table, objective, np.arange(len(layers)), _port(design))
@@ -168,8 +170,10 @@ def block_costs(
 
     Raises:
         InfeasibleCandidateError: a layer does not fit the buffers, or the energy is to be minimised and unknown.
-        ShapeError: ``chunk_of`` has another length or an unknown chunk.
+        ShapeError: no blocks, or ``chunk_of`` has another length or an unknown chunk.
     """
+    if not blocks:
+        raise ShapeError("expected at least one block, got none")
     grouped = from_blocks(blocks)
     sizes = [len(group) for group in grouped]
     flat = [layer for group in grouped for layer in group]
@@ -277,15 +281,30 @@ def _on_chunk(shapes: LayerTensors, machine: Machine, chunk: Chunk, columns: Col
     counts = compute_counts(shapes, machine, rows, cols) if chunk.unroll is None else _tile_engine_counts(shapes, chunk.unroll)
     copies = 2.0 if machine.double_buffered else 1.0
     weights, inputs, outputs = (torch.full((1, 1), copies * size, dtype=torch.float64) for size in room)
-    return layer_costs(shapes, machine, counts, rows, cols, clipped_tiles(shapes, columns), (weights, inputs, outputs))
+    weight_port, input_port, output_port = (torch.full((1, 1), float(words), dtype=torch.float64) for words in chunk.ports)
+    return layer_costs(
+        shapes,
+        machine,
+        counts,
+        rows,
+        cols,
+        clipped_tiles(shapes, columns),
+        (weights, inputs, outputs),
+        (weight_port, input_port, output_port),
+    )
 
 
 def _tile_engine_counts(shapes: LayerTensors, unroll: tuple[int, int, int, int, int]) -> SystolicCounts:
-    """Every cycle reads a word for each unrolled weight and input; sums stay in the array over one kernel."""
-    g, k, c, p, q = unroll
-    cycles = tile_engine_cycles(shapes, unroll).unsqueeze(-1).expand(-1, 3)
-    written = cycles / (shapes.R * shapes.S).unsqueeze(-1) * (g * k * p * q)
-    return SystolicCounts(cycles, cycles * (g * c * p * q), cycles * (g * k * c), written, torch.ones_like(cycles))
+    """Every cycle reads a word for each weight and input in use; sums stay in the array over one kernel.
+
+    Weights are read again for each step of pixels, inputs for each step of output channels, and sums leave for each step of input
+    channels; the steps of a loop add up to its size, so idle multipliers of a ragged edge read nothing.
+    """
+    cycles = tile_engine_cycles(shapes, unroll)
+    _, k, c, p, q = (folds(getattr(shapes, n), torch.as_tensor(float(step))) for n, step in zip(UNROLLED, unroll, strict=True))
+    inputs = shapes.G * shapes.C * shapes.P * shapes.Q * shapes.R * shapes.S * k
+    counts = (cycles, inputs, shapes.weights * p * q, shapes.outputs * c, torch.ones_like(cycles))
+    return SystolicCounts(*(words.unsqueeze(-1).expand(-1, 3) for words in counts))
 
 
 def _cuts(table: _Table, objective: str, owner: np.ndarray, dram_bytes_per_cycle: float) -> np.ndarray:

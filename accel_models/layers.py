@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from accel_models.topologies import is_topology, read_topology
-from latency_tables.errors import DesignError
+from latency_tables.errors import DesignError, ShapeError
 from latency_tables.opspec import Layer, OpSpec
 from latency_tables.reading import read_csv, read_json, shown
 
@@ -40,6 +40,7 @@ class LayerShape:
         kind: ``conv``, ``dw``, ``fc``, ``pool``, ``add``, ``relu`` or ``cast``.
         G, K, C: groups, output and input channels *per group*; depthwise has ``K = C = 1``.
         P, Q, R, S, stride: output rows and columns, kernel rows and columns, stride.
+        dilation: input rows and columns from one kernel element to the next, 1 for most.
 
     Raises:
         DesignError: an unknown kind, or a size that is no integer from 1 to ``MAX_SIZE``.
@@ -55,6 +56,7 @@ class LayerShape:
     R: int
     S: int
     stride: int = 1
+    dilation: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in ARRAY_KINDS + STREAM_KINDS + FREE_KINDS:
@@ -62,7 +64,7 @@ class LayerShape:
             raise DesignError(f"layer {shown(self.name)}: kind must be one of {known}, got {shown(self.kind)}")
         wrong = [
             f"{n}={shown(getattr(self, n))}"
-            for n in ("G", "K", "C", "P", "Q", "R", "S", "stride")
+            for n in ("G", "K", "C", "P", "Q", "R", "S", "stride", "dilation")
             if type(getattr(self, n)) is not int or not 1 <= getattr(self, n) <= MAX_SIZE
         ]
         if wrong:
@@ -74,10 +76,20 @@ class LayerShape:
         return self.G * self.K * self.C * self.P * self.Q * self.R * self.S if self.kind in ARRAY_KINDS else 0
 
     @property
+    def window_rows(self) -> int:
+        """Input rows that one output spans: those of the kernel, spread where it is dilated."""
+        return (self.R - 1) * self.dilation + 1
+
+    @property
+    def window_cols(self) -> int:
+        """Input columns that one output spans."""
+        return (self.S - 1) * self.dilation + 1
+
+    @property
     def inputs(self) -> int:
         """Input elements that the layer reads, padding counted as data; both summands of an ``add``."""
-        window = ((self.P - 1) * self.stride + self.R) * ((self.Q - 1) * self.stride + self.S)
-        return self.G * self.C * window * (2 if self.kind == "add" else 1)
+        high, wide = (self.P - 1) * self.stride + self.window_rows, (self.Q - 1) * self.stride + self.window_cols
+        return self.G * self.C * high * wide * (2 if self.kind == "add" else 1)
 
     @property
     def outputs(self) -> int:
@@ -90,14 +102,29 @@ class LayerShape:
         return self.G * self.K * self.C * self.R * self.S if self.kind in ARRAY_KINDS else 0
 
 
-def from_layer(layer: Layer, groups: int = 1) -> LayerShape:
+def check_work(layers: Sequence[LayerShape]) -> None:
+    """Raise unless a network has at least one layer that takes time.
+
+    Raises:
+        ShapeError: it has none.
+    """
+    if all(layer.kind in FREE_KINDS for layer in layers):
+        kinds = ", ".join(sorted({layer.kind for layer in layers})) or "no kind"
+        raise ShapeError(
+            f"expected at least one layer of kind {', '.join(ARRAY_KINDS + STREAM_KINDS)}, got {len(layers)} layers of {kinds}: "
+            "they take no time"
+        )
+
+
+def from_layer(layer: Layer, groups: int = 1, dilation: int = 1) -> LayerShape:
     """The shape of one primitive of the project's vocabulary.
 
     Args:
         layer: its ``C`` counts the input channels of one group.
         groups: convolution groups, 1 for all but grouped convolutions.
+        dilation: of the kernel.
     """
-    sizes = {"P": layer.P, "Q": layer.Q, "R": layer.R, "S": layer.S, "stride": layer.stride}
+    sizes = {"P": layer.P, "Q": layer.Q, "R": layer.R, "S": layer.S, "stride": layer.stride, "dilation": dilation}
     if layer.kind in ("conv", "fc"):
         return LayerShape(layer.name, layer.kind, groups, layer.K // groups, layer.C, **sizes)
     return LayerShape(layer.name, layer.kind, layer.K, 1, 1, **sizes)
@@ -109,7 +136,8 @@ def from_blocks(blocks: Iterable[OpSpec]) -> list[list[LayerShape]]:
     for index, block in enumerate(blocks):
         depthwise = block.groups == block.in_channels == block.out_channels
         groups = block.groups if block.kind == "conv" and not depthwise else 1
-        out.append([replace(from_layer(layer, groups), name=f"{index}.{layer.name}") for layer in block.layers()])
+        dilation = (block.window - 1) // (block.kernel - 1) if block.kernel > 1 else 1
+        out.append([replace(from_layer(layer, groups, dilation), name=f"{index}.{layer.name}") for layer in block.layers()])
     return out
 
 
@@ -219,6 +247,8 @@ class LayerTensors:
     R: Tensor
     S: Tensor
     stride: Tensor
+    window_rows: Tensor
+    window_cols: Tensor
     macs: Tensor
     weights: Tensor
     inputs: Tensor
@@ -234,17 +264,25 @@ class LayerTensors:
 
 def stack(layers: Sequence[LayerShape]) -> LayerTensors:
     """Layers as tensors, for batched evaluation."""
-    names = ("G", "K", "C", "P", "Q", "R", "S", "stride", "macs", "weights", "inputs", "outputs")
+    names = ("G", "K", "C", "P", "Q", "R", "S", "stride", "window_rows", "window_cols", "macs", "weights", "inputs", "outputs")
     columns = {n: torch.tensor([float(getattr(layer, n)) for layer in layers], dtype=torch.float64) for n in names}
     masks = {"depthwise": ("dw",), "streams": STREAM_KINDS, "busy": ARRAY_KINDS}
     return LayerTensors(**columns, **{n: torch.tensor([layer.kind in kinds for layer in layers]) for n, kinds in masks.items()})
 
 
 def to_records(layers: Sequence[LayerShape]) -> list[dict[str, str | int]]:
-    """Layers as JSON records in the format that :func:`load_layers` reads."""
+    """Layers as JSON records in the format that :func:`load_layers` reads.
+
+    Raises:
+        DesignError: a layer is dilated, which that format does not hold.
+    """
     out = []
     for layer in layers:
         record: dict[str, str | int] = asdict(layer)
+        if record.pop("dilation") != 1:
+            raise DesignError(
+                f"layer {shown(layer.name)}: a file of layers has no dilation, got {layer.dilation}; leave the layer out"
+            )
         record["K"], record["C"] = layer.G * layer.K, layer.G * layer.C
         if layer.kind not in ("conv", "fc"):
             record.pop("G")

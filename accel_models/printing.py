@@ -17,8 +17,9 @@ from accel_models.searching.methods import MethodRow
 from latency_tables.terminal import say, show
 
 NOT_VALIDATED = (
-    "modelled; checked against SCALE-Sim, ZigZag and Timeloop. Not validated by anything here: absolute frames per "
-    "second of an FPGA, timing closure, power. Static power is not included."
+    "modelled; the array's cycles and the rules that count traffic are checked against SCALE-Sim, ZigZag and Timeloop, latency "
+    "and energy of whole layers are not. Not validated by anything here: absolute frames per second of an FPGA, timing closure, "
+    "power. Static power is not included."
 )
 
 

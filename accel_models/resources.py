@@ -88,7 +88,7 @@ def resources(design: AccelDesign) -> Resources:
     if platform.kind == "fpga":
         blocks = 0
         for c in design.chunks:
-            for size, banks in ((c.weight_buffer_bytes, c.cols), (c.input_buffer_bytes, c.rows), (c.output_buffer_bytes, c.cols)):
+            for size, banks in zip((c.weight_buffer_bytes, c.input_buffer_bytes, c.output_buffer_bytes), c.ports, strict=True):
                 blocks += int(bram18_blocks(torch.tensor(float(size)), torch.tensor(float(banks)), design.double_buffered))
         dsp = elements * dsp_per_multiplier(design.multiplier_bits, platform.dsp_kind)
         return Resources(elements, dsp, blocks, None, None)

@@ -1,8 +1,9 @@
 """Topologies of SCALE-Sim as layers: the CSV of convolutions, and that of matrix products (Samajdar et al., ISPASS 2020).
 
 A convolution has its padding in its input already, and where the stride leaves a remainder SCALE-Sim counts one more position:
-the output has ``ceil((input - filter + stride) / stride)`` rows. A product of ``M x K`` and ``K x N`` is a convolution of one
-pixel at M positions.
+the output has ``ceil((input - filter + stride) / stride)`` rows. Where a name contains ``DP`` it runs the convolution once for
+each channel, with filters of one channel: depthwise. A product of ``M x K`` and ``K x N`` is a convolution of one pixel at M
+positions.
 """
 
 from __future__ import annotations
@@ -64,7 +65,11 @@ def _convolution(row: Mapping[str, str], where: str) -> dict[str, object]:
     if min(rows, columns) < 1:
         raise DesignError(f"{where}: the filter is larger than its input")
     window = (sizes["filter height"], sizes["filter width"])
-    return _record(row[NAME.lower()], sizes["num filter"], sizes["channels"], (rows, columns), window, stride)
+    name, filters, channels = row[NAME.lower()], sizes["num filter"], sizes["channels"]
+    if "DP" not in name:
+        return _record(name, filters, channels, (rows, columns), window, stride)
+    record = _record(name, filters * channels, channels, (rows, columns), window, stride)
+    return {**record, "kind": "dw"} if filters == 1 else {**record, "G": channels}
 
 
 def _record(name: str, k: int, c: int, out: tuple[int, int], window: tuple[int, int], stride: int) -> dict[str, object]:

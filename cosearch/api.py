@@ -229,5 +229,27 @@ def _words(values: Mapping[str, object], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             words += _words(value, f"{prefix}{key}.")
         else:
-            words.append(f"{prefix}{key}={json.dumps(value)}")
+            words.append(f"{prefix}{key}={_json(f'{prefix}{key}', value)}")
     return words
+
+
+def _json(key: str, value: object) -> str:
+    """A value as JSON; paths are texts, and numpy's numbers are numbers."""
+    import numpy as np
+
+    from latency_tables.errors import ConfigError
+    from latency_tables.reading import shown
+
+    def plain(inner: object) -> object:
+        if isinstance(inner, Path):
+            return str(inner)
+        if isinstance(inner, np.generic):
+            return inner.item()
+        raise TypeError
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: expected a number, a text, a path, True, False, None, or a list or mapping of these, got {shown(value)}"
+        ) from error

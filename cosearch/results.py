@@ -66,7 +66,8 @@ class Prediction:
         latency_s: seconds an inference of one observation; ``overhead_s`` and the operations' seconds add up to it.
         energy_j: joules an inference, or None where nobody measured them.
         overhead_s: the fixed part of ``latency_s``, seconds.
-        interval: bounds that hold the latency of 95 % of networks, ``(low_s, high_s)`` in seconds, or None.
+        interval: where the latency is expected, ``(low_s, high_s)`` in seconds: the extremes of networks that the table was not
+            fitted on; of an estimate those of left-out blocks, or assumed. None where nothing is known.
         provenance: measured, derived, estimated, synthetic, or modelled for an accelerator.
         device: name of the device.
         runtime: the runtime that was measured or modelled, such as onnxruntime.

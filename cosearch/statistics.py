@@ -129,10 +129,10 @@ Returns = Sequence[np.ndarray]  # the returns of the episodes of each seed of tr
 def two_level_estimate(statistic: Callable[..., float], *methods: Returns, seed: int = 0) -> Estimate:
     """A figure over seeds of training that play several episodes each: seeds are drawn anew, then episodes within each of them.
 
-    Davison and Hinkley 1997, section 3.8, first scheme: the luck of the training is in the interval, which that of episodes drawn
-    within the same seeds leaves out. Where the score of a seed varies three times as much as its episodes explain, it holds the
-    mean of three and five seeds in 79 and 86 % of the cases, and episodes alone do in 40 and 39 % (a test measures it): of few
-    seeds a mean is better told with :func:`student_interval`.
+    Both are drawn with replacement (Davison and Hinkley 1997, section 3.8, on hierarchical data): the luck of the training is in
+    the interval, which that of episodes drawn within the same seeds leaves out. Where the score of a seed varies three times as
+    much as its episodes explain, it holds the mean of three and five seeds in 79 and 86 % of the cases, and episodes alone do in
+    40 and 39 % (a test measures it): of few seeds a mean is better told with :func:`student_interval`.
 
     Args:
         statistic: (the returns of each method) -> the figure.

@@ -46,7 +46,7 @@ def check_table(table: Table, *, others: Iterable[Table] = (), ops: Sequence[OpS
         others: tables of other devices, to find copied rows.
         ops: operations that it should cover.
     """
-    findings = [*_near_zero(table), *_monotone(table), *_power(table), *_unsure(table), *_certificate(table)]
+    findings = [*_near_zero(table), *_monotone(table), *_power(table), *_unsure(table), *_preempted(table), *_certificate(table)]
     for other in others:
         findings += _copied(table, other)
     missing = [op.key for op in ops if table.coverage([op]) == 0]
@@ -109,6 +109,12 @@ def _unsure(table: Table) -> list[Finding]:
         f"{len(unsure)} of {len(table.rows)} rows have an interval wider than asked ({share:.0%}); measure longer with --budget"
     )
     return [Finding("unsure", text, tuple(unsure))] if share > UNSURE_SHARE else []
+
+
+def _preempted(table: Table) -> list[Finding]:
+    keys = [row.key for row in table.rows.values() if row.details.get("fallback")]
+    text = f"{len(keys)} rows are of smallest samples, as more than half of every visit was preempted; measure on an idle machine"
+    return [Finding("preempted", text, tuple(keys))] if keys else []
 
 
 def _certificate(table: Table) -> list[Finding]:

@@ -69,7 +69,7 @@ def measure(
     compiler: Annotated[str | None, typer.Option(help="Links TVM's code for the board: aarch64-linux-gnu-g++.")] = None,
     budget: Annotated[float, typer.Option(help="Seconds after which no new round starts.")] = 240.0,
     rounds: Annotated[int, typer.Option(help="Visits of each model, at least.")] = 9,
-    max_rounds: Annotated[int, typer.Option(help="Visits of each model, at most.")] = 40,
+    max_rounds: Annotated[int | None, typer.Option(help="Visits of each model, at most. [40, or --rounds if more]")] = None,
     tolerance: Annotated[float, typer.Option(help="Relative half-width of its interval at which a row has converged.")] = 0.02,
     energy_seconds: Annotated[float, typer.Option(help="Power reading a model where the board has a sensor; 0: none.")] = 2.0,
     period_s: Annotated[float | None, typer.Option(help="Also call whole networks once in so many seconds (0.02).")] = None,
@@ -102,7 +102,7 @@ def measure(
         provider=provider,
         nchw=nchw,
         min_rounds=rounds,
-        max_rounds=max(rounds, max_rounds),
+        max_rounds=max(rounds, 40) if max_rounds is None else max_rounds,
         tolerance=tolerance,
         budget_s=budget,
         seed=seed,
@@ -111,7 +111,7 @@ def measure(
         out=out,
         device=device,
         description=description,
-        worklists=tuple(worklist or ("chain", "references")),
+        worklists=tuple(worklist or ()),
         keys=tuple(op or ()),
         runtime=runtime,
         dtype=dtype,
@@ -137,7 +137,10 @@ def measure(
     check_destination(out)
     plan = job.preview(request)
     least_s, most_s = (span_text(float(str(plan[f"expected_s_at_{end}"]))) for end in ("least", "most"))
-    say(f"{plan['models']} models, expected time: {least_s if least_s == most_s else f'{least_s} to {most_s}'}", error=True)
+    energy_s = float(str(plan["expected_energy_s_with_a_sensor"]))
+    energy = f", and {span_text(energy_s)} of power readings where there is a sensor" if energy_s else ""
+    span = least_s if least_s == most_s else f"{least_s} to {most_s}"
+    say(f"{plan['models']} models, expected time: {span}{energy}", error=True)
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.completed}/{task.total} visits"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
@@ -249,22 +252,23 @@ def fit(
     out: Annotated[Path, typer.Option(help="The table file to write.")],
     worklist: Annotated[list[str] | None, typer.Option(help="Operations to write rows for; repeatable.")] = None,
     published: Annotated[Path | None, typer.Option(help="Fit the constants anew to these published rows (CSV).")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Replace any file at --out, not only an estimate of it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make an estimated table from public specifications and published measurements."""
     from latency_tables.estimating.estimate import build_estimate
     from latency_tables.estimating.published import refit_spec
     from latency_tables.estimating.specification import load_spec
-    from latency_tables.schema import write_table
+    from latency_tables.schema import write_new_table
     from latency_tables.showing.draw import caption
     from latency_tables.showing.output import summary
     from latency_tables.table import load_table
     from latency_tables.worklists import load_worklist
 
-    check_destination(out, keep=published)
+    check_destination(out, device, *(worklist or ()), *filter(None, [published]))
     ops = {op.key: op for name in worklist or ("chain", "references") for op in load_worklist(name).ops}
     spec = load_spec(device) if published is None else refit_spec(load_spec(device), published)
-    write_table(out, build_estimate(spec, ops.values()))
+    write_new_table(out, build_estimate(spec, ops.values()), again=again)
     table = load_table(out)
     emit({"out": str(out), **summary(table)}, as_json, lambda _: f"{out}: {len(table.rows)} rows, {caption(table)}")
 
@@ -284,20 +288,21 @@ def import_command(
     dtype: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     threads: Annotated[int, typer.Option(min=1, help="Threads that ran them.")] = 1,
     overhead_us: Annotated[float, typer.Option(min=0.0, help="What an inference takes beside its operations, us.")] = 0.0,
+    again: Annotated[bool, typer.Option("--again", help="Replace any file at --out, not only an import of it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a table of latencies that were measured elsewhere; it is checked like any other and says `imported`."""
     from latency_tables.checks import check_table
     from latency_tables.importing.table import ImportRequest, imported_table
-    from latency_tables.schema import write_table
+    from latency_tables.schema import write_new_table
     from latency_tables.showing.draw import caption
     from latency_tables.showing.output import summary
     from latency_tables.table import load_table
 
-    check_destination(out, keep=file)
+    check_destination(out, file)
     request = ImportRequest(file, kind, device, description or device, runtime, dtype, threads, source, overhead_us * 1e-6)
     content, read = imported_table(request)
-    write_table(out, content)
+    write_new_table(out, content, again=again)
     table = load_table(out)
     findings = [f"{finding.rule}: {finding.text}" for finding in check_table(table)]
     result: dict[str, object] = {"out": str(out), **summary(table), "left_out": list(read.left_out), "findings": findings}

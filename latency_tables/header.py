@@ -12,7 +12,7 @@ from latency_tables.opspec import DTYPE_BYTES, Device
 SCHEMA = 1
 PROVENANCES = {
     "measured": "timed on the device itself",
-    "derived": "computed from published measurements of the device",
+    "derived": "computed from measurements of another device or runtime",
     "imported": "timed by somebody else, in a way that nobody here has seen",
     "estimated": "a model with public specifications; nobody timed it",
     "synthetic": "made under emulation or for a test; says nothing about a board",

@@ -88,6 +88,10 @@ class OpSpec:
                 faults.append(f"{name} must be an integer of at least 0, got {value!r}")
         if not faults and self.kind in ("maxpool", "residual") and self.in_channels != self.out_channels:
             faults.append(f"{self.kind} keeps the channels, got {self.in_channels} -> {self.out_channels}")
+        if not faults and self.kind == "conv" and (self.in_channels % self.groups or self.out_channels % self.groups):
+            faults.append(
+                f"groups must divide the channels, got {self.groups} of {self.in_channels} -> {self.out_channels} channels"
+            )
         if not faults and self.kind != "head" and min(self.out_height, self.out_width) < 1:
             faults.append(
                 f"kernel {self.kernel} does not fit the input {self.in_height}x{self.in_width} padded by {self.padding}"

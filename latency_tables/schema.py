@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latency_tables.certificate import read_certificate
-from latency_tables.errors import ShapeError, TableError
+from latency_tables.errors import RequestError, ShapeError, TableError
 from latency_tables.fields import number, number_or_none, object_of, one_of, pair_of, parse_line, text_of
 from latency_tables.header import MAX_ENERGY_J, MAX_LATENCY_S, check_header, read_device
 from latency_tables.opspec import OpSpec
@@ -187,6 +187,32 @@ def write_table(path: str | Path, table: TableFile) -> None:
     parse_table(text, where=str(path))
     make_folder(path.parent)
     write_bytes_atomic(path, text.encode())
+
+
+def write_new_table(path: Path, table: TableFile, *, again: bool) -> None:
+    """:func:`write_table`, which replaces an earlier table of the same device and provenance, and anything else if asked to.
+
+    Args:
+        path: of the file.
+        table: what to write.
+        again: replace whatever file is there.
+
+    Raises:
+        TableError: the content would not be a valid table.
+        RequestError: a file is there that is no such table, or no regular file.
+        RunFailedError: the disk refuses the write.
+    """
+    if path.exists() and not again:
+        try:
+            there, new = (
+                f"the {h['provenance']} table of {read_device(h['device'], '').name}"
+                for h in (read_table(path).header, table.header)
+            )
+        except TableError:
+            there, new = "no table", "a table"
+        if there != new:
+            raise RequestError(f"{path} is there already ({there}); give --again to replace it, or another --out")
+    write_table(path, table)
 
 
 def _read_row(record: dict[str, object], dtype: str, where: str) -> Row:

@@ -10,6 +10,7 @@ batch (:meth:`Table.cast`). A block that names another dtype or batch than these
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ class Prediction:
         energy_j: joules for one inference (``header["power_measurement"]`` says what was counted), or None where unknown.
         operations: one ``(key, latency_s, energy_j)`` an operation, calibrated; with ``overhead_s`` they sum to ``latency_s``.
         overhead_s: the fixed part of ``latency_s``.
-        provenance: of the table: measured, derived, estimated or synthetic.
-        interval: ``(low_s, high_s)`` holding 95 % of networks (residual quantiles, or the estimate's error), or None.
+        provenance: of the table: a name of ``header.PROVENANCES``.
+        interval: ``(low_s, high_s)``, seconds: the extremes of the networks that were left out of a measured table's fit; of an
+            estimate those of left-out blocks, or what its specification assumes. None where nothing is known.
         power_times_time_j: one constant power times ``latency_s``, joules: what ``energy_j`` must beat; None where unknown.
     """
 
@@ -76,7 +78,7 @@ class Table:
 
     @property
     def provenance(self) -> str:
-        """``measured``, ``derived``, ``estimated`` or ``synthetic``."""
+        """One of ``header.PROVENANCES``: ``measured``, ``derived``, ``imported``, ``estimated`` or ``synthetic``."""
         return text_of(self.header, "provenance", "header")
 
     @property
@@ -220,13 +222,19 @@ class Table:
         why = "has no row" if row is None else f"could not run ({row.status}: {row.details.get('reason', 'no reason recorded')})"
         also = f" (and {len(more)} more: {', '.join(list(more)[:3])}{', ...' * (len(more) > 3)})" if more else ""
         near = sorted((key for key, r in self.rows.items() if r.latency_s is not None), key=lambda key: _distance(op, key))[:3]
-        target = self.path.name if self.path else "FILE"
+        return f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. {self._advice(op)}"
+
+    def _advice(self, op: OpSpec) -> str:
+        """What gives the table a row of an operation."""
+        device, target = self.device, shlex.quote(str(self.path)) if self.path else "FILE"
+        if self.provenance == "imported":
+            return "Add its latency to the file that the table was imported from, and import that again with --out " + target
+        if self.provenance not in ("measured", "synthetic"):
+            return f"Nothing here can measure it, as the table is {self.provenance}: give one that has the row with --table FILE"
         identity = {"runtime": device.runtime, "dtype": device.dtype, "threads": device.threads, "batch": self.batch}
         options = "".join(f" --{name} {value}" for name, value in identity.items() if value != MEASURED_BY_DEFAULT[name])
-        return (
-            f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. Measure it with: "
-            f"python -m latency_tables measure --device {device.name}{options} --op {op.key} --out {target}"
-        )
+        options += " --synthetic" * (self.provenance == "synthetic")
+        return f"Measure it with: python -m latency_tables measure --device {device.name}{options} --op {op.key} --out {target}"
 
 
 def load_table(path: str | Path) -> Table:

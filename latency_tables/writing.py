@@ -72,19 +72,19 @@ def regular_file(path: Path) -> Path:
     return target
 
 
-def check_destination(path: Path, keep: Path | None = None) -> None:
+def check_destination(path: Path, *keep: str | Path) -> None:
     """Raise now where a file could not be written after the work; its folder need not exist yet. Nothing is left behind.
 
     Args:
         path: of the file.
-        keep: what it is made from, which must not be written over; None: nothing that could be.
+        *keep: files that it is made from, which must not be written over; what is no file is passed over.
 
     Raises:
-        RequestError: the place is read-only or refuses files, a file is in the way, no regular file is there, or it is ``keep``.
+        RequestError: the place is read-only or refuses files, a file is in the way, it is no regular file, or one to ``keep``.
     """
     try:
         target = regular_file(path)
-        if keep is not None and target.exists() and keep.exists() and os.path.samefile(target, keep):
+        if any(target.exists() and os.path.exists(source) and os.path.samefile(target, source) for source in keep):
             raise RequestError(f"{path} is the file that it would be made from: give the result another name")
         check_folder(target.parent)
     except OSError as error:

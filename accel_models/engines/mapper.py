@@ -14,7 +14,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from accel_models.engines.traffic import Tiles, buffer_elements, dram_traffic, tiles
+from accel_models.engines.traffic import buffer_elements, dram_traffic, tiles
 from accel_models.layers import LayerShape, LayerTensors, stack
 from latency_tables.errors import InfeasibleCandidateError
 
@@ -79,4 +79,4 @@ def tile_limits(shapes: LayerTensors, columns: Sequence[Tensor]) -> tuple[Tensor
     sizes = dict(zip("KCPQ", columns, strict=True))
     inside = {n: torch.minimum(sizes[n], getattr(shapes, n)) for n in "KCPQ"}
     inside["G"] = torch.where(shapes.depthwise, torch.minimum(sizes["K"], shapes.G), torch.ones_like(shapes.G))
-    return buffer_elements(shapes, Tiles({}, inside))
+    return buffer_elements(shapes, inside)

@@ -26,13 +26,25 @@ def folds(size: Tensor, step: Tensor, rounding: str = "exact") -> Tensor:
     Raises:
         ConfigError: the rounding is not known.
     """
-    ratio = (size / step).clamp(min=1.0)
+    return whole((size / step).clamp(min=1.0), rounding)
+
+
+def whole(value: Tensor, rounding: str = "exact") -> Tensor:
+    """The next whole number from ``value``, ``[...]``; ``smooth`` leaves it as it is.
+
+    Args:
+        value: ``[...]``, above 0.
+        rounding: one of :data:`ROUNDINGS`.
+
+    Raises:
+        ConfigError: the rounding is not known.
+    """
     if rounding == "smooth":
-        return ratio
+        return value
     if rounding == "straight":
-        return ratio + (torch.ceil(ratio) - ratio).detach()
+        return value + (torch.ceil(value) - value).detach()
     if rounding == "exact":
-        return torch.ceil(ratio)
+        return torch.ceil(value)
     raise ConfigError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
 
 

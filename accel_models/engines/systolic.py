@@ -85,8 +85,9 @@ def systolic_counts(
         product: ``[L, 3]`` or anything that broadcasts; last axis over :data:`DATAFLOWS`.
         rows, cols: array sides, ``[..., 1, 1]``, broadcast against the product.
         rounding: see ``rounding``; ``exact`` for results.
-        overlap_fill: the stationary operand is double-buffered in the array (Gemmini, TPU): a fold lasts as long as streaming
-            or loading, whichever is longer, and the array is filled once.
+        overlap_fill: the stationary operand, or sums, are double-buffered in the array (Gemmini, TPU). While a fold streams,
+            the next one's operand is loaded, or the last one's sums leave: it lasts as long as the longer of the two. The first
+            load and the passage through rows and columns are paid once for the layer, not in every fold.
 
     Returns:
         ``[..., L, 3]`` each.
@@ -94,10 +95,12 @@ def systolic_counts(
     over_rows, over_cols = folds(product.rows, rows, rounding), folds(product.cols, cols, rounding)
     stationary = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
     count = over_rows * over_cols
+    filling = rows * (1.0 + stationary) + cols - 2.0
     if overlap_fill:
-        cycles = product.repeats * (count * torch.maximum(product.length, rows * torch.ones_like(product.length)) + rows + cols)
+        longer = torch.maximum(product.length, rows * torch.ones_like(product.length))
+        cycles = (product.repeats * count - 1.0) * longer + product.length + filling
     else:
-        cycles = product.repeats * count * (rows * (1.0 + stationary) + cols + product.length - 2.0)
+        cycles = product.repeats * count * (filling + product.length)
     along = product.repeats * product.length * product.rows  # streamed along the rows, once a fold of columns
     across, inputs = along * over_cols, along * torch.where(product.apart, product.cols, over_cols)
     down = product.repeats * product.length * product.cols * over_rows  # streamed along the columns

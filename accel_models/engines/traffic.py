@@ -8,12 +8,13 @@ together); ragged edges are averaged, which leaves sums exact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from accel_models.engines.rounding import active, folds
+from accel_models.engines.rounding import active, folds, whole
 from accel_models.layers import LayerTensors
 
 ORDERS = ("ws", "os", "is")
@@ -22,10 +23,14 @@ NEST = {"ws": "PQCKG", "os": "CKPQG", "is": "KPQCG"}
 
 @dataclass(frozen=True)
 class Tiles:
-    """Buffer tile of each layer, each ``[..., L]``: loop counts around the tile and sizes inside it."""
+    """Buffer tile of each layer, each ``[..., L]``: loop counts around the tile, its average and its largest sizes.
+
+    Traffic adds up over all tiles, so the average gives it exactly; a buffer has to hold the largest.
+    """
 
     count: dict[str, Tensor]
     inside: dict[str, Tensor]
+    largest: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,19 @@ class Traffic:
     partial_reads: Tensor
     outputs: Tensor
 
+    def ways(self, weight_bytes: float, activation_bytes: float, partial_bytes: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Bytes into the weight, input and output buffer, and out of the output buffer, each ``[..., L, 3]``."""
+        return (
+            self.weights * weight_bytes,
+            self.inputs * activation_bytes,
+            self.partial_reads * partial_bytes,
+            self.outputs * activation_bytes + self.partial_writes * partial_bytes,
+        )
+
     def bytes(self, weight_bytes: float, activation_bytes: float, partial_bytes: float) -> Tensor:
         """``[..., L, 3]`` bytes through the DRAM port, both directions."""
-        return (
-            self.weights * weight_bytes
-            + (self.inputs + self.outputs) * activation_bytes
-            + (self.partial_writes + self.partial_reads) * partial_bytes
-        )
+        weights, inputs, restored, stored = self.ways(weight_bytes, activation_bytes, partial_bytes)
+        return weights + inputs + restored + stored
 
 
 def tiles(layers: LayerTensors, tile_k: Tensor, tile_c: Tensor, tile_p: Tensor, tile_q: Tensor, rounding: str = "exact") -> Tiles:
@@ -63,7 +74,8 @@ def tiles(layers: LayerTensors, tile_k: Tensor, tile_c: Tensor, tile_p: Tensor, 
     """
     steps = {"K": tile_k, "C": tile_c, "P": tile_p, "Q": tile_q, "G": torch.where(layers.depthwise, tile_k, 1.0)}
     count = {n: folds(getattr(layers, n), step, rounding) for n, step in steps.items()}
-    return Tiles(count, {n: getattr(layers, n) / count[n] for n in steps})
+    inside = {n: getattr(layers, n) / count[n] for n in steps}
+    return Tiles(count, inside, {n: whole(size, rounding) for n, size in inside.items()})
 
 
 def dram_traffic(layers: LayerTensors, tile: Tiles) -> Traffic:
@@ -91,7 +103,8 @@ def _one_order(layers: LayerTensors, tile: Tiles, nest: str) -> tuple[Tensor, ..
         return out
 
     weight = layers.weights * (1 + began("P", "GKC") * (n["P"] - 1)) * (1 + began("Q", "GKC") * (n["Q"] - 1))
-    rows, cols = _extent(layers, n["P"], size["P"], layers.P, layers.R), _extent(layers, n["Q"], size["Q"], layers.Q, layers.S)
+    rows = _extent(layers, n["P"], size["P"], layers.P, layers.window_rows)
+    cols = _extent(layers, n["Q"], size["Q"], layers.Q, layers.window_cols)
     high = rows[0] + began("P", "GCPQ") * (rows[1] - rows[0])
     wide = cols[0] + began("Q", "GCPQ") * (cols[1] - cols[0])
     inputs = layers.G * layers.C * high * wide * (1 + began("K", "GCPQ") * (n["K"] - 1))
@@ -99,16 +112,21 @@ def _one_order(layers: LayerTensors, tile: Tiles, nest: str) -> tuple[Tensor, ..
     return weight, inputs, again, again, layers.outputs + none
 
 
-def _extent(layers: LayerTensors, count: Tensor, size: Tensor, whole: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+def _extent(layers: LayerTensors, count: Tensor, size: Tensor, whole: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
     """Input rows (or columns) fetched over all tiles: with the overlap kept, and with every tile fetched in full."""
-    apart = count * ((size - 1) * layers.stride + kernel)
-    union = (whole - 1) * layers.stride + kernel + torch.zeros_like(apart)
-    return torch.where(kernel >= layers.stride, union, apart), apart
+    apart = count * ((size - 1) * layers.stride + window)
+    union = (whole - 1) * layers.stride + window + torch.zeros_like(apart)
+    return torch.where(window >= layers.stride, union, apart), apart
 
 
-def buffer_elements(layers: LayerTensors, tile: Tiles) -> tuple[Tensor, Tensor, Tensor]:
-    """Elements of one weight, input and output tile, each ``[..., L]``."""
-    s = tile.inside
+def buffer_elements(layers: LayerTensors, size: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Elements of one weight, input and output tile, each ``[..., L]``.
+
+    Args:
+        layers: tensors ``[L]``.
+        size: of the tile along G, K, C, P and Q, each ``[..., L]``.
+    """
+    s = size
     weight = s["G"] * s["K"] * s["C"] * layers.R * layers.S
-    window = ((s["P"] - 1) * layers.stride + layers.R) * ((s["Q"] - 1) * layers.stride + layers.S)
-    return weight, s["G"] * s["C"] * window, s["G"] * s["K"] * s["P"] * s["Q"]
+    high, wide = (s["P"] - 1) * layers.stride + layers.window_rows, (s["Q"] - 1) * layers.stride + layers.window_cols
+    return weight, s["G"] * s["C"] * high * wide, s["G"] * s["K"] * s["P"] * s["Q"]

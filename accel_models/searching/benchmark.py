@@ -17,7 +17,7 @@ from accel_models.layers import load_layers
 from accel_models.searching.baselines import METHODS
 from accel_models.searching.elites import Elites
 from accel_models.searching.problem import DesignProblem, Limits
-from accel_models.searching.search import continuous
+from accel_models.searching.search import check_budget, continuous
 from latency_tables.errors import UnknownNameError
 
 BEST_KNOWN = {("impala", 3): 42_796, ("impala", 4): 39_096, ("mobilenet", 3): 32_766, ("mobilenet", 4): 26_866}
@@ -57,6 +57,20 @@ def pipeline_problem(network: str, chunks: int) -> DesignProblem:
     return DesignProblem(layers, Machine(dram_bytes_per_cycle=16.0), chunks, Limits(MULTIPLIERS), "interval", "compute")
 
 
+def check_methods(methods: Sequence[str], evaluations: int) -> None:
+    """Raise unless every method is known and can run with so many evaluations.
+
+    Raises:
+        UnknownNameError: a method is not known.
+        ConfigError: too few evaluations for the gradient search.
+    """
+    unknown = [name for name in methods if name not in ALL_METHODS]
+    if unknown:
+        raise UnknownNameError(f"unknown methods {', '.join(unknown)}; there are {', '.join(ALL_METHODS)}")
+    if any(name not in METHODS for name in methods):
+        check_budget(evaluations)
+
+
 def run_benchmark(
     methods: Sequence[str], seeds: int, evaluations: int, progress: Callable[[BenchmarkRow], None] | None = None
 ) -> list[BenchmarkRow]:
@@ -70,10 +84,9 @@ def run_benchmark(
 
     Raises:
         UnknownNameError: a method is not known.
+        ConfigError: too few evaluations for one of them.
     """
-    unknown = [name for name in methods if name not in ALL_METHODS]
-    if unknown:
-        raise UnknownNameError(f"unknown methods {', '.join(unknown)}; there are {', '.join(ALL_METHODS)}")
+    check_methods(methods, evaluations)
     rows = []
     for (network, chunks), best in BEST_KNOWN.items():
         for name in methods:

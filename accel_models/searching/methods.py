@@ -10,7 +10,7 @@ from accel_models.design import AccelDesign
 from accel_models.layers import LayerShape
 from accel_models.searching.baselines import METHODS
 from accel_models.searching.problem import DesignProblem
-from accel_models.searching.search import FoundDesign, limits_of
+from accel_models.searching.search import FoundDesign, check_budget, limits_of
 
 SECONDS_PER_EVALUATION = 1e-3  # one core, chunks 1 to 4; for the plan only
 
@@ -80,8 +80,10 @@ def plan(
         beside: whether the other methods run too.
 
     Raises:
-        ConfigError: a wrong objective or number of chunks.
+        ConfigError: a wrong objective, number of chunks or budget.
+        ShapeError: no layer takes any time.
     """
+    check_budget(evaluations)
     problem = DesignProblem(layers, machine_of(base), chunks, limits_of(base), objective)
     runs = 1 + (len(METHODS) if beside else 0)
     return {

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from accel_models.assignment import OBJECTIVES, best_assignment, chunk_times
 from accel_models.cost import LayerCosts, Machine, clipped_tiles, compute_counts, compute_cycles, layer_costs
-from accel_models.layers import LayerShape, LayerTensors, stack
+from accel_models.layers import LayerShape, LayerTensors, check_work, stack
 from accel_models.resources import bram18_blocks
 from latency_tables.errors import ConfigError
 
@@ -72,6 +72,10 @@ class DesignProblem:
         objective: see ``assignment.OBJECTIVES``.
         model: ``full``, or ``compute`` for the array alone (no DRAM, no buffers, no energy).
         evaluations: exact and relaxed evaluations so far.
+
+    Raises:
+        ConfigError: a wrong model, objective or number of chunks.
+        ShapeError: no layer takes any time.
     """
 
     layers: Sequence[LayerShape]
@@ -93,6 +97,7 @@ class DesignProblem:
             raise ConfigError("the objective energy needs a platform with energy constants for this width, and model full")
         if not 1 <= self.chunks <= len(self.layers):
             raise ConfigError(f"chunks must be from 1 to the number of layers ({len(self.layers)}), got {self.chunks}")
+        check_work(self.layers)
         self.shapes = stack(self.layers)
 
     @property

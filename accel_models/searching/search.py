@@ -27,6 +27,7 @@ from latency_tables.errors import ConfigError, InfeasibleCandidateError
 STARTS, PROJECT_EVERY, POLISH_SHARE, ELITES, MOVES = 20, 25, 0.5, 24, 40
 DIVIDE_SHARE = 0.25  # of the evaluations left, for a division that need not prove anything (chunks with tiles)
 RESIZE_SHARE = 0.5  # of the moves after the descents: another array for one chunk
+PER_ROUND = STARTS * (PROJECT_EVERY + 3)  # evaluations up to a projection and in it
 RATE, CUT_RATE, TOP_LOG2 = 0.05, 0.2, (6.0, 6.0, 10.0, 10.0, 10.0)
 
 
@@ -51,6 +52,16 @@ class FoundDesign:
     history: tuple[tuple[int, float], ...]
 
 
+def check_budget(budget: int) -> None:
+    """Raise unless so many evaluations are enough for one round of the gradient search.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if budget < PER_ROUND:
+        raise ConfigError(f"the budget must be at least {PER_ROUND} evaluations, got {budget}")
+
+
 def continuous(
     problem: DesignProblem,
     budget: int,
@@ -71,9 +82,7 @@ def continuous(
     Raises:
         ConfigError: the budget is smaller than one projection.
     """
-    per_round = STARTS * (PROJECT_EVERY + 3)
-    if budget < per_round:
-        raise ConfigError(f"the budget must be at least {per_round} evaluations, got {budget}")
+    check_budget(budget)
     rng = np.random.default_rng(seed)
     designs = _starts(problem, rng)
     optimiser = torch.optim.Adam(
@@ -82,7 +91,7 @@ def continuous(
     top = torch.tensor(TOP_LOG2[: designs.log2.shape[-1]], dtype=torch.float64)
     elites, end = Elites(ELITES), problem.evaluations + budget
     basins = [Elites(1) for _ in range(STARTS)]
-    rounds = max(1, int(budget * (1 - polish_share)) // per_round)
+    rounds = max(1, int(budget * (1 - polish_share)) // PER_ROUND)
     for step in range(rounds * PROJECT_EVERY):
         optimiser.zero_grad()
         value, excess = relaxed_value(problem, designs, annealed(step / (rounds * PROJECT_EVERY)))
@@ -223,7 +232,7 @@ def search_design(
     Args:
         layers: the network, in order.
         base: gives platform (limits, clock, DRAM), number formats and options; its chunks are not used.
-        seed: same seed, same design.
+        seed: from 0 to 2**63 - 1; same seed, same design.
         chunks: J, pipeline stages.
         objective: ``latency`` (one frame in flight), ``interval`` (full pipeline) or ``energy``.
         evaluations: relaxed and exact together.
@@ -231,6 +240,7 @@ def search_design(
 
     Raises:
         InfeasibleCandidateError: no design within the limits was found.
+        ShapeError: no layer takes any time.
         ConfigError: a wrong objective, number of chunks or budget.
     """
     machine: Machine = machine_of(base)

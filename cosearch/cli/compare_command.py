@@ -16,6 +16,7 @@ from cosearch.cli.comparison import make_and_show, show_comparison, show_forecas
     "`cosearch compare --from runs/mine`"
 )
 def compare(
+    context: typer.Context,
     overrides: Overrides = None,
     strategies: Annotated[
         str,
@@ -59,6 +60,7 @@ def compare(
     from cosearch.record.rundir import RunDir, check_one_folder
 
     if from_ is not None:
+        _refuse_beside_from(context)
         show_comparison(from_, as_json)
         return
     where = Cluster(cluster, other_torch).check()
@@ -84,3 +86,17 @@ def compare(
         show_forecast(planned, jobs or 1, as_json)
         return
     make_and_show(runs / name, planned, jobs, where=where, tell=tell, as_json=as_json)
+
+
+def _refuse_beside_from(context: typer.Context) -> None:
+    """Raise where more than the form of the answer was given: there is nothing else to choose."""
+    from latency_tables.errors import RequestError
+
+    given: list[str] = []
+    for param in context.command.params:
+        source = context.get_parameter_source(str(param.name))
+        if param.name not in ("from_", "as_json", "quiet") and source is not None and source.name == "COMMANDLINE":
+            given += context.params["overrides"] if param.name == "overrides" else [param.opts[0]]
+    if given:
+        has, it = ("has", "it") if len(given) == 1 else ("have", "them")
+        raise RequestError(f"--from shows the runs that are there: {', '.join(given)} {has} no effect beside it, leave {it} out")

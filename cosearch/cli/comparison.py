@@ -88,24 +88,30 @@ def show_comparison(folder: Path, as_json: bool) -> None:
 
 
 def show_forecast(planned: Sequence[PlannedRun], jobs: int, as_json: bool) -> None:
-    """Print the runs that are planned, and the expected time.
+    """Print the runs that are planned, and the expected time: random search's runs first, then the others.
 
     Args:
         planned: the runs.
         jobs: at once.
         as_json: print them as one JSON object.
     """
+    import os
     from dataclasses import replace
 
-    from cosearch.pipeline.forecast import forecast
+    from cosearch.compare.plan import controls_first
+    from cosearch.pipeline.forecast import as_each_ends, forecast
     from cosearch.planning.budget import run_steps
+    from cosearch.planning.needs import needs_of
     from cosearch.planning.plan import make_plan
 
     each: dict[tuple[str, str], float] = {}
     for run in planned:
         if (run.env, run.strategy) not in each:
             each[run.env, run.strategy] = forecast(make_plan(replace(run.config, control=""))).expected_s
-    expected_s = sum(each[run.env, run.strategy] for run in planned) / jobs
+    at_once = max(1.0, (os.cpu_count() or 1) / max(needs_of(run.config).cores for run in planned))
+    expected_s = sum(
+        as_each_ends([each[run.env, run.strategy] for run in part], jobs, at_once) for part in controls_first(planned)
+    )
     rows = [
         {
             "name": run.name,

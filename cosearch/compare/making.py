@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cosearch.compare.plan import PlannedRun
+from cosearch.compare.plan import PlannedRun, controls_first
 from cosearch.compare.worker import RunJob, make_run
 from cosearch.config.run import config_to_dict
 from cosearch.fleet.cluster import HERE, Cluster
@@ -18,7 +18,6 @@ from cosearch.fleet.log import WorkLog
 from cosearch.fleet.work import Needs
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.run import is_finished
-from cosearch.planning.control import RANDOM
 from cosearch.planning.identity import Inputs
 from cosearch.planning.needs import needs_of
 from cosearch.planning.recorded import config_of
@@ -51,7 +50,8 @@ def make_runs(
         cluster: where they are made.
 
     Returns:
-        For each run that failed, why; the others are finished. One whose process was lost three times is among them.
+        For each run that failed, why; the others are finished, without a control where theirs failed. One whose process was lost
+        three times is among them.
         ``failures.json`` in the folder says the same, and ``workers.json`` what each process did.
     """
     failed: dict[str, str] = {}
@@ -65,15 +65,23 @@ def make_runs(
         engine = cluster.engine(jobs, files.folder)
         needs = [needs_of(run.config) for run in runs]
         with Workers(make_run, engine, max(needs, key=lambda one: (one.cores, one.gpus), default=Needs())) as workers:
-            for controls in (True, False):
-                todo = {
-                    run.name: run for run in runs if (run.strategy == RANDOM) == controls and not _finished(folder / run.name)
-                }
+            for part in controls_first(runs):
+                missing = [run for run in part if not _finished(folder / run.name)]
+                todo = {run.name: _beside_finished(folder, runs, run, tell) for run in missing}
                 work = [_job(run, place, command, inputs or {}, files.by_path) for run in todo.values()]
                 needed, arrived = partial(_controls, todo), partial(_with_own_paths, folder, todo)
                 failed |= FolderMaking(folder, work, log, tell, needed=needed, arrived=arrived).make(workers)
     write_failures(folder, failed)
     return failed
+
+
+def _beside_finished(folder: Path, runs: Sequence[PlannedRun], run: PlannedRun, tell: Tell) -> PlannedRun:
+    """A run as it is to be made now: without its control where that is one of the comparison's own and has failed."""
+    control = Path(run.config.control)
+    if control not in [folder / one.name for one in runs] or _finished(control):
+        return run
+    tell(f"{run.name}: is made without its control {control.name}, which is not finished")
+    return replace(run, config=replace(run.config, control=""))
 
 
 def _job(run: PlannedRun, place: Shared, command: str, inputs: Begun, files: Mapping[str, tuple[str, ...]]) -> FolderJob[RunJob]:

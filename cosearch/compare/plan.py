@@ -8,10 +8,11 @@ those of one label, wherever it stands; a word for all goes to the runs in which
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cosearch.config.fixed import check_words
 from cosearch.config.run import Config
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from cosearch.planning.budget import run_steps
@@ -29,6 +30,13 @@ from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, InfeasibleTargetError, UnknownNameError
 from latency_tables.table import Table
+
+SET_BY = {  # key -> what sets it
+    "env.name": "--env",
+    "seed": "--seeds",
+    "strategy.name": "--strategies",
+    "control": "the comparison, to the random-search run of each seed",
+}
 
 
 @dataclass(frozen=True)
@@ -83,11 +91,14 @@ def planned_runs(
 
     Raises:
         UnknownNameError: no such strategy or hand-made network, or a key that none of them uses.
-        ConfigError: a fault of the configuration or of a label, or runs of unequal numbers of environment steps.
+        ConfigError: a fault of the configuration or of a label, a word for what an option sets, or runs of unequal numbers of
+            environment steps.
     """
     load_builtins()
     networks = _hand_made(hand_made, envs, preset, file, options)
     names = _labels([*strategies, *(f"{name}={LARGEST}" for name in networks)])
+    set_by = SET_BY | ({"device": "--device"} if (options or {}).get("device") is not None else {})
+    check_words([word.partition(":")[2] if _owner(word, names) else word for word in words], set_by)
     asked_words, words = words, [*words, *(f"{name}:space.name={name}" for name in networks)]
     chosen: dict[str, list[str]] = {}
     runs = []
@@ -124,6 +135,14 @@ def planned_runs(
             + ", ".join(f"{name}: {count:,}" for name, count in steps.items())
         )
     return with_one_target(runs)
+
+
+def controls_first(runs: Iterable[PlannedRun]) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """The random-search runs, which all others are shown beside and which are made first; and the others."""
+    both: tuple[list[PlannedRun], list[PlannedRun]] = [], []
+    for run in runs:
+        both[run.strategy != RANDOM].append(run)
+    return both
 
 
 def with_one_target(runs: Sequence[PlannedRun]) -> list[PlannedRun]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cosearch.compare.plan import PlannedRun, with_one_target
-from cosearch.config.run import Config
+from cosearch.config.run import Config, with_seed
 from cosearch.planning.request import with_absolute_paths
 from latency_tables.errors import ConfigError
 
@@ -22,7 +21,7 @@ def planned_seeds(config: Config, seeds: Sequence[int]) -> list[PlannedRun]:
         The runs; on an accelerator, where each seed searches the reference agent's design anew, all have the first one's target.
 
     Raises:
-        ConfigError: the configuration asks for several agents, or repeats the order of one run.
+        ConfigError: the configuration asks for several agents, or repeats the order of one run; or a seed is out of its range.
     """
     if config.family.wanted:
         raise ConfigError("several seeds make one agent each: give --seeds with one device and one latency target")
@@ -30,5 +29,5 @@ def planned_seeds(config: Config, seeds: Sequence[int]) -> list[PlannedRun]:
         raise ConfigError("--order-of repeats the order of one run, --seeds makes several: leave one of the two out")
     placed = with_absolute_paths(config)
     return with_one_target(
-        [PlannedRun(f"s{seed}", placed.env.name, placed.strategy.name, seed, replace(placed, seed=seed)) for seed in seeds]
+        [PlannedRun(f"s{seed}", placed.env.name, placed.strategy.name, seed, with_seed(placed, seed)) for seed in seeds]
     )

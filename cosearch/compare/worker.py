@@ -80,11 +80,16 @@ def _make(name: str, job: RunJob, folder: Path, here: Config, asked: Config, pro
         plan = make_plan(here)
         _check(name, job.inputs, plan)
         start_run(plan, folder, name, job.command, progress)
-    elif placeless(recorded := config_of(RunDir.open(path))) != placeless(resolved := _resolved(here, asked)):
+        return
+    there, resolved = RunDir.open(path), _resolved(here, asked)
+    recorded = config_of(there)
+    if replace(recorded, control=here.control) != replace(resolved, control=here.control):
         differs = difference(recorded, resolved)
         raise RunFolderError(f"{path} was made with other values ({differs}); move it away, then the same command goes on")
-    else:
-        resume_run(path, progress)
+    if recorded.control != here.control:  # moved, or it has failed or was repaired since
+        with there.lock():
+            there.change_record(config=config_to_dict(replace(recorded, control=here.control)))
+    resume_run(path, progress)
 
 
 def _resolved(here: Config, asked: Config) -> Config:

@@ -10,7 +10,8 @@ KNOWN_KEYS_ONLY = ConfigDict(extra="forbid")  # numbers may come as text
 MOST = 10**15  # of a count: more is a slip of the keyboard, and does not fit into what computes with it
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
-Seed = Annotated[int, Field(ge=0, lt=2**64)]
+SEEDS = 2**64  # so many there are
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]

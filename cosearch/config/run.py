@@ -23,7 +23,7 @@ from cosearch.config.agent import DistillConfig, DqnConfig, RlConfig, SacConfig
 from cosearch.config.env import EnvConfig
 from cosearch.config.family import FamilyConfig
 from cosearch.config.presets import PRESETS
-from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, NonNegative, Positive, PositiveFloat, Seed, Threads
+from cosearch.config.ranges import KNOWN_KEYS_ONLY, SEEDS, Count, Fraction, NonNegative, Positive, PositiveFloat, Seed, Threads
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
 from latency_tables.reading import parse_word, read_toml, shown
@@ -165,6 +165,21 @@ def config_from_dict(values: Mapping[str, object], source: str = "configuration"
             + "\n`cosearch search --dry-run` prints all keys with their values"
         )
     return config
+
+
+def with_seed(config: Config, seed: int) -> Config:
+    """The configuration with another seed.
+
+    Args:
+        config: of a run.
+        seed: 0 to 2**64 - 1.
+
+    Raises:
+        ConfigError: the seed is out of its range.
+    """
+    if not 0 <= seed < SEEDS:
+        raise ConfigError(f"seed must be 0 to {SEEDS - 1}, got {seed}: begin with a smaller --seed")
+    return dataclasses.replace(config, seed=seed)
 
 
 def _truth_for_number(values: Mapping[str, object], prefix: str = "") -> list[str]:

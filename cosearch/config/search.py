@@ -39,7 +39,8 @@ class StrategyConfig:
         active_paths: K of the backward pass: 2 in the released code of its authors, 1 gives no credit; 0 for all (``a3cs``).
         temperature_start, temperature_end: of the architecture samples (``a3cs``, ``a2d``).
         lr: Adam learning rate of the architecture logits.
-        target_form: ``multiplier``: the target bounds the sampled distribution exactly; ``penalty``: a loss with a dual variable.
+        target_form: ``multiplier``: the target bounds the expected cost of what is sampled, exactly at the beginning of each
+            rollout; ``penalty``: a loss with a dual variable.
         warmup_fraction: first share of the search in which only weights are trained.
         warmup_factor: the sampled distribution may cost this many times the target during that share (``multiplier``).
         candidates: architectures that share the budget in whole rollouts (proposal strategies).
@@ -68,7 +69,7 @@ class StrategyConfig:
     lr: PositiveFloat = 0.02
     target_form: Literal["multiplier", "penalty"] = "multiplier"
     warmup_fraction: Fraction = 0.3
-    warmup_factor: Annotated[float, Field(ge=1.0)] = 1.0
+    warmup_factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     derive_by: DeriveBy | None = None
     candidates: Positive = 4
     candidate_init: Literal["scratch", "shared"] = "scratch"

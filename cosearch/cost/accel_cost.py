@@ -57,21 +57,21 @@ class AccelCost:
         return merged([Factor(node.points, node.sizes, tuple(row)) for row, node in rows if len(node.points) > 1])
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
-        """Expected cost under path weights.
+        """Expected cost under path weights, of one architecture distribution or of many at once.
 
         Args:
-            weights: for each point ``[num_candidates]``, on the simplex.
+            weights: for each point ``[num_candidates]`` or ``[many, num_candidates]``, on the simplex.
 
         Returns:
-            ``[]``, seconds or joules, in the weights' dtype.
+            ``[]`` or ``[many]``, seconds or joules, in the weights' dtype.
 
         Raises:
             ShapeError: the weights do not match the points.
         """
         rows = self.candidate_costs()
-        if [len(w) for w in weights] != [len(row) for row in rows]:
-            raise ShapeError(f"expected weights of lengths {[len(r) for r in rows]}, got {[len(w) for w in weights]}")
-        total = self.base + torch.stack([(w * torch.tensor(row, dtype=w.dtype)).sum() for w, row in zip(weights, rows)]).sum()
+        if [w.shape[-1] for w in weights] != [len(row) for row in rows]:
+            raise ShapeError(f"expected weights of lengths {[len(r) for r in rows]}, got {[w.shape[-1] for w in weights]}")
+        total = self.base + torch.stack([(w * torch.tensor(row, dtype=w.dtype)).sum(-1) for w, row in zip(weights, rows)]).sum(0)
         for factor in self.joint_costs():
             total = total + factor.expected(weights)
         return total

@@ -9,6 +9,10 @@ Differs from the paper in:
    the targets stay reachable from one search of the accelerator to the next.
 2. Every candidate fits every design: buffers hold at least one kernel of each, so no candidate has an unknown cost.
 3. In a pipeline each node of the space lies in one chunk, that of the network the design was made for.
+4. phi* comes from the relaxation and discrete polish of ``accel_models.searching``; the paper samples every knob by hard
+   Gumbel-softmax.
+5. The cost is a penalty above a target, none below it; the paper adds lambda L_cost everywhere.
+6. phi* is found every ``every_steps`` steps for the most likely network within the targets; the paper takes the sampled path.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from accel_models.evaluation import BlockCost, NetworkResult, block_costs
 from accel_models.searching.search import search_design
 from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_table import PROVENANCE, AccelTable, device_of, layers_of, limits_exceeded, network_on
-from cosearch.space.derive import discretise
+from cosearch.space.derive import discretise, within
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import DesignError, InfeasibleCandidateError, RequestError
 from latency_tables.opspec import OpSpec
@@ -89,13 +93,16 @@ class Accelerator:
         return AccelTable(self.design, self.objective)
 
     def begin(self, bounds: dict[str, float]) -> None:
-        """Find the first design, that of the smallest network; nothing is searched where the design is fixed.
+        """Find the first design: that searched for the smallest network, or the platform's own where that one keeps more bounds.
+
+        Nothing is searched where the design is fixed.
 
         Args:
             bounds: upper bound of each metric with a target, seconds or joules.
 
         Raises:
-            DesignError: a fixed design exceeds its platform or does not hold a block; or no design is found.
+            DesignError: a fixed design exceeds its platform or does not hold a block; or no design is found and the platform's
+                own is of no use.
         """
         self.bounds = dict(bounds)
         less = [[-macs for macs in row] for row in self.space.macs()]
@@ -106,14 +113,17 @@ class Accelerator:
             self._place(smallest, [self._placed(smallest, self.design)])
             return
         self._own = self.base if self._usable(self.base) else None
-        design = self._searched(smallest.ops(), self.options.evaluations)
-        if design is None:
+        found = (self._searched(smallest.ops(), self.options.evaluations), self._own)
+        places = [self._placed(smallest, design) for design in found if design is not None]
+        if not places:
             raise DesignError(
                 f"no design within the limits of {self.base.platform.name} holds the smallest network of space "
                 f"{self.space.name!r} in {self.options.evaluations} evaluations; raise accel.evaluations, lower "
                 "accel.chunks, or name a larger platform"
             )
-        self._place(smallest, [self._placed(smallest, design)])
+        results = [self._result(smallest, place) for place in places]
+        kept = [sum(within(getattr(result, metric), bound) for metric, bound in bounds.items()) for result in results]
+        self._place(smallest, [places[kept.index(max(kept))]])
 
     def optimise(self, architecture: Architecture, evaluations: int) -> bool:
         """Search a design for one network, and take the best of it, the present and the platform's own design.
@@ -296,11 +306,11 @@ class Accelerator:
             ).design
         except InfeasibleCandidateError:
             return None
-        window = max(layer.R * layer.S for blocks in self._blocks for layer in layers_of(blocks) if layer.macs)
+        busy = [layer for blocks in self._blocks for layer in layers_of(blocks) if layer.macs]
         least = {
-            "weight_buffer_bytes": window * self.base.weight_bits // 8,
+            "weight_buffer_bytes": max(layer.R * layer.S for layer in busy) * self.base.weight_bits // 8,
             "output_buffer_bytes": self.base.partial_bits // 8,
-            "input_buffer_bytes": window * self.base.activation_bits // 8,
+            "input_buffer_bytes": max(layer.window_rows * layer.window_cols for layer in busy) * self.base.activation_bits // 8,
         }
         chunks = tuple(replace(c, **{name: max(size, getattr(c, name)) for name, size in least.items()}) for c in design.chunks)
         roomy = replace(design, chunks=chunks)
@@ -312,9 +322,12 @@ class Accelerator:
         at = {placed.node: cost.chunk for placed, cost in zip(architecture.placed(), costs)}
         return Place(design, tuple(itertools.accumulate(range(len(self.chunk_of)), lambda a, n: at.get(n, a), initial=0))[1:])
 
+    def _result(self, architecture: Architecture, place: Place) -> NetworkResult:
+        return network_on(place.design, architecture.ops(), _present(architecture, place.chunk_of))
+
     def _place(self, architecture: Architecture, places: Sequence[Place]) -> None:
         """Take the best place for a network: the first one, or a better one that breaks no bound which that one keeps."""
-        results = [network_on(place.design, architecture.ops(), _present(architecture, place.chunk_of)) for place in places]
+        results = [self._result(architecture, place) for place in places]
 
         def allowed(index: int) -> bool:
             pairs = [(getattr(results[index], m), max(bound, getattr(results[0], m))) for m, bound in self.bounds.items()]

@@ -13,6 +13,7 @@ from cosearch.deploy.judging import judged, solved_at
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.deploy.player import read_rule
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.control import task_differences, task_words
 from cosearch.planning.identity import Inputs, check_inputs, environment_now, environment_record
 from cosearch.planning.recorded import config_of
 from cosearch.record.durable import write_bytes_atomic
@@ -112,7 +113,7 @@ def evaluate_runs(
     threshold: float | None = None,
     note: Note | None = None,
 ) -> dict[str, Any]:
-    """Scores of several runs of one environment, such as the seeds of a method.
+    """Scores of several runs of one task, such as the seeds of a method.
 
     Args:
         paths: run folders, at least two.
@@ -123,15 +124,17 @@ def evaluate_runs(
         its 95 % bootstrap interval over runs (Agarwal et al. 2021).
 
     Raises:
-        RequestError: a run is named twice, or the runs have different environments.
+        RequestError: a run is named twice, or the runs have different tasks: another environment, or other values of it.
     """
     names = [str(path) for path in paths]
     if len({Path(name).resolve() for name in names}) < len(names):
         raise RequestError(f"a run is named twice: {' '.join(names)}. An interval over runs needs different ones")
     tasks = {name: config_of(_agent_of(path)[0]).env for name, path in zip(names, paths)}
-    played = {name: task.name if metric else f"{task.name} by {task.metric}" for name, task in tasks.items()}
-    if len(set(played.values())) > 1:
-        raise RequestError(f"the runs have different environments, whose scores cannot be averaged: {played}")
+    for name, task in tasks.items():
+        differing = [key for key in task_differences(task, tasks[names[0]]) if key != "metric" or metric is None]
+        if differing:
+            its, other = (f"{each} has {task_words(tasks[each], differing)}" for each in (name, names[0]))
+            raise RequestError(f"the runs have different tasks, whose scores cannot be averaged: {its}, {other}")
     how: dict[str, Any] = {"episodes": episodes, "levels": levels, "greedy": greedy, "seed": seed, "note": note}
     rows = [{"run": name, **evaluate_run(path, metric=metric, threshold=threshold, **how)} for name, path in zip(names, paths)]
     return {"runs": rows, "iqm": iqm_estimate([[row["score_mean"] for row in rows]]).to_dict()}

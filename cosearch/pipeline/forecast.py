@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -231,16 +231,22 @@ def _side_by_side(shares: list[int], workers: int, cores: int, *, in_batches: bo
         in_batches: whether the next ones begin when the last of ``workers`` has ended; else each as one ends.
     """
     size = workers if in_batches else len(shares)
-    return sum(_as_each_ends(shares[start : start + size], workers, cores) for start in range(0, len(shares), size))
+    return sum(as_each_ends(shares[start : start + size], workers, cores) for start in range(0, len(shares), size))
 
 
-def _as_each_ends(shares: list[int], workers: int, cores: int) -> float:
-    """The same for candidates of which the next one begins as one ends; those that run share the cores equally."""
-    running, begun, took = shares[:workers], workers, 0.0
+def as_each_ends(shares: Sequence[float], workers: int, cores: float) -> float:
+    """How long pieces of work take together, of which the next one begins as one ends; those that run share the cores equally.
+
+    Args:
+        shares: of each piece, alone on its core; in steps or seconds, as the result.
+        workers: pieces at once.
+        cores: for how many of them there are cores, at least 1.
+    """
+    running, begun, took = list(shares[:workers]), workers, 0.0
     while running:
         shortest = min(running)
         took += shortest * max(1.0, len(running) / cores)
         running = [left - shortest for left in running if left > shortest]
         free = workers - len(running)
-        running, begun = running + shares[begun : begun + free], begun + free
+        running, begun = [*running, *shares[begun : begun + free]], begun + free
     return took

@@ -13,7 +13,7 @@ from cosearch.planning.recorded import config_of
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.training.progress import Progress
-from latency_tables.errors import RunFolderError, TableError
+from latency_tables.errors import ConfigError, RunFolderError, TableError
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def opened(run: RunDir, places: Places, progress: Progress, verb: str) -> Plan:
     Raises:
         RunFolderError: a file of the run is neither where it was nor beside the run.
         TableError: the table is another one.
-        ConfigError: the teacher is, or the environment.
+        ConfigError: the teacher is, or the environment; or a table is given where no device of the run is a file.
     """
     plan = make_plan(_placed(run, config_of(run), places, verb))
     began, now = run.read(RunRecord), plan.record("")
@@ -67,6 +67,11 @@ def record_places(run: RunDir, plan: Plan) -> None:
 
 def _placed(run: RunDir, config: Config, places: Places, verb: str) -> Config:
     teacher, table, control = config.distill.teacher, config.table, config.control
+    if places.table is not None and config.family.devices and not any(map(is_file, config.family.devices)):
+        raise ConfigError(
+            f"--table has no effect: the devices of {run.path} are named ({', '.join(config.family.devices)}), none is a file; "
+            "leave it out"
+        )
     devices = tuple(_place(run, "table", d, places.table, verb) if is_file(d) else d for d in config.family.devices)
     if not devices and (places.table is not None or table):
         table = _place(run, "table", table, places.table, verb)

@@ -20,10 +20,11 @@ from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_pla
 from cosearch.pipeline.rehearsal import rehearse
 from cosearch.pipeline.search.stage import run_search, search_for_all
 from cosearch.pipeline.session import Session, open_session
-from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
+from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search, write_taken
 from cosearch.planning.plan import Plan
 from cosearch.record.json_record import to_json
 from cosearch.record.results.family import agent_folder, agent_names, family_of
+from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.rl.probe import doubts
 from cosearch.training.progress import Progress
@@ -212,6 +213,8 @@ def _fit(session: Session) -> None:
 
 def _retrain(session: Session) -> None:
     searched, plan, log, checkpoints = _searched(session), session.plan, session.log, session.checkpoints
+    if not searched.retrained_steps and session.run.read(RunRecord).trained_as is not None:
+        session.run.change_record(trained_as=None)  # what was to be shared was interrupted: it makes its own
     if searched.others:
         searched, trained = Bracket(plan, searched, session.resources, session.run, log, checkpoints).finish()
     else:
@@ -250,6 +253,7 @@ def _searched(session: Session) -> SearchOutput:
     searched = session.checkpoints.current.outputs.search
     if searched is None:
         raise RunFolderError(f"{session.run.path}: its checkpoint holds no architecture; start a new run")
+    write_taken(session.plan, session.run, searched, session.log.progress.note)
     return searched
 
 

@@ -8,8 +8,10 @@ nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from cosearch.config.env import EnvConfig
 from cosearch.config.run import Config
 from cosearch.planning.recorded import config_of
 from cosearch.record.results.architecture import ArchitectureRecord
@@ -57,6 +59,32 @@ def control_of(config: Config) -> ControlRecord | None:
     )
 
 
+def task_differences(one: EnvConfig, other: EnvConfig) -> list[str]:
+    """The keys of ``env`` in which two tasks differ so that scores on them mean different things.
+
+    Args:
+        one, other: the sections of two runs.
+    """
+    first, second = _plain(one), _plain(other)
+    return [key for key in first if first[key] != second[key] and key not in SAME_SCORES]
+
+
+def task_words(env: EnvConfig, keys: Sequence[str]) -> str:
+    """Some keys of ``env`` with their values, as they are typed.
+
+    Args:
+        env: the section.
+        keys: of it.
+    """
+    values = _plain(env)
+    return " ".join(f"env.{key}={shown(values[key])}" for key in keys)
+
+
+def _plain(env: EnvConfig) -> dict[str, object]:
+    plain: dict[str, object] = json.loads(json.dumps(asdict(env)))
+    return plain
+
+
 def check_control(config: Config, device: Device, table_id: str | None) -> None:
     """Raise unless the control that a configuration names can stand beside its result: same task, same device or table.
 
@@ -72,10 +100,9 @@ def check_control(config: Config, device: Device, table_id: str | None) -> None:
     if control_of(config) is None:
         return
     run = RunDir.open(config.control)
-    theirs, own = (json.loads(json.dumps(asdict(each))) for each in (config_of(run).env, config.env))
-    differing = [key for key in own if theirs[key] != own[key] and key not in SAME_SCORES]
-    if differing:
-        its, ours = (" ".join(f"env.{key}={shown(values[key])}" for key in differing) for values in (theirs, own))
+    theirs = config_of(run).env
+    if differing := task_differences(theirs, config.env):
+        its, ours = (task_words(each, differing) for each in (theirs, config.env))
         raise ConfigError(
             f"control: {run.path} is a run with {its}, this one has {ours}: their scores cannot be compared. Leave control out, "
             "or make its run on this task"

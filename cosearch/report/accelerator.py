@@ -18,8 +18,9 @@ from cosearch.report.plots import Plot
 from cosearch.report.svg import AGENT, MUTED, TARGET, figure, inline_svg
 
 NOT_VALIDATED = (
-    "Cycles, DRAM bytes and energies of these models are checked against SCALE-Sim, ZigZag and Timeloop. Nothing here validates "
-    "absolute frames per second of an FPGA, timing closure, routing or power; static power is left out."
+    "The array's cycles and the rules that count traffic are checked against SCALE-Sim, ZigZag and Timeloop; latency and energy "
+    "of whole layers are not. Nothing here validates absolute frames per second of an FPGA, timing closure, routing or power; "
+    "static power is left out."
 )
 NO_ENERGY = "null: no sourced constants for this platform"
 DATAFLOWS = {"ws": "weight-stationary", "os": "output-stationary", "is": "input-stationary"}

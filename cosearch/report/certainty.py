@@ -22,7 +22,8 @@ def certainty(run: Run) -> list[tuple[str, str, str]]:
     if known.predicted_s is not None:
         basis = sentence(PROVENANCE.get(known.provenance, "no more is recorded"))
         if costs is not None and costs.interval_s is not None:
-            basis += f" Expected between {time_text(costs.interval_s[0])} and {time_text(costs.interval_s[1])}."
+            limits = " (limits of the device's specification, which may be assumed)" * (known.provenance == "estimated")
+            basis += f" Expected between {time_text(costs.interval_s[0])} and {time_text(costs.interval_s[1])}{limits}."
         rows.append(("Latency, predicted", known.provenance, basis))
     if known.measured_s is not None:
         place = "the target device itself" if known.on_target else f"not the target device ({known.device})"

@@ -319,7 +319,9 @@ def caveats(run: Run) -> list[str]:
                 "or try --preset judged, whose candidates train alone."
             )
         if run.summary.control is None:
-            told.append("No control (strategy random or largest) was run: how much the search itself contributes is not known.")
+            told.append(
+                "No control (strategy random or largest) was finished: how much the search itself contributes is not known."
+            )
     anew = [f"{each.stage}, step {each.step:,}: {len(each.environments)}" for each in run.record.fresh_episodes]
     if anew:
         told.append(f"The run was resumed where its environment did not replay; running episodes began anew ({'; '.join(anew)}).")

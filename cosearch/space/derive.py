@@ -184,7 +184,7 @@ def _not_together(space: SearchSpace, limits: Sequence[Limit]) -> str:
 def _out_of_reach(space: SearchSpace, limit: Limit, cheapest: Architecture) -> InfeasibleTargetError:
     least = limit.total(cheapest.choices)
     return InfeasibleTargetError(
-        f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the fastest, "
+        f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the cheapest, "
         f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
         "or more, or for a smaller space",
         least,

@@ -87,10 +87,11 @@ def marginals(logits: Sequence[Tensor], groups: Sequence[Group], zeros: Sequence
     for group in groups:
         of_sets = torch.softmax(set_log_weights(group, logits, zeros), 0)
         for p in group.points:
-            kept = of_sets[[n for n, points in enumerate(kept_sets(group)) if p in points]].sum()
+            inside = [p in points for points in kept_sets(group)]
+            kept, left = (of_sets[[n for n, found in enumerate(inside) if found == wanted]].sum() for wanted in (True, False))
             zero = zero_of(zeros, p)
-            inside = torch.softmax(_others(logits[p], zero), 0) * kept
-            shares[p] = torch.cat([inside[:zero], (1.0 - kept)[None], inside[zero:]])
+            others = torch.softmax(_others(logits[p], zero), 0) * kept
+            shares[p] = torch.cat([others[:zero], left[None], others[zero:]])  # 1 - kept may be below 0 by rounding
     return shares
 
 

@@ -191,11 +191,12 @@ class SuperNet(nn.Module):
     def _along(self, x: Tensor, path: Path) -> Tensor:
         """Outputs of the head along a path of a space whose blocks of several widths share weights."""
         if path.soft and path.weights is not None:
-            base = list(path.choices)
+            path = _heaviest_first(path)
+            base, weights = list(path.choices), path.weights or ()
             for p, widths in ((p, widths) for node in self._shared for p, widths in node.widths.items()):
                 base[p] = max(path.active[p], key=widths.__getitem__)
             for node in self._shared:
-                x = node.mixed(x, path.active, path.weights, base)
+                x = node.mixed(x, path.active, weights, base)
             return x
         if path.weights is not None and torch.is_grad_enabled():
             for node in self._shared:
@@ -218,6 +219,7 @@ class SuperNet(nn.Module):
     def used_parameters(self, path: Path) -> list[nn.Parameter]:
         """The parameters that a path touches, in a stable order."""
         if self.space.shares_widths:
+            path = _heaviest_first(path) if path.soft else path
             inside = [p for node in self._shared for p in node.touched(path.active, path.soft)]
             return [*self.ends.parameters(), *inside]
         active = [path.active[node.points[0]] if node.points else (0,) for node in self.space.body]
@@ -269,6 +271,22 @@ class SuperNet(nn.Module):
         if len(mine) != len(blocks):
             raise ShapeError(f"the architecture has {len(mine)} blocks, the network {len(blocks)}")
         return list(zip(mine, blocks))
+
+
+def _heaviest_first(path: Path) -> Path:
+    """A mixture with the candidate of the largest weight first at each point, the others by index; its noise is left out.
+
+    Args:
+        path: soft, with weights.
+    """
+    active, weights = [], []
+    for indices, row in zip(path.active, path.weights or ()):
+        values = row.tolist()
+        largest = max(range(len(indices)), key=lambda k: (values[k], -indices[k]))
+        order = sorted(range(len(indices)), key=lambda k: (k != largest, indices[k]))
+        active.append(tuple(indices[k] for k in order))
+        weights.append(row[order])
+    return Path(tuple(active), tuple(weights), soft=True)
 
 
 def reversible_runs(space: SearchSpace) -> dict[int, int]:

@@ -9,17 +9,22 @@ Gradients to the choices are those of the multilinear extension at the hard path
   operation : out + sum_k g_k O_k(x)                  as for points that decide alone (see ``supernet``), g_k zero in value
   width     : out * sum_k (1[k active] + g_k) mask_k  channel masks (FBNetV2, Wan et al. 2020, arXiv 2004.05565, eq. 2)
 With masks the block runs at the widest of the path's candidates; the channels beyond the active width are zero when they are
-read, and their gradient says what a wider block would gain. Differs from FBNetV2 in:
-1. The inner channels of a residual block or an inverted residual stay those of the active width.
-2. Where candidates give maps of other sizes (the stride of the stem) theirs are averaged to the active one's size, for the
-   gradient only; FBNetV2 subsamples.
+read, and their gradient says what a wider block would gain. A mixture weighs with y_k, and masks with the sum of the y_k of the
+widths that have a channel; at one-hot y its value is the hard path's, whatever the order of the candidates. Masks are on what a
+block makes: an identity, a pooling and the input that a residual block adds pass as they are, masked where they were made; an
+inverted residual, whose ReLU comes after its sum, is masked as a whole. Differs from FBNetV2 in:
+1. Inner channels of a residual block or an inverted residual: at a hard path those of the active width, without a gradient to
+   the width; in a mixture those of the widest, masked like the others with shares divided by their sum.
+2. Where candidates give maps of other sizes (resolution, stem) theirs are averaged (or repeated) to one size: the active
+   one's, in a mixture that of the candidate of the largest weight at each point (the first of equal ones). A flat head reads
+   that size alone. So the value of a mixture jumps where another size becomes the heaviest. FBNetV2 subsamples.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -33,6 +38,8 @@ from latency_tables.opspec import OpSpec
 
 SLICED = ("stem", "conv", "mbconv", "residual", "maxpool", "head")  # kinds whose weights, if any, are shared among widths
 READ = {"in_channels", "in_height", "in_width"}
+LAST = {"residual": "conv2", "mbconv": "project"}  # kinds with inner channels: the layer that reads them
+NO_SCALES: Mapping[str, Tensor] = {}
 Active = Sequence[Sequence[int]]  # for each point the active candidates, the chosen one first
 Cut = dict[str, tuple[slice, ...]]
 
@@ -83,6 +90,11 @@ def _cut(spec: OpSpec, c: int, o: int) -> Cut:
     }
 
 
+def _inner_channels(spec: OpSpec) -> int:
+    """Channels that the last layer of a block with several reads; 0 of any other block."""
+    return 0 if spec.kind not in LAST else spec.in_channels * (spec.expansion if spec.kind == "mbconv" else 1)
+
+
 def _is_sliced(spec: OpSpec) -> bool:
     return spec.kind in SLICED and (spec.groups == 1 or spec.kind == "stem")
 
@@ -122,10 +134,23 @@ class SharedNode(nn.Module):
         roles = [self._role(axis) for axis in range(len(node.points))]
         self.width_points = tuple(p for p, role in zip(node.points, roles) if role == "width")
         self.operation_points = tuple(p for p, role in zip(node.points, roles) if role == "operation")
+        self.inner_points = tuple(
+            p for axis, p in enumerate(node.points) if p not in self.operation_points and self._changes_inner(axis)
+        )
         self.widths = {p: self._channels(node.points.index(p)) for p in self.width_points}
         self._forms: dict[
             tuple[int, OpSpec], nn.Module
         ] = {}  # modules without weights, each thread's own: a call lends them some
+
+    def _changes_inner(self, axis: int) -> bool:
+        """Whether a point decides how many inner channels some block has."""
+        for combination, spec in zip(itertools.product(*map(range, self.node.sizes)), self.node.specs):
+            first = self.node.specs[
+                self.node.candidate(dict(zip(self.node.points, (*combination[:axis], 0, *combination[axis + 1 :]))))
+            ]
+            if spec is not None and first is not None and _inner_channels(spec) != _inner_channels(first):
+                return True
+        return False
 
     def _role(self, axis: int) -> str:
         """What a point decides here: the ``operation``, its ``width``, or only what it ``reads``."""
@@ -177,13 +202,14 @@ class SharedNode(nn.Module):
             mine[name] = mine[name].unflatten(1, (-1, *((1, 1) if spec.pools else (spec.in_height, spec.in_width))))
         return {key: mine[key][part] for key, part in _cut(spec, c, o).items()}
 
-    def run(self, candidate: int, x: Tensor, out_channels: int | None = None) -> Tensor:
+    def run(self, candidate: int, x: Tensor, out_channels: int | None = None, scales: Mapping[str, Tensor] = NO_SCALES) -> Tensor:
         """The block of a candidate, or ``x`` where it is an identity.
 
         Args:
             candidate: index of the block.
             x: what it reads, ``[batch, channels, height, width]`` or a stem's frames; channels beyond its own must be zero.
             out_channels: how many it makes, at least its own; None: its own, of an ``x`` that has no others.
+            scales: factors of some of its weights by name, each of a shape that fits.
 
         Returns:
             Its output; its own channels are those of the block alone.
@@ -196,9 +222,10 @@ class SharedNode(nn.Module):
         c = spec.in_channels if spec.kind == "stem" else x.shape[1]
         narrow = not _is_sliced(spec) or (spec.kind == "mbconv" and spec.expansion == 1)
         if narrow and (c, out_channels) != (spec.in_channels, spec.out_channels):
-            made = self.run(candidate, x[:, : spec.in_channels])
+            made = self.run(candidate, x[:, : spec.in_channels], None, scales)
             return F.pad(made, (0, 0, 0, 0, 0, out_channels - made.shape[1]))
         form, parts = spec, _flat(spec, self._parts(candidate, c, out_channels))
+        parts = {**parts, **{name: parts[name] * scale.to(parts[name].dtype) for name, scale in scales.items()}}
         if c != spec.in_channels and spec.kind == "residual":
             inner = F.conv2d(_relu_of_masked(x), parts["conv1.weight"], parts["conv1.bias"], padding=spec.padding)
             return x + F.conv2d(F.relu(inner), parts["conv2.weight"], parts["conv2.bias"], padding=spec.padding)
@@ -220,20 +247,18 @@ class SharedNode(nn.Module):
             active: for each point of the space its active candidates.
             weights: for each point ``[active]``.
         """
-        chosen = [several[0] for several in active]
-        width = self.width(active)
-        total = self.run(self.node.candidate(chosen), x, width)
-        size = total.shape[2:]
+        chosen, width = [several[0] for several in active], self.width(active)
         gates = {p: weights[p] - weights[p].detach() for p in (*self.operation_points, *self.width_points)}  # zero in value
-        if self.operation_points:
-            total = total * (1.0 + torch.stack([gates[p][0] for p in self.operation_points]).sum()).to(total.dtype)
+        shares = list(weights)
+        for p in self.width_points:
+            shares[p] = gates[p] + (torch.arange(len(gates[p]), device=gates[p].device) == 0)
+        own = 1.0 + torch.stack([gates[p][0] for p in self.operation_points]).sum() if self.operation_points else None
+        total = self._part(chosen, x, width, own, self._mask(chosen, active, shares, width))
         for p in self.operation_points:
             for k, other in enumerate(active[p][1:], 1):
-                part = _sized(self.run(self.node.candidate(_with(chosen, p, other)), x, width), size)
-                total = total + part * gates[p][k].to(part.dtype)
-        for p in self.width_points:
-            shares = [gates[p][k] + (1.0 if k == 0 else 0.0) for k in range(len(active[p]))]
-            total = self._masked(total, chosen, p, active[p], shares)
+                choices = _with(chosen, p, other)
+                part = self._part(choices, x, width, gates[p][k], self._mask(choices, active, shares, width))
+                total = total + _sized(part, total.shape[2:])
         return total
 
     def mixed(self, x: Tensor, active: Active, weights: Sequence[Tensor], base: Sequence[int]) -> Tensor:
@@ -241,20 +266,76 @@ class SharedNode(nn.Module):
 
         Args:
             x: ``[batch, channels, height, width]`` or frames, as for :meth:`gated`.
-            active, weights: as for :meth:`gated`.
+            active, weights: as for :meth:`gated`; the first combination of operations gives the size of the map.
             base: for each point the widest active candidate, or the first where it decides no width.
         """
         width, total = self.width(active), None
         for several in itertools.product(*(range(len(active[p])) for p in self.operation_points)):
-            chosen, share = list(base), torch.ones((), device=x.device)
+            chosen, share = list(base), None
             for p, k in zip(self.operation_points, several):
-                chosen[p], share = active[p][k], share * weights[p][k]
-            part = self.run(self.node.candidate(chosen), x, width)
-            part = (part if total is None else _sized(part, total.shape[2:])) * share.to(part.dtype)
-            total = part if total is None else total + part
+                chosen[p], share = active[p][k], weights[p][k] if share is None else share * weights[p][k]
+            inner = self._inner(chosen, active, weights)
+            part = self._part(chosen, x, width, share, self._mask(chosen, active, weights, width), inner)
+            total = part if total is None else total + _sized(part, total.shape[2:])
         assert total is not None, "a product of no points has one element"
-        for p in self.width_points:
-            total = self._masked(total, base, p, active[p], weights[p].unbind())
+        return total
+
+    def _part(
+        self,
+        chosen: Sequence[int],
+        x: Tensor,
+        width: int | None,
+        share: Tensor | None,
+        mask: Tensor | None,
+        inner: Tensor | None = None,
+    ) -> Tensor:
+        """The block of these choices times its share; what it makes times ``mask`` ``[width]``, inner channels by ``inner``."""
+        candidate = self.node.candidate(chosen)
+        spec, scales = self.node.specs[candidate], dict[str, Tensor]()
+        if inner is not None and spec is not None:
+            scales[f"{LAST[spec.kind]}.weight"] = inner[:, None, None].to(x.device)
+        if mask is not None and spec is not None and spec.kind == "residual":
+            rows, mask = mask.to(x.device), None
+            scales["conv2.bias"] = rows
+            scales["conv2.weight"] = rows[:, None, None, None] * scales.get("conv2.weight", 1.0)
+        made = self.run(candidate, x, width, scales)
+        factor = share if mask is None else mask[:, None, None] if share is None else share * mask[:, None, None]
+        return made if factor is None else made * factor.to(made.device, made.dtype)
+
+    def _mask(self, chosen: Sequence[int], active: Active, shares: Sequence[Tensor], width: int | None) -> Tensor | None:
+        """``[width]``: of each channel the shares of the active widths that have it; None: there is nothing to mask."""
+        spec = self.node.specs[self.node.candidate(chosen)]
+        if spec is None or width is None or spec.kind in ("head", "maxpool"):
+            return None
+        if not self.width_points and spec.out_channels == width:
+            return None
+        return self._sum_of_shares(lambda spec: spec.out_channels, width, self.width_points, chosen, active, shares)
+
+    def _inner(self, chosen: Sequence[int], active: Active, weights: Sequence[Tensor]) -> Tensor | None:
+        """``[inner channels]``: of each the shares of the active widths that have it, out of all; None where all have it."""
+        spec = self.node.specs[self.node.candidate(chosen)]
+        if spec is None or spec.kind not in LAST or not self.inner_points:
+            return None
+        found = self._sum_of_shares(_inner_channels, _inner_channels(spec), self.inner_points, chosen, active, weights)
+        return found / torch.stack([weights[p].sum() for p in self.inner_points]).prod()
+
+    def _sum_of_shares(
+        self,
+        count: Callable[[OpSpec], int],
+        channels: int,
+        points: Sequence[int],
+        chosen: Sequence[int],
+        active: Active,
+        shares: Sequence[Tensor],
+    ) -> Tensor:
+        """``[channels]``: of each the products of the shares at ``points``, summed over the blocks that have it."""
+        device = shares[0].device
+        place, total = torch.arange(channels, device=device), torch.zeros(channels, device=device)
+        for several in itertools.product(*(range(len(active[p])) for p in points)):
+            choices, share = list(chosen), torch.ones((), device=device)
+            for p, k in zip(points, several):
+                choices[p], share = active[p][k], share * shares[p][k]
+            total = total + share * (place < count(self._block(self.node.candidate(choices))))
         return total
 
     def width(self, active: Active) -> int | None:
@@ -263,16 +344,6 @@ class SharedNode(nn.Module):
         every = itertools.product(*(active[p] if p in free else active[p][:1] for p in self.node.points))
         specs = [self.node.specs[self.node.candidate(dict(zip(self.node.points, each)))] for each in every]
         return max((spec.out_channels for spec in specs if spec is not None), default=None)
-
-    def _masked(self, x: Tensor, chosen: Sequence[int], point: int, active: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
-        """``x`` times the sum over the active widths of their share on their channels; as it is where there is no block."""
-        specs = [self.node.specs[self.node.candidate(_with(chosen, point, other))] for other in active]
-        channels, total = torch.arange(x.shape[1], device=x.device), torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
-        for spec, share in zip(specs, shares):
-            if spec is None:
-                return x
-            total = total + share.to(x.device, x.dtype) * (channels < spec.out_channels)
-        return x * total[:, None, None]
 
     def touched(self, active: Active, soft: bool) -> Iterator[nn.Parameter]:
         """The parameters that a path with these active candidates touches.

@@ -109,7 +109,7 @@ class StrategyInfo:
         return self.derive_by if "derive_by" in self.unused or config.derive_by is None else config.derive_by
 
     def holds_target(self, config: StrategyConfig) -> bool:
-        """Whether the first target bounds the sampled distribution exactly; else it is a penalty in the loss."""
+        """Whether the first target bounds the sampled distribution, exactly at each rollout's beginning; else it is a penalty."""
         return "target_form" not in self.unused and config.target_form == "multiplier"
 
 

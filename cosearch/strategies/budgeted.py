@@ -2,8 +2,10 @@
 
 Maximise  sum_l ( p_l . u_l + H(p_l) )  subject to  base + sum_l p_l . c_l <= T.  The solution is p_lo proportional to
 exp(u_lo - beta c_lo) with one beta >= 0 for all points, 0 where the budget is met without it (complementary slackness; Jaynes
-1957). The expected cost falls in beta, so beta is found by bisection at every step instead of being learned. Paths drawn from p
-are about as fast as the agent that is wanted, so a step of the search costs about what a step of training that agent does.
+1957). The expected cost falls in beta, so beta is found by bisection instead of being learned, at the beginning of each rollout.
+Its updates then move u under the same beta, and the expected cost drifts with it until the next: in earlier searches it was over
+T in 21 to 44 % of the updates, by 7 % of T at most. Paths drawn from p are about as fast as the agent that is wanted, so a step
+of the search costs about what a step of training that agent does.
 The utilities u are left to the task: an architecture that maximises sum_l u_l under the budget is then a fair knapsack, where
 the mode of p would count the cost twice and collapse to the cheapest candidates.
 

@@ -14,7 +14,7 @@ A tilt that is subtracted from the logits lets a target act on what is drawn (``
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -27,6 +27,7 @@ from cosearch.space.supernet import Path
 from cosearch.strategies.base import mean_entropy
 
 TINY = 1e-30  # least probability whose logarithm is taken
+LEARNED = 1e-9  # difference of scores from which a candidate is preferred
 
 Schedule = Callable[[float], float]  # progress of the search, 0..1 -> temperature, above 0
 
@@ -102,7 +103,7 @@ class ArchitectureLogits:
         }
 
     def state(self) -> State:
-        """Logits, optimiser, temperature; the tilt is set anew at each step."""
+        """Logits, optimiser, temperature; the tilt is set anew at the beginning of each rollout."""
         return {
             "logits": [alpha.detach().clone() for alpha in self.alpha],
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),
@@ -176,3 +177,14 @@ def mixture_scores(arch: ArchitectureLogits) -> list[list[float]]:
     """The mixture's weights with 0 for the zero: the worth of an edge is the probability of its best operation."""
     rows = [torch.softmax(logits, 0).detach().double().tolist() for logits in arch.tilted()]
     return [[0.0 if c == zero else value for c, value in enumerate(row)] for row, zero in zip(rows, arch.space.zeros)]
+
+
+def learned(scores: list[list[float]], zeros: Sequence[int | None]) -> bool:
+    """Whether the scores prefer any candidate of any point; at the start of a search they are all alike.
+
+    Args:
+        scores: for each point one a candidate.
+        zeros: of each point the candidate that is nothing, whose score is set and not learned; None: it has none.
+    """
+    rows = [[score for c, score in enumerate(row) if c != zero] for row, zero in zip(scores, zeros, strict=True)]
+    return any(max(row) - min(row) > LEARNED for row in rows)

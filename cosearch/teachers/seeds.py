@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from cosearch.config.run import with_seed
 from cosearch.fleet.cluster import HERE, Cluster
 from cosearch.fleet.folder_making import FolderMaking, seen_by_workers
 from cosearch.fleet.folder_work import FolderJob, FolderMade, TextProgress, make_folder
@@ -177,7 +178,7 @@ def make_teacher(job: FolderJob[TeacherJob], send: Send) -> FolderMade:
 
 
 def _of_seed(plan: TeacherPlan, seed: int) -> TeacherPlan:
-    return replace(plan, request=replace(plan.request, seed=seed), config=replace(plan.config, seed=seed))
+    return replace(plan, request=replace(plan.request, seed=seed), config=with_seed(plan.config, seed))
 
 
 def _train(

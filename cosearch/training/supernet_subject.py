@@ -45,8 +45,8 @@ class SuperNetSubject:
         bf16: autocast to bfloat16.
         device: where to train.
         warmup: progress below which only weights learn, 0..1.
-        warmup_factor: the first target bounds the sampled distribution exactly, this many times looser during the warm-up;
-            None: it is a penalty in the loss instead.
+        warmup_factor: the first target bounds the sampled distribution, exactly whenever the progress is set, this many times
+            looser during the warm-up; None: it is a penalty in the loss instead.
         others: penalties of further agents that are made from this search, each agent's latency first; see :meth:`take_turn`.
     """
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TextIO, TypedDict
 
-from latency_tables.board.runners import runtime_reason
+from latency_tables.board.runners import CPU, runtime_reason
 from latency_tables.board.sensors import PowerSource, average_power, find_power_source, fingerprint, machine_state, read_text
-from latency_tables.board.timing import VisitPlan, paced, visit
+from latency_tables.board.timing import UNKNOWN_CLEAN, VisitPlan, paced, visit
 from latency_tables.errors import CosearchError
 
 MAX_REQUEST_BYTES = 2**20
@@ -62,7 +62,7 @@ class RequestHandler:
         self.models: dict[str, Callable[[], object]] = {}
         self.threads = 1
         self.runtime = "onnxruntime"
-        self.provider = "CPUExecutionProvider"
+        self.provider = CPU
         self.nchw = False
 
     def answer(self, verb: str, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
@@ -86,7 +86,7 @@ class RequestHandler:
     def _hello(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         self.threads = int(request.get("threads", 1))
         self.runtime = request.get("runtime", "onnxruntime")
-        self.provider = request.get("provider", "CPUExecutionProvider")
+        self.provider = request.get("provider", CPU)
         self.nchw = request.get("nchw", False)
         fixed = {
             "nice": _be_nice(int(request["nice"])) if "nice" in request else None,
@@ -142,11 +142,13 @@ class RequestHandler:
 
     def _visit(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:
         plan = VisitPlan.from_dict(request.get("plan", {}))
+        sentinel = self.models.get(request.get("sentinel", ""))
+        threads = self.threads if self.provider == CPU else UNKNOWN_CLEAN  # the thread waits for another processor
         for name in request["ids"]:
             if name not in self.models:
                 yield {"id": name, "unknown": True}
                 continue
-            seen = visit(self.models[name], plan, threads=self.threads, sentinel=self.models.get(request.get("sentinel", "")))
+            seen = visit(self.models[name], plan, threads=threads, sentinel=sentinel)
             yield {"id": name, "visit": seen.to_dict(), "at_s": time.time()}
 
     def _paced(self, request: RequestFields, payload: bytes) -> Iterator[dict[str, object]]:

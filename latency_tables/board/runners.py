@@ -69,6 +69,9 @@ class OnnxRunner:
         nchw: keep the plain layout on x86 too, as the runtime does on Arm.
         batch: size of free dimensions.
 
+    Attributes:
+        graph: node types of the graph that the runtime made, and how often each occurs; empty on other providers than the CPU.
+
     Raises:
         MeasurementError: the runtime refuses the model or the provider.
     """
@@ -91,7 +94,8 @@ class OnnxRunner:
         options = self._options(ort, threads, provider, nchw)
         with temporary_folder() as folder:
             optimized = folder / "optimized.onnx"
-            options.optimized_model_filepath = str(optimized)
+            if provider == CPU:  # the runtime refuses to write a graph that another provider has compiled
+                options.optimized_model_filepath = str(optimized)
             try:
                 source = bytes(model) if isinstance(model, (bytes, bytearray)) else str(model)
                 self.session = ort.InferenceSession(source, options, providers=[provider])

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN", "VIN_SYS_5V0")
+TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VIN")
 SAMPLE_S, PMIC_SAMPLE_S = 0.01, 0.1  # the chip is asked through a program, which costs milliseconds
 PMIC_LINE = re.compile(r"^\s*(\S+)_([AV])\s+(current|volt)\(\d+\)=(-?[0-9.]+)([AV])\s*$")
 

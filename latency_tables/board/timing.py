@@ -2,7 +2,8 @@
 
 A *visit* warms up, then times calls for a short while. Wall time and the thread's CPU time are read around each sample:
 where the thread waited (wall - CPU above 1 us and 1 %) it was preempted, and the sample is dropped for that cause and
-not by percentile. With more than one thread CPU time cannot tell, so nothing is dropped. A table's value comes
+not by percentile. With more than one thread, and where the thread waits for another processor, CPU time cannot tell, so
+nothing is dropped. A table's value comes
 from the clean medians of several visits in random order.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 CLEAN_FLOOR_S = 1e-6
 CLEAN_SHARE_OF_WALL = 0.01
 MIN_CLEAN = 4
+UNKNOWN_CLEAN = 2  # more than one thread: :func:`summarise` drops nothing and claims nothing about preemption
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Visit:
         low_s, high_s: 95 % interval of that median by order statistics.
         min_s, p10_s, p90_s, p99_s: of all samples.
         samples, inner: number of samples, and calls inside each.
-        clean_share: share of samples that were not preempted; None with several threads.
+        clean_share: share of samples that were not preempted; None where nothing tells (see above).
         sentinel_s: what a fixed model took just before and after, or None.
     """
 
@@ -155,7 +157,7 @@ def summarise(samples: Sequence[tuple[float, float]], inner: int, *, threads: in
     Args:
         samples: ``(wall_s, cpu_s)`` each.
         inner: calls inside one sample.
-        threads: with more than one, no sample can be told to be preempted.
+        threads: with more than one (:data:`UNKNOWN_CLEAN`), no sample can be told to be preempted.
     """
     walls = np.array([wall for wall, _ in samples], dtype=np.float64)
     clean = walls

@@ -3,7 +3,8 @@
 ``csv``: documented columns, see :data:`COLUMNS`. ``nn-meter``: the JSON of kernels that nn-Meter's builder profiles (Zhang et
 al., MobiSys 2021): kernel type, then identifiers with ``config`` and ``latency`` in milliseconds. ``once-for-all``: the look-up
 tables of ProxylessNAS and Once-for-All (Cai et al., ICLR 2019 and 2020) as JSON: names such as
-``expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0`` with ``mean`` in milliseconds.
+``expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0`` with ``mean`` in milliseconds. There
+``expand`` is the factor; in the names of Once-for-All, which end in ``-se:0-hs:0``, the channels of the depthwise convolution.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ NN_METER = {
 SHAPE = r"(\d{1,9})x(\d{1,9})x(\d{1,9})"
 NUMBER = r"(\d{1,9})"
 BLOCK = re.compile(
-    f"expanded_conv-input:{SHAPE}-output:{SHAPE}-expand:{NUMBER}-kernel:{NUMBER}-stride:{NUMBER}-idskip:([01])(-se:0)?(-hs:0)?"
+    f"expanded_conv-input:{SHAPE}-output:{SHAPE}-expand:{NUMBER}-kernel:{NUMBER}-stride:{NUMBER}-idskip:([01])"
+    "(?P<se>-se:0)?(?P<hs>-hs:0)?"
 )
 
 
@@ -184,8 +186,9 @@ def _nested(path: Path) -> Iterator[tuple[str, str, dict[str, object]]]:
 
 
 def _kernel(kind: str, activation: str, config: dict[str, object], dtype: str, where: str) -> OpSpec:
-    def size(name: str, default: int | None = None) -> int:
-        value = config.get(name, default)
+    def size(*names: str) -> int:
+        name = next((name for name in names if name in config), names[0])
+        value = config.get(name)
         if type(value) is not int:
             raise TableError(f"{where}: {name} must be a whole number, got {shown(value)}")
         return value
@@ -193,12 +196,17 @@ def _kernel(kind: str, activation: str, config: dict[str, object], dtype: str, w
     channels = size("CIN")
     if kind == "fc":
         return OpSpec("linear", channels, 1, 1, size("COUT"), activation=activation, dtype=dtype)
-    kernel = size("KERNEL_SIZE", size("POOL_SIZE", 1) if kind == "maxpool" else None)
-    side, stride = size("HW"), size("STRIDES", 1)
+    pools = kind == "maxpool"
+    kernel = size("KERNEL_SIZE", *["POOL_SIZE"] * pools)
+    side, stride = size("HW"), size(*["POOL_STRIDES"] * pools, "STRIDES")
     out = channels if kind != "conv" else size("COUT")
     groups = channels if kind == "dw" else 1
-    name = "maxpool" if kind == "maxpool" else "conv"
-    return OpSpec(name, channels, side, side, out, kernel, stride, (kernel - 1) // 2, groups, activation=activation, dtype=dtype)
+    name = "maxpool" if pools else "conv"
+    op = OpSpec(name, channels, side, side, out, kernel, stride, (kernel - 1) // 2, groups, activation=activation, dtype=dtype)
+    same = -(-side // stride)
+    if op.out_height != same:
+        raise ShapeError(f"padded by {op.padding} on each side the output is {op.out_height} wide, that of `same` {same}")
+    return op
 
 
 def read_once_for_all(path: Path, dtype: str) -> Read:
@@ -232,6 +240,10 @@ def _block(name: str, dtype: str) -> OpSpec:
     if parts is None:
         raise ShapeError("only expanded_conv without squeeze (se:0) and hard swish (hs:0) is an operation here")
     width, height, channels, out_width, out_height, out, expansion, kernel, stride, skip = map(int, parts.groups()[:10])
+    if parts["se"] or parts["hs"]:  # Once-for-All: the channels of the depthwise convolution
+        if expansion % max(1, channels):
+            raise ShapeError(f"{expansion} channels in the middle are no whole multiple of {channels}")
+        expansion //= max(1, channels)
     op = OpSpec("mbconv", channels, height, width, out, kernel, stride, (kernel - 1) // 2, expansion=expansion, dtype=dtype)
     if (op.out_height, op.out_width) != (out_height, out_width):
         raise ShapeError(f"padded by {op.padding} the output is {op.out_width}x{op.out_height}, not {out_width}x{out_height}")

@@ -19,7 +19,7 @@ from latency_tables.header import SCHEMA, Calibration
 from latency_tables.measuring.certify import ModelTimes, constant_power_w, make_certificate, row_sum_s, usable
 from latency_tables.measuring.plan import EMPTY, MeasurePlan
 from latency_tables.measuring.settings import Settings
-from latency_tables.measuring.statistics import ESTIMATORS, Fit, calibrate, correct_rows, difference
+from latency_tables.measuring.statistics import ESTIMATORS, Fit, calibrate, correct_rows, difference, is_clean_visit
 from latency_tables.measuring.visits import MeasuredVisits
 from latency_tables.opspec import Device
 from latency_tables.schema import Row, TableFile
@@ -186,6 +186,9 @@ def _rows(plan: MeasurePlan, seen: MeasuredVisits, times: ModelTimes, tolerance:
             "clean_share": sum(shares) / len(shares) if shares else None,
             "graph": seen.graphs.get(planned.more),
         }
+        preempted = [name for name in (planned.more, planned.less) if name and not any(map(is_clean_visit, times.visits[name]))]
+        if preempted:
+            details["fallback"] = f"no visit of {' and '.join(preempted)} was clean: its smallest sample stands for it"
         if value_s <= 0:
             why = f"the difference of two contexts came out as {value_s:.3g} s: too small to be told from noise"
             rows[op.key] = Row(op.key, None, None, "failed", {**details, "reason": why})

@@ -22,17 +22,18 @@ from latency_tables.measuring.identity import check_same_place
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
-from latency_tables.measuring.remote import Location
+from latency_tables.measuring.remote import READINGS, Location
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
-from latency_tables.schema import TableFile, read_table, write_table
+from latency_tables.schema import Row, TableFile, read_table, write_table
 from latency_tables.spans import check_span
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
 from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
 
 SECONDS_A_VISIT = 0.05
 MAX_BATCH, MAX_READING_S = 4096, 3600.0
-RUNTIMES = ("onnxruntime", "torch", "tvm")
+RUNTIMES = {"onnxruntime": ("float32", "int8"), "torch": ("float32",), "tvm": ("float32", "int8")}  # dtypes that each can run
+WORKLISTS = ("chain", "references")
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ class MeasureRequest:
     Attributes:
         out: the table file.
         device, description: name and words for the header; the description defaults to what the machine says.
-        worklists: shipped names or files; the networks of the first one calibrate and certify.
-        keys: if given, only these operations, added to the table at ``out``.
+        worklists: shipped names or files; the networks of the first one calibrate and certify. Empty: ``WORKLISTS``.
+        keys: if given, only these operations, added to the table at ``out``, which has no usable row of them; the other
+            options of a whole table are refused then.
         runtime, dtype, batch: part of the table's identity. The settings' ``provider`` and ``nchw`` go with onnxruntime only.
         provenance: ``measured``, or ``synthetic`` under emulation.
         again: replace an existing table.
-        energy_seconds: time of the power reading a model, where the board has a sensor; 0 leaves energy out.
+        energy_seconds: time of the power reading a model under load, and as long again idle, where the board has a sensor; 0
+            leaves energy out.
         period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
         paced_seconds: so long for each network.
         location, settings: where and how.
@@ -59,7 +62,7 @@ class MeasureRequest:
     out: Path
     device: str = "this"
     description: str = ""
-    worklists: tuple[str, ...] = ("chain", "references")
+    worklists: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     runtime: str = "onnxruntime"
     dtype: str = "float32"
@@ -76,8 +79,9 @@ class MeasureRequest:
         faults = []
         if self.runtime not in RUNTIMES:
             faults.append(f"runtime must be one of {', '.join(RUNTIMES)}, got {self.runtime!r}")
-        if self.dtype not in DTYPE_BYTES:
-            faults.append(f"dtype must be one of {', '.join(DTYPE_BYTES)}, got {self.dtype!r}")
+        dtypes = RUNTIMES.get(self.runtime, tuple(DTYPE_BYTES))
+        if self.dtype not in dtypes:
+            faults.append(f"dtype must be one of {', '.join(dtypes)} with runtime {self.runtime}, got {self.dtype!r}")
         if self.provenance not in ("measured", "synthetic"):
             faults.append(f"provenance of a measurement must be measured or synthetic, got {self.provenance!r}")
         if not 1 <= self.batch <= MAX_BATCH:
@@ -91,6 +95,10 @@ class MeasureRequest:
             faults.append(
                 f"{' and '.join(idle)} would have no effect with runtime {self.runtime}: leave it out, or take onnxruntime"
             )
+        whole = {"worklist": self.worklists, "description": self.description, "period-s": self.period_s, "again": self.again}
+        unread = [name for name, value in whole.items() if value]
+        if self.keys and unread:
+            faults.append(f"{' and '.join(unread)} would have no effect with op, which adds rows to a table: leave it out")
         if self.period_s is not None and not 0 < self.period_s <= 10:
             faults.append(f"period-s must be above 0 and at most 10 seconds, got {self.period_s:g}")
         if not self.device or "/" in self.device:
@@ -112,7 +120,7 @@ class MeasureRequest:
                     f"{wrong[0]} is not of dtype {self.dtype} and batch {self.batch}; give --dtype and --batch as in the key"
                 )
             return make_worklist("single operations", ops, [])
-        lists = [load_worklist(name) for name in self.worklists]
+        lists = [load_worklist(name) for name in self.worklists or WORKLISTS]
         return join_worklists(lists).cast(dtype=self.dtype, batch=self.batch)
 
     def plan(self) -> MeasurePlan:
@@ -132,6 +140,8 @@ def preview(request: MeasureRequest) -> dict[str, object]:
     base_s = check_span(f"rounds={request.settings.min_rounds} of {len(plan.builders)} models", visits, SECONDS_A_VISIT)
     if request.period_s is not None:
         base_s += request.paced_seconds * len(plan.calibration + plan.certificate)
+    readings = f"energy-seconds={request.energy_seconds:g} of {len(_read_models(plan))} models"
+    energy_s = check_span(readings, len(_read_models(plan)), READINGS * request.energy_seconds)
     return {
         "device": request.device,
         "host": request.location.host or request.location.tracker or "this machine",
@@ -145,6 +155,7 @@ def preview(request: MeasureRequest) -> dict[str, object]:
         "certificate_networks": len(plan.certificate),
         "expected_s_at_least": round(base_s, 1),
         "expected_s_at_most": round(max(base_s, request.settings.budget_s) + base_s / 2, 1),
+        "expected_energy_s_with_a_sensor": round(energy_s, 1),
         "out": str(request.out),
     }
 
@@ -185,6 +196,7 @@ def run(
 
 
 def _existing(request: MeasureRequest) -> TableFile | None:
+    begun = Path(str(request.out) + ".journal").exists()
     if request.keys:
         existing = read_table(request.out)
         device = read_device(existing.header["device"], str(request.out))
@@ -195,8 +207,14 @@ def _existing(request: MeasureRequest) -> TableFile | None:
                 f"{request.out} is a {existing.header['provenance']} table of {have}, "
                 f"asked to add {request.provenance} rows of {asked}"
             )
+        there = [key for key in request.keys if key in _usable(existing)]
+        if there and not begun:
+            raise TableError(
+                f"{request.out} has a row of {there[0]}, which its certificate may stand on: leave this op out. To measure it "
+                "anew, measure the whole table: give its work lists (--worklist) and --again in place of --op"
+            )
         return existing
-    if request.out.exists() and not request.again and not Path(str(request.out) + ".journal").exists():
+    if request.out.exists() and not request.again and not begun:
         raise TableError(f"{request.out} is there already; give --again to replace it, or another --out")
     return None
 
@@ -227,12 +245,10 @@ def _measure(
     try:
         measurer = Measurer(plan, request.location, request.settings, journal, runtime=request.runtime, progress=progress)
         measurer.run()
-        networks = [name for name, _ in (*plan.calibration, *plan.certificate)]
         if request.energy_seconds > 0 and measurer.hello.power:
-            names = {EMPTY, *networks, *(name for row in plan.rows for name in (row.more, row.less))}
-            measurer.energies(sorted(names - set(journal.failed)), seconds=request.energy_seconds)
+            measurer.energies(sorted(_read_models(plan) - set(journal.failed)), seconds=request.energy_seconds)
         if request.period_s is not None:
-            running = [name for name in networks if name not in journal.failed]
+            running = [name for name, _ in (*plan.calibration, *plan.certificate) if name not in journal.failed]
             measurer.paced(running, period_s=request.period_s, seconds=request.paced_seconds)
         seen = measurer.measured()
         words = request.description or _words(seen.hello.fingerprint)
@@ -249,6 +265,12 @@ def _measure(
         )
     finally:
         journal.close()
+
+
+def _read_models(plan: MeasurePlan) -> set[str]:
+    """The models whose power is read where there is a sensor."""
+    networks = {name for name, _ in (*plan.calibration, *plan.certificate)}
+    return {EMPTY, *networks, *(name for row in plan.rows for name in (row.more, row.less) if name)}
 
 
 def _words(fingerprint: Mapping[str, object]) -> str:
@@ -273,7 +295,12 @@ def _merged(existing: TableFile, added: TableFile) -> TableFile:
     estimator = _part(added, "calibration").get("estimator")
     addition = {"created_utc": added.header["created_utc"], "keys": sorted(added.rows), "estimator": estimator}
     additions = [*(before if isinstance(before, list) else []), addition]
-    return TableFile({**existing.header, "additions": additions}, {**existing.rows, **added.rows}, existing.certificate)
+    rows = {**existing.rows, **added.rows, **_usable(existing)}  # a certificate may stand on them
+    return TableFile({**existing.header, "additions": additions}, rows, existing.certificate)
+
+
+def _usable(table: TableFile) -> dict[str, Row]:
+    return {key: row for key, row in table.rows.items() if row.latency_s is not None}
 
 
 def _part(table: TableFile, name: str) -> Mapping[str, object]:

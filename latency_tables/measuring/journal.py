@@ -1,7 +1,7 @@
 """The journal of a measurement: results go to disk as they come, so that an interrupted one goes on where it stopped.
 
-First line: what must match for a resume (plan, device, settings); then the machine and the runtime, which must, too. Then one
-line a result; the visits of a batch are
+First line: what must match for a resume (plan, device, settings); then the state in which the machine was at the start, and the
+machine and the runtime, which must match, too. Then one line a result; the visits of a batch are
 written when the batch has ended, so at most one batch is made again. A journal of another plan is refused; a line that
 was cut by a crash is dropped. When the table is written the journal is removed.
 """
@@ -44,6 +44,7 @@ class Journal:
         self.energies_j: dict[str, float | None] = {}  # None: the sensor gave no answer
         self.paced: dict[str, Paced] = {}
         self.place: Mapping[str, object] | None = None  # None: no core has answered yet
+        self.start: Mapping[str, object] = {}  # empty in the journal of an earlier version
         self.resumed = False
         make_folder(path.parent)
         with one_clear_error(path):
@@ -98,6 +99,8 @@ class Journal:
             self.visits.setdefault(name, []).append(Visit.from_dict(record["visit"]))
         elif kind == "place":
             self.place = {str(key): value for key, value in record.items() if key not in ("id", "kind")}
+        elif kind == "start":
+            self.start = {"state": record["state"], "fixed": record["fixed"]}
         elif kind == "failed":
             self.failed[name] = str(record["failed"])
         elif kind == "graph":
@@ -112,6 +115,16 @@ class Journal:
             self.energies_j[name] = energy_j
         else:
             raise ValueError(f"a result of kind {kind!r}")
+
+    def began_with(self, state: object, fixed: object) -> None:
+        """Write down what the first core of the measurement said; later ones say how the machine was in its midst or at its end.
+
+        Args:
+            state: clocks, temperatures and load.
+            fixed: what that core could fix.
+        """
+        if self.place is None:
+            self.add({"kind": "start", "id": "", "state": state, "fixed": fixed})
 
     def measured_at(self, place: Mapping[str, object]) -> None:
         """Write down which machine and runtime answer, or compare them with those that the measurement began with.
@@ -137,7 +150,7 @@ class Journal:
 
         Args:
             record: an object with ``id`` and one of ``visit``, ``failed``, ``graph`` and ``paced``, or of ``kind`` energy with
-                ``energy_j``, or of ``kind`` place.
+                ``energy_j``, or of ``kind`` start or place.
         """
         self._write(record)
         self._take(record)

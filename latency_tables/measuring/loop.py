@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -125,13 +126,14 @@ class Measurer:
     def measured(self) -> MeasuredVisits:
         """The record of everything that was measured so far."""
         journal = self.journal
+        start = {"state": None, "fixed": self.hello.fixed, **journal.start}  # the last core began in the midst or at the end
         return MeasuredVisits(
             visits={name: tuple(visits) for name, visits in journal.visits.items()},
             failed=dict(journal.failed),
             graphs=dict(journal.graphs),
             energies_j={name: energy_j for name, energy_j in journal.energies_j.items() if energy_j is not None},
             paced=dict(journal.paced),
-            hello=self.hello,
+            hello=replace(self.hello, state=start["state"], fixed=start["fixed"]),
             end_state=self._end_state,
             elapsed_s=self.elapsed_s,
             resumed=journal.resumed,
@@ -275,6 +277,7 @@ class Measurer:
                 nchw=self.settings.nchw,
             )
             self.hello, self._reached = Hello.from_answer(answer), True
+            self.journal.began_with(self.hello.state, self.hello.fixed)
             self.journal.measured_at(place_of(self.hello))
         return self._connection
 

@@ -40,6 +40,7 @@ from latency_tables.board.core import main
 
 main()
 """
+READINGS = 2  # a reading of power lasts so many times its seconds: half before, once under load, half after
 CAUSES = (  # what the last words of a core that does not start mean: pattern, advice
     (
         r"No module named 'numpy|onnxruntime cannot be imported",
@@ -139,7 +140,8 @@ class Connection:
 
     Args:
         location: where.
-        answer_timeout_s: a silence longer than this, in seconds, counts as a lost connection.
+        answer_timeout_s: a silence longer than this, in seconds, counts as a lost connection; a request that measures for
+            some ``seconds`` is given their time on top.
 
     Raises:
         LostBoard: the core could not be started.
@@ -196,11 +198,12 @@ class Connection:
             self._requests.flush()
         except (OSError, ValueError) as error:
             raise LostBoard(self._lost()) from error
+        patience_s = self._timeout + READINGS * values.get("seconds", 0.0)
         while True:
             try:
-                line = self._lines.get(timeout=self._timeout)
+                line = self._lines.get(timeout=patience_s)
             except queue.Empty as error:
-                raise LostBoard(f"{self._where()} was silent for {self._timeout:g} s") from error
+                raise LostBoard(f"{self._where()} was silent for {patience_s:g} s") from error
             if line is None:
                 raise LostBoard(self._lost())
             answer = self._read(line, verb)

@@ -20,7 +20,7 @@ import numpy as np
 
 from latency_tables.board.compilers import compile_tvm, runtime_version, tvm_modules
 from latency_tables.board.core import RequestFields
-from latency_tables.board.timing import Visit, VisitPlan, summarise
+from latency_tables.board.timing import UNKNOWN_CLEAN, Visit, VisitPlan, summarise
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Answer, Location, LostBoard, only
 from latency_tables.reading import parse_json, shown
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10.0
 SESSION_S = 3600
-UNKNOWN_CLEAN = 2  # more than one thread: ``summarise`` drops nothing and claims nothing about preemption
 
 
 def read_address(text: str) -> tuple[str, int]:

@@ -85,7 +85,7 @@ def model_time_s(visits: Sequence[Visit], estimator: str = "median") -> float:
 
 
 def is_clean_visit(visit: Visit) -> bool:
-    """Whether at least half of a visit's samples were not preempted (unknown with several threads: yes)."""
+    """Whether at least half of a visit's samples were not preempted (where nothing tells: yes)."""
     return visit.clean_share is None or visit.clean_share >= MIN_CLEAN_SHARE
 
 

@@ -18,7 +18,7 @@ class Hello:
         fixed: what the core could fix: ``nice``, ``cores``.
         power: name of the power sensor, or None.
         power_reason: why there is none.
-        state: clocks, temperatures and load at the start.
+        state: clocks, temperatures and load at its start.
     """
 
     fingerprint: Mapping[str, object] = field(default_factory=dict)
@@ -51,7 +51,8 @@ class MeasuredVisits:
         graphs: node types of the graph that the runtime made, and how often each occurs.
         energies_j: joules of one inference, of the models whose power was read.
         paced: calls at a control period, of the networks that were called so.
-        hello: what the machine says about itself.
+        hello: what the machine says about itself; its state and settings are those of the measurement's first core (a state of
+            None: it went on from an earlier version's journal).
         end_state: clocks, temperatures and load after the last round, or None.
         elapsed_s: wall time of the measurement in seconds, since it was begun or resumed.
         resumed: whether it went on from an interrupted one.

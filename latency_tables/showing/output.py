@@ -93,12 +93,15 @@ def certificate_rows(tables: Sequence[Table]) -> list[CertificateRow]:
 
 def certificate_markdown(rows: Sequence[CertificateRow]) -> str:
     """The figures as a table for a README."""
-    titles = ("runtime", "dtype", "threads", "networks", "predicted from", "MAPE", "within 5 %", "within 10 %", "tau", "bias")
+    titles = (
+        *("device", "runtime", "dtype", "threads", "networks", "predicted from"),
+        *("MAPE", "within 5 %", "within 10 %", "tau", "bias"),
+    )
     lines = []
     for row in rows:
         device, proof = row.table.device, row.accuracy
         tau = "-" if proof.kendall_tau is None else f"{proof.kendall_tau:.3f}"
-        cells = [device.runtime, device.dtype, str(device.threads), f"{proof.networks} {row.networks}", row.method]
+        cells = [device.name, device.runtime, device.dtype, str(device.threads), f"{proof.networks} {row.networks}", row.method]
         cells += [f"{proof.mape:.2%}", f"{proof.within_5:.0%}", f"{proof.within_10:.0%}", tau, f"{proof.bias:+.2%}"]
         lines.append([cell.replace("%", " %") for cell in cells])
     return "\n".join(markdown.table(titles, lines))

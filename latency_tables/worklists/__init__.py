@@ -66,6 +66,10 @@ class Network(Sequence[OpSpec]):
         ops, wiring = (values["ops"], values["wiring"]) if isinstance(values, dict) else (values, None)
         if not isinstance(ops, list):
             raise TypeError(f"a network must be a list of operations, or an object with ops and wiring, got {values!r:.60}")
+        if wiring is not None and not (
+            isinstance(wiring, list) and all(isinstance(i, list) and all(type(n) is int for n in i) for i in wiring)
+        ):
+            raise TypeError(f"the wiring of a network must be a list of lists of indices, got {wiring!r:.60}")
         return cls.of([OpSpec.from_dict(op) for op in ops], wiring)
 
 
@@ -140,7 +144,10 @@ def load_worklist(name: str | Path) -> WorkList:
         ops = [OpSpec.from_dict(op) for op in values.get("ops", [])]
         listed = (networks, values.get("uniform", []))
         groups = [[Network.from_json(network) for network in group] for group in listed]
-        return make_worklist(str(values["space"]), ops, *groups)
+        work = make_worklist(str(values["space"]), ops, *groups)
+        if not work.ops:
+            raise ValueError("it names no operation")
+        return work
     except (ValueError, KeyError, TypeError, AttributeError, ShapeError) as error:
         raise TableError(
             f"{path} is not a work list (expected an object with space, ops, networks): {str(error)[:200]}"

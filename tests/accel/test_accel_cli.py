@@ -75,6 +75,26 @@ def test_dry_run_plans_without_searching(capsys):
     got = json.loads(run(capsys, "search", "nature", "--dry-run", "--json")[1])
     assert got["evaluations"] == 20_000 and got["expected_s"] > 0
     assert "4 problems" in run(capsys, "search", "--benchmark", "--dry-run")[1]
+    got = json.loads(run(capsys, "search", "--benchmark", "--seeds", "2", "--methods", "random,das", "--dry-run", "--json")[1])
+    assert got == {"problems": 4, "seeds": 2, "evaluations": 20_000, "methods": ["random", "das"], "expected_s": 320}
+
+
+@pytest.mark.parametrize("seed", ["-1", "9" * 23])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_seed_out_of_range_exits_2(capsys, seed, more):
+    code, out, err = run(capsys, "search", "nature", "--evaluations", "560", "--seed", seed, *more)
+    assert code == 2 and out == "" and "--seed" in err and "Traceback" not in err
+
+
+def test_a_check_does_not_write_over_what_it_reads(capsys, tmp_path):
+    for name in ("oracle_zigzag.csv", "layers.csv"):
+        (tmp_path / name).write_bytes((ROOT / "accel_models" / "data" / name).read_bytes())
+    rows, layers, mine = (tmp_path / name for name in ("oracle_zigzag.csv", "layers.csv", "mine.csv"))
+    mine.write_bytes(layers.read_bytes())
+    for out, more in ((rows, []), (layers, []), (mine, ["--layers", str(mine)])):
+        before = out.read_bytes()
+        code, _, err = run(capsys, "check", "--reference", "zigzag", str(rows), "--out", str(out), *more)
+        assert code == 2 and "made from" in err and out.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["designs", "networks", "methods"])
@@ -95,9 +115,29 @@ def test_lists_have_names_and_descriptions(capsys, kind):
         (["search", "nature", "--chunks", "50"], "chunks"),
         (["search", "nature", "--objective", "energy"], "energy"),
         (["search", "--benchmark", "--methods", "annealing"], "annealing"),
+        (["search", "--benchmark", "--methods", "annealing", "--dry-run"], "annealing"),
+        (["search", "--benchmark", "--evaluations", "10", "--dry-run"], "budget"),
+        (["search", "--benchmark", "--evaluations", "10", "--methods", "random,gradient"], "budget"),
+        (["search", "nature", "--evaluations", "10", "--dry-run"], "budget"),
+        (["search", "nature", "--no-compare", "--seeds", "3"], "--seeds"),
+        (["search", "nature", "--methods", "random"], "--methods"),
+        (["search", "nature", "--benchmark", "--dry-run"], "network"),
+        *(
+            (["search", "--benchmark", "--dry-run", *option.split()], option.split()[0])
+            for option in ("--chunks 2", "--objective energy", "--platform zcu102", "--out x.json", "--seed 1", "--no-compare")
+        ),
+        (["check", "--reference", "timeloop", "x.csv", "--layers", "y.csv"], "layers"),
+        (["evaluate", "zc706", "nature", "--objective", "energy"], "energy"),
+        (["evaluate", "zc706", "big.json"], "does not fit"),
+        (["evaluate", "zc706", "relu.json"], "relu"),
+        (["search", "relu.json", "--dry-run"], "relu"),
     ],
 )
-def test_wrong_requests_exit_2_with_one_message(capsys, arguments, words):
+def test_wrong_requests_exit_2_with_one_message(capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    sizes = {"name": "a", "C": 4, "K": 4, "P": 4, "Q": 4, "R": 1, "S": 1, "stride": 1}
+    for name, layer in (("relu", {**sizes, "kind": "relu"}), ("big", {**sizes, "kind": "conv", "R": 2000, "S": 2000})):
+        Path(f"{name}.json").write_text(json.dumps([layer]), encoding="utf-8")
     code, out, err = run(capsys, *arguments)
     assert code == 2 and out == "" and words in err and "Traceback" not in err and err.startswith("error:")
 

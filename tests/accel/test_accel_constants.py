@@ -5,15 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from accel_models import energy, load_design
+from accel_models import energy, evaluate, load_design
 from accel_models.cost import Machine, clipped_tiles, compute_counts, layer_costs, machine_of
+from accel_models.design import Chunk
 from accel_models.engines import loopnest
 from accel_models.engines.mapper import best_tile, candidate_tiles, tile_limits
 from accel_models.engines.tile_engine import tile_engine_cycles
 from accel_models.engines.traffic import Traffic
-from accel_models.layers import LayerShape, stack
+from accel_models.layers import LayerShape, from_blocks, stack, to_records
 from accel_models.resources import Resources, bram18_blocks, dsp_per_multiplier, resources
-from latency_tables.errors import InfeasibleCandidateError
+from latency_tables.errors import DesignError, InfeasibleCandidateError
+from latency_tables.opspec import OpSpec
 
 NPU, ZC706 = load_design("edge-npu"), load_design("zc706")
 CONV = LayerShape("x", "conv", 1, 20, 1, 5, 3, 3, 3, 1)
@@ -124,6 +126,27 @@ def test_limits_of_a_tile_by_hand():
         tile_limits(shapes, [num(1).reshape(1)] * 5)
 
 
+@pytest.mark.parametrize("kernel,stride", [(3, 1), (3, 2), (5, 1), (1, 1)])
+def test_a_dilated_window_is_as_wide_as_the_inputs_that_it_spans(kernel, stride):
+    """Against a walk over the outputs: the first and the last row and column that they read, every second one in between."""
+    block = OpSpec("dilconv", 4, 12, 11, 8, kernel=kernel, stride=stride, padding=kernel - 1)
+    ((layer,),) = from_blocks([block])
+
+    def span(outputs):
+        read = {p * stride + 2 * r for p in range(outputs) for r in range(kernel)}
+        return max(read) - min(read) + 1
+
+    assert layer.macs == block.macs and layer.weights == 8 * 4 * kernel**2
+    assert layer.inputs == 4 * span(block.out_height) * span(block.out_width)
+    _, inputs, _ = tile_limits(stack([layer]), [num(v).reshape(1) for v in (8, 2, 2, 3)])
+    assert inputs.tolist() == [2 * span(2) * span(3)]
+    moved = evaluate([layer], NPU).dram_bytes  # 8 bit, everything fits: each word once
+    assert moved == layer.weights + layer.inputs + layer.outputs
+    if kernel > 1:
+        with pytest.raises(DesignError, match="dilation"):
+            to_records([layer])
+
+
 def test_a_tile_engine_rounds_as_asked_and_has_five_factors():
     layer = stack([LayerShape("x", "conv", 2, 5, 3, 4, 4, 3, 3, 1)])
     steps = (1, 2.1, 2, 3, 4)
@@ -131,6 +154,21 @@ def test_a_tile_engine_rounds_as_asked_and_has_five_factors():
     assert tile_engine_cycles(layer, steps, "smooth").tolist() == pytest.approx([9 * 2 * (5 / 2.1) * 1.5 * (4 / 3)], rel=1e-12)
     with pytest.raises(ValueError, match="zip"):
         tile_engine_cycles(layer, steps[:4])
+
+
+def test_banks_and_ports_of_a_tile_engine_are_the_words_that_it_takes_at_once():
+    """g k c = 2 x 3 x 4 weights, g c p q = 2 x 4 x 5 x 6 inputs, g k p q = 2 x 3 x 5 x 6 sums: a block for each, twice."""
+    chunk = Chunk(4, 180, "ws", 64, 64, 64, engine="tile", unroll=(2, 3, 4, 5, 6))
+    assert resources(replace(ZC706, chunks=(chunk,))).bram18 == 2 * (24 + 240 + 180)
+    layer = LayerShape("x", "conv", 2, 3, 4, 5, 6, 1, 1, 1)  # one step: each word once
+    wide = replace(chunk, weight_buffer_bytes=1000, input_buffer_bytes=1000, output_buffer_bytes=1000)
+    design = replace(NPU, chunks=(wide,))
+    weights, inputs, outputs = 24, 240, 180  # bytes, and four of each sum
+    ports = (24 * 8, 240 * 8, 180 * 32)
+    wanted = weights * 8 / ports[0] * (read_j(2000, ports[0]) + write_j(2000, ports[0]))
+    wanted += inputs * 8 / ports[1] * (read_j(2000, ports[1]) + write_j(2000, ports[1]))
+    wanted += outputs * 32 / ports[2] * write_j(2000, ports[2]) + outputs * 8 / ports[2] * read_j(2000, ports[2])
+    assert evaluate([layer], design).layers[0].energy_parts["buffer"] == pytest.approx(wanted, rel=1e-9, abs=0)
 
 
 def read_j(capacity, bits):
@@ -161,7 +199,9 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
     ports = (5 * 8 * 3, 2 * 8 * 2, 5 * 8 * 4)  # bits
     reads = (weights * 24, pixels * 16, (written - results) * 32)  # bits
     buffer = sum(bits / port * read_j(size, port) for bits, port, size in zip(reads, ports, sizes))
-    buffer += written * 32 / 160 * write_j(sizes[2], 160) + dram * 8 / 32 * write_j(sizes[1], 32)
+    buffer += written * 32 / 160 * write_j(sizes[2], 160)
+    buffer += weights * 24 / 120 * write_j(sizes[0], 120) + pixels * 16 / 32 * write_j(sizes[1], 32)  # from DRAM
+    buffer += results * 16 / 160 * read_j(sizes[2], 160)  # to DRAM
     macs = 4 * outs * inputs
     wanted = {
         "multiply": macs * 2.06e-12,
@@ -183,6 +223,22 @@ def test_energy_of_a_layer_on_srams_by_hand(outs, inputs, given):
     assert float(single.latency_cycles[0, 0]) == cycles + dram / 8
 
 
+def test_spilled_sums_are_read_from_and_written_to_the_output_buffer():
+    """Two tiles of input channels around two of rows: the sums of the first leave and come back, as the weights are dearer."""
+    machine = Machine(8.0, 3.0, 2.0, 4.0, 16, energy=energy.ENERGY_TABLES["asic28"])
+    shapes, side = stack([LayerShape("x", "conv", 1, 8, 64, 2, 1, 1, 1, 1)]), num(8).reshape(1, 1)
+    tile = clipped_tiles(shapes, tuple(num(v).reshape(1) for v in (8, 32, 1, 1)))
+    room = tuple(num(v).reshape(1, 1) for v in (1000.0, 3000.0, 5000.0))
+    costs = layer_costs(shapes, machine, compute_counts(shapes, machine, side, side), side, side, tile, room)
+    assert float(costs.dram_bytes[0, 0]) == 512 * 3 + 128 * 2 + 16 * 2 + 2 * 16 * 4
+    bits = (512 * 24, 128 * 16, (8 * 16 - 16) * 32)  # read for the array; the outputs leave it once for eight inputs
+    buffer = sum(n / port * read_j(size, port) for n, port, size in zip(bits, (192, 128, 256), (1000, 3000, 5000)))
+    buffer += 8 * 16 * 32 / 256 * write_j(5000, 256)
+    buffer += 512 * 24 / 192 * write_j(1000, 192) + 128 * 16 / 128 * write_j(3000, 128) + 16 * 32 / 256 * write_j(5000, 256)
+    buffer += (16 * 16 + 16 * 32) / 256 * read_j(5000, 256)
+    assert float(costs.energy_parts["buffer"][0, 0]) == pytest.approx(buffer, rel=1e-9, abs=0)
+
+
 def test_layers_without_weights_stream_and_fused_ones_cost_nothing():
     machine = Machine(8.0, activation_bytes=2.0, energy=energy.ENERGY_TABLES["asic28"])
     shapes = stack([LayerShape("p", "pool", 8, 1, 1, 4, 4, 3, 3, 2), LayerShape("r", "relu", 8, 1, 1, 4, 4, 1, 1)])
@@ -192,7 +248,7 @@ def test_layers_without_weights_stream_and_fused_ones_cost_nothing():
     moved = 2 * (8 * 9 * 9 + 8 * 16)  # the window of 4 outputs by stride 2 is 9 wide
     assert costs.dram_bytes.tolist() == [[moved] * 3, [0] * 3] and all(held.tolist() == [0, 0] for held in costs.buffer_bytes)
     assert costs.compute_cycles.tolist() == [[8 * 16 * 9 / 4] * 3, [0] * 3]
-    fill = moved * 8 / 32 * write_j(64, 32)
+    fill = 8 * 81 * 16 / 32 * write_j(64, 32) + 8 * 16 * 16 / 128 * read_j(64, 128)
     assert costs.energy_parts["buffer"].tolist() == [pytest.approx([fill] * 3, rel=1e-9, abs=0), [0] * 3]
     assert costs.energy_parts["dram"].tolist() == [pytest.approx([moved * 64e-12] * 3, rel=1e-9, abs=0), [0] * 3]
     assert costs.energy_parts["register"].tolist() == [[0] * 3] * 2 == costs.energy_parts["multiply"].tolist()

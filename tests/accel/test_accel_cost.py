@@ -193,6 +193,15 @@ def test_block_costs_add_up_to_the_network():
     assert twice.latency_s == pytest.approx(2 * costs[1].latency_s)
 
 
+def test_nothing_to_compute_is_refused():
+    relu = LayerShape("a", "relu", 4, 1, 1, 4, 4, 1, 1)
+    for layers in ([], [relu, relu]):
+        with pytest.raises(ShapeError, match="at least one layer"):
+            evaluate(layers, NPU)
+    with pytest.raises(ShapeError, match="at least one block"):
+        block_costs([], NPU)
+
+
 def test_blocks_are_not_cut_and_chunks_can_be_given():
     two = replace(NPU, chunks=(NPU.chunks[0], replace(NPU.chunks[0], rows=4, cols=4)))
     assert {c.chunk for c in block_costs(BLOCKS, two)} == {0}, "one frame alone belongs on the larger array"

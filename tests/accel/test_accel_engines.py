@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from accel_models.cost import Machine, clipped_tiles, compute_counts, compute_cycles, layer_costs
+from accel_models.design import Chunk
 from accel_models.engines import loopnest
 from accel_models.engines.rounding import folds
 from accel_models.engines.systolic import DATAFLOWS, product_view, systolic_counts
 from accel_models.engines.tile_engine import tile_engine_cycles
 from accel_models.engines.traffic import NEST, ORDERS, buffer_elements, dram_traffic, tiles
+from accel_models.evaluation import _tile_engine_counts
 from accel_models.layers import LayerShape, load_layers, stack
 from latency_tables.errors import ConfigError
 
@@ -115,6 +117,25 @@ def test_tile_engine_equals_counting_steps():
         assert float(tile_engine_cycles(stack([layer]), unroll)[0]) == sum(1 for _ in steps)
 
 
+def test_words_of_a_tile_engine_equal_counting_steps():
+    """Idle multipliers of a ragged edge read nothing; sums leave once a kernel and step of input channels."""
+    rng = random.Random(6)
+    layers = [random_layer(rng, depthwise=trial % 3 == 0) for trial in range(40)]
+    for layer in [*layers, LayerShape("x", "conv", 1, 17, 16, 4, 4, 3, 3, 1)]:
+        g, k, c, p, q = unroll = tuple(rng.choice((1, 2, 3, 16)) for _ in range(5))
+        weights = inputs = written = 0
+        for at in itertools.product(*(range(0, getattr(layer, d), u) for d, u in zip("GKCPQ", unroll, strict=True))):
+            a, b, d, e, f = (min(u, getattr(layer, n) - i) for n, u, i in zip("GKCPQ", unroll, at, strict=True))
+            weights += a * b * d * layer.R * layer.S
+            inputs += a * d * e * f * layer.R * layer.S
+            written += a * b * e * f
+        chunk = Chunk(c, g * k * p * q, "ws", 10**6, 10**6, 10**6, engine="tile", unroll=unroll)
+        counts = _tile_engine_counts(stack([layer]), unroll)
+        got = (counts.weight_reads, counts.input_reads, counts.output_writes)
+        assert [float(words[0, 0]) for words in got] == [weights, inputs, written], (layer, unroll)
+        assert chunk.ports == (g * k * c, g * c * p * q, g * k * p * q)
+
+
 def test_systolic_reads_equal_counting_folds():
     """Walk the folds of a small product and add up what each streams, holds and writes."""
     layer = LayerShape("x", "conv", 1, 5, 3, 3, 4, 2, 2, 1)
@@ -181,10 +202,28 @@ def test_depthwise_modes_differ_and_columns_uses_them():
         product_view(shapes, "rows")
 
 
-def test_overlapped_filling_is_faster_and_counts_the_fill_once():
-    shapes = stack([LayerShape("x", "conv", 1, 32, 32, 8, 8, 3, 3, 1)])
-    plain, overlapped = (systolic_counts(product_view(shapes), num(16), num(16), overlap_fill=o).cycles[0] for o in (False, True))
-    assert overlapped[0] == 18 * 2 * 64 + 32 and overlapped[0] < plain[0]
+def overlapped_cycles(folds, length, rows, cols, loads):
+    """Walk the folds: while one streams, the next one's operand is loaded in ``rows`` cycles (or the last one's sums leave)."""
+    ready = rows if loads else 0  # when the operand of the first fold is in the array
+    for fold in range(folds):
+        begin = ready
+        ready = begin + max(length, rows if fold + 1 < folds else 0)
+    return ready + rows + cols - 2  # the last value passes all rows and columns
+
+
+def test_overlapped_filling_equals_walking_the_folds_and_never_costs_cycles():
+    rng = random.Random(5)
+    fixed = [LayerShape("x", "conv", 1, 32, 32, 8, 8, 3, 3, 1), LayerShape("g", "conv", 32, 4, 4, 6, 6, 3, 3, 1)]
+    fixed += [LayerShape("f", "fc", 1, 15, 256, 1, 1, 1, 1, 1), LayerShape("d", "dw", 32, 1, 1, 6, 5, 3, 3, 1)]
+    for layer in [*fixed, *(random_layer(rng, depthwise=trial % 2 == 0) for trial in range(40))]:
+        for mode, rows, cols in itertools.product(("channels", "columns"), (1, 2, 16), (1, 3, 16)):
+            product = product_view(stack([layer]), mode)
+            plain, over = (systolic_counts(product, num(rows), num(cols), overlap_fill=o) for o in (False, True))
+            for place, dataflow in enumerate(DATAFLOWS):
+                folds, length = int(over.folds[0, place] * product.repeats[0, place]), int(product.length[0, place])
+                want = overlapped_cycles(folds, length, rows, cols, dataflow != "os")
+                assert float(over.cycles[0, place]) == want <= float(plain.cycles[0, place]), (layer, mode, rows, cols, dataflow)
+            assert torch.equal(plain.input_reads, over.input_reads) and torch.equal(plain.output_writes, over.output_writes)
 
 
 def test_rounding_modes():
@@ -252,7 +291,7 @@ def test_gradients_equal_central_differences():
 def test_tile_holds_what_the_buffer_is_charged_for():
     layer = LayerShape("x", "conv", 1, 8, 4, 8, 8, 3, 3, 2)
     shapes = stack([layer])
-    weight, inputs, outputs = buffer_elements(shapes, tiles(shapes, num(4), num(2), num(2), num(8)))
+    weight, inputs, outputs = buffer_elements(shapes, tiles(shapes, num(4), num(2), num(2), num(8)).largest)
     assert (float(weight), float(inputs), float(outputs)) == (4 * 2 * 9, 2 * (2 + 3) * (7 * 2 + 3), 4 * 2 * 8)
 
 

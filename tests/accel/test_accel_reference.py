@@ -2,18 +2,23 @@
 
 import csv
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from accel_models import evaluate, load_design, load_layers
 from accel_models.check import DATA, compare
+from accel_models.design import Chunk
+from accel_models.energy import ENERGY_TABLES, EnergyTable
 from accel_models.engines.loopnest import factors, fills
 from accel_models.references.rows import statistics
 from accel_models.references.timeloop import parse_mapping
 from latency_tables.errors import DesignError, UnknownNameError
 
 TIMELOOP = Path(__file__).resolve().parents[3] / "shared" / "data" / "oracle_timeloop_sample.csv"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "evidence"
 needs_timeloop = pytest.mark.skipif(not TIMELOOP.is_file(), reason="third-party Timeloop rows are not beside the repository")
 
 
@@ -33,6 +38,28 @@ def test_every_scalesim_count_is_equal():
     got = statistics(compare("scalesim", DATA / "oracle_scalesim.csv"))
     assert (got.rows, got.exact_share, got.cycles_mape, got.worst_row) == (162, 1.0, 0.0, 0.0)
     assert got.energy_mape is None, "SCALE-Sim rows have no energy: None, not 0"
+
+
+def test_the_whole_model_on_zigzags_machine_as_the_documents_say(monkeypatch):
+    """``evaluate`` with its own tile and loop order over ZigZag's figure for its mapping; no depthwise layers."""
+    monkeypatch.setitem(ENERGY_TABLES, "zigzag", EnergyTable("", "", {8: 1.0}, 1.0, 200.0, buffer_j_per_byte=6.0))
+    base, clock = load_design("gemmini-like"), 5e8
+    limits = {"clock_hz": clock, "dram_bytes_per_s": 8 * clock, "pe_limit": 256, "sram_limit_bytes": 10**9}
+    base = replace(base, platform=replace(base.platform, energy="zigzag", **limits), partial_bits=24, overlap_fill=True)
+    shapes = {layer.name: layer for layer in load_layers(DATA / "layers.csv")}
+    energies, cycles = [], []
+    for row in csv.DictReader((DATA / "oracle_zigzag.csv").read_text(encoding="utf-8").splitlines()):
+        layer, side = shapes[row["layer"]], int(row["array"])
+        if layer.kind == "dw":
+            continue
+        result = evaluate([layer], replace(base, chunks=(Chunk(side, side, row["dataflow"], *[65536] * 3),)))
+        energies.append(result.energy_j / float(row["energy"]))
+        cycles.append(result.latency_s * clock / float(row["latency"]))
+    assert len(energies) == 276
+    text = " ".join((DOCS / "accelerators.md").read_text(encoding="utf-8").split())
+    for name, ratios in (("energy", energies), ("cycles", cycles)):
+        low, middle, high = np.quantile(ratios, (0.05, 0.5, 0.95))
+        assert f"{name}: median {middle:.2f}, 5 % {low:.2f}, 95 % {high:.2f}" in text
 
 
 @pytest.mark.parametrize("column", ["cycles", "sram_ifmap_reads", "sram_filter_reads", "sram_ofmap_writes"])

@@ -1,12 +1,13 @@
 """Design search: limits, budgets, optima that enumeration confirms, the relaxation, the methods beside it."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from accel_models import evaluate, load_design, load_layers, search_design
+from accel_models import LayerShape, evaluate, load_design, load_layers, search_design
 from accel_models.cost import Machine, machine_of
 from accel_models.searching.baselines import METHODS, gumbel
 from accel_models.searching.benchmark import ALL_METHODS, BEST_KNOWN, as_markdown, pipeline_problem, run_benchmark
@@ -152,6 +153,29 @@ def test_one_tile_for_each_layer_is_no_worse_than_the_one_tile_for_all_of_the_se
     assert 0.5 * shared_s < own_s <= shared_s * (1 + 1e-9)
 
 
+def starved():
+    """A platform whose small memory and slow DRAM make the tile decide."""
+    base = load_design("eyeriss-like")
+    return replace(base, platform=replace(base.platform, sram_limit_bytes=24_000, dram_bytes_per_s=2.5e8))
+
+
+@pytest.mark.parametrize("side,inputs,outputs", [(21, 24, 24), (21, 64, 96), (15, 64, 64), (7, 100, 100)])
+def test_tiles_of_layers_that_they_do_not_divide_fit_the_buffers_that_the_search_sizes(side, inputs, outputs):
+    layers, base = [LayerShape("conv", "conv", 1, outputs, inputs, side, side, 3, 3, 1)], starved()
+    found = search_design(layers, base, 0, objective="latency", evaluations=700)
+    assert found.result.latency_s * base.platform.clock_hz <= found.searched_value * (1 + 1e-9)
+
+
+def test_a_candidate_is_charged_for_its_largest_tile_and_not_for_the_average_one():
+    """64 channels of 17 x 15 inputs, 16 bit, in tiles of 8 rows: the larger tile has 10 x 17 inputs and 8 x 15 sums."""
+    layers, machine = [LayerShape("conv", "conv", 1, 64, 64, 15, 15, 3, 3, 1)], machine_of(starved())
+    index = np.array([[[SIDES.index(10), SIDES.index(4), 0, 6, 3]]])
+    bytes_each = (machine.weight_bytes, machine.activation_bytes, machine.partial_bytes)
+    need = 2 * sum(int(words * size) for words, size in zip((64 * 9, 64 * 10 * 17, 8 * 15), bytes_each, strict=True))
+    room, tight = (DesignProblem(layers, machine, 1, Limits(1000, None, need - less), "latency") for less in (0, 1))
+    assert np.isfinite(room.score(index).value[0]) and np.isinf(tight.score(index).value[0])
+
+
 def test_a_search_for_energy_finds_a_design_of_less_energy_than_the_platforms_own():
     base, layers = load_design("gemmini-like"), load_layers("nature")
     found = search_design(layers, base, 0, chunks=2, objective="energy", evaluations=FEW)
@@ -168,12 +192,10 @@ def test_designs_beyond_a_limit_score_inf():
 
 
 def test_nothing_within_the_limits_is_an_error():
-    from dataclasses import replace
-
     base = load_design("zc706")
-    starved = replace(base, platform=replace(base.platform, bram18_limit=1))
+    empty = replace(base, platform=replace(base.platform, bram18_limit=1))
     with pytest.raises(InfeasibleCandidateError, match="zc706"):
-        search_design(load_layers("nature"), starved, 0, evaluations=600)
+        search_design(load_layers("nature"), empty, 0, evaluations=600)
 
 
 @pytest.mark.parametrize("name", list(ALL_METHODS))

@@ -26,6 +26,16 @@ def test_convolutions_as_the_tool_writes_them(tmp_path):
     ]
 
 
+def test_rows_whose_name_has_dp_are_depthwise_as_in_the_tool(tmp_path):
+    """It runs such a row once a channel, each time with all its filters."""
+    text = HEAD + "Conv2_DP, 34, 34, 3, 3, 96, 1, 1,\nDP3, 18, 18, 3, 3, 8, 2, 1,\nConv_dp, 18, 18, 3, 3, 8, 2, 1,\n"
+    assert layers(tmp_path, text) == [
+        LayerShape("Conv2_DP", "dw", 96, 1, 1, 32, 32, 3, 3, 1),
+        LayerShape("DP3", "conv", 8, 2, 1, 16, 16, 3, 3, 1),
+        LayerShape("Conv_dp", "conv", 1, 2, 8, 16, 16, 3, 3, 1),
+    ]
+
+
 def test_matrix_products(tmp_path):
     (found,) = layers(tmp_path, "Layer, M, N, K,\nqk, 128, 64, 32,\n")
     assert found == LayerShape("qk", "conv", 1, 64, 32, 128, 1, 1, 1) and found.macs == 128 * 64 * 32

@@ -190,7 +190,7 @@ def test_several_runs_are_evaluated_one_by_one_and_their_middle_half_is_averaged
     config = evaluation.config_of
     other = {"control": "procgen:fruitbot"}
     monkeypatch.setattr(evaluation, "config_of", lambda run: changed_env(config(run), other.get(run.path.name)))
-    assert main(["evaluate", "runs/one", "runs/control"]) == 2 and "different environments" in capsys.readouterr().err
+    assert main(["evaluate", "runs/one", "runs/control"]) == 2 and "different tasks" in capsys.readouterr().err
 
 
 def changed_env(config, name):

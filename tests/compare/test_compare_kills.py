@@ -1,6 +1,7 @@
 """A comparison that was killed at an awkward moment, or that two processes work on: the same command goes on."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +41,35 @@ def test_a_run_that_was_cut_goes_on_though_its_record_holds_the_discount_of_its_
     other = replace(job, content=content)
     failure = make_run(other, print).failure
     assert "was made with other values (rl.lr 0.002 there, 0.5 now)" in failure and len(gone_on) == 1
+
+
+@pytest.mark.parametrize("first, then", [(False, True), (True, False)])
+def test_a_run_that_was_cut_goes_on_with_its_control_as_it_stands_now(first, then, tmp_path, monkeypatch):
+    """Its control failed when it was begun, and is repaired since; or was whole then, and is not now."""
+    folder = tmp_path / "c"
+    _, run, *_ = planned(folder)
+    alone = replace(run.config, control="")
+    record = to_json(make_plan(alone).record("compare"))
+    record["config"]["control"] = run.config.control if first else ""
+    RunDir.create(folder, run.name, record)
+    monkeypatch.setattr(worker, "resolve_request", lambda config: SimpleNamespace(config=config))
+    monkeypatch.setattr(worker, "resume_run", lambda path, progress: None)
+    job = FolderJob(Shared(str(folder)), run.name, RunJob(config_to_dict(run.config if then else alone), "compare"))
+    assert make_run(job, print) == FolderMade()
+    assert RunDir.open(folder / run.name).read_json("run.json")["config"]["control"] == (run.config.control if then else "")
+
+
+def test_a_run_is_made_without_its_control_where_that_is_not_finished_and_told(tmp_path, monkeypatch):
+    folder, told = tmp_path / "c", []
+    runs = planned_runs(folder, ["a3cs"], [0, 1], ["minatar:breakout"], words=WORDS)
+    monkeypatch.setattr(making, "_finished", lambda path: path.name in ("random-s0", "largest-s1"))
+    asked = [making._beside_finished(folder, runs, run, told.append) for run in runs]
+    assert [run.name for run in runs if run not in asked] == ["largest-s1", "a3cs-s1"]
+    for run, now in zip(runs, asked, strict=True):
+        assert now.config == replace(run.config, control="" if run.name.endswith("s1") else run.config.control)
+    assert told == [f"{name}: is made without its control random-s1, which is not finished" for name in ("largest-s1", "a3cs-s1")]
+    elsewhere = replace(runs[0], config=replace(runs[0].config, control=str(tmp_path / "other")))  # of `search --seeds`
+    assert making._beside_finished(folder, runs, elsewhere, told.append) is elsewhere
 
 
 @pytest.mark.parametrize("left", [(), (".lock", ".compare.json.77.partial"), (".random-s0.77.draft/run.json",)])

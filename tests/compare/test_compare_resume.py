@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
 import pytest
-from pipeline_runs import TINY, assert_equal, command, results, started
+from pipeline_runs import TINY, TINY_PROPOSALS, assert_equal, command, results, started
+
+from cosearch.cli.app import main
 
 WORDS = (
     "compare",
@@ -65,3 +68,25 @@ def test_a_run_that_fails_is_named_and_the_others_are_made(tmp_path):
     assert done.code == 1 and "error: evolution-s0: " in done.err
     assert {row["strategy"] for row in done.json["strategies"]} == {"random", "largest", "a3cs"}
     assert done.json["unfinished"] == ["evolution-s0"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_control_failed_is_made_without_it_and_stays_whole_when_that_is_repaired(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder, words = tmp_path / "runs" / "c", [word for word in TINY_PROPOSALS if not word.startswith("threads")]
+    verb = ["compare", "--strategies", "random", "--seeds", "1", "--env", "minatar:breakout", "--name", "c", *words]
+    assert main([*verb, "random:rl.lr=1e30"]) == 1
+    err = capsys.readouterr().err
+    assert [line.split(":")[1] for line in err.splitlines() if line.startswith("error: ")] == [" random-s0"]
+    assert "largest-s0: is made without its control random-s0, which is not finished" in err
+    before = (folder / "largest-s0" / "summary.json").read_bytes()
+    assert json.loads(before)["control"] is None
+    page = (folder / "largest-s0" / "report.html").read_text(encoding="utf-8")
+    assert "No control (strategy random or largest) was finished" in page
+    shutil.rmtree(folder / "random-s0")  # repaired: made again with values that it can be made with
+    record = folder / "compare.json"
+    record.write_text(record.read_text().replace("1e+30", "0.002"))
+    assert main([*verb, "random:rl.lr=0.002", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["unfinished"] == [] and [row["runs"] for row in result["strategies"]] == [1, 1]
+    assert (folder / "largest-s0" / "summary.json").read_bytes() == before

@@ -28,6 +28,8 @@ def test_a_run_a_seed_with_all_else_as_it_was_asked_for():
     assert all(replace(run.config, seed=3) == runs[0].config for run in runs) and runs[0].config.threads == config.threads
     with pytest.raises(ConfigError, match="one device and one latency target"):
         planned_seeds(resolve(options={"family.latency_targets_s": [0.1, 0.2]}), range(2))
+    with pytest.raises(ConfigError, match="seed must be 0 to 18446744073709551615, got 18446744073709551616"):
+        planned_seeds(config, range(2**64 - 1, 2**64 + 1))
     with pytest.raises(ConfigError, match="repeats the order of one run"):
         planned_seeds(replace(config, strategy=replace(config.strategy, order=(0, 1))), range(2))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cosearch.config.presets import PRESETS
-from cosearch.config.run import Config, config_from_dict, config_to_dict, resolve
+from cosearch.config.run import Config, config_defaults, config_from_dict, config_to_dict, resolve, with_seed
 from cosearch.rl.learning.learner import LearnerOptions
 from latency_tables.errors import ConfigError
 
@@ -185,6 +185,30 @@ def test_all_faults_come_at_once_with_the_nearest_keys():
 def test_values_out_of_range_are_refused(key, value):
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
         resolve(options={key: value})
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan"])
+def test_no_number_of_the_configuration_is_infinite_or_none(text):
+    """JSON has no such numbers: a run that recorded one could not be read again."""
+    tried = 0
+    for key in config_defaults():
+        for word in (text, f'["{text}"]'):
+            try:
+                config = resolve(overrides=[f"{key}={word}"])
+            except ConfigError:
+                tried += 1
+                continue
+            section, _, name = key.rpartition(".")
+            value = getattr(getattr(config, section) if section else config, name)
+            assert not any(isinstance(one, float) for one in (value if isinstance(value, tuple) else (value,))), f"{key}={word}"
+    assert tried > 100
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_another_seed_is_within_its_range(seed):
+    assert with_seed(resolve(options={"seed": 3}), 2**64 - 1) == resolve(options={"seed": 2**64 - 1})
+    with pytest.raises(ConfigError, match=rf"seed must be 0 to 18446744073709551615, got {seed}"):
+        with_seed(resolve(), seed)
 
 
 @pytest.mark.parametrize("word", ["rl.lr", "=3", "", "rl.lr.x=1"])

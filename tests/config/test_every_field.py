@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from field_cases import BREAKS, CASES, SHOWN_ALONE, SMALL
+from field_cases import ALONE, BREAKS, CASES, SHOWN_ALONE, SMALL
 from made_table import made_table
 from onnx_teachers import Flat, write_onnx
 from PIL import Image
@@ -294,6 +294,13 @@ def test_what_is_refused_would_have_changed_nothing(key, condition, unchecked):
     words = (*case.base, *broken_by(key, condition))
     one, other = unchecked.look(case.look, words), unchecked.look(case.look, (*words, word(key, case.change)))
     assert set(differing(one, other)) <= SHOWN_ALONE.get(key, set())
+
+
+@pytest.mark.parametrize("strategy, refused", [("reinforce", True), ("radars", True), ("s3nas", False), ("darts-prime", False)])
+def test_a_bracket_begins_where_the_scores_prefer_something_though_nothing_learned(strategy, refused):
+    words = ("strategy.warmup_fraction=1", f"strategy.name={strategy}", "budget.retrain_steps=256", "budget.bracket=2")
+    found = unused(resolve_request(resolve_task(overrides=[*ALONE, "rl.minibatch=16", *words])))
+    assert list(found) == ["budget.bracket"] * refused
 
 
 def refused(*words, **layers):

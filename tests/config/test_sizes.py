@@ -129,5 +129,7 @@ def test_a_measurement_says_how_long_it_takes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["latency_tables", *words])
     with pytest.raises(SystemExit, match="7"):
         commands.main()
-    found = re.fullmatch(r"(\d+) models, expected time: ([\d.]+) days to ([\d.]+) days", capsys.readouterr().err.strip())
+    spans = r"([\d.]+) days to ([\d.]+) days, and ([\d.]+) min of power readings where there is a sensor"
+    found = re.fullmatch(rf"(\d+) models, expected time: {spans}", capsys.readouterr().err.strip())
     assert found and float(found[2]) * 86400 >= 0.05 * 10**6 and float(found[3]) > float(found[2])
+    assert 4.0 < float(found[4]) * 60 <= 4.0 * int(found[1])  # 2 s under load and as long idle

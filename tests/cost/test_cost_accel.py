@@ -116,6 +116,17 @@ def test_identities_cost_nothing_and_weights_must_fit(space):
         cost.expected([torch.ones(2)])
 
 
+@pytest.mark.parametrize("many", [1, 3, "candidates"])
+def test_many_distributions_at_once_cost_what_each_costs_alone(space, many):
+    cost = AccelCost(fixed(space, load_design("zc706")))
+    many = len(space.points[0].candidates) if many == "candidates" else many
+    generator = torch.Generator().manual_seed(2)
+    raw = [torch.rand(many, len(p.candidates), generator=generator, dtype=torch.float64) for p in space.points]
+    weights = [torch.softmax(row, -1) for row in raw]
+    alone = [float(cost.expected([row[i] for row in weights])) for i in range(many)]
+    assert cost.expected(weights).tolist() == pytest.approx(alone, rel=1e-12)
+
+
 def test_unknown_energy_is_refused_and_never_zero(space):
     accelerator = fixed(space, load_design("zc706"))
     with pytest.raises(RequestError, match="no constants with a source"):
@@ -171,6 +182,25 @@ def test_the_platforms_own_design_stands_beside_the_searched_one(space, monkeypa
     faked(monkeypatch, with_array(4, 4), with_array(5, 5))
     accelerator = begun(space)
     assert accelerator.optimise(sampled(space, 1)[0], 560) and accelerator.design.name == "zc706"
+
+
+def test_a_search_begins_with_the_platforms_own_design_where_that_alone_keeps_a_target(space, monkeypatch):
+    """The smallest network needs less energy on the platform's own array than on one of 2 x 2 elements."""
+    base = load_design("edge-npu")
+    wasteful = dataclasses.replace(base, name="wasteful", chunks=(dataclasses.replace(base.chunks[0], rows=2, cols=2),))
+    smallest = space.best([[-macs for macs in row] for row in space.macs()]).ops()
+    own, other = (AccelTable(design).predict(smallest) for design in (base, wasteful))
+    assert own.energy_j < other.energy_j
+    for bounds, name in (
+        ({"latency_s": 1.0}, "wasteful"),
+        ({"latency_s": 1.0, "energy_j": own.energy_j}, "edge-npu"),
+        ({"latency_s": 1.0, "energy_j": other.energy_j}, "wasteful"),
+        ({"latency_s": 1.0, "energy_j": own.energy_j / 2}, "wasteful"),
+    ):
+        faked(monkeypatch, wasteful)
+        accelerator = Accelerator(space, base, SMALL, lambda number: number)
+        accelerator.begin(bounds)
+        assert accelerator.design.name == name, bounds
 
 
 def test_a_better_interval_does_not_break_the_latency_that_is_promised(space, monkeypatch):
@@ -274,8 +304,11 @@ def test_what_cannot_be_built_is_one_clear_message(space, monkeypatch):
     with pytest.raises(DesignError, match="does not hold every candidate"):
         fixed(space, with_array(4, 4, size=8))
     faked(monkeypatch, None)
+    useless = Accelerator(space, with_array(4, 4, size=8), SMALL, lambda number: number)
     with pytest.raises(DesignError, match="no design within the limits of zc706 holds the smallest network"):
-        begun(space)
+        useless.begin({})
+    faked(monkeypatch, None)
+    assert begun(space).design.name == "zc706", "the platform's own design holds it"
 
 
 def test_a_design_answers_as_a_table_does(space):

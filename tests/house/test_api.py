@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from scipy import stats
 
 import cosearch
+from cosearch.api import _words
 from cosearch.cli.app import main
 from cosearch.record.json_record import to_json
 from latency_tables import errors
@@ -223,6 +224,22 @@ def test_a_wrong_request_is_refused_before_any_work(tmp_path):
         cosearch.search(runs=tmp_path, budget={"serach_steps": 1})
     with pytest.raises(errors.UnknownNameError, match="jetson"):
         cosearch.search(device="jetsn", runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_and_numbers_of_numpy_are_values_as_on_the_command_line(tmp_path):
+    with pytest.raises(errors.CosearchError, match=r"no-teacher\.onnx"):  # the path arrived
+        cosearch.search("gym:CartPole-v1", runs=tmp_path, distill={"teacher": tmp_path / "no-teacher.onnx"})
+    with pytest.raises(errors.RunFolderError, match="no-control"):
+        cosearch.search("gym:CartPole-v1", runs=tmp_path, control=tmp_path / "no-control", distill={"teacher": "none"})
+    words = dict(
+        word.split("=") for word in _words({"rl": {"lr": np.float32(0.5)}, "env.num_envs": np.int64(8), "x": np.bool_(1)})
+    )
+    assert words == {"rl.lr": "0.5", "env.num_envs": "8", "x": "true"}
+    assert _words({"a": [Path("b"), np.int8(3)]}) == ['a=["b", 3]']
+    for value in (object(), {1, 2}, 1j, np.zeros(2), [{(1, 2): 3}]):
+        with pytest.raises(errors.ConfigError, match=r"^rl\.lr: expected a number, a text"):
+            cosearch.search("gym:CartPole-v1", runs=tmp_path, rl={"lr": value})
     assert not list(tmp_path.iterdir())
 
 

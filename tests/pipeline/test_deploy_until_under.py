@@ -11,11 +11,12 @@ from cosearch.config.run import resolve
 from cosearch.deploy import deployment
 from cosearch.deploy.readings import Meter, Readings
 from cosearch.pipeline.run import work_on
-from cosearch.pipeline.session import open_session
+from cosearch.pipeline.session import Checkpointing, open_session
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.pipeline.target import on_board
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
+from cosearch.record.results.agent import AgentRecord
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import TargetRounds
@@ -133,3 +134,20 @@ def test_an_agent_for_a_board_is_not_replaced_for_what_it_measures_here(tmp_path
         *(("pi", False), ("pi", True), ("this machine", False), ("pi", True)),
     ]
     assert run.read(ArchitectureRecord).choices == rounds[3].choices == rounds[5].choices
+
+
+def test_killed_while_another_takes_its_place_the_record_is_of_the_agent_that_is_there(finished, monkeypatch):
+    class Stopped(BaseException):
+        """The process ends here."""
+
+    def killed(self, stage, search):
+        assert search.choices != before.choices
+        raise Stopped
+
+    run, _ = finished
+    before = run.read(ArchitectureRecord)
+    boards(monkeypatch, deployed=[1.3], measured=[0.97])
+    monkeypatch.setattr(Checkpointing, "begin_again", killed)
+    with pytest.raises(Stopped):
+        main(["deploy", str(run.path), "--name", "a third pi", "--seconds", "0.6", "--until-under", "--quiet"])
+    assert run.read(ArchitectureRecord) == before and run.read(AgentRecord).architecture == before.choice_names

@@ -143,7 +143,7 @@ def test_wrong_requests_are_refused_with_one_message(tmp_path, monkeypatch, caps
         ("--table", "broken.json"): ("not JSON",),
         ("--table", "typo.json"): ("unknown field 'weight_bit' (did you mean 'weight_bits'?)",),
         ("--table", "big.json", "--fixed-accelerator"): ("4096 DSP, the limit is 900",),
-        ("--device", "zc706", "--fixed-accelerator", "objective.latency_ratio=1e-6"): ("no architecture", "the fastest, "),
+        ("--device", "zc706", "--fixed-accelerator", "objective.latency_ratio=1e-6"): ("no architecture", "the cheapest, "),
         ("--device", "zc706", "--fixed-accelerator", "objective.energy_target_j=1"): ("no constants with a source",),
         ("--device", "zc706", "accel.evaluations=10"): ("accel.evaluations", "560"),
     }

@@ -68,7 +68,10 @@ def test_a_killed_run_equals_the_undisturbed_one_and_derives_a_legal_cell(strate
         (("--strategy", "rl-darts", "strategy.paths_per_rollout=2"), "paths_per_rollout=2 has no effect"),
         (("--strategy", "snas", "strategy.target_form=penalty"), "target_form=penalty has no effect"),
         (("--strategy", "s3nas", "objective.dual_lr=0.1"), "dual_lr=0.1 has no effect with strategy 's3nas'"),
-        (("--strategy", "idarts", 'strategy.values={"terms": -1}'), "terms must be at least 0"),
+        (
+            ("--strategy", "idarts", 'strategy.values={"terms": -1}'),
+            "strategy.values.terms: Input should be greater than or equal to 0, got -1",
+        ),
         (("--strategy", "darts", 'strategy.values={"order": 3}'), "order"),
     ],
 )

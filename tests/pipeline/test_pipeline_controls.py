@@ -11,13 +11,13 @@ from scipy.stats import chi2
 
 from cosearch.config.env import EnvConfig
 from cosearch.config.run import resolve
-from cosearch.pipeline.search.co_design import learned
 from cosearch.pipeline.search.gradient_search import DRAWN, METHOD, found_by
 from cosearch.planning.control import CONTROLS, SAME_SCORES, check_control, control_of
 from cosearch.planning.plan import make_plan
 from cosearch.planning.request import resolve_request
 from cosearch.record.rundir import RunDir
 from cosearch.strategies.regression import DrawnPaths, fit_scores
+from cosearch.strategies.relaxation import learned
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import Device

@@ -15,7 +15,7 @@ from cosearch.pipeline.agent.bracket import THEN, write_winner
 from cosearch.pipeline.checkpoint import Candidate, Checkpoint, RetrainOutput, SearchOutput, StageOutputs
 from cosearch.pipeline.family.folders import share_training
 from cosearch.pipeline.forecast import forecast
-from cosearch.pipeline.run import start_run
+from cosearch.pipeline.run import resume_run, start_run
 from cosearch.pipeline.search.derivation import write_architecture
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
@@ -199,6 +199,60 @@ def test_a_retraining_is_shared_by_those_that_begin_with_the_same_networks(began
     assert after.stage == ("finish" if shares else "retrain")
     assert after.outputs.search.choices == record.choices == (left if shares else other[0])
     assert record.derived_by.method.startswith("of own") and (THEN in record.derived_by.method) is (shares and len(began) > 1)
+
+
+class Stopped(BaseException):
+    """The process ends here."""
+
+
+def stopped(self, state, tag):
+    raise Stopped
+
+
+def test_a_sharing_that_was_interrupted_leaves_no_line_of_the_log_twice(tmp_path, monkeypatch):
+    plan = make_plan(resolve(overrides=[*GRADIENT, "objective.latency_target_s=0.0005"]))
+    search, retrain = ([{"stage": stage, "step": step, "wall_s": 1.0} for step in (32, 64)] for stage in ("search", "retrain"))
+    runs, began = [], SearchOutput(A, {}, 64)
+    for name, lines in (("twin", [*search, *retrain]), ("own", search)):
+        run = RunDir.create(tmp_path, name, to_json(plan.record("a test")))
+        write_architecture(plan, run, plan.space.architecture(A), Derivation(method="of a test"))
+        for line in lines:
+            run.append_metrics(line)
+        runs.append(run)
+    twin, own = runs
+    twin.save_checkpoint(Checkpoint("done", {}, outputs=StageOutputs(began, RetrainOutput({}, 64)), ordinal=3).to_dict(), 3)
+    own.save_checkpoint(Checkpoint("retrain", {}, outputs=StageOutputs(began), ordinal=1).to_dict(), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "save_checkpoint", stopped)
+        with pytest.raises(Stopped):
+            share_training(own, plan, {"twin": plan})
+    assert share_training(own, plan, {"twin": plan}) == "twin"
+    assert own.read_metrics() == [*search, *retrain]
+
+
+@pytest.mark.slow
+def test_an_agent_that_was_to_share_a_retraining_and_made_its_own_counts_its_steps(tmp_path, monkeypatch):
+    words = ["family.latency_targets_s=[0.0005, 0.0006]"]
+    plan = make_plan(resolve(overrides=[*GRADIENT, *words]))  # every network is faster
+
+    def interrupted(run, plan, finished):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunDir, "save_checkpoint", stopped)
+            return share_training(run, plan, finished)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cosearch.pipeline.run.share_training", interrupted)
+        with pytest.raises(Stopped):
+            start_run(plan, tmp_path, "one", "a test", Silent())
+    family, agent = tmp_path / "one", tmp_path / "one" / "agents" / "0.6ms"
+    assert not (agent / "agent.json").exists()
+    resume_run(agent, Silent())
+    resume_run(family, Silent())
+    assert RunDir.open(agent).read(RunRecord).trained_as is None
+    assert RunDir.open(family).read(Family).env_steps == 128 + 2 * 96
+    steps = [line["step"] for line in RunDir.open(agent).read_metrics() if line["stage"] == "retrain"]
+    assert steps == [32, 64, 96]
+    assert results(agent)["onnx"] == results(family / "agents" / "0.5ms")["onnx"]
 
 
 @pytest.mark.slow

@@ -7,18 +7,23 @@ from made_table import made_table
 from pipeline_runs import TINY, Silent, changed, without_clocks
 
 from cosearch.config.run import resolve
+from cosearch.deploy.measure import AgentLatency, SideBySide
 from cosearch.deploy.readings import Meter, Readings
+from cosearch.pipeline.agent import finish
 from cosearch.pipeline.checkpoint import Checkpoint
 from cosearch.pipeline.run import export_again, work_on
-from cosearch.pipeline.session import open_session
+from cosearch.pipeline.session import Checkpointing, open_session
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
+from cosearch.pipeline.target.repair import MEASURED
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
-from cosearch.record.results.agent import AgentRecord
+from cosearch.record.results.agent import AgentRecord, MeasuredLatency, PacedLatency
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import TargetRounds
 from cosearch.record.rundir import RunDir
+from cosearch.report.data import read_run
+from cosearch.report.facts import facts, verdict
 from latency_tables.board.timing import Visit
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
@@ -54,6 +59,16 @@ def made(folder, plan, name="one"):
     run = RunDir.create(folder / name, "one", to_json(plan.record("a test")))
     work_on(open_session(run, plan, Silent()))
     return run
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text):
+        self.texts.append(text)
 
 
 class Stopped(BaseException):
@@ -139,6 +154,78 @@ def test_where_nothing_can_the_run_ends_and_says_so(tmp_path, monkeypatch):
     export_again(run.path, Silent())
     again = RunDir.open(run.path).read(Summary)
     assert len(again.target_rounds) == len(summary.target_rounds) and again.target_rounds[-1].figures[0].measured == 2 * TARGET_S
+
+
+@pytest.mark.parametrize("before", [(0.97,), (0.7, 0.95)])  # no other architecture held; another one did
+def test_an_agent_that_is_measured_again_and_is_over_then_does_not_hold(before, tmp_path, monkeypatch):
+    says(monkeypatch, *before, 0.96)
+    run = made(tmp_path, plan_of(tmp_path))
+    assert run.read(Summary).rounds_outcome == run.read(TargetRounds).outcome == "holds"
+    says(monkeypatch, 1.2)
+    notes = Notes()
+    export_again(run.path, notes)
+    summary = RunDir.open(run.path).read(Summary)
+    assert not summary.target_met and summary.rounds_outcome == run.read(TargetRounds).outcome == "over"
+    assert any(text.startswith("over its targets") for text in notes.texts) and "within its targets" not in " ".join(notes.texts)
+
+
+def test_the_measurement_after_the_retraining_is_no_round_of_the_budget(tmp_path, monkeypatch):
+    says(monkeypatch, 1.2, 1.2)
+    notes, plan = Notes(), plan_of(tmp_path, "budget.repair_rounds=1")
+    run = RunDir.create(tmp_path / "one", "one", to_json(plan.record("a test")))
+    work_on(open_session(run, plan, notes))
+    told = [text.partition(":")[0] for text in notes.texts if text.startswith("round ")]
+    assert told == ["round 1 of at most 1, before the retraining", "round 2, after the retraining"]
+    assert run.read(TargetRounds).outcome == "rounds used up" and any("repair_rounds=1) are used up" in t for t in notes.texts)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_another_takes_its_place_the_record_is_of_the_agent(when, tmp_path, monkeypatch):
+    plan = plan_of(tmp_path)
+    says(monkeypatch, 0.97, 1.1, 0.96)
+    save = Checkpointing.begin_again
+
+    def killed(self, stage, search):
+        if when == "after":
+            save(self, stage, search)
+        raise Stopped
+
+    run = RunDir.create(tmp_path / "one", "one", to_json(plan.record("a test")))
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointing, "begin_again", killed)
+        with pytest.raises(Stopped):
+            work_on(open_session(run, plan, Silent()))
+    first, _, second = (each.choices for each in run.read(TargetRounds).rounds)
+    assert first != second and run.read(ArchitectureRecord).choices == first
+    says(monkeypatch, 0.99)  # measured again the first one holds; else the second one follows
+    work_on(open_session(RunDir.open(run.path), plan, Silent()))
+    record, expected = run.read(ArchitectureRecord), first if when == "before" else second
+    assert record.choices == expected and record.choice_names == run.read(AgentRecord).architecture
+    assert record.predicted.latency_s == run.read(Summary).latency_predicted_s
+    assert record.derived_by.method.endswith(MEASURED) is (when == "after")
+
+
+@pytest.mark.parametrize(
+    "words, share, met, checked_by",
+    [
+        ((), 1.2, False, "measurement"),
+        (("objective.memory_target_bytes=1000000000",), 0.9, True, "prediction (synthetic table)"),  # nobody measured the memory
+    ],
+)
+def test_without_rounds_the_timing_on_the_device_decides(words, share, met, checked_by, tmp_path, monkeypatch):
+    calls = {"p50_s": share * TARGET_S, "p90_s": 1.0, "p99_s": 1.0, "samples": 9}
+    ran = {"device": "this machine", "runtime": "onnxruntime", "runtime_version": "1", "threads": 1, "statistic": "median"}
+    measured = MeasuredLatency(**calls, **ran, min_s=0.0, worst_p99_s=1.0, clean_share=1.0, rounds=5)
+    timed = AgentLatency(measured, PacedLatency(**calls, max_s=1.0, missed=0, period_s=0.02))
+    monkeypatch.setattr(finish, "measure_deployed", lambda *given, **options: SideBySide({"agent": timed}, {}, {}))
+    run = made(tmp_path, plan_of(tmp_path, "budget.repair_rounds=0", "objective.file_target_bytes=1000000", *words))
+    summary = run.read(Summary)
+    latency, size, *others = summary.targets
+    assert latency.predicted <= TARGET_S and latency.measured == summary.latency_measured_s == share * TARGET_S
+    assert size.measured == (run.path / "agent.onnx").stat().st_size and [each.measured for each in others] == [None] * len(words)
+    assert (latency.met, summary.target_met, summary.target_checked_by) == (met, met, checked_by)
+    read = read_run(run.path)
+    assert facts(read).holds is met and ("is broken" in verdict(read)) is not met
 
 
 @pytest.mark.slow

@@ -234,7 +234,10 @@ def test_this_machine_is_the_target_when_the_device_is_this(path):
 
 def test_the_interval_of_a_prediction_is_told(path):
     change(path, "architecture.json", predicted__interval_s=[1e-3, 4e-3])
-    assert certainty(read_run(path))[1][2].endswith("Expected between 1.00 ms and 4.00 ms.")
+    told = "Expected between 1.00 ms and 4.00 ms"
+    assert certainty(read_run(path))[1][2].endswith(f"{told} (limits of the device's specification, which may be assumed).")
+    change(path, "summary.json", table_provenance="measured")
+    assert certainty(read_run(path))[1][2].endswith(f"{told}.")
 
 
 def test_a_board_that_was_deployed_to_is_the_target_and_this_machine_is_not(path):

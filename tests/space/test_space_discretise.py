@@ -139,7 +139,7 @@ def test_large_space_is_solved_exactly():
     assert bound - 0.35 < value <= bound + 1e-9  # the gap is less than one replacement
 
 
-def test_an_impossible_target_names_the_fastest_and_a_figure_that_works():
+def test_an_impossible_target_names_the_cheapest_and_a_figure_that_works():
     space = plain_space([2, 2])
     costs = [[3.123456789, 4.0], [2.0, 1.987654321]]
     with pytest.raises(InfeasibleTargetError, match="c0/c1") as caught:
@@ -183,7 +183,7 @@ def test_messages_say_what_was_asked_what_is_there_and_what_to_ask_for(monkeypat
 
     zeros = [[0.0, 0.0]] * 2
     assert message(zeros, Limit(costs, 0.5, 1.0)) == (
-        f"no architecture of space {name} meets the target 1: the fastest, c0/c1, costs 5. "
+        f"no architecture of space {name} meets the target 1: the cheapest, c0/c1, costs 5. "
         "Ask for 5.00005 or more, or for a smaller space"
     )
     assert message(zeros, Limit([[0.0, 1.0], [0.0, 0.0]], 0.0, 0.5), Limit([[1.0, 0.0], [0.0, 0.0]], 0.0, 0.5)) == (

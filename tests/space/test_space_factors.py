@@ -156,7 +156,7 @@ def test_a_space_whose_choices_make_one_network_twice_counts_it_once():
 
 def test_what_cannot_be_derived_is_refused():
     scores, costs = [[0.0] * size for size in SIZES], [[1.0] * size for size in SIZES]
-    with pytest.raises(InfeasibleTargetError, match=r"the fastest, k3s1/2/3/none/pooled/0, costs 6\.5"):
+    with pytest.raises(InfeasibleTargetError, match=r"the cheapest, k3s1/2/3/none/pooled/0, costs 6\.5"):
         discretise(SPACE, scores, Limit(costs, 0.5, 6.0))
     one, two = (Factor((0, 1), (2, 2), values) for values in ((0.0, 1.0, 1.0, 1.0), (1.0, 0.0, 0.0, 0.0)))
     none = [[0.0] * size for size in SIZES]

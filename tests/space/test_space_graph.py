@@ -15,6 +15,7 @@ from cosearch.space.groups import draw, log_probability, marginals
 from cosearch.space.network import AgentNetwork
 from cosearch.space.space import ChoicePoint, SearchSpace
 from cosearch.space.supernet import Path, SuperNet
+from cosearch.strategies.base import mean_entropy
 from cosearch.testing.conformance import check_derived, example_input, seeded
 from latency_tables.devices import find_table
 from latency_tables.errors import InfeasibleTargetError, ShapeError
@@ -90,6 +91,18 @@ def test_expected_cost_is_the_mean_over_all_architectures_and_exact_at_one_hot()
     wanted = float(weights @ np.array(exact) / weights.sum())
     found = cost.expected([p.double() for p in marginals(rows, SPACE.groups, SPACE.zeros)])
     assert float(found) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_marginals_are_never_below_zero_and_their_entropy_is_a_number(keep):
+    """A zero's share is that of the sets without its point, which has no rounding below 0."""
+    generator, groups = seeded(0), (Group((0, 1, 2), keep),)
+    for _ in range(2000):
+        scale = float(12.0 * torch.rand((), generator=generator))
+        rows = [scale * torch.randn(5, generator=generator) for _ in range(3)]
+        found = marginals(rows, groups, (4, 4, 4))
+        assert min(float(row.min()) for row in found) >= 0.0 and math.isfinite(mean_entropy(found))
+        assert all(float(row.sum()) == pytest.approx(1.0, abs=1e-6) for row in found)
 
 
 def test_marginals_and_log_probabilities_are_those_of_the_enumeration():

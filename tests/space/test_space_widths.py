@@ -2,12 +2,14 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from cosearch.space.derive import derive
+from cosearch.space.kinds.hand_made import HAND_MADE, HandMadeConfig, hand_made_space
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet
@@ -161,19 +163,120 @@ def test_all_gates_have_gradients_on_every_path():
     assert min(moved) >= 5  # now and then no pixel of three frames passes a ReLU
 
 
-def test_a_mixture_of_one_hot_weights_is_the_network_of_widest_inner_channels():
-    supernet = net()
-    for architecture in drawn(10):
-        if any("mbconv" in name or "residual" in name for name in architecture.choice_names):
-            continue  # their inner channels are those of the widest
-        active = all_active(architecture.choices)
-        weights = [torch.zeros(size, dtype=torch.float64) for size in SIZES]
-        for weight in weights:
-            weight[0] = 1.0
-        mixed = supernet(FRAMES, Path(active, tuple(weights), soft=True))
-        hard = supernet(FRAMES, Path(tuple((c,) for c in architecture.choices)))
-        torch.testing.assert_close(mixed, hard, rtol=1e-11, atol=1e-11)
+def blocks_of(architecture, supernet):
+    """The blocks of a derived network, without the rounding to float32."""
+    derived = derive(architecture, seeded(1), supernet).double()
+    supernet.copy_into(architecture, derived.blocks, derived.ends)
+    return list(derived.blocks)
+
+
+def along(blocks, x):
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+@pytest.mark.parametrize("cells", CONFIG.cells[1:])
+def test_beside_no_cell_the_gate_of_a_cell_has_the_gradient_of_a_cell_of_the_active_width(cells):
+    """<dL/dy, O(x)> over the channels that the width has, from networks on their own."""
+    space = macro_space(replace(CONFIG, cells=("none", cells.split("+")[0])), (9, 8, 3), 4)
+    supernet, at = net(space), [point.name for point in space.points].index("stage1.cells")
+    for width in (0, 1):
+        choices = [0, 0, 1, width, 0, 0, 0, 0, 0]
+        alone = blocks_of(space.architecture(choices), supernet)
+        cell = blocks_of(space.architecture([1 if p == at else c for p, c in enumerate(choices)]), supernet)[2]
+        x = along(alone[:2], FRAMES).detach().requires_grad_()
+        (into,) = torch.autograd.grad(along(alone[2:], x).square().sum(), x)
+        wanted = float((into * cell(x)).sum().detach())
+        others = {at: (0, 1), at - 1: (width, 1 - width)}
+        active = tuple(others.get(p, (c,)) for p, c in enumerate(choices))
+        weights = weights_for(active)
+        sum(out.square().sum() for out in supernet(FRAMES, Path(active, weights))).backward()
+        assert float(weights[at].grad[1]) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_input_that_a_residual_block_adds_is_masked_once():
+    """Against the network written out with one mask on the entry and one on what the residual block adds."""
+    space = macro_space(replace(CONFIG, cells=("residual_k3",), stage_strides=(2,), stage_widths=((3, 5),)), (9, 8, 3), 4)
+    names = [point.name for point in space.points]
+    supernet = net(space)
+    stem, entry, block = supernet.stem.families[0].conv, supernet.body[0].families[0].conv, supernet.body[1].families[0]
+    at, narrow = names.index("stage1.width"), torch.arange(5) < 3
+    active = tuple((0, 1) if p == at else (0,) for p in range(len(names)))
+    weights = weights_for(active)
+    sum(out.square().sum() for out in supernet(FRAMES, Path(active, weights))).backward()
+
+    def read(x):  # blocks pass gradients of what a mask hides
+        return torch.cat([F.relu(x[:, :3]), x[:, 3:]], 1)
+
+    shares = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    mask = (shares[0] * narrow + shares[1])[:, None, None]
+    x = F.relu(F.conv2d(FRAMES.permute(0, 3, 1, 2).double() / 255.0, stem.weight[:2], stem.bias[:2], 1, 1))
+    x = F.relu(F.conv2d(x, entry.weight[:, :2], entry.bias, 2, 1)) * mask
+    inner = F.relu(F.conv2d(read(x), block.conv1.weight[:3], block.conv1.bias[:3], 1, 1))
+    x = x + F.conv2d(inner, block.conv2.weight[:, :3], block.conv2.bias, 1, 1) * mask
+    supernet.head.families[0].outputs(read(x).mean((2, 3))).square().sum().backward()
+    torch.testing.assert_close(weights[at].grad, shares.grad, rtol=1e-10, atol=1e-10)
+
+
+def one_hot(active, choices):
+    return tuple(torch.tensor([float(k == c) for k in each], dtype=torch.float64) for each, c in zip(active, choices))
+
+
+def spaces():
+    shapes = {"nature-cnn": (36, 36, 1), "impala-cnn": (9, 8, 3), "impoola-cnn": (9, 8, 3), "minatar-cnn": (9, 8, 3)}
+    made = [hand_made_space(HAND_MADE[name], HandMadeConfig((1, 3, 2)), shape, 4) for name, shape in shapes.items()]
+    return [SPACE, macro_space(replace(CONFIG, cells=CONFIG.cells[::-1]), (9, 8, 3), 4), *made]
+
+
+@pytest.mark.parametrize("space", spaces(), ids=lambda space: f"{space.name}-{space.points[-3:][0].candidates[0]}")
+def test_a_mixture_of_one_hot_weights_is_the_hard_path_whatever_the_order(space):
+    supernet, frames = net(space), example_input(space.stem, 3)
+    for seed in range(25):
+        choices = space.sample(seeded(seed)).choices
+        hard = supernet(frames, Path(tuple((c,) for c in choices)))
+        indices = tuple(tuple(range(len(point.candidates))) for point in space.points)
+        chosen_first = tuple((c, *(k for k in each if k != c)) for each, c in zip(indices, choices))
+        for active in (indices, tuple(each[::-1] for each in indices), chosen_first):
+            mixed = supernet(frames, Path(active, one_hot(active, choices), soft=True))
+            torch.testing.assert_close(mixed, hard, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_value_of_a_mixture_does_not_depend_on_the_order_of_its_candidates(seed):
+    supernet, generator = net(), seeded(seed)
     active = tuple(tuple(range(size)) for size in SIZES)
+    weights = weights_for(active, seed)
+    orders = [torch.randperm(size, generator=generator).tolist() for size in SIZES]
+    again = tuple(weight[order] for weight, order in zip(weights, orders))
+    wanted, found = (
+        supernet(FRAMES, Path(each, rows, soft=True)) for each, rows in ((active, weights), (tuple(map(tuple, orders)), again))
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(sum(out.square().sum() for out in each), weights) for each in (wanted, found)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+
+
+def test_a_mixture_of_widths_masks_outputs_and_inner_channels_with_the_sums_of_the_shares():
+    """Written out, for weights that do not sum to 1: those of inner channels are divided by their sum."""
+    space = macro_space(replace(CONFIG, cells=("residual_k3",), stage_strides=(2,), stage_widths=((3, 5),)), (9, 8, 3), 4)
+    supernet, names = net(space), [point.name for point in space.points]
+    stem, entry, block = supernet.stem.families[0].conv, supernet.body[0].families[0].conv, supernet.body[1].families[0]
+    at = names.index("stage1.width")
+    active = tuple((0, 1) if p == at else (0,) for p in range(len(names)))
+    weights = tuple(torch.tensor([0.5, 0.3] if p == at else [1.0], dtype=torch.float64) for p in range(len(names)))
+    mask = torch.tensor([0.8, 0.8, 0.8, 0.3, 0.3], dtype=torch.float64)[:, None, None]
+    x = F.relu(F.conv2d(FRAMES.permute(0, 3, 1, 2).double() / 255.0, stem.weight[:2], stem.bias[:2], 1, 1))
+    x = F.relu(F.conv2d(x, entry.weight[:, :2], entry.bias, 2, 1)) * mask
+    inner = F.relu(F.conv2d(F.relu(x), block.conv1.weight, block.conv1.bias, 1, 1)) * mask / 0.8
+    x = x + F.conv2d(inner, block.conv2.weight, block.conv2.bias, 1, 1) * mask
+    wanted = supernet.head.families[0].outputs(F.relu(x).mean((2, 3)))
+    logits, value = supernet(FRAMES, Path(active, weights, soft=True))
+    torch.testing.assert_close(torch.cat([logits, value[:, None]], 1), wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_all_weights_of_a_mixture_have_gradients():
+    supernet, active = net(), tuple(tuple(range(size)) for size in SIZES)
     weights = weights_for(active)
     sum(out.square().sum() for out in supernet(FRAMES, Path(active, weights, soft=True))).backward()
     assert all(float(weight.grad.abs().min()) > 0 for weight in weights)

@@ -82,7 +82,7 @@ def test_on_a_graph_zeros_of_edges_are_no_candidates_and_the_supernet_computes_w
     set_alpha(strategy, [[0.3, 0.0, 0.2], [0.0, 0.1, 0.2, 0.3], [0.0, 0.9, 0.1, 0.1], [0.0, 0.1, 0.1, 0.4]])
     assert [row.tolist() for row in strategy.rounded(strategy.arch.activations())] == [
         [1, 0, 0],
-        [1, 0, 0, 0],  # the two edges with the best operations: b1 and b2
+        [0, 0, 0, 0],  # the two edges with the best operations: b1 and b2; the zero is no candidate
         [0, 1, 0, 0],
         [0, 0, 0, 1],
     ]
@@ -169,6 +169,25 @@ def test_the_proximity_grows_with_the_progress_and_points_to_the_rounding():
     np.testing.assert_allclose(found, 0.5 * RHO / 2 * apart / np.linalg.norm(apart), rtol=1e-5)
     strategy.arch.anneal(0.0)
     assert float(strategy.distance().detach()) == 0.0
+
+
+@pytest.mark.parametrize("regulariser", ["proximity", "admm"])
+def test_zeros_that_are_no_candidates_are_at_no_distance(regulariser):
+    """Of activations that are their own rounding; at 0.05 from it (rho / 2) v / ||v|| is a pull of 0.05 on that one alone."""
+    strategy = made(graph_space(), regulariser=regulariser)
+    set_alpha(strategy, [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    rows = strategy.arch.activations()
+    strategy.arch.anneal(1.0)
+    strategy.admm.update(rows, strategy.rounded)
+    assert float(strategy.distance().detach()) == 0.0 and strategy.admm.residual(rows) == 0.0
+    set_alpha(strategy, [[0.95, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    distance = strategy.distance()
+    distance.backward()
+    pull = torch.cat([alpha.grad for alpha in strategy.arch.alpha])
+    wanted = torch.zeros(15)
+    wanted[0] = -0.05 if regulariser == "proximity" else -0.1 * 0.05
+    torch.testing.assert_close(pull, wanted, rtol=1e-5, atol=1e-7)
+    assert float(distance.detach()) == pytest.approx(0.05 * 0.05 if regulariser == "proximity" else 0.05 * 0.05**2, rel=1e-4)
 
 
 def test_z_and_u_follow_every_tenth_step_and_the_state_has_them():

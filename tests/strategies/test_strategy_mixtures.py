@@ -166,7 +166,7 @@ def test_own_options_are_checked():
     assert STRATEGIES.get("darts").options(StrategyConfig(values={"order": 2})).order == 2
     with pytest.raises(ConfigError, match="order"):
         STRATEGIES.get("darts").options(StrategyConfig(values={"order": 3}))
-    with pytest.raises(ConfigError, match="above 0"):
-        SnasOptions(coldest=0.0)
+    with pytest.raises(ConfigError, match=r"strategy\.values\.coldest: .*greater than 0, got 0\.0"):
+        STRATEGIES.get("snas").options(StrategyConfig(values={"coldest": 0.0}))
     with pytest.raises(UnknownNameError, match="order"):
         STRATEGIES.get("darts").options(StrategyConfig(values={"odrer": 2}))

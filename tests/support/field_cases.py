@@ -19,6 +19,7 @@ from cosearch.planning.options.conditions import (
     HELD,
     IMAGES,
     INHERITS,
+    LEARNS,
     LEVELS,
     NO_DEVICES,
     NO_LATENCY_TARGET,
@@ -30,6 +31,7 @@ from cosearch.planning.options.conditions import (
     PENALTIES,
     PIPELINE,
     PPO,
+    PREFERS,
     PRIORITIES,
     RATIOS,
     REPAIRED,
@@ -136,6 +138,8 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     HELD: ("strategy.target_form=penalty",),
     PENALTIES: ("strategy.target_form=multiplier",),
     DUAL: ("strategy.name=s3nas",),
+    LEARNS: ("strategy.warmup_fraction=1",),
+    PREFERS: ("strategy.warmup_fraction=1",),
     WARM_UP: ("strategy.warmup_fraction=0",),
     NO_LATENCY_TARGET: ("objective.latency_target_s=0.001",),
     NO_TABLE: (f"table={find_table('jetson').path}",),
@@ -290,6 +294,8 @@ CASES = {
 SHOWN_ALONE = {  # figures of the log behind which the runs are the same
     "rl.clip": {"log: clip_fraction"},
     "rl.value_clip": {"log: loss_value"},
+    "strategy.temperature_start": {"log: temperature"},
+    "strategy.temperature_end": {"log: temperature"},
     "dqn.epsilon_start": {"log: epsilon"},  # a difference of rounding
     "dqn.epsilon_inherited": {"log: epsilon"},
     "dqn.temperature": {"log: distill_actor"},  # said also where its weight is 0

@@ -228,7 +228,7 @@ NN_METER = {
     "dwconv-bn-relu": {"E": {"config": {"HW": 28, "CIN": 16, "KERNEL_SIZE": 5, "STRIDES": 1}, "latency": 3}},
     "fc": {"X": {"config": {"CIN": 64, "COUT": 10}, "latency": "0.5"}},
 }
-WIDE = "expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0-se:0-hs:0"
+WIDE = "expanded_conv-input:56x56x24-output:28x28x40-expand:144-kernel:5-stride:2-idskip:0-se:0-hs:0"
 ONCE_FOR_ALL = {
     WIDE: {"mean": 2.0, "count": 5},
     "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:1": {"mean": 1.0},

@@ -8,11 +8,12 @@ import pytest
 from test_tables_measure import CELLS, EMPTY_S, TRUE_S, WORK, FakeCore, fake_core
 
 from latency_tables.board.timing import Visit
-from latency_tables.measuring import loop
+from latency_tables.errors import RequestError, TableError
+from latency_tables.measuring import job, loop
 from latency_tables.measuring.job import MeasureRequest, run
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import OpSpec
-from latency_tables.schema import read_table, write_table
+from latency_tables.schema import Row, read_table, write_table
 from latency_tables.worklists import make_worklist
 
 ADDED = OpSpec("conv", 8, 8, 8, 8, 1, 1, 0)
@@ -48,7 +49,8 @@ def request(tmp_path, work=WORK, **values):
     path = tmp_path / "work.json"
     path.write_text(json.dumps(work.to_dict()))
     settings = Settings(min_rounds=3, max_rounds=3, budget_s=0.0)
-    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=(str(path),), settings=settings, **values)
+    worklists = () if "keys" in values else (str(path),)
+    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=worklists, settings=settings, **values)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,48 @@ def test_added_rows_are_made_as_the_tables_own_are(own, taken, middle, tmp_path,
     times = [middle(moody.seen[f"{ADDED.key}|x{count}"]) for count in (5, 1)]
     assert added.rows[ADDED.key].latency_s == pytest.approx((times[0] - times[1]) / 4)
     assert added.header["additions"][0]["estimator"] == taken and added.header["calibration"].get("estimator") == own
+
+
+def test_a_row_that_the_certificate_was_made_with_is_not_measured_alone(tmp_path, moody):
+    table = run(request(tmp_path))
+    before = (tmp_path / "t.jsonl").read_bytes()
+    with pytest.raises(TableError, match=f"has a row of {CELLS[0].key}.*--again in place of --op"):
+        run(request(tmp_path, keys=(ADDED.key, CELLS[0].key)))
+    assert (tmp_path / "t.jsonl").read_bytes() == before
+    failed = Row(CELLS[0].key, None, None, "failed", {"reason": "noise"})
+    write_table(tmp_path / "t.jsonl", dataclasses.replace(table, rows={**table.rows, failed.key: failed}))
+    run(request(tmp_path, keys=(failed.key,)))
+    assert read_table(tmp_path / "t.jsonl").rows[failed.key].latency_s is not None
+
+
+def test_a_row_that_cannot_be_run_replaces_none_that_could(tmp_path, moody, monkeypatch):
+    """A table that was written just before the process was killed: the journal is still there, and the same command goes on."""
+    run(request(tmp_path))
+    with monkeypatch.context() as killed:
+        killed.setattr(job, "remove", lambda path: None)
+        run(request(tmp_path, keys=(ADDED.key,)))
+    assert (tmp_path / "t.jsonl.journal").exists()
+    added = read_table(tmp_path / "t.jsonl").rows[ADDED.key]
+
+    def refuses(core, verb, payload=b"", **values):
+        answer = FakeCore.one(core, verb, payload, **values)
+        return {"id": values["id"], "error": "no"} if ADDED.key in values.get("id", "") else answer
+
+    (tmp_path / "t.jsonl.journal").write_text((tmp_path / "t.jsonl.journal").read_text().splitlines(True)[0])
+    monkeypatch.setattr(moody, "one", refuses)
+    run(request(tmp_path, keys=(ADDED.key,)))
+    assert read_table(tmp_path / "t.jsonl").rows[ADDED.key] == added
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [({"worklists": ("chain",)}, "worklist"), ({"description": "a board"}, "description"), ({"again": True}, "again"),
+     ({"period_s": 0.02, "again": True}, "period-s and again")],
+)  # fmt: skip
+def test_what_is_not_read_for_single_operations_is_refused(values, words, tmp_path):
+    with pytest.raises(RequestError, match=f"^{words} would have no effect with op"):
+        MeasureRequest(out=tmp_path / "t", keys=(ADDED.key,), **values)
+    MeasureRequest(out=tmp_path / "t", **values)
 
 
 def test_a_whole_network_is_the_sentinel_or_nothing(tmp_path, moody):

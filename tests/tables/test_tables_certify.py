@@ -127,7 +127,8 @@ def test_uniform_networks_have_their_own_figures(tmp_path, busy):
         for sample in ("range", "uniform")
         for method in ("blocks in chains", "single operations", "FLOPs", "measured twice")
     }
-    assert len(certificate_markdown(rows).splitlines()) == 10
+    lines = [line.split(" | ") for line in certificate_markdown(rows).splitlines()]
+    assert len(lines) == 10 and lines[0][0] == "| device" and {line[0] for line in lines[2:]} == {"| toy"}
 
 
 def test_energy_stands_beside_power_times_time(tmp_path, busy):

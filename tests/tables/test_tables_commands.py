@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 from small_table import CONV, TAIL, make_file
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from latency_tables import commands
 from latency_tables.checks import check_table
 from latency_tables.compare import compare_tables
-from latency_tables.errors import TableError
+from latency_tables.errors import RequestError, TableError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile, write_table
 from latency_tables.table import Table
@@ -108,6 +109,50 @@ def test_fit_writes_the_shipped_table(tmp_path):
     out = tmp_path / "jetson.jsonl"
     answer = json.loads(call("fit", "--device", "jetson", "--out", out, "--json").stdout)
     assert answer["provenance"] == "estimated" and json.loads(call("diff", "jetson", out, "--json").stdout)["ratio_median"] == 1.0
+
+
+def test_fit_replaces_its_own_estimate_and_nothing_else(tmp_path):
+    out, mine = tmp_path / "t.jsonl", tmp_path / "mine.json"
+    mine.write_text((Path(commands.__file__).parent / "specs" / "jetson.json").read_text())
+    work = tmp_path / "work.json"
+    work.write_text(json.dumps({"space": "s", "ops": [CONV.to_dict()], "networks": []}))
+    fit = ("fit", "--device", mine, "--worklist", work)
+    for source in (mine, work):
+        before = source.read_bytes()
+        refused = call(*fit, "--out", source, "--again")
+        assert isinstance(refused.exception, RequestError) and "would be made from" in str(refused.exception)
+        assert source.read_bytes() == before
+    for _ in range(2):
+        assert call(*fit, "--out", out).exit_code == 0
+    for there in ((Path(commands.__file__).parent / "x86-epyc" / "onnxruntime-float32-1t.jsonl").read_bytes(), b"my notes"):
+        out.write_bytes(there)
+        refused = call(*fit, "--out", out)
+        assert isinstance(refused.exception, RequestError) and "give --again to replace it" in str(refused.exception)
+        assert out.read_bytes() == there
+    assert call(*fit, "--out", out, "--again").exit_code == 0
+    assert json.loads(call("check", out, "--json").stdout)["provenance"] == "estimated"
+
+
+def test_fewer_rounds_at_most_than_at_least_are_refused(tmp_path):
+    refused = call("measure", "--out", tmp_path / "t.jsonl", "--rounds", "5", "--max-rounds", "2", "--dry-run")
+    assert isinstance(refused.exception, RequestError) and "max-rounds must be from 5 to" in str(refused.exception)
+    assert call("measure", "--out", tmp_path / "t.jsonl", "--rounds", "60", "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "work, words",
+    [
+        ({"space": "s", "ops": [], "networks": []}, "it names no operation"),
+        ({"space": "s", "networks": [{"ops": [CONV.to_dict()] * 2, "wiring": [[], ["0"]]}]}, r"wiring .* \[\[\], \['0'\]\]"),
+        ({"space": "s", "networks": [{"ops": [CONV.to_dict()], "wiring": "x"}]}, "wiring .* 'x'"),
+        ({"space": "s", "ops": [{**CONV.to_dict(), "groups": 3}], "networks": []}, "groups must divide the channels, got 3 of"),
+    ],
+    ids=["empty", "a text as an index", "a text as the wiring", "groups"],
+)
+def test_a_work_list_that_cannot_be_measured_is_one_message(work, words, tmp_path):
+    (tmp_path / "work.json").write_text(json.dumps(work))
+    refused = call("measure", "--worklist", tmp_path / "work.json", "--out", tmp_path / "t.jsonl", "--dry-run")
+    assert isinstance(refused.exception, TableError) and re.search(words, str(refused.exception)), refused.exception
 
 
 @pytest.mark.parametrize("line", re.findall(r"^python -m latency_tables (.*)$", commands.EXAMPLES, re.MULTILINE))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from latency_tables.board.timing import Visit, VisitPlan
+from latency_tables.checks import check_table
 from latency_tables.errors import MeasurementError
 from latency_tables.measuring.compose import BOUND_IO, PLAIN_IO, compose_table
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
@@ -129,6 +130,17 @@ def test_header_by_hand():
     assert composed(plan, record(plan, additive)).header["protocol"]["sentinel_s"] is None
     compiled = compose_table(plan, seen, settings, dataclasses.replace(DEVICE, runtime="tvm"), space="toys", command="measure it")
     assert compiled.header["software"] == {**header["software"], "runtime": "tvm", "tuned": False}
+
+
+def test_a_row_of_smallest_samples_says_so():
+    """Where most of every visit was preempted there is no clean median: the minimum is taken, and the row and the check tell."""
+    plan = plan_of()
+    visits = {**record(plan, additive).visits, "conv5": [visit(52e-6, share=0.2)] * 3}
+    content = composed(plan, record(plan, additive, visits=visits), estimator="median")
+    said = {key: row.details.get("fallback") for key, row in content.rows.items()}
+    assert said.pop(CONV.key) == "no visit of conv5 was clean: its smallest sample stands for it" and set(said.values()) == {None}
+    (finding,) = (finding for finding in check_table(Table(content)) if finding.rule == "preempted")
+    assert finding.keys == (CONV.key,)
 
 
 def test_rows_by_hand():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import latency_tables
-from latency_tables.measuring.remote import core_archive
+from latency_tables.measuring.remote import Connection, Location, LostBoard, core_archive
 from latency_tables.onnx_models.blocks import build_empty_model
 
 BOARD = Path(latency_tables.__file__).parent / "board"
@@ -170,3 +170,22 @@ def test_a_real_python_38_answers(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     hello, _, state, _ = map(json.loads, done.stdout.splitlines())
     assert hello["fingerprint"]["python"].startswith("3.8.") and "load" in state["state"]
+
+
+def test_a_reading_of_power_may_last_longer_than_the_silence_of_a_lost_board(tmp_path):
+    """A silence of 1.5 s is a lost board; a reading of 1.2 s is silent for twice that, and its request is given the time."""
+    rail = tmp_path / "sys/bus/i2c/devices/1-0040/hwmon/hwmon0"
+    rail.mkdir(parents=True)
+    for name, text in {"in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "1200"}.items():
+        (rail / name).write_text(text)
+    connection = Connection(Location())
+    try:
+        connection.one("hello", threads=1)
+        connection.one("load", build_empty_model(), id="empty")
+        connection._timeout = 1.5
+        answer = connection.one("energy", ids=["empty"], seconds=1.2, root=str(tmp_path))
+        assert answer["energy_j"] is None and "is not above idle" in answer["reason"]
+        with pytest.raises(LostBoard, match=r"was silent for 1\.5 s"):
+            next(connection.ask("visit", ids=["empty"], plan={"seconds": 4.0}))
+    finally:
+        connection.close()

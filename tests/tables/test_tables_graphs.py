@@ -1,14 +1,17 @@
 """Models of blocks compute what the vocabulary says: outputs against torch, weights against counted parameters."""
 
 import dataclasses
+import time
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 from torch.nn import functional as f
 
+from latency_tables.board import core, runners
 from latency_tables.board.compilers import TorchRunner
 from latency_tables.board.runners import OnnxRunner, op_histogram
 from latency_tables.errors import MeasurementError, ShapeError
@@ -150,6 +153,44 @@ def test_runner_refuses_what_it_cannot_do():
         OnnxRunner(b"not a model")
     with pytest.raises(MeasurementError, match="no input wrong"):
         OnnxRunner(model, {"wrong": np.zeros(1, np.float32)})
+
+
+class CompilingRuntime:
+    """A runtime with a provider that compiles nodes: as ONNX Runtime does, it writes no optimised graph of these."""
+
+    __version__ = "1"
+
+    class SessionOptions(onnxruntime.SessionOptions):
+        optimized_model_filepath = ""
+
+    class InferenceSession(onnxruntime.InferenceSession):
+        def __init__(self, source, options, providers):
+            self.asked = providers
+            if options.optimized_model_filepath and providers != ["CPUExecutionProvider"]:
+                raise RuntimeError("Unable to serialize model as it contains compiled nodes")
+            super().__init__(source, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return self.asked
+
+    def __getattr__(self, name):
+        return getattr(onnxruntime, name)
+
+    def get_available_providers(self):
+        return ["NPUExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_a_provider_that_compiles_nodes_is_run_and_never_called_preempted(monkeypatch):
+    """Its thread waits for the device in every sample; the CPU's own samples are told apart as before."""
+    monkeypatch.setattr(runners, "import_onnxruntime", CompilingRuntime)
+    monkeypatch.setattr(OnnxRunner, "__call__", lambda runner: time.sleep(1e-4))
+    for provider, shares in (("NPUExecutionProvider", {None}), ("CPUExecutionProvider", {0.0})):
+        handler = core.RequestHandler()
+        list(handler.answer("hello", {"threads": 1, "provider": provider}, b""))
+        loaded, _ = handler.answer("load", {"id": "a"}, build_empty_model())
+        assert "error" not in loaded
+        seen, _ = handler.answer("visit", {"ids": ["a"], "sentinel": "a"}, b"")
+        assert {seen["visit"]["clean_share"]} == shares
 
 
 def test_plain_layout_can_be_kept():

@@ -103,8 +103,28 @@ def test_profiled_kernels_of_nn_meter(tmp_path):
     assert read.left_out == ("hswish Y: no such operation here",)
 
 
+def test_pools_of_nn_meter_have_their_own_stride_and_its_padding(tmp_path):
+    kernels = {
+        "maxpool": {
+            "A": {"config": {"HW": 28, "CIN": 16, "KERNEL_SIZE": 2, "POOL_STRIDES": 2}, "latency": "0.5 +- 0.1"},
+            "B": {"config": {"HW": 28, "CIN": 16, "KERNEL_SIZE": 3, "STRIDES": 2}, "latency": "0.5"},
+            "C": {"config": {"HW": 28, "CIN": 16, "KERNEL_SIZE": 2, "POOL_STRIDES": 1}, "latency": "0.4"},  # 28, ours 27
+        },
+        "conv-bn-relu": {"D": {"config": {"HW": 27, "CIN": 16, "COUT": 8, "KERNEL_SIZE": 2, "STRIDES": 2}, "latency": "1"}},
+    }
+    read = read_nn_meter(written(tmp_path, json.dumps(kernels), "k.json"), "float32")
+    shapes = [(row.op.kernel, row.op.stride, row.op.padding, row.op.out_height) for row in read.rows]
+    assert shapes == [(2, 2, 0, 14), (3, 2, 1, 14)]
+    assert [text.partition(":")[0] for text in read.left_out] == ["maxpool C", "conv-bn-relu D"]
+    without = {"maxpool": {"A": {"config": {"HW": 28, "CIN": 16, "KERNEL_SIZE": 2}, "latency": "0.5"}}}
+    with pytest.raises(TableError, match="STRIDES must be a whole number, got None"):
+        read_nn_meter(written(tmp_path, json.dumps(without), "k.json"), "float32")
+
+
 ONCE_FOR_ALL = {
-    "expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0-se:0-hs:0": {"mean": 2.0, "count": 50},
+    "expanded_conv-input:56x56x24-output:28x28x40-expand:144-kernel:5-stride:2-idskip:0-se:0-hs:0": {"mean": 2.0, "count": 50},
+    "expanded_conv-input:56x56x24-output:28x28x40-expand:100-kernel:5-stride:2-idskip:0-se:0-hs:0": {"mean": 2.0, "count": 50},
+    "expanded_conv-input:56x56x24-output:28x28x40-expand:4-kernel:3-stride:2-idskip:0": {"mean": 3.0},
     "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:1": {"mean": 1.0},
     "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:0": {"mean": 1.0},
     "expanded_conv-input:28x28x40-output:28x28x40-expand:3-kernel:3-stride:1-idskip:1-se:1-hs:1": {"mean": 1.0},
@@ -115,10 +135,12 @@ ONCE_FOR_ALL = {
 def test_look_up_tables_of_once_for_all(tmp_path):
     read = read_once_for_all(written(tmp_path, json.dumps(ONCE_FOR_ALL), "lut.json"), "float32")
     assert [(row.op, row.latency_s) for row in read.rows] == [
-        (OpSpec("mbconv", 24, 56, 56, 40, 5, 2, 2, expansion=6), pytest.approx(2e-3)),
+        (OpSpec("mbconv", 24, 56, 56, 40, 5, 2, 2, expansion=6), pytest.approx(2e-3)),  # 144 channels in the middle
+        (OpSpec("mbconv", 24, 56, 56, 40, 3, 2, 1, expansion=4), pytest.approx(3e-3)),  # ProxylessNAS: the factor itself
         (OpSpec("mbconv", 40, 28, 28, 40, 3, 1, 1, expansion=3), pytest.approx(1e-3)),
     ]
-    assert len(read.left_out) == 3 and "idskip is 0, this operation adds its input" in read.left_out[0]
+    assert len(read.left_out) == 4 and "100 channels in the middle are no whole multiple of 24" in read.left_out[0]
+    assert "idskip is 0, this operation adds its input" in read.left_out[1]
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.binary(max_size=200), st.booleans())
@@ -194,6 +216,16 @@ def test_a_table_is_not_written_over_the_file_that_it_is_made_from(link, tmp_pat
         out.symlink_to(source)
     code, _, err = run(monkeypatch, capsys, source, "--device", "bench", "--source", "me", "--out", out)
     assert code == 2 and "is the file that it would be made from" in err and source.read_bytes() == before
+
+
+def test_an_import_replaces_an_earlier_one_of_its_device_and_nothing_else(tmp_path, monkeypatch, capsys):
+    source, out = written(tmp_path, FULL), tmp_path / "t.jsonl"
+    words = (source, "--source", "me", "--out", out)
+    assert [run(monkeypatch, capsys, *words, "--device", "bench")[0] for _ in range(2)] == [0, 0]
+    before = out.read_bytes()
+    code, _, err = run(monkeypatch, capsys, *words, "--device", "other")
+    assert code == 2 and "the imported table of bench); give --again" in err and out.read_bytes() == before
+    assert run(monkeypatch, capsys, *words, "--device", "other", "--again")[0] == 0 and load_table(out).device.name == "other"
 
 
 def test_an_operation_with_two_latencies_is_refused(tmp_path, monkeypatch, capsys):

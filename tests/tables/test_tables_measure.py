@@ -210,6 +210,42 @@ def test_killed_at_any_byte_resumes_to_the_same_table(tmp_path):
         assert sorted(names) == sorted(name for name in PLAN.builders for _ in range(3))
 
 
+class AgeingCore(FakeCore):
+    """A machine whose load rises with every core that is started on it."""
+
+    started = 0
+
+    def one(self, verb, payload=b"", **values):
+        answer = super().one(verb, payload, **values)
+        if verb != "hello":
+            return answer
+        AgeingCore.started += 1
+        return {**answer, "settings": {"nice": -AgeingCore.started}, "state": {"load": float(AgeingCore.started)}}
+
+
+def test_the_state_at_the_start_is_that_of_the_first_core(tmp_path, monkeypatch):
+    """Not of the one that reads paced calls when all visits are made, nor of one after a lost connection or an interruption."""
+    monkeypatch.setattr(measure, "Connection", AgeingCore)
+    monkeypatch.setattr(AgeingCore, "started", 0)
+    FakeCore.fail_at = (20,)
+    measurer, journal = measured(tmp_path / "j")
+    measurer.run()
+    measurer.paced([], period_s=0.02, seconds=1.0)
+    journal.close()
+    again, _ = measured(tmp_path / "j")
+    again.run()
+    assert AgeingCore.started == 4
+    for one in (measurer, again):
+        header = composed(one).header
+        assert header["power_state"] == {"start": {"load": 1.0}, "end": one.measured().end_state}
+        assert header["protocol"]["fixed"] == {"nice": -1}
+    lines = [line for line in (tmp_path / "j").read_text().splitlines(True) if '"start"' not in line]
+    (tmp_path / "earlier").write_text("".join(lines))
+    earlier, _ = measured(tmp_path / "earlier")
+    earlier.run()
+    assert composed(earlier).header["power_state"]["start"] is None
+
+
 def test_journal_of_another_measurement_or_damaged_is_refused(tmp_path):
     _, journal = measured(tmp_path / "j")
     journal.add({"id": "x", "graph": {}})
@@ -267,7 +303,8 @@ def request(tmp_path, **values) -> MeasureRequest:
     work = tmp_path / "work.json"
     work.write_text(json.dumps(WORK.to_dict()))
     settings = Settings(min_rounds=3, budget_s=0.0)
-    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=(str(work),), settings=settings, **values)
+    worklists = () if "keys" in values else (str(work),)
+    return MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=worklists, settings=settings, **values)
 
 
 def test_job_writes_a_table_then_refuses_then_adds_single_operations(tmp_path):
@@ -295,6 +332,21 @@ def test_job_checks_its_request_and_tells_its_plan(tmp_path):
         run(request(tmp_path, keys=(CELLS[0].key.replace("float32", "int8"),)))
     plan = preview(request(tmp_path))
     assert plan["models"] == len(PLAN.builders) and plan["rows"] == 5 and plan["certificate_networks"] == 5
+
+
+@pytest.mark.parametrize("runtime, dtype", [("torch", "int8"), ("torch", "float16"), ("onnxruntime", "float16")])
+def test_a_dtype_that_the_runtime_cannot_run_is_refused_before_the_work(runtime, dtype, tmp_path):
+    with pytest.raises(RequestError, match=f"dtype must be one of float32.* with runtime {runtime}, got '{dtype}'"):
+        MeasureRequest(out=tmp_path / "t", runtime=runtime, dtype=dtype)
+    MeasureRequest(out=tmp_path / "t", dtype="int8")
+
+
+def test_the_expected_time_tells_that_of_the_energy_readings(tmp_path):
+    """2 s under load and as long idle, of the empty model, every network and both models of each row; no single operations."""
+    models = 1 + len(PLAN.networks) + len({name for row in PLAN.rows for name in (row.more, row.less)} - {"", EMPTY})
+    plan = preview(request(tmp_path, energy_seconds=2.0))
+    assert plan["expected_energy_s_with_a_sensor"] == 4.0 * models
+    assert preview(request(tmp_path, energy_seconds=0.0))["expected_energy_s_with_a_sensor"] == 0
 
 
 @pytest.mark.parametrize(

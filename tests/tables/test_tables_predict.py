@@ -168,6 +168,23 @@ def test_an_estimate_costs_its_power_times_its_time():
         table.energy_j(dataclasses.replace(odd, dtype="int8"))
 
 
+@pytest.mark.parametrize(
+    "provenance, words",
+    [
+        ("synthetic", "Measure it with: python -m latency_tables measure --device toy --synthetic --op "),
+        ("imported", "Add its latency to the file that the table was imported from, and import that again with --out FILE"),
+        ("derived", "Nothing here can measure it, as the table is derived: give one that has the row with --table FILE"),
+        ("estimated", "Nothing here can measure it, as the table is estimated: give one that has the row with --table FILE"),
+    ],
+)
+def test_what_gives_a_table_a_row_depends_on_who_made_it(provenance, words):
+    content = make_file()
+    content.header["provenance"] = provenance
+    with pytest.raises(MissingOpError) as caught:
+        Table(content).predict([dataclasses.replace(CONV, kernel=5, padding=2)])
+    assert words in str(caught.value) and ("latency_tables measure" in str(caught.value)) == (provenance == "synthetic")
+
+
 def test_coverage_by_hand():
     table = Table(make_file())
     others = [dataclasses.replace(CONV, kernel=k, padding=k // 2) for k in (1, 5, 7)]
@@ -184,7 +201,8 @@ def test_the_messages_of_missing_operations(tmp_path):
         (2, "toy (onnxruntime, float32, 2 threads)", " --threads 2"),
     ):
         content.header["device"]["threads"] = threads
-        for table, file in ((Table(content), "FILE"), (Table(content, path=tmp_path / "toy.jsonl"), "toy.jsonl")):
+        path = tmp_path / "my tables" / "toy.jsonl"
+        for table, file in ((Table(content), "FILE"), (Table(content, path=path), f"'{path}'")):
             rest = (
                 f"in the table of {named}. Nearest rows: {CONV.key}, {TAIL.key}. Measure it with: "
                 f"python -m latency_tables measure --device toy{option} --op {{}} --out {file}"

@@ -58,6 +58,18 @@ def test_rails_without_a_total_are_not_summed(tmp_path):
     assert find_power_source(str(tmp_path / "nothing")) == (None, "no power sensor is readable")
 
 
+def test_a_jetson_agx_orin_has_no_total(tmp_path):
+    """Its VIN_SYS_5V0 feeds the 5 V inputs and outputs only; the module draws from the rails of the processors as well."""
+    first, second = (f"sys/bus/i2c/devices/1-004{n}/hwmon/hwmon{n}" for n in (0, 1))
+    rails = {first: ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), second: ("NC", "VDDQ_VDD2_1V8AO", "NC")}
+    for hwmon, labels in rails.items():
+        for number, label in enumerate(labels, 1):
+            files = {"in{}_label": label, "in{}_input": 5000, "curr{}_input": 700}
+            root = put(tmp_path, {f"{hwmon}/{name.format(number)}": value for name, value in files.items()})
+    source, reason = find_power_source(root)
+    assert source is None and reason.startswith("no known total rail among") and "VIN_SYS_5V0" in reason
+
+
 ZONE = "sys/class/powercap/intel-rapl:{}"
 
 

@@ -3,7 +3,8 @@
 ``python -m cosearch.benchmarks.searches.co_search --seeds 3`` makes (or resumes) the runs, prints the table and writes
 ``co_search.json``. Four arms: the co-search; (a) the agent searched on the board's own design and the accelerator searched
 afterwards for it; (b) the co-searched agent on the board's own design; (c) random agents, each with a searched accelerator. All
-have the same latency target, and the accelerators of the first, second and last arm the same evaluations in their final search.
+searches have the same latency target, which (b), searched for another design, need not meet, and the accelerators of the
+first, second and last arm the same evaluations in their final search.
 Intervals, 95 %: of scores as in ``default_run`` (seeds, and episodes within them), of frames per second over the seeds.
 """
 

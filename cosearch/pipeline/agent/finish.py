@@ -29,7 +29,7 @@ from cosearch.pipeline.agent.policy_figures import compare_with_policy
 from cosearch.pipeline.checkpoint import RetrainOutput, SearchOutput
 from cosearch.pipeline.search.co_design import in_short
 from cosearch.pipeline.session import Clock, Resources
-from cosearch.pipeline.target.checks import checked_targets
+from cosearch.pipeline.target.checks import checked_targets, measured_figures
 from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.control import control_of
 from cosearch.planning.identity import teacher_identity
@@ -37,7 +37,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.agent import AgentRecord, LatencyRecord
 from cosearch.record.results.evaluation import EpisodesRecord
-from cosearch.record.results.summary import Interval, ReferenceAgent, Summary
+from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
@@ -46,7 +46,7 @@ from cosearch.rl.policy import how_to_act
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive, within
+from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
@@ -152,7 +152,8 @@ def run_finish(
     )
     teacher_mean, teacher_ci95, played = _teacher_score(config, resources, progress)
     taught = (teacher_mean, teacher_ci95)
-    summary = _summary(plan, architecture, score, agents, taught, searched.steps + trained.steps, clock.spent_s)
+    checks = checked_targets(plan, architecture, measured_figures(plan, deployed.record.bytes, agent, measured_last))
+    summary = _summary(plan, architecture, score, agents, checks, taught, searched.steps + trained.steps, clock.spent_s)
     by_chance = None
     if teacher_mean is not None:
         by_chance = random_score(config.env, config.budget.eval_episodes, streams.derive("eval", 0), progress.note)
@@ -160,7 +161,6 @@ def run_finish(
     if played is not None and by_chance is not None and plan.teacher is not None and plan.teacher.understood is not None:
         latency_s, policy = compare_with_policy(plan, plan.teacher.understood, score, played, by_chance, timed)
         summary = replace(summary, policy_score_mean=played.mean, policy_latency_s=latency_s, policy=policy)
-    checks = checked_targets(plan, architecture, measured_last)
     for check in checks:
         if check.probability is not None:
             progress.note(
@@ -174,7 +174,7 @@ def run_finish(
             rounds_outcome=rounds.outcome,
             deployed_round=None if rounds.deployed is None else rounds.deployed + 1,
         )
-    run.write(replace(summary, targets=checks, target_met=all(check.met for check in checks)))
+    run.write(summary)
     write_bundle(run, frames, begins=seen.begins)
     remove(run.path / "clip.gif")
     if config.budget.clip_frames and can_be_shown(plan.space.frame_shape):
@@ -206,18 +206,17 @@ def _summary(
     architecture: Architecture,
     score: Score,
     agents: Mapping[str, AgentLatency],
+    checks: tuple[TargetCheck, ...],
     teacher: tuple[float | None, Interval | None],
     env_steps: int,
     wall_s: float,
 ) -> Summary:
     ops = architecture.ops()
     predicted = plan.constraints[0].cost.exact(architecture)
-    target = plan.constraints[0].value
     teacher_mean, teacher_ci95 = teacher
-    device = plan.hardware.device
     measured = agents["agent"].measured if agents else None
     measured_s = None if measured is None else measured.p50_s
-    on_target = device.name == "this" and measured is not None and measured.identity == device.identity
+    was_measured = all(check.measured is not None for check in checks)
     checked_by = f"prediction ({plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'})"
     return Summary(
         score_mean=score.mean,
@@ -231,9 +230,10 @@ def _summary(
         latency_predicted_for=plan.hardware.device.table_name,
         latency_measured_s=measured_s,
         latency_measured_on="not measured" if measured is None else f"{measured.device}/{measured.identity}",
-        latency_target_s=target,
-        target_met=within(measured_s if on_target and measured_s is not None else predicted, target),
-        target_checked_by="measurement" if on_target else checked_by,
+        latency_target_s=plan.constraints[0].value,
+        target_met=all(check.met for check in checks),
+        target_checked_by="measurement" if was_measured else checked_by,
+        targets=checks,
         table_provenance=plan.hardware.provenance,
         table_id=plan.hardware.table_id,
         params=sum(op.params for op in ops),

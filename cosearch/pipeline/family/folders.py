@@ -77,10 +77,11 @@ def share_training(run: RunDir, plan: Plan, finished: Mapping[str, Plan]) -> str
         if other.artifact.dtype == plan.artifact.dtype and _networks(twin, done) == began:
             with run.lock():
                 _take_winner(run, plan, twin)
+                run.truncate_metrics(own.step, "retrain")  # what an interrupted end left
                 log = [json.dumps(line).encode() + b"\n" for line in twin.read_metrics() if line["stage"] == "retrain"]
                 file = run.path / "metrics.jsonl"
                 write_bytes_atomic(file, file.read_bytes() + b"".join(log))
-                run.change_record(trained_as=name)
+                run.change_record(trained_as=name)  # before the checkpoint: a retraining of its own takes it back
                 ready = replace(own, stage="finish", streams=done.streams, outputs=done.outputs, ordinal=own.ordinal + 1)
                 run.save_checkpoint(ready.to_dict(), ready.ordinal)
             return name

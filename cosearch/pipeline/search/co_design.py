@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from cosearch.cost.accelerator import Accelerator
 from cosearch.record.json_record import from_json
@@ -10,20 +10,9 @@ from cosearch.record.results.architecture import AcceleratorRecord
 from cosearch.record.results.summary import AcceleratorSummary
 from cosearch.record.rundir import RunDir
 from cosearch.space.space import Architecture
+from cosearch.strategies.relaxation import learned
 
 FILE = "accelerator.json"
-LEARNED = 1e-9  # difference of scores from which a candidate is preferred
-
-
-def learned(scores: list[list[float]], zeros: Sequence[int | None]) -> bool:
-    """Whether the scores prefer any candidate of any point; at the start of a search they are all alike.
-
-    Args:
-        scores: for each point one a candidate.
-        zeros: of each point the candidate that is nothing, whose score is set and not learned; None: it has none.
-    """
-    rows = [[score for c, score in enumerate(row) if c != zero] for row, zero in zip(scores, zeros, strict=True)]
-    return any(max(row) - min(row) > LEARNED for row in rows)
 
 
 def search_again(

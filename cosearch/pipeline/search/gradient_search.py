@@ -18,7 +18,7 @@ import torch
 
 from cosearch.cost.objective import DualPenalty
 from cosearch.pipeline.checkpoint import Candidate, SearchOutput
-from cosearch.pipeline.search.co_design import learned, progress_of, search_again
+from cosearch.pipeline.search.co_design import progress_of, search_again
 from cosearch.pipeline.search.derivation import Found, contiguous, most_likely_feasible
 from cosearch.pipeline.search.task_start import begin_from_store
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
@@ -36,6 +36,7 @@ from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Feasible
 from cosearch.strategies.proposals import UniformDraws
 from cosearch.strategies.regression import AdditiveFit, fit_scores
+from cosearch.strategies.relaxation import learned
 from cosearch.training.algorithms import as_trained, learning_rate, make_training
 from cosearch.training.stage import Training
 from cosearch.training.supernet_subject import SuperNetSubject

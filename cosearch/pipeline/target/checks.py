@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cosearch.cost.constraint import Constraint
-from cosearch.deploy.measure import PERIOD_S
+from cosearch.cost.size_cost import FILE
+from cosearch.deploy.measure import PERIOD_S, AgentLatency
 from cosearch.planning.plan import Plan
+from cosearch.record.results.agent import latency_figure
 from cosearch.record.results.summary import TargetCheck
 from cosearch.record.results.target_rounds import TargetRound
 from cosearch.record.run_record import TargetRecord
@@ -14,18 +18,39 @@ from latency_tables.certificate import chance_within
 from latency_tables.table import Table
 
 
-def checked_targets(plan: Plan, architecture: Architecture, last: TargetRound | None) -> tuple[TargetCheck, ...]:
+def measured_figures(
+    plan: Plan, file_bytes: int, agent: AgentLatency | None, last: TargetRound | None = None
+) -> dict[str, float]:
+    """What was measured of an agent's targets on the run's own device.
+
+    Args:
+        plan: the resolved run.
+        file_bytes: size of the file that is deployed, in bytes; the same on any device.
+        agent: timed on this machine; None where nobody timed it. It counts where this machine is the device.
+        last: round of the agent; None without rounds.
+
+    Returns:
+        Seconds, joules or bytes by metric; a metric that was not measured is not there.
+    """
+    found, device = {FILE: float(file_bytes)}, plan.hardware.device
+    if agent is not None and device.name == "this" and agent.measured.identity == device.identity:
+        latency = plan.targets[0]
+        figure = latency_figure(agent.measured, agent.paced, latency.statistic, latency.at)
+        found |= {} if figure is None else {latency.metric: figure}
+    return found if last is None else found | {figure.metric: figure.measured for figure in last.figures}
+
+
+def checked_targets(plan: Plan, architecture: Architecture, measured: Mapping[str, float]) -> tuple[TargetCheck, ...]:
     """Each target of a run.
 
     Args:
         plan: the resolved run.
         architecture: of the agent.
-        last: what the agent measured; None where it was not.
+        measured: see :func:`measured_figures`; what is not there is predicted.
     """
-    figures = {} if last is None else {figure.metric: figure for figure in last.figures}
     found = []
     for target, constraint in zip(plan.targets, plan.constraints):
-        predicted, figure = constraint.line.measured(constraint.cost.exact(architecture)), figures.get(target.metric)
+        predicted, figure = constraint.line.measured(constraint.cost.exact(architecture)), measured.get(target.metric)
         ratios = () if figure is not None else _ratios(plan, target, constraint)
         found.append(
             TargetCheck(
@@ -34,8 +59,8 @@ def checked_targets(plan: Plan, architecture: Architecture, last: TargetRound | 
                 at=target.at,
                 target=target.value,
                 predicted=predicted,
-                measured=None if figure is None else figure.measured,
-                met=within(predicted if figure is None else figure.measured, target.value),
+                measured=figure,
+                met=within(predicted if figure is None else figure, target.value),
                 probability=chance_within(ratios, target.value / predicted),
                 residuals=len(ratios),
             )

@@ -26,7 +26,7 @@ from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.derivation import write_architecture
 from cosearch.pipeline.shared_weights import FILE as SHARED
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
-from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, ReadingOf, Tries, saved_scores
+from cosearch.pipeline.target.tries import HOLDS, KEPT_OVER, NOTHING_CAN, USED_UP, ReadingOf, Tries, saved_scores
 from cosearch.planning.plan import Plan
 from cosearch.record.results.agent import AgentRecord
 from cosearch.record.results.architecture import ArchitectureRecord
@@ -85,6 +85,21 @@ def stage_after_search(plan: Plan, run: RunDir, searched: SearchOutput) -> str:
     return "fit" if Repair(plan, run, searched, lambda text: None, meter_of(plan)).measures else "retrain"
 
 
+def write_taken(plan: Plan, run: RunDir, searched: SearchOutput, note: Callable[[str], None]) -> None:
+    """Write ``architecture.json`` for an architecture that took the place of another, once a checkpoint names it.
+
+    Args:
+        plan: the resolved run.
+        run: its folder; nothing is written where the file holds the architecture, or another one of its bracket.
+        searched: of the newest checkpoint.
+        note: told of it.
+    """
+    record = run.read(ArchitectureRecord)
+    if record.choices not in (searched.choices, *(other.choices for other in searched.others)):
+        derived_by = replace(record.derived_by, method=record.derived_by.method.removesuffix(MEASURED) + MEASURED)
+        note(write_architecture(plan, run, plan.space.architecture(searched.choices), derived_by))
+
+
 class Repair:
     """The rounds of a run on the device that a meter reaches.
 
@@ -125,7 +140,7 @@ class Repair:
         self._note(_ending(ended, len(self.tries.here)))
         if chosen.choices == self._searched.choices:
             return self._searched
-        return self._taken(self._plan.space.architecture(chosen.choices))
+        return self._with_weights(self._plan.space.architecture(chosen.choices))
 
     def check(self, model: Model) -> tuple[TargetRound, Readings]:
         """Measure the agent that was retrained, as it is deployed.
@@ -176,13 +191,16 @@ class Repair:
             return None
         chosen = self.tries.rounds.rounds[best].choices
         brief = (self._run.path / SHARED).is_file()
-        return replace(self._taken(self._plan.space.architecture(chosen)), retrained_steps=retrained_steps, brief=brief)
+        return replace(self._with_weights(self._plan.space.architecture(chosen)), retrained_steps=retrained_steps, brief=brief)
 
     def close(self) -> TargetRounds:
         """Write the outcome: the last architecture that was retrained is the agent."""
         ended = self.tries.end()
         last = max(i for i, each in enumerate(ended.rounds) if each.retraining == AFTER)
-        ended = replace(ended, deployed=last, outcome=HOLDS if ended.rounds[last].holds else ended.outcome)
+        outcome = HOLDS if ended.rounds[last].holds else ended.outcome
+        if not ended.rounds[last].holds and (outcome == HOLDS or (outcome == USED_UP and self.tries.left > 0)):
+            outcome = KEPT_OVER
+        ended = replace(ended, deployed=last, outcome=outcome)
         self._keep(ended)
         self._note(_ending(ended, len(self.tries.here)))
         return ended
@@ -199,18 +217,16 @@ class Repair:
         self._keep(self.tries.rounds)
         count = len(self.tries.here)
         figures = "; ".join(figure_text(figure) for figure in made.figures)
-        self._note(f"round {count} of at most {self.tries.rounds.budget}, {retraining} the retraining: {figures}")
+        most = f" of at most {self.tries.rounds.budget}" if retraining == BEFORE else ""  # after it is always measured
+        self._note(f"round {count}{most}, {retraining} the retraining: {figures}")
         return made
 
     def _keep(self, rounds: TargetRounds) -> None:
         self._run.write(rounds)
 
-    def _taken(self, architecture: Architecture) -> SearchOutput:
-        """Make an architecture the run's own, in ``architecture.json`` and for the retraining."""
+    def _with_weights(self, architecture: Architecture) -> SearchOutput:
+        """An architecture with what its retraining begins with; ``architecture.json`` follows, see :func:`write_taken`."""
         plan, run, searched = self._plan, self._run, self._searched
-        derived_by = run.read(ArchitectureRecord).derived_by
-        derived_by = replace(derived_by, method=derived_by.method.removesuffix(MEASURED) + MEASURED)
-        self._note(write_architecture(plan, run, architecture, derived_by))
         bounds = self.tries.constraints()
         others = tuple(
             other
@@ -227,5 +243,7 @@ def _ending(ended: TargetRounds, count: int) -> str:
     if ended.outcome == HOLDS:
         return f"within its targets after {count} round{'s' * (count > 1)}: {name}"
     if ended.outcome == NOTHING_CAN:
-        return f"no architecture of this space holds: the cheapest one was measured over; the nearest is {name}"
-    return f"not within its targets after {count} rounds (budget.repair_rounds); the nearest is {name}"
+        return f"no architecture of this space holds: the cheapest one was measured over; the agent is {name}"
+    if ended.outcome == KEPT_OVER:
+        return f"over its targets, and no other architecture takes its place: the agent is {name}"
+    return f"not within its targets, and the rounds (budget.repair_rounds={ended.budget}) are used up: the agent is {name}"

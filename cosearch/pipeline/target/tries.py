@@ -32,6 +32,7 @@ SLACK = 0.08  # of the target: more than this unused, and a larger network is tr
 AIM = 0.02  # of the target: kept free by a bound that follows from measurements, for architectures scatter about their line
 ReadingOf = Callable[[TargetRecord], Reading | None]
 HOLDS, NOTHING_CAN, USED_UP = "holds", "nothing can", "rounds used up"
+KEPT_OVER = "over"  # measured again without looking for another
 
 
 @dataclass(frozen=True)

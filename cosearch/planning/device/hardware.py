@@ -76,7 +76,8 @@ def make_hardware(found: Table | AccelDesign, space: SearchSpace, config: Config
 def search_first_design(accelerator: Accelerator, constraints: Sequence[Constraint]) -> None:
     """Make an accelerator ready: its first design, on which some network meets the constraints, is the run's start.
 
-    The smallest network's design comes first; then that of the network with the most work within the constraints.
+    The smallest network's design comes first, or the platform's own; then that of the network with the most work within the
+    constraints.
 
     Args:
         accelerator: new.
@@ -84,7 +85,7 @@ def search_first_design(accelerator: Accelerator, constraints: Sequence[Constrai
 
     Raises:
         DesignError: no design holds the smallest network, or a fixed design exceeds its platform.
-        InfeasibleTargetError: no network meets the constraints on the smallest one's design.
+        InfeasibleTargetError: no network meets the constraints on the first design.
     """
     space = accelerator.space
     accelerator.begin({constraint.metric: constraint.bound for constraint in constraints})

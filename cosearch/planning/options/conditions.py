@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from accel_models.design import AccelDesign, design_names
 from cosearch.config.run import Config, config_defaults
 from cosearch.planning.request import Request
 from cosearch.rl.envs import split_name
 from cosearch.space.parts import Part
 from cosearch.strategies.base import STRATEGIES
+from cosearch.strategies.relaxation import learned
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,13 @@ def _candidates_inherit(request: Request) -> bool:
     return section.candidate_init == "shared" or hasattr(strategy.make, "inherits")  # of an InheritingStrategy
 
 
+def _prefers_at_first(request: Request) -> bool:
+    """Whether a gradient strategy's scores prefer any candidate before its first step."""
+    options = request.strategy.options(request.config.strategy)
+    scores = request.strategy.make(request.space, options, torch.Generator().manual_seed(0)).scores()
+    return learned(scores, request.space.zeros)
+
+
 def _own(request: Request, key: str) -> str:
     """The option of the algorithm's own section that stands for one of ``rl``; empty where it has none."""
     own = key.replace("rl.", f"{request.config.rl.algorithm}.", 1)
@@ -153,10 +163,22 @@ WARM_UP = Condition(
     _fixed("with strategy.warmup_fraction=0: there is no warm-up"),
     _fixed("set strategy.warmup_fraction"),
 )
+LEARNS = Condition(
+    "strategy.warmup_fraction is below 1",
+    lambda r, key: r.config.strategy.warmup_fraction < 1.0,
+    _fixed("with strategy.warmup_fraction=1: only weights learn"),
+    _fixed("set strategy.warmup_fraction"),
+)
+PREFERS = Condition(
+    "strategy.warmup_fraction is below 1, or the scores of the strategy differ before they learn",
+    lambda r, key: r.config.strategy.warmup_fraction < 1.0 or _prefers_at_first(r),
+    _fixed("with strategy.warmup_fraction=1: the search prefers no architecture"),
+    _fixed("set strategy.warmup_fraction"),
+)
 PENALTIES = Condition(
     "a target is a penalty: with strategy.target_form=penalty, or beside the latency's",
     lambda r, key: not _holds_target(r) or _further_targets(r),
-    _fixed("with strategy.target_form=multiplier: the latency target bounds the search exactly"),
+    _fixed("with strategy.target_form=multiplier: the latency target bounds what the search samples"),
     _fixed("set strategy.target_form=penalty"),
 )
 DUAL = Condition(

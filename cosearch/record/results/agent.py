@@ -119,6 +119,21 @@ class PacedLatency:
     samples: int
 
 
+def latency_figure(measured: MeasuredLatency, paced: PacedLatency | None, statistic: str, at: str) -> float | None:
+    """The figure of a latency that a target is on, seconds.
+
+    Args:
+        measured, paced: the agent back to back and at the control period; None where nobody timed it so.
+        statistic: ``median`` or ``p99``.
+        at: ``back-to-back`` or ``period``.
+
+    Returns:
+        None where that was not measured.
+    """
+    calls = measured if at == "back-to-back" else paced
+    return None if calls is None else calls.p50_s if statistic == "median" else calls.p99_s
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatencyRecord:
     """Latency of one decision.

@@ -97,7 +97,8 @@ class PredictedCosts:
     Attributes:
         latency_s, energy_j: of one decision, seconds and joules; None for an energy that nobody knows.
         overhead_s: part of the latency that no operation explains.
-        interval_s: where 95 % of networks lie, seconds; None where that is not known.
+        interval_s: where it is expected, seconds, see ``interval`` of ``latency_tables.table.Prediction``; None where that is
+            not known.
         provenance: of the table.
         device: its name.
         operations: in order of execution; with ``overhead_s`` their latencies sum to ``latency_s``.

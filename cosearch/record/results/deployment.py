@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from cosearch.record.json_record import OMITTED, JsonObject
-from cosearch.record.results.agent import MeasuredLatency, PacedLatency
+from cosearch.record.results.agent import MeasuredLatency, PacedLatency, latency_figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,7 @@ class Deployment:
             None where that was not measured there.
         """
         if metric == "latency_s":
-            calls = self.measured if at == "back-to-back" else self.paced
-            return None if calls is None else calls.p50_s if statistic == "median" else calls.p99_s
+            return latency_figure(self.measured, self.paced, statistic, at)
         return {"energy_j": self.energy_j, "memory_bytes": self.memory_bytes}.get(metric)
 
 

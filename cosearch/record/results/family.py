@@ -23,8 +23,7 @@ class AgentResult:
         score_mean: mean return of the exported agent on held-out levels.
         score_ci95: its 95 % interval over the episodes; None with fewer than two.
         episodes: how many.
-        target_met: whether the latency that ``target_checked_by`` names keeps the target.
-        target_checked_by: as in the agent's own summary.
+        target_met, target_checked_by: as in the agent's own summary.
         bytes: size of the file that is deployed.
     """
 

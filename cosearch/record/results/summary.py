@@ -156,11 +156,12 @@ class Summary:
         latency_measured_s: median of the exported agent, seconds; None where nobody timed it.
         latency_measured_on: the machine that timed it.
         latency_target_s: the bound, seconds.
-        target_met: whether all targets are kept, by the figures that ``target_checked_by`` names.
-        target_checked_by: ``measurement``, or the provenance and kind of the prediction.
+        target_met: whether all targets are kept: each by its measured figure, without one by the predicted.
+        target_checked_by: ``measurement`` where all of them were measured on the device; else the provenance and kind of the
+            prediction.
         targets: each bound by itself; empty in runs of versions that had one.
         target_rounds: architectures that were measured on the device until one held; empty where none was.
-        rounds_outcome: ``holds``, ``nothing can`` or ``rounds used up``; empty without rounds.
+        rounds_outcome: ``holds``, ``nothing can``, ``rounds used up`` or ``over``; empty without rounds.
         deployed_round: number of the round, from 1, whose architecture is the agent; None without rounds.
         table_provenance: measured, derived, estimated, modelled or synthetic.
         table_id: SHA-256 of its content; None in runs of versions that did not record it.

@@ -85,7 +85,8 @@ class TargetRounds:
     Attributes:
         budget: most rounds on one device.
         rounds: in order, of all devices.
-        outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``rounds used up``; empty while under way.
+        outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``rounds used up``; ``over``: the
+            agent does not hold and was kept, though rounds were left or another one held; empty while under way.
         deployed: index of the round whose architecture is the agent; None while under way.
     """
 

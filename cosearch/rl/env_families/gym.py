@@ -73,7 +73,7 @@ def _warn_once(message: str) -> None:
 
 
 def _tell_mujoco() -> None:
-    """Log each of MuJoCo's warnings once: by itself it prints them for each environment, and into a file of the present folder."""
+    """Log each of MuJoCo's warnings once: by itself it prints them for each environment, and writes a file where it runs."""
     try:
         import mujoco
     except ImportError:

@@ -20,6 +20,7 @@ Differs from the paper in:
 3. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
 4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that. Their learning rate is
    ``strategy.lr`` (0.02), the paper's 3e-4.
+5. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); the paper's logits learn from the start.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cosearch.config.ranges import NonNegative, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
@@ -52,9 +54,9 @@ class DartsOptions:
         weight_decay: of the logits, L2.
     """
 
-    lr: float = 0.02
+    lr: PositiveFloat = 0.02
     order: Literal[1, 2] = 1
-    weight_decay: float = 1e-3
+    weight_decay: NonNegative = 1e-3
 
 
 class DartsStrategy:

@@ -6,7 +6,7 @@ Equations, with alpha the architecture parameters of a point, w the weights, t/T
               alpha_k <= 0 leaves for good
   schedule  : F = ||grad_w L_train||^2 of each minibatch, F~ its moving average (weight 0.2 for the newest)
               alpha steps before a minibatch where 0 < F~ < theta;  theta *= 1.05^-10 after such a step, else theta *= 1.05
-              so that there are ten steps of w for one of alpha on average, taken where the gradients of w are small
+              so that alpha steps at one minibatch in eleven in the long run, taken where the gradients of w are small
   proximity : L_val + (t/T) (rho/2) ||act(alpha) - disc(alpha)||_2                              rho = 0.1
   ADMM      : L_val + (rho/2) ||act(alpha) - Z + U||_2^2;  after every ten steps of alpha
               Z = disc(act(alpha) + U),  U <- U + act(alpha) - Z                                (Boyd et al. 2011, section 3.1.1)
@@ -27,8 +27,10 @@ Differs from the paper in:
    begins U's step from -0.2 U.
 7. The weights' optimiser is Adam, so its steps are not small because F is.
 8. The threshold starts at 1 as in the paper; it moves only from the end of the warm-up on, the average from the start.
-9. Logits (with softmax) start at 0, not at 0.001 times normal noise; their learning rate is ``strategy.lr``.
-10. The further regulariser of the released code (``proxadj``) is left out.
+9. w steps on every minibatch, so it takes eleven steps for one of alpha: those ten whose factors make up for it, and the one
+   behind it. The paper means ten. With ``schedule=constant`` there are ten.
+10. Logits (with softmax) start at 0, not at 0.001 times normal noise; their learning rate is ``strategy.lr``.
+11. The further regulariser of the released code (``proxadj``) is left out.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cosearch.config.ranges import NonNegative, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.groups import grouped, marginals, zero_of
@@ -52,7 +55,7 @@ from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.minibatch import Minibatch, WeightStep
 from cosearch.strategies.relaxation import TINY, ArchitectureLogits, constant
 
-GROWTH, BETWEEN, NEWEST = 1.05, 10, 0.2  # of the threshold; steps of w for one of alpha; weight in the moving average
+GROWTH, BETWEEN, NEWEST = 1.05, 10, 0.2  # of the threshold; steps of it that one of alpha undoes; weight in the moving average
 RHO, ROUNDED_EVERY = 0.1, 10  # weight of the distance; steps of alpha between two updates of Z and U
 NOISE, FLOOR = 1e-4, 0.01  # of the first activations; of the last candidate of a point
 
@@ -71,11 +74,11 @@ class DartsPrimeOptions:
         weight_decay: of the logits, L2.
     """
 
-    lr: float = 0.02
+    lr: PositiveFloat = 0.02
     activation: Literal["crb", "softmax"] = "crb"
     schedule: Literal["dynamic", "constant"] = "dynamic"
     regulariser: Literal["proximity", "admm", "none"] = "proximity"
-    weight_decay: float = 1e-3
+    weight_decay: NonNegative = 1e-3
 
 
 class Activations:
@@ -91,11 +94,12 @@ class Activations:
         self.space, self.clamped, self.progress = space, options.activation == "crb", 0.0
         self.logits = ArchitectureLogits(space, options.lr, weight_decay=options.weight_decay)
         self.alpha = self.logits.alpha
-        self.alive = [torch.ones(len(alpha), dtype=torch.bool) for alpha in self.alpha]
+        self.candidates = [torch.ones(len(alpha), dtype=torch.bool) for alpha in self.alpha]  # all but zeros that stand for none
+        for point in grouped(space.groups) if self.clamped else ():
+            self.candidates[point][zero_of(space.zeros, point)] = False
+        self.alive = [row.clone() for row in self.candidates]
         if not self.clamped:
             return
-        for point in grouped(space.groups):
-            self.alive[point][zero_of(space.zeros, point)] = False
         with torch.no_grad():
             for alpha, alive in zip(self.alpha, self.alive):
                 alpha.copy_(alive * (1.0 / float(alive.sum()) + NOISE * torch.randn(alpha.shape, generator=generator)))
@@ -155,7 +159,7 @@ class Activations:
 
 
 class Schedule:
-    """When the logits step: at times when the gradients of the weights are small, once in ``BETWEEN`` on average."""
+    """When the logits step: at times when the gradients of the weights are small, once in ``BETWEEN`` + 1 in the long run."""
 
     def __init__(self) -> None:
         self.threshold, self.average = 1.0, 0.0
@@ -227,8 +231,9 @@ class DartsPrimeStrategy:
         return Path(active, tuple(row[list(indices)] for row, indices in zip(rows, active)), soft=True)
 
     def rounded(self, rows: Sequence[Tensor]) -> Rows:
-        """disc: the legal architecture with the largest sum of these values, as 0 and 1."""
-        return [row.float() for row in self.space.best(self._without_zeros(rows)).one_hot()]
+        """disc: the legal architecture with the largest sum of these values, as 0 and 1; 0 for zeros that are no candidates."""
+        best = [row.float() for row in self.space.best(self._without_zeros(rows)).one_hot()]
+        return [row * candidates for row, candidates in zip(best, self.arch.candidates)]
 
     def _without_zeros(self, rows: Sequence[Tensor]) -> list[list[float]]:
         values = [row.detach().double().tolist() for row in rows]

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cosearch.config.ranges import NonNegative, Positive, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
@@ -42,7 +43,6 @@ from cosearch.strategies.displaced import gradients
 from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.minibatch import Minibatch, WeightStep
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, linear, mixture, mixture_scores
-from latency_tables.errors import ConfigError
 
 ITERATIONS = 2  # of the mean shift
 FIRST = 0.1  # share of the largest radius at the start of the search
@@ -60,23 +60,13 @@ class MsDartsOptions:
         radius: the largest eps, at least 0; 0 is first-order ``darts``.
         bandwidth: h of the kernel, above 0.
         weight_decay: of the logits, L2.
-
-    Raises:
-        ConfigError: an option is out of its range.
     """
 
-    lr: float = 0.02
-    samples: int = 3
-    radius: float = 0.25
-    bandwidth: float = 1.0
-    weight_decay: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.radius < 0.0 or self.bandwidth <= 0.0:
-            raise ConfigError(
-                "strategy.values.samples must be at least 1, radius at least 0 and bandwidth above 0, "
-                f"got {self.samples}, {self.radius} and {self.bandwidth}"
-            )
+    lr: PositiveFloat = 0.02
+    samples: Positive = 3
+    radius: NonNegative = 0.25
+    bandwidth: PositiveFloat = 1.0
+    weight_decay: NonNegative = 1e-3
 
 
 def to_distributions(rows: Sequence[Tensor]) -> Rows:
@@ -109,8 +99,8 @@ def mean_shift(
     points = [[row + u for row, u in zip(rows, each)] for each in noise]
     held = [to_distributions(point) for point in points]
     apart = torch.stack([(torch.cat(list(rows)) - torch.cat(point)).square().sum() for point in held])
-    worth = torch.softmax(-torch.tensor([loss(point) for point in held]), 0) * torch.exp(-0.5 * apart / bandwidth**2)
-    shares = worth / worth.sum()
+    losses = torch.tensor([loss(point) for point in held])
+    shares = torch.softmax(-losses - 0.5 * apart / bandwidth**2, 0)  # v_n K_n over their sum, also where each K_n is 0 as a float
     return [torch.stack([share * point[i] for share, point in zip(shares, points)]).sum(0) for i in range(len(rows))]
 
 

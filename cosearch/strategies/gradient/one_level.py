@@ -17,16 +17,21 @@ always.
 Differs from the papers in:
 1. Several paths a rollout, each acting in its share of the environments, and a new path for each minibatch of the update
    (``strategy.update_path=acting`` learns along the one that acted, as the papers do): more samples of alpha per frame.
-2. The target acts through an exact one-sided multiplier on the sampled distribution (``budgeted``), or through a penalty on the
-   expected cost with a dual variable; not through raw logits with a hand-set weight.
+2. The target acts through a one-sided multiplier on the sampled distribution, found anew at the beginning of each rollout
+   (``budgeted``), or through a penalty on the expected cost with a dual variable; not through raw logits with a hand-set weight.
 3. The temperature falls geometrically over the search's own length instead of per 1e5 environment steps.
 4. Discretisation is constrained by the target instead of an argmax.
 5. PPO or A2C as the task loss, by configuration; the papers use A2C. With A2C a minibatch is learned along the path that acted.
 6. A2D's cost is FLOPs; here both use the device's cost, and ``a2d`` differs from ``a3cs`` by K = all candidates.
 7. In cells, where a node keeps so many of its edges, paths are drawn from the distribution over the legal architectures, and
    alpha stands for the logarithms of its marginals in the equations (``relaxation``). The papers have no such constraint.
-8. Gates are the Gumbel-softmax sample, as in the equations; the released code takes the softmax of the raw logits of the K.
-9. A2C with normalised advantages of GAE, a clipped value, Adam, several minibatches a rollout (``cosearch.rl.learning.losses``).
+8. Gates are the Gumbel-softmax sample, as in the equations; the released code takes the softmax of the raw logits of the K,
+   and keeps the sum of exp(alpha) over the K as it was at each step.
+9. Logits start at 0 and their Adam has a learning rate of ``strategy.lr`` (0.02); T goes from 3 to 0.3. The released code
+   (Auto-NBA) starts at 0.001 with 3e-4 and has T = 5 * 0.975^epoch, its epochs of pretraining included.
+10. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), along paths of logits that are still 0.
+    Auto-NBA, too, trains weights alone at first; of A3C-S and A2D we could check nothing of the kind.
+11. A2C with normalised advantages of GAE, a clipped value, Adam, several minibatches a rollout (``cosearch.rl.learning.losses``).
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cosearch.config.ranges import Count, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
@@ -53,10 +59,10 @@ class OneLevelOptions:
         lr: Adam learning rate of the logits.
     """
 
-    active_paths: int = 2
-    temperature_start: float = 3.0
-    temperature_end: float = 0.3
-    lr: float = 0.01
+    active_paths: Count = 2
+    temperature_start: PositiveFloat = 3.0
+    temperature_end: PositiveFloat = 0.3
+    lr: PositiveFloat = 0.01
 
 
 class OneLevelStrategy:

@@ -37,6 +37,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cosearch.config.ranges import Positive, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import SearchSpace
@@ -66,11 +67,11 @@ class RadarsOptions:
         prune_fraction: share of the search after which the subspace is settled, above the warm-up's and below 1 (``agent``).
     """
 
-    lr: float = 0.02
+    lr: PositiveFloat = 0.02
     memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     pruning: Literal["agent", "random"] = "agent"
-    agent_lr: Annotated[float, Field(gt=0.0)] = 0.2
-    episode: Annotated[int, Field(ge=1)] = 4
+    agent_lr: PositiveFloat = 0.2
+    episode: Positive = 4
     prune_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.6
 
 

@@ -13,6 +13,7 @@ Differs from the paper in:
    Without a target in the way that is the rule above. The paper has no cost.
 3. Which edges a node keeps is a constraint of the space (``Group``), so the same rule serves any space, chains included.
 4. The logits' learning rate is an option of its own; the released code uses that of the weights.
+5. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); the paper's logits learn from the start.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cosearch.config.ranges import PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
@@ -48,7 +50,7 @@ class RlDartsOptions:
         lr: Adam learning rate of the logits.
     """
 
-    lr: float = 0.02
+    lr: PositiveFloat = 0.02
 
 
 class RlDartsStrategy:

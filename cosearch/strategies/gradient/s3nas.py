@@ -41,6 +41,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cosearch.config.ranges import Fraction, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.derive import within
@@ -67,8 +68,8 @@ class S3nasOptions:
         scale_from: share of each target that the search itself keeps, above 0; what is left the scaling spends. 1: no scaling.
     """
 
-    lr: float = 0.02
-    warmup: float = 0.3
+    lr: PositiveFloat = 0.02
+    warmup: Fraction = 0.3
     scale_from: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
 

@@ -23,7 +23,10 @@ Differs from the papers in:
 3. A new path for each minibatch (``strategy.update_path``), so that a search of a few ten thousand frames draws thousands.
 4. The advantage is held within ``CLIP`` standard deviations: one odd minibatch must not decide.
 5. The divergence from q, which the papers do not have; ENAS adds the entropy of its controller to the reward.
-6. The target acts through the exact multiplier of ``budgeted``, not through a term in the reward.
+6. The target acts through the multiplier of ``budgeted``, found anew at the beginning of each rollout, not through a term in the
+   reward.
+7. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), along paths of logits that are still 0. ENAS
+   takes turns from the start.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cosearch.config.ranges import PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read
 from cosearch.space.groups import draw, log_probability
@@ -53,7 +57,7 @@ class ScoreFunctionOptions:
         lr: Adam learning rate of the logits.
     """
 
-    lr: float = 0.01
+    lr: PositiveFloat = 0.01
 
 
 class ScoreFunctionStrategy:

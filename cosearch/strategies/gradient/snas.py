@@ -7,7 +7,8 @@ Equations, with alpha the architecture logits of a point (an edge), G Gumbel(0, 
   credit    : dL/dalpha flows through each edge's own <dL/dout, O_k(x)>: the paper's policy gradient with that reward
   lambda    : linear from 1 to 0.03 over the search
   resource  : the gradient of the expected cost, E = base + sum_l p_l . cost_l, credits every operation with its own cost
-At small lambda the mixtures are nearly networks of the space, so the gap to the discrete network is small; that is the claim.
+At small lambda most weights are nearly one-hot, and a one-hot mixture is a network of the space; that the gap to the discrete
+network is then small is the claim. At lambda 0.03 a point whose two largest log p + G are no more than 0.03 apart is still mixed.
 Every candidate is computed in each pass: time and memory grow with their number.
 Differs from the paper in:
 1. L is the reinforcement-learning loss, and mixtures act, several a rollout and a new one for each minibatch of the update.
@@ -16,7 +17,9 @@ Differs from the paper in:
 3. Discretisation: the most likely legal architecture within the target, an exact integer program. The paper takes the most
    likely operation of each edge, its zero included; here the space says how many edges a node keeps.
 4. The logits' learning rate is ``strategy.lr`` (0.02) and they have no weight decay; the released code has 3e-4 and 1e-3.
-5. There Z are concrete samples of the marginals of the legal architectures (``relaxation``), as p in the cost.
+5. With groups Z are concrete samples of the marginals of the legal architectures (``relaxation``), as p in the cost.
+6. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); the paper's logits learn from the start.
+   Lambda falls over the whole search, so it is 0.71 when they begin.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ from dataclasses import dataclass
 
 import torch
 
+from cosearch.config.ranges import PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
 from cosearch.strategies.relaxation import ArchitectureLogits, concrete_weights, constant, gumbel_path, linear
-from latency_tables.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,11 @@ class SnasOptions:
     Attributes:
         lr: Adam learning rate of the logits.
         hottest, coldest: lambda at the start and at the end of the search, above 0, linear in between.
-
-    Raises:
-        ConfigError: a temperature is not above 0.
     """
 
-    lr: float = 0.02
-    hottest: float = 1.0
-    coldest: float = 0.03
-
-    def __post_init__(self) -> None:
-        if min(self.hottest, self.coldest) <= 0.0:
-            raise ConfigError(f"strategy.values.hottest and coldest must be above 0, got {self.hottest} and {self.coldest}")
+    lr: PositiveFloat = 0.02
+    hottest: PositiveFloat = 1.0
+    coldest: PositiveFloat = 0.03
 
 
 class SnasStrategy:

@@ -28,6 +28,7 @@ Differs from the paper in:
 8. Where a node keeps so many edges, zeta is a concrete sample of each point's marginal: exact for the score, but the second term
    takes points for independent, which leaves a bias. In spaces without such groups there is none.
 9. The paper's other estimator, the score function with a moving average, is ``reinforce``.
+10. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), which the equations do not have.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cosearch.config.ranges import NonNegative, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read_list
 from cosearch.space.groups import log_probability
@@ -46,7 +48,6 @@ from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
 from cosearch.strategies.minibatch import BlackBoxCost, HeldOut, Minibatch, WeightStep
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, gumbel_path
-from latency_tables.errors import ConfigError
 
 WEIGHT_DECAY = 1e-6  # of the logits
 FITTED, RIDGE = 512, 1.0  # architectures of the regression of the cost; its penalty
@@ -63,21 +64,12 @@ class UnasOptions:
         gap: lambda, weight of the distance of held-out and training loss, at least 0.
         temperature: tau, above 0.
         held_out: ``frames``: L_val is of the other half of the frames; ``levels``: of validation levels (tasks that have levels).
-
-    Raises:
-        ConfigError: an option is out of its range.
     """
 
-    lr: float = 0.02
-    gap: float = 0.5
-    temperature: float = 0.4
+    lr: PositiveFloat = 0.02
+    gap: NonNegative = 0.5
+    temperature: PositiveFloat = 0.4
     held_out: HeldOut = "frames"
-
-    def __post_init__(self) -> None:
-        if self.gap < 0.0 or self.temperature <= 0.0:
-            raise ConfigError(
-                f"strategy.values.gap must be at least 0 and temperature above 0, got {self.gap} and {self.temperature}"
-            )
 
 
 def corrected(log_p: Tensor, gumbel: Tensor, temperature: float) -> Tensor:

@@ -36,12 +36,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from cosearch.config.ranges import Count, Positive
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
@@ -69,11 +68,11 @@ class CatchOptions:
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
-    meta_steps: Annotated[int, Field(ge=0)] = 150
+    meta_steps: Count = 150
     tasks: str = ""
     context: bool = True
     evaluator: bool = True
-    draws: int = DRAWS
+    draws: Positive = DRAWS
 
 
 class Networks(nn.Module):

@@ -37,6 +37,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from cosearch.config.ranges import Positive
 from cosearch.record.state import State, read, read_list
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
@@ -63,10 +64,10 @@ class DeepHyperOptions:
     """
 
     mode: Literal["a3c", "a2c"] = "a3c"
-    agents: Annotated[int, Field(ge=1)] = 2
+    agents: Positive = 2
     batch: Annotated[int, Field(ge=2)] = 4
     cache: bool = True
-    draws: int = DRAWS
+    draws: Positive = DRAWS
 
 
 class DeepHyper:

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
+from cosearch.config.ranges import Count, Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read
 from cosearch.space.space import Architecture, SearchSpace
@@ -35,7 +34,6 @@ from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, alway
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws
 
 POPULATION_MAX = 8
-Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class EvolutionOptions:
         tournament: S, members that compete to be the parent; 0: a quarter of P, at least 2.
     """
 
-    draws: int = DRAWS
+    draws: Positive = DRAWS
     population: Count = 0
     tournament: Count = 0
 

@@ -30,12 +30,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from cosearch.config.ranges import NonNegative, Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import Architecture, SearchSpace
@@ -72,10 +71,10 @@ class FnasOptions:
     """
 
     skip: bool = True
-    threshold: Annotated[float, Field(ge=0.0)] = 0.3
+    threshold: NonNegative = 0.3
     pool: bool = True
     replay: bool = True
-    draws: int = DRAWS
+    draws: Positive = DRAWS
 
 
 def fnas_options(config: StrategyConfig) -> FnasOptions:

@@ -28,11 +28,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 
+from cosearch.config.ranges import Finite, Fraction, Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_state
 from cosearch.space.space import Architecture, SearchSpace
@@ -59,10 +59,10 @@ class MonasOptions:
     """
 
     rule: Rule = "mixed"
-    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
-    score_limit: float | None = None
+    weight: Fraction = 0.8
+    score_limit: Finite | None = None
     cost: Literal["latency", "energy"] = "latency"
-    draws: int = DRAWS
+    draws: Positive = DRAWS
 
 
 def monas_options(config: StrategyConfig) -> MonasOptions:

@@ -32,12 +32,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 
+from cosearch.config.ranges import NonNegative, Positive, PositiveFloat
 from cosearch.record.state import State, read_list
 from cosearch.space.morphism import aligned
 from cosearch.space.space import Architecture, SearchSpace
@@ -60,10 +59,10 @@ class MorphismOptions:
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
-    beta: Annotated[float, Field(ge=0.0)] = 2.576
-    noise: Annotated[float, Field(gt=0.0)] = 0.1
+    beta: NonNegative = 2.576
+    noise: PositiveFloat = 0.1
     inherit: bool = True
-    draws: int = DRAWS
+    draws: Positive = DRAWS
 
 
 class MorphismSearch:

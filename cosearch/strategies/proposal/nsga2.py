@@ -26,16 +26,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import torch
-from pydantic import Field
 
+from cosearch.config.ranges import Count, Fraction, Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read_list
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
-from cosearch.strategies.proposal.evolution import Count, default_population
+from cosearch.strategies.proposal.evolution import default_population
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from latency_tables.errors import ShapeError
 
@@ -53,9 +52,9 @@ class Nsga2Options:
         crossover: probability that a child has two parents, 0..1.
     """
 
-    draws: int = DRAWS
+    draws: Positive = DRAWS
     population: Count = 0
-    crossover: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
+    crossover: Fraction = 0.9
 
 
 def nsga2_options(config: StrategyConfig) -> Nsga2Options:

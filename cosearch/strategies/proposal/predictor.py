@@ -32,6 +32,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from cosearch.config.ranges import Positive
 from cosearch.record.state import State, read_list
 from cosearch.space.largest import Size, largest
 from cosearch.space.space import Architecture, SearchSpace
@@ -57,9 +58,9 @@ class PredictorOptions:
 
     initial: Annotated[int, Field(ge=2)] = 4
     rules: bool = False
-    largest_of: Annotated[int, Field(ge=1)] = 1
-    pool: Annotated[int, Field(ge=1)] = 256
-    draws: int = DRAWS
+    largest_of: Positive = 1
+    pool: Positive = 256
+    draws: Positive = DRAWS
 
 
 class PredictorSearch:

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 
+from cosearch.config.ranges import Positive
 from cosearch.record.state import State
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
@@ -26,7 +27,7 @@ class RandomOptions:
         draws: attempts to draw one architecture that meets the target before giving up.
     """
 
-    draws: int = DRAWS
+    draws: Positive = DRAWS
 
 
 class RandomSearch:
