@@ -298,5 +298,6 @@ SHOWN_ALONE = {  # figures of the log behind which the runs are the same
     "strategy.temperature_end": {"log: temperature"},
     "dqn.epsilon_start": {"log: epsilon"},  # a difference of rounding
     "dqn.epsilon_inherited": {"log: epsilon"},
+    "dqn.temperature": {"log: distill_actor"},  # said also where its weight is 0
     **{f"distill.{key}": {"log: distill_weight"} for key in ("fall", "fall_begin", "fall_end", "end_fraction")},
 }
