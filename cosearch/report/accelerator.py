@@ -18,7 +18,7 @@ from cosearch.report.plots import Plot
 from cosearch.report.svg import AGENT, MUTED, TARGET, figure, inline_svg
 
 NOT_VALIDATED = (
-    "The array's cycles and the rules that count traffic are checked against SCALE-Sim, ZigZag and Timeloop; latency and energy "
+    "Cycles of the array and the rules that count traffic are checked against SCALE-Sim, ZigZag and Timeloop; latency and energy "
     "of whole layers are not. Nothing here validates absolute frames per second of an FPGA, timing closure, routing or power; "
     "static power is left out."
 )

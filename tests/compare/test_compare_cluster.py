@@ -100,6 +100,7 @@ def test_runs_that_are_made_elsewhere_come_back_whole_with_the_paths_of_this_mac
     monkeypatch.setattr(worker, "resolve_request", resolve_without_control)
     monkeypatch.setattr(worker, "start_run", start)
     monkeypatch.setattr(worker, "resume_run", resume)
+    monkeypatch.setattr(making, "is_finished", lambda run: (run.path / "done").is_file())
     told = []
     assert make_runs(folder, runs, jobs=1, command="compare", tell=told.append, inputs=inputs) == {}
     assert sorted(steps) == ["a3cs-s0", "largest-s0", "random-s0", "resumed"]

@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
-from test_cost_accel import begun, faked, fixed, sampled, space, two_chunks, with_array
+from test_cost_accel import SMALL, begun, faked, fixed, sampled, space, two_chunks, with_array
 
 from accel_models import block_costs, load_design
 from cosearch.cost.accel_cost import AccelCost
 from cosearch.cost.accel_table import AccelTable, design_records, device_of
+from cosearch.cost.accelerator import Accelerator
 from latency_tables.errors import DesignError, RequestError, ShapeError
 
 assert space  # the fixture is used by its name
@@ -37,7 +38,8 @@ def test_messages_name_the_design_the_platform_and_what_to_do(space, monkeypatch
         "the network does not fit design '4x4': layer "
     )
     faked(monkeypatch, None)
-    assert message(lambda: begun(space), DesignError) == (
+    useless = Accelerator(space, small, SMALL, lambda number: number)
+    assert message(lambda: useless.begin({}), DesignError) == (
         f"no design within the limits of zc706 holds the smallest network of space {space.name!r} in 560 evaluations; "
         "raise accel.evaluations, lower accel.chunks, or name a larger platform"
     )

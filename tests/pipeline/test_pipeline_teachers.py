@@ -58,7 +58,7 @@ def sent(plan, choices):
 def test_every_field_of_the_record_reaches_the_worker(kind, files, monkeypatch):
     plan, arrived = planned(kind, files), []
 
-    def see(config, network, streams, teacher, steps):
+    def see(config, network, streams, teacher, *rest):
         arrived.append(teacher)
         raise Seen
 

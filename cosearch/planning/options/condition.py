@@ -58,13 +58,14 @@ class Training:
 
 
 @dataclass(frozen=True)
-class TrainingCondition(Condition):
+class TrainingCondition:
     """A condition on the algorithm and the environment alone, which holds for the training of a teacher as for a search's.
 
     Attributes:
-        holds, without, instead: as of any condition, of what is known of any training.
+        name, holds, without, instead: as of :class:`Condition`, of what is known of any training.
     """
 
+    name: str
     holds: Callable[[Asked, str], bool]
     without: Callable[[Asked, str], str]
     instead: Callable[[Asked, str], str]

@@ -63,7 +63,7 @@ from cosearch.planning.request import Request
 from cosearch.space.parts import Part
 from latency_tables.errors import ConfigError
 
-EFFECTS: dict[str, tuple[Condition, ...]] = {
+EFFECTS: dict[str, tuple[Condition | TrainingCondition, ...]] = {
     "device": (NO_DEVICES, NO_TABLE),
     "table": (NO_DEVICES,),
     "seed": (),
