@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from cut_episodes import check_cut_episode
 from made_table import made_table
 from pipeline_runs import Moment, assert_equal, command, results, steps
 from small_stages import CPU, flat, go, toys  # noqa: F401  the fixture puts the toys in
@@ -154,14 +155,7 @@ def test_episodes_that_cannot_be_continued_are_cut_in_the_replay():
     """Else the frames of another episode would follow them, as if an action had led there."""
     training, _ = make()
     go(training, 2)
-    state, (again, _) = training.state(), make()
-    newest = (training.rounds.replay.written - 1) % training.rounds.replay.times
-    running = [i for i in range(4) if training.rounds.replay.ends[newest, i] == 0]
-    restore, rounds = again.rounds.collector.restore, again.rounds
-    rounds.collector.restore = lambda saved: [*restore(saved), running[1]]
-    assert again.restore(state) == [running[1]] and len(running) > 1
-    ends = rounds.replay.ends[newest]
-    assert ends[running[1]] == 2 and ends[running[0]] == 0 and newest * 4 + running[1] in rounds.replay.last_frames
+    check_cut_episode(training, make()[0])
 
 
 def test_actions_are_uniform_at_first_but_not_those_of_inherited_weights():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cosearch.config.run import resolve
 from cosearch.planning.space import make_space
@@ -13,21 +14,12 @@ from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile, write_table
 
 
-def made_table(
-    path: Path,
-    words: Sequence[str],
-    dtype: str = "float32",
-    runtime: str = "onnxruntime",
-    threads: int = 1,
-    *,
-    device: str = "this",
-    mac_s: float = 1e-9,
-) -> Path:
-    """A synthetic table for the space of these words: 1 us and so many seconds a MAC for each block, 10 us for a call."""
+def made_table(path: Path, words: Sequence[str], dtype: str = "float32", *rest: Any, **others: Any) -> Path:
+    """A synthetic table for the space of these words; the rest as for :func:`table_of`."""
     space = make_space(resolve(overrides=words))
     agents = reference_agents(space.frame_shape, space.num_actions).values()
     ops = {dataclasses.replace(op, dtype=dtype) for op in (*space.all_ops(), *(op for blocks in agents for op in blocks))}
-    return table_of(path, ops, dtype, runtime, threads, device=device, mac_s=mac_s)
+    return table_of(path, ops, dtype, *rest, **others)
 
 
 def table_of(
@@ -40,7 +32,7 @@ def table_of(
     device: str = "this",
     mac_s: float = 1e-9,
 ) -> Path:
-    """The same of these blocks alone."""
+    """A synthetic table of these blocks: 1 us and so many seconds a MAC for each, 10 us for a call."""
     header = {
         "schema": 1,
         "provenance": "synthetic",
