@@ -205,8 +205,9 @@ def _fault(item: ErrorDetails) -> str:
 def config_defaults() -> dict[str, object]:
     """Default of every key that can be set, by its dotted name, in the order of the sections."""
     found: dict[str, object] = {}
-    for field in dataclasses.fields(Config):
-        value = getattr(Config(), field.name)
+    config = Config()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             found |= {f"{field.name}.{own.name}": getattr(value, own.name) for own in dataclasses.fields(value)}
         elif field.name != "said":

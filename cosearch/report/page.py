@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import re
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from cosearch.record.durable import write_bytes_atomic
@@ -83,6 +84,11 @@ def write_report(run_path: Path) -> Path:
 
 def render_page(run: Run) -> str:
     """The page of a run, as text."""
+    return _template().render(_context(run))
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("cosearch.report", "templates"),
         autoescape=True,
@@ -95,7 +101,7 @@ def render_page(run: Run) -> str:
         environment.filters[name] = getattr(words, name)
     environment.filters["keep"] = _keep_units
     environment.filters["svg"] = Markup  # drawings are our own markup; everything else is escaped
-    return environment.get_template("report.html").render(_context(run))
+    return environment.get_template("report.html")
 
 
 def _context(run: Run) -> dict[str, object]:

@@ -25,6 +25,7 @@ from cosearch.space.supernet import SuperNet
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
 
 SLACK = 1e-12  # of a bound: the rounding of the sum that is compared with it
+TOLERANCE = 1e-6  # the solver's, of a row: beside entries that are smaller it has given a worse architecture than the best
 MAX_CUTS = 100  # solutions above a target by less than the solver's tolerance that are excluded before it is given up
 
 
@@ -203,7 +204,8 @@ def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
         raise _out_of_reach(space, limit, cheapest)
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
     room = limit.target * (1.0 + SLACK) - (limit.base + sum(min(row) for row in limit.costs))
-    unit = max(room, float(extra.max()) * 1e-6) or 1.0
+    unit = max(room, float(extra.max()) * TOLERANCE) or 1.0
+    extra[extra < TOLERANCE * unit] = 0.0  # lets more pass, never less; what is over then is cut off
     return LinearConstraint(extra[None] / unit, -np.inf, room / unit)
 
 

@@ -110,7 +110,8 @@ def test_a_configuration_of_a_windows_editor_is_read(tmp_path):
     assert (config.threads, config.rl.lr) == (3, 0.25)
 
 
-@pytest.mark.parametrize("left_out", [pytest.param((), marks=pytest.mark.slow), ("HOME", "TERM", "USER", "LOGNAME", "LANG")])
+@pytest.mark.slow
+@pytest.mark.parametrize("left_out", [(), ("HOME", "TERM", "USER", "LOGNAME", "LANG")])
 def test_a_run_folder_of_any_name_in_a_narrow_terminal(left_out, tmp_path):
     """Renamed, moved, spaces and umlauts in its path, 20 columns, no home."""
     old_files.unpacked(old_files.FOLDERS[-1], tmp_path / "there")

@@ -244,7 +244,11 @@ def test_every_field_has_its_conditions_and_a_case():
     assert set(EFFECTS) == set(leaves(config_to_dict(Config())))
 
 
-LONG = ("env.step_limit_s", "env.episode_steps", "budget.repair_rounds", "control")  # in the slow suite: seconds each
+LONG = (  # in the slow suite: seconds each
+    *("env.step_limit_s", "env.episode_steps", "env.metric", "env.solved_at", "budget.repair_rounds", "budget.repair_share"),
+    *("budget.eval_episodes", "budget.parity_frames", "budget.measure_s", "budget.clip_frames"),
+    *("strategy.judge_by", "strategy.reduction_factor", "accel.every_steps", "accel.evaluations", "control"),
+)
 
 
 @pytest.mark.parametrize("key", [pytest.param(key, marks=[pytest.mark.slow] if key in LONG else []) for key in CASES])

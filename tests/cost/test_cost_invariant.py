@@ -5,6 +5,7 @@ held against a sum of its own: a table's prediction of the network's blocks, an 
 """
 
 import dataclasses
+from functools import cache
 
 import pytest
 
@@ -39,6 +40,10 @@ def build(entry, values, shape, num_actions):
     return entry.build(values, frame_shape_of(parts), num_actions, "categorical", parts)
 
 
+load_table = cache(load_table)
+
+
+@cache
 def default_space(name):
     entry = SPACES.get(name)
     return build(entry, {}, *(((10, 10, 4), 6) if name == "minatar-cnn" else TASKS[entry.takes]))

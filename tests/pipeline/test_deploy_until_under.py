@@ -103,6 +103,7 @@ def test_without_rounds_it_is_refused(finished, tmp_path, capsys):
     assert "use --host" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rounds_of_files_alone_and_of_other_boards_do_not_count_there(finished, tmp_path, monkeypatch, capsys):
     table = finished[1].config.table
     plan = make_plan(resolve(overrides=[*WORDS, f"table={table}", "objective.file_target_bytes=60000"]))

@@ -48,7 +48,12 @@ def test_any_unit_mean_and_constant_of_an_observation_can_be_exported(offset, po
 
 @pytest.mark.parametrize(
     "kwargs, subtractions",
-    [({"constants": [25.0, 101325.0]}, 0), ({"offset": 300.0}, 1), ({"offset": 10.0, "unit": 1e-4}, 1), ({"unit": 1e-4}, 0)],
+    [
+        ({"constants": [25.0, 101325.0]}, 0),
+        ({"offset": 300.0}, 1),
+        pytest.param({"offset": 10.0, "unit": 1e-4}, 1, marks=pytest.mark.slow),
+        pytest.param({"unit": 1e-4}, 0, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_a_whole_run_ends_with_an_agent(kwargs, subtractions, tmp_path):
@@ -106,6 +111,7 @@ def test_a_task_that_does_not_say_whether_an_episode_succeeded_is_refused_before
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.slow
 def test_a_run_by_success_whose_episodes_were_all_cut_ends_with_none_that_succeeded(tmp_path):
     endless = ("env.metric=success", "env.kwargs.length=null", "env.episode_steps=30")
     run = start_run(plan(*endless), tmp_path, "one", "a test", Silent())
@@ -122,7 +128,7 @@ def test_a_rehearsal_moves_no_random_stream_of_the_run(tmp_path, monkeypatch):
     assert digests[0] == digests[1] and plain.read_json("evaluation.json") == without.read_json("evaluation.json")
 
 
-@pytest.mark.parametrize("words", [(), ("rl.algorithm=dqn",)], ids=str)
+@pytest.mark.parametrize("words", [(), pytest.param(("rl.algorithm=dqn",), marks=pytest.mark.slow)], ids=str)
 def test_a_task_without_an_end_ends(words, tmp_path):
     endless = ("env.kwargs.length=null", "env.episode_steps=30", "rl.bf16=false")
     told = Silent()

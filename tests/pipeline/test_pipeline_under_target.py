@@ -156,7 +156,10 @@ def test_where_nothing_can_the_run_ends_and_says_so(tmp_path, monkeypatch):
     assert len(again.target_rounds) == len(summary.target_rounds) and again.target_rounds[-1].figures[0].measured == 2 * TARGET_S
 
 
-@pytest.mark.parametrize("before", [(0.97,), (0.7, 0.95)])  # no other architecture held; another one did
+NONE_HELD, ANOTHER_HELD = pytest.param((0.97,), marks=pytest.mark.slow), (0.7, 0.95)
+
+
+@pytest.mark.parametrize("before", [NONE_HELD, ANOTHER_HELD])
 def test_an_agent_that_is_measured_again_and_is_over_then_does_not_hold(before, tmp_path, monkeypatch):
     says(monkeypatch, *before, 0.96)
     run = made(tmp_path, plan_of(tmp_path))
@@ -179,7 +182,7 @@ def test_the_measurement_after_the_retraining_is_no_round_of_the_budget(tmp_path
     assert run.read(TargetRounds).outcome == "rounds used up" and any("repair_rounds=1) are used up" in t for t in notes.texts)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
 def test_killed_while_another_takes_its_place_the_record_is_of_the_agent(when, tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     says(monkeypatch, 0.97, 1.1, 0.96)

@@ -57,7 +57,7 @@ def cut(tmp_path, monkeypatch):
 PROPOSALS = ("--strategy", "random", "strategy.candidates=2")
 
 
-@pytest.mark.parametrize("words", [(), PROPOSALS], ids=["gradient", "proposals"])
+@pytest.mark.parametrize("words", [(), pytest.param(PROPOSALS, marks=pytest.mark.slow)], ids=["gradient", "proposals"])
 def test_a_loose_environment_is_warned_of_and_its_run_goes_on(words, cut, monkeypatch, capsys):
     monkeypatch.setenv("LOOSE", "step")
     cut(*words)

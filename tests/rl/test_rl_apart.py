@@ -54,7 +54,7 @@ def stepped(env, steps=8):
     "how, limit_s, words",
     [
         ("exit", None, r"ended the program: SystemExit\(0\)"),
-        ("exit", 60.0, r"SystemExit\(0\)"),
+        pytest.param("exit", 60.0, r"SystemExit\(0\)", marks=pytest.mark.slow),
         ("os_exit", 60.0, r"ended its process during a step, with exit code 0"),
         ("hang", 0.5, r"a step took more than 0.5 s; env.step_limit_s sets the limit"),
     ],

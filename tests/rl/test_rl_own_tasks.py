@@ -200,7 +200,7 @@ def test_the_task_of_a_configuration_has_its_wrappers():
 # --- what a run could live with, and should not
 
 
-@pytest.mark.parametrize("step_limit_s", [None, 60.0], ids=["here", "apart"])
+@pytest.mark.parametrize("step_limit_s", [None, pytest.param(60.0, marks=pytest.mark.slow)], ids=["here", "apart"])
 @pytest.mark.parametrize(
     "name, kwargs, words",
     [

@@ -17,7 +17,7 @@ from latency_tables.errors import NonFiniteError
 
 CASES = [
     ("procgen:starpilot", "supernet", True),
-    ("procgen:starpilot", "network", True),
+    pytest.param("procgen:starpilot", "network", True, marks=pytest.mark.slow),
     pytest.param("minatar:breakout", "supernet", False, marks=pytest.mark.slow),
     pytest.param("minatar:breakout", "network", False, marks=pytest.mark.slow),
     pytest.param("toy:limit", "supernet", True, marks=pytest.mark.slow),

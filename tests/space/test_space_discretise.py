@@ -100,6 +100,14 @@ def test_two_limits_at_once_equal_enumeration(problem, data):
     assert sum(row[c] for row, c in zip(scores, found.choices)) >= max(both) - 2e-6 * spread
 
 
+def test_a_cost_that_is_next_to_nothing_hides_no_better_architecture():
+    scores = [[0.0], [0.0] * 3, [0.0, -1.0, 0.0, 0.0], [0.0] * 4]
+    costs = [[0.0], [0.0, 5.960464477539063e-17, 0.0], [1e-9, 0.0, 2e-9, 2e-9], [0.0, 0.0, 5e-10, 0.0]]
+    other = [[0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    found = discretise(plain_space([1, 3, 4, 4]), scores, Limit(costs, 0.0, 1e-9), Limit(other, 0.0, 1.0))
+    assert found.choices[2] == 0 and found.choices[1] == 0
+
+
 def test_limits_that_are_met_one_by_one_but_not_together_are_refused_clearly():
     apart = Limit([[0.0, 1.0]], 0.0, 0.5), Limit([[1.0, 0.0]], 0.0, 0.5)
     with pytest.raises(InfeasibleTargetError, match="together"):

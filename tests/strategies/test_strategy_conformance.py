@@ -79,7 +79,7 @@ def test_every_proposal_strategy_conforms(info):
     check_proposal_strategy(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)))
 
 
-@of_kind("proposal", slow=CONTROLLERS)
+@of_kind("proposal", slow=(*CONTROLLERS, "predictor"))
 def test_every_proposal_strategy_conforms_on_a_graph(info):
     space = graph_space()
     check_proposal_strategy(info, space, lambda a: -sum((i + 1) * c for i, c in enumerate(a.choices)))
@@ -144,7 +144,7 @@ def test_a_strategy_that_keeps_nothing_of_what_it_draws_with_is_found():
     "info", [i for i in STRATEGIES.entries() if i.kind == "proposal" and i.name != "largest"], ids=lambda info: info.name
 )
 def test_every_proposal_strategy_finds_the_enumerated_best_of_a_toy(info):
-    check_finds_best(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)), asks=60)
+    check_finds_best(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)), asks=30)
 
 
 def test_a_strategy_that_never_proposes_the_best_is_found():
