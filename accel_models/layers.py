@@ -131,13 +131,16 @@ def from_layer(layer: Layer, groups: int = 1, dilation: int = 1) -> LayerShape:
 
 
 def from_blocks(blocks: Iterable[OpSpec]) -> list[list[LayerShape]]:
-    """The layers of each block, names prefixed by the block's place in the list."""
+    """The layers of each block, names prefixed by the block's place in the list; a sum that ends a block is one of them."""
     out = []
     for index, block in enumerate(blocks):
         depthwise = block.groups == block.in_channels == block.out_channels
         groups = block.groups if block.kind == "conv" and not depthwise else 1
         dilation = (block.window - 1) // (block.kernel - 1) if block.kernel > 1 else 1
-        out.append([replace(from_layer(layer, groups, dilation), name=f"{index}.{layer.name}") for layer in block.layers()])
+        layers = [replace(from_layer(layer, groups, dilation), name=f"{index}.{layer.name}") for layer in block.layers()]
+        if block.adds:
+            layers.append(LayerShape(f"{index}.add", "add", block.out_channels, 1, 1, block.out_height, block.out_width, 1, 1))
+        out.append(layers)
     return out
 
 

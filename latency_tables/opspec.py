@@ -159,6 +159,11 @@ class OpSpec:
         return self.kind in ("mbconv", "mlp") and self.stride == 1 and self.in_channels == self.out_channels
 
     @property
+    def adds(self) -> bool:
+        """Whether each number of the output is the sum of two maps: what the block read, or a part of it, and what it made."""
+        return self.sums_input or self.kind in ("residual", *MEMORY_KINDS, *REVERSIBLE_KINDS)
+
+    @property
     def pools(self) -> bool:
         """Whether a ``head`` reads the mean over its map."""
         return self.kind == "head" and self.kernel > 1

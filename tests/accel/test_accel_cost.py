@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 
@@ -13,9 +15,11 @@ from accel_models.design import AccelDesign, Chunk, design_names
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.mapper import best_tile, candidate_tiles
 from accel_models.evaluation import _table
-from accel_models.layers import LayerShape, network_names, to_records
+from accel_models.layers import FREE_KINDS, LayerShape, network_names, to_records
 from accel_models.resources import bram18_blocks, dsp_per_multiplier, resources
+from cosearch.space.network import impala_cnn
 from latency_tables.errors import DesignError, InfeasibleCandidateError, ShapeError
+from latency_tables.onnx_models.blocks import build_block_model
 from latency_tables.opspec import OpSpec
 
 NPU, ZC706 = load_design("edge-npu"), load_design("zc706")
@@ -24,6 +28,24 @@ BLOCKS = [
     OpSpec("mbconv", 8, 32, 32, 16, kernel=3, stride=2, padding=1, expansion=3),
     OpSpec("maxpool", 16, 16, 16, 16, kernel=2, stride=2),
     OpSpec("head", 16, 8, 8, 6, hidden=32),
+]
+
+PLAIN = [  # no sum
+    OpSpec("conv", 4, 6, 5, 4, kernel=3, padding=1),
+    OpSpec("mbconv", 4, 6, 5, 8, kernel=3, padding=1, expansion=3),
+    OpSpec("mlp", 4, 1, 1, 6, hidden=8),
+    OpSpec("head", 4, 3, 3, 6, hidden=8),
+]
+SUMMED = [
+    OpSpec("residual", 4, 6, 5, 4, kernel=3, padding=1, activation="none"),
+    OpSpec("mbconv", 4, 6, 5, 4, kernel=3, padding=1, expansion=3),
+    OpSpec("mlp", 4, 1, 1, 4, hidden=8),
+    OpSpec("revmlp", 7, 1, 1, 7, groups=2, hidden=16, activation="tanh"),
+    OpSpec("revconv", 5, 6, 6, 5, kernel=3, padding=1, groups=3, activation="none"),
+    OpSpec("gru", 8, 1, 1, 8, hidden=4, activation="none"),
+    OpSpec("lstm", 8, 1, 1, 8, hidden=4, activation="none"),
+    OpSpec("stack", 5, 1, 1, 5, groups=3, activation="none"),
+    OpSpec("add", 4, 6, 5, 4, groups=3, activation="none"),
 ]
 
 
@@ -229,6 +251,35 @@ def test_grouped_convolutions_keep_their_operations():
     block = OpSpec("conv", 8, 6, 6, 16, kernel=3, padding=1, groups=4)
     assert sum(layer.macs for layer in from_blocks([block])[0]) == block.macs
     assert from_blocks([block])[0][0].G == 4
+
+
+def test_the_blocks_of_the_impala_cnn_are_the_layers_of_its_file():
+    """All but the last: the file has the fifteen scores, the agent's head gives its value beside them."""
+    made = [layer for group in from_blocks(impala_cnn((64, 64, 3), 15)) for layer in group]
+    mine, files = (
+        [replace(layer, name="") for layer in layers if layer.kind not in (*FREE_KINDS, "fc")]
+        for layers in (made, load_layers("impala"))
+    )
+    assert mine == files and sum(layer.kind == "add" for layer in mine) == 6
+
+
+def additions(model):
+    """Elements of the nodes ``Add`` of an ONNX file that read no weights."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model)).graph
+    types = {value.name: value.type.tensor_type for value in [*graph.value_info, *graph.output]}
+    shapes = {name: [dim.dim_value for dim in found.shape.dim] for name, found in types.items()}
+    weights = {tensor.name for tensor in graph.initializer}
+    return sum(
+        math.prod(shapes[node.output[0]]) for node in graph.node if node.op_type == "Add" and not weights & set(node.input)
+    )
+
+
+@pytest.mark.parametrize("op", [*PLAIN, *SUMMED], ids=lambda op: op.key)
+def test_a_block_that_ends_with_a_sum_has_it_among_its_layers(op):
+    (layers,) = from_blocks([op])
+    counted = additions(build_block_model(op)) - additions(build_block_model(op, repeats=0))
+    assert sum(layer.outputs for layer in layers if layer.kind == "add") == counted
+    assert (counted > 0) == (op in SUMMED)
 
 
 @pytest.mark.parametrize("name", network_names())
