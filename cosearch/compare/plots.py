@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from cosearch.compare.data import ComparedRun, Comparison, Reference, Result, StrategyRow, results_of, strategies, tasks
 from cosearch.planning.control import LARGEST, RANDOM
+from cosearch.report.drawings.svg import make_plain, step_axis
 from cosearch.report.format import time_unit
-from cosearch.report.svg import make_plain, step_axis
 from cosearch.statistics import Estimate, band
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from cosearch.overview.folders import FAILED, FINISHED, UNREADABLE, Passed, Plac
 from cosearch.record.metrics import number
 from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.report.data import Run, flatten, read_run
+from cosearch.report.drawings.plots import thin
 from cosearch.report.facts import facts
-from cosearch.report.plots import thin
 from latency_tables.errors import CosearchError
 from latency_tables.opspec import Device
 

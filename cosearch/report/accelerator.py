@@ -13,9 +13,9 @@ from accel_models.design import AccelDesign, Chunk
 from cosearch.record.results.architecture import AcceleratorRecord, NetworkRecord
 from cosearch.report.architecture import cells
 from cosearch.report.data import Run
+from cosearch.report.drawings.plots import Plot
+from cosearch.report.drawings.svg import AGENT, MUTED, TARGET, figure, inline_svg
 from cosearch.report.format import count_text, significant
-from cosearch.report.plots import Plot
-from cosearch.report.svg import AGENT, MUTED, TARGET, figure, inline_svg
 
 NOT_VALIDATED = (
     "Cycles of the array and the rules that count traffic are checked against SCALE-Sim, ZigZag and Timeloop; latency and energy "

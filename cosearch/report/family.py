@@ -23,10 +23,10 @@ from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report import format as words
 from cosearch.report.data import read_run
+from cosearch.report.drawings.pareto import pareto_front
+from cosearch.report.drawings.plots import Plot, score_plot
+from cosearch.report.drawings.svg import AGENT, INK, MUTED, TARGET, figure, inline_svg, short
 from cosearch.report.page import write_report
-from cosearch.report.pareto import pareto_front
-from cosearch.report.plots import Plot, score_plot
-from cosearch.report.svg import AGENT, INK, MUTED, TARGET, figure, inline_svg, short
 from cosearch.space.derive import within
 from latency_tables.terminal import plain_if_text
 

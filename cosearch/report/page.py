@@ -22,10 +22,9 @@ from cosearch.report.accelerator import accelerator_section
 from cosearch.report.architecture import cells
 from cosearch.report.certainty import certainty
 from cosearch.report.data import Run, flatten, read_run
-from cosearch.report.facts import PROVENANCE, caveats, facts, progress, tiles, verdict
-from cosearch.report.graph import graph_plot
-from cosearch.report.pareto import compared_agents, pareto_plot, predicted_measured_plot
-from cosearch.report.plots import (
+from cosearch.report.drawings.graph import graph_plot
+from cosearch.report.drawings.pareto import compared_agents, pareto_plot, predicted_measured_plot
+from cosearch.report.drawings.plots import (
     STAGE_TITLES,
     Plot,
     agreement_plot,
@@ -34,7 +33,8 @@ from cosearch.report.plots import (
     other_curves,
     score_plot,
 )
-from cosearch.report.probabilities import probability_plots
+from cosearch.report.drawings.probabilities import probability_plots
+from cosearch.report.facts import PROVENANCE, caveats, facts, progress, tiles, verdict
 from cosearch.report.rounds import OUTCOMES, round_rows
 from cosearch.report.terminal import render_summary
 from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, work_section

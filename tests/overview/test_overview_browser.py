@@ -9,7 +9,7 @@ from report_fake_run import change, make_run
 
 from cosearch.overview.page import write_page
 from cosearch.overview.rows import Reader
-from cosearch.report.pareto import pareto_front
+from cosearch.report.drawings.pareto import pareto_front
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 CONTRAST = """(() => {

@@ -12,7 +12,7 @@ from cosearch.record.json_record import to_json
 from cosearch.record.results.architecture import OperationRecord
 from cosearch.report.architecture import cells
 from cosearch.report.data import read_run
-from cosearch.report.graph import graph_plot, positions
+from cosearch.report.drawings.graph import graph_plot, positions
 from cosearch.report.page import write_report
 from cosearch.space.cells.cell import CellConfig, cell_space
 from cosearch.space.derive import discretise

@@ -12,7 +12,7 @@ from report_fake_run import CHOICES, change, make_run
 
 from cosearch.report.architecture import cells
 from cosearch.report.data import read_run
-from cosearch.report.pareto import (
+from cosearch.report.drawings.pareto import (
     compared_agents,
     control_points,
     pareto_front,
@@ -21,7 +21,7 @@ from cosearch.report.pareto import (
     proposal_points,
     supernet_points,
 )
-from cosearch.report.plots import (
+from cosearch.report.drawings.plots import (
     agreement_plot,
     distillation_plot,
     latency_plot,
@@ -30,8 +30,8 @@ from cosearch.report.plots import (
     smooth,
     thin,
 )
-from cosearch.report.probabilities import probability_plots
-from cosearch.report.svg import AGENT, figure, inline_svg, short
+from cosearch.report.drawings.probabilities import probability_plots
+from cosearch.report.drawings.svg import AGENT, figure, inline_svg, short
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from cosearch.record.results.agent import AgentRecord
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
+from cosearch.report.drawings.plots import STAGE_TITLES
 from cosearch.report.page import DRAWN
-from cosearch.report.plots import STAGE_TITLES
 
 FILES = sorted(Path(cosearch.report.__file__).parent.glob("*.py"))
 FIELDS = {field.name for record in (RunRecord, Summary, ArchitectureRecord, AgentRecord) for field in dataclasses.fields(record)}

@@ -16,10 +16,10 @@ from matplotlib.ticker import MaxNLocator
 
 from cosearch.record.results.summary import ReferenceAgent
 from cosearch.report.data import Run
+from cosearch.report.drawings.plots import Plot, control_text, thin
+from cosearch.report.drawings.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, short
 from cosearch.report.facts import facts
 from cosearch.report.format import time_text, time_unit
-from cosearch.report.plots import Plot, control_text, thin
-from cosearch.report.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, short
 
 THIS_AGENT = "this agent"
 

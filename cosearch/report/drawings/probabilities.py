@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 
 from cosearch.report.architecture import Choice, choices
 from cosearch.report.data import Run
+from cosearch.report.drawings.plots import Plot
+from cosearch.report.drawings.svg import AGENT, SURFACE, TARGET, figure, inline_svg, short
 from cosearch.report.format import count_text
-from cosearch.report.plots import Plot
-from cosearch.report.svg import AGENT, SURFACE, TARGET, figure, inline_svg, short
 
 COLUMNS_MAX = 40  # columns of the heat map over time; more do not show at this width
 

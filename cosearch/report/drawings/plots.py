@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from cosearch.record.metrics import METRICS, number
 from cosearch.report.data import Run
+from cosearch.report.drawings.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, step_axis
 from cosearch.report.format import score_text, time_text, time_unit
-from cosearch.report.svg import AGENT, CONTROL, INK, MUTED, TARGET, TEACHER, figure, inline_svg, step_axis
 
 POINTS_MAX = 400  # points of a curve; more do not show at this width and make the page heavy
 SMOOTHED_FROM = 40  # a shorter curve is drawn as it is

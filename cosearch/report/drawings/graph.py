@@ -13,9 +13,9 @@ from matplotlib.patches import FancyArrowPatch
 
 from cosearch.report.architecture import Cell
 from cosearch.report.data import Run
+from cosearch.report.drawings.plots import Plot
+from cosearch.report.drawings.svg import AGENT, INK, LINE, MUTED, SURFACE, figure, inline_svg, short
 from cosearch.report.format import time_text
-from cosearch.report.plots import Plot
-from cosearch.report.svg import AGENT, INK, LINE, MUTED, SURFACE, figure, inline_svg, short
 from latency_tables.errors import ShapeError
 
 LEVEL_IN = 0.42  # inches between two levels
