@@ -19,7 +19,7 @@ from cosearch.record.run_record import RunRecord
 from cosearch.report.drawings.plots import STAGE_TITLES
 from cosearch.report.page import DRAWN
 
-FILES = sorted(Path(cosearch.report.__file__).parent.glob("*.py"))
+FILES = sorted(Path(cosearch.report.__file__).parent.rglob("*.py"))
 FIELDS = {field.name for record in (RunRecord, Summary, ArchitectureRecord, AgentRecord) for field in dataclasses.fields(record)}
 OTHERS = {"env.name", "distill.actor", "bottom"}  # two of a configuration; a side of a plot
 
