@@ -41,16 +41,8 @@ def program() -> None:
 def _run(words: list[str]) -> int:
     import typer
 
-    from cosearch.cli import (  # noqa: F401  they add their verbs
-        bench_command,
-        compare_command,
-        compress_command,
-        deploy_command,
-        measure_command,
-        overview_command,
-        teacher_command,
-    )
     from cosearch.cli.commands import app, command_line, resume_hint
+    from cosearch.cli.verbs import bench, compare, compress, deploy, measure, overview, teacher  # noqa: F401  they add themselves
     from latency_tables.errors import CosearchError, short
 
     group = typer.main.get_group(app)

@@ -11,9 +11,10 @@ import typer
 from pipeline_runs import TINY
 from small_table import make_file
 
-from cosearch.cli import compare_command, deploy_command, teacher_command  # noqa: F401  they add their verbs
 from cosearch.cli.app import main
 from cosearch.cli.commands import app
+from cosearch.cli.verbs import compare, deploy  # noqa: F401  they add themselves
+from cosearch.cli.verbs import teacher as teacher_verb  # noqa: F401
 from cosearch.config.run import resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space

@@ -15,9 +15,9 @@ import torch
 import typer
 from pipeline_runs import CLOCKS, TARGET_S, TINY, TINY_PROPOSALS, Moment, changed, checkpointed, command, results, without_clocks
 
-from cosearch.cli import teacher_command  # noqa: F401  it adds its verb
 from cosearch.cli.app import main
 from cosearch.cli.commands import app
+from cosearch.cli.verbs import teacher  # noqa: F401  it adds itself
 from cosearch.config.run import config_from_dict, resolve
 from cosearch.deploy import evaluation
 from cosearch.deploy.sampling import predict_architecture

@@ -106,15 +106,9 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for word in rest:
             assert not word.startswith("tests") or (ROOT / word.split("::")[0]).exists(), command
     elif module == "cosearch":
-        from cosearch.cli import (  # noqa: F401  their verbs
-            app,
-            bench_command,
-            compare_command,
-            deploy_command,
-            overview_command,
-            teacher_command,
-        )
+        from cosearch.cli import app
         from cosearch.cli.commands import app as verbs
+        from cosearch.cli.verbs import bench, compare, compress, deploy, measure, overview, teacher  # noqa: F401
 
         group = typer.main.get_command(verbs)
         verb = rest[0] if rest and rest[0] in group.commands else app.DEFAULT_VERB
