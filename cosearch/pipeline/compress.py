@@ -2,7 +2,8 @@
 
 The policy is timed on this machine in turns with the task's first reference agent, whose prediction for the target device turns
 the ratio into a latency there; on this machine it is the measurement itself. The search's target is a third of that, or the one
-that was asked for. The policy's graph and what was understood of it become one file beside the runs, which the run learns from.
+that was asked for; where no network takes as little as a third, one near the fastest network. The policy's graph and what was
+understood of it become one file beside the runs, which the run learns from.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from latency_tables.writing import make_folder
 
 WANTED = 1 / 3  # of the policy's latency, where no target is given
 WORTH = 0.95  # of the policy's latency: a fastest network above it is nothing smaller
-NEAREST = 1.25  # of the fastest network of the space, where none is that fast: some room is left to search in
+NEAREST = 1.25  # of the fastest network of the space, where none is that fast
+ROOM = 2  # different networks that this leaves at least: the fastest alone may be an empty one
 FOLDER = "policies"  # below that of the runs
 
 
@@ -195,12 +197,37 @@ def plan_compression(config: Config, policy: Policy, *, seconds: float, anyway: 
             f"the policy takes {time_text(timed.latency_s)} and the fastest network of the space {time_text(fastest_s)}: there "
             "is nothing smaller to find. It is as small as this space gets; other spaces and their values: docs/guide/spaces.md"
         )
-    nearest_s = min(NEAREST * fastest_s, (fastest_s + timed.latency_s) / 2)
+    plan = _with_room(config, min(NEAREST * fastest_s, (fastest_s + timed.latency_s) / 2), WORTH * timed.latency_s)
+    nearest_s = plan.constraints[0].value
     note = (
         f"a third of the policy's latency ({time_text(target_s)}) is less than any network of this space takes: searching for "
         f"{time_text(nearest_s)}, {nearest_s / timed.latency_s:.2f} of the policy's"
     )
-    return Compression(timed, nearest_s, make_plan(_with_target(config, nearest_s)), note)
+    return Compression(timed, nearest_s, plan, note)
+
+
+def _has_room(plan: Plan) -> bool:
+    """Whether ``ROOM`` different networks are within the targets; true also where they are too many to be counted."""
+    found = plan.counts.feasible if plan.counts.distinct is None else plan.counts.distinct
+    return found is None or found >= ROOM
+
+
+def _with_room(config: Config, least_s: float, most_s: float) -> Plan:
+    """The plan of the smallest target between the two that leaves room, up to a thousandth; of ``least_s`` where none does."""
+    plan = make_plan(_with_target(config, least_s))
+    if _has_room(plan) or least_s >= most_s:
+        return plan
+    loose = make_plan(_with_target(config, most_s))
+    if not _has_room(loose):
+        return plan
+    while most_s - least_s > 1e-3 * most_s:
+        middle_s = (least_s + most_s) / 2
+        between = make_plan(_with_target(config, middle_s))
+        if _has_room(between):
+            most_s, loose = middle_s, between
+        else:
+            least_s = middle_s
+    return loose
 
 
 def _with_target(config: Config, target_s: float) -> Config:

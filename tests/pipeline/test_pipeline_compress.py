@@ -106,6 +106,10 @@ def test_the_target_is_a_third_the_nearest_or_none(monkeypatch, policy, tmp_path
     with pytest.raises(InfeasibleTargetError, match="there is nothing smaller to find"):
         planned(monkeypatch, policy, tmp_path, 1.04 * least)
     assert planned(monkeypatch, policy, tmp_path, 1.2 * least).target_s == pytest.approx(1.1 * least)  # half-way
+    close = planned(monkeypatch, policy, tmp_path, 1.33 * least)  # half-way lies the fastest network alone, an empty one
+    assert close.plan.counts.distinct > 1 and 1.165 * least < close.target_s < 0.95 * 1.33 * least
+    below = planned(monkeypatch, policy, tmp_path, 1.33 * least, target_s=(1 - 2e-3) * close.target_s)
+    assert below.plan.counts.distinct == 1
     fits = planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3)
     assert fits.plan is None and fits.target_s == 2e-3
     assert planned(monkeypatch, policy, tmp_path, 1e-3, target_s=2e-3, anyway=True).plan is not None
