@@ -32,6 +32,7 @@ from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError, RunFolderError
 
 BESIDE = ("random", "ridge", "largest")
+CONTROLS = 20  # searches of each, at least: a query of the table costs nothing
 SET_BY = {  # key -> what sets it
     "env.name": "--task",
     "space.name": "the benchmark, whose space it is",
@@ -183,7 +184,7 @@ def beside(searches: Sequence[SharedSearch], seeds: Sequence[int], runs: Path, p
 
     Args:
         searches: one a strategy, of one task, device, target and words.
-        seeds: of the searches.
+        seeds: of the searches; the controls, which are looked up, have at least ``CONTROLS``.
         runs: folder that gets one run folder a search.
         progress: display.
     """
@@ -193,7 +194,8 @@ def beside(searches: Sequence[SharedSearch], seeds: Sequence[int], runs: Path, p
     queries = max(1, round(found[first.strategy][0].env_steps / first.benchmark.env_steps))
     controls = {
         name: tuple(
-            run_search(first.benchmark, name, first.device, target_s=first.bound_s, seed=seed, queries=queries) for seed in seeds
+            run_search(first.benchmark, name, first.device, target_s=first.bound_s, seed=seed, queries=queries)
+            for seed in [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + CONTROLS - len(seeds))]
         )
         for name in BESIDE
     }
@@ -211,7 +213,8 @@ def beside_page(boards: Sequence[Beside]) -> str:
             f"## {board.task}, {board.device} within {board.target_s * 1e3:.3g} ms",
             "",
             *([f"**{board.partial.upper()}**: ranks are among these networks.", ""] if board.partial else []),
-            f"{first.feasible} networks within the target. {' '.join(f'`{word}`' for word in board.words)}".rstrip(),
+            f"{first.feasible} networks within the target; {len(next(iter(board.found.values())))} searches of each strategy, "
+            f"{len(board.controls['random'])} of each control. {' '.join(f'`{word}`' for word in board.words)}".rstrip(),
             "",
             "| strategy | regret [95 %] | rank | percentile | environment steps | better than random [95 %] |",
             "| --- | --- | --- | --- | --- | --- |",
