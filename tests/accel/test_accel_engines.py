@@ -243,7 +243,7 @@ def costs_at(layers, machine, knobs, rounding):
     return layer_costs(shapes, machine, compute_counts(shapes, machine, rows, cols, rounding), rows, cols, tile)
 
 
-@pytest.mark.parametrize("rounding", ["smooth", "straight"])
+@pytest.mark.parametrize("rounding", ["smooth", pytest.param("straight", marks=pytest.mark.slow)])
 def test_relaxed_equals_exact_at_integer_points(rounding):
     from accel_models.energy import ENERGY_TABLES
 

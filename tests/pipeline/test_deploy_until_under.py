@@ -123,6 +123,7 @@ def test_rounds_of_files_alone_and_of_other_boards_do_not_count_there(finished, 
         assert run.read(Summary).target_met and run.read(ArchitectureRecord).choices == there[-1].choices != there[0].choices
 
 
+@pytest.mark.slow
 def test_an_agent_for_a_board_is_not_replaced_for_what_it_measures_here(tmp_path, monkeypatch, capsys):
     plan = make_plan(resolve(overrides=[*WORDS, f"table={made_table(tmp_path / 'this.jsonl', WORDS, device='this')}"]))
     run = RunDir.create(tmp_path / "runs", "one", to_json(plan.record("a test")))

@@ -82,6 +82,7 @@ def test_a_failed_candidate_is_recorded_and_is_not_the_result(search):
     assert summary["env_steps"] == 128 == sum(candidate["env_steps"] for candidate in told(run))
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_after_a_failure_ends_as_the_uninterrupted_one(search):
     _, whole = search("whole", {1: 0})
     assert [candidate["env_steps"] for candidate in told(whole)] == [64, 32, 32]

@@ -128,7 +128,11 @@ SHARED = ("strategy.name=evolution", "strategy.candidate_init=shared")
 
 @pytest.mark.parametrize(
     "words, fresh",
-    [(("strategy.name=morphism",), 1), (SHARED, 1), pytest.param((*SHARED, "strategy.workers=2"), 2, marks=pytest.mark.slow)],
+    [
+        pytest.param(("strategy.name=morphism",), 1, marks=pytest.mark.slow),
+        (SHARED, 1),
+        pytest.param((*SHARED, "strategy.workers=2"), 2, marks=pytest.mark.slow),
+    ],
     ids=["morphism", "shared", "two workers"],
 )
 def test_candidates_whose_weights_have_learned_explore_as_such(words, fresh, tmp_path, monkeypatch):

@@ -68,6 +68,7 @@ def test_of_those_that_trained_for_longest_the_best_is_what_is_judged_best(judge
     assert best_of(0, None, targets, told, plan) == best
 
 
+@pytest.mark.slow
 def test_by_score_the_same_candidates_are_trained_and_others_may_go_on(straight, tmp_path):
     run, _ = straight
     words = tuple(word for word in WORDS if word != "strategy.judge_by=divergence")

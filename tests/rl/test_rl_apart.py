@@ -20,7 +20,9 @@ def task(name, limit_s=60.0, num_envs=3, **kwargs):
     return make_task(EnvConfig(name, kwargs=kwargs, step_limit_s=limit_s), num_envs, 5)
 
 
-@pytest.mark.parametrize("name", ["gym:CartPole-v1", pytest.param("gym:Pendulum-v1", marks=pytest.mark.slow), "minatar:breakout"])
+@pytest.mark.parametrize(
+    "name", ["gym:CartPole-v1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gym:Pendulum-v1", "minatar:breakout"))]
+)
 def test_in_a_process_of_their_own_environments_give_the_same_steps(name):
     if name.startswith("minatar"):
         pytest.importorskip("minatar", reason="MinAtar is not installed")

@@ -16,7 +16,7 @@ from cosearch.training.algorithms import make_training
 from latency_tables.errors import NonFiniteError
 
 CASES = [
-    ("procgen:starpilot", "supernet", True),
+    pytest.param("procgen:starpilot", "supernet", True, marks=pytest.mark.slow),
     pytest.param("procgen:starpilot", "network", True, marks=pytest.mark.slow),
     pytest.param("minatar:breakout", "supernet", False, marks=pytest.mark.slow),
     pytest.param("minatar:breakout", "network", False, marks=pytest.mark.slow),

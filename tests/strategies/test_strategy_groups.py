@@ -142,7 +142,7 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "snas" else []) for n in SAMPLERS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("a3cs", "snas") else []) for n in SAMPLERS])
 def test_paths_are_drawn_from_the_distribution_that_prices(name):
     strategy, draws = skewed(SAMPLERS[name]()), 3000
     counts = [torch.zeros(len(row)) for row in UTILITIES]
