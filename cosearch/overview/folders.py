@@ -107,7 +107,7 @@ def _below(folder: Path, passed: list[Passed]) -> Iterator[Place]:
     here = {path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")}
     for path in sorted({*here, *planned}):
         if path.is_dir():
-            yield from (replace(place, failure=failures.get(path.name, "")) for place in _below(path, passed))
+            yield from (replace(place, failure=failures.get(path.name, place.failure)) for place in _below(path, passed))
         else:
             yield Place(path, path, planned[path], failures.get(path.name, ""))
 
