@@ -10,6 +10,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosearch.record.durable import TEMPORARY_SUFFIX
 from latency_tables.errors import RunFolderError
 
 TOKEN = ".seen-by-workers"
@@ -55,7 +56,9 @@ def packed(folder: Path) -> bytes:
     buffer = io.BytesIO()
 
     def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if Path(member.name).name in LEFT_OUT else member
+        name = Path(member.name).name
+        half_written = name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
+        return None if half_written or name in LEFT_OUT else member
 
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(folder, arcname=".", filter=kept)

@@ -1,7 +1,7 @@
 """Which run folders there are below some folders, and in what state each of them is.
 
-A folder that is given may be a run, a comparison, or any folder that holds runs below it. The agents of a run that made several
-are run folders of their own; their run itself is listed until it has them.
+A folder that is given may be a run, a comparison, or any folder that holds runs below it; those of teachers are left out. The
+agents of a run that made several are run folders of their own; their run itself is listed until it has them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cosearch.record.failures import read_failures
 from cosearch.record.results.family import AGENTS
 from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import RunDir
 from latency_tables.errors import CosearchError, RunFolderError
 
 FINISHED, RUNNING, STUCK, IDLE, WAITING = "finished", "running", "stuck", "idle", "waiting"
@@ -86,13 +87,16 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Place], list[Passed]]:
     if not found and not passed:
         raise RunFolderError(
             f"there is no run in {', '.join(map(str, folders))}: "
-            "a run folder holds run.json; `cosearch search --run NAME` makes one"
+            "a run folder holds run.json, and is not a teacher's; `cosearch search --run NAME` makes one"
         )
     return list(found.values()), passed
 
 
 def _below(folder: Path, passed: list[Passed]) -> Iterator[Place]:
     if (folder / RunRecord.FILE).is_file():
+        with suppress(RunFolderError):  # of a damaged one its reader says so
+            if RunDir.open(folder, teacher=True).of_teacher:
+                return
         agents = sorted(path.parent for path in folder.glob(f"{AGENTS}/*/{RunRecord.FILE}"))
         yield from [Place(agent, folder) for agent in agents] or [Place(folder, folder)]
         return
@@ -107,7 +111,7 @@ def _below(folder: Path, passed: list[Passed]) -> Iterator[Place]:
     here = {path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")}
     for path in sorted({*here, *planned}):
         if path.is_dir():
-            yield from (replace(place, failure=failures.get(path.name, "")) for place in _below(path, passed))
+            yield from (replace(place, failure=failures.get(path.name, place.failure)) for place in _below(path, passed))
         else:
             yield Place(path, path, planned[path], failures.get(path.name, ""))
 

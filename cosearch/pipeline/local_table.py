@@ -81,7 +81,7 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
         make_folder(out.parent)
         worklist = out.with_suffix(".worklist.json")
         write_bytes_atomic(worklist, work)
-        progress.note(f"measuring {len(ops)} blocks and {NETWORKS} networks on this machine (minutes, once) -> {out}")
+        progress.note(f"measuring {len(ops)} blocks and {len(networks)} networks on this machine (minutes, once) -> {out}")
         request = MeasureRequest(
             out=out,
             device=THIS,

@@ -67,7 +67,7 @@ METRICS = {
     "temperature": Metric("1", "temperature of the architecture samples"),
     "arch_entropy": Metric("nat", "mean entropy of the choice points"),
     "latency_expected_s": Metric("s", "latency expected under the architecture distribution"),
-    "latency_argmax_s": Metric("s", "latency of the most probable architecture"),
+    "latency_argmax_s": Metric("s", "latency of the most probable architecture, or of the candidate that the line is about"),
     "energy_expected_j": Metric("J", "energy of one inference expected under the architecture distribution; null: unknown"),
     "file_expected_bytes": Metric("bytes", "size of the deployed file expected under the architecture distribution"),
     "memory_expected_bytes": Metric("bytes", "peak memory of its process expected under the architecture distribution"),

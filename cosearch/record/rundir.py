@@ -144,14 +144,18 @@ class RunDir:
                 sync_folder(root)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return cls.open(path)
+        return cls.open(path, teacher=True)
 
     @classmethod
-    def open(cls, path: Path | str) -> RunDir:
+    def open(cls, path: Path | str, *, teacher: bool = False) -> RunDir:
         """The run in an existing folder.
 
+        Args:
+            path: the folder.
+            teacher: whether it may be the folder of a teacher's training, which no verb but ``cosearch teacher`` goes on with.
+
         Raises:
-            RunFolderError: there is no such folder, it is not a run, or its ``run.json`` cannot be read.
+            RunFolderError: there is no such folder, it is not a run, it is a teacher's, or its ``run.json`` cannot be read.
         """
         path = Path(path)
         if not path.is_dir():
@@ -165,7 +169,17 @@ class RunDir:
                 f"{path / 'run.json'} is not a run of this version: its format must be {RUN_FORMAT}, got {version!r}; "
                 "use the version of cosearch that made it"
             )
-        return cls(path, record)
+        run = cls(path, record)
+        if run.of_teacher and not teacher:
+            raise RunFolderError(
+                f"{path} is the folder of a teacher, not of a search: `cosearch teacher` with the same words goes on with it"
+            )
+        return run
+
+    @property
+    def of_teacher(self) -> bool:
+        """Whether it is the folder of a teacher's training, not of a search."""
+        return "request" in self.record and "config" not in self.record
 
     @contextmanager
     def lock(self, wait_s: float = 2.0) -> Iterator[None]:

@@ -144,7 +144,7 @@ def _context(run: Run) -> dict[str, object]:
         "clip": None if run.clip is None else f"data:image/gif;base64,{base64.b64encode(run.clip).decode('ascii')}",
         "caveats": caveats(run),
         "accelerator": accelerator_section(run),
-        "work": work_section(read_workers(run.path), noun="candidate"),
+        "work": work_section(read_workers(run.path), noun="training"),
         "worker_columns": WORKER_COLUMNS,
         "fault_columns": FAULT_COLUMNS,
         "tables": _provenance_tables(run),

@@ -212,7 +212,7 @@ def open_run(plan: TeacherPlan, runs: Path, name: str, command: str) -> RunDir:
     if not (runs / name).exists():
         began_with = {"environment": to_json(environment), "versions": versions()}
         return RunDir.create(runs, name, {"command": command, "request": asdict(request), **began_with})
-    run = RunDir.open(runs / name)
+    run = RunDir.open(runs / name, teacher=True)
     if run.record.get("request") != json.loads(json.dumps(asdict(request))):
         raise RunFolderError(
             f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"

@@ -286,9 +286,9 @@ def test_a_teacher_is_trained_and_goes_on_to_the_same_weights_after_a_kill(tmp_p
     assert not changed(networks[0].state_dict(), networks[1].state_dict())
     figures = [read_record(tmp_path / name / "teachers" / "mine.json") for name in ("straight", "killed")]
     assert figures[0].provenance == figures[1].provenance and figures[0].reward_std == figures[1].reward_std
-    run = RunDir.open(tmp_path / "killed" / "runs" / "teacher-procgen-starpilot-nature-cnn-s1")
+    run = RunDir.open(tmp_path / "killed" / "runs" / "teacher-procgen-starpilot-nature-cnn-s1", teacher=True)
     assert [line["step"] for line in run.read_metrics()] == list(range(32, 321, 32))
-    straight = RunDir.open(tmp_path / "straight" / "runs" / run.path.name)
+    straight = RunDir.open(tmp_path / "straight" / "runs" / run.path.name, teacher=True)
     assert without_clocks(run.read_metrics()) == without_clocks(straight.read_metrics())
     assert "score_eval" in run.read_metrics()[-1]
     logits, value = networks[0](torch.zeros(2, 64, 64, 3, dtype=torch.uint8))

@@ -20,6 +20,8 @@ def run(tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     (folder / "checkpoints" / "1.pt").write_bytes(b"\x00\x01")
+    for half_written in (folder / ".summary.json.77.partial", folder / "checkpoints" / ".2.pt.77.partial"):
+        half_written.write_bytes(b"\x00")
     (folder / ".lock").touch()
     return folder
 

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from report_fake_run import make_run
 
 from cosearch.fleet import log as log_module
 from cosearch.fleet.log import WorkLog
 from cosearch.record.json_record import to_json
 from cosearch.record.workers import LOST, Attempt, Session, WorkersRecord, read_workers
+from cosearch.report.page import write_report
 from cosearch.report.work import at_once, lost_s, utilisation, work_section, worker_times
 from latency_tables.errors import DiskFullError, RunFolderError
 
@@ -123,6 +125,16 @@ def test_the_report_says_what_was_begun_again_slow_stuck_and_lost():
     candidates = work_section(RECORD, noun="candidate")
     assert "3 candidates in 5 attempts" in candidates.sentences[0] and "Lost: 1 min 40 s of work" in candidates.sentences[-1]
     assert work_section(WorkersRecord()) is None
+
+
+def test_the_report_of_a_search_counts_trainings_of_which_a_candidate_may_have_several(tmp_path):
+    run = make_run(tmp_path / "one")
+    attempts = [attempt(name, "p1", 10.0 * i, 10.0 * i + 10.0) for i, name in enumerate(("candidate 0 (a)", "candidate 1 (b)"))]
+    attempts.append(attempt("candidate 1 (b), rung 1", "p1", 20.0, 30.0))
+    record = WorkersRecord(sessions=(Session(began_s=0.0, ended_s=30.0, attempts=tuple(attempts)),))
+    (run / WorkersRecord.FILE).write_text(json.dumps(to_json(record)))
+    said = " ".join(write_report(run).read_text().split())
+    assert "3 trainings in 3 attempts" in said and "candidates in" not in said
 
 
 def test_a_report_of_many_processes_stays_short():

@@ -11,6 +11,7 @@ import pytest
 from report_fake_run import change, make_run
 
 from cosearch.cli.app import main
+from cosearch.config.run import config_to_dict, resolve
 from cosearch.overview.page import COLUMNS, follow, render_page
 from cosearch.overview.rows import Reader
 from cosearch.report.format import score_text, time_text
@@ -127,6 +128,21 @@ def test_it_is_written_again_until_no_run_goes_on(run, tmp_path):
     rows, _ = follow([run.parent], out, 7.0, tell=lambda rows: seen.append([row.state for row in rows]), wait=wait)
     assert waits == [7.0, 7.0] and seen == [["running", "finished"]] * 2 + [["finished", "finished"]]
     assert [row.state for row in rows] == seen[-1] and Page(out.read_text()).rows[1][5] == "finished"
+
+
+def test_of_the_folder_above_a_comparison_it_ends_with_a_run_that_failed_before_it_began(run, tmp_path):
+    comparison = run.parent / "methods"
+    comparison.mkdir()
+    planned = [{"name": "s0", "env": "a", "strategy": "a3cs", "seed": 0, "config": config_to_dict(resolve())}]
+    (comparison / "compare.json").write_text(json.dumps({"format": 1, "runs": planned}))
+    (comparison / "failures.json").write_text(json.dumps({"format": 1, "failed": {"s0": "lost three times"}}))
+    rows, _ = follow(
+        [run.parent], tmp_path / "page.html", 7.0, wait=lambda seconds: pytest.fail("it waits for a run that failed")
+    )
+    assert [(row.folder.name, row.state, row.reason) for row in rows] == [
+        ("s0", "failed", "lost three times"),
+        ("one", "finished", ""),
+    ]
 
 
 def test_the_verb_writes_the_page_and_names_what_it_passed_over(run, tmp_path, capsys):

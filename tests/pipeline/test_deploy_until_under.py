@@ -1,5 +1,6 @@
 """``deploy --until-under``: an agent that is over on its device is replaced until one holds; this machine is the board."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from cosearch.cli.app import main
 from cosearch.config.run import resolve
 from cosearch.deploy import deployment
 from cosearch.deploy.readings import Meter, Readings
-from cosearch.pipeline.run import work_on
+from cosearch.overview.rows import Reader
+from cosearch.pipeline.run import resume_run, work_on
 from cosearch.pipeline.session import Checkpointing, open_session
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.pipeline.target import on_board
@@ -21,6 +23,7 @@ from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import TargetRounds
 from cosearch.record.rundir import RunDir
+from cosearch.report.data import read_run
 from latency_tables.board.timing import Visit
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
@@ -153,3 +156,32 @@ def test_killed_while_another_takes_its_place_the_record_is_of_the_agent_that_is
     with pytest.raises(Stopped):
         main(["deploy", str(run.path), "--name", "a third pi", "--seconds", "0.6", "--until-under", "--quiet"])
     assert run.read(ArchitectureRecord) == before and run.read(AgentRecord).architecture == before.choice_names
+
+
+def test_killed_while_it_is_retrained_the_run_is_unfinished_and_no_figure_is_of_the_agent_before(finished, monkeypatch):
+    class Stopped(BaseException):
+        """The process ends here."""
+
+    def killed(*args, **others):
+        raise Stopped
+
+    run, plan = finished
+    before = run.read(ArchitectureRecord)
+    words = ["deploy", str(run.path), "--name", "a fourth pi", "--seconds", "0.6", "--until-under", "--quiet"]
+    with monkeypatch.context() as patch:
+        boards(patch, deployed=[1.3], measured=[0.97])
+        patch.setattr("cosearch.pipeline.run.run_retrain", killed)
+        with pytest.raises(Stopped):
+            main(words)
+    now, read = run.read(ArchitectureRecord), read_run(run.path)
+    assert now.choices != before.choices and not read.finished and read.agent is None and read.clip is None
+    ((row,), passed) = Reader().rows([run.path], time.time() + 3600)
+    assert not passed and row.state == "idle" and row.score_mean is None and row.architecture == now.choice_names
+    ops = plan.space.architecture(now.choices).ops()
+    assert row.macs == sum(op.macs for op in ops) and row.latency_measured_s is None
+    assert row.latency_predicted_s == pytest.approx(plan.hardware.predict(ops).latency_s)
+    for verb in ("evaluate", "deploy"):
+        assert main([verb, str(run.path)]) == 2
+    resume_run(run.path, Silent())
+    ((row,), _) = Reader().rows([run.path], time.time() + 3600)
+    assert row.state == "finished" and row.architecture == now.choice_names == run.read(AgentRecord).architecture

@@ -63,13 +63,23 @@ def test_it_measures_every_block_once_and_finds_its_table_again(measured, tmp_pa
     config, notes = resolve(overrides=THIS), Notes()
     first = local_table.table_of_this_machine(config, tmp_path, notes, dry_run=False)
     again = local_table.table_of_this_machine(config, tmp_path, notes, dry_run=True)
-    assert len(measured) == 1 and first == again and "on this machine" in notes.notes[0]
+    assert len(measured) == 1 and first == again and "60 networks on this machine" in notes.notes[0]
     space = make_space(config)
     wanted = set(space.all_ops()) | {op for ops in reference_agents(space.frame_shape, space.num_actions).values() for op in ops}
     assert {OpSpec.from_dict(op) for op in measured[0]["ops"]} == wanted
     assert len(measured[0]["networks"]) == local_table.NETWORKS
     plan = make_plan(first)
     assert plan.hardware.device.name == "this" and plan.hardware.path == tmp_path / "tables" / plan.hardware.path.name
+
+
+def test_of_a_small_space_as_many_networks_are_announced_as_there_are(measured, tmp_path):
+    config, notes = (
+        resolve(overrides=[*THIS, 'space.values={"stage_channels": [8], "stage_repeats": [1], "stage_strides": [2]}']),
+        Notes(),
+    )
+    local_table.table_of_this_machine(config, tmp_path, notes, dry_run=False)
+    count = len(measured[0]["networks"])
+    assert count == make_space(config).size < 60 and f" {count} networks on this machine" in notes.notes[0]
 
 
 def test_another_space_has_a_table_of_its_own(measured, tmp_path):

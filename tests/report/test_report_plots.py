@@ -116,6 +116,19 @@ def test_teacher_control_and_target_appear_only_where_they_are_known(run, tmp_pa
     assert ">target<" not in latency_plot(read_run(path)).svg
 
 
+@pytest.mark.parametrize("score", ["score_train", "score_shared"])
+def test_latencies_of_candidates_are_of_no_distribution(run, score, tmp_path):
+    """Of a search that trains its candidates, and of one that scores them with shared weights."""
+    assert ">most probable<" in latency_plot(run).svg and "probabilities" in latency_plot(run).caption
+    path = make_run(tmp_path / "candidates")
+    lines = [{"candidate": f"c{i}", "latency_argmax_s": 3e-3 + 1e-4 * i, score: float(i)} for i in range(4)]
+    common = [{"stage": "search", "step": 100 * i, "wall_s": float(i)} for i in range(4)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(a | b) + "\n" for a, b in zip(common, lines, strict=True)))
+    plot = latency_plot(read_run(path))
+    assert ">candidate<" in plot.svg and ">most probable<" not in plot.svg and "probab" not in plot.caption
+    assert plot.caption == "Predicted, not measured: of each candidate as it was trained or scored."
+
+
 def test_a_control_of_the_largest_network_is_named_so(run, tmp_path):
     path = make_run(tmp_path / "one")
     control = json.loads((path / "summary.json").read_text())["control"]

@@ -301,7 +301,7 @@ def teacher_outcome(work: Path) -> dict[str, Any]:
         "files": names(work),
         "record": json.loads((work / "teacher.json").read_text()),
         "weights": (work / "teacher.safetensors").read_bytes(),
-        "log": [without_clocks(line) for line in RunDir.open(run).read_metrics()],
+        "log": [without_clocks(line) for line in RunDir.open(run, teacher=True).read_metrics()],
     }
 
 

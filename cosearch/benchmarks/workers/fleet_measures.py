@@ -64,7 +64,7 @@ def run_folders(places: Iterable[Path]) -> list[RunDir]:
     found = []
     for record in sorted({path for place in places for path in place.rglob("run.json")}):
         try:
-            found.append(RunDir.open(record.parent))
+            found.append(RunDir.open(record.parent, teacher=True))
         except CosearchError:  # of a damaged or a foreign one there is nothing to measure
             continue
     return found

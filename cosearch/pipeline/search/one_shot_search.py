@@ -296,7 +296,7 @@ class OneShotSearch:
         derived_by = Derivation(
             method=method + (" that meet the targets" if name else ""),
             scored_by=scoring_of(plan.strategy, self.config.strategy).by,
-            candidates=records(self.told),
+            candidates=records(self.told, plan, plan.agents.get(name, plan)),
             supernet_steps=self.training.step,
         )
         return Found(

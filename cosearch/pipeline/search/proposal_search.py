@@ -377,6 +377,6 @@ class ProposalSearch:
         longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
         best_by = "best training score" if self.config.strategy.judge_by == "score" else "least divergence from the teacher"
         method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}"
-        derived_by = Derivation(method=method, candidates=records(self.told))
+        derived_by = Derivation(method=method, candidates=records(self.told, plan, plan.agents.get(name, plan)))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)

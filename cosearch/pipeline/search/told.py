@@ -159,13 +159,20 @@ def check_judged(told: Sequence[Told], config: Config) -> None:
         )
 
 
-def records(told: Sequence[Told]) -> tuple[CandidateRecord, ...]:
-    """All candidates, for ``architecture.json``."""
+def records(told: Sequence[Told], searched: Plan, agent: Plan) -> tuple[CandidateRecord, ...]:
+    """All candidates, for an agent's ``architecture.json``: with the latencies of its device.
+
+    Args:
+        told: of the search, with the latencies of its first agent's device.
+        searched: plan of the search.
+        agent: plan of the agent.
+    """
+    cost = None if agent.hardware.table_id == searched.hardware.table_id else agent.constraints[0].cost
     return tuple(
         CandidateRecord(
             choices=tuple(one["choices"]),
             score=one["score"],
-            latency_s=one["latency_s"],
+            latency_s=one["latency_s"] if cost is None else cost.exact(agent.space.architecture(one["choices"])),
             env_steps=one["env_steps"],
             divergence=one.get("divergence"),
             failure=one.get("failure"),

@@ -31,15 +31,19 @@ from cosearch.planning.plan import Plan
 from cosearch.record.results.agent import AgentRecord
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.deployment import Deployment
+from cosearch.record.results.evaluation import EpisodesRecord
+from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import AFTER, BEFORE, TargetRound, TargetRounds
 from cosearch.record.run_record import TargetRecord
 from cosearch.record.rundir import RunDir
+from cosearch.report.data import CLIP
 from cosearch.report.rounds import figure_text
 from cosearch.space.derive import derive
 from cosearch.space.space import Architecture
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import RunFolderError
 from latency_tables.table import Table
+from latency_tables.writing import remove
 
 MEASURED = "; then measured on the device"
 
@@ -88,6 +92,8 @@ def stage_after_search(plan: Plan, run: RunDir, searched: SearchOutput) -> str:
 def write_taken(plan: Plan, run: RunDir, searched: SearchOutput, note: Callable[[str], None]) -> None:
     """Write ``architecture.json`` for an architecture that took the place of another, once a checkpoint names it.
 
+    The results of the one before go first: the run is unfinished from then on, and no file is of another network.
+
     Args:
         plan: the resolved run.
         run: its folder; nothing is written where the file holds the architecture, or another one of its bracket.
@@ -96,6 +102,8 @@ def write_taken(plan: Plan, run: RunDir, searched: SearchOutput, note: Callable[
     """
     record = run.read(ArchitectureRecord)
     if record.choices not in (searched.choices, *(other.choices for other in searched.others)):
+        for result in (Summary.FILE, AgentRecord.FILE, EpisodesRecord.FILE, CLIP):
+            remove(run.path / result)
         derived_by = replace(record.derived_by, method=record.derived_by.method.removesuffix(MEASURED) + MEASURED)
         note(write_architecture(plan, run, plan.space.architecture(searched.choices), derived_by))
 

@@ -156,17 +156,18 @@ def agreement_plot(run: Run) -> Plot | None:
 
 
 def latency_plot(run: Run) -> Plot | None:
-    """Expected and most probable architecture's latency against the target, with the temperature below."""
+    """Expected and most probable architecture's latency against the target, with the temperature below; or each candidate's."""
     expected, chosen = run.curve("search", "latency_expected_s"), run.curve("search", "latency_argmax_s")
     if not expected[0] and not chosen[0]:
         return None
+    by = "most probable" if expected[0] else "candidate"  # without an expectation the search has no distribution
     target = run.latency_target_s
     temperature = run.curve("search", "temperature")
     scale, unit = time_unit([*expected[1], *chosen[1], *([] if target is None else [target])])
     with figure(
         height=3.3 if temperature[0] else 2.6, rows=2 if temperature[0] else 1, ratios=(3, 1) if temperature[0] else None
     ) as (drawing, axes):
-        for (steps, values), colour, style, label in ((expected, AGENT, "-", "expected"), (chosen, INK, "-", "most probable")):
+        for (steps, values), colour, style, label in ((expected, AGENT, "-", "expected"), (chosen, INK, "-", by)):
             if steps:
                 x, y = thin(steps, values)
                 axes[0].plot(x, y * scale, style, color=colour, label=label, linewidth=1.6 if colour == AGENT else 1.0)
@@ -184,6 +185,8 @@ def latency_plot(run: Run) -> Plot | None:
         last = (expected if expected[0] else chosen)[1][-1]
         svg = inline_svg(drawing, "latency", f"Latency during the search, {time_text(last)} at the last step")
     caption = "Predicted, not measured. Expected: over the architecture's probabilities; most probable: each point's likeliest."
+    if not expected[0]:
+        caption = "Predicted, not measured: of each candidate as it was trained or scored."
     return Plot("Latency during the search", svg, caption)
 
 
