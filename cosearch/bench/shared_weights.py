@@ -84,7 +84,7 @@ class SharedSearch:
             "threads": 1,
         }
         plan = make_plan(resolve(overrides=self.words, options=options))
-        if plan.space.points != self.benchmark.space.points:
+        if plan.space != self.benchmark.space:
             raise RequestError(
                 "the words make another space than the benchmark's, whose networks alone are in its table: leave out space.values"
             )

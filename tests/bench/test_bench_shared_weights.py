@@ -87,9 +87,10 @@ def test_other_values_and_another_space_are_refused(board, tables):
     other = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "rl.lr=0.1"))
     with pytest.raises(RunFolderError, match="other values; move it away"):
         other.search(3, runs, QUIET)
-    space = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "space.values.hidden=[0]"))
-    with pytest.raises(RequestError, match=r"leave out space\.values"):
-        space.plan(0)
+    for word in ("space.values.hidden=[0]", "space.values.stage_strides=[1]", "space.values.resolutions=[2]"):  # or one not searched
+        space = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, word))
+        with pytest.raises(RequestError, match=r"leave out space\.values"):
+            space.plan(0)
 
 
 @pytest.mark.parametrize(
