@@ -38,10 +38,16 @@ SET_BY = {  # key -> what sets it
     "space.name": "the benchmark, whose space it is",
     "strategy.name": "--strategy",
     "device": "--device",
+    "table": "--device",
     "objective.latency_target_s": "--latency-target-ms",
     "seed": "--first-seed and --seeds",
     "threads": "the benchmark: one thread",
 }
+READ = (  # how the keys begin that a search and its bracket read; the rest is of the agent that a run would export
+    *("compute", "space.values", "strategy.", "rl.", "dqn.", "sac.", "distill.", "objective."),
+    *("env.num_envs", "env.train_levels", "env.kwargs", "env.layout", "env.wrappers", "env.episode_steps", "env.step_limit_s"),
+    *("budget.search_steps", "budget.retrain_steps", "budget.bracket", "budget.repair_rounds", "budget.checkpoint_interval_s"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class SharedSearch:
         """The search of a seed.
 
         Raises:
-            RequestError: a wrong word, one without effect, or one that makes another space than the benchmark's.
+            ConfigError: a wrong word, or one without effect.
+            RequestError: one that makes another space than the benchmark's.
         """
         check_words(self.words, SET_BY)
         options: Mapping[str, object] = {
@@ -84,6 +91,8 @@ class SharedSearch:
             "threads": 1,
         }
         plan = make_plan(resolve(overrides=self.words, options=options))
+        bracket = plan.strategy.kind == "gradient" and plan.config.rl.on_policy and plan.config.budget.bracket > 1
+        check_words(self.words, SET_BY, (*READ, "budget.retrain_init") if bracket else READ)
         if plan.space != self.benchmark.space:
             raise RequestError(
                 "the words make another space than the benchmark's, whose networks alone are in its table: leave out space.values"
