@@ -213,3 +213,18 @@ class Benchmark:
 def tasks(folder: Path = DATA) -> list[str]:
     """The tasks that have a table."""
     return shipped_tasks(folder)
+
+
+def benchmarks(folder: Path = DATA) -> list[Benchmark]:
+    """Every task's benchmark that a folder of tables has, at least one.
+
+    Raises:
+        RequestError: it has no table.
+        ConfigError: as for :class:`Benchmark`.
+    """
+    found = [Benchmark(task, folder) for task in tasks(folder)]
+    if not found:
+        raise RequestError(
+            f"{folder} has no table of the benchmark: `cosearch bench extend --out DIR`, `cosearch bench pack DIR --out TABLES`"
+        )
+    return found

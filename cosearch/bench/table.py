@@ -95,6 +95,8 @@ def pack(results: Path, task: str) -> Table:
         ConfigError: the folder belongs to other settings, or to another teacher.
         RequestError: nothing is finished there.
     """
+    if not generate.results_path(results, task).exists():  # and the folder, which may be a wrong one, is not made
+        raise _nothing(results, task)
     teacher = generate.begin(results, [task]).get(task)
     found: dict[int, dict[int, SeedResult]] = {}
     lines = generate.finished_lines(results, task)
@@ -106,7 +108,7 @@ def pack(results: Path, task: str) -> Table:
     finished = generate.finished_networks(lines)
     whole = {n: tuple(own[seed] for seed in settings.SEEDS) for n, own in sorted(found.items()) if n in finished}
     if not whole:
-        raise RequestError(f"{results} has no finished network of {task}: `cosearch bench extend --out {results}` trains them")
+        raise _nothing(results, task)
     frame_shape, num_actions = settings.shape_of(task)
     space = settings.space_for(frame_shape, num_actions)
     frames = settings.TOTAL_STEPS // settings.rollouts()
@@ -123,6 +125,10 @@ def pack(results: Path, task: str) -> Table:
         whole,
         None if teacher is None else str(teacher),
     )
+
+
+def _nothing(results: Path, task: str) -> RequestError:
+    return RequestError(f"{results} has no finished network of {task}: `cosearch bench extend --out {results}` trains them")
 
 
 def write_table(table: Table, path: Path) -> None:
