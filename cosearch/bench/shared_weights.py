@@ -26,7 +26,7 @@ from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
-from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval
+from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval, wilson_interval
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError, RunFolderError
@@ -233,7 +233,7 @@ def beside_page(boards: Sequence[Beside]) -> str:
             interval = "" if len(set(regrets)) == 1 else f" {interval_text(student_interval(regrets), 'search')}"
             better = ""
             if name != "random, on the table":
-                better = _estimate([one.score for one in rows], [one.score for one in board.controls["random"]])
+                better = _better(rows, board.controls["random"])
             lines.append(
                 f"| {name} | {np.mean(regrets):.2f}{interval} | {np.mean([one.rank for one in rows]):.1f} | "
                 f"{np.mean([one.percentile for one in rows]):.0f} | {np.mean([one.env_steps for one in rows]):,.0f} | {better} |"
@@ -242,6 +242,9 @@ def beside_page(boards: Sequence[Beside]) -> str:
     return "\n".join(lines)
 
 
-def _estimate(ours: list[float], theirs: list[float]) -> str:
-    value = improvement([ours], [theirs])
-    return f"{value:.2f} {interval_text(improvement_interval(value, len(ours), len(theirs)), 'search')}"
+def _better(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
+    """Probability of improvement with its interval; of a rule that asks for nothing all outcomes are one, no sample of runs."""
+    value = improvement([[one.score for one in ours]], [[one.score for one in theirs]])
+    fixed = len({one.architecture for one in ours}) == 1 and not any(one.env_steps for one in ours)
+    interval = wilson_interval(value, len(theirs)) if fixed else improvement_interval(value, len(ours), len(theirs))
+    return f"{value:.2f} {interval_text(interval, 'search')}"

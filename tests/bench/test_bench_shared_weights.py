@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
@@ -72,6 +73,18 @@ def test_the_controls_have_the_same_steps_and_more_seeds(board):
     assert {one.queries for one in result.controls["largest"]} == {0}
     page = beside_page([result])
     assert all(f"| {name} |" in page for name in ("reinforce", "random", "random, on the table", "ridge, on the table"))
+
+
+def test_the_interval_of_a_rule_without_searches_stands_on_the_other_sides_runs(board):
+    """Twenty copies of one network are no twenty runs: Wilson's interval of how many of twenty random searches it beats."""
+    _, result, _ = board
+    largest, random = ([one.score for one in result.controls[name]] for name in ("largest", "random"))
+    assert len(set(largest)) == 1 and len(random) == 20
+    wins = sum(score < largest[0] for score in random)
+    assert not any(score == largest[0] for score in random)
+    low, high = binomtest(wins, 20).proportion_ci(method="wilson")
+    (row,) = (line for line in beside_page([result]).splitlines() if line.startswith("| largest, on the table |"))
+    assert row.endswith(f"| {wins / 20:.2f} [{low:.2f}, {high:.2f}] |")
 
 
 def test_a_search_that_is_done_is_only_read(board):
