@@ -66,6 +66,8 @@ class Benchmark:
         points = tuple((point.name, point.candidates) for point in self.space.points)
         if points != self.table.points or self.space.size != self.table.networks:
             raise ConfigError(f"{table_path(task, folder)} was made for other choices than this version's: {self.table.points}")
+        if self.table.blocks_sha256 != settings.blocks_digest():
+            raise ConfigError(f"{table_path(task, folder)} was made with other blocks behind its choices than this version's")
         self.architectures = settings.architectures(self.space)
         self.sizes = [len(point.candidates) for point in self.space.points]
         self._latencies: dict[str, np.ndarray] = {}

@@ -54,6 +54,7 @@ class Table:
         settings_sha256: see ``settings.digest``.
         results: of the finished networks, by number.
         teacher_sha256: of the weights that every training distils from; None: there are none, or an earlier version wrote it.
+        blocks_sha256: see ``settings.blocks_digest``.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Table:
     settings_sha256: str
     results: Mapping[int, tuple[SeedResult, ...]]
     teacher_sha256: str | None = None
+    blocks_sha256: str = settings.FIRST_BLOCKS
 
     @property
     def partial(self) -> str | None:
@@ -124,6 +126,7 @@ def pack(results: Path, task: str) -> Table:
         settings.digest(),
         whole,
         None if teacher is None else str(teacher),
+        settings.blocks_digest(),
     )
 
 
@@ -153,6 +156,7 @@ def write_table(table: Table, path: Path) -> None:
         "steps": list(table.steps),
         "episodes": table.episodes,
         "settings_sha256": table.settings_sha256,
+        "blocks_sha256": table.blocks_sha256,
         **({} if table.teacher_sha256 is None else {"teacher_sha256": table.teacher_sha256}),
         "sha256": hashlib.sha256(rest.encode()).hexdigest(),
     }
@@ -204,6 +208,7 @@ def read_table(path: Path) -> Table:
         _text(header.get("settings_sha256"), where),
         results,
         _text(header["teacher_sha256"], where) if "teacher_sha256" in header else None,
+        _text(header.get("blocks_sha256", settings.FIRST_BLOCKS), where),
     )
 
 
