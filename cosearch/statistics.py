@@ -1,4 +1,4 @@
-"""Intervals of scores: bootstrap over seeds and episodes, Student's and Welch's, Newcombe's of the probability of improvement.
+"""Intervals of scores: bootstrap over seeds and episodes, Student's, Welch's; of how often one is better Newcombe's and Wilson's.
 
 Sources: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021, arXiv 2108.13264, for
 what is estimated; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8, for the two levels; Newcombe,
@@ -221,6 +221,23 @@ def improvement_interval(value: float, ours: int, theirs: int) -> Interval:
     low = 0.0 if value <= edge else float(brentq(inside, 0.0, min(value, 1.0 - edge)))
     high = 1.0 if value >= 1.0 - edge else float(brentq(inside, max(value, edge), 1.0))
     return low, high
+
+
+def wilson_interval(share: float, count: int) -> Interval:
+    """Wilson's interval of a binomial share (Journal of the American Statistical Association 22, 1927), without correction.
+
+    For a probability of improvement where one side is one fixed outcome: then only the runs of the other side vary.
+
+    Args:
+        share: 0 to 1; an outcome that is equal may count half.
+        count: independent outcomes, at least 1.
+
+    Returns:
+        Low and high, within 0 and 1.
+    """
+    z = float(norm.ppf(0.975))
+    centre, half = share + z**2 / (2 * count), z * float(np.sqrt(share * (1.0 - share) / count + z**2 / (4 * count**2)))
+    return max(0.0, (centre - half) / (1.0 + z**2 / count)), min(1.0, (centre + half) / (1.0 + z**2 / count))
 
 
 def _better(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:

@@ -66,6 +66,8 @@ class Benchmark:
         points = tuple((point.name, point.candidates) for point in self.space.points)
         if points != self.table.points or self.space.size != self.table.networks:
             raise ConfigError(f"{table_path(task, folder)} was made for other choices than this version's: {self.table.points}")
+        if self.table.blocks_sha256 != settings.blocks_digest():
+            raise ConfigError(f"{table_path(task, folder)} was made with other blocks behind its choices than this version's")
         self.architectures = settings.architectures(self.space)
         self.sizes = [len(point.candidates) for point in self.space.points]
         self._latencies: dict[str, np.ndarray] = {}
@@ -213,3 +215,18 @@ class Benchmark:
 def tasks(folder: Path = DATA) -> list[str]:
     """The tasks that have a table."""
     return shipped_tasks(folder)
+
+
+def benchmarks(folder: Path = DATA) -> list[Benchmark]:
+    """Every task's benchmark that a folder of tables has, at least one.
+
+    Raises:
+        RequestError: it has no table.
+        ConfigError: as for :class:`Benchmark`.
+    """
+    found = [Benchmark(task, folder) for task in tasks(folder)]
+    if not found:
+        raise RequestError(
+            f"{folder} has no table of the benchmark: `cosearch bench extend --out DIR`, `cosearch bench pack DIR --out TABLES`"
+        )
+    return found

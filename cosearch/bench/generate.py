@@ -83,10 +83,10 @@ def begin(folder: Path, tasks: Sequence[str] = settings.TASKS) -> dict[str, obje
     Raises:
         ConfigError: its results were made with other settings, or distilled from another teacher.
     """
-    path, own = folder / "settings.json", settings.digest()
+    path, own = folder / "settings.json", (settings.digest(), settings.blocks_digest())
     if path.exists():
         values = read_json(path, "settings of the benchmark", ConfigError)
-        if not isinstance(values, dict) or values.get("digest") != own:
+        if not isinstance(values, dict) or (values.get("digest"), values.get("blocks", settings.FIRST_BLOCKS)) != own:
             raise ConfigError(f"{folder} holds results of other settings than this version's; give another folder with --out")
         teachers = values.get("teachers", {})
         if not isinstance(teachers, dict):
@@ -100,7 +100,7 @@ def begin(folder: Path, tasks: Sequence[str] = settings.TASKS) -> dict[str, obje
                 )
         return teachers
     teachers = {task: settings.teacher_sha256(task) for task in settings.TASKS}
-    content = {"digest": own, "training": settings.TRAINING, "teachers": teachers}
+    content = {"digest": own[0], "blocks": own[1], "training": settings.TRAINING, "teachers": teachers}
     make_folder(folder)
     write_bytes_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
     return teachers

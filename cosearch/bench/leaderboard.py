@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from cosearch.bench.benchmark import Benchmark, tasks
+from cosearch.bench.benchmark import Benchmark, benchmarks
 from cosearch.bench.searches import BRACKET, run_search, runnable
 from cosearch.statistics import Interval, interval_text, student_interval
 from latency_tables import markdown
@@ -91,12 +91,12 @@ def standings(folder: Path, devices: Sequence[str], seeds: Sequence[int], querie
         queries: that each may ask for.
 
     Raises:
+        RequestError: the folder has no table.
         UnknownNameError: no such device.
         MissingOpError: a device's table lacks a block of the space.
     """
     boards = []
-    for task in tasks(folder):
-        benchmark = Benchmark(task, folder)
+    for benchmark in benchmarks(folder):
         boards += [_board(benchmark, device, seeds, queries) for device in devices]
     return Standings(len(seeds), queries, tuple(boards))
 

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cosearch.bench import settings
-from cosearch.bench.benchmark import Benchmark, tasks
+from cosearch.bench.benchmark import Benchmark, benchmarks, tasks
 from cosearch.bench.searches import Outcome, runnable
 from cosearch.planning.builtins import load_builtins
-from latency_tables.errors import RequestError
 
 
 def describe(folder: Path) -> dict[str, object]:
@@ -20,11 +19,7 @@ def describe(folder: Path) -> dict[str, object]:
         RequestError: it has no table.
     """
     load_builtins()
-    found = [Benchmark(task, folder) for task in tasks(folder)]
-    if not found:
-        raise RequestError(
-            f"{folder} has no table of the benchmark: `cosearch bench extend --out DIR`, `cosearch bench pack DIR --out TABLES`"
-        )
+    found = benchmarks(folder)
     first = found[0]
     return {
         "architectures": first.space.size,

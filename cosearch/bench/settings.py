@@ -30,6 +30,9 @@ SPACE = MacroConfig(
     heads=("pooled", "flat"),
     hidden=(0, 32, 128),
 )
+FIRST_BLOCKS = (
+    "ad25fcea7a52caa65c9a9142e02597584df5b7864dce451cda5e97c5a3a52559"  # ``blocks_digest`` of tables and folders without one
+)
 TOTAL_STEPS = 24_576
 EPISODES = 128  # of the final evaluation of each seed, actions sampled
 TRAINING: dict[str, object] = {  # a retraining from scratch with the project's defaults of November 2026
@@ -61,6 +64,16 @@ def digest() -> str:
     points = [[point.name, point.candidates] for point in macro_space(SPACE, (10, 10, 4), 3).points]
     everything = [SEEDS, points, TOTAL_STEPS, EPISODES, TRAINING]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def blocks_digest() -> str:
+    """SHA-256 of the blocks that the choices stand for, at one size of frames: what is fixed in the space is in them too.
+
+    The names of the choices, which :func:`digest` has, do not say it: ``stage_strides`` or ``resolutions`` with one candidate.
+    """
+    nodes = macro_space(SPACE, (10, 10, 4), 3).nodes
+    keys = [[None if spec is None else spec.key for spec in node.specs] for node in nodes]
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
 
 
 def training_config(task: str) -> Config:

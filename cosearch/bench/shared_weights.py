@@ -26,7 +26,7 @@ from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
-from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval
+from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval, wilson_interval
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError, RunFolderError
@@ -38,10 +38,16 @@ SET_BY = {  # key -> what sets it
     "space.name": "the benchmark, whose space it is",
     "strategy.name": "--strategy",
     "device": "--device",
+    "table": "--device",
     "objective.latency_target_s": "--latency-target-ms",
     "seed": "--first-seed and --seeds",
     "threads": "the benchmark: one thread",
 }
+READ = (  # how the keys begin that a search and its bracket read; the rest is of the agent that a run would export
+    *("compute", "space.values", "strategy.", "rl.", "dqn.", "sac.", "distill.", "objective."),
+    *("env.num_envs", "env.train_levels", "env.kwargs", "env.layout", "env.wrappers", "env.episode_steps", "env.step_limit_s"),
+    *("budget.search_steps", "budget.retrain_steps", "budget.bracket", "budget.repair_rounds", "budget.checkpoint_interval_s"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class SharedSearch:
         """The search of a seed.
 
         Raises:
-            RequestError: a wrong word, one without effect, or one that makes another space than the benchmark's.
+            ConfigError: a wrong word, or one without effect.
+            RequestError: one that makes another space than the benchmark's.
         """
         check_words(self.words, SET_BY)
         options: Mapping[str, object] = {
@@ -84,7 +91,9 @@ class SharedSearch:
             "threads": 1,
         }
         plan = make_plan(resolve(overrides=self.words, options=options))
-        if plan.space.points != self.benchmark.space.points:
+        bracket = plan.strategy.kind == "gradient" and plan.config.rl.on_policy and plan.config.budget.bracket > 1
+        check_words(self.words, SET_BY, (*READ, "budget.retrain_init") if bracket else READ)
+        if plan.space != self.benchmark.space:
             raise RequestError(
                 "the words make another space than the benchmark's, whose networks alone are in its table: leave out space.values"
             )
@@ -224,7 +233,7 @@ def beside_page(boards: Sequence[Beside]) -> str:
             interval = "" if len(set(regrets)) == 1 else f" {interval_text(student_interval(regrets), 'search')}"
             better = ""
             if name != "random, on the table":
-                better = _estimate([one.score for one in rows], [one.score for one in board.controls["random"]])
+                better = _better(rows, board.controls["random"])
             lines.append(
                 f"| {name} | {np.mean(regrets):.2f}{interval} | {np.mean([one.rank for one in rows]):.1f} | "
                 f"{np.mean([one.percentile for one in rows]):.0f} | {np.mean([one.env_steps for one in rows]):,.0f} | {better} |"
@@ -233,6 +242,9 @@ def beside_page(boards: Sequence[Beside]) -> str:
     return "\n".join(lines)
 
 
-def _estimate(ours: list[float], theirs: list[float]) -> str:
-    value = improvement([ours], [theirs])
-    return f"{value:.2f} {interval_text(improvement_interval(value, len(ours), len(theirs)), 'search')}"
+def _better(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
+    """Probability of improvement with its interval; of a rule that asks for nothing all outcomes are one, no sample of runs."""
+    value = improvement([[one.score for one in ours]], [[one.score for one in theirs]])
+    fixed = len({one.architecture for one in ours}) == 1 and not any(one.env_steps for one in ours)
+    interval = wilson_interval(value, len(theirs)) if fixed else improvement_interval(value, len(ours), len(theirs))
+    return f"{value:.2f} {interval_text(interval, 'search')}"

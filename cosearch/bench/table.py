@@ -54,6 +54,7 @@ class Table:
         settings_sha256: see ``settings.digest``.
         results: of the finished networks, by number.
         teacher_sha256: of the weights that every training distils from; None: there are none, or an earlier version wrote it.
+        blocks_sha256: see ``settings.blocks_digest``.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Table:
     settings_sha256: str
     results: Mapping[int, tuple[SeedResult, ...]]
     teacher_sha256: str | None = None
+    blocks_sha256: str = settings.FIRST_BLOCKS
 
     @property
     def partial(self) -> str | None:
@@ -95,6 +97,8 @@ def pack(results: Path, task: str) -> Table:
         ConfigError: the folder belongs to other settings, or to another teacher.
         RequestError: nothing is finished there.
     """
+    if not generate.results_path(results, task).exists():  # and the folder, which may be a wrong one, is not made
+        raise _nothing(results, task)
     teacher = generate.begin(results, [task]).get(task)
     found: dict[int, dict[int, SeedResult]] = {}
     lines = generate.finished_lines(results, task)
@@ -106,7 +110,7 @@ def pack(results: Path, task: str) -> Table:
     finished = generate.finished_networks(lines)
     whole = {n: tuple(own[seed] for seed in settings.SEEDS) for n, own in sorted(found.items()) if n in finished}
     if not whole:
-        raise RequestError(f"{results} has no finished network of {task}: `cosearch bench extend --out {results}` trains them")
+        raise _nothing(results, task)
     frame_shape, num_actions = settings.shape_of(task)
     space = settings.space_for(frame_shape, num_actions)
     frames = settings.TOTAL_STEPS // settings.rollouts()
@@ -122,7 +126,12 @@ def pack(results: Path, task: str) -> Table:
         settings.digest(),
         whole,
         None if teacher is None else str(teacher),
+        settings.blocks_digest(),
     )
+
+
+def _nothing(results: Path, task: str) -> RequestError:
+    return RequestError(f"{results} has no finished network of {task}: `cosearch bench extend --out {results}` trains them")
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -147,6 +156,7 @@ def write_table(table: Table, path: Path) -> None:
         "steps": list(table.steps),
         "episodes": table.episodes,
         "settings_sha256": table.settings_sha256,
+        "blocks_sha256": table.blocks_sha256,
         **({} if table.teacher_sha256 is None else {"teacher_sha256": table.teacher_sha256}),
         "sha256": hashlib.sha256(rest.encode()).hexdigest(),
     }
@@ -198,6 +208,7 @@ def read_table(path: Path) -> Table:
         _text(header.get("settings_sha256"), where),
         results,
         _text(header["teacher_sha256"], where) if "teacher_sha256" in header else None,
+        _text(header.get("blocks_sha256", settings.FIRST_BLOCKS), where),
     )
 
 

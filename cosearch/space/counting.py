@@ -196,10 +196,9 @@ def _count_choices(options: Sequence[np.ndarray], bounds: np.ndarray, kind: type
 
 
 def _is_row(space: SearchSpace) -> bool:
-    """Whether the points form a chain: each node one point's, reading the one before it."""
-    return not space.groups and all(
-        node.points == (place,) and node.inputs == (place,) for place, node in enumerate(space.body)
-    )  # the stem is 0
+    """Whether the points form a chain between a fixed stem and head: each has one node, which reads the one before it."""
+    fixed = space.ends is None and not space.groups and len(space.body) == len(space.points)
+    return fixed and all(node.points == (place,) and node.inputs == (place,) for place, node in enumerate(space.body))
 
 
 def _count_words(space: SearchSpace, costs: Costs, bounds: np.ndarray, kind: type) -> int | None:

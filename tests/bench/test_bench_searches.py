@@ -242,6 +242,21 @@ def test_regret_against_budget_is_that_of_searches_with_each_budget(bench, capsy
     assert capsys.readouterr().out.strip() == page.strip()
 
 
+@pytest.mark.parametrize("verb", ["info", "leaderboard", "budgets", "transfer"])
+def test_a_folder_without_tables_is_refused_and_no_page_is_written(verb, tmp_path, capsys):
+    out = [] if verb == "info" else ["--out", str(tmp_path / "page.md")]
+    assert main(["bench", verb, "--data", str(tmp_path / "wrong"), *out]) == 2
+    assert "wrong has no table of the benchmark: `cosearch bench extend" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", [[], ["--task", TASK]])
+def test_a_folder_without_results_is_not_packed_and_is_not_made(task, tmp_path, capsys):
+    assert main(["bench", "pack", str(tmp_path / "wrong"), "--out", str(tmp_path / "tables"), *task]) == 2
+    assert "`cosearch bench extend --out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_commands_print_what_scripts_rely_on(bench, capsys):
     benchmark, folder = bench
     assert main(["bench", "info", "--data", str(folder), "--json"]) == 0

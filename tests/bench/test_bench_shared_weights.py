@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
@@ -74,6 +75,18 @@ def test_the_controls_have_the_same_steps_and_more_seeds(board):
     assert all(f"| {name} |" in page for name in ("reinforce", "random", "random, on the table", "ridge, on the table"))
 
 
+def test_the_interval_of_a_rule_without_searches_stands_on_the_other_sides_runs(board):
+    """Twenty copies of one network are no twenty runs: Wilson's interval of how many of twenty random searches it beats."""
+    _, result, _ = board
+    largest, random = ([one.score for one in result.controls[name]] for name in ("largest", "random"))
+    assert len(set(largest)) == 1 and len(random) == 20
+    wins = sum(score < largest[0] for score in random)
+    assert not any(score == largest[0] for score in random)
+    low, high = binomtest(wins, 20).proportion_ci(method="wilson")
+    (row,) = (line for line in beside_page([result]).splitlines() if line.startswith("| largest, on the table |"))
+    assert row.endswith(f"| {wins / 20:.2f} [{low:.2f}, {high:.2f}] |")
+
+
 def test_a_search_that_is_done_is_only_read(board):
     searches, result, runs = board
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("metrics.jsonl")}
@@ -87,9 +100,14 @@ def test_other_values_and_another_space_are_refused(board, tables):
     other = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "rl.lr=0.1"))
     with pytest.raises(RunFolderError, match="other values; move it away"):
         other.search(3, runs, QUIET)
-    space = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "space.values.hidden=[0]"))
-    with pytest.raises(RequestError, match=r"leave out space\.values"):
-        space.plan(0)
+    for word in (
+        "space.values.hidden=[0]",
+        "space.values.stage_strides=[1]",
+        "space.values.resolutions=[2]",
+    ):  # or one not searched
+        space = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, word))
+        with pytest.raises(RequestError, match=r"leave out space\.values"):
+            space.plan(0)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +117,7 @@ def test_other_values_and_another_space_are_refused(board, tables):
         ("seed=3", "seed is set by --first-seed and --seeds"),
         ("env.name=minatar:asterix", r"env\.name is set by --task"),
         ("device=jetson", "device is set by --device"),
+        ("table=own.jsonl", "table is set by --device"),
         ("strategy.name=darts", r"strategy\.name is set by --strategy"),
         ("space.name=cell", r"space\.name is set by the benchmark"),
         ("objective.latency_target_s=1", r"objective\.latency_target_s is set by --latency-target-ms"),
@@ -107,6 +126,28 @@ def test_other_values_and_another_space_are_refused(board, tables):
 def test_a_word_whose_value_the_command_sets_is_refused(word, said, tables):
     with pytest.raises(ConfigError, match=said):
         SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, word)).plan(0)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("budget.eval_episodes=4", "budget.measure_s=1", "budget.clip_frames=0", "budget.parity_frames=8"),
+        *("env.solved_at=3", "budget.retrain_init=scratch"),
+    ],
+)
+def test_a_word_that_only_an_exported_agent_would_read_is_refused(word, tables):
+    """Without a bracket nothing is retrained either."""
+    with pytest.raises(ConfigError, match=f"{word.partition('=')[0]} has no effect here: leave it out"):
+        SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, word)).plan(0)
+
+
+def test_words_of_the_retraining_that_the_search_or_its_bracket_reads_are_taken(tables):
+    """The learning rate of the search goes by the steps of the whole run; a bracket begins the retraining."""
+    assert SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, "budget.retrain_steps=512")).plan(0)
+    bracket = SharedSearch(Benchmark(TASK, tables), "reinforce", DEVICE, (*WORDS, *BRACKET, "budget.retrain_init=scratch")).plan(
+        0
+    )
+    assert bracket.config.budget.retrain_init == "scratch"
 
 
 def test_the_command_prints_the_board(board, tables, capsys):

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 from cosearch.bench import generate, settings
 from cosearch.bench.benchmark import Benchmark
-from cosearch.bench.table import FORMAT, SeedResult, pack, read_table, table_path, write_table
+from cosearch.bench.table import DATA, FORMAT, SeedResult, pack, read_table, table_path, write_table
 from cosearch.bench.together import Trained
 from cosearch.rl.teacher import TEACHERS
 from latency_tables.errors import ConfigError, NonFiniteError, RequestError, UnknownNameError
@@ -62,6 +63,31 @@ def test_a_table_of_other_choices_is_refused(tmp_path, monkeypatch):
         Benchmark(TASK, tmp_path)
     with pytest.raises(UnknownNameError, match="minatar:breakout"):
         Benchmark("minatar:breakot", tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"stage_strides": (1,)}, {"resolutions": (2,)}])
+def test_tables_and_folders_of_other_blocks_behind_the_same_choices_are_refused(change, tmp_path, monkeypatch):
+    """Also those of earlier versions, which do not say their blocks: the shipped tables are such."""
+    quick(monkeypatch, [])
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "settings.json").write_text(json.dumps({"digest": settings.digest(), "training": settings.TRAINING}))
+    for folder in (old, new):
+        generate.extend(folder, [TASK], print, limit=1)
+    assert set(json.loads((new / "settings.json").read_text())) == {"digest", "blocks", "training", "teachers"}
+    write_table(pack(new, TASK), table_path(TASK, new / "tables"))
+    tables = (DATA, new / "tables")
+    assert ["blocks_sha256" in table_path(TASK, folder).read_text().partition("\n")[0] for folder in tables] == [False, True]
+    choices = [Benchmark(TASK, folder).table.points for folder in tables]
+    other = replace(settings.SPACE, **change)
+    monkeypatch.setattr(settings, "SPACE", other)
+    assert [(point.name, point.candidates) for point in settings.space_for((10, 10, 4), 3).points] == list(choices[0])
+    for folder in tables:
+        with pytest.raises(ConfigError, match="other blocks behind its choices"):
+            Benchmark(TASK, folder)
+    for folder in (old, new):
+        with pytest.raises(ConfigError, match="other settings"):
+            generate.extend(folder, [TASK], print, limit=1)
 
 
 def test_the_generator_goes_on_where_it_was_killed_and_two_share_a_folder(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm, ttest_ind
+from scipy.stats import binomtest, norm, ttest_ind
 
 from cosearch.benchmarks.searches import co_search, default_run
 from cosearch.benchmarks.speed import throughput
@@ -26,6 +26,7 @@ from cosearch.statistics import (
     student_interval,
     two_level_estimate,
     welch_interval,
+    wilson_interval,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +152,17 @@ def test_over_tasks_the_intervals_of_improvement_are_joined():
     assert found.value == 0.875 and found.ci95 == pytest.approx((0.875 - below, 0.875 + above))
     same = improvement_estimate([[1.0, 3.0]] * 4, [[0.0, 2.0]] * 4)  # four equal tasks: half as wide as one
     assert 0.75 - same.ci95[0] == pytest.approx((0.75 - one[0]) / 2)
+
+
+@pytest.mark.parametrize("wins, runs", [(0, 20), (1, 20), (10, 20), (19, 20), (20, 20), (3, 5), (1, 1)])
+def test_wilsons_interval_is_scipys(wins, runs):
+    low, high = binomtest(wins, runs).proportion_ci(method="wilson")
+    assert wilson_interval(wins / runs, runs) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_wilsons_interval_of_a_draw_lies_between_those_of_whole_wins():
+    less, half, more = (wilson_interval(wins / 20, 20) for wins in (19, 19.5, 20))
+    assert less[0] < half[0] < more[0] and less[1] < half[1] <= more[1]
 
 
 def test_welchs_interval_is_scipys():

@@ -59,7 +59,11 @@ def small_space(name):
         "macro": {"stems": ["k3s1", "k3s2"], "stem_widths": [4, 6], "stage_strides": [2], "stage_widths": [[4, 6]],
                   "hidden": [0, 8]},
     }  # fmt: skip
-    values["joined"] = {"image": values["chain"], "vector": values["mlp"], "hidden": 8}
+    values["joined"] = {
+        "image": {key: value for key, value in values["chain"].items() if key != "hidden"},
+        "vector": values["mlp"],
+        "hidden": 8,
+    }
     entry = SPACES.get(name)
     frames = ((36, 36, 3) if name == "nature-cnn" else (12, 12, 3)), 4
     tasks = {"frames": frames, "vectors": ((5,), 3), "parts": (((12, 12, 3), (5,)), 4)}

@@ -25,7 +25,7 @@ IMAGES = {
     "stage_strides": [2],
 }
 VECTORS = {"stem_width": 16, "stage_widths": [16], "stage_repeats": [1]}
-JOINED = {"image": {**IMAGES, "hidden": 16}, "vector": VECTORS, "hidden": 32}
+JOINED = {"image": IMAGES, "vector": VECTORS, "hidden": 32}
 ON_POLICY = ("rl.minibatch=64", "rl.micro_batch=64", "rl.epochs=4", "rl.lr=0.003", "rl.gamma=0.1")
 WORDS = (
     "threads=1",

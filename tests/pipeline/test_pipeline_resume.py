@@ -27,7 +27,7 @@ MEMORY = (
     'space.values={"stem_width":8,"stage_widths":[8],"stage_repeats":[1],"memory":["gru_w16","lstm_w16","stack_k2"]}',
     "objective.latency_ratio=4",
 )
-IMAGES = '"image":{"stem_channels":8,"stage_channels":[8],"stage_repeats":[1],"stage_strides":[2],"hidden":16}'
+IMAGES = '"image":{"stem_channels":8,"stage_channels":[8],"stage_repeats":[1],"stage_strides":[2]}'
 LAYERS = '"stem_width":8,"stage_widths":[8],"stage_repeats":[1]'
 DICTIONARY = (*VECTORS[:-1], "own_tasks:dictionary", f'space.values={{{IMAGES},"vector":{{{LAYERS}}},"hidden":16}}')
 MASKED = (*VECTORS[:-1], "own_tasks:masked", f"space.values={{{LAYERS}}}")

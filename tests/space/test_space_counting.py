@@ -13,6 +13,7 @@ from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.space.counting import FEW_NETWORKS, Counts, count_networks
 from cosearch.space.derive import Limit
 from cosearch.space.kinds.chain import ChainConfig, chain_space
+from cosearch.space.kinds.hand_made import HAND_MADE, HandMadeConfig, hand_made_space
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from latency_tables.devices import find_table
 from latency_tables.errors import ShapeError
@@ -45,7 +46,7 @@ def costs_by_block(space, seed):
     draw, known = random.Random(seed), {None: 0.0}
     return [
         [
-            sum(known.setdefault(node.specs[c], draw.uniform(0.1, 1.0)) for node in space.body if node.points == (p,))
+            sum(known.setdefault(node.specs[c], draw.uniform(0.1, 1.0)) for node in space.nodes if node.points == (p,))
             for c in range(len(point.candidates))
         ]
         for p, point in enumerate(space.points)
@@ -84,6 +85,7 @@ SPACES = {
     "layers": mlp_space(MlpConfig(stage_repeats=(3,)), (5,), 2),
     "branches": graph_space(),
     "branches that keep one": graph_space(copies=1, keep=1),
+    **{name: hand_made_space(made, HandMadeConfig(), (min(made.largest, 36),) * 2 + (3,), 4) for name, made in HAND_MADE.items()},
 }
 
 

@@ -118,6 +118,30 @@ def test_each_encoder_is_searched_and_the_vectors_share_one():
     assert SPACE.size == 9**5
 
 
+def test_a_fixed_memory_of_the_vectors_is_in_every_network():
+    fixed = joined({**VALUES, "vector": {**VALUES["vector"], "memory": ["gru_w16"]}})
+    assert fixed.remembers and fixed.points == SPACE.points
+    for seed in range(5):
+        choices = SPACE.sample(seeded(seed)).choices
+        without, remembering = SPACE.architecture(choices), fixed.architecture(choices)
+        added = list(remembering.ops())
+        for op in without.ops():
+            added.remove(op)
+        assert [(op.kind, op.in_channels, op.hidden) for op in added] == [("gru", 8, 16)]
+        kinds = [op.kind for op in remembering.ops()]
+        gru = kinds.index("gru")
+        assert kinds[gru - 1 :] in (["linear", "gru", "join", "head"], ["mlp", "gru", "join", "head"])
+        assert remembering.wiring()[gru] == (gru - 1,) and gru in remembering.wiring()[gru + 1]
+    chosen = joined({**VALUES, "vector": {**VALUES["vector"], "memory": ["none", "gru_w16"]}})
+    assert chosen.architecture((*choices, 1)).network() == fixed.architecture(choices).network()
+
+
+@pytest.mark.parametrize("encoder", ["image", "vector"])
+def test_an_encoder_has_no_head_whose_hidden_layer_could_be_set(encoder):
+    with pytest.raises(ConfigError, match=rf"space\.values\.{encoder}\.hidden.*space\.values\.hidden"):
+        joined({**VALUES, encoder: {**VALUES[encoder], "hidden": 16}})
+
+
 def test_the_cost_is_the_sum_over_the_encoders_the_join_and_the_head():
     table = find_table("jetson")
     architecture = SPACE.sample(seeded(0))

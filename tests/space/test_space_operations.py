@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cosearch.planning.builtins import load_builtins
+from cosearch.space.derive import derive
 from cosearch.space.network import AgentNetwork, check_chain, impala_cnn, nature_cnn, reference_agents
 from cosearch.space.operations import OPERATIONS, CandidateOp, build_block
+from cosearch.space.space import SPACES
 from cosearch.testing.conformance import check_block, check_operation, count_macs, example_input, seeded
-from latency_tables.errors import ShapeError
+from latency_tables.errors import ConfigError, ShapeError
 from latency_tables.opspec import OpSpec
 
 CONV = OpSpec("conv", 3, 7, 5, 4, kernel=3, stride=2, padding=1)
@@ -214,3 +217,25 @@ def test_a_list_of_blocks_that_is_no_network_is_refused():
     ):
         with pytest.raises(ShapeError, match=text):
             check_chain(broken)
+
+
+@pytest.mark.parametrize(
+    "candidates, widths, text",
+    [
+        (("conv_k3", "none"), (16,), "expected operations on images, got none; there are: .*conv_k3.*max_pool_3x3"),
+        (("mlp_w32_relu",), (16,), "expected operations on images, got mlp_w32_relu"),
+        (("max_pool_3x3", "skip"), (16, 32), r"may change the width \(16 to 16 to 32 channels\), got max_pool_3x3; there are: "),
+    ],
+)
+def test_a_chain_refuses_what_is_no_block_of_a_chain(candidates, widths, text):
+    load_builtins()
+    values = {"stem_channels": 16, "stage_channels": widths, "stage_repeats": (2,) * len(widths)}
+    values |= {"stage_strides": (2,) * len(widths), "candidates": candidates}
+    with pytest.raises(ConfigError, match=text) as error:
+        SPACES.get("chain").make(values, (40, 40, 4), 3)
+    usable = str(error.value).partition("there are: ")[2].split(", ")
+    assert not {"none", "mlp_w32_relu"} & set(usable) and ("max_pool_3x3" in usable) == (len(widths) == 1)
+    space = SPACES.get("chain").make({**values, "candidates": usable}, (40, 40, 4), 3)
+    for choice in range(len(usable)):  # each of those named makes a network
+        network = derive(space.architecture([choice] * len(space.points)), torch.Generator().manual_seed(0))
+        assert network(torch.zeros((2, 40, 40, 4), dtype=torch.uint8))[0].shape == (2, 3)

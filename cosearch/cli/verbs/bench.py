@@ -111,14 +111,13 @@ def budgets(
 ) -> None:
     """Regret of every strategy against its budget, as a page."""
     from cosearch.bench import budgets as spent
-    from cosearch.bench.benchmark import Benchmark, tasks
+    from cosearch.bench.benchmark import benchmarks
     from cosearch.planning.builtins import load_builtins
 
     _check_page(out)
     load_builtins()
     devices, counts = device or list(DEVICES), sorted(set(queries or [5, 10, 20, 40]))
-    tables = [Benchmark(task, _folder(data)) for task in tasks(_folder(data))]
-    boards = [spent.budgets(table, name, range(seeds), counts) for table in tables for name in devices]
+    boards = [spent.budgets(table, name, range(seeds), counts) for table in benchmarks(_folder(data)) for name in devices]
     page = spent.budgets_page(boards)
     _write_page(out, page)
     emit([board.to_json() for board in boards], as_json, page if out is None else str(out))
@@ -132,15 +131,14 @@ def transfer(
     as_json: Json = False,
 ) -> None:
     """Is what is best on one device wrong on the next? Each device's best network on each other device, without any search."""
-    from cosearch.bench.benchmark import Benchmark, tasks
+    from cosearch.bench.benchmark import benchmarks
     from cosearch.bench.transfer import transfer_page, transfers
     from cosearch.planning.builtins import load_builtins
 
     _check_page(out)
     load_builtins()
     rows = []
-    for task in tasks(_folder(data)):
-        benchmark = Benchmark(task, _folder(data))
+    for benchmark in benchmarks(_folder(data)):
         rows += transfers(benchmark, device or benchmark.devices())
     page = transfer_page(rows, device or ())
     _write_page(out, page)
@@ -229,18 +227,21 @@ def pack(
 ) -> None:
     """Make tables of the networks that are finished."""
     from cosearch.bench import generate, settings, table
+    from latency_tables.errors import RequestError
     from latency_tables.writing import check_destination
 
     for name in task or settings.TASKS:
         check_destination(table.table_path(name, out))
     chosen = task or [name for name in settings.TASKS if generate.results_path(results, name).exists()]
+    if not chosen:
+        raise RequestError(f"{results} has no results of the benchmark: `cosearch bench extend --out {results}` makes them")
     made = []
     for name in chosen:
         packed = table.pack(results, name)
         table.write_table(packed, table.table_path(name, out))
         made.append({"task": name, "networks": len(packed.results), "partial": packed.partial})
     text = "\n".join(f"{row['task']}: {row['partial'] or 'whole'}" for row in made)
-    emit({"tables": made}, as_json, text or f"{results} has no results yet")
+    emit({"tables": made}, as_json, text)
 
 
 def _check_page(out: Path | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosearch.space.kinds.values import plain_values, read_values
-from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
+from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS, CandidateOp
 from cosearch.space.space import SPACES, ChoicePoint, SearchSpace, SpaceEntry
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import OpSpec
@@ -57,7 +57,7 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, ...], num_actions: 
         num_actions: discrete actions.
 
     Raises:
-        ConfigError: stages of unequal lengths.
+        ConfigError: stages of unequal lengths, or a candidate that is no block on images of each cell's width.
         UnknownNameError: an unknown operation.
         ShapeError: a window larger than its input.
     """
@@ -67,6 +67,7 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, ...], num_actions: 
             "space.stage_channels, stage_repeats (each at least 1) and stage_strides need one entry a stage, got "
             f"{config.stage_channels}, {config.stage_repeats}, {config.stage_strides}"
         )
+    candidates = _candidates(config)
     height, width, channels = frame_shape
     padding = (config.stem_kernel - config.stem_stride + 1) // 2
     stem = OpSpec("stem", channels, height, width, config.stem_channels, config.stem_kernel, config.stem_stride, padding)
@@ -75,11 +76,30 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, ...], num_actions: 
     for stage, (out, repeats, stride) in enumerate(zip(config.stage_channels, config.stage_repeats, config.stage_strides), 1):
         for cell in range(repeats):
             step = stride if cell == 0 else 1
-            specs = tuple(OPERATIONS.get(name).make_spec(c, h, w, out, step) for name in config.candidates)
+            specs = tuple(entry.make_spec(c, h, w, out, step) for entry in candidates)
             points.append(ChoicePoint(f"stage{stage}.cell{cell + 1}", tuple(config.candidates), specs))
             c, h, w = out, (h - 1) // step + 1, (w - 1) // step + 1
     head = OpSpec("head", c, h, w, num_actions + 1, hidden=config.hidden, activation="none")
     return SearchSpace("chain", plain_values(config), tuple(frame_shape), num_actions, stem, tuple(points), head)
+
+
+def _candidates(config: ChainConfig) -> list[CandidateOp]:
+    """The operations of every cell: in a chain "no connection" cannot stand, nor what keeps a width that changes."""
+    widths = (config.stem_channels, *config.stage_channels)
+    changes = len(set(widths)) > 1
+
+    def usable(entry: CandidateOp) -> bool:
+        return entry.takes == "frames" and not entry.zero and not (entry.keeps_channels and changes)
+
+    found = [OPERATIONS.get(name) for name in config.candidates]
+    for entry in found:
+        if not usable(entry):
+            known = ", ".join(other.name for other in OPERATIONS.entries() if usable(other))
+            where = f" that may change the width ({' to '.join(map(str, widths))} channels)" if changes else ""
+            raise ConfigError(
+                f"space.values.candidates: expected operations on images{where}, got {entry.name}; there are: {known}"
+            )
+    return found
 
 
 def _suited(frame_shape: tuple[int, ...]) -> dict[str, object]:

@@ -30,8 +30,8 @@ class JoinedConfig:
 
     Attributes:
         image: values of the chain of each image, see ``ChainConfig``; left out, what suits its size.
-        vector: values of the layers that read all vectors, see ``MlpConfig``; their ``hidden`` is not used.
-        hidden: width of the head's hidden layer; 0: none.
+        vector: values of the layers that read all vectors, see ``MlpConfig``. Neither has a ``hidden``: the head is common.
+        hidden: width of the common head's hidden layer; 0: none.
     """
 
     image: Mapping[str, object] = field(default_factory=dict)
@@ -48,18 +48,23 @@ def joined_space(config: JoinedConfig, parts: tuple[Part, ...], num_actions: int
         num_actions: discrete actions, or length of an action vector.
 
     Raises:
-        ConfigError: the values of an encoder do not fit its observations.
+        ConfigError: the values of an encoder do not fit its observations, or are of a head.
     """
+    for key, values in (("image", config.image), ("vector", config.vector)):
+        if "hidden" in values:
+            raise ConfigError(f"space.values.{key}.hidden: an encoder has no head; the common one has space.values.hidden")
     nodes: list[Node] = []
     points: list[ChoicePoint] = []
     ends: list[int] = []
     for group in encoded(parts):
         name = group[0].name if group[0].kind == "image" else VECTORS
         encoder = _encoder(config, group, num_actions)
+        begin, before = len(nodes), len(points)
         nodes.append(Node(f"{name}.stem", (), (encoder.stem,)))
-        for point in encoder.points:
-            nodes.append(Node(f"{name}.{point.name}", (len(nodes) - 1,), point.specs, (len(points),)))
-            points.append(dataclasses.replace(point, name=f"{name}.{point.name}"))
+        for node in encoder.body:
+            inputs, chosen_by = tuple(begin + i for i in node.inputs), tuple(before + p for p in node.points)
+            nodes.append(dataclasses.replace(node, name=f"{name}.{node.name}", inputs=inputs, points=chosen_by))
+        points += [dataclasses.replace(point, name=f"{name}.{point.name}") for point in encoder.points]
         ends.append(len(nodes) - 1)
     features = 0
     for end in ends:
