@@ -4,13 +4,18 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundle_run import make_run, observations, runner, spoil_array
+from report_fake_run import change
 
 from cosearch.api import load_agent
+from cosearch.cli.app import main
+from cosearch.deploy.bundle.folder import BundleOptions, write_bundle
+from latency_tables.errors import RequestError
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,26 @@ def test_the_runner_takes_vectors_of_any_numbers_as_the_player_does(run):
         np.testing.assert_allclose(agent.act(seen, greedy=True), player.act(seen, greedy=True), rtol=1e-6)
     with pytest.raises(space["AgentError"], match=r"takes \[batch, 3\] in float32, got \[1, 3\] in <U1"):
         agent.act(np.array([["a", "b", "c"]]))
+
+
+def test_the_runner_draws_no_noise_of_1(tmp_path):
+    folder = make_run(tmp_path / "run", options=BundleOptions(actions="sampled")).path / "agent"
+    agent = runner(folder)["Agent"](str(folder))
+    agent.random = types.SimpleNamespace(random_sample=lambda size: np.full(size, 1 - 2.0**-26))  # 1 in float32
+    chosen = agent.act(observations("categorical", 20))
+    assert agent._last["noise"].dtype == np.float32 and agent._last["noise"].max() < 1 and chosen.max() < 4
+
+
+def test_an_agent_that_takes_its_best_action_has_no_sampled_one(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    change(run.path, "agent.json", acting__rule="argmax")
+    with pytest.raises(RequestError, match="this agent takes its best action and draws none: give --actions greedy or outside"):
+        write_bundle(run, observations("categorical"), BundleOptions(actions="sampled"))
+    assert main(["export", str(run.path), "--actions", "sampled"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--actions greedy or outside, got sampled" in said
+    for actions in ("greedy", "outside"):
+        assert write_bundle(run, observations("categorical"), BundleOptions(actions=actions)).is_dir()
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "memory"])

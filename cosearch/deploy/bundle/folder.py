@@ -16,10 +16,10 @@ from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract
 from cosearch.deploy.bundle.description import describe
 from cosearch.deploy.bundle.graph import (
     ACTION,
-    ACTIONS,
     NOISE,
     POLICY,
     bounds,
+    check_actions,
     load,
     noise_size,
     obs_to_actions,
@@ -38,7 +38,7 @@ from cosearch.record.results.agent import AgentRecord
 from cosearch.record.rundir import RunDir
 from cosearch.space.parts import pack, unpack
 from latency_tables.board.runners import OnnxRunner
-from latency_tables.errors import RequestError, RunFolderError
+from latency_tables.errors import RunFolderError
 from latency_tables.writing import make_folder
 
 BUNDLE = "agent"
@@ -73,11 +73,11 @@ def check_options(run: RunDir, options: BundleOptions) -> None:
         options: of its next bundle.
 
     Raises:
-        RequestError: there is no such choice of actions, or the agent cannot have that opset.
-        RunFolderError: ``agent.onnx`` is damaged.
+        RequestError: there is no such choice of actions for the agent, or it cannot have that opset.
+        RunFolderError: ``agent.onnx`` or ``agent.json`` is damaged.
     """
-    if options.actions not in ACTIONS:
-        raise RequestError(f"actions must be one of {', '.join(ACTIONS)}, got {options.actions!r}")
+    described = run.path / AgentRecord.FILE
+    check_actions(options.actions, read_rule(described).rule if described.is_file() else "")
     source = run.path / "agent.onnx"
     if source.is_file() and options.opset is not None:
         with_opset(without_copies(load(source.read_bytes(), source)), options.opset)
