@@ -44,7 +44,8 @@ from latency_tables.writing import make_folder
 BUNDLE = "agent"
 STORED = 64
 BEGINS = "begins"  # of the stored observations of an agent with a memory: which are the first of an episode
-RUNNER = "run_agent.py"
+RUNNER, IN_CPP = "run_agent.py", "agent.cpp"
+WITHOUT_MEMORY = ("ros2_node.py", "trtexec.sh")  # programs that carry none, or never clear it
 OBSERVATIONS, INPUT = "observations", "input_"  # names of stored observations: one array, or one for each part
 FILES = Path(__file__).with_name("files")
 
@@ -201,10 +202,10 @@ def write_bundle(
         stored = stored_values(content, contract, seen)
     for name, values in stored.items():
         files[f"self_test/{name}.npy"] = _npy(values)
-    plain = not contract.inputs and not contract.action_sizes  # what the programs in other languages know
-    files |= {
-        file.name: file.read_bytes() for file in sorted(FILES.iterdir()) if file.is_file() and (plain or file.name == RUNNER)
-    }
+    programs = [RUNNER]
+    if not contract.inputs and not contract.action_sizes:  # more than one of either is what the others do not know
+        programs += [IN_CPP, *([] if contract.memory_input else WITHOUT_MEMORY)]
+    files |= {name: (FILES / name).read_bytes() for name in programs}
     return _write(run.path, files)
 
 
