@@ -15,7 +15,7 @@ from report_fake_run import change
 from cosearch.api import load_agent
 from cosearch.cli.app import main
 from cosearch.deploy.bundle.folder import BundleOptions, write_bundle
-from latency_tables.errors import RequestError
+from latency_tables.errors import NonFiniteError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,17 @@ def test_the_runner_takes_vectors_of_any_numbers_as_the_player_does(run):
         np.testing.assert_allclose(agent.act(seen, greedy=True), player.act(seen, greedy=True), rtol=1e-6)
     with pytest.raises(space["AgentError"], match=r"takes \[batch, 3\] in float32, got \[1, 3\] in <U1"):
         agent.act(np.array([["a", "b", "c"]]))
+
+
+def test_the_player_remembers_no_outputs_that_are_not_finite(tmp_path):
+    run = make_run(tmp_path / "run", "memory").path
+    agent, other, good = load_agent(run), load_agent(run), observations("memory", 2)
+    for one in (agent, other):
+        one.act(good[:1])
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        agent(np.full(3, np.nan, np.float32))
+    found, wanted = agent.outputs(good[1:]), other.outputs(good[1:])
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_the_runner_draws_no_noise_of_1(tmp_path):
