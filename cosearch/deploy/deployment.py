@@ -32,8 +32,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
 from cosearch.space.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
-from latency_tables.errors import MeasurementError, RequestError, RunFolderError, TableError
-from latency_tables.fields import parse_line
+from latency_tables.errors import MeasurementError, RequestError, RunFolderError
 from latency_tables.measuring.identity import HOST, place_of
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.remote import Answer, Connection, Core, Location
@@ -180,8 +179,9 @@ class _Session:
     def forget(self) -> None:
         """Remove the journal, and those of requests that were given up; one of this model on another device stays."""
         for path in self._run.path.glob("deploy-*.journal"):
-            begun = _begun_with(path)
-            if begun.get("deploy") != self._sha256 or begun.get("device") == self._request.device:
+            begun = path.read_bytes().partition(b"\n")[0].decode(errors="replace")
+            ours, here = (json.dumps({key: self._identity[key]})[1:-1] in begun for key in ("deploy", "device"))
+            if here or not ours:
                 remove(path)
 
     def _again(self, work: Callable[[], str | None]) -> str:
@@ -312,14 +312,6 @@ class _Session:
             runtime_version=str(self._hello["runtime_version"]),
             running=Running(self._runtime, self._contract.dtype, self._contract.threads, batch),
         )
-
-
-def _begun_with(journal: Path) -> Mapping[str, object]:
-    """What a journal says that it is of; nothing where it is damaged."""
-    try:
-        return parse_line(journal.read_bytes().partition(b"\n")[0].decode(errors="replace"), str(journal))
-    except (OSError, TableError):
-        return {}
 
 
 def _paced(calls: Paced | None) -> PacedLatency | None:
