@@ -18,6 +18,7 @@ from cosearch.compare.data import ALL, ComparedRun, Comparison, StrategyRow, com
 from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.workers import read_workers
+from cosearch.report.facts import facts
 from cosearch.report.format import duration_text, share_text, time_text
 from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, WorkSection, work_section
 from cosearch.statistics import Estimate, estimate_text
@@ -219,17 +220,18 @@ def seed_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
 
 
 def _seed_cells(item: ComparedRun) -> list[str]:
-    summary = None if item.run is None else item.run.summary
-    if summary is None:
+    run = item.run
+    summary = None if run is None else run.summary
+    if run is None or summary is None:
         return [str(item.planned.seed), "not finished", "", "", "", ""]
     share = None if summary.evaluation is None else summary.evaluation.share_of_teacher
-    measured_s = summary.latency_measured_s
+    measured_s, kind = summary.latency_measured_s, facts(run).measured_word
     return [
         str(item.planned.seed),
         estimate_text(summary.score_mean, summary.score_ci95, "episode"),
         "" if share is None else share_text(share),
         time_text(summary.latency_predicted_s),
-        "" if measured_s is None else time_text(measured_s),
+        "" if measured_s is None else time_text(measured_s) + ("" if kind == "measured" else f" {kind}"),
         "yes" if summary.target_met else "no",
     ]
 

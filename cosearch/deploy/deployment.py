@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from cosearch.deploy.figures import Running, measured_latency, paced_latency
 from cosearch.deploy.readings import ENERGY_S, joules_of, number_of
 from cosearch.planning.identity import check_results
 from cosearch.record.json_record import JsonObject
-from cosearch.record.results.agent import AgentRecord, MeasuredLatency, PacedLatency, check_agent_files
+from cosearch.record.results.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, check_agent_files
 from cosearch.record.results.deployment import Deployment, Deployments
 from cosearch.record.results.family import check_single
 from cosearch.record.results.summary import Summary, TargetCheck
@@ -33,7 +33,7 @@ from cosearch.report.page import write_report
 from cosearch.space.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError, RunFolderError
-from latency_tables.measuring.identity import place_of
+from latency_tables.measuring.identity import HOST, place_of
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.remote import Answer, Connection, Core, Location
 from latency_tables.measuring.rpc import TrackerConnection
@@ -177,9 +177,12 @@ class _Session:
             journal.close()
 
     def forget(self) -> None:
-        """Remove the journal, and those of requests that were given up."""
+        """Remove the journal, and those of requests that were given up; one of this model on another device stays."""
         for path in self._run.path.glob("deploy-*.journal"):
-            remove(path)
+            begun = path.read_bytes().partition(b"\n")[0].decode(errors="replace")
+            ours, here = (json.dumps({key: self._identity[key]})[1:-1] in begun for key in ("deploy", "device"))
+            if here or not ours:
+                remove(path)
 
     def _again(self, work: Callable[[], str | None]) -> str:
         """Do some work, and again after each loss of the connection."""
@@ -336,6 +339,24 @@ def checked_there(targets: Sequence[TargetCheck], found: Deployment) -> tuple[Ta
     )
 
 
+def _timed_there(latency: LatencyRecord, found: Deployment) -> bool:
+    """Whether what was timed beside the agent before was timed on the device; machines are compared where both are recorded."""
+    machines = [
+        each for each in (latency.conditions.get("machine"), found.conditions.get("machine")) if isinstance(each, Mapping)
+    ]
+    same = len({tuple(each.get(name) for name in HOST) for each in machines}) < 2
+    return same and latency.measured is not None and latency.measured.device == found.name
+
+
+def _without_times(summary: Summary) -> Summary:
+    """The summary without the times of reference agents and of the policy: they are of another machine than the agent's now."""
+    references = (replace(each, latency_measured_s=None, measured_ratio=None) for each in summary.reference_agents)
+    policy = summary.policy
+    if policy is not None:
+        policy = replace(policy, latency_measured_s=None, latency_ratio=None, latency_ratio_range=None)
+    return replace(summary, reference_agents=tuple(references), policy=policy)
+
+
 def _keep(run: RunDir, found: Deployment) -> None:
     """Write what was measured into ``deployments.json``, ``agent.json``, ``summary.json`` and the report, in this order."""
     before = run.read(Deployments).deployments if (run.path / Deployments.FILE).is_file() else ()
@@ -344,15 +365,17 @@ def _keep(run: RunDir, found: Deployment) -> None:
     run.write(
         replace(agent, latency=replace(agent.latency, measured=found.measured, paced=found.paced, conditions=found.conditions))
     )
-    checked_by = f"measurement on {found.name}{'' if found.provenance == 'measured' else f', {found.provenance}'}"
+    where = found.name if found.provenance == "measured" else f"{found.name}, {found.provenance}"
     summary = run.read(Summary)
+    if not _timed_there(agent.latency, found):
+        summary = _without_times(summary)
     run.write(
         replace(
             summary,
             latency_measured_s=found.measured.p50_s,
-            latency_measured_on=found.name,
+            latency_measured_on=where,
             target_met=found.target_met,
-            target_checked_by=checked_by,
+            target_checked_by=f"measurement on {where}",
             targets=checked_there(summary.targets, found),
         )
     )

@@ -70,7 +70,9 @@ class Export:
     memory: MemoryRecord | None = None
 
 
-def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, begins: np.ndarray | None = None) -> Export:
+def export_agent(
+    network: nn.Module, folder: Path, frames: np.ndarray, begins: np.ndarray | None = None, action_sizes: tuple[int, ...] = ()
+) -> Export:
     """Write ``agent.onnx`` into a folder, after the file has passed the gate.
 
     The network is copied first: its weights, memory format, device and mode stay as they are.
@@ -82,6 +84,7 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, begins: n
         folder: an existing folder; an older agent in it is removed first, and its ``agent.json``.
         frames: real observations, as the network takes them.
         begins: of a network with a memory, see :func:`check_parity`.
+        action_sizes: of several discrete actions, see there.
 
     Raises:
         ParityError: the file differs from the network; no ``agent.onnx`` is left.
@@ -93,7 +96,7 @@ def export_agent(network: nn.Module, folder: Path, frames: np.ndarray, begins: n
     remove(agent)
     remove(folder / "agent.json")
     model = to_onnx(network, frames.shape[1:])
-    parity = check_parity(network, model, frames, begins)
+    parity = check_parity(network, model, frames, begins, action_sizes=action_sizes)
     inputs, outputs = declared_interface(model)
     write_bytes_atomic(agent, model)
     size = memory_size(network)
@@ -188,17 +191,18 @@ def input_name(frame_shape: tuple[int, ...]) -> str:
     return {3: "frames", 2: "parts"}.get(len(frame_shape), "observations")
 
 
-def _has_vectors(network: nn.Module) -> bool:
-    """Whether its actions are vectors, of floats or of whole numbers: then the tolerance of the outputs says all."""
-    return isinstance(network, AgentNetwork) and network.ends.policy != "categorical"
-
-
 def _is_gaussian(network: nn.Module) -> bool:
     return isinstance(network, AgentNetwork) and network.ends.policy == "gaussian"
 
 
 def check_parity(
-    network: nn.Module, model: bytes, frames: np.ndarray, begins: np.ndarray | None = None, *, tolerance: float = TOLERANCE
+    network: nn.Module,
+    model: bytes,
+    frames: np.ndarray,
+    begins: np.ndarray | None = None,
+    *,
+    action_sizes: tuple[int, ...] = (),
+    tolerance: float = TOLERANCE,
 ) -> ParityRecord:
     """Compare an ONNX model with the network it was made from, on every observation.
 
@@ -212,12 +216,13 @@ def check_parity(
             ``[time * envs, *frame_shape]``.
         begins: ``[time, envs]``, bool: the step is the first of an episode; None: all are steps of one episode. Only for a
             network with a memory.
+        action_sizes: numbers of logits of several discrete actions, each of which is compared; empty: they are of one.
         tolerance: largest difference of any logit, mean, log standard deviation or value, relative to the largest of the
             network's own where that is above 1.
 
     Raises:
         ParityError: they differ, or one of them is not finite.
-        ShapeError: the frames are not such observations.
+        ShapeError: the frames are not such observations, or ``action_sizes`` are not those of several discrete actions.
     """
     check_frames(frames)
     plain = plain_copy(network)
@@ -242,6 +247,9 @@ def check_parity(
             f"the exported file gives outputs {list(their_logits.shape)} and value {list(their_value.shape)}, "
             f"the network {list(logits.shape)} and {list(value.shape)}"
         )
+    wanted = logits.shape[1] if isinstance(plain, AgentNetwork) and plain.ends.policy == "multi_categorical" else 0
+    if sum(action_sizes) != wanted:
+        raise ShapeError(f"action_sizes must add up to the {wanted} logits of several discrete actions, got {action_sizes}")
     forbidden = logits <= FORBIDDEN / 2
     if not np.array_equal(forbidden, their_logits <= FORBIDDEN / 2):
         raise ParityError(f"the exported file forbids other actions than the network over {len(frames)} observations")
@@ -256,10 +264,11 @@ def check_parity(
             )
         difference, magnitude = max(difference, apart), max(magnitude, largest)
     logits, their_logits = np.where(forbidden, FORBIDDEN, logits), np.where(forbidden, FORBIDDEN, their_logits)
-    differs = logits.argmax(1) != their_logits.argmax(1)
-    flipped = [] if _has_vectors(plain) else np.flatnonzero(differs).tolist()
+    sides = zip(_factors(logits, action_sizes), _factors(their_logits, action_sizes))
+    differs = np.any([ours.argmax(1) != theirs.argmax(1) for ours, theirs in sides], axis=0)
+    flipped = [] if _is_gaussian(plain) else np.flatnonzero(differs).tolist()
     exact = _exact(plain, frames, begins, flipped)
-    wrong = [i for i in flipped if not _is_rounding(exact[i], logits[i], their_logits[i])]
+    wrong = [i for i in flipped if not _is_rounding(exact[i], logits[i], their_logits[i], action_sizes)]
     if wrong:
         raise ParityError(
             f"the exported file takes another greedy action than the network on {len(wrong)} of {len(frames)} "
@@ -364,6 +373,11 @@ def _batches(count: int) -> Iterator[tuple[int, int]]:
             return
 
 
+def _factors(logits: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Logits ``[..., logits]`` of each discrete action."""
+    return np.split(logits, np.cumsum(sizes)[:-1], axis=-1)
+
+
 def _exact(plain: nn.Module, frames: np.ndarray, begins: np.ndarray | None, rows: list[int]) -> dict[int, np.ndarray]:
     """The logits of some observations in float64."""
     if not rows:
@@ -375,9 +389,9 @@ def _exact(plain: nn.Module, frames: np.ndarray, begins: np.ndarray | None, rows
     return {i: logits[i] for i in rows}
 
 
-def _is_rounding(exact: np.ndarray, logits: np.ndarray, their_logits: np.ndarray) -> bool:
-    gap = abs(exact[logits.argmax()] - exact[their_logits.argmax()])
-    return bool(gap <= 2 * np.abs(exact - logits).max())
+def _is_rounding(exact: np.ndarray, logits: np.ndarray, their_logits: np.ndarray, sizes: tuple[int, ...] = ()) -> bool:
+    each = zip(*(_factors(row, sizes) for row in (exact, logits, their_logits)))
+    return all(abs(e[own.argmax()] - e[other.argmax()]) <= 2 * np.abs(e - own).max() for e, own, other in each)
 
 
 def _bad_rows(array: np.ndarray) -> int:

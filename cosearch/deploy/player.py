@@ -163,11 +163,12 @@ class Agent:
 
         Raises:
             ShapeError: other observations than the agent was trained on.
-            NonFiniteError: the network returned NaN or infinity.
+            NonFiniteError: the network returned NaN or infinity; an agent with a memory does not remember it.
         """
-        outputs = self.outputs(observations)
+        before, outputs = self._memory, self.outputs(observations)
         for name, values in outputs.items():
             if not np.isfinite(values).all():
+                self._memory = before  # what came of it is not remembered
                 raise NonFiniteError(f"the agent's {name} is NaN or infinite; an observation with NaN in it does that")
         greedy = greedy or self.rule.rule == "argmax"
         if self.rule.policy == "gaussian":

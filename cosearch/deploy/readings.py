@@ -20,9 +20,9 @@ from latency_tables.board.timing import Paced, Visit, VisitPlan, median_interval
 from latency_tables.errors import MeasurementError
 from latency_tables.measuring.remote import Connection, Location
 
-VISITS, SESSIONS = 15, 5  # of one batch: back to back, and at the period
+VISITS, SESSIONS, ENERGIES = 15, 5, 5  # of one batch: back to back, at the period, of the power sensor
 BATCHES = 3
-ENERGY_S = 2.0  # at least, of one reading of a power sensor
+ENERGY_S = 2.0  # at least, of the readings of a power sensor together
 UNDER, OVER, UNCLEAR = "under", "over", "unclear"
 
 
@@ -31,10 +31,12 @@ class Reading:
     """One figure over several visits.
 
     Attributes:
-        values: of each visit, seconds, joules or bytes; one alone is exact.
+        values: of each visit, seconds, joules or bytes.
+        exact: no visit would give another value: bytes of a file, the peak of a process.
     """
 
     values: tuple[float, ...]
+    exact: bool = False
 
     @property
     def value(self) -> float:
@@ -43,16 +45,19 @@ class Reading:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of it."""
+        """95 % interval of it; of one value that value twice, which says nothing unless it is exact."""
         return median_interval(self.values) if len(self.values) > 1 else (self.values[0], self.values[0])
 
     def verdict(self, target: float) -> str:
-        """``under``: the whole interval is at most the target; ``over``: none of it; else ``unclear``.
+        """``under``: the whole interval is at most the target; ``over``: none of it; else, and of one value that is not exact,
+        ``unclear``.
 
         Args:
             target: the bound, in the figure's unit.
         """
         low, high = self.interval
+        if len(self.values) == 1 and not self.exact:
+            return UNCLEAR
         return UNDER if within(high, target) else UNCLEAR if within(low, target) else OVER
 
 
@@ -85,9 +90,9 @@ class Readings:
             target: what is bounded.
         """
         if target.metric == "file_bytes":
-            return Reading((float(self.file_bytes),))
+            return Reading((float(self.file_bytes),), exact=True)
         if target.metric == "memory_bytes":
-            return None if self.memory_bytes is None else Reading((self.memory_bytes,))
+            return None if self.memory_bytes is None else Reading((self.memory_bytes,), exact=True)
         if target.metric == "energy_j":
             values: list[float] = self.energies_j
         elif target.at == "period":
@@ -176,8 +181,9 @@ class Meter:
                 answer = core.one("paced", ids=["agent"], period_s=self.period_s, seconds=self.seconds / SESSIONS)
                 found.paced.append(Paced.from_dict(answer["paced"]))
         if any(metric == "energy_j" for metric, _ in kinds):
-            answer = core.one("energy", ids=["agent"], seconds=max(ENERGY_S, self.seconds))
-            found.energies_j.append(joules_of(answer, self.device))
+            for _ in range(ENERGIES):
+                answer = core.one("energy", ids=["agent"], seconds=max(ENERGY_S, self.seconds) / ENERGIES)
+                found.energies_j.append(joules_of(answer, self.device))
         if any(metric == "memory_bytes" for metric, _ in kinds):
             found.memory_bytes = number_of(core.one("memory"), "peak_bytes")
 

@@ -23,6 +23,7 @@ from cosearch.space.files import load_architecture
 from cosearch.space.groups import draw
 from cosearch.space.largest import mean_macs
 from cosearch.space.network import AgentNetwork, reference_agents
+from cosearch.space.parts import pack
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
@@ -90,7 +91,7 @@ class _Samples:
     def model(self, i: int) -> bytes:
         network = derive(self._architecture(i), torch.Generator().manual_seed(self._streams.derive("weights", i)))
         model = to_onnx(network, self._space.frame_shape)
-        check_parity(network, model, _random_frames(self._space.frame_shape, i))
+        check_parity(network, model, _random_frames(self._space, i), action_sizes=self._space.action_sizes)
         return model
 
     def others(self, i: int, name: Path) -> list[Path]:
@@ -100,9 +101,21 @@ class _Samples:
         return [path for path in there if not path.is_file() or path.read_bytes() != made[path](i)]
 
 
-def _random_frames(frame_shape: tuple[int, ...], seed: int) -> np.ndarray:
-    rng, shape = np.random.default_rng(seed), (GATE_FRAMES, *frame_shape)
-    return rng.integers(0, 256, shape, np.uint8) if len(frame_shape) == 3 else rng.normal(0, 1, shape).astype(np.float32)
+def _random_frames(space: SearchSpace, seed: int) -> np.ndarray:
+    """Random observations of a space, of several parts packed; an action mask allows at least one action."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        if kind == "mask":
+            allowed = rng.integers(0, 2, (GATE_FRAMES, *shape), np.uint8)
+            allowed[np.arange(GATE_FRAMES), rng.integers(0, shape[0], GATE_FRAMES)] = 1
+            return allowed
+        size = (GATE_FRAMES, *shape)
+        return rng.integers(0, 256, size, np.uint8) if kind == "image" else rng.normal(0, 1, size).astype(np.float32)
+
+    if space.parts:
+        return pack(space.parts, {part.name: drawn(part.kind, part.shape) for part in space.parts})
+    return drawn("image" if len(space.frame_shape) == 3 else "vector", space.frame_shape)
 
 
 def predict_architecture(path: Path, table: Table | AccelTable) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def rehearse(plan: Plan, note: Callable[[str], None]) -> None:
         agent.ends.see(torch.from_numpy(frames))
         with temporary_folder("cosearch-rehearsal-") as folder:
             model, file = to_onnx(agent, frames.shape[1:]), folder / "agent.onnx"
-            check_parity(agent, model, frames)
+            check_parity(agent, model, frames, action_sizes=plan.space.action_sizes)
             too_new = unloadable(plan, model)
             if too_new:
                 note(too_new)

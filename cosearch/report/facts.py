@@ -115,10 +115,11 @@ def facts(run: Run) -> Facts:
     timed = None if agent is None else agent.latency.measured
     provenance = run.record.table.provenance if summary is None else summary.table_provenance
     own = Device(device.name, device.description, device.runtime, device.dtype, device.threads)
-    on_target = timed is not None and _on_target(summary, timed, own)
     emulated = (
         timed is not None and summary is not None and summary.target_checked_by == f"measurement on {timed.device}, synthetic"
     )
+    on_target = timed is not None and not emulated and _on_target(summary, timed, own)
+    where = "a device that was not recorded" if timed is None else timed.device
     return Facts(
         score=None if summary is None else summary.score_mean,
         score_ci95=None if summary is None else summary.score_ci95,
@@ -127,7 +128,7 @@ def facts(run: Run) -> Facts:
         provenance=provenance,
         target_s=run.latency_target_s,
         measured_s=run.latency_measured_s,
-        measured_on="a device that was not recorded" if timed is None else timed.device,
+        measured_on=f"{where}, emulated" if emulated else where,
         on_target=on_target,
         device=own.table_name,
         measured_word="synthetic" if emulated else "measured",
@@ -298,10 +299,7 @@ def caveats(run: Run) -> list[str]:
             f"{PROVENANCE.get(known.provenance, 'how it was made is not recorded')}."
         )
     if known.measured_s is not None and not known.on_target:
-        emulated = ", which is emulated" if known.measured_word == "synthetic" else ""
-        told.append(
-            f"The latency was timed on {known.measured_on}{emulated}, not on {known.device}: it does not test the prediction."
-        )
+        told.append(f"The latency was timed on {known.measured_on}, not on {known.device}: it does not test the prediction.")
     if run.summary is not None:
         told.append("One seed: another seed may find another architecture and another score.")
         met = run.summary.target_met

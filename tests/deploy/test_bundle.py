@@ -232,48 +232,6 @@ def test_the_runner_is_short_old_python_and_needs_nothing_else():
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)]
 
 
-class Clock:
-    """Time that passes when somebody sleeps, or a little at each look."""
-
-    def __init__(self):
-        self.now_s, self.slept = 100.0, []
-
-    def perf_counter(self):
-        self.now_s += 1e-6
-        return self.now_s
-
-    def sleep(self, seconds):
-        self.slept.append(seconds)
-        self.now_s += seconds + 5e-5 * (seconds > 0)  # it always sleeps a little longer
-
-
-def test_a_loop_wakes_early_warms_up_and_waits_for_the_moment(runs):
-    space, clock, warmed = runner(runs["categorical"].path / "agent"), Clock(), []
-    space["time"] = clock
-    begin = clock.now_s
-    moments = space["every"](0.02, lambda: warmed.append(clock.now_s), lead_s=0.002)
-    for i in range(1, 4):
-        late_s = next(moments)
-        assert 0 <= late_s < 1e-5 and clock.now_s == pytest.approx(begin + 0.02 * i, abs=3e-5)
-        assert warmed[-1] == pytest.approx(begin + 0.02 * i - 0.002, abs=1e-4) and len(warmed) == i
-        clock.now_s += 0.001
-    plain = space["every"](0.02)
-    assert next(plain) == pytest.approx(5e-5, abs=2e-5)  # without it the wake-up is part of the delay
-
-
-def test_a_missed_moment_is_not_made_up_for(runs):
-    space, clock = runner(runs["categorical"].path / "agent"), Clock()
-    space["time"] = clock
-    moments = space["every"](0.02)
-    next(moments)
-    clock.now_s += 0.07
-    at = clock.now_s
-    next(moments)
-    assert clock.now_s - at < 1e-3
-    next(moments)
-    assert clock.now_s - at == pytest.approx(0.02, abs=1e-3)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("actions", ["greedy", "sampled"])
 def test_the_graph_chooses_the_action_that_the_rule_says(tmp_path, kind, actions):

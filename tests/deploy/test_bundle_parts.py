@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from cosearch.deploy.bundle.contract import InputPart
-from cosearch.deploy.bundle.graph import load, noise_size, with_actions, with_given_inputs
+from cosearch.deploy.bundle.graph import BELOW_1, load, noise_size, with_actions, with_given_inputs
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.player import ActingRule, Agent, batch_of_one
 from cosearch.planning.builtins import load_builtins
@@ -50,7 +51,9 @@ def contract_of(env):
     box = env.action_box
     bounds = {} if box is None else {"action_low": box.low, "action_high": box.high}
     scaled = {} if box is None else dict(zip(("action_scale", "action_shift"), zip(*box.scaling)))
-    return dataclasses.replace(_contract(), policy=policy_of(env).name, action_sizes=env.action_sizes, **bounds, **scaled)
+    return dataclasses.replace(
+        _contract(), policy=policy_of(env).name, rule="sample", action_sizes=env.action_sizes, **bounds, **scaled
+    )
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -100,6 +103,27 @@ def test_sampling_inside_the_graph_draws_each_factor_by_its_own_number():
         reached = np.exp(logits[:, begin:end]).cumsum(1)
         wanted = (reached / reached[:, -1:] <= noise[:, factor : factor + 1]).sum(1)
         assert (found[:, factor] == wanted).mean() > 0.995 and found.dtype == np.int64
+
+
+@pytest.mark.parametrize("drawn", [1.0, float(BELOW_1), 1 - 2.0**-26])
+def test_the_largest_noise_gives_an_action_that_exists_and_is_allowed(drawn):
+    forbidden = np.array([[0.3, -1.0, 2.0, -1e8], [5.0, -1e8, -1e8, -1e8]], np.float32)  # the last ones are forbidden
+    random = np.random.default_rng(0).normal(0, 3, (500, 4)).astype(np.float32)
+    logits = np.concatenate([forbidden, random])
+    env = make_env("own_tasks:masked", EnvOptions(1, 0))
+    taken, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("given", "logits"))
+    graph = helper.make_graph([helper.make_node("Identity", ["given"], ["logits"])], "it", [taken], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7)
+    for sizes in ((), (2, 2)):
+        contract = dataclasses.replace(
+            contract_of(env), policy="multi_categorical" if sizes else "categorical", action_sizes=sizes
+        )
+        session = OnnxRunner(with_actions(model, "sampled", contract).SerializeToString()).session
+        noise = np.full((len(logits), len(sizes) or 1), drawn, np.float32)
+        (found,) = session.run(["action"], {"given": logits, "noise": noise})
+        assert found.min() >= 0 and found.max() < (2 if sizes else 4)
+        if not sizes:
+            assert found[:2].tolist() == [2, 0] and (logits[np.arange(len(found)), found] > -1e7).all()
 
 
 IMAGES = (

@@ -96,6 +96,19 @@ def test_the_node_acts_on_the_newest_observation(runs, kind, monkeypatch):
 
 
 @pytest.mark.slow  # a compiler, and a release of ONNX Runtime (folders include and lib) named by COSEARCH_ONNXRUNTIME
+@pytest.mark.parametrize(
+    "kind, programs",
+    [
+        ("gaussian", {"run_agent.py", "agent.cpp", "ros2_node.py", "trtexec.sh"}),
+        ("memory", {"run_agent.py", "agent.cpp"}),  # the node would never clear the memory, the script does not know its input
+        ("masked", {"run_agent.py"}),
+    ],
+)
+def test_a_bundle_has_the_programs_that_can_run_its_agent(tmp_path, kind, programs):
+    folder = make_run(tmp_path / "run", kind).path / "agent"
+    assert {path.name for path in folder.iterdir() if path.suffix in (".py", ".cpp", ".sh")} == programs
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "memory"])
 @pytest.mark.parametrize("actions", ["outside", "sampled"])
 def test_the_cpp_example_gives_the_stored_outputs(tmp_path, kind, actions):

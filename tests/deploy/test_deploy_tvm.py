@@ -114,6 +114,31 @@ def test_a_library_with_other_outputs_fails_the_self_test(tmp_path, layout):
         self_test_by_rpc(Session(), "agent", folder, contract)
 
 
+def test_forbidden_actions_make_the_self_test_no_blunter(tmp_path):
+    run = make_run(tmp_path / "run")
+    folder = run.path / "agent"
+    contract = Contract.from_json(json.loads((folder / "contract.json").read_text()), "contract.json")
+
+    def forbid(logits):
+        return np.where(np.arange(4) == 1, np.float32(-1e8), logits)
+
+    class Session:
+        location = Location(tracker="127.0.0.1:1", tracker_key="pi")
+
+        def bind(self, name, values):
+            self.values = values
+
+        def outputs(self, name):
+            logits, value = OnnxRunner((run.path / "agent.onnx").read_bytes()).session.run(None, {"frames": self.values})
+            return [forbid(logits), value]
+
+    spoil_array(folder, "logits", forbid)
+    assert self_test_by_rpc(Session(), "agent", folder, contract).startswith("ok: 64 observations, largest difference 0 of")
+    spoil_array(folder, "logits", lambda logits: logits + np.float32(1))
+    with pytest.raises(ParityError, match=r"the self-test failed on pi: observation 0: logits differs by 1, at most"):
+        self_test_by_rpc(Session(), "agent", folder, contract)
+
+
 def test_a_tracker_is_for_agents_that_tvm_compiled(tmp_path):
     path = make_run(tmp_path / "run").path
     with pytest.raises(RequestError, match=r"a TVM RPC tracker runs a library of TVM, this agent is for onnxruntime: use --host"):

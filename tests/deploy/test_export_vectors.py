@@ -1,8 +1,10 @@
 """Agents that read vectors, and Gaussian ones, as files: raw observations in, the same outputs as the network, and how to act."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from cosearch.deploy.export import check_parity, export_agent, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
@@ -12,7 +14,7 @@ from cosearch.rl.envs import Box, EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.policy import how_to_act
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
-from cosearch.space.network import AgentNetwork
+from cosearch.space.network import AgentNetwork, mlp
 from cosearch.testing.conformance import seeded
 from latency_tables.board.runners import OnnxRunner, op_histogram
 from latency_tables.errors import ParityError, ShapeError
@@ -121,3 +123,38 @@ def test_the_record_says_how_to_act():
     assert pendulum["policy"] == "gaussian" and pendulum["clip_low"] == [-2.0] and pendulum["clip_high"] == [2.0]
     assert how_to_act(Open())["clip_low"] == [-1.0, None] and how_to_act(Open())["clip_high"] == [1.0, None]
     assert how_to_act(make_env("gym:CartPole-v1", EnvOptions(1, 0)))["greedy"] == "argmax(logits)"
+
+
+def two_actions(outputs_apart):
+    """Two discrete actions of two and three values from three features, whose logits are that far apart."""
+    net = AgentNetwork(mlp((3,), 5, (8,)), seeded(0), policy="multi_categorical").eval()
+    with torch.no_grad():
+        head = net.blocks[-1].outputs
+        head.weight[:5] *= outputs_apart
+        head.bias[:5] = 0
+    return net
+
+
+def turned(model):
+    """The model with the signs of its logits turned: each action takes its worst value."""
+    proto = onnx.load_model_from_string(model)
+    for entry in proto.graph.initializer:
+        values = numpy_helper.to_array(entry)
+        if values.shape in ((6, 8), (8, 6)):
+            rows = values.copy() if values.shape == (6, 8) else values.T.copy()
+            rows[:5] *= -1
+            entry.CopyFrom(numpy_helper.from_array(rows if values.shape == (6, 8) else np.ascontiguousarray(rows.T), entry.name))
+    return proto.SerializeToString()
+
+
+def test_each_of_several_discrete_actions_is_compared():
+    net, frames = two_actions(1e-5), np.random.default_rng(0).normal(0, 1, (200, 3)).astype(np.float32)
+    model = to_onnx(net, (3,))
+    assert check_parity(net, model, frames, action_sizes=(2, 3)).greedy_agreement == 1.0
+    with pytest.raises(ParityError, match=r"takes another greedy action than the network on \d+ of 200 observations"):
+        check_parity(net, turned(model), frames, action_sizes=(2, 3))  # each logit is within the tolerance
+    still = two_actions(0.0)  # all logits are equal
+    assert check_parity(still, turned(to_onnx(still, (3,))), frames, action_sizes=(2, 3)).greedy_agreement == 1.0
+    for sizes in ((), (2, 2), (5, 5)):
+        with pytest.raises(ShapeError, match="action_sizes must add up to the 5 logits of several discrete actions"):
+            check_parity(net, model, frames, action_sizes=sizes)

@@ -23,7 +23,8 @@ def test_a_reading_is_under_only_with_its_whole_interval():
     assert [reading.verdict(bound) for bound in (0.8, 0.89, 0.9, 1.0, 1.09, 1.1, 2.0)] == (
         ["over", "over", "unclear", "unclear", "unclear", "under", "under"]
     )
-    assert Reading((5.0,)).interval == (5.0, 5.0) and Reading((5.0,)).verdict(5.0) == "under"
+    assert Reading((5.0,)).interval == (5.0, 5.0) and Reading((5.0,), exact=True).verdict(5.0) == "under"
+    assert {Reading((5.0,)).verdict(bound) for bound in (0.1, 4.9, 5.0, 5.1, 99.0)} == {"unclear"}  # it may be noise
 
 
 def test_each_target_has_its_own_figure():
@@ -45,11 +46,14 @@ def test_each_target_has_its_own_figure():
     assert Readings(1).of(target()) is None and Readings(1).of(target("memory_bytes")) is None and Readings(1).pace is None
 
 
-class Core:
-    """A device whose visits take these seconds, one after the other."""
+NO_SENSOR = "no power sensor is readable"
 
-    def __init__(self, seconds):
-        self.seconds, self.asked = iter(seconds), []
+
+class Core:
+    """A device whose visits take these seconds, one after the other, and whose power sensor says these joules."""
+
+    def __init__(self, seconds, energies_j=()):
+        self.seconds, self.energies_j, self.asked = iter(seconds), iter(energies_j), []
 
     def one(self, verb, *payload, **fields):
         self.asked.append(verb)
@@ -63,7 +67,7 @@ class Core:
             "load": {"graph": {}},
             "state": {"state": {}},
             "memory": {"peak_bytes": 5e7},
-            "energy": {"energy_j": None, "reason": "no power sensor is readable"},
+            "energy": {"energy_j": next(self.energies_j, None) if verb == "energy" else None, "reason": NO_SENSOR},
         }[verb]
 
     def close(self):
@@ -80,6 +84,15 @@ def test_it_visits_again_only_while_the_interval_holds_the_target(bound, batches
     found = Meter(Running("onnxruntime", "float32", 1, 1), seconds=1.0).read(b"model", [target(value=bound)])
     assert len(found.visits) == batches * VISITS == core.asked.count("visit") and core.asked[-1] == "close"
     assert "paced" not in core.asked and "memory" not in core.asked
+
+
+@pytest.mark.parametrize("bound, batches, verdict", [(1.5, 1, "under"), (0.5, 1, "over"), (1.0, BATCHES, "unclear")])
+def test_an_energy_is_decided_by_several_readings(bound, batches, verdict, monkeypatch):
+    core = Core([], [0.8, 1.1, 1.0, 1.2, 0.9] * BATCHES)
+    monkeypatch.setattr(module, "Connection", lambda *args, **more: core)
+    found = Meter(Running("onnxruntime", "float32", 1, 1)).read(b"model", [target("energy_j", bound)])
+    assert core.asked.count("energy") == len(found.energies_j) == 5 * batches
+    assert found.of(target("energy_j", bound)).verdict(bound) == verdict
 
 
 def test_only_what_targets_are_on_is_measured(monkeypatch):

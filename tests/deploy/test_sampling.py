@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from cosearch.config.run import resolve
 from cosearch.deploy import sampling
 from cosearch.deploy.sampling import (
     predict_architecture,
@@ -19,10 +20,12 @@ from cosearch.deploy.sampling import (
     write_worklist,
 )
 from cosearch.planning.builtins import load_builtins
+from cosearch.planning.space import make_space
 from cosearch.space.derive import derive
 from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import impala_cnn, nature_cnn
+from cosearch.space.parts import unpack
 from cosearch.space.space import SPACES
 from latency_tables.errors import ConfigError, MissingOpError, ParityError, RequestError
 from latency_tables.opspec import OpSpec
@@ -278,3 +281,17 @@ def test_the_shipped_work_lists_are_those_of_the_default_space():
         wanted = macro.build(macro.suited(frames), frames, actions, "categorical").all_ops()
         assert set(load_worklist("macro").ops) >= set(wanted)
     assert set(load_worklist("references").ops) >= {*impala_cnn((64, 64, 3), 15), *nature_cnn((64, 64, 3), 15)}
+
+
+@pytest.mark.parametrize("task", ["masked", "dictionary", "factors"])
+def test_a_task_with_parts_a_mask_or_several_actions_is_sampled(tmp_path, task):
+    space = make_space(resolve(options={"env.name": f"own_tasks:{task}"}))
+    assert space.parts or space.action_sizes
+    (file,) = write_samples(space, 1, 0, tmp_path / "out")
+    session = onnxruntime.InferenceSession(str(file.with_suffix(".onnx")), providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == ([part.name for part in space.parts] or ["observations"])
+    frames = sampling._random_frames(space, 3)
+    assert frames.shape == (4, *space.frame_shape) and np.array_equal(frames, sampling._random_frames(space, 3))
+    for part in space.parts:
+        if part.kind == "mask":
+            assert (unpack(space.parts, frames)[part.name].max(axis=1) == 1).all()

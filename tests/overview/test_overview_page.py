@@ -82,6 +82,16 @@ def test_a_latency_is_the_devices_own_where_it_was_timed_there(run):
     assert json.loads(page.scripts[0])["rows"][0]["measured"] == 1.21e-3
 
 
+@pytest.mark.parametrize("name", ["my-board", "jetson"])
+def test_a_latency_of_an_emulated_device_says_so_whatever_its_name(run, name):
+    change(run, "summary.json", latency_measured_on=f"{name}, synthetic", target_checked_by=f"measurement on {name}, synthetic")
+    change(run, "agent.json", latency__measured__device=name)
+    page = Page(rendered(run.parent))
+    assert page.rows[1][page.rows[0].index("measured")] == f"1.21 ms on {name}, emulated"
+    row = json.loads(page.scripts[0])["rows"][0]
+    assert (row["measured"], row["timed"]) == (None, f"1.21 ms on {name}, emulated")
+
+
 def test_the_page_loads_nothing_and_lets_one_script_run(run):
     text = rendered(run.parent)
     page = Page(text)

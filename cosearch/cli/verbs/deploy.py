@@ -101,6 +101,6 @@ def _text(run: Path, found: Deployment) -> str:
         if calls is not None:
             every, median, p99 = time_text(calls.period_s), time_text(calls.p50_s), time_text(calls.p99_s)
             missed = f"{calls.missed} of {calls.samples} over the period"
-            lines.append(f"every {every}, {words}: median {median}, p99 {p99}, {missed}")
-    lines += [f"target {time_text(found.target_s)}: {met} on {found.name}", f"report: {run}/report.html"]
+            lines.append(f"every {every}, {words}: median {median}, p99 {p99}, {missed}{kind}")
+    lines += [f"target {time_text(found.target_s)}: {met} on {found.name}{kind}", f"report: {run}/report.html"]
     return "\n".join(lines)

@@ -16,10 +16,10 @@ from cosearch.deploy.bundle.contract import CHANNELS_FIRST, Contract
 from cosearch.deploy.bundle.description import describe
 from cosearch.deploy.bundle.graph import (
     ACTION,
-    ACTIONS,
     NOISE,
     POLICY,
     bounds,
+    check_actions,
     load,
     noise_size,
     obs_to_actions,
@@ -38,13 +38,14 @@ from cosearch.record.results.agent import AgentRecord
 from cosearch.record.rundir import RunDir
 from cosearch.space.parts import pack, unpack
 from latency_tables.board.runners import OnnxRunner
-from latency_tables.errors import RequestError, RunFolderError
+from latency_tables.errors import RunFolderError
 from latency_tables.writing import make_folder
 
 BUNDLE = "agent"
 STORED = 64
 BEGINS = "begins"  # of the stored observations of an agent with a memory: which are the first of an episode
-RUNNER = "run_agent.py"
+RUNNER, IN_CPP = "run_agent.py", "agent.cpp"
+WITHOUT_MEMORY = ("ros2_node.py", "trtexec.sh")  # programs that carry none, or never clear it
 OBSERVATIONS, INPUT = "observations", "input_"  # names of stored observations: one array, or one for each part
 FILES = Path(__file__).with_name("files")
 
@@ -73,11 +74,11 @@ def check_options(run: RunDir, options: BundleOptions) -> None:
         options: of its next bundle.
 
     Raises:
-        RequestError: there is no such choice of actions, or the agent cannot have that opset.
-        RunFolderError: ``agent.onnx`` is damaged.
+        RequestError: there is no such choice of actions for the agent, or it cannot have that opset.
+        RunFolderError: ``agent.onnx`` or ``agent.json`` is damaged.
     """
-    if options.actions not in ACTIONS:
-        raise RequestError(f"actions must be one of {', '.join(ACTIONS)}, got {options.actions!r}")
+    described = run.path / AgentRecord.FILE
+    check_actions(options.actions, read_rule(described).rule if described.is_file() else "")
     source = run.path / "agent.onnx"
     if source.is_file() and options.opset is not None:
         with_opset(without_copies(load(source.read_bytes(), source)), options.opset)
@@ -201,10 +202,10 @@ def write_bundle(
         stored = stored_values(content, contract, seen)
     for name, values in stored.items():
         files[f"self_test/{name}.npy"] = _npy(values)
-    plain = not contract.inputs and not contract.action_sizes  # what the programs in other languages know
-    files |= {
-        file.name: file.read_bytes() for file in sorted(FILES.iterdir()) if file.is_file() and (plain or file.name == RUNNER)
-    }
+    programs = [RUNNER]
+    if not contract.inputs and not contract.action_sizes:  # more than one of either is what the others do not know
+        programs += [IN_CPP, *([] if contract.memory_input else WITHOUT_MEMORY)]
+    files |= {name: (FILES / name).read_bytes() for name in programs}
     return _write(run.path, files)
 
 

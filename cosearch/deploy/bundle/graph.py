@@ -21,6 +21,7 @@ ACTIONS = ("outside", "greedy", "sampled")
 ACTION, NOISE = "action", "noise"
 POLICY, OBS, MANY_ACTIONS = "policy.onnx", "obs", "actions"
 AI_ONNX = ("", "ai.onnx")
+BELOW_1 = np.nextafter(np.float32(1), np.float32(0))  # times a sum it is below that sum, rounded too
 
 
 def load(model: bytes, file: object) -> onnx.ModelProto:
@@ -196,10 +197,9 @@ def with_actions(model: onnx.ModelProto, actions: str, rule: Contract) -> onnx.M
         rule: policy, bounds and scales.
 
     Raises:
-        RequestError: another word.
+        RequestError: another word, or ``sampled`` for an agent that takes its best action.
     """
-    if actions not in ACTIONS:
-        raise RequestError(f"actions must be one of {', '.join(ACTIONS)}, got {actions!r}")
+    check_actions(actions, rule.rule)
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     if actions == "outside":
@@ -226,6 +226,22 @@ def with_actions(model: onnx.ModelProto, actions: str, rule: Contract) -> onnx.M
     parts.add("Min", [parts.add("Max", [shifted, parts.constant(low)]), parts.constant(high)], ACTION)
     changed.graph.output.append(helper.make_tensor_value_info(ACTION, TensorProto.FLOAT, ["batch", size]))
     return changed
+
+
+def check_actions(actions: str, rule: str) -> None:
+    """Raise unless the actions of an agent can be chosen so.
+
+    Args:
+        actions: one of :data:`ACTIONS`.
+        rule: how the agent acts: ``sample`` or ``argmax``.
+
+    Raises:
+        RequestError: another word, or ``sampled`` for an agent that takes its best action.
+    """
+    if actions not in ACTIONS:
+        raise RequestError(f"actions must be one of {', '.join(ACTIONS)}, got {actions!r}")
+    if actions == "sampled" and rule == "argmax":
+        raise RequestError("this agent takes its best action and draws none: give --actions greedy or outside, got sampled")
 
 
 def obs_to_actions(model: onnx.ModelProto, rule: Contract) -> bytes:
@@ -309,7 +325,8 @@ def _each_factor(parts: _Parts, sizes: Sequence[int], *, sampled: bool) -> None:
 
 
 def _drawn(parts: _Parts, logits: str = "logits", noise: str = NOISE) -> str:
-    """Number of the first action whose cumulative probability exceeds the noise."""
+    """Number of the first action whose cumulative probability exceeds the noise, which is kept below 1: there is always one."""
+    noise = parts.add("Min", [noise, parts.constant(np.array(BELOW_1))])
     reached = parts.add("CumSum", [parts.add("Softmax", [logits], axis=1), parts.constant(np.array(1, np.int64))])
     last = parts.add("Slice", [reached, *(parts.constant(np.array([value], np.int64)) for value in (-1, 2**31 - 1, 1))])
     below = parts.add("Not", [parts.add("Less", [parts.add("Mul", [noise, last]), reached])])

@@ -92,7 +92,7 @@ def run_finish(
     network = within_bounds(network, config).float().eval()
     seen = observed(network, config, config.budget.parity_frames, streams)
     frames = seen.frames
-    exported = export_agent(network, run.path, frames, seen.begins)
+    exported = export_agent(network, run.path, frames, seen.begins, plan.space.action_sizes)
     progress.note(f"exported agent.onnx: max difference {exported.parity.max_abs_difference:.1e} over {len(frames)} observations")
 
     def played_by(path: Path, *, test: bool) -> Score:

@@ -21,7 +21,7 @@ class ReferenceAgent:
         name: such as ``impala-cnn``.
         latency_predicted_s: for the target device, seconds.
         params, macs: its parameters, and multiply-accumulates of one decision.
-        latency_measured_s: on the machine that timed the agent, seconds; None where nobody timed it.
+        latency_measured_s: on the machine that timed the agent, seconds; None where nobody timed it there.
         predicted_ratio, measured_ratio: latency of the agent divided by this one's.
     """
 
@@ -123,7 +123,7 @@ class PolicyComparison:
         latency_from: where ``policy_latency_s`` is from: ``measurement``, or the scaling of one on another machine; empty where
             there is none.
         latency_measured_s: median of the policy beside the agent, in the same runtime, on ``latency_measured_on``; None where
-            nobody timed it.
+            nobody timed it there.
         latency_ratio: latency of the agent divided by the policy's, both timed in turns.
         latency_ratio_range: smallest and largest ratio of a round.
     """
@@ -154,7 +154,7 @@ class Summary:
         latency_predicted_s: of one decision on the target device, seconds.
         latency_predicted_for: name of that device.
         latency_measured_s: median of the exported agent, seconds; None where nobody timed it.
-        latency_measured_on: the machine that timed it.
+        latency_measured_on: the machine that timed it; of an emulated one with the word synthetic.
         latency_target_s: the bound, seconds.
         target_met: whether all targets are kept: each by its measured figure, without one by the predicted.
         target_checked_by: ``measurement`` where all of them were measured on the device; else the provenance and kind of the

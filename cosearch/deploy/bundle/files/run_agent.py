@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of numpy would take the cores of the control loop
@@ -31,6 +31,7 @@ except ImportError as error:
 HERE = os.path.dirname(os.path.abspath(__file__))
 NEEDED = ["input_dtype", "input_name", "input_shape", "noise_input", "noise_size", "period_s", "policy", "rule", "tolerance"]
 NEEDED += ["action_high", "action_low", "action_output", "action_scale", "action_shift", "first_action", "stored_outputs"]
+FORBIDDEN = -5e7  # the logit of an action that a mask forbids is below it
 
 
 class AgentError(Exception):
@@ -53,8 +54,7 @@ class Agent:
             options.intra_op_num_threads = threads or self.contract["threads"]
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise AgentError(f"contract.json cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
+        options.inter_op_num_threads, options.log_severity_level = 1, 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep
         try:
             self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -97,19 +97,19 @@ class Agent:
             dtype = np.dtype(entry["dtype"])
             if entry["kind"] == "mask":
                 values = (values.reshape(len(values), -1) > 0).astype(dtype)
-            if values.shape[1:] != tuple(entry["shape"]) or (dtype == np.uint8) != (values.dtype == np.uint8):
-                taken, got = ", ".join(map(str, entry["shape"])), f"{list(values.shape)} in {values.dtype}"
-                raise AgentError(
-                    f"the agent takes {entry['name'] + ' ' if self.inputs else ''}[batch, {taken}] in {dtype}, got {got}"
-                )
+            other = values.dtype != dtype if dtype == np.uint8 else values.dtype.kind not in "bfiu"
+            if other or values.shape[1:] != tuple(entry["shape"]):
+                taken = f"{entry['name'] + ' ' if self.inputs else ''}[batch, {', '.join(map(str, entry['shape']))}]"
+                raise AgentError(f"the agent takes {taken} in {dtype}, got {list(values.shape)} in {values.dtype}")
             feed[entry["name"]] = np.ascontiguousarray(values, dtype)
+        count = len(next(iter(feed.values())))
         if self.contract["noise_input"]:
-            size = (len(next(iter(feed.values()))), self.contract["noise_size"])
-            draw = self.random.standard_normal if self.contract["policy"] == "gaussian" else self.random.random_sample
-            feed[self.contract["noise_input"]] = (np.zeros(size) if greedy else draw(size)).astype(np.float32)
+            size, gaussian = (count, self.contract["noise_size"]), self.contract["policy"] == "gaussian"
+            draw = np.zeros if greedy else self.random.standard_normal if gaussian else self.random.random_sample
+            most = np.inf if gaussian else 1 - 2.0**-24  # the next below 1 in float32, which would round larger ones to 1
+            feed[self.contract["noise_input"]] = np.minimum(draw(size), most).astype(np.float32)
         if self.contract.get("memory_input"):
             initial = np.array(self.contract["memory_initial"], np.float32)
-            count = len(next(iter(feed.values())))
             memory = np.tile(initial, (count, 1)) if self.memory is None else self.memory
             if memory.shape != (count, len(initial)):
                 raise AgentError(f"the agent remembers {len(memory)} episodes, got {count} observations: reset it")
@@ -118,8 +118,12 @@ class Agent:
 
     def outputs(self, observations: Any, greedy: bool = False) -> Dict[str, np.ndarray]:
         """All outputs of the network for observations ``[batch, ...]``; greedy: with zeros as noise, where it takes noise."""
-        self._last = self._feed(observations, greedy)
-        found = dict(zip(self._names, self.session.run(None, self._last)))
+        feed = self._feed(observations, greedy)
+        found = dict(zip(self._names, self.session.run(None, feed)))
+        for name, values in found.items():
+            if not np.isfinite(values).all():  # neither the memory nor the observation is kept
+                raise AgentError(f"the agent's {name} is NaN or infinite; an observation with NaN in it does that")
+        self._last = feed
         if self.contract.get("memory_input"):
             self.memory = found[self.contract["memory_output"]]
         return found
@@ -129,17 +133,15 @@ class Agent:
 
         Discrete ones are whole numbers, as the environment numbers them, others float32, clipped.
         """
-        contract, found = self.contract, self.outputs(observations, greedy)
-        greedy = greedy or contract["rule"] == "argmax"
+        contract, found, greedy = self.contract, self.outputs(observations, greedy), greedy or self.contract["rule"] == "argmax"
         if contract["noise_input"] and not greedy:
             return found[contract["action_output"]]
         if contract["policy"] == "gaussian":
             mean = found["mean"].astype(np.float64)
             noise = 0.0 if greedy else np.exp(found["log_std"]) * self.random.standard_normal(mean.shape)
-            low = [-np.inf if bound is None else bound for bound in contract["action_low"]]
-            high = [np.inf if bound is None else bound for bound in contract["action_high"]]
+            low, high = (np.array(contract[name], np.float64) for name in ("action_low", "action_high"))  # null is NaN: no bound
             action = np.array(contract["action_scale"]) * (mean + noise) + np.array(contract["action_shift"])
-            return np.clip(action, low, high).astype(np.float32)
+            return np.fmin(np.fmax(action, low), high).astype(np.float32)
         logits, sizes = found["logits"].astype(np.float64), contract.get("action_sizes", [])
         if sizes:
             factors = np.split(logits, np.cumsum(sizes)[:-1], axis=1)
@@ -170,56 +172,49 @@ def every(period_s: float, warm_up: Optional[Callable[[], object]] = None, lead_
     """Yields once a period how many seconds late it is; with ``warm_up`` it wakes ``lead_s`` early, calls it, and spins."""
     due = time.perf_counter() + period_s
     while True:
+        missed = time.perf_counter() >= due  # then the next moment is counted from when it was called
         time.sleep(max(0.0, due - time.perf_counter() - (lead_s if warm_up else 0.0)))
         if warm_up:
             warm_up()
             while time.perf_counter() < due:
                 pass
-        yield time.perf_counter() - due
-        due = max(due + period_s, time.perf_counter())
+        now = time.perf_counter()
+        yield now - due
+        due = (now if missed else due) + period_s
 
 
 def self_test(agent: Agent) -> str:
     """Plays the stored observations, one at a time, and compares outputs and greedy actions; one line that says how well."""
-    tolerance, worst, stored = agent.contract["tolerance"], 0.0, stored_values(agent)
+    (taken, stored), tolerance, worst, allowed = stored_values(agent), agent.contract["tolerance"], 0.0, {}
+    for name, values in stored.items():  # logits of actions that a mask forbids do not count
+        counted = np.where((name == "logits") & (values <= FORBIDDEN), 0.0, values)
+        allowed[name] = tolerance * max(1.0, float(np.abs(counted).max())) if values.dtype.kind == "f" else 0.5
     logits = np.sort(stored.get("logits", [[-np.inf, 0.0]]))  # where the two best are closer than is allowed, either is right
-    tied = np.ptp(logits[:, -2:], axis=1) <= 2 * tolerance * max(1.0, float(np.abs(stored.get("logits", 0.0)).max()))
-    taken, count = seen_in(agent, stored), len(stored["actions"])
+    tied, count = np.ptp(logits[:, -2:], axis=1) <= 2 * allowed.get("logits", 0.0), len(stored["actions"])
     begins = stored.pop("begins", np.ones(count))
     if agent.contract.get("action_sizes"):  # the outputs say all
         stored.pop("actions")
     for i in range(count):
         observation = {name: values[i : i + 1] for name, values in taken.items()} if agent.inputs else taken[i : i + 1]
-        memory = None if i == 0 or begins[i] else agent.memory
-        agent.memory = memory
+        agent.memory = memory = None if i == 0 or begins[i] else agent.memory
         found = agent.outputs(observation, greedy=True)
         agent.memory = memory
         found["actions"] = agent.act(observation, greedy=True)
-        for name in sorted(set(stored) - {*stored_inputs(agent), "actions" if tied[i % len(tied)] else ""}):
-            expected = stored[name]
-            allowed = tolerance * max(1.0, float(np.abs(expected).max())) if expected.dtype.kind == "f" else 0.5
-            difference = float(np.abs(found[name].reshape(expected[i].shape) - expected[i]).max())
-            worst = max(worst, difference / allowed)
-            if not difference <= allowed:  # also true for NaN
-                raise AgentError(f"observation {i}: {name} differs by {difference:.3g}, at most {allowed:.3g} is allowed")
+        for name in sorted(set(stored) - {"actions" if tied[i % len(tied)] else ""}):
+            expected, got = stored[name][i], found[name].reshape(stored[name][i].shape)
+            forbidden = (name == "logits") & (expected <= FORBIDDEN) & (got <= FORBIDDEN)
+            difference = float(np.abs(np.where(forbidden, 0.0, got - expected)).max())
+            worst = max(worst, difference / allowed[name])
+            if not difference <= allowed[name]:  # also true for NaN
+                raise AgentError(f"observation {i}: {name} differs by {difference:.3g}, at most {allowed[name]:.3g} is allowed")
     return f"ok: {count} observations, largest difference {worst:.2g} of what is allowed"
 
 
-def stored_inputs(agent: Agent) -> List[str]:
-    """Names of the stored observations: one array, or one for each part."""
-    return ["input_" + entry["name"] for entry in agent.inputs] or ["observations"]
-
-
-def seen_in(agent: Agent, stored: Dict[str, np.ndarray]) -> Any:
-    """The stored observations as the agent takes them."""
-    parts = {entry["name"]: stored["input_" + entry["name"]] for entry in agent.inputs}
-    return parts or stored["observations"]
-
-
-def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
-    """Observations, outputs and actions that the self-test compares: numbers, equally many of each."""
+def stored_values(agent: Agent) -> Tuple[Any, Dict[str, np.ndarray]]:
+    """The stored observations as the agent takes them; and the outputs and actions: numbers, equally many of each."""
     folder = os.path.join(agent.folder, "self_test")
-    names = [*stored_inputs(agent), "actions", *agent.contract["stored_outputs"]]
+    parts = {"input_" + entry["name"]: entry["name"] for entry in agent.inputs} or {"observations": ""}
+    names = [*parts, "actions", *agent.contract["stored_outputs"]]
     names += ["begins"] if agent.contract.get("memory_input") else []  # which are the first of an episode
     try:
         stored = {name: np.load(os.path.join(folder, name + ".npy"), allow_pickle=False) for name in names}
@@ -227,12 +222,13 @@ def stored_values(agent: Agent) -> Dict[str, np.ndarray]:
     except Exception as error:  # a damaged header raises a dozen classes
         raise AgentError(f"the stored observations cannot be read: {' '.join(str(error).split())[:300]}") from error
     agent.reset()
-    taken = seen_in(agent, stored)
-    first = {name: values[:1] for name, values in taken.items()} if agent.inputs else taken[:1]
+    seen = {parts[name]: stored.pop(name) for name in parts}
+    taken = seen if agent.inputs else seen[""]
+    first = {name: values[:1] for name, values in seen.items()} if agent.inputs else taken[:1]
     found = agent.outputs(first, greedy=True) if fit and len(stored["actions"]) else {}
     if not all(name in found and found[name].size == stored[name][0].size for name in agent.contract["stored_outputs"]):
         raise AgentError("the stored observations and outputs do not fit each other or the agent")
-    return stored
+    return taken, stored
 
 
 def timed(agent: Agent, seconds: float, moments: Iterator[float]) -> str:
@@ -240,7 +236,7 @@ def timed(agent: Agent, seconds: float, moments: Iterator[float]) -> str:
     took_s: List[float] = []
     blank, end = agent.blank(), time.perf_counter() + seconds
     observation = {name: values[0] for name, values in blank.items()} if agent.inputs else blank[0]
-    while time.perf_counter() < end:
+    while not took_s or time.perf_counter() < end:
         next(moments)
         before = time.perf_counter()
         agent(observation)
@@ -257,8 +253,13 @@ def main() -> int:
     parser.add_argument("--cpu", type=int, help="run on this processor only")
     given = parser.parse_args()
     try:
+        if given.time is not None and not 0 < given.time < float("inf"):
+            raise AgentError(f"--time needs seconds above 0, got {given.time:g}")
         if given.cpu is not None:
-            os.sched_setaffinity(0, {given.cpu})
+            try:
+                os.sched_setaffinity(0, {given.cpu})
+            except (OSError, ValueError, OverflowError) as error:
+                raise AgentError(f"--cpu needs the number of a processor that is there, got {given.cpu}: {error}") from error
         agent = Agent()
         if given.self_test:
             print(self_test(agent))
