@@ -158,7 +158,7 @@ def test_what_the_system_refuses_is_one_message(command, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: the system refused some/file: Too many open files\n"
 
 
-@pytest.mark.parametrize("program", ["cosearch", "accel_models", "latency_tables"])
+@pytest.mark.parametrize("program", ["cosearch", pytest.param("accel_models", marks=pytest.mark.slow), "latency_tables"])
 def test_a_terminal_of_ascii_gets_every_result(program, tmp_path):
     words = {
         "cosearch": ["predict", "--device", "jetson", "a.json"],

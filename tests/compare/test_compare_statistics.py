@@ -187,6 +187,7 @@ def test_two_levels_by_enumeration_of_all_resamples():
     assert apart.value == 10.0 and apart.ci95 == pytest.approx((found.ci95[0] - 1, found.ci95[1] - 1), abs=1.0)
 
 
+@pytest.mark.slow
 def test_resampled_seeds_cover_where_resampled_episodes_do_not(monkeypatch):
     """Five seeds whose scores differ three times as much as their episodes explain: the true mean is 0."""
     monkeypatch.setattr("cosearch.statistics.TWO_LEVEL_RESAMPLES", 100)

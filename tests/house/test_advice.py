@@ -35,6 +35,7 @@ OTHER_PROGRAMS = {"rm", "ls", "ssh", "pip", "ray"}
 SECTIONS = "env|rl|dqn|sac|distill|objective|budget|strategy|accel"
 KEY = re.compile(rf"\b((?:{SECTIONS})\.[a-z_]+)=")
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]+)")
+BUNDLED = ROOT / "cosearch" / "deploy" / "bundle" / "files"  # programs of a bundle
 NOT_OURS = {"ssh-option", "key", "address", "head", "resources"}  # of typer's own making, of TVM, and of Ray
 FILLED_IN = {"verb": "resume", "what": "table"}
 
@@ -173,6 +174,7 @@ def test_every_option_that_a_message_names_is_one_of_a_program():
     nested += [command for group in nested for command in getattr(group, "commands", {}).values()]
     parameters = [parameter for command in nested for parameter in command.params]
     known = {word.removeprefix("--") for parameter in parameters for word in [*parameter.opts, *parameter.secondary_opts]}
+    known |= set(re.findall(r'add_argument\("--([a-z-]+)"', (BUNDLED / "run_agent.py").read_text(encoding="utf-8")))
     said = [text for path in SOURCES for text in texts(path) if len(text.split()) > 3 and "<" not in text]
     found = {option for text in said for option in OPTION.findall(text)} - {"help", "version"}
     assert len(found) > 20 and not found - known - NOT_OURS, found - known - NOT_OURS

@@ -80,6 +80,7 @@ def test_by_score_the_same_candidates_are_trained_and_others_may_go_on(straight,
     assert all("divergence" in one for one in record["derived_by"]["candidates"])  # said, and not compared by
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_divergences(straight, tmp_path):
     run, events = straight
     moment = Moment("search", events["search"] // 2)

@@ -63,7 +63,7 @@ def test_a_killed_run_equals_the_undisturbed_one(tmp_path):
     [
         pytest.param((*GRADIENT, "--strategy", "a3cs"), marks=pytest.mark.slow),
         (*FEW_PATHS, "--strategy", "rl-darts"),
-        (*PROPOSAL, "--strategy", "local-search", "strategy.candidate_init=shared"),
+        pytest.param((*PROPOSAL, "--strategy", "local-search", "strategy.candidate_init=shared"), marks=pytest.mark.slow),
         pytest.param((*PROPOSAL[:-1], "--strategy", "largest"), marks=pytest.mark.slow),
         pytest.param(
             (*GRADIENT, "--device", "edge-npu", "accel.evaluations=560", "accel.final_evaluations=560"), marks=pytest.mark.slow

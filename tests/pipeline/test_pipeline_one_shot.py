@@ -135,6 +135,7 @@ def test_each_option_changes_the_search(one, other, searched):
     assert scores(first) != scores(second)
 
 
+@pytest.mark.slow
 def test_the_proposer_changes_what_is_scored_and_has_its_own_options(tmp_path):
     words, few = tuple(word for word in ONE_SHOT if "population" not in word), "strategy.values.initial=2"
     found = {}

@@ -88,7 +88,7 @@ def test_labels_are_the_same_bits_however_many_lanes_and_whenever_frames_become_
         assert torch.equal(mine[0], theirs[0]) and torch.equal(mine[1], theirs[1])
 
 
-@pytest.mark.parametrize("kind", ["network", "supernet"])
+@pytest.mark.parametrize("kind", ["network", pytest.param("supernet", marks=pytest.mark.slow)])
 def test_a_training_with_two_lanes_resumes_bit_for_bit_and_differs_from_one_by_rounding(kind, tmp_path):
     teacher = teacher_for("toy:limit", tmp_path)
 

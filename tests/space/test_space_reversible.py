@@ -165,7 +165,7 @@ def most_kept(supernet, path, frames):
     return Kept.most
 
 
-@pytest.mark.parametrize("kind", ["mlp", "chain"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("chain", marks=pytest.mark.slow)])
 def test_what_is_kept_for_the_backward_pass_does_not_grow_with_depth(kind):
     measured = {}
     for depth in (4, 64):

@@ -93,7 +93,9 @@ def test_the_strategies_that_no_process_waits_for_are_those_of_the_guide():
     assert {info.name for info in ANY_ORDER} == named
 
 
-@pytest.mark.parametrize("info", ANY_ORDER, ids=lambda info: info.name)
+@pytest.mark.parametrize(
+    "info", [pytest.param(i, id=i.name, marks=[pytest.mark.slow] if i.name == "deephyper" else []) for i in ANY_ORDER]
+)
 def test_every_strategy_that_declares_it_may_be_told_in_any_order(info):
     assert info.kind == "proposal"
     check_any_order(info, SPACE, lambda a: -sum(row[c] for row, c in zip(TABLE, a.choices)))
