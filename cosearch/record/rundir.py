@@ -172,7 +172,8 @@ class RunDir:
         run = cls(path, record)
         if run.of_teacher and not teacher:
             raise RunFolderError(
-                f"{path} is the folder of a teacher, not of a search: `cosearch teacher --env TASK --out FILE`, as it was begun, goes on with it"
+                f"{path} is the folder of a teacher, not of a search: `cosearch teacher --env TASK --out FILE`, as it was "
+                "begun, goes on with it"
             )
         return run
 

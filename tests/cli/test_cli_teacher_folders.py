@@ -23,10 +23,8 @@ def teacher(tmp_path):
 def test_a_verb_for_runs_names_the_verb_that_goes_on_with_it(verb, teacher, capsys):
     assert main([verb, str(teacher)]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert (
-        f"{teacher} is the folder of a teacher, not of a search: `cosearch teacher --env TASK --out FILE`, as it was begun, goes on"
-        in said
-    )
+    verb = "`cosearch teacher --env TASK --out FILE`, as it was begun, goes on"
+    assert f"{teacher} is the folder of a teacher, not of a search: {verb}" in said
 
 
 def test_it_is_no_run_of_a_list_of_runs(teacher, capsys):

@@ -91,7 +91,7 @@ def check(records, trials):
 
 
 def test_a_sample_of_failing_writes(tmp_path):
-    records = every_write.campaign(tmp_path, tmp_path / "scratch", ["sample"], [0], every=9)
+    records = every_write.campaign(tmp_path, tmp_path / "scratch", ["sample"], [0], every=6)
     check(records, 5)
     assert {record["code"] for record in records} >= {1} and any(record.get("resumed") for record in records)
 
