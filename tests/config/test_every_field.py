@@ -251,7 +251,11 @@ LONG = (  # in the slow suite: seconds each
 )
 
 
-@pytest.mark.parametrize("key", [pytest.param(key, marks=[pytest.mark.slow] if key in LONG else []) for key in CASES])
+def is_long(key):
+    return key in LONG or key.startswith(("dqn.", "sac."))
+
+
+@pytest.mark.parametrize("key", [pytest.param(key, marks=[pytest.mark.slow] if is_long(key) else []) for key in CASES])
 def test_table_of_what_each_field_changes(key, runs):
     case = CASES[key]
     found = differing(runs.look(case.look, case.base), runs.look(case.look, (*case.base, word(key, case.change))))

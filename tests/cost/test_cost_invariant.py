@@ -145,7 +145,7 @@ def designs():
     return {**shipped, "pipeline": dataclasses.replace(base, name="pipeline", chunks=(first, second))}
 
 
-@pytest.mark.parametrize("objective", ["latency", "interval"])
+@pytest.mark.parametrize("objective", ["latency", pytest.param("interval", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("design", designs().values(), ids=designs())
 @pytest.mark.parametrize("name", NAMES)
 def test_with_every_accelerator(name, design, objective):

@@ -36,6 +36,7 @@ TABLE = [[0.5, -1.0, 0.4], [-1.2, 0.6, 0.3]]  # best: 1 and 0
 
 
 CONTROLLERS = ("catch", "deephyper", "fnas", "l2nas")  # train networks of their own: on further spaces in the slow suite
+MIXTURES = ("darts-prime", "idarts", "ms-darts", "radars", "rl-darts", "unas")  # as ``darts`` and ``snas``, and as slow: the same
 
 
 def of_kind(kind, slow=()):
@@ -49,7 +50,7 @@ def test_every_gradient_strategy_conforms(info):
     check_gradient_strategy(info, SPACE, TABLE)
 
 
-@of_kind("gradient", slow=("unas",))
+@of_kind("gradient", slow=MIXTURES)
 def test_every_gradient_strategy_conforms_on_a_graph(info):
     space = graph_space()
     table = [[0.4, -1.0, 0.5], [0.5, 0.9, -0.8, 0.6], [-0.2, 0.8, 0.9, 0.7], [0.4, -1.2, 0.6, 0.5]]  # keeps b0 and b2
@@ -64,7 +65,7 @@ MACRO = macro_space(
 MACRO_TABLE = [[0.4, -1.0], [-0.9, 0.5], [0.6, -0.8], [0.5, -1.1, 0.4], [-0.7, 0.6], [0.5, -0.9]]
 
 
-@of_kind("gradient", slow=("unas",))
+@of_kind("gradient", slow=MIXTURES)
 def test_every_gradient_strategy_conforms_where_widths_and_stem_are_chosen(info):
     check_gradient_strategy(info, MACRO, MACRO_TABLE)
 
