@@ -98,6 +98,7 @@ def test_kills_at_drawn_moments_change_nothing(name, uninterrupted, tmp_path):
     assert not list(run.glob(".*.partial")) and not list((run / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_log_has_no_gap_and_no_doubled_step(uninterrupted, tmp_path):
     _, done = uninterrupted("reinforce-procgen")
     # with few checkpoints most kills leave logged steps behind that are not in one
