@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from latency_tables.errors import ConfigError, CosearchError, DesignError, InfeasibleCandidateError, short
-from latency_tables.spans import check_span, span_text
-from latency_tables.terminal import plain_streams, say, system_fault
-from latency_tables.writing import check_destination
+from latency_tables.text.spans import check_span, span_text
+from latency_tables.text.terminal import plain_streams, say, system_fault
+from latency_tables.text.writing import check_destination
 
 app = typer.Typer(
     add_completion=False,

@@ -17,8 +17,8 @@ from typing import TypeVar
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.systolic import DATAFLOWS, DEPTHWISE_MODES
 from latency_tables.errors import DesignError
-from latency_tables.reading import read_json, shown
-from latency_tables.writing import make_folder, write_bytes_atomic
+from latency_tables.text.reading import read_json, shown
+from latency_tables.text.writing import make_folder, write_bytes_atomic
 
 ENGINES = ("systolic", "tile")
 DSP_KINDS = ("DSP48E1", "DSP48E2")

@@ -20,7 +20,7 @@ from torch import Tensor
 from accel_models.topologies import is_topology, read_topology
 from latency_tables.errors import DesignError, ShapeError
 from latency_tables.opspec import Layer, OpSpec
-from latency_tables.reading import read_csv, read_json, shown
+from latency_tables.text.reading import read_csv, read_json, shown
 
 ARRAY_KINDS = ("conv", "dw", "fc")
 STREAM_KINDS = ("pool", "add")

@@ -14,7 +14,7 @@ from accel_models.evaluation import NetworkResult
 from accel_models.references.rows import Statistics
 from accel_models.searching.benchmark import BenchmarkRow
 from accel_models.searching.methods import MethodRow
-from latency_tables.terminal import say, show
+from latency_tables.text.terminal import say, show
 
 NOT_VALIDATED = (
     "modelled; the array's cycles and the rules that count traffic are checked against SCALE-Sim, ZigZag and Timeloop, latency "

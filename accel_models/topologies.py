@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from latency_tables.errors import DesignError
-from latency_tables.reading import read_csv, read_text, shown
+from latency_tables.text.reading import read_csv, read_text, shown
 
 NAME = "Layer name"
 CONVOLUTION = (NAME, "IFMAP Height", "IFMAP Width", "Filter Height", "Filter Width", "Channels", "Num Filter")

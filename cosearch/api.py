@@ -196,7 +196,7 @@ def measure(
     from latency_tables.measuring.remote import Location
     from latency_tables.measuring.settings import Settings
     from latency_tables.table import Table
-    from latency_tables.writing import make_folder
+    from latency_tables.text.writing import make_folder
 
     path = Path(out)
     if path.exists() and not again:
@@ -238,7 +238,7 @@ def _json(key: str, value: object) -> str:
     import numpy as np
 
     from latency_tables.errors import ConfigError
-    from latency_tables.reading import shown
+    from latency_tables.text.reading import shown
 
     def plain(inner: object) -> object:
         if isinstance(inner, Path):

@@ -19,7 +19,7 @@ import torch
 
 from cosearch.registry import unknown_name
 from latency_tables.errors import ConfigError
-from latency_tables.reading import parse_json, shown
+from latency_tables.text.reading import parse_json, shown
 
 STREAMS = {
     "env": "seeds of the training environments",

@@ -10,11 +10,9 @@ Floors. A file imports from lower floors and from its own floor, but no room (a 
     1  schema, header, certificate, worklists   the files: a table, its parts, and what a table must hold
     1  opspec                                   the one vocabulary of operations, shared with networks and accelerators
     1  kinds                                    its kinds beside those of plain convolutional networks: cells, vectors, memories
-    1  fields                                   strict reading of JSON
     1  runtimes                                 what the runtimes of devices can load
-    0  board, errors, reading, writing          what is copied to a board; errors and files of the whole project
-    0  terminal, markdown                       printing: foreign text becomes plain text, names become words
-    0  spans                                    how long a piece of work takes, in words
+    0  board, errors                            what is copied to a board; the errors of the whole project
+    0  text                                     what is read and written: files, the terminal, Markdown
 
 The other packages use ``opspec``, ``errors``, ``table``, ``devices`` and ``worklists``, and of the rooms ``measuring.job`` (a
 table from a request) with its ``settings``, ``measuring.remote`` (a measuring core, here or on a board) and the records and

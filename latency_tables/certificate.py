@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from latency_tables.errors import TableError
-from latency_tables.fields import integer, number, number_or_none, object_of
 from latency_tables.header import MAX_LATENCY_S
+from latency_tables.text.fields import integer, number, number_or_none, object_of
 
 MAX_NETWORKS = 10**6
 OTHER_WAYS = ("uncalibrated", "flops", "single_operations", "repeat")

@@ -15,10 +15,10 @@ from typing import Annotated, TypeVar
 import typer
 
 from latency_tables.errors import CosearchError, TableError, short
-from latency_tables.spans import span_text
-from latency_tables.terminal import plain_streams, say, system_fault
-from latency_tables.terminal import show as show_table
-from latency_tables.writing import check_destination
+from latency_tables.text.spans import span_text
+from latency_tables.text.terminal import plain_streams, say, system_fault
+from latency_tables.text.terminal import show as show_table
+from latency_tables.text.writing import check_destination
 
 EXAMPLES = """Examples:
 

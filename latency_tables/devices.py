@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.errors import TableError, UnknownNameError
-from latency_tables.fields import parse_line, text_of
 from latency_tables.header import check_header, read_device
 from latency_tables.schema import MAX_FILE_BYTES
 from latency_tables.table import Table, load_table
+from latency_tables.text.fields import parse_line, text_of
 
 ENTRY_POINTS = "cosearch.tables"
 IDENTITY = re.compile(r"([\w.]+)-(\w+)-([1-9]\d{0,3})t")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from latency_tables.errors import TableError
-from latency_tables.fields import integer, number, number_or_none, object_of, one_of, text_of
 from latency_tables.opspec import DTYPE_BYTES, Device
+from latency_tables.text.fields import integer, number, number_or_none, object_of, one_of, text_of
 
 SCHEMA = 1
 PROVENANCES = {

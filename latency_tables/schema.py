@@ -15,10 +15,10 @@ from pathlib import Path
 
 from latency_tables.certificate import read_certificate
 from latency_tables.errors import RequestError, ShapeError, TableError
-from latency_tables.fields import number, number_or_none, object_of, one_of, pair_of, parse_line, text_of
 from latency_tables.header import MAX_ENERGY_J, MAX_LATENCY_S, check_header, read_device
 from latency_tables.opspec import OpSpec
-from latency_tables.writing import make_folder, write_bytes_atomic
+from latency_tables.text.fields import number, number_or_none, object_of, one_of, pair_of, parse_line, text_of
+from latency_tables.text.writing import make_folder, write_bytes_atomic
 
 STATUSES = ("ok", "unsupported", "failed")
 MAX_FILE_BYTES = 64 * 2**20

@@ -18,10 +18,10 @@ from pathlib import Path
 from latency_tables.certificate import read_certificate
 from latency_tables.errors import MissingOpError, TableError
 from latency_tables.estimating.roofline import Roofline
-from latency_tables.fields import text_of
 from latency_tables.header import read_calibration, read_device
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import TableFile, read_table
+from latency_tables.text.fields import text_of
 
 TRAINED_DTYPE = "float32"  # of every network until it is exported
 MEASURED_BY_DEFAULT = {"runtime": "onnxruntime", "dtype": "float32", "threads": 1, "batch": 1}

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from latency_tables.errors import DesignError
-from latency_tables.reading import read_csv, shown
-from latency_tables.writing import make_folder, write_bytes_atomic
+from latency_tables.text.reading import read_csv, shown
+from latency_tables.text.writing import make_folder, write_bytes_atomic
 
 MAX_NUMBER, MAX_WHOLE = 1e30, 10**9
 

@@ -14,7 +14,7 @@ from accel_models.engines.systolic import DATAFLOWS, Product, product_view, syst
 from accel_models.layers import load_layers, stack
 from accel_models.references.rows import ComparedRow, number, read_rows, whole
 from latency_tables.errors import DesignError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 NEEDED = (
     "layer",

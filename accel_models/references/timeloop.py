@@ -15,7 +15,7 @@ from pathlib import Path
 from accel_models.engines.loopnest import DIMENSIONS, Loops, factors, fills, output_traffic
 from accel_models.references.rows import ComparedRow, number, read_rows, whole
 from latency_tables.errors import DesignError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 NEEDED = (
     "target.cycle",

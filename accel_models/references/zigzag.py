@@ -25,7 +25,7 @@ from accel_models.engines.loopnest import (
 from accel_models.layers import MAX_SIZE, LayerShape, load_layers
 from accel_models.references.rows import MAX_NUMBER, ComparedRow, number, read_rows, whole
 from latency_tables.errors import DesignError
-from latency_tables.reading import parse_json, shown
+from latency_tables.text.reading import parse_json, shown
 
 NEEDED = (
     "layer",

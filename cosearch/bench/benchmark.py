@@ -16,7 +16,7 @@ import numpy as np
 from cosearch.bench import settings
 from cosearch.bench.table import DATA, SeedResult, Table, read_table, shipped_tasks, table_path
 from cosearch.registry import unknown_name
-from cosearch.space.derive import within
+from cosearch.space.derivation.derive import within
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.devices import find_table, list_devices
 from latency_tables.errors import ConfigError, InfeasibleTargetError, MissingOpError, RequestError

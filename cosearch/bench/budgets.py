@@ -14,7 +14,7 @@ import numpy as np
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.searches import run_search, runnable
 from cosearch.statistics import Interval, interval_text, student_interval
-from latency_tables import markdown
+from latency_tables.text import markdown
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from cosearch.fleet.workers import Workers
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.rl.teacher import Teacher
 from latency_tables.errors import ConfigError, NonFiniteError
-from latency_tables.reading import parse_json, read_json, read_text, shown
-from latency_tables.writing import make_folder
+from latency_tables.text.reading import parse_json, read_json, read_text, shown
+from latency_tables.text.writing import make_folder
 
 ORDER_SEED = 20261129
 

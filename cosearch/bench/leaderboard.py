@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from cosearch.bench.benchmark import Benchmark, benchmarks
 from cosearch.bench.searches import BRACKET, run_search, runnable
 from cosearch.statistics import Interval, interval_text, student_interval
-from latency_tables import markdown
+from latency_tables.text import markdown
 
 
 @dataclass(frozen=True)

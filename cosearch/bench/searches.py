@@ -22,7 +22,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.quality import rank, regret
 from cosearch.registry import unknown_name
 from cosearch.seeding import Streams
-from cosearch.space.shortlist import beside
+from cosearch.space.derivation.shortlist import beside
 from cosearch.space.space import Architecture
 from cosearch.strategies.base import STRATEGIES, Evaluation, ProposalStrategy, StrategyInfo
 from cosearch.strategies.gradient.score_function import ScoreFunctionStrategy

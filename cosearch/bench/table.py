@@ -16,8 +16,8 @@ from cosearch.bench import generate, settings
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.space.space import MAX_TASK_SIZE
 from latency_tables.errors import ConfigError, RequestError
-from latency_tables.reading import parse_json, read_text, shown
-from latency_tables.writing import make_folder
+from latency_tables.text.reading import parse_json, read_text, shown
+from latency_tables.text.writing import make_folder
 
 DATA = Path(__file__).parent / "data"
 FORMAT = "cosearch-bench-1"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from cosearch.bench.benchmark import Benchmark
-from cosearch.space.derive import within
+from cosearch.space.derivation.derive import within
 from latency_tables.errors import RequestError
 
 SHARES = (0.25, 0.5, 0.75)  # of the space's networks within a target

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cosearch.cli.environment import as_typed, find_modules_here, prepare_process
 from cosearch.cli.watch import watched
-from latency_tables.terminal import plain_streams, say, system_fault
+from latency_tables.text.terminal import plain_streams, say, system_fault
 
 DEFAULT_VERB = "search"
 INTERRUPTED = 130

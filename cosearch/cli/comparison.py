@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cosearch.cli.output import command_line, emit, resume_hint
-from latency_tables.terminal import say, show
+from latency_tables.text.terminal import say, show
 
 if TYPE_CHECKING:
     from cosearch.compare.plan import PlannedRun

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latency_tables.terminal import say, show
+from latency_tables.text.terminal import say, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -22,9 +22,9 @@ from cosearch.report.facts import facts
 from cosearch.report.format import duration_text, share_text, time_text
 from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, WorkSection, work_section
 from cosearch.statistics import Estimate, estimate_text
-from latency_tables.markdown import table as markdown_table
-from latency_tables.markdown import word
-from latency_tables.terminal import plain_if_text
+from latency_tables.text.markdown import table as markdown_table
+from latency_tables.text.markdown import word
+from latency_tables.text.terminal import plain_if_text
 
 COLUMNS = (
     "strategy",

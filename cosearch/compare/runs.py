@@ -23,8 +23,8 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, only_writer
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json, shown
-from latency_tables.writing import make_folder
+from latency_tables.text.reading import OWN_DIGITS, read_json, shown
+from latency_tables.text.writing import make_folder
 
 RECORD = "compare.json"
 WAIT_S = 5.0  # for another process on the same comparison; workers of a killed one need a moment to end

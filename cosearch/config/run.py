@@ -26,7 +26,7 @@ from cosearch.config.presets import PRESETS
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, SEEDS, Count, Fraction, NonNegative, Positive, PositiveFloat, Seed, Threads
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from latency_tables.errors import ConfigError
-from latency_tables.reading import parse_word, read_toml, shown
+from latency_tables.text.reading import parse_word, read_toml, shown
 
 Statistic = Literal["median", "p99"]
 At = Literal["back-to-back", "period"]

@@ -28,7 +28,7 @@ from accel_models.evaluation import BlockCost, NetworkResult, block_costs
 from accel_models.searching.search import search_design
 from cosearch.config.accel import AccelConfig
 from cosearch.cost.accel_table import PROVENANCE, AccelTable, device_of, layers_of, limits_exceeded, network_on
-from cosearch.space.derive import discretise, within
+from cosearch.space.derivation.derive import discretise, within
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import DesignError, InfeasibleCandidateError, RequestError
 from latency_tables.opspec import OpSpec

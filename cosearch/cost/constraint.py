@@ -14,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from cosearch.cost.residual import TABLE, Line
-from cosearch.space.derive import Limit, within
+from cosearch.space.derivation.derive import Limit, within
 from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture
 from latency_tables.errors import RequestError

@@ -30,7 +30,7 @@ from cosearch.record.results.summary import Summary, TargetCheck
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
-from cosearch.space.derive import within
+from cosearch.space.derivation.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
 from latency_tables.errors import MeasurementError, RequestError, RunFolderError
 from latency_tables.measuring.identity import HOST, place_of
@@ -39,7 +39,7 @@ from latency_tables.measuring.remote import Answer, Connection, Core, Location
 from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.ssh import LostBoard
 from latency_tables.measuring.visits import Hello
-from latency_tables.writing import remove
+from latency_tables.text.writing import remove
 
 HERE = "this machine"
 MODEL = "agent"

@@ -28,7 +28,7 @@ from cosearch.seeding import Streams
 from cosearch.statistics import iqm_estimate
 from cosearch.training.algorithms import as_policy
 from latency_tables.errors import ConfigError, RequestError, RunFolderError
-from latency_tables.writing import check_destination, make_folder
+from latency_tables.text.writing import check_destination, make_folder
 
 JUDGED = ("metric", "return_mean", "return_ci95", "length_mean", "success_rate", "solved_at", "solved", "solved_surely")
 

@@ -36,7 +36,7 @@ from cosearch.space.network import AgentNetwork
 from cosearch.space.parts import Part, unpack
 from latency_tables.board.runners import OnnxRunner, runtime_reason
 from latency_tables.errors import MeasurementError, ParityError, RunFailedError, ShapeError
-from latency_tables.writing import remove
+from latency_tables.text.writing import remove
 
 MEMORY, NEXT_MEMORY = "memory", "next_memory"
 OPSET = 17

@@ -14,7 +14,7 @@ from cosearch.fleet.identity import package_folders
 from cosearch.fleet.work import Needs, Send
 from cosearch.fleet.workers import Workers
 from latency_tables.errors import MeasurementError
-from latency_tables.writing import check_destination, write_bytes_atomic
+from latency_tables.text.writing import check_destination, write_bytes_atomic
 
 
 def measure_on(

@@ -17,7 +17,7 @@ from cosearch.record.results.agent import AgentRecord, check_agent_files
 from cosearch.space.parts import Part, parts_from
 from latency_tables.board.runners import import_onnxruntime, runtime_reason
 from latency_tables.errors import NonFiniteError, RunFolderError, ShapeError
-from latency_tables.reading import MAX_DIGITS, read_json, shown
+from latency_tables.text.reading import MAX_DIGITS, read_json, shown
 
 Array = NDArray[np.generic]
 FloatArray = NDArray[np.float64]

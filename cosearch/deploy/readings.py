@@ -15,7 +15,7 @@ from cosearch.deploy.figures import Running
 from cosearch.deploy.measure import NICE, PERIOD_S, Model, content_of, load_model
 from cosearch.record.json_record import JsonObject
 from cosearch.record.run_record import TargetRecord
-from cosearch.space.derive import within
+from cosearch.space.derivation.derive import within
 from latency_tables.board.timing import Paced, Visit, VisitPlan, median_interval
 from latency_tables.errors import MeasurementError
 from latency_tables.measuring.remote import Connection, Location

@@ -18,18 +18,18 @@ from cosearch.cost.accel_table import AccelTable
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
+from cosearch.space.derivation.largest import mean_macs
 from cosearch.space.files import load_architecture
 from cosearch.space.groups import draw
-from cosearch.space.largest import mean_macs
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.parts import pack
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import RequestError
 from latency_tables.opspec import OpSpec
 from latency_tables.table import Table
+from latency_tables.text.writing import check_folder, make_folder
 from latency_tables.worklists import Network
-from latency_tables.writing import check_folder, make_folder
 
 GATE_FRAMES = 4
 POOL, TILT = 40, 6.0  # draws for each network asked for; how far a draw may prefer cheap or dear blocks

@@ -18,7 +18,7 @@ from cosearch.fleet.work import TRIES
 from cosearch.fleet.workers import Workers
 from cosearch.record.workers import BROKE, FAILED, HANDED_BACK, LOST
 from latency_tables.errors import CosearchError, RunFailedError
-from latency_tables.terminal import system_fault
+from latency_tables.text.terminal import system_fault
 
 Tell = Callable[[str], None]
 

@@ -25,8 +25,8 @@ from cosearch.overview.rows import Reader, Row
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.evaluation import EvaluationRecord
 from cosearch.report import format as words
-from latency_tables.terminal import plain_if_text
-from latency_tables.writing import make_folder
+from latency_tables.text.terminal import plain_if_text
+from latency_tables.text.writing import make_folder
 
 GOING_ON = (RUNNING, STUCK, WAITING)
 COLUMNS = (  # title, whether it holds numbers

@@ -16,7 +16,7 @@ from cosearch.record.metrics import METRICS
 from cosearch.record.results.evaluation import EpisodesRecord
 from cosearch.report.data import Run
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
+from latency_tables.text.reading import OWN_DIGITS, read_json
 
 Values = dict[str, object]  # one row: values by the names of columns; one that is absent is null
 

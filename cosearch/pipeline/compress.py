@@ -36,7 +36,7 @@ from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.space import SPACES
 from latency_tables.errors import ConfigError, InfeasibleTargetError
 from latency_tables.table import Table
-from latency_tables.writing import make_folder
+from latency_tables.text.writing import make_folder
 
 WANTED = 1 / 3  # of the policy's latency, where no target is given
 WORTH = 0.95  # of the policy's latency: a fastest network above it is nothing smaller

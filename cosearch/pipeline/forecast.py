@@ -28,7 +28,7 @@ from cosearch.record.json_record import to_json
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.strategies.base import Feasible, TargetsInTurn
 from cosearch.strategies.weight_sharing import StagedStrategy, scoring_of
@@ -37,7 +37,7 @@ from cosearch.training.candidates import candidate_training
 from cosearch.training.shared_scores import FrameScores
 from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
-from latency_tables.spans import span_text
+from latency_tables.text.spans import span_text
 
 FINISH_S = 45.0  # evaluation, export, measurement and report of the quick preset on two cores
 Clock = Callable[[], float]

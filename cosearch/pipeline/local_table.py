@@ -21,7 +21,7 @@ from latency_tables.devices import Identity, identity_of
 from latency_tables.errors import RequestError
 from latency_tables.measuring.job import MeasureRequest, run
 from latency_tables.measuring.settings import Settings
-from latency_tables.writing import make_folder
+from latency_tables.text.writing import make_folder
 
 THIS = "this"
 NETWORKS = 60  # whole networks: half calibrate the table, half are its certificate

@@ -23,7 +23,7 @@ from cosearch.rl.memory import Carried
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_deployed, as_policy, as_trained
 from latency_tables.board.temporary import temporary_folder

@@ -17,7 +17,7 @@ from cosearch.record.checkpoints import loaded
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained

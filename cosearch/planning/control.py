@@ -21,7 +21,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.space.kinds.hand_made import HAND_MADE
 from latency_tables.errors import ConfigError
 from latency_tables.opspec import Device
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 RANDOM, LARGEST = "random", "largest"
 CONTROLS = (RANDOM, LARGEST)

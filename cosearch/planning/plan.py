@@ -40,7 +40,7 @@ from cosearch.record.run_record import (
 )
 from cosearch.rl.task import inexact_resume
 from cosearch.rl.teacher import Teacher, TeacherRecord
-from cosearch.space.counting import Counts, count_networks
+from cosearch.space.derivation.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import StrategyInfo
 from cosearch.strategies.weight_sharing import scoring_of

@@ -14,7 +14,7 @@ import numpy as np
 from cosearch.config.run import Config
 from cosearch.rl.envs import frame_dtype
 from latency_tables.errors import ConfigError
-from latency_tables.spans import MOST_S, span_text
+from latency_tables.text.spans import MOST_S, span_text
 
 STEPS_PER_S = 1e6  # of all environments together, learning included; the fastest measured here is below a tenth of it
 ENV_BYTES = 1024  # of one environment beside its frame: the smallest Gymnasium object is larger

@@ -19,7 +19,7 @@ import torch
 
 from cosearch.record.durable import TEMPORARY_SUFFIX, one_clear_error, write_bytes_atomic
 from latency_tables.errors import RunFolderError
-from latency_tables.writing import remove
+from latency_tables.text.writing import remove
 
 KEEP = 2
 _PLAIN = (int, float, bool, str, bytes, type(None), torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device)

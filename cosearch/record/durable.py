@@ -1,7 +1,7 @@
 """Writing that survives a kill, a power cut and a full disk.
 
-A file is replaced whole or not at all (``latency_tables.writing``, which all packages share). A line is appended whole: what a
-failed write left behind is cut off again. A write that fails becomes one clear error and leaves the old content as it was.
+A file is replaced whole or not at all (``latency_tables.text.writing``, which all packages share). A line is appended whole:
+what a failed write left behind is cut off again. A write that fails becomes one clear error and leaves the old content as it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from latency_tables.writing import TEMPORARY_SUFFIX, one_clear_error, sync_folder, write_bytes_atomic
+from latency_tables.text.writing import TEMPORARY_SUFFIX, one_clear_error, sync_folder, write_bytes_atomic
 
 __all__ = ["TEMPORARY_SUFFIX", "append_line", "one_clear_error", "sync_folder", "write_bytes_atomic"]
 

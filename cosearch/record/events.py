@@ -22,8 +22,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from cosearch.record.durable import one_clear_error
 from cosearch.record.metrics import REQUIRED, number, read_metrics
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
-from latency_tables.writing import remove
+from latency_tables.text.reading import OWN_DIGITS, read_json
+from latency_tables.text.writing import remove
 
 SUFFIX = ".cosearch"  # end of our event files' names: files of other writers in the folder are left alone
 

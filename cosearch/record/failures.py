@@ -11,7 +11,7 @@ from typing import ClassVar
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import from_json, to_json
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
+from latency_tables.text.reading import OWN_DIGITS, read_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from cosearch.record.durable import append_line, write_bytes_atomic
 from cosearch.registry import unknown_name
 from latency_tables.errors import NonFiniteError, RunFolderError
-from latency_tables.reading import OWN_DIGITS, parse_json
+from latency_tables.text.reading import OWN_DIGITS, parse_json
 
 STAGES = ("teacher", "search", "retrain")
 REQUIRED = ("stage", "step", "wall_s")

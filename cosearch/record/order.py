@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cosearch.record.json_record import from_json
 from latency_tables.errors import RequestError, RunFolderError
-from latency_tables.reading import read_json
+from latency_tables.text.reading import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from cosearch.record.checkpoints import Checkpoints
 from cosearch.record.durable import TEMPORARY_SUFFIX, one_clear_error, sync_folder, write_bytes_atomic
 from cosearch.record.json_record import from_json, to_json
 from latency_tables.errors import NonFiniteError, RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
-from latency_tables.writing import remove
+from latency_tables.text.reading import OWN_DIGITS, read_json
+from latency_tables.text.writing import remove
 
 __all__ = ["RUN_FORMAT", "RunDir", "as_folder_name", "check_one_folder", "write_bytes_atomic"]
 RUN_FORMAT = 1

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cosearch.record.json_record import OMITTED, from_json
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
+from latency_tables.text.reading import OWN_DIGITS, read_json
 
 UNDER_WAY, FINISHED, FAILED, HANDED_BACK = "under way", "finished", "failed", "handed back"
 LOST, BROKE, STOPPED = "lost", "broke", "stopped"

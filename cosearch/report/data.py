@@ -19,7 +19,7 @@ from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.run_record import RunRecord
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json
+from latency_tables.text.reading import OWN_DIGITS, read_json
 
 if TYPE_CHECKING:
     from cosearch.record.rundir import Content

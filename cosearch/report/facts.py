@@ -22,8 +22,8 @@ from cosearch.report.format import (
 )
 from cosearch.report.learned import hardly_learned
 from cosearch.report.scores import metric_label, solved_text, teacher_text
-from cosearch.space.counting import Counts
-from cosearch.space.derive import within
+from cosearch.space.derivation.counting import Counts
+from cosearch.space.derivation.derive import within
 from cosearch.statistics import interval_text
 from latency_tables.opspec import Device
 

@@ -27,8 +27,8 @@ from cosearch.report.drawings.pareto import pareto_front
 from cosearch.report.drawings.plots import Plot, score_plot
 from cosearch.report.drawings.svg import AGENT, INK, MUTED, TARGET, figure, inline_svg, short
 from cosearch.report.page import write_report
-from cosearch.space.derive import within
-from latency_tables.terminal import plain_if_text
+from cosearch.space.derivation.derive import within
+from latency_tables.text.terminal import plain_if_text
 
 PAGE = "report.html"
 HERE = "this machine"

@@ -38,8 +38,8 @@ from cosearch.report.facts import PROVENANCE, caveats, facts, progress, tiles, v
 from cosearch.report.rounds import OUTCOMES, round_rows
 from cosearch.report.terminal import render_summary
 from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, work_section
-from cosearch.space.counting import Counts
-from latency_tables.terminal import plain_if_text
+from cosearch.space.derivation.counting import Counts
+from latency_tables.text.terminal import plain_if_text
 
 __all__ = ["render_summary", "write_report"]
 

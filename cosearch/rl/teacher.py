@@ -35,7 +35,7 @@ from cosearch.space.network import AgentNetwork
 from cosearch.space.parts import Part, parts_from
 from latency_tables.errors import ConfigError, CosearchError, ShapeError, UnknownNameError
 from latency_tables.opspec import OpSpec
-from latency_tables.reading import read_json, shown
+from latency_tables.text.reading import read_json, shown
 
 TEACHERS = Path(__file__).parents[1] / "teachers"
 FORMAT = "cosearch-teacher-1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 Value = TypeVar("Value")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cosearch.space.space import Architecture, architecture_from_dict
 from latency_tables.errors import ConfigError
-from latency_tables.reading import read_json
+from latency_tables.text.reading import read_json
 
 
 def load_architecture(path: Path) -> Architecture:

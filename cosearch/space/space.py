@@ -22,7 +22,7 @@ from cosearch.space.factors import Factor, merged
 from cosearch.space.parts import Part, parts_from, single_shape
 from latency_tables.errors import ConfigError, RequestError, ShapeError
 from latency_tables.opspec import OpSpec
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 from latency_tables.worklists import Network
 
 FORMAT = "cosearch-architecture-1"

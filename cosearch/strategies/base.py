@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cosearch.config.search import DeriveBy, StrategyConfig
 from cosearch.record.state import State
 from cosearch.registry import Registry, unknown_name
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path
 from cosearch.strategies.minibatch import Minibatch, WeightStep

@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from cosearch.space.cells.graph import Group
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, discretise
 from cosearch.space.factors import MeanCosts
 from cosearch.space.groups import best, marginals
 from cosearch.space.space import SearchSpace

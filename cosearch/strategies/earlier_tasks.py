@@ -18,8 +18,8 @@ from torch import Tensor
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.surrogate import one_hot
 from latency_tables.errors import ConfigError
-from latency_tables.reading import parse_json, read_text, shown
-from latency_tables.writing import write_bytes_atomic
+from latency_tables.text.reading import parse_json, read_text, shown
+from latency_tables.text.writing import write_bytes_atomic
 
 WHAT = "results of earlier tasks"
 

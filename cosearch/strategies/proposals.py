@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cosearch.record.state import State, read, read_list
-from cosearch.space.largest import size_of
+from cosearch.space.derivation.largest import size_of
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import Evaluation
 from latency_tables.errors import InfeasibleTargetError, RequestError, RunFolderError

@@ -20,7 +20,7 @@ from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.foreign.onnx_reader import LAYOUT_KEY
 from cosearch.rl.policy import policy_of
 from latency_tables.errors import ConfigError, CosearchError, MissingExtraError, RequestError, ShapeError
-from latency_tables.writing import check_destination, make_folder
+from latency_tables.text.writing import check_destination, make_folder
 
 ALGORITHMS = ("PPO", "A2C")
 PARITY_FRAMES = 64

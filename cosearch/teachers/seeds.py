@@ -28,7 +28,7 @@ from cosearch.teachers.train import TeacherPlan, TeacherRequest, check_out, open
 from cosearch.training.carried import carried
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RunFailedError, RunFolderError
-from latency_tables.writing import make_folder as make_place
+from latency_tables.text.writing import make_folder as make_place
 
 TEACHER = "teacher.json"
 WAIT_S = 5.0  # for another process on the same teachers; workers of a killed one need a moment to end

@@ -47,7 +47,7 @@ from cosearch.training.stage import Training
 from cosearch.training.threads import set_threads
 from latency_tables.errors import ConfigError, RequestError, RunFolderError, UnknownNameError
 from latency_tables.opspec import OpSpec
-from latency_tables.writing import check_destination, make_folder
+from latency_tables.text.writing import check_destination, make_folder
 
 PUBLISHED = {
     "rl.rollout_steps": 256,

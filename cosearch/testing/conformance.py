@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.rl.envs import EnvFamily, EnvOptions, VectorEnv, make_env
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.operations import CandidateOp, build_block
 from cosearch.space.parts import MASK, Part, pack, unpack
 from cosearch.space.space import Architecture, SearchSpace, SpaceEntry, architecture_from_dict

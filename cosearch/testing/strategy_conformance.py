@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cosearch.config.search import StrategyConfig
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import BilevelStrategy, Evaluation, Feasible, GradientStrategy, ProposalStrategy, StrategyInfo

@@ -24,7 +24,7 @@ from cosearch.planning.teacher import load_teacher, named_teacher
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams, derived_seed
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.morphism import donor, inherit
 from cosearch.space.network import AgentNetwork
 from cosearch.space.space import Architecture

@@ -25,7 +25,7 @@ from cosearch.rl.policy import policy_named
 from cosearch.rl.rollout import Collector, Forward, RewardScale, Rollout
 from cosearch.rl.teacher import Teacher
 from cosearch.rl.validation import make_validation, validation_streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.training.algorithms import as_deployed, as_policy
 from cosearch.training.path_subject import PathSubject

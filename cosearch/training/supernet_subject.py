@@ -17,7 +17,7 @@ from cosearch.rl.learning.optimiser import WeightAdam
 from cosearch.rl.learning.subject import clip_and_check, mixed_precision, mixed_precision_unroll, on_device
 from cosearch.rl.memory import RecurrentActor
 from cosearch.rl.rollout import Forward
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import BilevelStrategy, GradientStrategy

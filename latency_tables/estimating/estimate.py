@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from latency_tables.estimating.specification import Specification
-from latency_tables.fields import object_of
 from latency_tables.header import SCHEMA
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile
+from latency_tables.text.fields import object_of
 
 
 def build_estimate(spec: Specification, ops: Iterable[OpSpec]) -> TableFile:

@@ -18,8 +18,8 @@ import numpy as np
 from latency_tables.errors import TableError
 from latency_tables.estimating.published import NEEDED, SHAPE, PublishedRow, block_row, block_shape, fit_roofline, predict_rows
 from latency_tables.estimating.roofline import Roofline
-from latency_tables.markdown import table
-from latency_tables.reading import read_csv, shown
+from latency_tables.text.markdown import table
+from latency_tables.text.reading import read_csv, shown
 
 START = Roofline("sum", 1e-5, 1e13, 0.01, 0.003, 0.01, 1e12, 0.05)
 OPERATIONS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")

@@ -18,9 +18,9 @@ from scipy import optimize
 from latency_tables.errors import TableError
 from latency_tables.estimating.roofline import Roofline
 from latency_tables.estimating.specification import Specification
-from latency_tables.fields import object_of
 from latency_tables.opspec import Layer
-from latency_tables.reading import read_csv, shown
+from latency_tables.text.fields import object_of
+from latency_tables.text.reading import read_csv, shown
 
 FITTED = ("launch_s", "utilisation_conv", "utilisation_dw", "utilisation_bandwidth")
 BOUNDS = {"launch_s": (1e-9, 1e-2)}

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latency_tables.errors import TableError
-from latency_tables.fields import number, object_of, text_of
 from latency_tables.opspec import DTYPE_BYTES, Layer, OpSpec
+from latency_tables.text.fields import number, object_of, text_of
 
 CONSTANTS = {
     "launch_s": "seconds to start one kernel",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from latency_tables.errors import TableError, UnknownNameError
 from latency_tables.estimating.roofline import COMBINE, Roofline
-from latency_tables.fields import number, object_of, one_of, text_of
 from latency_tables.header import MAX_LATENCY_S
-from latency_tables.reading import read_json
+from latency_tables.text.fields import number, object_of, one_of, text_of
+from latency_tables.text.reading import read_json
 
 SPECS = Path(__file__).parents[1] / "specs"
 FIELDS = ("name", "description", "combine", "constants", "overhead", "interval_factors", "error", "sources")

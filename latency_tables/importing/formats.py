@@ -17,7 +17,7 @@ from pathlib import Path
 
 from latency_tables.errors import ShapeError, TableError
 from latency_tables.opspec import OpSpec
-from latency_tables.reading import read_csv, read_json, shown
+from latency_tables.text.reading import read_csv, read_json, shown
 
 SIZES = ("in_channels", "in_height", "in_width", "out_channels", "kernel", "stride", "padding", "groups", "expansion", "hidden")
 UNITS = {"latency_s": 1.0, "latency_ms": 1e-3, "latency_us": 1e-6}

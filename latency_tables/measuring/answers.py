@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from latency_tables.board.timing import Paced, Visit
 from latency_tables.measuring.ssh import LostBoard
-from latency_tables.reading import parse_json, shown
+from latency_tables.text.reading import parse_json, shown
 
 Answer = dict[str, object]
 LONGEST_REASON = 1000  # letters

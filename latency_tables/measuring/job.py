@@ -15,7 +15,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from latency_tables.errors import RequestError, TableError
-from latency_tables.fields import object_of
 from latency_tables.header import read_device
 from latency_tables.measuring.compose import compose_table
 from latency_tables.measuring.identity import check_same_place
@@ -26,9 +25,10 @@ from latency_tables.measuring.remote import READINGS, Location
 from latency_tables.measuring.settings import Settings
 from latency_tables.opspec import DTYPE_BYTES, Device, OpSpec
 from latency_tables.schema import Row, TableFile, read_table, write_table
-from latency_tables.spans import check_span
+from latency_tables.text.fields import object_of
+from latency_tables.text.spans import check_span
+from latency_tables.text.writing import check_destination, make_folder, one_clear_error, remove
 from latency_tables.worklists import WorkList, join_worklists, load_worklist, make_worklist
-from latency_tables.writing import check_destination, make_folder, one_clear_error, remove
 
 SECONDS_A_VISIT = 0.05
 MAX_BATCH, MAX_READING_S = 4096, 3600.0

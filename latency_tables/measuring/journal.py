@@ -16,9 +16,9 @@ from pathlib import Path
 
 from latency_tables.board.timing import Paced, Visit
 from latency_tables.errors import TableError
-from latency_tables.fields import parse_line
 from latency_tables.measuring.identity import check_same_place
-from latency_tables.writing import make_folder, one_clear_error, regular_file, remove
+from latency_tables.text.fields import parse_line
+from latency_tables.text.writing import make_folder, one_clear_error, regular_file, remove
 
 KINDS = ("visit", "failed", "graph")
 

@@ -23,7 +23,7 @@ from latency_tables.board.core import RequestFields
 from latency_tables.board.timing import UNKNOWN_CLEAN, Visit, VisitPlan, summarise
 from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.remote import Answer, Location, LostBoard, only
-from latency_tables.reading import parse_json, shown
+from latency_tables.text.reading import parse_json, shown
 
 if TYPE_CHECKING:
     from tvm.relax import VirtualMachine

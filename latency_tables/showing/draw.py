@@ -12,7 +12,7 @@ from latency_tables.errors import RequestError, plain
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row
 from latency_tables.table import Table
-from latency_tables.writing import make_folder, one_clear_error, regular_file, write_bytes_atomic
+from latency_tables.text.writing import make_folder, one_clear_error, regular_file, write_bytes_atomic
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

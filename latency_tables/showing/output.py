@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables import markdown
 from latency_tables.certificate import Accuracy
 from latency_tables.table import Table
+from latency_tables.text import markdown
 
 LISTS = ("record", "predicted_s", "measured_s")
 METHODS = {

@@ -16,7 +16,7 @@ from typing import overload
 
 from latency_tables.errors import ShapeError, TableError, UnknownNameError
 from latency_tables.opspec import OpSpec
-from latency_tables.reading import read_json, shown
+from latency_tables.text.reading import read_json, shown
 
 FOLDER = Path(__file__).parent
 

@@ -19,7 +19,7 @@ from cosearch.cli.app import main as cosearch
 from cosearch.record.rundir import RunDir
 from latency_tables import commands
 from latency_tables.errors import RequestError, RunFolderError
-from latency_tables.writing import check_destination, check_folder
+from latency_tables.text.writing import check_destination, check_folder
 
 REFERENCE = DESIGNS.parent / "oracle_zigzag.csv"
 WORK = (  # what each command does first that takes time
@@ -177,7 +177,7 @@ def test_a_terminal_of_ascii_gets_every_result(program, tmp_path):
 
 
 def test_a_letter_that_the_terminal_lacks_is_written_as_an_escape():
-    code = "from latency_tables.terminal import plain_streams; plain_streams(); print('5 \\u00b5s \\u2264 \\udcff')"
+    code = "from latency_tables.text.terminal import plain_streams; plain_streams(); print('5 \\u00b5s \\u2264 \\udcff')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     environment["PYTHONPATH"] = str(Path(verbs.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False, text=True)

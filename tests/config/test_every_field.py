@@ -34,7 +34,7 @@ from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.strategies.base import PROPOSAL_ONLY, STRATEGIES
 from cosearch.training.algorithms import make_training

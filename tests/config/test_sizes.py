@@ -17,7 +17,7 @@ from cosearch.planning.size import check_size
 from cosearch.planning.task import resolve_task
 from latency_tables import commands
 from latency_tables.errors import ConfigError, RequestError
-from latency_tables.spans import check_span, span_text
+from latency_tables.text.spans import check_span, span_text
 
 GB = 10**9
 WHOLE = sorted(key for key, value in config_defaults().items() if type(value) is int)

@@ -16,7 +16,7 @@ from cosearch.cost.accel_cost import AccelCost
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.table_cost import METRICS, TableCost
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.parts import Part, frame_shape_of
 from cosearch.space.space import SPACES
 from cosearch.testing.conformance import seeded

@@ -7,7 +7,7 @@ import torch
 
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from latency_tables.errors import RequestError
 
 LATENCY = SimpleNamespace(metric="latency_s")

@@ -9,7 +9,7 @@ from cosearch.cost.residual import Line, Point, fit_line
 from cosearch.cost.size_cost import PROCESS_BYTES, SizeCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table
 from latency_tables.errors import InfeasibleTargetError, RequestError

@@ -8,7 +8,7 @@ from graph_space import graph_space
 
 from cosearch.benchmarks.speed.predict_speed import measure
 from cosearch.cost.table_cost import METRICS, TableCost
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.testing.conformance import seeded
 from latency_tables.devices import find_table

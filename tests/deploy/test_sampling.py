@@ -21,7 +21,7 @@ from cosearch.deploy.sampling import (
 )
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import impala_cnn, nature_cnn

@@ -44,8 +44,8 @@ from latency_tables.errors import TableError
 from latency_tables.measuring.answers import read_answer
 from latency_tables.measuring.journal import Journal
 from latency_tables.opspec import OpSpec
-from latency_tables.reading import parse_json
 from latency_tables.schema import Row, TableFile, dump_table, parse_table
+from latency_tables.text.reading import parse_json
 from latency_tables.worklists import load_worklist, make_worklist
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

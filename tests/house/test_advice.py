@@ -22,7 +22,7 @@ from cosearch.planning.device.constraints import rounded_up
 from cosearch.report.data import flatten
 from latency_tables.commands import app as tables
 from latency_tables.errors import ConfigError
-from latency_tables.reading import parse_word
+from latency_tables.text.reading import parse_word
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(

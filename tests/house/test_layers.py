@@ -56,10 +56,10 @@ ONLY = {
         "accel_models",
         "latency_tables.opspec",
         "latency_tables.errors",
-        "latency_tables.writing",
-        "latency_tables.reading",
-        "latency_tables.spans",
-        "latency_tables.terminal",
+        "latency_tables.text.writing",
+        "latency_tables.text.reading",
+        "latency_tables.text.spans",
+        "latency_tables.text.terminal",
     )
 }
 BESIDE_THE_BOARD = ("opspec", "schema", "table")  # what a host without torch reads and writes tables with

@@ -19,10 +19,10 @@ from cosearch.report.data import read_run
 from cosearch.rl.teacher import TEACHERS, read_record
 from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
-from latency_tables import reading
 from latency_tables.errors import RequestError, TableError
 from latency_tables.estimating.published import load_published
 from latency_tables.estimating.specification import SPECS, load_spec
+from latency_tables.text import reading
 from latency_tables.worklists import FOLDER as WORK_LISTS
 from latency_tables.worklists import load_worklist
 

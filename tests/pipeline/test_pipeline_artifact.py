@@ -26,7 +26,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl.evaluate import Score
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.strategies.base import STRATEGIES
 from cosearch.testing.conformance import seeded
 from latency_tables.board.runners import op_histogram

@@ -22,7 +22,7 @@ from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.chain import chain_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet

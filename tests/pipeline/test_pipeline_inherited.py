@@ -15,7 +15,7 @@ from cosearch.planning.request import resolve_request
 from cosearch.planning.space import make_space
 from cosearch.planning.task import resolve_task
 from cosearch.record.rundir import RunDir
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.morphism import preserves
 from cosearch.strategies.base import Inheritance
 from cosearch.strategies.proposal.morphism import MorphismSearch

@@ -21,7 +21,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl import task
 from cosearch.rl.evaluate import score_within
 from cosearch.rl.validation import make_validation, validation_streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.strategies.weight_sharing import Scoring
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ConfigError, RequestError

@@ -15,7 +15,7 @@ from cosearch.planning.space import make_space
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import save_teacher
-from cosearch.space.derive import within
+from cosearch.space.derivation.derive import within
 from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.strategies.base import Feasible
 from cosearch.training.threads import set_threads

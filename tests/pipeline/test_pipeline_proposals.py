@@ -13,7 +13,7 @@ from cosearch.planning.budget import candidate_shares, run_steps
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
 from cosearch.record.rundir import RunDir
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from cosearch.training.candidates import WeightBank, candidate_job, candidate_streams, packed, train_candidate, unpacked

@@ -35,7 +35,7 @@ from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
 from cosearch.seeding import Streams
 from cosearch.space.blocks.squashed_head import squashed_head
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import STRATEGIES

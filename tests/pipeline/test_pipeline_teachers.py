@@ -10,7 +10,7 @@ from cosearch.deploy.export import to_onnx
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.rl.teacher import save_teacher
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork, minatar_cnn
 from cosearch.training import candidates
 from cosearch.training.algorithms import as_trained

@@ -28,7 +28,7 @@ from latency_tables.measuring.job import run as measure
 from latency_tables.measuring.journal import Journal
 from latency_tables.schema import read_table, write_table
 from latency_tables.showing.draw import draw_table
-from latency_tables.writing import make_folder, regular_file, remove, write_bytes_atomic
+from latency_tables.text.writing import make_folder, regular_file, remove, write_bytes_atomic
 
 REFERENCE = check.DATA / "oracle_zigzag.csv"
 

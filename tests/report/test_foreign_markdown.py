@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from cosearch.compare.data import comparison
 from cosearch.compare.page import columns, markdown
 from cosearch.planning.builtins import load_builtins
-from latency_tables.markdown import table, word
+from latency_tables.text.markdown import table, word
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 HOSTILE = (

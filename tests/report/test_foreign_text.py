@@ -25,7 +25,7 @@ from cosearch.report.terminal import render_summary
 from latency_tables.commands import main as tables_main
 from latency_tables.errors import plain
 from latency_tables.schema import write_table
-from latency_tables.terminal import say, show
+from latency_tables.text.terminal import say, show
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[31m[/] [bold]x[/bold] :smile: $\\frac{$ <script>alert(1)</script> \u202e \x9b2J \x00 \u2028"
 STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")

@@ -15,7 +15,7 @@ from cosearch.report.data import read_run
 from cosearch.report.drawings.graph import graph_plot, positions
 from cosearch.report.page import write_report
 from cosearch.space.cells.cell import CellConfig, cell_space
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from latency_tables.errors import ShapeError
 
 

@@ -8,7 +8,7 @@ import torch
 from graph_space import graph_space
 from small_space import small_space
 
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.morphism import aligned, donor, inherit, preserves

@@ -12,7 +12,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.space.cells.cell import CellConfig, cell_space
 from cosearch.space.cells.operations import CLASSIC, DARTS, MICRO
-from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.derivation.derive import Limit, derive, discretise
 from cosearch.space.groups import marginals
 from cosearch.space.network import impala_cnn
 from cosearch.space.space import SPACES, architecture_from_dict

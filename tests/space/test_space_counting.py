@@ -10,8 +10,8 @@ from small_space import small_space
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import EnvOptions, make_env
-from cosearch.space.counting import FEW_NETWORKS, Counts, count_networks
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.counting import FEW_NETWORKS, Counts, count_networks
+from cosearch.space.derivation.derive import Limit
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.kinds.hand_made import HAND_MADE, HandMadeConfig, hand_made_space
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
@@ -184,9 +184,9 @@ def test_no_architecture_at_all_is_a_count_of_zero():
 def test_too_many_sums_are_no_count(monkeypatch):
     """Three points of cost 1 or 2 with a bound of 5.5: at most three different sums at once; 7 of 8 architectures fit."""
     space, limits = small_space("conv_k3", "conv_k5", cells=3), [Limit([[1.0, 2.0]] * 3, 0.0, 5.5)]
-    monkeypatch.setattr("cosearch.space.counting.MAX_SUMS", 3)
+    monkeypatch.setattr("cosearch.space.derivation.counting.MAX_SUMS", 3)
     assert count_networks(space, limits) == Counts(8, 7, 7)
-    monkeypatch.setattr("cosearch.space.counting.MAX_SUMS", 2)
+    monkeypatch.setattr("cosearch.space.derivation.counting.MAX_SUMS", 2)
     assert count_networks(space, limits) == Counts(8, None, None)
 
 
@@ -195,9 +195,9 @@ def test_a_space_with_branches_is_enumerated_up_to_a_limit(monkeypatch):
     limits = [Limit(costs_by_block(space, 5), 0.0, 1.2)]
     feasible, distinct = by_enumeration(space, limits)
     assert 0 < distinct < feasible < space.size
-    monkeypatch.setattr("cosearch.space.counting.MAX_ENUMERATED", feasible)
+    monkeypatch.setattr("cosearch.space.derivation.counting.MAX_ENUMERATED", feasible)
     assert count_networks(space, limits) == Counts(space.size, feasible, distinct)
-    monkeypatch.setattr("cosearch.space.counting.MAX_ENUMERATED", feasible - 1)
+    monkeypatch.setattr("cosearch.space.derivation.counting.MAX_ENUMERATED", feasible - 1)
     assert count_networks(space, limits) == Counts(space.size, feasible, None)
 
 

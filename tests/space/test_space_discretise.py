@@ -9,7 +9,7 @@ from graph_space import graph_space
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cosearch.space.derive import Limit, discretise, within
+from cosearch.space.derivation.derive import Limit, discretise, within
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.space import ChoicePoint, SearchSpace
 from latency_tables.errors import InfeasibleTargetError, NonFiniteError, ShapeError
@@ -175,7 +175,7 @@ def test_a_solver_that_gives_up_is_an_error_and_never_the_cheapest(monkeypatch):
     space = chain_space(ChainConfig(stage_channels=(16,), stage_repeats=(2,), stage_strides=(1,)), (64, 64, 3), 4)
     rows = [[float(k) for k in range(len(point.candidates))] for point in space.points]
     assert discretise(space, rows, Limit(rows, 0.0, 4.0)) is not None
-    monkeypatch.setattr("cosearch.space.derive.MAX_CUTS", 0)
+    monkeypatch.setattr("cosearch.space.derivation.derive.MAX_CUTS", 0)
     with pytest.raises(InfeasibleTargetError, match="attempts"):
         discretise(space, rows, Limit(rows, 0.0, 4.0))
 
@@ -205,7 +205,7 @@ def test_messages_say_what_was_asked_what_is_there_and_what_to_ask_for(monkeypat
     assert message([[0.0, lost], [0.0, 0.0]], error=NonFiniteError) == "scores of the architecture hold NaN or infinity"
     unknown = Limit([[0.0, lost], [0.0, 0.0]], 0.0, 1.0)
     assert message(zeros, unknown, error=NonFiniteError) == "costs of the architecture hold NaN or infinity"
-    monkeypatch.setattr("cosearch.space.derive.MAX_CUTS", 0)
+    monkeypatch.setattr("cosearch.space.derivation.derive.MAX_CUTS", 0)
     assert message(zeros, Limit(costs, 0.5, 6.0)) == (
         f"the solver found no architecture of space {name} within the target 6 in 0 attempts, although c0/c1 meets it with 5: "
         "too many lie a rounding above it. Ask for a slightly different target"
@@ -252,7 +252,7 @@ def solver_that_overshoots(monkeypatch, best_first):
         choices = best_first[len(seen) - 1]
         return SimpleNamespace(x=None if choices is None else np.concatenate([np.eye(2)[c] for c in choices]))
 
-    monkeypatch.setattr("cosearch.space.derive.milp", milp)
+    monkeypatch.setattr("cosearch.space.derivation.derive.milp", milp)
     return seen
 
 

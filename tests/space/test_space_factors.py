@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cosearch.cost.table_cost import TableCost
-from cosearch.space.counting import Counts, count_networks
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.counting import Counts, count_networks
+from cosearch.space.derivation.derive import Limit, discretise
 from cosearch.space.factors import Factor, MeanCosts, every_sum, merged
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.strategies.budgeted import tilt

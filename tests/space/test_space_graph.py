@@ -10,7 +10,7 @@ from graph_space import NAMES, graph_space
 
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.cells.graph import Group, Node, place_blocks
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, discretise
 from cosearch.space.groups import draw, log_probability, marginals
 from cosearch.space.network import AgentNetwork
 from cosearch.space.space import ChoicePoint, SearchSpace

@@ -5,7 +5,7 @@ import torch
 
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.derivation.derive import Limit, derive, discretise
 from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
 from cosearch.space.space import SPACES, architecture_from_dict
 from latency_tables.devices import find_table

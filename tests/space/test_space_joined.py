@@ -12,7 +12,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.deploy.export import check_parity, export_agent, to_onnx
 from cosearch.deploy.onnx_agent import OnnxAgent
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.ends import split
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.parts import Part, encoded, frame_shape_of, pack, parts_from, unpack

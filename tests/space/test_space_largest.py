@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from graph_space import graph_space
 
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
+from cosearch.space.derivation.largest import largest, mean_macs, size_of
+from cosearch.space.derivation.pools import fronts
 from cosearch.space.kinds.macro import MacroConfig, macro_space
-from cosearch.space.largest import largest, mean_macs, size_of
-from cosearch.space.pools import fronts
 from cosearch.strategies.gradient.s3nas import S3nasOptions, S3nasStrategy
 from cosearch.testing.conformance import seeded
 

@@ -8,7 +8,7 @@ import pytest
 
 from cosearch.deploy.export import check_parity, to_onnx
 from cosearch.space.cells.graph import chain_wiring, check_wiring
-from cosearch.space.derive import derive, discretise
+from cosearch.space.derivation.derive import derive, discretise
 from cosearch.space.factors import every_sum
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.kinds.values import read_values

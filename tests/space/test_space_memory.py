@@ -6,7 +6,7 @@ from torch import nn
 
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.blocks.memory import Remembering
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.operations import OPERATIONS, build_block

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.derivation.derive import Limit, derive, discretise
 from cosearch.space.ends import LEAST_VARIANCE, AgentEnds
 from cosearch.space.kinds.mlp import MlpConfig, mlp_space
 from cosearch.space.network import AgentNetwork, mlp, reference_agents

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork, check_chain, impala_cnn, nature_cnn, reference_agents
 from cosearch.space.operations import OPERATIONS, CandidateOp, build_block
 from cosearch.space.space import SPACES

@@ -7,10 +7,10 @@ import pytest
 from graph_space import graph_space
 from small_space import small_space
 
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, discretise
+from cosearch.space.derivation.pools import Pools, fronts
 from cosearch.space.factors import Factor
 from cosearch.space.kinds.macro import MacroConfig, macro_space
-from cosearch.space.pools import Pools, fronts
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ShapeError
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from graph_space import graph_space
 
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
+from cosearch.space.derivation.largest import largest
+from cosearch.space.derivation.shortlist import shortlist
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.kinds.macro import MacroConfig, macro_space
-from cosearch.space.largest import largest
-from cosearch.space.shortlist import shortlist
 from cosearch.testing.conformance import seeded
 from latency_tables.errors import ShapeError
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.hand_made import HAND_MADE, HandMadeConfig, hand_made_space
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.network import AgentNetwork

@@ -9,7 +9,7 @@ from small_space import small_space
 
 from cosearch.config.search import StrategyConfig
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from cosearch.strategies.base import Evaluation, Feasible
 from cosearch.strategies.one_shot.hurricane import Hurricane, device_pools, hurricane_options, later_half
 from cosearch.testing.conformance import seeded

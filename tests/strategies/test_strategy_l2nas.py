@@ -6,7 +6,7 @@ import torch
 from additive_task import SPACE, TRUTH, run
 
 from cosearch.config.search import StrategyConfig
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from cosearch.strategies.base import Evaluation, Feasible
 from cosearch.strategies.proposal.l2nas import EPSILON, L2nas, L2nasOptions, l2nas_options, quantile_loss
 from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch

@@ -9,7 +9,7 @@ from small_space import small_space
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible
 from cosearch.strategies.proposal.largest import Largest, LargestOptions
 from cosearch.testing.conformance import seeded

@@ -8,7 +8,7 @@ from torch import nn
 
 from cosearch.config.search import StrategyConfig
 from cosearch.planning.builtins import load_builtins
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.space.supernet import Path, SuperNet
 from cosearch.strategies.base import STRATEGIES, BilevelStrategy
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy

@@ -11,7 +11,7 @@ from small_space import small_space
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, discretise
 from cosearch.strategies.base import STRATEGIES, mean_entropy
 from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy
 from cosearch.testing.conformance import seeded

@@ -12,7 +12,7 @@ from small_space import small_space
 from cosearch.config.search import StrategyConfig
 from cosearch.planning.builtins import load_builtins
 from cosearch.rl.learning.losses import MinibatchLosses
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible
 from cosearch.strategies.one_shot.single_path import FairPaths, SinglePathSearch, single_path_options

@@ -28,7 +28,7 @@ from cosearch.rl.evaluate import evaluate
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.statistics import estimate_text, student_interval
 from cosearch.training.algorithms import as_policy
 from cosearch.training.threads import set_threads

@@ -32,7 +32,7 @@ from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
 from cosearch.space.cells.cell import CellConfig, cell_space
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.space.network import AgentNetwork, impala_cnn
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet

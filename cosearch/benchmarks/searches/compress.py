@@ -34,7 +34,7 @@ from cosearch.report.format import time_text
 from cosearch.statistics import interval_text, student_interval
 from latency_tables.errors import RequestError, RunFailedError
 from latency_tables.onnx_models.blocks import build_empty_model
-from latency_tables.reading import read_json
+from latency_tables.text.reading import read_json
 
 Row = dict[str, object]
 PAGE = DOCS / "evidence" / "compress.md"

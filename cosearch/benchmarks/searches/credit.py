@@ -38,7 +38,7 @@ from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
-from cosearch.space.derive import Limit, derive, discretise
+from cosearch.space.derivation.derive import Limit, derive, discretise
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import STRATEGIES

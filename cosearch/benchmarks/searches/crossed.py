@@ -32,7 +32,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.statistics import estimate_text, student_interval
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import RequestError
-from latency_tables.reading import read_json
+from latency_tables.text.reading import read_json
 
 OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "evidence" / "crossed.md"
 

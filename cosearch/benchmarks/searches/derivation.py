@@ -26,8 +26,8 @@ from cosearch.benchmarks.searches.credit import Frames, search, train_alone
 from cosearch.config.run import resolve
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.seeding import Streams
-from cosearch.space.derive import discretise
-from cosearch.space.shortlist import shortlist
+from cosearch.space.derivation.derive import discretise
+from cosearch.space.derivation.shortlist import shortlist
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import tilt
 from cosearch.strategies.regression import DrawnPaths, fit_scores

@@ -21,12 +21,12 @@ from cosearch.config.search import StrategyConfig
 from cosearch.cost.table_cost import TableCost
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, discretise
 from cosearch.strategies.base import STRATEGIES
 from cosearch.strategies.budgeted import tilt
 from cosearch.strategies.regression import DrawnPaths, fit_scores
 from latency_tables.devices import find_table
-from latency_tables.terminal import say
+from latency_tables.text.terminal import say
 
 SHARES = (0.15, 0.35, 0.7)  # of the way from the cheapest to the dearest network: the targets
 ROLLOUT = 16  # paths under one target

@@ -28,10 +28,10 @@ from cosearch.strategies.base import ProposalStrategy
 from cosearch.strategies.earlier_tasks import EarlierTask, write_tasks
 from cosearch.strategies.proposal.catch import Catch, CatchOptions
 from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
-from latency_tables import markdown
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import read_json
-from latency_tables.terminal import say
+from latency_tables.text import markdown
+from latency_tables.text.reading import read_json
+from latency_tables.text.terminal import say
 
 GAMES = ("minatar:breakout", "minatar:asterix")
 DEVICES = ("pixel-3", "x86-epyc")

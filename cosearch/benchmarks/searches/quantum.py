@@ -32,7 +32,7 @@ from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.training.algorithms import as_policy
 from cosearch.training.threads import set_threads
 

@@ -23,7 +23,7 @@ from cosearch.rl.evaluate import evaluate
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.statistics import mean_interval
 from cosearch.training.algorithms import make_training
 

@@ -35,12 +35,12 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import BEFORE
 from cosearch.record.rundir import RunDir
-from cosearch.space.derive import discretise, within
+from cosearch.space.derivation.derive import discretise, within
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.devices import find_table
 from latency_tables.errors import RequestError
-from latency_tables.reading import read_json
 from latency_tables.schema import read_table, write_table
+from latency_tables.text.reading import read_json
 
 GAMES = ("minatar:breakout", "minatar:asterix")
 IDENTITIES = ("onnxruntime-float32-1t", "onnxruntime-int8-1t", "tvm-float32-1t")

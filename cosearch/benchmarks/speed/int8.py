@@ -40,15 +40,15 @@ from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.rl.teacher import TeacherRecord, find_teacher, load_network, read_record
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.ends import observations_of
 from cosearch.space.network import AgentNetwork
 from cosearch.statistics import estimate_text
 from cosearch.teachers.train import TeacherRequest, train_teacher
 from cosearch.training.algorithms import as_policy
 from latency_tables.errors import MissingOpError, RunFolderError
-from latency_tables.reading import read_json
 from latency_tables.table import Table, load_table
+from latency_tables.text.reading import read_json
 
 HERE = Path(__file__).parent
 FORM = ArtifactPlan("onnxruntime", "int8")

@@ -29,7 +29,7 @@ from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_agent
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import default_space
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.ends import observations_of
 from latency_tables.table import load_table
 

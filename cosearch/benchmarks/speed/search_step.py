@@ -34,7 +34,7 @@ def measure(rounds: int, threads: int, words: list[str]) -> dict[str, Any]:
     from cosearch.planning.plan import make_plan
     from cosearch.rl.learning.subject import NetworkSubject
     from cosearch.seeding import Streams
-    from cosearch.space.derive import derive
+    from cosearch.space.derivation.derive import derive
     from cosearch.space.supernet import SuperNet
     from cosearch.strategies.budgeted import tilt
     from cosearch.strategies.gradient.one_level import OneLevelOptions, OneLevelStrategy

@@ -32,8 +32,8 @@ from cosearch.statistics import mean_interval, student_interval
 from cosearch.strategies.base import STRATEGIES, Evaluation, ProposalStrategy
 from cosearch.strategies.turns import BEGIN, Turns
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import read_json
-from latency_tables.terminal import say
+from latency_tables.text.reading import read_json
+from latency_tables.text.terminal import say
 
 TASK, DEVICE = "minatar:breakout", "x86-epyc"
 STRATEGY_NAMES = ("evolution", "deephyper", "monas", "fnas", "catch", "random")

@@ -20,7 +20,7 @@ from cosearch.benchmarks.workers.fleet_check import RealFleet, SleepJob, measure
 from cosearch.benchmarks.workers.fleet_measures import FleetMeasures, load_measures
 from cosearch.benchmarks.workers.fleet_model import Costs, Fleet, FleetSimulation, Outcome, Work
 from cosearch.statistics import percentile_interval
-from latency_tables.terminal import say
+from latency_tables.text.terminal import say
 
 OUT = Path(__file__).with_suffix(".json")
 PAGE = DOCS / "evidence" / "fleet.md"

@@ -23,8 +23,8 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import from_json, to_json
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import CosearchError, RequestError, RunFolderError
-from latency_tables.reading import read_json
-from latency_tables.terminal import say
+from latency_tables.text.reading import read_json
+from latency_tables.text.terminal import say
 
 SHIPPED = Path(__file__).with_name("fleet_measures.json")
 POINTS = 41  # quantiles of a distribution, 0 to 1

@@ -167,7 +167,7 @@ def search(
     from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
     from cosearch.cli.progress import TerminalProgress
     from cosearch.planning.builtins import load_builtins
-    from latency_tables.writing import check_folder
+    from latency_tables.text.writing import check_folder
 
     _check_page(out)
     check_folder(runs)
@@ -201,7 +201,7 @@ def extend(
     """Train what the table lacks. Stop it at any time; several processes share one folder. Then `cosearch bench pack`."""
     from cosearch.bench import generate, settings
     from cosearch.fleet.cluster import Cluster
-    from latency_tables.writing import check_folder
+    from latency_tables.text.writing import check_folder
 
     where = Cluster(cluster, other_torch).check()
     check_folder(out)
@@ -228,7 +228,7 @@ def pack(
     """Make tables of the networks that are finished."""
     from cosearch.bench import generate, settings, table
     from latency_tables.errors import RequestError
-    from latency_tables.writing import check_destination
+    from latency_tables.text.writing import check_destination
 
     for name in task or settings.TASKS:
         check_destination(table.table_path(name, out))
@@ -246,14 +246,14 @@ def pack(
 
 def _check_page(out: Path | None) -> None:
     """Raise now where a page could not be written after the work."""
-    from latency_tables.writing import check_destination
+    from latency_tables.text.writing import check_destination
 
     if out is not None:
         check_destination(out)
 
 
 def _write_page(out: Path | None, page: str) -> None:
-    from latency_tables.writing import make_folder, write_bytes_atomic
+    from latency_tables.text.writing import make_folder, write_bytes_atomic
 
     if out is not None:
         make_folder(out.parent)

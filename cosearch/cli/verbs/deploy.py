@@ -10,7 +10,7 @@ import typer
 from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, TablePlace, TeacherPlace, app, emit, resume_hint
 from cosearch.record.json_record import to_json
 from latency_tables.errors import RequestError
-from latency_tables.terminal import say
+from latency_tables.text.terminal import say
 
 if TYPE_CHECKING:
     from cosearch.record.results.deployment import Deployment

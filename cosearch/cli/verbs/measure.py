@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cosearch.cli.commands import ClusterAddress, OtherTorch, Quiet, app
-from latency_tables.terminal import say
+from latency_tables.text.terminal import say
 
 
 @app.command(
@@ -27,7 +27,7 @@ def measure(
     from cosearch.deploy.on_cluster import measure_on
     from cosearch.fleet.cluster import Cluster
     from latency_tables.errors import RequestError
-    from latency_tables.writing import check_destination
+    from latency_tables.text.writing import check_destination
 
     if not cluster or not board:
         raise RequestError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cosearch.cli.commands import Json, Quiet, app, emit, resume_hint
-from latency_tables.terminal import say
+from latency_tables.text.terminal import say
 
 if TYPE_CHECKING:
     from cosearch.overview.folders import Passed
@@ -40,7 +40,7 @@ def dashboard(
     from cosearch.overview.page import follow as go_on
     from cosearch.overview.page import write_page
     from cosearch.overview.rows import Reader
-    from latency_tables.writing import check_destination
+    from latency_tables.text.writing import check_destination
 
     check_destination(out)
     places = folders or [RUNS]

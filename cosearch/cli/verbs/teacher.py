@@ -12,7 +12,7 @@ from cosearch.cli.commands import ClusterAddress, Json, OtherTorch, Overrides, Q
 from cosearch.cli.comparison import teller
 from cosearch.cli.output import command_line, emit, resume_hint
 from latency_tables.errors import RequestError
-from latency_tables.terminal import say
+from latency_tables.text.terminal import say
 
 if TYPE_CHECKING:
     from cosearch.teachers.seeds import SeedTeacher, Teachers

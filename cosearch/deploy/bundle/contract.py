@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 from cosearch.record.json_record import OMITTED, from_json, to_json
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, parse_json
+from latency_tables.text.reading import OWN_DIGITS, parse_json
 
 FORMAT = 1
 CHANNELS_FIRST = "channels_first"

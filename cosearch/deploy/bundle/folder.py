@@ -39,7 +39,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.space.parts import pack, unpack
 from latency_tables.board.runners import OnnxRunner
 from latency_tables.errors import RunFolderError
-from latency_tables.writing import make_folder
+from latency_tables.text.writing import make_folder
 
 BUNDLE = "agent"
 STORED = 64

@@ -9,7 +9,7 @@ import numpy as np
 
 from cosearch.deploy.bundle.contract import Contract
 from latency_tables.errors import RunFolderError
-from latency_tables.reading import OWN_DIGITS, read_json, shown
+from latency_tables.text.reading import OWN_DIGITS, read_json, shown
 
 ADVICE = "`cosearch export RUN` writes the bundle again"
 

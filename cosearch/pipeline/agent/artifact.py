@@ -28,7 +28,7 @@ from latency_tables.board.compilers import runtime_version
 from latency_tables.board.runners import import_onnxruntime
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.onnx_models.quantise import quantise_model
-from latency_tables.writing import remove
+from latency_tables.text.writing import remove
 
 POLICY = "policy"  # the one that the agent was made from, among what is timed
 AGENT, FLOAT_AGENT, LIBRARY = "agent.onnx", "agent-float32.onnx", "agent.so"

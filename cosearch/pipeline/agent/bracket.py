@@ -1,10 +1,10 @@
 """The retraining of several candidates as successive halving: all begin it, the best half goes on, the last one to the end.
 
-Candidates are the best by the search's score, and the largest networks (``cosearch.space.shortlist``). Each begins the retraining
-that it would have alone: from its searched weights, with the learning rate and the distillation of its own steps. After a rung
-those with the lower loss go on where they stopped: the mean divergence from the teacher over the rung, without a teacher minus
-the mean return of the last training episodes. All play the same levels with the same random numbers, so that they differ by
-their networks. The steps of the candidates that are given up are taken from the last rung: the run's total stays.
+Candidates are the best by the search's score, and the largest networks (``cosearch.space.derivation.shortlist``). Each begins
+the retraining that it would have alone: from its searched weights, with the learning rate and the distillation of its own steps.
+After a rung those with the lower loss go on where they stopped: the mean divergence from the teacher over the rung, without a
+teacher minus the mean return of the last training episodes. All play the same levels with the same random numbers, so that they
+differ by their networks. The steps of the candidates that are given up are taken from the last rung: the run's total stays.
 Paper: Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016,
 arXiv 1502.07943.
 """
@@ -27,7 +27,7 @@ from cosearch.record.results.architecture import ArchitectureRecord, BracketReco
 from cosearch.record.rundir import RunDir
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams, derived_seed
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.training.algorithms import as_deployed, as_trained, learning_rate, make_training
 from cosearch.training.stage import Training

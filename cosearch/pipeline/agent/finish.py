@@ -46,14 +46,14 @@ from cosearch.rl.policy import how_to_act
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork, reference_agents
 from cosearch.space.parts import can_be_shown
 from cosearch.space.space import Architecture
 from cosearch.statistics import mean_text
 from cosearch.training.algorithms import acting, as_policy, within_bounds
 from cosearch.training.progress import Progress
-from latency_tables.writing import remove
+from latency_tables.text.writing import remove
 
 
 def run_finish(

@@ -13,7 +13,7 @@ from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import retraining_steps, search_share
 from cosearch.planning.plan import Plan
 from cosearch.rl.learning.subject import NetworkSubject
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.training.algorithms import as_deployed, as_trained, learning_rate, make_training
 
 

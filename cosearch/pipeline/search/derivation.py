@@ -13,7 +13,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.json_record import Absent
 from cosearch.record.results.architecture import ArchitectureRecord, Derivation, OperationRecord, PredictedCosts
 from cosearch.record.rundir import RunDir
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.space.space import FORMAT, Architecture
 
 

@@ -29,8 +29,8 @@ from cosearch.planning.plan import Plan
 from cosearch.record.results.architecture import Derivation, RegressionRecord, Rows
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive, discretise
-from cosearch.space.shortlist import shortlist
+from cosearch.space.derivation.derive import derive, discretise
+from cosearch.space.derivation.shortlist import shortlist
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Feasible

@@ -28,7 +28,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import Teacher
 from cosearch.rl.validation import without_validation
 from cosearch.seeding import Streams
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, Feasible, TargetsInTurn
 from cosearch.strategies.weight_sharing import OneShotStrategy, StagedStrategy, scoring_of

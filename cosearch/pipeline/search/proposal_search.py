@@ -30,7 +30,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.order import OrderRecord
 from cosearch.record.results.architecture import Derivation
 from cosearch.record.rundir import RunDir
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, Feasible, InheritingStrategy, ProposalStrategy, TargetsInTurn

@@ -45,7 +45,7 @@ from cosearch.record.rundir import RunDir
 from cosearch.rl.policy import Policy, act, policy_of
 from cosearch.rl.task import make_task
 from cosearch.seeding import derived_seed
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet

@@ -12,7 +12,7 @@ from cosearch.record.results.agent import latency_figure
 from cosearch.record.results.summary import TargetCheck
 from cosearch.record.results.target_rounds import TargetRound
 from cosearch.record.run_record import TargetRecord
-from cosearch.space.derive import within
+from cosearch.space.derivation.derive import within
 from cosearch.space.space import Architecture
 from latency_tables.certificate import chance_within
 from latency_tables.table import Table

@@ -38,12 +38,12 @@ from cosearch.record.run_record import TargetRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.data import CLIP
 from cosearch.report.rounds import figure_text
-from cosearch.space.derive import derive
+from cosearch.space.derivation.derive import derive
 from cosearch.space.space import Architecture
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.errors import RunFolderError
 from latency_tables.table import Table
-from latency_tables.writing import remove
+from latency_tables.text.writing import remove
 
 MEASURED = "; then measured on the device"
 

@@ -21,9 +21,9 @@ from cosearch.planning.plan import Plan
 from cosearch.record.results.architecture import Derivation
 from cosearch.record.results.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
 from cosearch.record.run_record import TargetRecord
-from cosearch.space.derive import Limit, discretise, within
+from cosearch.space.derivation.derive import Limit, discretise, within
+from cosearch.space.derivation.largest import mean_macs
 from cosearch.space.factors import Factor
-from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture
 from latency_tables.errors import InfeasibleTargetError, MeasurementError
 from latency_tables.opspec import OpSpec

@@ -11,8 +11,8 @@ from cosearch.planning.device.hardware import Hardware
 from cosearch.space.space import SearchSpace
 from latency_tables.board.compilers import tvm_modules
 from latency_tables.errors import RequestError
-from latency_tables.reading import shown
 from latency_tables.table import Table
+from latency_tables.text.reading import shown
 
 TRIPLE = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_.]+){1,3}")  # of a processor, such as aarch64-linux-gnu; never a path
 

@@ -17,7 +17,7 @@ from cosearch.cost.table_cost import TableCost
 from cosearch.deploy.measure import PERIOD_S
 from cosearch.planning.device.hardware import Hardware
 from cosearch.record.run_record import ReferenceRecord
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo

@@ -12,7 +12,7 @@ from cosearch.cost.accel_table import AccelTable
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
 from cosearch.seeding import Streams
-from cosearch.space.largest import largest
+from cosearch.space.derivation.largest import largest
 from cosearch.space.space import SearchSpace
 from latency_tables.devices import find_table
 from latency_tables.errors import UnknownNameError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.errors import ConfigError, EnvironmentFailedError, MissingExtraError, UnknownNameError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 
 def maker_of(name: str, kwargs: Mapping[str, Any]) -> Callable[[], Any]:

@@ -31,7 +31,7 @@ import torch
 from cosearch.record.state import State, read
 from cosearch.rl.envs import ENVIRONMENTS, Box, EnvFamily, EnvOptions, Step
 from latency_tables.errors import ConfigError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 TURN, ENOUGH, PRICE, MOST_GATES = math.pi / 4, 0.95, 0.01, 20
 QUBITS = {"bell": 2, "ghz-3": 3, "ghz-4": 4, "ghz-5": 5}

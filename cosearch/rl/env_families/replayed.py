@@ -18,7 +18,7 @@ from cosearch.record.state import State, read, read_list
 from cosearch.rl.envs import Box, EnvOptions, Step
 from cosearch.space.parts import MASK, Part
 from latency_tables.errors import EnvironmentFailedError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cosearch.rl.foreign.understood import MEANINGS, Said, TaskFacts
 from latency_tables.errors import ConfigError, ShapeError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 NAMED = {
     "logits": ("logits", "action_logits", "policy_logits"),

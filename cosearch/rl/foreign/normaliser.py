@@ -17,7 +17,7 @@ from safetensors.numpy import load
 
 from cosearch.rl.foreign.understood import Normaliser
 from latency_tables.errors import ConfigError, CosearchError
-from latency_tables.reading import read_json
+from latency_tables.text.reading import read_json
 
 NAMES = {
     "mean": ("mean", "running_mean", "_mean", "obs_mean"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from latency_tables.errors import ConfigError
-from latency_tables.reading import shown
+from latency_tables.text.reading import shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -44,8 +44,8 @@ from torch import Tensor
 from cosearch.config.ranges import Fraction, PositiveFloat
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
-from cosearch.space.derive import within
-from cosearch.space.largest import mean_macs
+from cosearch.space.derivation.derive import within
+from cosearch.space.derivation.largest import mean_macs
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options

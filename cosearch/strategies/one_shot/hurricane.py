@@ -32,10 +32,10 @@ import torch
 
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
+from cosearch.space.derivation.largest import largest
+from cosearch.space.derivation.pools import Pools, fronts
 from cosearch.space.factors import MeanCosts
-from cosearch.space.largest import largest
-from cosearch.space.pools import Pools, fronts
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Bound, Evaluation, Feasible, StrategyInfo, own_options
 from cosearch.strategies.one_shot.single_path import SinglePathOptions, SinglePathSearch, single_path_options

@@ -14,8 +14,8 @@ Differs from the paper in:
 1. Its abstract is what was read: state, quantile critic, noise and epsilon-greedy exploration are from it; sizes of networks and
    batches, learning rates, K and the schedules of exploration are this package's, for tens of proposals instead of hundreds.
 2. The architecture of a is the one with the largest sum of a's numbers among those that meet the targets (exactly, see
-   ``cosearch.space.derive``), where the paper has no target. Where the check gives no limits, it is the best by that sum of the
-   argmax, if it meets them, and ``POOL`` uniform draws that do.
+   ``cosearch.space.derivation.derive``), where the paper has no target. Where the check gives no limits, it is the best by that
+   sum of the argmax, if it meets them, and ``POOL`` uniform draws that do.
 3. The reward is the score, standardised over all scores so far; the quantile is of the same architectures.
 4. Before the first result s is the mean of all candidates, 1 / m in each of a point's m.
 5. epsilon falls linearly from 1 to ``EPSILON`` over the first half of the proposals. A uniform draw is remembered by its one-hot
@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from cosearch.config.ranges import Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read_list, read_state
-from cosearch.space.derive import discretise
+from cosearch.space.derivation.derive import discretise
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import (
     STRATEGIES,

@@ -1,7 +1,7 @@
 """The largest network that fits: the control that needs no search.
 
 Its one candidate is the largest architecture that meets the targets, by what ``strategy.values.by`` says,
-  argmax_a size(a)  subject to every limit  (``cosearch.space.largest``: multiply-accumulates, weights, or both),
+  argmax_a size(a)  subject to every limit  (``cosearch.space.derivation.largest``: multiply-accumulates, weights, or both),
 and it has all environment steps of the search.
 No score is looked at: a search that finds no better agent has found nothing that this rule does not. No random number is drawn.
 A rule and no paper's method. Why a search must stand beside simple baselines: Yang, Esperança and Carlucci, NAS Evaluation is
@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from cosearch.record.state import State
-from cosearch.space.largest import Size, largest
+from cosearch.space.derivation.largest import Size, largest
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import PROPOSAL_ONLY, STRATEGIES, Evaluation, Feasible, StrategyInfo, own_options
 from cosearch.strategies.proposals import Results

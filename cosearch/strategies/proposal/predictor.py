@@ -34,7 +34,7 @@ from pydantic import Field
 
 from cosearch.config.ranges import Positive
 from cosearch.record.state import State, read_list
-from cosearch.space.largest import Size, largest
+from cosearch.space.derivation.largest import Size, largest
 from cosearch.space.space import Architecture, SearchSpace
 from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible, StrategyInfo, own_options
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices

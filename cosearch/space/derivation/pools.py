@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cosearch.space.cells.graph import Group, Node
-from cosearch.space.derive import Limit
+from cosearch.space.derivation.derive import Limit
+from cosearch.space.derivation.largest import mean_macs
 from cosearch.space.factors import Factor
-from cosearch.space.largest import mean_macs
 from cosearch.space.space import Architecture, ChoicePoint, SearchSpace
 from latency_tables.errors import ShapeError
 

@@ -1,6 +1,6 @@
 """The largest network within limits, by multiply-accumulates, weights or both, and how large each candidate is.
 
-  argmax_a size(a)  subject to every limit  (the knapsack of ``cosearch.space.derive``, solved exactly).
+  argmax_a size(a)  subject to every limit  (the knapsack of ``cosearch.space.derivation.derive``, solved exactly).
 Sizes: the multiply-accumulates (``macs``), the ``weights``, and for ``both``
   the largest product  macs(a) weights(a)  among  argmax_a s macs(a) / M + (1 - s) weights(a) / W,  s = 0, 1/32, ..., 1,
 with M and W the largest of each. Either size can be high where the other is low: a pooled head leaves time for
@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cosearch.space.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, discretise
 from cosearch.space.factors import MeanCosts
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.opspec import OpSpec

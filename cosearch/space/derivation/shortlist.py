@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cosearch.space.derive import Limit, discretise
-from cosearch.space.largest import largest
+from cosearch.space.derivation.derive import Limit, discretise
+from cosearch.space.derivation.largest import largest
 from cosearch.space.space import Architecture, SearchSpace
 from latency_tables.errors import InfeasibleTargetError
 

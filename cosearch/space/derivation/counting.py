@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosearch.space.derive import Limit, feasible_mask, within
+from cosearch.space.derivation.derive import Limit, feasible_mask, within
 from cosearch.space.factors import spread
 from cosearch.space.groups import kept_sets
 from cosearch.space.space import Architecture, SearchSpace

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from latency_tables.errors import TableError
-from latency_tables.reading import parse_json
+from latency_tables.text.reading import parse_json
 
 
 def number(value: object, what: str, *, low: float, high: float, positive: bool = False) -> float:
