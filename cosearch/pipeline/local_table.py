@@ -19,8 +19,10 @@ from cosearch.space.network import reference_agents
 from cosearch.training.progress import Progress
 from latency_tables.devices import Identity, identity_of
 from latency_tables.errors import RequestError
+from latency_tables.measuring.identity import is_same_place, place_here, recorded_place
 from latency_tables.measuring.job import MeasureRequest, run
 from latency_tables.measuring.settings import Settings
+from latency_tables.schema import read_table
 from latency_tables.text.writing import make_folder
 
 THIS = "this"
@@ -51,6 +53,8 @@ def with_own_tables(config: Config, runs: Path, progress: Progress, *, dry_run: 
 def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry_run: bool) -> Config:
     """The configuration with a freshly measured table, or with one that an earlier run measured for the same blocks.
 
+    A table that another machine or another version of the runtime measured is left where it is, and one of this place made.
+
     Args:
         config: with ``device=this``, or ``this/RUNTIME-DTYPE-THREADSt``.
         runs: folder of the run folders; the table lies in ``tables`` below it.
@@ -60,6 +64,7 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
     Raises:
         RequestError: a dry run without a table, or no such runtime or dtype to measure.
         UnknownNameError: what follows ``this/`` names no table.
+        TableError: the table that is there cannot be read.
         MeasurementError: the measurement failed.
     """
     identity = identity_of(config.device)
@@ -70,8 +75,11 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
     networks = [a.network().to_json() for a in spread_networks(space, min(NETWORKS, space.size), generator)]
     work = json.dumps({"space": space.name, "ops": [op.to_dict() for op in ops], "networks": networks}).encode()
     kind = "" if identity == Identity() else f"{identity}-"
-    stem = f"{THIS}-{kind}{hashlib.sha256(work).hexdigest()[:12]}"
-    out = Path(runs) / "tables" / f"{stem}.jsonl"
+    settings = Settings(threads=identity.threads)
+    plain = Path(runs) / "tables" / f"{THIS}-{kind}{hashlib.sha256(work).hexdigest()[:12]}.jsonl"
+    out = _file_of_this_place(plain, identity.runtime, settings)
+    if out != plain:
+        progress.note(f"{plain} was measured on another machine or runtime version: this one has {out}")
     if not out.is_file():
         if dry_run:
             raise RequestError(
@@ -88,7 +96,18 @@ def table_of_this_machine(config: Config, runs: Path, progress: Progress, *, dry
             worklists=(str(worklist),),
             runtime=identity.runtime,
             dtype=identity.dtype,
-            settings=Settings(threads=identity.threads),
+            settings=settings,
         )
         run(request, command=f"cosearch --device {config.device}")
     return dataclasses.replace(config, table=str(out))
+
+
+def _file_of_this_place(plain: Path, runtime: str, settings: Settings) -> Path:
+    """The file itself, or another name beside it where a table of another machine or runtime version is there."""
+    if not plain.is_file():
+        return plain
+    place = {**place_here(runtime), "provider": settings.provider, "nchw": settings.nchw}
+    if is_same_place(recorded_place(read_table(plain).header), place):
+        return plain
+    digest = hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()[:8]
+    return plain.with_name(f"{plain.stem}-{digest}.jsonl")

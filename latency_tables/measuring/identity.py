@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from latency_tables.errors import TableError
+from latency_tables.measuring.remote import Connection, Location
 from latency_tables.measuring.visits import Hello
+from latency_tables.text.fields import object_of
 
 SOFTWARE = ("version", "provider", "nchw")
 HOST = ("machine", "cpu", "model", "cores", "serial_sha256", "target")
@@ -18,6 +20,37 @@ HOST = ("machine", "cpu", "model", "cores", "serial_sha256", "target")
 def place_of(hello: Hello) -> dict[str, object]:
     """What a measuring core says of its machine and runtime, as far as it must stay the same."""
     return {"version": hello.runtime_version, **{name: hello.fingerprint.get(name) for name in HOST}}
+
+
+def place_here(runtime: str) -> dict[str, object]:
+    """:func:`place_of` this machine, as a measuring core says it.
+
+    Args:
+        runtime: ``onnxruntime``, ``torch`` or ``tvm``.
+
+    Raises:
+        MeasurementError: the core cannot be started, or there is no such runtime here.
+    """
+    core = Connection(Location())
+    try:
+        return place_of(Hello.from_answer(core.one("hello", runtime=runtime)))
+    finally:
+        core.close()
+
+
+def recorded_place(header: Mapping[str, object]) -> dict[str, object]:
+    """The machine and the runtime in a table's header; empty where it names none.
+
+    Raises:
+        TableError: something else stands in their place.
+    """
+    parts = (object_of(header.get(name, {}), f"the header's {name}", "what was recorded") for name in ("host", "software"))
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def is_same_place(began: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    """Whether rows of both may stand in one table; see :func:`check_same_place`."""
+    return all(began.get(name) == now.get(name) for name in (*SOFTWARE, *HOST))
 
 
 def check_same_place(began: Mapping[str, object], now: Mapping[str, object], *, what: str, advice: str) -> None:

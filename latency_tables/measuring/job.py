@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from latency_tables.errors import RequestError, TableError
 from latency_tables.header import read_device
 from latency_tables.measuring.compose import compose_table
-from latency_tables.measuring.identity import check_same_place
+from latency_tables.measuring.identity import check_same_place, recorded_place
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.loop import Measurer
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, make_plan
@@ -289,7 +289,7 @@ def _estimator_of(existing: TableFile) -> str:
 
 
 def _merged(existing: TableFile, added: TableFile) -> TableFile:
-    old, new = ({**_part(table, "host"), **_part(table, "software")} for table in (existing, added))
+    old, new = recorded_place(existing.header), recorded_place(added.header)
     check_same_place(old, new, what="the table", advice="measure the whole table again")
     before = existing.header.get("additions", [])
     estimator = _part(added, "calibration").get("estimator")

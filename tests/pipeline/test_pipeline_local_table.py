@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from cosearch.planning.plan import make_plan
 from cosearch.planning.space import make_space
 from cosearch.record.rundir import RunDir
 from cosearch.space.network import reference_agents
-from latency_tables.errors import UnknownNameError
+from latency_tables.errors import RequestError, UnknownNameError
+from latency_tables.measuring.identity import place_here
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile, write_table
 from latency_tables.table import load_table
 
+HERE = {"version": "1.2", "machine": "m", "cpu": "c", "model": None, "cores": 2, "serial_sha256": None, "target": None}
 THIS = (*TINY, "device=this", "objective.latency_target_s=null")
 
 
@@ -40,6 +44,8 @@ def write_made_up_table(path, ops):
         "provenance": "synthetic",
         "device": {"name": "this", "description": "made up", "runtime": "onnxruntime", "dtype": "float32", "threads": 1},
         "calibration": {"overhead_s": 1e-5, "scale": 1.0, "interval_factors": [0.9, 1.1]},
+        "host": {"machine": "m", "cpu": "c", "cores": 2},
+        "software": {"version": "1.2", "provider": "CPUExecutionProvider", "nchw": False},
     }
     rows = {op.key: Row(op.key, 1e-6 + op.macs * 1e-9, None) for op in ops}
     write_table(path, TableFile(header, rows, None))
@@ -56,6 +62,7 @@ def measured(monkeypatch):
         write_made_up_table(request.out, [OpSpec.from_dict(op) for op in work["ops"]])
 
     monkeypatch.setattr(local_table, "run", run)
+    monkeypatch.setattr(local_table, "place_here", lambda runtime: HERE)
     return seen
 
 
@@ -70,6 +77,29 @@ def test_it_measures_every_block_once_and_finds_its_table_again(measured, tmp_pa
     assert len(measured[0]["networks"]) == local_table.NETWORKS
     plan = make_plan(first)
     assert plan.hardware.device.name == "this" and plan.hardware.path == tmp_path / "tables" / plan.hardware.path.name
+
+
+@pytest.mark.parametrize("changed", [{"version": "1.3"}, {"cpu": "another"}, {"machine": "armv7l", "cores": 4}])
+def test_a_table_of_another_machine_or_runtime_stays_and_is_not_taken(changed, measured, tmp_path, monkeypatch):
+    config, notes = resolve(overrides=THIS), Notes()
+    first = local_table.table_of_this_machine(config, tmp_path, notes, dry_run=False)
+    monkeypatch.setattr(local_table, "place_here", lambda runtime: {**HERE, **changed})
+    with pytest.raises(RequestError, match="has no table for these blocks yet"):
+        local_table.table_of_this_machine(config, tmp_path, notes, dry_run=True)
+    second = local_table.table_of_this_machine(config, tmp_path, notes, dry_run=False)
+    again = local_table.table_of_this_machine(config, tmp_path, notes, dry_run=False)
+    assert len(measured) == 2 and first.table != second.table == again.table and Path(first.table).is_file()
+    assert any(first.table in note and "another machine or runtime" in note for note in notes.notes)
+    monkeypatch.setattr(local_table, "place_here", lambda runtime: HERE)
+    assert local_table.table_of_this_machine(config, tmp_path, notes, dry_run=True) == first
+
+
+def test_the_place_is_what_a_measurement_here_writes_down():
+    import onnxruntime
+
+    place = place_here("onnxruntime")
+    assert place["version"] == onnxruntime.__version__ and place["machine"] == platform.machine()
+    assert place["cores"] == os.cpu_count() and set(place) == set(HERE)
 
 
 def test_of_a_small_space_as_many_networks_are_announced_as_there_are(measured, tmp_path):
