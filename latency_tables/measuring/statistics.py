@@ -156,7 +156,8 @@ def correct_rows(parts_s: np.ndarray, measured_s: np.ndarray, overhead_s: float)
     """Small corrections of rows from whole networks: ridge regression of the relative error, towards no correction.
 
     A block can cost something else inside a network than in a chain of itself (caches, a busy neighbour). The ridge is
-    chosen by the leave-one-out error; no correction is made unless it lowers that error by a tenth.
+    chosen by the leave-one-out error, among those that leave every row and every predicted network above 0; no correction is
+    made unless it lowers that error by a tenth.
 
     Args:
         parts_s: ``[networks, rows]``, calibrated seconds of each row in each network.
@@ -173,11 +174,13 @@ def correct_rows(parts_s: np.ndarray, measured_s: np.ndarray, overhead_s: float)
 
     best, ratios = np.abs(rest).mean(), 1 / (1 - rest)
     best_ridge: float | None = None
+    factors: np.ndarray = np.ones(rows)
     for ridge in RIDGES:
         left = np.array([rest[i] - design[i] @ solve(np.arange(count) != i, ridge) for i in range(count)])
-        if np.abs(left).mean() < (best if best_ridge else AFFINE_GAIN * best):
-            best, best_ridge, ratios = np.abs(left).mean(), ridge, 1 / (1 - left)
-    factors = np.ones(rows) if best_ridge is None else 1 + solve(np.ones(count, dtype=bool), best_ridge)
+        found = 1 + solve(np.ones(count, dtype=bool), ridge)
+        possible = found.min() > 0 and left.max() < 1
+        if possible and np.abs(left).mean() < (best if best_ridge else AFFINE_GAIN * best):
+            best, best_ridge, ratios, factors = np.abs(left).mean(), ridge, 1 / (1 - left), found
     interval = (min(1.0, float(ratios.min())), max(1.0, float(ratios.max())))
     return Correction(factors, best_ridge, float(best), interval)
 

@@ -16,6 +16,7 @@ from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
 from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.visits import Hello, MeasuredVisits
 from latency_tables.opspec import Device, OpSpec
+from latency_tables.schema import read_table, write_table
 from latency_tables.table import Table
 
 STEM = OpSpec("stem", 3, 16, 16, 8, 4, 2, 1)
@@ -275,6 +276,15 @@ def test_without_enough_networks_nothing_is_fitted_and_without_the_empty_model_t
     visits = {name: many for name, many in record(plan, additive).visits.items() if name != EMPTY}
     with pytest.raises(MeasurementError, match=r"^the empty model was never visited; give the measurement more time$"):
         composed(plan, record(plan, additive, visits=visits))
+
+
+def test_a_row_that_networks_are_faster_with_keeps_a_time_above_0_and_the_table_is_written(tmp_path):
+    """Inside a network the convolution saves 7 us, as if it were fused away: no row of a table can say that."""
+    plan = plan_of([[DEEP] * n + [CONV] * k for n in range(1, 7) for k in (0, 1)])
+    table = composed(plan, record(plan, lambda ops: 2e-6 + sum(-7e-6 if op == CONV else ROW_S[op] for op in ops)))
+    assert min(row.latency_s for row in table.rows.values()) > 0
+    write_table(tmp_path / "t.jsonl", table)
+    assert read_table(tmp_path / "t.jsonl").rows.keys() == table.rows.keys()
 
 
 def test_rows_are_corrected_by_ten_networks_and_not_by_nine():

@@ -123,6 +123,29 @@ def test_corrections_find_a_row_that_costs_more_inside_networks_and_leave_good_r
     assert exact.ridge is None and (exact.factors == 1).all()
 
 
+def test_no_correction_makes_a_row_negative():
+    """Networks with the small row are faster than those without it: what fits best is a negative row."""
+    rng = np.random.default_rng(0)
+    big, has = rng.uniform(60.0, 160.0, 30), rng.random(30) < 0.5
+    parts = np.stack([big, np.where(has, 6.0, 0.0)], axis=1)
+    for saved, left in ((4.0, 4), (8.0, 3), (12.0, 1), (16.0, 1)):
+        measured = 8.0 + big + np.where(has, 6.0 - saved, 0.0) + rng.normal(0, 0.3, 30)
+        found = correct_rows(parts, measured, 8.0)
+        factors = {ridge: ridge_by_hand(parts, measured, 8.0, ridge) for ridge in (0.1, 0.03, 0.01, 0.003)}
+        usable = [ridge for ridge, both in factors.items() if min(both) > 0]
+        assert len(usable) == left and found.ridge == usable[-1], "the weakest one that leaves all above 0 fits best here"
+        assert found.factors == pytest.approx(factors[found.ridge]) and found.interval_factors[0] > 0
+
+
+def ridge_by_hand(parts, measured, overhead, ridge):
+    """Factors of two rows: the normal equations of the relative error by Cramer's rule."""
+    rows = [(a / m, b / m, (m - overhead - a - b) / m) for (a, b), m in zip(parts.tolist(), measured.tolist())]
+    aa, ab, bb = (sum(x[i] * x[j] for x in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
+    ar, br = (sum(x[i] * x[2] for x in rows) for i in (0, 1))
+    determinant = (aa + ridge) * (bb + ridge) - ab * ab
+    return 1 + (ar * (bb + ridge) - br * ab) / determinant, 1 + (br * (aa + ridge) - ar * ab) / determinant
+
+
 def test_paired_visits_take_out_what_the_sentinel_saw():
     slow = [Visit(*(2.0 * f,) * 7, 50, 1, 1.0, sentinel_s=f) for f in (1.0, 1.4, 1.1)]
     assert [v.median_s for v in paired_visits({"a": slow})["a"]] == pytest.approx([2.2] * 3)
