@@ -219,7 +219,7 @@ def load_layers(source: str | Path) -> list[LayerShape]:
         raise DesignError(f"no network {str(source)!r}: give a JSON or CSV file of layers, or one of {known}")
     as_text = path.suffix.lower() == ".csv"
     if as_text and is_topology(path):
-        return [_from_record(record, f"{path}, row {n}", as_text=False) for n, record in enumerate(read_topology(path), start=2)]
+        return [_from_record(record, where, as_text=False) for where, record in read_topology(path)]
     if as_text:
         records: object = read_csv(path, "a list of layers", NEEDED, DesignError)
     else:

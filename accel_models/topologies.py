@@ -33,18 +33,18 @@ def is_topology(path: Path) -> bool:
     return names[0] == NAME.lower() or names[:4] == [name.lower() for name in PRODUCT]
 
 
-def read_topology(path: Path) -> list[dict[str, object]]:
-    """The layers of a topology, as records in the format of a layer file.
+def read_topology(path: Path) -> list[tuple[str, dict[str, object]]]:
+    """The layers of a topology: where each stands, for messages, and its record in the format of a layer file.
 
     Raises:
         DesignError: a column is missing or unknown, a value is no size, or the two strides of a layer differ.
     """
     rows = [
-        {name.lower(): value for name, value in row.items()}
+        (f"{path}, row {row.number}", {name.lower(): value for name, value in row.items()})
         for row in read_csv(path, "a topology of SCALE-Sim", (), DesignError, trimmed=True)
     ]
-    made = _product if NAME.lower() not in rows[0] else _convolution
-    return [made(row, f"{path}, row {line}") for line, row in enumerate(rows, start=2)]
+    made = _product if NAME.lower() not in rows[0][1] else _convolution
+    return [(where, made(row, where)) for where, row in rows]
 
 
 def _product(row: Mapping[str, str], where: str) -> dict[str, object]:

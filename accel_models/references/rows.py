@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from latency_tables.errors import DesignError
-from latency_tables.text.reading import read_csv, shown
+from latency_tables.text.reading import CsvRow, read_csv, shown
 from latency_tables.text.writing import make_folder, write_bytes_atomic
 
 MAX_NUMBER, MAX_WHOLE = 1e30, 10**9
@@ -58,7 +58,7 @@ class ComparedRow:
         return max(self.cycles_error, self.energy_error or 0.0)
 
 
-def read_rows(path: str | Path, needed: Iterable[str]) -> list[dict[str, str]]:
+def read_rows(path: str | Path, needed: Iterable[str]) -> list[CsvRow]:
     """Rows of a reference CSV.
 
     Raises:

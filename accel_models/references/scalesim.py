@@ -47,8 +47,8 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
     rows = read_rows(path, NEEDED)
     shapes = {layer.name: layer for layer in load_layers(layers_file)}
     out = []
-    for line, row in enumerate(rows, start=2):
-        where = f"{path}, line {line}"
+    for row in rows:
+        where = f"{path}, line {row.number}"
         if row["dataflow"] not in DATAFLOWS:
             raise DesignError(f"{where}: dataflow must be one of {', '.join(DATAFLOWS)}, got {shown(row['dataflow'])}")
         stated = [number(row, name, where, low=1) for name in ("Sr", "Sc", "T", "n_sub")]

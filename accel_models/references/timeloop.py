@@ -112,8 +112,8 @@ def compare(path: str | Path) -> list[ComparedRow]:
         DesignError: a column is missing or cannot be read, or a mapping does not cover its layer.
     """
     out = []
-    for line, row in enumerate(read_rows(path, NEEDED), start=2):
-        where = f"{path}, line {line}"
+    for row in read_rows(path, NEEDED):
+        where = f"{path}, line {row.number}"
         sides, entries1, entries2 = (whole(row, n, where) for n in ("arch.meshX", "arch.mem1_entries", "arch.mem2_entries"))
         stride = (whole(row, "prob.Wstride", where), whole(row, "prob.Hstride", where))
         sizes = {d: whole(row, f"prob.{d}", where) for d in DIMENSIONS if d != "G"}
@@ -142,7 +142,7 @@ def compare(path: str | Path) -> list[ComparedRow]:
         )
         out.append(
             ComparedRow(
-                f"line {line}: {row['mapping.mapping']} on {sides}x{sides}",
+                f"line {row.number}: {row['mapping.mapping']} on {sides}x{sides}",
                 round(cycles) == round(cycles_ref),
                 cycles,
                 cycles_ref,

@@ -154,8 +154,8 @@ def compare(path: str | Path, layers_file: str | Path) -> list[ComparedRow]:
     rows = read_rows(path, NEEDED)
     shapes = {layer.name: layer for layer in load_layers(layers_file)}
     out = []
-    for line, row in enumerate(rows, start=2):
-        where = f"{path}, line {line}"
+    for row in rows:
+        where = f"{path}, line {row.number}"
         if row["layer"] not in shapes:
             raise DesignError(f"{where}: layer {shown(row['layer'])} is not in {layers_file}; give a list with it (--layers)")
         cycles, energy, dram = evaluate(parse_nest(row, shapes[row["layer"]], where))

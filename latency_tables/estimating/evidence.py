@@ -97,7 +97,7 @@ def _help(path: Path) -> Iterator[PublishedSet]:
     counts = np.zeros((len(lines), len(places), len(OPERATIONS)))
     for i, line in enumerate(lines):
         if not re.fullmatch(f"[0-{len(OPERATIONS) - 1}]{{{len(shapes)}}}", line["op_idx"]):
-            raise TableError(f"{path}, row {i + 2}: op_idx must be {len(shapes)} digits below {len(OPERATIONS)}")
+            raise TableError(f"{path}, row {line.number}: op_idx must be {len(shapes)} digits below {len(OPERATIONS)}")
         for shape, digit in zip(shapes, line["op_idx"], strict=True):
             counts[i, places.index(shape), int(digit)] += 1
     design = np.concatenate([np.ones((len(lines), 1)), counts[:, :, :-1].reshape(len(lines), -1)], axis=1)

@@ -5,6 +5,8 @@ al., MobiSys 2021): kernel type, then identifiers with ``config`` and ``latency`
 tables of ProxylessNAS and Once-for-All (Cai et al., ICLR 2019 and 2020) as JSON: names such as
 ``expanded_conv-input:56x56x24-output:28x28x40-expand:6-kernel:5-stride:2-idskip:0`` with ``mean`` in milliseconds. There
 ``expand`` is the factor; in the names of Once-for-All, which end in ``-se:0-hs:0``, the channels of the depthwise convolution.
+Their blocks end in a linear projection, ours of activation ``none``; those of ProxylessNAS have ReLU6 where ours have ReLU, which
+each of their rows says.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ BLOCK = re.compile(
     "(?P<se>-se:0)?(?P<hs>-hs:0)?"
 )
 
+RELU6 = "timed with ReLU6 behind expansion and depthwise convolution, where this operation has ReLU"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -56,11 +60,13 @@ class Found:
         op: the operation.
         latency_s: seconds.
         energy_j: joules; None where the file does not say.
+        note: in what the operation that was timed differs from ours, for the row's details; empty: in nothing.
     """
 
     op: OpSpec
     latency_s: float
     energy_j: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,8 @@ def read_columns(path: Path, dtype: str) -> Read:
         TableError: a column is missing or unknown, or a value is wrong; names the row.
     """
     rows = []
-    for line, record in enumerate(read_csv(path, "a table of latencies", (), TableError), start=2):
-        where = f"{path}, row {line}"
+    for record in read_csv(path, "a table of latencies", (), TableError):
+        where = f"{path}, row {record.number}"
         known = {"key", "kind", "activation", *SIZES, *UNITS, *ENERGY_UNITS}
         unknown = [name for name in record if name not in known]
         if unknown:
@@ -227,29 +233,31 @@ def read_once_for_all(path: Path, dtype: str) -> Read:
         mean = entry.get("mean") if isinstance(entry, dict) else entry
         latency_s = _positive(mean, f"{path}: {shown(name)}: mean") * 1e-3
         try:
-            op = _block(name, dtype)
+            op, note = _block(name, dtype)
         except ShapeError as error:
             left_out.append(f"{name}: {error}")
             continue
-        rows.append(Found(op, latency_s))
+        rows.append(Found(op, latency_s, note=note))
     return Read(tuple(rows), tuple(left_out))
 
 
-def _block(name: str, dtype: str) -> OpSpec:
+def _block(name: str, dtype: str) -> tuple[OpSpec, str]:
     parts = BLOCK.fullmatch(name)
     if parts is None:
         raise ShapeError("only expanded_conv without squeeze (se:0) and hard swish (hs:0) is an operation here")
     width, height, channels, out_width, out_height, out, expansion, kernel, stride, skip = map(int, parts.groups()[:10])
-    if parts["se"] or parts["hs"]:  # Once-for-All: the channels of the depthwise convolution
+    once_for_all = parts["se"] or parts["hs"]
+    if once_for_all:  # the channels of the depthwise convolution
         if expansion % max(1, channels):
             raise ShapeError(f"{expansion} channels in the middle are no whole multiple of {channels}")
         expansion //= max(1, channels)
-    op = OpSpec("mbconv", channels, height, width, out, kernel, stride, (kernel - 1) // 2, expansion=expansion, dtype=dtype)
+    sizes = (channels, height, width, out, kernel, stride, (kernel - 1) // 2)
+    op = OpSpec("mbconv", *sizes, expansion=expansion, activation="none", dtype=dtype)
     if (op.out_height, op.out_width) != (out_height, out_width):
         raise ShapeError(f"padded by {op.padding} the output is {op.out_width}x{op.out_height}, not {out_width}x{out_height}")
     if op.sums_input != bool(skip):
         raise ShapeError(f"idskip is {skip}, this operation {'adds' if op.sums_input else 'does not add'} its input")
-    return op
+    return op, "" if once_for_all else RELU6
 
 
 FORMATS: dict[str, Callable[[Path, str], Read]] = {

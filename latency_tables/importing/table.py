@@ -97,4 +97,5 @@ def imported_table(request: ImportRequest) -> tuple[TableFile, Read]:
 
 
 def _row(found: Found, request: ImportRequest) -> Row:
-    return Row(found.op.key, found.latency_s, found.energy_j, details={"method": f"imported from {request.kind}"})
+    note = {"note": found.note} if found.note else {}
+    return Row(found.op.key, found.latency_s, found.energy_j, details={"method": f"imported from {request.kind}", **note})

@@ -216,7 +216,13 @@ def _can_be_written(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault, *, trimmed: bool = False) -> list[dict[str, str]]:
+class CsvRow(dict[str, str]):
+    """The values of a row by column, and ``number``, which counts the header and empty rows, too, as an editor does."""
+
+    number = 0
+
+
+def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault, *, trimmed: bool = False) -> list[CsvRow]:
     """Rows of a CSV file with commas and a header; empty columns at the end, as spreadsheets write them, are dropped.
 
     Args:
@@ -240,18 +246,19 @@ def read_csv(path: Path, what: str, needed: Iterable[str], fault: Fault, *, trim
         raise fault(f"{where}: not CSV: {error}") from error
     if trimmed:
         lines = [[value.strip() for value in line] for line in lines]
-    lines = [line for line in lines if any(line)]
-    if len(lines) < 2:
-        raise fault(f"{where}: expected a header and at least one row, got {len(lines)} lines")
-    names = lines[0]
+    filled = [(number, line) for number, line in enumerate(lines, start=1) if any(line)]
+    if len(filled) < 2:
+        raise fault(f"{where}: expected a header and at least one row, got {len(filled)} lines")
+    names = filled[0][1]
     while names and not names[-1]:
         names = names[:-1]
     _check_names(names, needed, where, fault)
     rows = []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in filled[1:]:
         if len(line) < len(names) or any(line[len(names) :]):
             raise fault(f"{where}: row {number} has {len(line)} values, the header {len(names)}")
-        rows.append(dict(zip(names, line)))
+        rows.append(CsvRow(zip(names, line)))
+        rows[-1].number = number
     return rows
 
 

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accel_models.layers import load_layers
 from cosearch.cli.app import main as cosearch_main
 from cosearch.cost.table_cost import TableCost
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.testing.conformance import seeded
 from latency_tables.commands import main
-from latency_tables.errors import CosearchError, TableError
-from latency_tables.importing.formats import FORMATS, read_columns, read_nn_meter, read_once_for_all
+from latency_tables.errors import CosearchError, RequestError, TableError
+from latency_tables.importing.formats import FORMATS, RELU6, read_columns, read_nn_meter, read_once_for_all
+from latency_tables.importing.table import ImportRequest, imported_table
 from latency_tables.opspec import OpSpec
 from latency_tables.table import load_table
 
@@ -134,13 +136,37 @@ ONCE_FOR_ALL = {
 
 def test_look_up_tables_of_once_for_all(tmp_path):
     read = read_once_for_all(written(tmp_path, json.dumps(ONCE_FOR_ALL), "lut.json"), "float32")
+    linear = {"activation": "none"}  # their projection has no activation, and none follows the sum
     assert [(row.op, row.latency_s) for row in read.rows] == [
-        (OpSpec("mbconv", 24, 56, 56, 40, 5, 2, 2, expansion=6), pytest.approx(2e-3)),  # 144 channels in the middle
-        (OpSpec("mbconv", 24, 56, 56, 40, 3, 2, 1, expansion=4), pytest.approx(3e-3)),  # ProxylessNAS: the factor itself
-        (OpSpec("mbconv", 40, 28, 28, 40, 3, 1, 1, expansion=3), pytest.approx(1e-3)),
+        (OpSpec("mbconv", 24, 56, 56, 40, 5, 2, 2, expansion=6, **linear), pytest.approx(2e-3)),  # 144 channels in the middle
+        (
+            OpSpec("mbconv", 24, 56, 56, 40, 3, 2, 1, expansion=4, **linear),
+            pytest.approx(3e-3),
+        ),  # ProxylessNAS: the factor itself
+        (OpSpec("mbconv", 40, 28, 28, 40, 3, 1, 1, expansion=3, **linear), pytest.approx(1e-3)),
     ]
+    assert [row.note for row in read.rows] == ["", RELU6, RELU6], "Once-for-All without hard swish has ReLU, ProxylessNAS ReLU6"
     assert len(read.left_out) == 4 and "100 channels in the middle are no whole multiple of 24" in read.left_out[0]
     assert "idskip is 0, this operation adds its input" in read.left_out[1]
+
+
+@pytest.mark.parametrize("reader, header, good, bad", [
+    (read_columns, "key,latency_us", f"{OpSpec('linear', 4, 1, 1, 8).key},3", "nonsense,3"),
+    (read_columns, "key,latency_us", f"{OpSpec('linear', 4, 1, 1, 8).key},3", "a,3,4"),
+    (lambda path, _: load_layers(path), "Layer,M,N,K,", "one,4,4,4,", "two,4,4,0,"),
+])  # fmt: skip
+def test_a_message_counts_rows_as_an_editor_does(reader, header, good, bad, tmp_path):
+    path = written(tmp_path, f"{header}\n\n{good}\n,\n\n{bad}\n", "t.csv")
+    with pytest.raises(RequestError, match=r"row 6\b"):
+        reader(path, "float32")
+
+
+def test_what_differs_in_a_row_stands_in_its_details(tmp_path):
+    path = written(tmp_path, json.dumps(ONCE_FOR_ALL), "lut.json")
+    table, _ = imported_table(ImportRequest(path, "once-for-all", "phone", "a phone", "tflite", "float32", 1, "their bench"))
+    notes = {key: row.details.get("note") for key, row in table.rows.items()}
+    assert sorted(filter(None, notes.values())) == [RELU6, RELU6] and len(notes) == 3
+    assert all("-none-float32-b1" in key for key in notes)
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.binary(max_size=200), st.booleans())
