@@ -40,8 +40,8 @@ class Platform:
         kind: ``fpga`` (counts DSP and BRAM) or ``asic`` (counts processing elements, SRAM and area).
         clock_hz: clock of array and buffers.
         dram_bytes_per_s: bandwidth that all chunks share.
-        dsp_limit, bram18_limit, dsp_kind: FPGA only; BRAM in blocks of 18 kbit.
-        pe_limit, sram_limit_bytes: ASIC only.
+        dsp_limit, bram18_limit, dsp_kind: of an FPGA, None for an ASIC; BRAM in blocks of 18 kbit.
+        pe_limit, sram_limit_bytes: of an ASIC, None for an FPGA.
         energy: a name of ``energy.ENERGY_TABLES``, or None where no constants are known: then energies are None, never 0.
         sources: figure -> where it comes from.
     """
@@ -66,6 +66,7 @@ class Platform:
             if not _number(getattr(self, n)) or not 1 <= getattr(self, n) <= MAX_RATE
         ]
         needed = {"fpga": ("dsp_limit", "bram18_limit"), "asic": ("pe_limit", "sram_limit_bytes")}
+        foreign = {"fpga": needed["asic"], "asic": (*needed["fpga"], "dsp_kind")}
         if not _among(self.kind, needed):
             faults.append(f"kind must be fpga or asic, got {shown(self.kind)}")
         own = needed.get(self.kind, ()) if isinstance(self.kind, str) else ()
@@ -74,12 +75,11 @@ class Platform:
             for name in own
             if not _whole(getattr(self, name))
         ]
-        faults += [
-            f"{name} must be null or {_WHOLE}, got {shown(getattr(self, name))}"
-            for name in sorted({name for names in needed.values() for name in names} - {*own})
-            if getattr(self, name) is not None and not _whole(getattr(self, name))
-        ]
-        if (self.kind == "fpga" or self.dsp_kind is not None) and not _among(self.dsp_kind, DSP_KINDS):
+        others = foreign.get(self.kind, ()) if isinstance(self.kind, str) else ()
+        unread = [name for name in others if getattr(self, name) is not None]
+        if unread:
+            faults.append(f"{' and '.join(unread)} would have no effect on an {self.kind}: leave it out")
+        if self.kind == "fpga" and not _among(self.dsp_kind, DSP_KINDS):
             faults.append(f"dsp_kind must be one of {', '.join(DSP_KINDS)}, got {shown(self.dsp_kind)}")
         if self.energy is not None and not _among(self.energy, ENERGY_TABLES):
             faults.append(f"energy must be null or one of {', '.join(ENERGY_TABLES)}, got {shown(self.energy)}")

@@ -59,15 +59,15 @@ def test_energy_parts_by_hand():
 
 
 def test_what_exceeds_a_platform_is_named():
-    platform = replace(ZC706.platform, dsp_limit=10, bram18_limit=20, sram_limit_bytes=30, pe_limit=40)
-    assert Resources(40, 10.0, 20, 30, None).over(platform) == []
-    assert Resources(41, 10.5, 21, 31, None).over(platform) == [
-        "10.5 DSP, the limit is 10",
-        "21 BRAM18, the limit is 20",
+    fpga = replace(ZC706.platform, dsp_limit=10, bram18_limit=20)
+    asic = replace(NPU.platform, sram_limit_bytes=30, pe_limit=40)
+    assert Resources(40, 10.0, 20, 30, None).over(fpga) == Resources(40, 10.0, 20, 30, None).over(asic) == []
+    assert Resources(41, 10.5, 21, 31, None).over(fpga) == ["10.5 DSP, the limit is 10", "21 BRAM18, the limit is 20"]
+    assert Resources(41, 10.5, 21, 31, None).over(asic) == [
         "31 SRAM bytes, the limit is 30",
         "41 processing elements, the limit is 40",
     ]
-    assert Resources(41, None, None, None, None).over(replace(platform, pe_limit=None)) == []
+    assert Resources(41, None, None, None, None).over(fpga) == []
     wanted = {"elements": 1, "dsp": 2.0, "bram18": 3, "sram_bytes": 4, "area_mm2": 5.0}
     assert Resources(1, 2.0, 3, 4, 5.0).to_dict() == wanted
 

@@ -57,6 +57,18 @@ def test_shipped_designs_fit_their_platform_and_read_back(name, tmp_path):
     assert load_design(tmp_path / "copy.json") == design
 
 
+@pytest.mark.parametrize("limits, device", [
+    ({"pe_limit": 100}, "zc706"), ({"sram_limit_bytes": 100}, "zc706"), ({"dsp_limit": 1}, "edge-npu"),
+    ({"bram18_limit": 1, "dsp_kind": "DSP48E1"}, "edge-npu"),
+])  # fmt: skip
+def test_a_limit_of_the_other_kind_of_platform_is_refused_and_null_is_read(limits, device):
+    record = load_design(device).to_dict()
+    with pytest.raises(DesignError, match=f"{' and '.join(limits)} would have no effect on an (fpga|asic): leave it out"):
+        AccelDesign.from_dict({**record, "platform": {**record["platform"], **limits}})
+    absent = dict.fromkeys(limits)
+    assert AccelDesign.from_dict({**record, "platform": {**record["platform"], **absent}}) == load_design(device)
+
+
 @pytest.mark.parametrize("design,network", list(itertools.product(design_names(), network_names())))
 def test_every_network_runs_on_every_design(design, network):
     result = evaluate(load_layers(network), load_design(design))
