@@ -73,8 +73,13 @@ def caption(table: Table) -> str:
 
 def _energy(table: Table) -> str:
     """What the energies are worth, always beside constant power times time."""
-    if table.power_w is None or all(row.energy_j is None for row in table.rows.values()):
+    rows = [row for row in table.rows.values() if row.latency_s is not None]
+    count = sum(row.energy_j is not None for row in rows)
+    if not count:
         return "energy unknown"
+    if table.power_w is None:
+        networks = "unknown" if table.overhead_j is None else "known, without certificate"
+        return f"energy of {count} of {len(rows)} rows, that of networks {networks}"
     proof = None if table.certificate is None else table.certificate.energy
     if proof is None:
         kind = "is that" if table.provenance == "estimated" else "has no certificate"

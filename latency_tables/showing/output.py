@@ -6,12 +6,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PureWindowsPath
 
 from latency_tables.certificate import Accuracy
 from latency_tables.table import Table
 from latency_tables.text import markdown
 
+AS_GIVEN = ("--description", "--tvm-target")  # whose values may hold a slash and are no files
 LISTS = ("record", "predicted_s", "measured_s")
 METHODS = {
     "rows": "blocks in chains",
@@ -40,8 +41,15 @@ def summary(table: Table) -> dict[str, object]:
 
 
 def command_line() -> str:
-    """The command line of this process, without folders of this machine."""
-    words = [Path(word).name if word.startswith(("/", "~")) else word for word in sys.argv[1:]]
+    """The command line of this process, of files their names alone and without options of ssh, which name keys and users."""
+    words, option = [], ""
+    for word in sys.argv[1:]:
+        start, value = "", word
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            start = option + equals
+        if option != "--ssh-option":
+            words.append(start + (value if option in AS_GIVEN else PureWindowsPath(value).name))
     return shlex.join(["python", "-m", "latency_tables", *words])
 
 

@@ -16,6 +16,7 @@ from latency_tables.compare import compare_tables
 from latency_tables.errors import RequestError, TableError
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import Row, TableFile, write_table
+from latency_tables.showing.output import command_line
 from latency_tables.table import Table
 
 WIDE = OpSpec("conv", 8, 6, 6, 16, 3, 1, 1)
@@ -219,3 +220,21 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(option, value, tmp_path
     code, out, err = main(monkeypatch, capsys, "measure", "--out", tmp_path / "t.jsonl", option, value, "--dry-run")
     assert code == 2 and out == "" and option.removeprefix("--") in err and "must be" in err and err.count("error:") == 1
     assert len(err) < 300
+
+
+@pytest.mark.parametrize(
+    "words, written",
+    [
+        (["--out", "/home/anna/secret/b.jsonl"], "--out b.jsonl"),
+        (["--out=/home/anna/my secret/b.jsonl"], "--out=b.jsonl"),
+        (["--out=~/secret/b.jsonl", "--worklist", "../../home/anna/w.json"], "--out=b.jsonl --worklist w.json"),
+        (["--worklist=secret/w.json", "--python", "/home/anna/bin/python3"], "--worklist=w.json --python python3"),
+        (["--out", "C:\\secret\\b.jsonl"], "--out b.jsonl"),
+        (["--ssh-option=-i/home/anna/key", "--ssh-option", "-oUser=anna", "--json"], "--json"),
+        (["--description", "a board of 3/4 cores", "--op", "conv-8"], "--description 'a board of 3/4 cores' --op conv-8"),
+        (["--host", "me@board", "--nchw"], "--host me@board --nchw"),
+    ],
+)
+def test_the_command_in_a_header_holds_no_folder_and_no_key_of_this_machine(words, written, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/anna/latency_tables", "measure", *words])
+    assert command_line() == f"python -m latency_tables measure {written}"

@@ -217,6 +217,20 @@ def test_a_network_of_imported_rows_has_their_energy(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize(
+    "millijoules, said",
+    [
+        (("0.5", "0.25", "2"), "energy of 3 of 3 rows, that of networks known, without certificate"),
+        (("0.5", "", "2"), "energy of 2 of 3 rows, that of networks unknown"),
+        (("", "", ""), "energy unknown"),
+    ],
+)
+def test_the_caption_says_which_energies_are_known(millijoules, said, tmp_path, monkeypatch, capsys):
+    text = "\n".join(["key,latency_ms,energy_mj", *(f"{op.key},0.5,{mj}" for op, mj in zip(OPS, millijoules))]) + "\n"
+    words = (written(tmp_path, text), "--device", "bench", "--source", "me", "--out", tmp_path / "t.jsonl")
+    assert f"; {said}; no certificate" in run(monkeypatch, capsys, *words)[1]
+
+
+@pytest.mark.parametrize(
     "words, said",
     [
         (("--format", "excel"), "--format must be one of csv, nn-meter, once-for-all"),
