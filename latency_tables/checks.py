@@ -46,7 +46,8 @@ def check_table(table: Table, *, others: Iterable[Table] = (), ops: Sequence[OpS
         others: tables of other devices, to find copied rows.
         ops: operations that it should cover.
     """
-    findings = [*_near_zero(table), *_monotone(table), *_power(table), *_unsure(table), *_preempted(table), *_certificate(table)]
+    rules = (_near_zero, _monotone, _power, _unsure, _preempted, _certificate, _batch)
+    findings = [finding for rule in rules for finding in rule(table)]
     for other in others:
         findings += _copied(table, other)
     missing = [op.key for op in ops if table.coverage([op]) == 0]
@@ -131,6 +132,14 @@ def _certificate(table: Table) -> list[Finding]:
     if tau is not None and tau < GOOD_TAU:
         findings.append(Finding("certificate", f"Kendall's tau {tau:.3f}, expected at least {GOOD_TAU}"))
     return findings
+
+
+def _batch(table: Table) -> list[Finding]:
+    batches = {key: OpSpec.from_key(key).batch for key in table.rows}
+    several = " and ".join(map(str, sorted(set(batches.values()))))
+    other = tuple(key for key, batch in batches.items() if batch != table.batch)
+    text = f"rows of batch {several}, but overhead and scale are of one: measure the others into a table of their own"
+    return [Finding("batch", text, other)] if len(set(batches.values())) > 1 else []
 
 
 def _copied(table: Table, other: Table) -> list[Finding]:

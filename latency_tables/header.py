@@ -77,6 +77,13 @@ def read_calibration(value: object, where: str) -> Calibration:
     return Calibration(overhead_s, scale, overhead_j, power_w, (low, high))
 
 
+def measured_batch(header: Mapping[str, object]) -> int | None:
+    """Frames in one inference that the calibration was measured with; None where the header does not say."""
+    protocol = header.get("protocol")
+    batch = protocol.get("batch") if isinstance(protocol, dict) else None
+    return batch if type(batch) is int and batch > 0 else None
+
+
 def check_header(record: Mapping[str, object], where: str) -> None:
     """Check the header line.
 

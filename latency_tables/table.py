@@ -18,7 +18,7 @@ from pathlib import Path
 from latency_tables.certificate import read_certificate
 from latency_tables.errors import MissingOpError, TableError
 from latency_tables.estimating.roofline import Roofline
-from latency_tables.header import read_calibration, read_device
+from latency_tables.header import measured_batch, read_calibration, read_device
 from latency_tables.opspec import OpSpec
 from latency_tables.schema import TableFile, read_table
 from latency_tables.text.fields import text_of
@@ -89,9 +89,7 @@ class Table:
     @property
     def batch(self) -> int:
         """Frames in one inference, 1 unless the table was measured for more."""
-        protocol = self.header.get("protocol")
-        batch = protocol.get("batch") if isinstance(protocol, dict) else None
-        return batch if type(batch) is int and batch > 0 else 1
+        return measured_batch(self.header) or 1
 
     @property
     def overhead_s(self) -> float:
@@ -155,11 +153,16 @@ class Table:
 
         Raises:
             MissingOpError: an operation has no row.
-            TableError: the list is empty.
+            TableError: the list is empty, or its operations are of several batches or of another one than the table's.
         """
         if not ops:
             raise TableError("a network needs at least one operation, got an empty list")
         ops = self.cast(ops)
+        batches, own = sorted({op.batch for op in ops}), measured_batch(self.header)
+        if batches != [own or batches[0]]:
+            wanted = "one batch" if own is None else f"batch {own}, as its calibration is"
+            got = " and ".join(map(str, batches))
+            raise TableError(f"the operations that a table predicts together must be of {wanted}, got {got}")
         rows = self.latency_rows_s(ops)
         energies = [self.energy_j(op) for op in ops]
         known = [self.scale * energy for energy in energies if energy is not None]

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from latency_tables.errors import RequestError, TableError
-from latency_tables.header import read_device
+from latency_tables.header import measured_batch, read_device
 from latency_tables.measuring.compose import compose_table
 from latency_tables.measuring.identity import check_same_place, recorded_place
 from latency_tables.measuring.journal import Journal
@@ -174,7 +174,7 @@ def run(
     out = request.out
     request.work()
     check_destination(out)  # now, not after the measurement
-    existing = _existing(request)
+    _existing(request)
     make_folder(out.parent)
     lock = FileLock(str(out) + ".lock")
     with one_clear_error(out):
@@ -183,6 +183,7 @@ def run(
         except Timeout as error:
             raise RequestError(f"another process is measuring into {out}; wait for it or choose another file") from error
     try:
+        existing = _existing(request)  # again: until the lock was taken another process may have written it
         table = _measure(request, progress, command, None if existing is None else _estimator_of(existing))
         if existing is not None:
             table = _merged(existing, table)
@@ -200,8 +201,8 @@ def _existing(request: MeasureRequest) -> TableFile | None:
     if request.keys:
         existing = read_table(request.out)
         device = read_device(existing.header["device"], str(request.out))
-        asked = (request.device, request.runtime, request.dtype, request.settings.threads)
-        have = (device.name, device.runtime, device.dtype, device.threads)
+        asked = _named(request.device, request.runtime, request.dtype, request.settings.threads, request.batch)
+        have = _named(device.name, device.runtime, device.dtype, device.threads, measured_batch(existing.header) or 1)
         if asked != have or existing.header["provenance"] != request.provenance:
             raise TableError(
                 f"{request.out} is a {existing.header['provenance']} table of {have}, "
@@ -217,6 +218,10 @@ def _existing(request: MeasureRequest) -> TableFile | None:
     if request.out.exists() and not request.again and not begun:
         raise TableError(f"{request.out} is there already; give --again to replace it, or another --out")
     return None
+
+
+def _named(device: str, runtime: str, dtype: str, threads: int, batch: int) -> str:
+    return f"({device}, {runtime}, {dtype}, {threads} thread{'s' * (threads > 1)}, batch {batch})"
 
 
 def _measure(

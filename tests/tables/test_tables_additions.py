@@ -121,3 +121,38 @@ def test_a_whole_network_is_the_sentinel_or_nothing(tmp_path, moody):
     table = run(request(tmp_path / "alone", make_worklist("toy", CELLS, [])))
     assert moody.sentinels == {""} and table.header["protocol"]["sentinel_s"] is None
     assert table.header["calibration"]["estimator"] == "median"
+
+
+def test_rows_of_another_batch_are_not_added(tmp_path, moody):
+    run(request(tmp_path))
+    before = (tmp_path / "t.jsonl").read_bytes()
+    with pytest.raises(TableError, match=r"is a measured table of \(.*batch 1\), asked to add measured rows of \(.*batch 4\)"):
+        run(request(tmp_path, keys=(dataclasses.replace(ADDED, batch=4).key,), batch=4))
+    assert (tmp_path / "t.jsonl").read_bytes() == before
+
+
+def during_the_start_of(monkeypatch, other):
+    """Lets another command end while this one is about to take the lock."""
+    real, waiting = job.make_folder, [other]
+
+    def make_folder(path):
+        if waiting:
+            waiting.pop()()
+        real(path)
+
+    monkeypatch.setattr(job, "make_folder", make_folder)
+
+
+def test_two_commands_that_add_rows_lose_none(tmp_path, moody, monkeypatch):
+    table, second = run(request(tmp_path)), dataclasses.replace(ADDED, kernel=7, padding=3)
+    monkeypatch.setitem(TRUE_S, second.key, 4e-5)
+    during_the_start_of(monkeypatch, lambda: run(request(tmp_path, keys=(ADDED.key,))))
+    run(request(tmp_path, keys=(second.key,)))
+    assert read_table(tmp_path / "t.jsonl").rows.keys() == table.rows.keys() | {ADDED.key, second.key}
+
+
+def test_a_table_that_another_command_has_just_written_is_not_replaced(tmp_path, moody, monkeypatch):
+    during_the_start_of(monkeypatch, lambda: run(request(tmp_path)))
+    with pytest.raises(TableError, match="is there already; give --again"):
+        run(request(tmp_path))
+    assert not (tmp_path / "t.jsonl.lock").exists() and not (tmp_path / "t.jsonl.journal").exists()

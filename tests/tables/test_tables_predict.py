@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from small_table import CONV, TAIL, make_file
 
+from latency_tables.checks import check_table
 from latency_tables.devices import find_table, list_devices, load_any
 from latency_tables.errors import MissingOpError, TableError, UnknownNameError
 from latency_tables.opspec import OpSpec
@@ -87,6 +88,21 @@ def test_a_trained_network_is_priced_in_the_tables_dtype_and_batch(dtype, batch)
     )
     with pytest.raises(MissingOpError, match=f"measure --device toy{wanted} --op {named} --out"):
         table.predict([missing])
+
+
+def test_operations_of_several_batches_are_no_network_and_a_finding():
+    """The file as ``measure --op --batch 8`` made it of a table for one frame."""
+    content, wide = make_file(), dataclasses.replace(CONV, batch=8)
+    content.rows[wide.key] = dataclasses.replace(content.rows[CONV.key], key=wide.key)
+    with pytest.raises(TableError, match="must be of one batch, got 1 and 8"):
+        Table(content).predict([wide, TAIL])
+    Table(content).predict([wide])  # the header does not say which batch its calibration is of
+    (finding,) = [finding for finding in check_table(Table(content)) if finding.rule == "batch"]
+    assert finding.keys == (wide.key,) and "1 and 8" in finding.text
+    content.header["protocol"] = {"batch": 1}
+    with pytest.raises(TableError, match="of batch 1, as its calibration is, got 8"):
+        Table(content).predict([wide])
+    assert not [finding for finding in check_table(Table(make_file())) if finding.rule == "batch"]
 
 
 def test_coverage_counts_distinct_operations_and_empty_network_is_an_error():
