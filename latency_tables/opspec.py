@@ -31,6 +31,8 @@ KINDS = {
     **JOIN_KINDS,
 }
 DTYPE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+MAX_SIZE = 10**9
+KEY = re.compile("([a-z]+)-NxNxN-oN-kNsNpN-gNeNhN-([a-z]+)-([a-z0-9]+)-bN".replace("N", r"(\d{1,10})"))
 ACTIVATIONS = ("none", "relu", "tanh")
 
 
@@ -52,7 +54,7 @@ class OpSpec:
             ``gru`` or ``lstm``.
         activation: ``relu``, ``none``, or ``tanh`` (``act`` and kinds on vectors); for ``head`` the one *before* flattening.
         dtype: ``float32``, ``float16`` or ``int8``.
-        batch: frames per inference.
+        batch: frames per inference. No size is above :data:`MAX_SIZE`.
     """
 
     kind: str
@@ -80,12 +82,12 @@ class OpSpec:
             faults.append(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         for name in ("in_channels", "in_height", "in_width", "out_channels", "kernel", "stride", "groups", "expansion", "batch"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                faults.append(f"{name} must be an integer of at least 1, got {value!r}")
+            if type(value) is not int or not 1 <= value <= MAX_SIZE:
+                faults.append(f"{name} must be an integer of at least 1 and at most {MAX_SIZE}, got {value!r}")
         for name in ("padding", "hidden"):
             value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                faults.append(f"{name} must be an integer of at least 0, got {value!r}")
+            if type(value) is not int or not 0 <= value <= MAX_SIZE:
+                faults.append(f"{name} must be an integer of at least 0 and at most {MAX_SIZE}, got {value!r}")
         if not faults and self.kind in ("maxpool", "residual") and self.in_channels != self.out_channels:
             faults.append(f"{self.kind} keeps the channels, got {self.in_channels} -> {self.out_channels}")
         if not faults and self.kind == "conv" and (self.in_channels % self.groups or self.out_channels % self.groups):
@@ -119,11 +121,9 @@ class OpSpec:
         Raises:
             ShapeError: the text is not a key.
         """
-        parts = re.fullmatch(
-            r"([a-z]+)-(\d+)x(\d+)x(\d+)-o(\d+)-k(\d+)s(\d+)p(\d+)-g(\d+)e(\d+)h(\d+)-([a-z]+)-([a-z0-9]+)-b(\d+)", key
-        )
+        parts = KEY.fullmatch(key)
         if not parts:
-            raise ShapeError(f"not the key of an operation: {key!r}")
+            raise ShapeError(f"not the key of an operation: {key!r:.200}")
         kind, *numbers, activation, dtype, batch = parts.groups()
         c, h, w, o, k, s, p, g, e, n = map(int, numbers)
         return cls(kind, c, h, w, o, k, s, p, g, e, n, activation, dtype, int(batch))

@@ -13,7 +13,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, TextIO, TypedDict
 
 from latency_tables.board.runners import CPU, runtime_reason
@@ -23,6 +23,7 @@ from latency_tables.errors import CosearchError
 
 MAX_REQUEST_BYTES = 2**20
 MAX_MODEL_BYTES = 2**28
+SKIPPED_BYTES = 2**20  # of a model that is too long, at once
 
 
 class RequestFields(TypedDict, total=False):
@@ -247,8 +248,7 @@ def serve(requests: BinaryIO, answers: TextIO) -> None:
             return
         size = struct.unpack(">I", head)[0]
         if size > MAX_REQUEST_BYTES:
-            answers.write(json.dumps({"error": "request too long", "end": True}) + "\n")
-            answers.flush()
+            _write(answers, [{"error": f"a request of {size} bytes: expected at most {MAX_REQUEST_BYTES}"}, {"end": True}])
             return
         text = requests.read(size)
         if len(text) < size:
@@ -256,13 +256,20 @@ def serve(requests: BinaryIO, answers: TextIO) -> None:
         message = json.loads(text)
         verb, count = str(message.pop("verb", "")), int(message.pop("payload", 0))
         if not 0 <= count <= MAX_MODEL_BYTES:
-            return
+            _write(answers, [{"error": f"a model of {count} bytes: expected at most {MAX_MODEL_BYTES}"}, {"end": True}])
+            while count > 0 and requests.read(min(count, SKIPPED_BYTES)):
+                count -= SKIPPED_BYTES
+            continue
         payload = requests.read(count)
         if len(payload) < count:
             return
-        for answer in handler.answer(verb, message, payload):
-            answers.write(json.dumps(answer, sort_keys=True) + "\n")
-            answers.flush()
+        _write(answers, handler.answer(verb, message, payload))
+
+
+def _write(answers: TextIO, lines: Iterable[dict[str, object]]) -> None:
+    for line in lines:
+        answers.write(json.dumps(line, sort_keys=True) + "\n")
+        answers.flush()
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from latency_tables.board.core import MAX_MODEL_BYTES
 from latency_tables.board.timing import Visit
-from latency_tables.errors import MeasurementError
+from latency_tables.errors import MeasurementError, RequestError
 from latency_tables.measuring.identity import place_of
 from latency_tables.measuring.journal import Journal
 from latency_tables.measuring.plan import EMPTY, MeasurePlan, RowPlan
@@ -27,6 +28,7 @@ from latency_tables.measuring.rpc import TrackerConnection
 from latency_tables.measuring.settings import Settings
 from latency_tables.measuring.statistics import difference, paired_visits
 from latency_tables.measuring.visits import Hello, MeasuredVisits
+from latency_tables.onnx_models.builder import TooLargeError
 from latency_tables.runtimes import FIRST_OF_OPSET
 
 BATCH = 16
@@ -73,6 +75,7 @@ class Measurer:
         Raises:
             MeasurementError: the core cannot be started, cannot run the models, or is lost again and again.
             TableError: it is another machine or runtime than the measurement began with.
+            RequestError: the runtime there has no such execution provider.
         """
         try:
             self.journal.try_failures_again()
@@ -231,7 +234,13 @@ class Measurer:
     def _load(self, core: Core, name: str) -> None:
         if name in self._loaded or name in self.journal.failed:
             return
-        answer = core.one("load", self.plan.builders[name](), id=name)
+        try:
+            model, reason = self.plan.builders[name](), ""
+        except TooLargeError as error:
+            model, reason = b"", str(error)
+        if len(model) > MAX_MODEL_BYTES:
+            reason = f"a model of {len(model)} bytes: the measuring core takes at most {MAX_MODEL_BYTES}"
+        answer = {"error": reason} if reason else core.one("load", model, id=name)
         if "error" in answer:
             self.journal.add({"id": name, "failed": answer["error"]})
         else:
@@ -244,9 +253,19 @@ class Measurer:
         answer = core.one("load", self.plan.builders[EMPTY](), id=EMPTY)
         if "error" in answer:
             version = f"{self.runtime} {self.hello.runtime_version or ''}".strip()
-            where, reason = self.location.host or self.location.tracker or "this machine", str(answer["error"])
-            raise MeasurementError(f"{version} on {where} cannot run the models: {reason}{_newer_runtime(reason)}")
+            reason = str(answer["error"])
+            raise MeasurementError(f"{version} on {self._where()} cannot run the models: {reason}{_newer_runtime(reason)}")
         core.one("drop", ids=[EMPTY])
+
+    def _check_provider(self, there: object) -> None:
+        if isinstance(there, list) and there and self.settings.provider not in there:
+            raise RequestError(
+                f"{self.runtime} {self.hello.runtime_version} on {self._where()} has no {self.settings.provider}: "
+                f"give one that it has with --provider: {', '.join(map(str, there))}"
+            )
+
+    def _where(self) -> str:
+        return self.location.host or self.location.tracker or "this machine"
 
     def _with_core(self, request: Callable[[Core], Result]) -> Result:
         while True:
@@ -277,6 +296,7 @@ class Measurer:
                 nchw=self.settings.nchw,
             )
             self.hello, self._reached = Hello.from_answer(answer), True
+            self._check_provider(answer.get("providers"))
             self.journal.began_with(self.hello.state, self.hello.fixed)
             self.journal.measured_at(place_of(self.hello))
         return self._connection

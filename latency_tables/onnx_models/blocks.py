@@ -33,7 +33,7 @@ def build_network_model(ops: Sequence[OpSpec], *, seed: int = 0, wiring: Sequenc
             none have inputs of their own, ``frames1`` and so on.
 
     Raises:
-        ShapeError: the list is empty, or an operation does not fit what it reads.
+        ShapeError: the list is empty, an operation does not fit what it reads, or the weights are more than a core takes.
     """
     check_chain(ops, wiring)
     return _build(ops, seed=seed, wiring=wiring)
@@ -45,7 +45,7 @@ def build_block_model(op: OpSpec, *, repeats: int = 1, seed: int = 0) -> bytes:
     ``repeats=0`` gives the context alone, for the difference.
 
     Raises:
-        ShapeError: repeats are asked of a block that changes its shape, or no block of a stem.
+        ShapeError: repeats are asked of a block that changes its shape, no block of a stem, or more weights than a core takes.
     """
     if repeats > 1 and not keeps_shape(op):
         raise ShapeError(f"{op.key} changes its shape and cannot be chained {repeats} times")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from latency_tables.board.core import MAX_MODEL_BYTES
+from latency_tables.errors import ShapeError
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
@@ -17,10 +21,15 @@ OUTPUTS = "outputs"
 MEMORY, NEXT_MEMORY = "memory", "next_memory"
 
 
+class TooLargeError(ShapeError):
+    """A model whose weights are more than a measuring core takes; it is refused before they take the memory."""
+
+
 class GraphBuilder:
     """Collects nodes and weights; ``value`` names the tensor that the next block reads.
 
-    Weights are normal with the variance that keeps activations of order one, so that no denormal number slows a run.
+    Weights are normal with the variance that keeps activations of order one, so that no denormal number slows a run; their
+    methods raise TooLargeError where all of them together are more than ``MAX_MODEL_BYTES``.
     """
 
     def __init__(self, seed: int) -> None:
@@ -32,7 +41,7 @@ class GraphBuilder:
         self.value = ""
         self.flat = False  # the value is a vector [batch, features] and no feature map
         self._rng = np.random.default_rng(seed)
-        self._count = 0
+        self._count = self._drawn_bytes = 0
         self.sides: list[str] = []  # further tensors that a block in its context reads
         self.kept: list[tuple[int, int]] = []  # shapes of what blocks keep from one call to the next
 
@@ -67,7 +76,16 @@ class GraphBuilder:
 
     def normal(self, shape: tuple[int, ...], fan_in: int) -> str:
         """A constant tensor of normal numbers with the variance 1 / ``fan_in``."""
-        return self.weight(self._rng.normal(0, fan_in**-0.5, shape).astype(np.float32))
+        return self._drawn(fan_in**-0.5, shape)
+
+    def _drawn(self, deviation: float, shape: tuple[int, ...]) -> str:
+        self._drawn_bytes += 4 * math.prod(shape)
+        if self._drawn_bytes > MAX_MODEL_BYTES:
+            raise TooLargeError(
+                f"more than {MAX_MODEL_BYTES // 2**20} MiB of weights, the most that is built and measured: "
+                f"the next tensor is {' x '.join(map(str, shape))}"
+            )
+        return self.weight(self._rng.normal(0, deviation, shape).astype(np.float32))
 
     def weight(self, array: np.ndarray) -> str:
         """Append one constant tensor and name it."""
@@ -80,11 +98,11 @@ class GraphBuilder:
     ) -> str:
         """Convolution with bias of ``value``."""
         fan_in = channels // groups * kernel * kernel
-        weights = self._rng.normal(0, (2 / fan_in) ** 0.5, (out, channels // groups, kernel, kernel)).astype(np.float32)
-        bias = self._rng.normal(0, 0.01, out).astype(np.float32)
+        weights = self._drawn((2 / fan_in) ** 0.5, (out, channels // groups, kernel, kernel))
+        bias = self._drawn(0.01, (out,))
         return self.node(
             "Conv",
-            [self.value, self.weight(weights), self.weight(bias)],
+            [self.value, weights, bias],
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
             pads=[pad] * 4,
@@ -94,9 +112,8 @@ class GraphBuilder:
 
     def linear(self, inputs: int, out: int) -> str:
         """Fully connected layer with bias of ``value``."""
-        weights = self._rng.normal(0, (2 / inputs) ** 0.5, (out, inputs)).astype(np.float32)
-        bias = self._rng.normal(0, 0.01, out).astype(np.float32)
-        return self.node("Gemm", [self.value, self.weight(weights), self.weight(bias)], transB=1)
+        weights, bias = self._drawn((2 / inputs) ** 0.5, (out, inputs)), self._drawn(0.01, (out,))
+        return self.node("Gemm", [self.value, weights, bias], transB=1)
 
     def relu(self, active: bool = True) -> str:
         """ReLU of ``value``, or nothing."""

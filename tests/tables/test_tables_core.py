@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import latency_tables
+from latency_tables.board import core
+from latency_tables.measuring.answers import read_answer
 from latency_tables.measuring.remote import Connection, Location, LostBoard, core_archive
 from latency_tables.onnx_models.blocks import build_empty_model
 
@@ -123,6 +125,27 @@ def test_a_bare_process_with_the_archive_alone_measures(tmp_path):
     ours = json.loads(done.stderr.splitlines()[-1])
     assert {"latency_tables.board.core", "latency_tables.board.runners", "latency_tables.errors"} <= set(ours)
     assert all(path.startswith(str(archive)) for path in ours.values())
+
+
+def test_a_model_that_is_too_large_is_an_error_and_the_core_goes_on(monkeypatch):
+    monkeypatch.setattr(core, "MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr(core, "SKIPPED_BYTES", 300)
+    sent = frames(({"verb": "load", "id": "m"}, b"x" * 1001), ({"verb": "memory"}, b""))
+    answers = io.StringIO()
+    core.serve(io.BytesIO(sent), answers)
+    refused, end, memory, _ = map(json.loads, answers.getvalue().splitlines())
+    assert refused == {"error": "a model of 1001 bytes: expected at most 1000"} and end == {"end": True}
+    assert memory["peak_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [struct.pack(">I", 2**21), struct.pack(">I", 37) + b'{"verb": "state", "payload": -1}     ']
+)
+def test_a_request_that_cannot_be_read_is_an_error_that_its_sender_sees(request_bytes):
+    answers = io.StringIO()
+    core.serve(io.BytesIO(request_bytes), answers)
+    refused, end = answers.getvalue().splitlines()
+    assert "error" in read_answer(refused, "state", "it") and json.loads(end) == {"end": True}
 
 
 @pytest.mark.parametrize("name", sorted(files_of_the_core()))
