@@ -105,7 +105,8 @@ def evaluate(
     Args:
         layers: in order of execution.
         design: hardware.
-        objective: what the cuts minimise, see ``assignment.OBJECTIVES``; ``energy`` needs known constants.
+        objective: what the cuts minimise, see ``assignment.OBJECTIVES``; ``energy`` needs known constants. With more than
+            :data:`MOST_CUTS` cuts those for ``interval`` leave the shared DRAM port out.
         chunk_of: chunk of each layer.
 
     Raises:

@@ -13,6 +13,9 @@ Differs from the paper in:
    Gumbel-softmax.
 5. The cost is a penalty above a target, none below it; the paper adds lambda L_cost everywhere.
 6. phi* is found every ``every_steps`` steps for the most likely network within the targets; the paper takes the sampled path.
+7. By default the accelerator is one chunk that is valued by the latency of one frame; the paper's is a pipeline of chunks that is
+   valued by its throughput (``accel.chunks`` above 1 and ``accel.objective=interval``).
+8. The network on chip is no knob, and neither is the loop order: each layer takes the best of three. The paper searches both.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class MeasureRequest:
         again: replace an existing table.
         energy_seconds: time of the power reading a model under load, and as long again idle, where the board has a sensor; 0
             leaves energy out.
-        period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does.
+        period_s: also call each whole network once in so many seconds, with sleeps between, as a control loop does; those that a
+            work list drew uniformly are left out.
         paced_seconds: so long for each network.
         location, settings: where and how.
 

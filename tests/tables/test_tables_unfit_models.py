@@ -99,7 +99,7 @@ def test_a_model_that_is_too_large_is_a_reason_of_its_own_row(tmp_path, monkeypa
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "1" * 11, "1000000001"])
 def test_a_key_of_absurd_sizes_is_one_message(digits):
-    with pytest.raises(ShapeError, match="not the key of an operation|at most 1000000000"):
+    with pytest.raises(ShapeError, match=r"not the key of an operation|at most 1000000000"):
         OpSpec.from_key(f"linear-{digits}x1x1-o8-k1s1p0-g1e1h0-relu-float32-b1")
     assert OpSpec.from_key("linear-1000000000x1x1-o8-k1s1p0-g1e1h0-relu-float32-b1").in_channels == 10**9
 
@@ -108,6 +108,8 @@ def test_a_provider_that_the_runtime_has_not_is_a_wrong_request(tmp_path):
     work = tmp_path / "work.json"
     work.write_text(json.dumps(make_worklist("toy", [STEM], []).to_dict()))
     settings = Settings(provider="NoSuchProvider", min_rounds=1, max_rounds=1, budget_s=0.0, pin=False)
-    with pytest.raises(RequestError, match="on this machine has no NoSuchProvider.*--provider: .*CPUExecutionProvider") as caught:
+    with pytest.raises(
+        RequestError, match=r"on this machine has no NoSuchProvider.*--provider: .*CPUExecutionProvider"
+    ) as caught:
         run(MeasureRequest(out=tmp_path / "t.jsonl", device="toy", worklists=(str(work),), settings=settings))
     assert caught.value.exit_code == 2 and not (tmp_path / "t.jsonl.journal").exists()
