@@ -12,6 +12,7 @@ OUTCOMES = {
     "holds": "The agent holds its targets where it was measured.",
     "nothing can": "No architecture of this space holds the targets: the cheapest one was measured over.",
     "rounds used up": "The rounds (budget.repair_rounds) were used up before an architecture held its targets.",
+    "none left": "No architecture was shown to hold the targets, and none was left to try: the cheapest one is not clearly over.",
     "over": "The agent was measured over its targets, and no other architecture took its place.",
 }
 

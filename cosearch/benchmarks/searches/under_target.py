@@ -72,7 +72,7 @@ class Pair:
         measured_s: of the deployed agent after its retraining.
         under: whether that is at most the target.
         slack: share of the target that it leaves unused; negative over it.
-        outcome: ``holds``, ``nothing can``, ``rounds used up`` or ``over``.
+        outcome: ``holds``, ``nothing can``, ``none left``, ``rounds used up`` or ``over``.
         rounds, retrainings: how many it took.
         loads: of the machine before each measurement, jobs a minute.
     """

@@ -32,6 +32,7 @@ SLACK = 0.08  # of the target: more than this unused, and a larger network is tr
 AIM = 0.02  # of the target: kept free by a bound that follows from measurements, for architectures scatter about their line
 ReadingOf = Callable[[TargetRecord], Reading | None]
 HOLDS, NOTHING_CAN, USED_UP = "holds", "nothing can", "rounds used up"
+NONE_LEFT = "none left"  # to try, and the cheapest one is not clearly over
 KEPT_OVER = "over"  # measured again without looking for another
 
 
@@ -65,7 +66,7 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
     A regression tells architectures apart as far as it ranks losses that it was not fitted to: with a rank correlation r its
     error is sqrt(1 - r^2) / r of the spread of its scores, and without any it tells nothing. A proposal strategy scores no
     candidates: there the architecture with the most of the found choices is next, of equal ones the one with more
-    multiply-accumulates.
+    multiply-accumulates. ``largest`` goes by size: there the next largest architecture is next.
     """
     if plan.strategy.name == LARGEST:
         value = _size(str(plan.config.strategy.values.get("by", "macs")), plan.space.architecture(found))
@@ -238,11 +239,17 @@ class Tries:
         best = self.best()
         if best is not None:
             return replace(self.rounds, outcome=HOLDS, deployed=best)
-        outcome = NOTHING_CAN if self._cheapest_is_over() else USED_UP
+        outcome = USED_UP
+        if self._cheapest_is_over():
+            outcome = NOTHING_CAN
+        elif self.left > 0 and self._smaller() is None:
+            outcome = NONE_LEFT
         return replace(self.rounds, outcome=outcome, deployed=self.nearest())
 
     def _smaller(self) -> Architecture | None:
-        self.why = "the one before was over: the bound is tightened by the residuals"
+        verdicts = {figure.verdict for figure in list(self.here.values())[-1].figures}
+        before = "was over" if OVER in verdicts else "was too close to tell"
+        self.why = f"the one before {before}: the bound is tightened by the residuals"
         found = self._derived()
         if found is not None:
             return found
@@ -293,7 +300,7 @@ class Tries:
 
     def _cheapest_is_over(self) -> bool:
         return any(
-            figure.verdict != UNDER and each.choices == tuple(self._cheapest(figure.metric).choices)
+            figure.verdict == OVER and each.choices == tuple(self._cheapest(figure.metric).choices)
             for each in self.here.values()
             for figure in each.figures
         )

@@ -161,7 +161,7 @@ class Summary:
             prediction.
         targets: each bound by itself; empty in runs of versions that had one.
         target_rounds: architectures that were measured on the device until one held; empty where none was.
-        rounds_outcome: ``holds``, ``nothing can``, ``rounds used up`` or ``over``; empty without rounds.
+        rounds_outcome: ``holds``, ``nothing can``, ``none left``, ``rounds used up`` or ``over``; empty without rounds.
         deployed_round: number of the round, from 1, whose architecture is the agent; None without rounds.
         table_provenance: measured, derived, estimated, modelled or synthetic.
         table_id: SHA-256 of its content; None in runs of versions that did not record it.

@@ -85,8 +85,9 @@ class TargetRounds:
     Attributes:
         budget: most rounds on one device.
         rounds: in order, of all devices.
-        outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``rounds used up``; ``over``: the
-            agent does not hold and was kept, though rounds were left or another one held; empty while under way.
+        outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``none left``: none was shown to hold, and none
+            is left to try, though the cheapest one is not clearly over; ``rounds used up``; ``over``: the agent does not hold
+            and was kept, though rounds were left or another one held; empty while under way.
         deployed: index of the round whose architecture is the agent; None while under way.
     """
 
