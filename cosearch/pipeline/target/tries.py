@@ -21,7 +21,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.results.architecture import Derivation
 from cosearch.record.results.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
 from cosearch.record.run_record import TargetRecord
-from cosearch.space.derivation.derive import Limit, discretise, within
+from cosearch.space.derivation.derive import Limit, cheapest, discretise, within
 from cosearch.space.derivation.largest import mean_macs
 from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture
@@ -253,11 +253,11 @@ class Tries:
         found = self._derived()
         if found is not None:
             return found
-        cheapest = self._cheapest(self._worst())
-        if any(each.choices == tuple(cheapest.choices) for each in self.here.values()):
+        found = self._cheapest(self._worst())
+        if any(each.choices == tuple(found.choices) for each in self.here.values()):
             return None
         self.why = "no architecture is expected within the targets: the cheapest one"
-        return cheapest
+        return found
 
     def _larger(self, held: TargetRound) -> Architecture | None:
         """Of a higher score within the loosened bound; else as good as that as far as the scores can tell, and larger."""
@@ -294,9 +294,7 @@ class Tries:
         return max(list(self.here.values())[-1].figures, key=lambda figure: figure.high / figure.target).metric
 
     def _cheapest(self, metric: str) -> Architecture:
-        limit = next(constraint for constraint in self.plan.constraints if constraint.metric == metric).limit
-        rows = [[-cost for cost in row] for row in limit.costs]
-        return discretise(self.plan.space, rows, joint=tuple(factor.scaled(-1.0) for factor in limit.factors))
+        return cheapest(self.plan.space, next(each for each in self.plan.constraints if each.metric == metric).limit)
 
     def _cheapest_is_over(self) -> bool:
         return any(

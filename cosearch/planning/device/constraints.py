@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 
 import torch
@@ -16,8 +17,8 @@ from cosearch.cost.size_cost import FILE, MEMORY, SizeCost
 from cosearch.cost.table_cost import TableCost
 from cosearch.deploy.measure import PERIOD_S
 from cosearch.planning.device.hardware import Hardware
-from cosearch.record.run_record import ReferenceRecord
-from cosearch.space.derivation.derive import discretise
+from cosearch.record.run_record import ReferenceRecord, TargetRecord
+from cosearch.space.derivation.derive import cheapest, discretise
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
@@ -151,18 +152,58 @@ def check_reachable(space: SearchSpace, constraints: Sequence[Constraint], objec
     Raises:
         InfeasibleTargetError: none does; names the cheapest, and what to type.
     """
-    no_scores = [[0.0] * len(point.candidates) for point in space.points]
     for constraint in constraints:
-        try:
-            discretise(space, no_scores, constraint.limit)
-        except InfeasibleTargetError as error:
-            if error.least is None:
-                raise
-            said, _, _ = str(error).partition(". Ask for ")
-            least = constraint.line.measured(error.least)
-            ask = _to_ask(space, constraint, least / (1.0 - constraint.margin), objective)
-            raise InfeasibleTargetError(f"{said}. Ask for {ask}, or for a smaller space", least, constraint.metric) from error
-    discretise(space, no_scores, *(constraint.limit for constraint in constraints))
+        limit = constraint.limit
+        found = cheapest(space, limit)
+        if limit.meets(found.choices):
+            continue
+        least = constraint.line.measured(limit.total(found.choices))
+        ask = _to_ask(space, constraint, least / (1.0 - constraint.margin), objective)
+        raise InfeasibleTargetError(
+            f"no architecture of space {space.name!r} meets the target of {_asked(space, constraint, objective)}: the cheapest, "
+            f"{'/'.join(found.choice_names)}, is expected to take {_figure(constraint.metric, least)}. Ask for {ask}, or for a "
+            "smaller space",
+            least,
+            constraint.metric,
+        )
+    limits = [constraint.limit for constraint in constraints]
+    try:
+        discretise(space, [[0.0] * len(point.candidates) for point in space.points], *limits)
+    except InfeasibleTargetError as error:
+        if len(constraints) == 1:
+            raise
+        asked = "; ".join(_asked(space, each, objective) for each in constraints)
+        raise InfeasibleTargetError(
+            f"each of the {len(constraints)} targets ({asked}) is met by some "
+            f"architecture of space {space.name!r}, but none was found that meets them together: ask for more of one of them, "
+            f"{' or '.join(_option(each.metric, objective) for each in constraints)}"
+        ) from error
+
+
+def _figure(metric: str, value: float) -> str:
+    """A figure in the unit that its target is typed in."""
+    if metric == "latency_s":
+        return f"{value * 1e3:.4g} ms"
+    return f"{value:.4g} J" if metric == "energy_j" else f"{value:.0f} bytes"
+
+
+def _asked(space: SearchSpace, constraint: Constraint, objective: ObjectiveConfig) -> str:
+    """A target as it was asked for, and what it is on."""
+    target = TargetRecord(metric=constraint.metric, value=constraint.value, margin=constraint.margin)
+    figure = _figure(constraint.metric, constraint.value)
+    if constraint.metric == "latency_s":
+        target = replace(target, statistic=objective.target_statistic, at=objective.target_at)
+        if objective.latency_target_s is None:
+            figure += f" (objective.latency_ratio={latency_ratio(objective, space):g})"
+    margin = f", less objective.margin={constraint.margin:g}" if constraint.margin else ""
+    return f"{figure} of {target.text}{margin}"
+
+
+def _option(metric: str, objective: ObjectiveConfig) -> str:
+    """The option that a target of the run is asked for with."""
+    if metric == "latency_s":
+        return "objective.latency_ratio" if objective.latency_target_s is None else "--latency-target-ms"
+    return f"objective.{metric.replace('_', '_target_')}"
 
 
 def rounded_up(value: float) -> Decimal:
@@ -173,15 +214,15 @@ def rounded_up(value: float) -> Decimal:
 
 def _to_ask(space: SearchSpace, constraint: Constraint, least: float, objective: ObjectiveConfig) -> str:
     """The smallest target that can be met, as the option that was used takes it: ``least`` in seconds, joules or bytes."""
+    option = _option(constraint.metric, objective)
     if constraint.metric == "energy_j":
-        return f"objective.energy_target_j={rounded_up(least):e} or more"
+        return f"{option}={rounded_up(least):e} or more"
     if constraint.metric in (FILE, MEMORY):
-        key = "file_target_bytes" if constraint.metric == FILE else "memory_target_bytes"
-        return f"objective.{key}={math.ceil(least)} or more"
+        return f"{option}={math.ceil(least)} or more"
     if objective.latency_target_s is not None:
-        return f"{rounded_up(least * 1e3):f} ms or more, --latency-target-ms {rounded_up(least * 1e3):f}"
+        return f"{rounded_up(least * 1e3):f} ms or more, {option} {rounded_up(least * 1e3):f}"
     share = least / constraint.value * latency_ratio(objective, space)
-    return f"objective.latency_ratio={rounded_up(share):f} or more"
+    return f"{option}={rounded_up(share):f} or more"
 
 
 def latency_ratio(objective: ObjectiveConfig, space: SearchSpace) -> float:
