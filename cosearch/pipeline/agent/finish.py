@@ -37,7 +37,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.agent import AgentRecord, LatencyRecord
 from cosearch.record.results.evaluation import EpisodesRecord
-from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck
+from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck, all_met
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
@@ -162,6 +162,8 @@ def run_finish(
     if played is not None and by_chance is not None and plan.teacher is not None and plan.teacher.understood is not None:
         latency_s, policy = compare_with_policy(plan, plan.teacher.understood, score, played, by_chance, timed)
         summary = replace(summary, policy_score_mean=played.mean, policy_latency_s=latency_s, policy=policy)
+    if plan.not_known and summary.target_met is None:
+        progress.note(plan.not_known)
     for check in checks:
         if check.probability is not None:
             progress.note(
@@ -217,7 +219,7 @@ def _summary(
     teacher_mean, teacher_ci95 = teacher
     measured = agents["agent"].measured if agents else None
     measured_s = None if measured is None else measured.p50_s
-    was_measured = all(check.measured is not None for check in checks)
+    met, was_measured = all_met(checks), all(check.measured is not None for check in checks)
     checked_by = f"prediction ({plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'})"
     return Summary(
         score_mean=score.mean,
@@ -232,8 +234,8 @@ def _summary(
         latency_measured_s=measured_s,
         latency_measured_on="not measured" if measured is None else f"{measured.device}/{measured.identity}",
         latency_target_s=plan.constraints[0].value,
-        target_met=all(check.met for check in checks),
-        target_checked_by="measurement" if was_measured else checked_by,
+        target_met=met,
+        target_checked_by="measurement" if was_measured else "nothing" if met is None else checked_by,
         targets=checks,
         table_provenance=plan.hardware.provenance,
         table_id=plan.hardware.table_id,

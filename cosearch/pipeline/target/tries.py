@@ -132,7 +132,7 @@ class Tries:
         for index in self.measured:
             planned = found[index]
             points = [
-                Point(figure.predicted, figure.high, counts=figure.verdict != UNDER)
+                Point(planned.line.measured(self._cost(planned, each)), figure.high, counts=figure.verdict != UNDER)
                 for each in self.here.values()
                 for figure in each.figures
                 if figure.metric == planned.metric
@@ -180,7 +180,7 @@ class Tries:
                     at=target.at,
                     target=target.value,
                     bound=bounds[index].bound,
-                    predicted=planned.line.measured(planned.cost.exact(architecture)),
+                    predicted=planned.expected(architecture),
                     measured=reading.value,
                     low=low,
                     high=high,
@@ -277,6 +277,9 @@ class Tries:
         limit, least = bound.limit, bound.line.predicted((1.0 - SLACK) * bound.value)
         costs = [[-cost for cost in row] for row in limit.costs]
         return Limit(costs, -limit.base, -least, tuple(factor.scaled(-1.0) for factor in limit.factors))
+
+    def _cost(self, constraint: Constraint, measured: TargetRound) -> float:
+        return constraint.cost.exact(self.plan.space.architecture(measured.choices))
 
     def _macs(self, choices: Sequence[int]) -> int:
         return sum(op.macs for op in self.plan.space.architecture(choices).ops())

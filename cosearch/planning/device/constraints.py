@@ -25,6 +25,7 @@ from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, InfeasibleTargetError, MissingOpError
 from latency_tables.table import Table
 
+MEDIAN_ALONE = ", its median back to back: the table knows nothing else"
 LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
 
 
@@ -99,11 +100,12 @@ def make_constraints(
     def cost(metric: str) -> Cost:
         return TableCost(space, hardware, metric) if isinstance(hardware, Table) else AccelCost(hardware, metric)
 
-    line = (paced_line(hardware, objective.target_statistic) if objective.target_at == "period" else None) or TABLE
+    known = latency_line(hardware, objective.target_statistic, objective.target_at)
+    line = known or TABLE
     latency_s = objective.latency_target_s
     if latency_s is None:
         latency_s = latency_ratio(objective, space) * line.measured(_share_of(references, hardware, space))
-    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin, line)]
+    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin, line, known is not None)]
     if objective.energy_target_j is not None:
         constraints.append(Constraint(cost("energy_j"), objective.energy_target_j, objective.margin))
     for metric, most_bytes in ((FILE, objective.file_target_bytes), (MEMORY, objective.memory_target_bytes)):
@@ -112,19 +114,20 @@ def make_constraints(
     return tuple(constraints)
 
 
-def paced_line(hardware: Hardware, statistic: str) -> Line | None:
-    """Latency at the control period as a line of the predicted one, of the networks in the table's certificate.
+def latency_line(hardware: Hardware, statistic: str, at: str) -> Line | None:
+    """A latency as a line of the predicted one, of the networks in the table's certificate.
 
     Args:
         hardware: of the run.
-        statistic: ``median`` or ``p99``.
+        statistic, at: ``median`` or ``p99``, ``back-to-back`` or ``period``.
 
     Returns:
-        None where nobody called them at the period.
+        The table's own for the median back to back; None where nobody measured the others, so that they are not known.
     """
-    certificate = hardware.certificate if isinstance(hardware, Table) else None
-    known = () if certificate is None else certificate.residuals(statistic, PERIOD_S)
-    return fit_line([Point(predicted, time, counts=False) for predicted, time in known]) if known else None
+    if not isinstance(hardware, Table) or (statistic, at) == ("median", "back-to-back"):
+        return TABLE
+    measured = hardware.certificate.residuals(statistic, PERIOD_S if at == "period" else None) if hardware.certificate else ()
+    return fit_line([Point(predicted, time, counts=False) for predicted, time in measured]) if measured else None
 
 
 def _share_of(references: Mapping[str, ReferenceRecord], hardware: Hardware, space: SearchSpace) -> float:
@@ -159,10 +162,10 @@ def check_reachable(space: SearchSpace, constraints: Sequence[Constraint], objec
             continue
         least = constraint.line.measured(limit.total(found.choices))
         ask = _to_ask(space, constraint, least / (1.0 - constraint.margin), objective)
+        takes = _figure(constraint.metric, least) + ("" if constraint.known else MEDIAN_ALONE)
         raise InfeasibleTargetError(
             f"no architecture of space {space.name!r} meets the target of {_asked(space, constraint, objective)}: the cheapest, "
-            f"{'/'.join(found.choice_names)}, is expected to take {_figure(constraint.metric, least)}. Ask for {ask}, or for a "
-            "smaller space",
+            f"{'/'.join(found.choice_names)}, is expected to take {takes}. Ask for {ask}, or for a smaller space",
             least,
             constraint.metric,
         )
