@@ -34,6 +34,7 @@ from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.control import control_of
 from cosearch.planning.identity import teacher_identity
 from cosearch.planning.plan import Plan
+from cosearch.planning.teacher import other_task
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.agent import AgentRecord, LatencyRecord
 from cosearch.record.results.evaluation import EpisodesRecord
@@ -279,12 +280,12 @@ def _solved_at(config: Config) -> float | None:
 def _teacher_score(
     config: Config, resources: Resources, progress: Progress
 ) -> tuple[float | None, Interval | None, Score | None]:
-    """What the teacher's file says of its return; a user's ONNX file says nothing, and none says anything of success or
-    length: then the teacher plays the agent's own evaluation."""
+    """What the teacher's file says of its return; a user's ONNX file says nothing, and none says anything of success, length or a
+    task with other wrappers or arguments: then the teacher plays the agent's own evaluation."""
     teacher = resources.teacher
     if teacher is None:
         return None, None, None
-    if not teacher.record.is_onnx and config.env.metric == "return":
+    if not teacher.record.is_onnx and not other_task(teacher.record, config.env):
         said = teacher_identity(teacher.record)
         return said.score_mean, said.score_ci95, None
     score = _evaluate(config, resources.streams, teacher.plays, progress, greedy=teacher.record.is_greedy)
