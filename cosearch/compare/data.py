@@ -6,7 +6,7 @@ run of this comparison has on the task. Within one task scores stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class StrategyRow:
         improvement_largest: the same, than ``largest``.
         improvement_hand_made: the same, than each hand-made network that is a control; absent where there is none.
         latency_predicted_s: median, seconds.
-        targets_met: runs that meet their target.
+        targets_met: runs that meet their target; None where one of them does not know.
         hypervolume: share of the box from the reference to the fastest and highest that a run dominates, mean over the runs; None
             where that box is empty.
         env_steps: of each run, as planned.
@@ -321,7 +321,7 @@ def _row(env: str, name: str, here: Sequence[Result], reference: Reference) -> S
         }
         or None,
         latency_predicted_s=float(np.median([summary.latency_predicted_s for summary in mine])),
-        targets_met=sum(summary.target_met for summary in mine),
+        targets_met=_all_of(summary.target_met for summary in mine),
         hypervolume=area / box if box > 0 else None,
         env_steps=run_steps(planned),
         wall_s=float(np.mean([summary.wall_s for summary in mine])),
@@ -339,9 +339,13 @@ def _mean_share(summaries: Sequence[Summary]) -> float | None:
 
 def _solved(summaries: Sequence[Summary]) -> int | None:
     """How many of the runs solve the task; None where one of them does not know."""
-    found = [summary.evaluation.solved for summary in summaries if summary.evaluation is not None]
-    known = [solved for solved in found if solved is not None]
-    return sum(known) if len(known) == len(summaries) else None
+    return _all_of(None if summary.evaluation is None else summary.evaluation.solved for summary in summaries)
+
+
+def _all_of(values: Iterable[bool | None]) -> int | None:
+    """How many are true; None where one is not known."""
+    found = list(values)
+    return None if None in found else sum(map(bool, found))
 
 
 def _improvement(name: str, control: str, scores: Callable[[str], list[list[float]]]) -> Estimate | None:

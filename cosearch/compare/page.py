@@ -19,7 +19,7 @@ from cosearch.compare.plots import all_plots
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.workers import read_workers
 from cosearch.report.facts import facts
-from cosearch.report.format import duration_text, share_text, time_text
+from cosearch.report.format import duration_text, share_text, time_text, truth_text
 from cosearch.report.work import FAULT_COLUMNS, WORKER_COLUMNS, WorkSection, work_section
 from cosearch.statistics import Estimate, estimate_text
 from latency_tables.text.markdown import table as markdown_table
@@ -232,7 +232,7 @@ def _seed_cells(item: ComparedRun) -> list[str]:
         "" if share is None else share_text(share),
         time_text(summary.latency_predicted_s),
         "" if measured_s is None else time_text(measured_s) + ("" if kind == "measured" else f" {kind}"),
-        "yes" if summary.target_met else "no",
+        truth_text(summary.target_met),
     ]
 
 

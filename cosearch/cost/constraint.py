@@ -53,6 +53,8 @@ class Constraint:
         value: upper bound on the measured figure, seconds, joules or bytes.
         margin: fraction of the bound that is kept free, at least 0 and below 1.
         line: from predicted to measured figures; the table's own until something was measured.
+        known: whether that predicts the figure that is bounded. False: nobody measured the like of it (a 99th percentile, calls
+            once a period), and the search goes by the nearest that is predicted, the median back to back.
 
     Raises:
         RequestError: a bound or margin out of range.
@@ -62,6 +64,7 @@ class Constraint:
     value: float
     margin: float = 0.0
     line: Line = TABLE
+    known: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.value < math.inf:
@@ -83,6 +86,10 @@ class Constraint:
     def limit(self) -> Limit:
         """The constraint as a row of the discretisation, at the present costs of the candidates."""
         return Limit(self.cost.candidate_costs(), self.cost.base, self.bound, self.cost.joint_costs())
+
+    def expected(self, architecture: Architecture) -> float | None:
+        """What an architecture is predicted to measure, seconds, joules or bytes; None where that is not :attr:`known`."""
+        return self.line.measured(self.cost.exact(architecture)) if self.known else None
 
     def met_by(self, architecture: Architecture) -> bool:
         """Whether an architecture's cost is within the bound."""

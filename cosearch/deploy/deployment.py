@@ -26,7 +26,7 @@ from cosearch.record.json_record import JsonObject
 from cosearch.record.results.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, check_agent_files
 from cosearch.record.results.deployment import Deployment, Deployments
 from cosearch.record.results.family import check_single
-from cosearch.record.results.summary import Summary, TargetCheck
+from cosearch.record.results.summary import Summary, TargetCheck, all_met
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
@@ -302,7 +302,7 @@ class _Session:
             memory_bytes=self._memory_bytes,
         )
         checked = checked_there(self._targets, found)
-        return replace(found, target_met=all(check.met for check in checked)) if checked else found
+        return replace(found, target_met=all_met(checked)) if checked else found
 
     def _back_to_back(self, journal: Journal) -> MeasuredLatency:
         batch = 1 if self._artifact is None else self._artifact.batch

@@ -158,7 +158,7 @@ def _cells(row: Row) -> list[Cell]:
         (interval, None if row.score_ci95 is None else row.score_ci95[0]),
         ("" if predicted_s is None else f"{words.time_text(predicted_s)} {row.provenance}", predicted_s),
         (_measured(row), row.latency_measured_s),
-        ("" if row.target_met is None else "yes" if row.target_met else "no", row.target_met),
+        ("" if row.score_mean is None else words.truth_text(row.target_met), row.target_met),
         _known(row.energy_predicted_j, words.energy_text),
         _known(row.macs, words.count_text),
         _known(row.params, words.count_text),

@@ -50,7 +50,7 @@ class Row:
         latency_predicted_s, latency_measured_s, latency_target_s: of one decision, seconds.
         latency_measured_on: machine that timed it, in words; empty where nobody did.
         on_target: whether that is the run's device itself.
-        target_met: whether every target is kept there: as measured, without that as predicted.
+        target_met: whether every target is kept there: as measured, without that as predicted; None where that is not known.
         energy_predicted_j: of one decision, joules.
         macs, params: multiply-accumulates of one decision, and parameters.
         env_steps: of search and retraining.

@@ -81,6 +81,7 @@ class Forecast:
             "not_exactly_resumable_because": plan.inexact_resume,
             "not_loadable_because": self.unloadable or None,
             "latency_target_s": plan.constraints[0].value,
+            "target_not_known_because": plan.not_known or None,
             "references": {name: to_json(reference) for name, reference in plan.references.items()},
             "search_steps_per_s": self.search_steps_per_s,
             "retrain_steps_per_s": self.retrain_steps_per_s,
@@ -117,6 +118,7 @@ class Forecast:
             f"table: {hardware.device.table_name} ({hardware.provenance}), teacher: {teacher}",
             *([f"not exactly resumable: {plan.inexact_resume}"] if plan.inexact_resume else []),
             *([self.unloadable] if self.unloadable else []),
+            *([plan.not_known] if plan.not_known else []),
             *(
                 f"agent {name}: {one.hardware.device.table_name} ({one.hardware.provenance}), latency target "
                 f"{one.constraints[0].value * 1e3:.3f} ms, space: {one.counts.text()}"

@@ -56,6 +56,8 @@ def start_run(plan: Plan, runs: Path, name: str, command: str, progress: Progres
         progress.note(f"the environment: {doubt}")
     if plan.inexact_resume is not None:
         progress.note(f"not exactly resumable: {plan.inexact_resume}")
+    if plan.not_known:
+        progress.note(plan.not_known)
     if plan.counts.few:
         progress.note(f"space: {plan.counts.text()}")
     created = datetime.now(UTC).isoformat(timespec="seconds")

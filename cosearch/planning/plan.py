@@ -23,10 +23,10 @@ from cosearch.planning.device.artifact import ArtifactPlan, check_parts, plan_ar
 from cosearch.planning.device.constraints import check_gradients, check_reachable, make_constraints, references_on
 from cosearch.planning.device.hardware import Hardware, make_hardware, search_first_design
 from cosearch.planning.family import agent_configs, agent_names
-from cosearch.planning.identity import environment_now, teacher_identity
+from cosearch.planning.identity import environment_now
 from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request, with_absolute_paths
-from cosearch.planning.teacher import load_teacher
+from cosearch.planning.teacher import identity_in, load_teacher
 from cosearch.record.run_record import (
     CertificateRecord,
     DeviceRecord,
@@ -107,6 +107,18 @@ class Plan:
             found.append(record)
         return tuple(found)
 
+    @property
+    def not_known(self) -> str:
+        """Which latencies that the targets are on nobody measured for the table, in words; empty where it predicts them."""
+        told = {
+            f"the table of {plan.hardware.device.table_name} knows nothing of the {target.text}: the search goes by the median "
+            "back to back, and whether the target holds is not known until it is measured (`cosearch deploy`, or --device this)"
+            for plan in self.every
+            for target, bound in zip(plan.targets, plan.constraints)
+            if not bound.known
+        }
+        return "; ".join(sorted(told))
+
     def load_teacher(self, device: torch.device) -> Teacher | None:
         """The teacher with its weights; None without one.
 
@@ -133,7 +145,7 @@ class Plan:
             versions=versions(),
             device=DeviceRecord(**dataclasses.asdict(self.hardware.device)),
             table=_table_record(self.hardware),
-            teacher=None if self.teacher is None else teacher_identity(self.teacher),
+            teacher=None if self.teacher is None else identity_in(self.teacher, self.config.env),
             targets=self.targets,
             references=self.references,
             environment=self.environment,

@@ -6,12 +6,19 @@ import dataclasses
 
 import torch
 
+from cosearch.config.env import EnvConfig
 from cosearch.config.run import Config
-from cosearch.planning.identity import environment_now
+from cosearch.planning.control import task_differences, task_words
+from cosearch.planning.identity import environment_now, teacher_identity
+from cosearch.record.run_record import TeacherIdentity
 from cosearch.rl.teacher import Teacher, TeacherRecord, find_teacher, load_network
+from cosearch.rl.typed import typed
 from cosearch.space.parts import Part, frame_shape_of, single_shape
 from cosearch.space.space import SearchSpace
 from latency_tables.errors import ConfigError, ShapeError
+
+REWARDS = ("kwargs", "wrappers")  # keys of env that say what the rewards of an environment are
+TASK = (*REWARDS, "episode_steps")  # that a teacher's file says
 
 
 def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
@@ -25,6 +32,13 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
     teacher = named_teacher(config)
     if teacher is None:
         return config, None
+    if config.rl.on_policy and distill.critic and (differing := _other_rewards(teacher, config.env)):
+        theirs, ours = (task_words(each, differing) for each in (task_of(teacher), config.env))
+        raise ConfigError(
+            f"teacher {teacher.name!r} was trained with {theirs}, this run has {ours}: its values and the divisor of its rewards "
+            "mean something else. Set distill.critic=0 to learn its actions alone, or train one with the run's words: "
+            f"`cosearch teacher --env {config.env.name} --out FILE.json`"
+        )
     if not teacher.is_onnx:
         load_network(teacher)  # a damaged file must show now, not after the search
     if not config.rl.on_policy:
@@ -53,14 +67,74 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
 def named_teacher(config: Config) -> TeacherRecord | None:
     """The teacher that a configuration names, with what the configuration says of an ONNX file's values; None for none.
 
+    One of a task with other rewards comes without the divisor of its own.
+
     Raises:
         UnknownNameError: no such teacher.
         ConfigError: it is damaged, or plays another game.
     """
     distill = config.distill
-    return find_teacher(
+    teacher = find_teacher(
         distill.teacher, config.env.name, distill.gamma, distill.reward_std, outputs=distill.outputs, layout=distill.layout
     )
+    return dataclasses.replace(teacher, reward_std=None) if teacher and _other_rewards(teacher, config.env) else teacher
+
+
+def task_said(env: EnvConfig) -> dict[str, object]:
+    """What a teacher's file says of the task that it was trained on, under ``task`` in its provenance.
+
+    Args:
+        env: the section of its training.
+    """
+    return {key: getattr(env, key) for key in TASK}
+
+
+def task_of(teacher: TeacherRecord) -> EnvConfig:
+    """The task that a teacher's file is of; one that does not say it is of its environment as it is by default.
+
+    Raises:
+        ConfigError: what the file says is damaged.
+    """
+    try:
+        said = typed(dict, teacher.provenance.get("task", {}))
+        return EnvConfig(name=teacher.env, **said)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{teacher.path}: provenance.task cannot be read as keys of env: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def other_task(teacher: TeacherRecord, env: EnvConfig) -> list[str]:
+    """The keys of ``env`` in which a teacher's task differs from a run's, so that the score in its file says nothing there.
+
+    Args:
+        teacher: of the run. Of an ONNX file nothing is known but what the run says of it.
+        env: of the run.
+
+    Raises:
+        ConfigError: what the file says of its task is damaged.
+    """
+    if teacher.is_onnx:
+        return []
+    return [key for key in task_differences(task_of(teacher), env) if key in (*TASK, "metric")]
+
+
+def _other_rewards(teacher: TeacherRecord, env: EnvConfig) -> list[str]:
+    return [key for key in other_task(teacher, env) if key in REWARDS]
+
+
+def identity_in(teacher: TeacherRecord, env: EnvConfig) -> TeacherIdentity:
+    """What a run's record keeps of a teacher: its score only where that is of the run's task.
+
+    Args:
+        teacher: of the run.
+        env: of the run.
+
+    Raises:
+        ConfigError: a file of it cannot be read, or is damaged.
+    """
+    found = teacher_identity(teacher)
+    return dataclasses.replace(found, score_mean=None, score_ci95=None) if other_task(teacher, env) else found
 
 
 def first_action(record: TeacherRecord, config: Config) -> int:

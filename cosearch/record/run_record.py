@@ -106,6 +106,11 @@ class TargetRecord:
     at: str = field(default="back-to-back", metadata=OMITTED)
 
     @property
+    def on_median(self) -> bool:
+        """Whether it is on the median back to back, which every table predicts."""
+        return (self.metric, self.statistic, self.at) == ("latency_s", "median", "back-to-back")
+
+    @property
     def text(self) -> str:
         """What is bounded, in words."""
         if self.metric != "latency_s":

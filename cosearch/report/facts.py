@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from cosearch.record.metrics import number
 from cosearch.record.results.agent import MeasuredLatency
 from cosearch.record.results.evaluation import EvaluationRecord
-from cosearch.record.results.summary import Summary, TargetCheck
+from cosearch.record.results.summary import Summary, TargetCheck, all_met
+from cosearch.record.run_record import TargetRecord
 from cosearch.report.data import Run
 from cosearch.report.format import (
+    NOT_KNOWN,
     NOT_MEASURED,
     count_text,
     duration_text,
@@ -27,6 +29,7 @@ from cosearch.space.derivation.derive import within
 from cosearch.statistics import interval_text
 from latency_tables.opspec import Device
 
+UNKNOWN = f"{NOT_KNOWN}: the table has no such figures, measure it (`cosearch deploy`, or --device this)"
 AGENT_RUNTIMES = ("onnxruntime", "tvm")  # those that agents are deployed in
 PROVENANCE = {
     "measured": "each operation was timed on the device itself",
@@ -57,6 +60,7 @@ class Facts:
         on_target: whether ``measured_s`` is of the target device itself.
         measured_word: ``measured``, or ``synthetic`` of an emulated device.
         checks: the targets; what was measured elsewhere than on the target device decides none of them and is left out.
+        target: the one on the latency; None of runs of versions that recorded no targets one by one.
     """
 
     score: float | None
@@ -72,10 +76,11 @@ class Facts:
     measured_word: str = "measured"
     checks: tuple[TargetCheck, ...] = ()
     evaluation: EvaluationRecord | None = None
+    target: TargetRecord | None = None
 
     @property
     def decided_s(self) -> float | None:
-        """The latency that decides whether the target holds: measured on the device, without that predicted."""
+        """The latency that decides whether the target holds: measured on the device, without that predicted; None: not known."""
         if not self.checks:
             return self.predicted_s
         latency = self.checks[0]
@@ -84,10 +89,17 @@ class Facts:
     @property
     def of(self) -> str:
         """What the target is on where it is not the median back to back, after a comma; else empty."""
-        latency = self.checks[0] if self.checks else None
-        if latency is None or (latency.statistic, latency.at) == ("median", "back-to-back"):
+        latency = self.target
+        if latency is None or latency.on_median:
             return ""
         return f", {latency.statistic}{' once a control period' if latency.at == 'period' else ''}"
+
+    @property
+    def unknown(self) -> str:
+        """Why it is not known whether the latency's target holds; empty where it is."""
+        if self.checks:
+            return UNKNOWN if self.checks[0].met is None else ""
+        return "not known before the end of the run" if self.of else ""
 
     @property
     def share(self) -> float | None:
@@ -100,11 +112,13 @@ class Facts:
     @property
     def holds(self) -> bool | None:
         """Whether all targets hold: measured on the device, else predicted. Runs of versions that recorded no targets one by one
-        hold where the latency does that is predicted, and the one that was measured on the device, too."""
+        hold where the latency does that is predicted, and the one that was measured on the device, too. None: not known."""
         if self.target_s is None or self.predicted_s is None:
             return None
         if self.checks:
-            return all(check.met for check in self.checks)
+            return all_met(self.checks)
+        if self.unknown:
+            return None
         measured_holds = not self.on_target or self.measured_s is None or self.measured_s <= self.target_s
         return within(self.predicted_s, self.target_s) and measured_holds
 
@@ -134,6 +148,7 @@ def facts(run: Run) -> Facts:
         measured_word="synthetic" if emulated else "measured",
         checks=() if summary is None else tuple(check if on_target else _predicted(check) for check in summary.targets),
         evaluation=None if summary is None else summary.evaluation,
+        target=run.record.targets[0] if run.record.targets else None,
     )
 
 
@@ -152,7 +167,7 @@ def _predicted(check: TargetCheck) -> TargetCheck:
     """A target by what is predicted; one on the file is the same anywhere."""
     if check.metric == "file_bytes" or check.measured is None:
         return check
-    return replace(check, measured=None, met=within(check.predicted, check.target))
+    return replace(check, measured=None, met=None if check.predicted is None else within(check.predicted, check.target))
 
 
 def progress(run: Run) -> str:
@@ -194,6 +209,9 @@ def _latency_clause(known: Facts) -> str:
         clause += f", and was measured there at {time_text(measured)}{known.of}"
         broken = "holds" if known.holds else "is broken"
         return f"{clause}: the promise of {time_text(known.target_s)} {broken}"
+    if known.unknown:
+        promise = f"the promise of {time_text(known.target_s)}{known.of}"
+        return f"{clause}, the median back to back; whether {promise} holds is {known.unknown}"
     if known.holds:
         source = "model" if known.provenance == "modelled" else "table"
         limits = "" if known.provenance == "measured" else f", as far as such a {source} can tell"
@@ -278,6 +296,8 @@ def _promise(known: Facts) -> str:
     if known.target_s is None:
         return "no target recorded"
     text = f"target {time_text(known.target_s)}{known.of}"
+    if known.unknown:
+        return f"{text}: {known.unknown}"
     figure_s = known.decided_s
     if known.holds is None or figure_s is None:
         return text
@@ -303,7 +323,7 @@ def caveats(run: Run) -> list[str]:
     if run.summary is not None:
         told.append("One seed: another seed may find another architecture and another score.")
         met = run.summary.target_met
-        if known.holds is not None and met != known.holds:
+        if None not in (known.holds, met) and met != known.holds:
             said = f"The summary says that the target is {'met' if met else 'not met'} ({run.summary.target_checked_by})"
             told.append(f"{said}; the figures above say the contrary.")
         counts = Counts(run.record.space.size, run.record.feasible_architectures, run.record.distinct_networks)

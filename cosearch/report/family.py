@@ -42,14 +42,14 @@ class Cell:
         latency_s: measured there, else predicted, seconds.
         kind: ``measured``, or the provenance of the prediction.
         target_s: the device's bound, seconds; of several the one in the place of the agent's own.
-        met: whether the latency keeps it.
+        met: whether the latency keeps it; None where the bound is on another figure than the median back to back.
         own: the agent was derived for this device.
     """
 
     latency_s: float
     kind: str
     target_s: float
-    met: bool
+    met: bool | None
     own: bool
 
 
@@ -115,7 +115,7 @@ def render_family_page(run: RunDir) -> str:
         lstrip_blocks=True,
         finalize=plain_if_text,
     )
-    for name in ("time_text", "count_text", "score_text", "share_text", "duration_text"):
+    for name in ("time_text", "count_text", "score_text", "share_text", "duration_text", "truth_text"):
         environment.filters[name] = getattr(words, name)
     environment.filters["svg"] = Markup  # drawings are our own markup; everything else is escaped
     family, began = run.read(Family), run.read(RunRecord)
@@ -134,7 +134,8 @@ def render_family_page(run: RunDir) -> str:
 def headline(family: Family) -> str:
     """The page in one sentence."""
     made = [agent for agent in family.agents if agent.result is not None]
-    met = sum(agent.result is not None and agent.result.target_met for agent in made)
+    found = [agent.result.target_met for agent in made if agent.result is not None]
+    met, unknown = found.count(True), found.count(None)
     text = f"{len(family.agents)} agents from one search"
     if len(family.devices) > 1:
         text += f" for {len(family.devices)} devices"
@@ -142,6 +143,7 @@ def headline(family: Family) -> str:
         return f"{text}: {len(made)} are finished"
     measured = sum(agent.device in agent.latency_measured_s for agent in made)
     how = "" if measured == len(made) else f" ({measured} measured, the others predicted)" if measured else " (predicted)"
+    how += f"; of {unknown} it is not known" if unknown else ""
     return f"{text}: {'all' if met == len(made) else f'{met} of {len(made)}'} within their latency targets{how}"
 
 
@@ -180,8 +182,9 @@ def rows_of(family: Family, path: Path) -> list[Row]:
 
     Args:
         family: the record.
-        path: its folder, for the commands.
+        path: its folder, for the commands and the record of what the targets are on.
     """
+    on_median = all(target.on_median for target in RunDir.open(path).read(RunRecord).targets[:1])
     places = {device.name: device for device in family.devices}
     fronts = {name: _own_front(family, device) for name, device in places.items()}
     rows = []
@@ -190,7 +193,8 @@ def rows_of(family: Family, path: Path) -> list[Row]:
         cells = []
         for device in family.devices:
             (latency_s, kind), target_s = latency_on(agent, device), device.latency_targets_s[place]
-            cells.append(Cell(latency_s, kind, target_s, within(latency_s, target_s), device.name == agent.device))
+            met = within(latency_s, target_s) if on_median else None
+            cells.append(Cell(latency_s, kind, target_s, met, device.name == agent.device))
         host = "" if is_here(agent.device) else f" --host USER@BOARD --name {agent.device}"
         deploy = f"cosearch deploy {path} --agent {agent.name}{host}"
         rows.append(Row(agent, agent.name in fronts[agent.device], deploy, tuple(cells)))
@@ -273,7 +277,10 @@ def render_family(path: Path) -> RenderableType:
             Text(f"{row.agent.name}{' *' if row.best else ''}"),
             words.score_text(None if result is None else result.score_mean),
             words.time_text(row.agent.latency_target_s),
-            *(Text(f"{words.time_text(cell.latency_s)} {cell.kind}", style="" if cell.met else "red") for cell in row.cells),
+            *(
+                Text(f"{words.time_text(cell.latency_s)} {cell.kind}", style="red" if cell.met is False else "")
+                for cell in row.cells
+            ),
             "" if result is None else f"{result.bytes:,}",
         )
     return Panel(

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED, NOT_KNOWN = "not measured", "not known"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def truth_text(value: bool | None) -> str:
+    """``yes`` or ``no``; None: it is not known."""
+    return NOT_KNOWN if value is None else "yes" if value else "no"
 
 
 def time_text(time_s: float | None) -> str:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import AFTER, TargetFigure
-from cosearch.report.format import energy_text, share_text, time_text
+from cosearch.report.format import NOT_KNOWN, energy_text, share_text, time_text
 
 OUTCOMES = {
     "holds": "The agent holds its targets where it was measured.",
     "nothing can": "No architecture of this space holds the targets: the cheapest one was measured over.",
     "rounds used up": "The rounds (budget.repair_rounds) were used up before an architecture held its targets.",
+    "none left": "No architecture was shown to hold the targets, and none was left to try: the cheapest one is not clearly over.",
     "over": "The agent was measured over its targets, and no other architecture took its place.",
 }
 
@@ -70,8 +71,10 @@ def name_text(figure: TargetFigure) -> str:
     return f"{figure.statistic} latency, {'back to back' if figure.at == 'back-to-back' else 'once a period'}"
 
 
-def value_text(metric: str, value: float) -> str:
-    """A figure of a metric with its unit."""
+def value_text(metric: str, value: float | None) -> str:
+    """A figure of a metric with its unit; None: the table knows nothing of it."""
+    if value is None:
+        return NOT_KNOWN
     if metric == "latency_s":
         return time_text(value)
     return energy_text(value) if metric == "energy_j" else f"{value / 1024:,.0f} KiB"

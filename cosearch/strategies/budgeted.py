@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from cosearch.space.cells.graph import Group
-from cosearch.space.derivation.derive import Limit, discretise
+from cosearch.space.derivation.derive import Limit, cheapest
 from cosearch.space.factors import MeanCosts
 from cosearch.space.groups import best, marginals
 from cosearch.space.space import SearchSpace
@@ -71,8 +71,8 @@ def tilt(space: SearchSpace, utilities: Rows, limit: Limit, target: float) -> Ti
 
 def _mean_field(space: SearchSpace, utilities: Rows, limit: Limit, target: float) -> Tilt:
     values, means = [np.asarray(row, dtype=np.float64) for row in utilities], MeanCosts(limit.costs, limit.factors)
-    cheapest = discretise(space, [[-cost for cost in row] for row in limit.costs], joint=[f.scaled(-1.0) for f in limit.factors])
-    least = limit.total(cheapest.choices)
+    smallest = cheapest(space, limit)
+    least = limit.total(smallest.choices)
     if least > target:
         raise InfeasibleTargetError(f"the cheapest architecture costs {least:.6g}, the target is {target:.6g}")
 
@@ -101,7 +101,7 @@ def _mean_field(space: SearchSpace, utilities: Rows, limit: Limit, target: float
         low, over, high = high, cost - target, 2.0 * high
         shares, cost = settle(high, shares)
     if cost > target:  # settled elsewhere: the cheapest architecture is where a large beta stays
-        shares, cost = settle(high, [row.numpy() for row in cheapest.one_hot()])
+        shares, cost = settle(high, [row.numpy() for row in smallest.one_hot()])
     under = cost - target
     for _ in range(MAX_STEPS):
         if cost > target or target - cost <= CLOSE * target:

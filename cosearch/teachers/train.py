@@ -25,6 +25,7 @@ from cosearch.planning.identity import check_environment, environment_record
 from cosearch.planning.options.unused import check_training_words
 from cosearch.planning.plan import versions
 from cosearch.planning.size import check_size
+from cosearch.planning.teacher import task_said
 from cosearch.record.json_record import from_json, to_json
 from cosearch.record.run_record import EnvironmentRecord
 from cosearch.record.rundir import RunDir, as_folder_name
@@ -245,6 +246,7 @@ def teach(plan: TeacherPlan, run: RunDir, out: Path, command: str, progress: Pro
         "seed": request.seed,
         "steps": training.step,
         "train_levels": request.train_levels,
+        "task": task_said(config.env),
         "score_mean": scores["test"].mean,
         "score_ci95": scores["test"].ci95,
         "episodes": len(scores["test"].returns),

@@ -110,6 +110,42 @@ def test_what_the_cheapest_takes_is_said_with_its_metric_as_it_measures(family):
     assert asked == pytest.approx(caught.value.least / 0.9, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "words, asked, takes",
+    [
+        (
+            ("objective.latency_target_s=0.0002", "objective.target_at=period", "objective.target_statistic=p99"),
+            "0.2 ms of p99 latency, at the control period",
+            1e3,
+        ),
+        (
+            ("objective.latency_target_s=0.00001", "objective.margin=0.5"),
+            "0.01 ms of median latency, back to back, less objective.margin=0.5",
+            1e3,
+        ),
+        (("objective.latency_ratio=0.001",), " ms (objective.latency_ratio=0.001) of median latency, back to back", 1e3),
+        (("objective.latency_target_s=1", "objective.file_target_bytes=100"), "100 bytes of file size", 1),
+    ],
+    ids=["p99 at the period", "margin", "ratio", "file"],
+)
+def test_a_target_out_of_reach_is_said_as_it_was_asked_for_and_the_cheapest_as_it_measures(words, asked, takes):
+    with pytest.raises(InfeasibleTargetError) as caught:
+        make_plan(resolve(overrides=[*COINRUN, *words]))
+    said = str(caught.value)
+    assert f"{asked}: the cheapest, " in said.split("meets the target of ")[1]
+    figure = said.split("is expected to take ")[1].split(". Ask")[0].split()[0]
+    assert float(figure) == pytest.approx(takes * caught.value.least, rel=1e-3)
+
+
+def test_targets_that_nothing_keeps_together_are_named_with_their_own_options():
+    words = ["env.name=minatar:breakout", "space.name=macro", "device=jetson", "objective.latency_target_s=0.00018"]
+    with pytest.raises(InfeasibleTargetError) as caught:
+        make_plan(resolve(overrides=[*words, "objective.file_target_bytes=2500"]))
+    said = str(caught.value)
+    assert "2 targets (0.18 ms of median latency, back to back; 2500 bytes of file size)" in said
+    assert said.endswith("ask for more of one of them, --latency-target-ms or objective.file_target_bytes")
+
+
 def test_several_targets_hold_together_and_one_out_of_reach_says_what_to_ask_for():
     words = [*COINRUN, "objective.latency_target_s=0.0003"]
     with pytest.raises(InfeasibleTargetError, match=r"objective\.file_target_bytes=(\d+) or more") as caught:

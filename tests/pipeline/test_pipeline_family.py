@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 
 import pytest
 from onnx_teachers import Flat, write_onnx
@@ -24,6 +25,7 @@ from cosearch.record.results.architecture import ArchitectureRecord, BracketReco
 from cosearch.record.results.family import Family
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
+from cosearch.report.family import render_family_page
 from cosearch.results import load_run
 from latency_tables.devices import find_table
 from latency_tables.errors import ConfigError, InfeasibleTargetError, RunFolderError
@@ -301,6 +303,19 @@ def test_the_table_of_devices_is_what_predict_says(on_two_devices):
     assert "Each agent on each device" in page and page.count("cosearch deploy ") == 2 and "://" not in page
     for agent in record.agents:
         assert f'href="agents/{agent.name}/report.html"' in page
+
+
+def test_the_table_of_devices_judges_no_p99_by_a_median(on_two_devices, tmp_path):
+    folder = shutil.copytree(on_two_devices, tmp_path / "one")
+    assert render_family_page(RunDir.open(folder)).count("<small>target") == 0
+    began, family = json.loads((folder / "run.json").read_text()), json.loads((folder / "family.json").read_text())
+    began["targets"][0] |= {"statistic": "p99", "at": "period"}
+    family["agents"][0]["result"]["target_met"] = None
+    (folder / "run.json").write_text(json.dumps(began))
+    (folder / "family.json").write_text(json.dumps(family))
+    page = render_family_page(RunDir.open(folder))
+    assert page.count("<small>target") == 4 and "<small>within" not in page and '<td class="quiet">not known</td>' in page
+    assert page.count(">yes") == 1 and "1 of 2 within" in page
 
 
 @pytest.mark.slow

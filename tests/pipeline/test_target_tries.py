@@ -10,11 +10,12 @@ from pipeline_runs import TINY
 
 from cosearch.config.run import resolve
 from cosearch.deploy.readings import Readings
-from cosearch.pipeline.target.tries import HOLDS, NOTHING_CAN, SLACK, USED_UP, Scores, Tries, saved_scores
+from cosearch.pipeline.target.tries import HOLDS, NONE_LEFT, NOTHING_CAN, SLACK, USED_UP, Scores, Tries, saved_scores
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
 from cosearch.record.results.architecture import Derivation, RegressionRecord
 from cosearch.record.results.target_rounds import AFTER, BEFORE, TargetRounds
+from cosearch.report.rounds import OUTCOMES
 from latency_tables.board.timing import Visit
 from latency_tables.errors import MeasurementError
 
@@ -125,6 +126,19 @@ def test_where_nothing_can_the_cheapest_is_measured_and_named(table):
     assert all(not each.holds for each in ended.rounds)
     measured = [10 * predicted[each.choices] for each in ended.rounds]
     assert measured[ended.deployed] == min(measured)
+
+
+def test_a_cheapest_one_that_is_too_close_to_tell_is_not_said_to_be_over(table):
+    """Every architecture measures an interval around the target itself: none is shown to be over it, none within."""
+    plan = plan_of(table, sorted(every(table).values())[300])
+    target_s = plan.constraints[0].value
+    tries, ended = tried(plan, random_scores(plan, 1), lambda choices: target_s, budget=50, noise=0.05)
+    assert {each.figures[0].verdict for each in ended.rounds} == {"unclear"} and tries.left > 0
+    assert min(every(plan), key=every(plan).get) in [each.choices for each in ended.rounds]
+    assert ended.outcome == NONE_LEFT and ended.outcome in OUTCOMES
+    assert not any("over" in each.why for each in ended.rounds) and any("too close to tell" in each.why for each in ended.rounds)
+    over, _ = tried(plan, random_scores(plan, 1), lambda choices: 1.3 * target_s, budget=2)
+    assert "was over" in over.rounds.rounds[1].why
 
 
 def test_a_used_up_budget_takes_the_nearest(table):

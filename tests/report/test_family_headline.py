@@ -27,3 +27,10 @@ def agent(name, measured):
 def test_what_was_not_measured_on_its_device_says_so(measured, said):
     made = tuple(agent(str(i), each) for i, each in enumerate(measured))
     assert headline(replace(example(Family), devices=(example(FamilyDevice),), agents=made)) == said
+
+
+def test_an_agent_whose_target_nobody_can_tell_is_not_counted_as_within():
+    made = [agent(str(i), False) for i in range(3)]
+    made[2] = replace(made[2], result=replace(made[2].result, target_met=None))
+    said = headline(replace(example(Family), devices=(example(FamilyDevice),), agents=tuple(made)))
+    assert said == "3 agents from one search: 2 of 3 within their latency targets (predicted); of 1 it is not known"

@@ -35,7 +35,7 @@ from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import BEFORE
 from cosearch.record.rundir import RunDir
-from cosearch.space.derivation.derive import discretise, within
+from cosearch.space.derivation.derive import cheapest, discretise, within
 from latency_tables.board.temporary import temporary_folder
 from latency_tables.devices import find_table
 from latency_tables.errors import RequestError
@@ -72,7 +72,7 @@ class Pair:
         measured_s: of the deployed agent after its retraining.
         under: whether that is at most the target.
         slack: share of the target that it leaves unused; negative over it.
-        outcome: ``holds``, ``nothing can``, ``rounds used up`` or ``over``.
+        outcome: ``holds``, ``nothing can``, ``none left``, ``rounds used up`` or ``over``.
         rounds, retrainings: how many it took.
         loads: of the machine before each measurement, jobs a minute.
     """
@@ -143,11 +143,9 @@ def span_of(config: Config) -> tuple[float, float]:
     """
     plan = with_target(config, 1.0)
     limit, space = plan.constraints[0].limit, plan.space
-    joint = tuple(factor.scaled(-1.0) for factor in limit.factors)
-    cheapest = discretise(space, [[-cost for cost in row] for row in limit.costs], joint=joint)
     largest = discretise(space, space.macs(), joint=space.joint_macs())
     meter, found = Meter(running_of(plan), seconds=plan.config.budget.measure_s / 2), []
-    for architecture in (cheapest, largest):
+    for architecture in (cheapest(space, limit), largest):
         with temporary_folder("cosearch-") as folder:
             reading = meter.read(model_of(plan, architecture, folder), plan.targets).of(plan.targets[0])
         if reading is None:

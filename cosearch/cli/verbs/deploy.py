@@ -82,6 +82,9 @@ def deploy(
     emit({"run": str(run), **to_json(found)}, as_json, _text(run, found))
     if found.target_met:
         return
+    if found.target_met is None:
+        say(f"not known whether it is within its targets on {found.name}: not all of them were measured there", error=True)
+        return
     if until_under:
         say(f"no agent was found that is within its targets on {found.name}; {run}/report.html has the rounds", error=True)
         raise typer.Exit(1)
@@ -89,10 +92,10 @@ def deploy(
 
 
 def _text(run: Path, found: Deployment) -> str:
-    from cosearch.report.format import time_text
+    from cosearch.report.format import NOT_KNOWN, time_text
 
     kind = "" if found.provenance == "measured" else f" ({found.provenance}: the device is emulated)"
-    met = "met" if found.target_met else "not met"
+    met = {True: "met", False: "not met", None: NOT_KNOWN}[found.target_met]
     lines = [
         f"self-test: {found.self_test}",
         f"back to back: median {time_text(found.measured.p50_s)}, p99 {time_text(found.measured.p99_s)}{kind}",

@@ -34,10 +34,11 @@ from cosearch.pipeline.target.repair import Repair, running_of
 from cosearch.planning.control import control_of
 from cosearch.planning.identity import teacher_identity
 from cosearch.planning.plan import Plan
+from cosearch.planning.teacher import other_task
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.agent import AgentRecord, LatencyRecord
 from cosearch.record.results.evaluation import EpisodesRecord
-from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck
+from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck, all_met
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
@@ -162,6 +163,8 @@ def run_finish(
     if played is not None and by_chance is not None and plan.teacher is not None and plan.teacher.understood is not None:
         latency_s, policy = compare_with_policy(plan, plan.teacher.understood, score, played, by_chance, timed)
         summary = replace(summary, policy_score_mean=played.mean, policy_latency_s=latency_s, policy=policy)
+    if plan.not_known and summary.target_met is None:
+        progress.note(plan.not_known)
     for check in checks:
         if check.probability is not None:
             progress.note(
@@ -217,7 +220,7 @@ def _summary(
     teacher_mean, teacher_ci95 = teacher
     measured = agents["agent"].measured if agents else None
     measured_s = None if measured is None else measured.p50_s
-    was_measured = all(check.measured is not None for check in checks)
+    met, was_measured = all_met(checks), all(check.measured is not None for check in checks)
     checked_by = f"prediction ({plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'})"
     return Summary(
         score_mean=score.mean,
@@ -232,8 +235,8 @@ def _summary(
         latency_measured_s=measured_s,
         latency_measured_on="not measured" if measured is None else f"{measured.device}/{measured.identity}",
         latency_target_s=plan.constraints[0].value,
-        target_met=all(check.met for check in checks),
-        target_checked_by="measurement" if was_measured else checked_by,
+        target_met=met,
+        target_checked_by="measurement" if was_measured else "nothing" if met is None else checked_by,
         targets=checks,
         table_provenance=plan.hardware.provenance,
         table_id=plan.hardware.table_id,
@@ -277,12 +280,12 @@ def _solved_at(config: Config) -> float | None:
 def _teacher_score(
     config: Config, resources: Resources, progress: Progress
 ) -> tuple[float | None, Interval | None, Score | None]:
-    """What the teacher's file says of its return; a user's ONNX file says nothing, and none says anything of success or
-    length: then the teacher plays the agent's own evaluation."""
+    """What the teacher's file says of its return; a user's ONNX file says nothing, and none says anything of success, length or a
+    task with other wrappers or arguments: then the teacher plays the agent's own evaluation."""
     teacher = resources.teacher
     if teacher is None:
         return None, None, None
-    if not teacher.record.is_onnx and config.env.metric == "return":
+    if not teacher.record.is_onnx and not other_task(teacher.record, config.env):
         said = teacher_identity(teacher.record)
         return said.score_mean, said.score_ci95, None
     score = _evaluate(config, resources.streams, teacher.plays, progress, greedy=teacher.record.is_greedy)

@@ -46,12 +46,13 @@ def checked_targets(plan: Plan, architecture: Architecture, measured: Mapping[st
     Args:
         plan: the resolved run.
         architecture: of the agent.
-        measured: see :func:`measured_figures`; what is not there is predicted.
+        measured: see :func:`measured_figures`; what is not there is predicted, and not known where the table cannot.
     """
     found = []
     for target, constraint in zip(plan.targets, plan.constraints):
-        predicted, figure = constraint.line.measured(constraint.cost.exact(architecture)), measured.get(target.metric)
-        ratios = () if figure is not None else _ratios(plan, target, constraint)
+        predicted, figure = constraint.expected(architecture), measured.get(target.metric)
+        ratios = () if figure is not None or predicted is None else _ratios(plan, target, constraint)
+        decides = predicted if figure is None else figure
         found.append(
             TargetCheck(
                 metric=target.metric,
@@ -60,8 +61,8 @@ def checked_targets(plan: Plan, architecture: Architecture, measured: Mapping[st
                 target=target.value,
                 predicted=predicted,
                 measured=figure,
-                met=within(predicted if figure is None else figure, target.value),
-                probability=chance_within(ratios, target.value / predicted),
+                met=None if decides is None else within(decides, target.value),
+                probability=None if predicted is None else chance_within(ratios, target.value / predicted),
                 residuals=len(ratios),
             )
         )

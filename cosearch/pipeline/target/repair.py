@@ -26,7 +26,7 @@ from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.derivation import write_architecture
 from cosearch.pipeline.shared_weights import FILE as SHARED
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
-from cosearch.pipeline.target.tries import HOLDS, KEPT_OVER, NOTHING_CAN, USED_UP, ReadingOf, Tries, saved_scores
+from cosearch.pipeline.target.tries import HOLDS, KEPT_OVER, NONE_LEFT, NOTHING_CAN, USED_UP, ReadingOf, Tries, saved_scores
 from cosearch.planning.plan import Plan
 from cosearch.record.results.agent import AgentRecord
 from cosearch.record.results.architecture import ArchitectureRecord
@@ -252,6 +252,8 @@ def _ending(ended: TargetRounds, count: int) -> str:
         return f"within its targets after {count} round{'s' * (count > 1)}: {name}"
     if ended.outcome == NOTHING_CAN:
         return f"no architecture of this space holds: the cheapest one was measured over; the agent is {name}"
+    if ended.outcome == NONE_LEFT:
+        return f"not shown to be within its targets, and no other architecture is left to try: the agent is {name}"
     if ended.outcome == KEPT_OVER:
         return f"over its targets, and no other architecture takes its place: the agent is {name}"
     return f"not within its targets, and the rounds (budget.repair_rounds={ended.budget}) are used up: the agent is {name}"

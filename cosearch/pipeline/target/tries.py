@@ -21,7 +21,7 @@ from cosearch.planning.plan import Plan
 from cosearch.record.results.architecture import Derivation
 from cosearch.record.results.target_rounds import AFTER, TargetFigure, TargetRound, TargetRounds
 from cosearch.record.run_record import TargetRecord
-from cosearch.space.derivation.derive import Limit, discretise, within
+from cosearch.space.derivation.derive import Limit, cheapest, discretise, within
 from cosearch.space.derivation.largest import mean_macs
 from cosearch.space.factors import Factor
 from cosearch.space.space import Architecture
@@ -32,6 +32,7 @@ SLACK = 0.08  # of the target: more than this unused, and a larger network is tr
 AIM = 0.02  # of the target: kept free by a bound that follows from measurements, for architectures scatter about their line
 ReadingOf = Callable[[TargetRecord], Reading | None]
 HOLDS, NOTHING_CAN, USED_UP = "holds", "nothing can", "rounds used up"
+NONE_LEFT = "none left"  # to try, and the cheapest one is not clearly over
 KEPT_OVER = "over"  # measured again without looking for another
 
 
@@ -65,7 +66,7 @@ def saved_scores(plan: Plan, derived_by: Derivation, found: Sequence[int]) -> Sc
     A regression tells architectures apart as far as it ranks losses that it was not fitted to: with a rank correlation r its
     error is sqrt(1 - r^2) / r of the spread of its scores, and without any it tells nothing. A proposal strategy scores no
     candidates: there the architecture with the most of the found choices is next, of equal ones the one with more
-    multiply-accumulates.
+    multiply-accumulates. ``largest`` goes by size: there the next largest architecture is next.
     """
     if plan.strategy.name == LARGEST:
         value = _size(str(plan.config.strategy.values.get("by", "macs")), plan.space.architecture(found))
@@ -131,7 +132,7 @@ class Tries:
         for index in self.measured:
             planned = found[index]
             points = [
-                Point(figure.predicted, figure.high, counts=figure.verdict != UNDER)
+                Point(planned.line.measured(self._cost(planned, each)), figure.high, counts=figure.verdict != UNDER)
                 for each in self.here.values()
                 for figure in each.figures
                 if figure.metric == planned.metric
@@ -179,7 +180,7 @@ class Tries:
                     at=target.at,
                     target=target.value,
                     bound=bounds[index].bound,
-                    predicted=planned.line.measured(planned.cost.exact(architecture)),
+                    predicted=planned.expected(architecture),
                     measured=reading.value,
                     low=low,
                     high=high,
@@ -238,19 +239,25 @@ class Tries:
         best = self.best()
         if best is not None:
             return replace(self.rounds, outcome=HOLDS, deployed=best)
-        outcome = NOTHING_CAN if self._cheapest_is_over() else USED_UP
+        outcome = USED_UP
+        if self._cheapest_is_over():
+            outcome = NOTHING_CAN
+        elif self.left > 0 and self._smaller() is None:
+            outcome = NONE_LEFT
         return replace(self.rounds, outcome=outcome, deployed=self.nearest())
 
     def _smaller(self) -> Architecture | None:
-        self.why = "the one before was over: the bound is tightened by the residuals"
+        verdicts = {figure.verdict for figure in list(self.here.values())[-1].figures}
+        before = "was over" if OVER in verdicts else "was too close to tell"
+        self.why = f"the one before {before}: the bound is tightened by the residuals"
         found = self._derived()
         if found is not None:
             return found
-        cheapest = self._cheapest(self._worst())
-        if any(each.choices == tuple(cheapest.choices) for each in self.here.values()):
+        found = self._cheapest(self._worst())
+        if any(each.choices == tuple(found.choices) for each in self.here.values()):
             return None
         self.why = "no architecture is expected within the targets: the cheapest one"
-        return cheapest
+        return found
 
     def _larger(self, held: TargetRound) -> Architecture | None:
         """Of a higher score within the loosened bound; else as good as that as far as the scores can tell, and larger."""
@@ -271,6 +278,9 @@ class Tries:
         costs = [[-cost for cost in row] for row in limit.costs]
         return Limit(costs, -limit.base, -least, tuple(factor.scaled(-1.0) for factor in limit.factors))
 
+    def _cost(self, constraint: Constraint, measured: TargetRound) -> float:
+        return constraint.cost.exact(self.plan.space.architecture(measured.choices))
+
     def _macs(self, choices: Sequence[int]) -> int:
         return sum(op.macs for op in self.plan.space.architecture(choices).ops())
 
@@ -287,13 +297,11 @@ class Tries:
         return max(list(self.here.values())[-1].figures, key=lambda figure: figure.high / figure.target).metric
 
     def _cheapest(self, metric: str) -> Architecture:
-        limit = next(constraint for constraint in self.plan.constraints if constraint.metric == metric).limit
-        rows = [[-cost for cost in row] for row in limit.costs]
-        return discretise(self.plan.space, rows, joint=tuple(factor.scaled(-1.0) for factor in limit.factors))
+        return cheapest(self.plan.space, next(each for each in self.plan.constraints if each.metric == metric).limit)
 
     def _cheapest_is_over(self) -> bool:
         return any(
-            figure.verdict != UNDER and each.choices == tuple(self._cheapest(figure.metric).choices)
+            figure.verdict == OVER and each.choices == tuple(self._cheapest(figure.metric).choices)
             for each in self.here.values()
             for figure in each.figures
         )

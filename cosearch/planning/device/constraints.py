@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 
 import torch
@@ -16,14 +17,15 @@ from cosearch.cost.size_cost import FILE, MEMORY, SizeCost
 from cosearch.cost.table_cost import TableCost
 from cosearch.deploy.measure import PERIOD_S
 from cosearch.planning.device.hardware import Hardware
-from cosearch.record.run_record import ReferenceRecord
-from cosearch.space.derivation.derive import discretise
+from cosearch.record.run_record import ReferenceRecord, TargetRecord
+from cosearch.space.derivation.derive import cheapest, discretise
 from cosearch.space.network import reference_agents
 from cosearch.space.space import SearchSpace
 from cosearch.strategies.base import STRATEGIES, StrategyInfo
 from latency_tables.errors import ConfigError, InfeasibleTargetError, MissingOpError
 from latency_tables.table import Table
 
+MEDIAN_ALONE = ", its median back to back: the table knows nothing else"
 LATENCY_RATIOS = {"frames": 0.2, "vectors": 1.0}  # of the first reference agent, where objective.latency_ratio is not given
 
 
@@ -98,11 +100,12 @@ def make_constraints(
     def cost(metric: str) -> Cost:
         return TableCost(space, hardware, metric) if isinstance(hardware, Table) else AccelCost(hardware, metric)
 
-    line = (paced_line(hardware, objective.target_statistic) if objective.target_at == "period" else None) or TABLE
+    known = latency_line(hardware, objective.target_statistic, objective.target_at)
+    line = known or TABLE
     latency_s = objective.latency_target_s
     if latency_s is None:
         latency_s = latency_ratio(objective, space) * line.measured(_share_of(references, hardware, space))
-    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin, line)]
+    constraints = [Constraint(cost("latency_s"), latency_s, objective.margin, line, known is not None)]
     if objective.energy_target_j is not None:
         constraints.append(Constraint(cost("energy_j"), objective.energy_target_j, objective.margin))
     for metric, most_bytes in ((FILE, objective.file_target_bytes), (MEMORY, objective.memory_target_bytes)):
@@ -111,19 +114,20 @@ def make_constraints(
     return tuple(constraints)
 
 
-def paced_line(hardware: Hardware, statistic: str) -> Line | None:
-    """Latency at the control period as a line of the predicted one, of the networks in the table's certificate.
+def latency_line(hardware: Hardware, statistic: str, at: str) -> Line | None:
+    """A latency as a line of the predicted one, of the networks in the table's certificate.
 
     Args:
         hardware: of the run.
-        statistic: ``median`` or ``p99``.
+        statistic, at: ``median`` or ``p99``, ``back-to-back`` or ``period``.
 
     Returns:
-        None where nobody called them at the period.
+        The table's own for the median back to back; None where nobody measured the others, so that they are not known.
     """
-    certificate = hardware.certificate if isinstance(hardware, Table) else None
-    known = () if certificate is None else certificate.residuals(statistic, PERIOD_S)
-    return fit_line([Point(predicted, time, counts=False) for predicted, time in known]) if known else None
+    if not isinstance(hardware, Table) or (statistic, at) == ("median", "back-to-back"):
+        return TABLE
+    measured = hardware.certificate.residuals(statistic, PERIOD_S if at == "period" else None) if hardware.certificate else ()
+    return fit_line([Point(predicted, time, counts=False) for predicted, time in measured]) if measured else None
 
 
 def _share_of(references: Mapping[str, ReferenceRecord], hardware: Hardware, space: SearchSpace) -> float:
@@ -151,18 +155,58 @@ def check_reachable(space: SearchSpace, constraints: Sequence[Constraint], objec
     Raises:
         InfeasibleTargetError: none does; names the cheapest, and what to type.
     """
-    no_scores = [[0.0] * len(point.candidates) for point in space.points]
     for constraint in constraints:
-        try:
-            discretise(space, no_scores, constraint.limit)
-        except InfeasibleTargetError as error:
-            if error.least is None:
-                raise
-            said, _, _ = str(error).partition(". Ask for ")
-            least = constraint.line.measured(error.least)
-            ask = _to_ask(space, constraint, least / (1.0 - constraint.margin), objective)
-            raise InfeasibleTargetError(f"{said}. Ask for {ask}, or for a smaller space", least, constraint.metric) from error
-    discretise(space, no_scores, *(constraint.limit for constraint in constraints))
+        limit = constraint.limit
+        found = cheapest(space, limit)
+        if limit.meets(found.choices):
+            continue
+        least = constraint.line.measured(limit.total(found.choices))
+        ask = _to_ask(space, constraint, least / (1.0 - constraint.margin), objective)
+        takes = _figure(constraint.metric, least) + ("" if constraint.known else MEDIAN_ALONE)
+        raise InfeasibleTargetError(
+            f"no architecture of space {space.name!r} meets the target of {_asked(space, constraint, objective)}: the cheapest, "
+            f"{'/'.join(found.choice_names)}, is expected to take {takes}. Ask for {ask}, or for a smaller space",
+            least,
+            constraint.metric,
+        )
+    limits = [constraint.limit for constraint in constraints]
+    try:
+        discretise(space, [[0.0] * len(point.candidates) for point in space.points], *limits)
+    except InfeasibleTargetError as error:
+        if len(constraints) == 1:
+            raise
+        asked = "; ".join(_asked(space, each, objective) for each in constraints)
+        raise InfeasibleTargetError(
+            f"each of the {len(constraints)} targets ({asked}) is met by some "
+            f"architecture of space {space.name!r}, but none was found that meets them together: ask for more of one of them, "
+            f"{' or '.join(_option(each.metric, objective) for each in constraints)}"
+        ) from error
+
+
+def _figure(metric: str, value: float) -> str:
+    """A figure in the unit that its target is typed in."""
+    if metric == "latency_s":
+        return f"{value * 1e3:.4g} ms"
+    return f"{value:.4g} J" if metric == "energy_j" else f"{value:.0f} bytes"
+
+
+def _asked(space: SearchSpace, constraint: Constraint, objective: ObjectiveConfig) -> str:
+    """A target as it was asked for, and what it is on."""
+    target = TargetRecord(metric=constraint.metric, value=constraint.value, margin=constraint.margin)
+    figure = _figure(constraint.metric, constraint.value)
+    if constraint.metric == "latency_s":
+        target = replace(target, statistic=objective.target_statistic, at=objective.target_at)
+        if objective.latency_target_s is None:
+            figure += f" (objective.latency_ratio={latency_ratio(objective, space):g})"
+    margin = f", less objective.margin={constraint.margin:g}" if constraint.margin else ""
+    return f"{figure} of {target.text}{margin}"
+
+
+def _option(metric: str, objective: ObjectiveConfig) -> str:
+    """The option that a target of the run is asked for with."""
+    if metric == "latency_s":
+        return "objective.latency_ratio" if objective.latency_target_s is None else "--latency-target-ms"
+    return f"objective.{metric.replace('_', '_target_')}"
 
 
 def rounded_up(value: float) -> Decimal:
@@ -173,15 +217,15 @@ def rounded_up(value: float) -> Decimal:
 
 def _to_ask(space: SearchSpace, constraint: Constraint, least: float, objective: ObjectiveConfig) -> str:
     """The smallest target that can be met, as the option that was used takes it: ``least`` in seconds, joules or bytes."""
+    option = _option(constraint.metric, objective)
     if constraint.metric == "energy_j":
-        return f"objective.energy_target_j={rounded_up(least):e} or more"
+        return f"{option}={rounded_up(least):e} or more"
     if constraint.metric in (FILE, MEMORY):
-        key = "file_target_bytes" if constraint.metric == FILE else "memory_target_bytes"
-        return f"objective.{key}={math.ceil(least)} or more"
+        return f"{option}={math.ceil(least)} or more"
     if objective.latency_target_s is not None:
-        return f"{rounded_up(least * 1e3):f} ms or more, --latency-target-ms {rounded_up(least * 1e3):f}"
+        return f"{rounded_up(least * 1e3):f} ms or more, {option} {rounded_up(least * 1e3):f}"
     share = least / constraint.value * latency_ratio(objective, space)
-    return f"objective.latency_ratio={rounded_up(share):f} or more"
+    return f"{option}={rounded_up(share):f} or more"
 
 
 def latency_ratio(objective: ObjectiveConfig, space: SearchSpace) -> float:

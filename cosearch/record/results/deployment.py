@@ -26,7 +26,7 @@ class Deployment:
         lead_s: how long before the moment that call begins, seconds.
         target_s: the bound, seconds.
         target_met: whether what was measured keeps all targets of the run; of runs of versions that recorded no targets one by
-            one, the median back to back.
+            one, the median back to back. None where one was not measured and is not known.
         conditions: the machine, and its state before and after.
         energy_j: of one inference, joules; None where no target is on it.
         memory_bytes: peak of the process that ran the agent; None where no target is on it.
@@ -43,7 +43,7 @@ class Deployment:
     warmed: PacedLatency | None
     lead_s: float
     target_s: float
-    target_met: bool
+    target_met: bool | None
     conditions: JsonObject
     energy_j: float | None = field(default=None, metadata=OMITTED)
     memory_bytes: float | None = field(default=None, metadata=OMITTED)

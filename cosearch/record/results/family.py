@@ -30,7 +30,7 @@ class AgentResult:
     score_mean: float
     score_ci95: Interval | None
     episodes: int
-    target_met: bool
+    target_met: bool | None
     target_checked_by: str
     bytes: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -90,9 +91,9 @@ class TargetCheck:
         metric: ``latency_s``, ``energy_j``, ``file_bytes`` or ``memory_bytes``.
         statistic, at: of a latency: ``median`` or ``p99``, ``back-to-back`` or ``period``.
         target: the bound, in the metric's unit.
-        predicted: of this figure.
+        predicted: of this figure; None where the table knows nothing of it.
         measured: on the device, or of the file; None where nobody measured it.
-        met: whether the measured figure keeps the bound, without one the predicted.
+        met: whether the measured figure keeps the bound, without one the predicted; None without either.
         probability: that the device will measure at most the bound, from the residuals of the networks in the table's
             certificate; None for a measured figure, and where there are no residuals.
         residuals: of how many networks.
@@ -102,11 +103,21 @@ class TargetCheck:
     statistic: str
     at: str
     target: float
-    predicted: float
+    predicted: float | None
     measured: float | None
-    met: bool
+    met: bool | None
     probability: float | None = None
     residuals: int = field(default=0, metadata=OMITTED)
+
+
+def all_met(checks: Sequence[TargetCheck]) -> bool | None:
+    """Whether all targets are kept: False where one is not, else None where one is not known.
+
+    Args:
+        checks: of the targets.
+    """
+    met = {check.met for check in checks}
+    return False if False in met else None if None in met else True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +167,13 @@ class Summary:
         latency_measured_s: median of the exported agent, seconds; None where nobody timed it.
         latency_measured_on: the machine that timed it; of an emulated one with the word synthetic.
         latency_target_s: the bound, seconds.
-        target_met: whether all targets are kept: each by its measured figure, without one by the predicted.
+        target_met: whether all targets are kept: each by its measured figure, without one by the predicted; None where none is
+            known to be over and one is not known.
         target_checked_by: ``measurement`` where all of them were measured on the device; else the provenance and kind of the
-            prediction.
+            prediction; ``nothing`` where ``target_met`` is None.
         targets: each bound by itself; empty in runs of versions that had one.
         target_rounds: architectures that were measured on the device until one held; empty where none was.
-        rounds_outcome: ``holds``, ``nothing can``, ``rounds used up`` or ``over``; empty without rounds.
+        rounds_outcome: ``holds``, ``nothing can``, ``none left``, ``rounds used up`` or ``over``; empty without rounds.
         deployed_round: number of the round, from 1, whose architecture is the agent; None without rounds.
         table_provenance: measured, derived, estimated, modelled or synthetic.
         table_id: SHA-256 of its content; None in runs of versions that did not record it.
@@ -192,7 +204,7 @@ class Summary:
     latency_measured_s: float | None
     latency_measured_on: str
     latency_target_s: float
-    target_met: bool
+    target_met: bool | None
     target_checked_by: str
     targets: tuple[TargetCheck, ...] = field(default=(), metadata=OMITTED)
     target_rounds: tuple[TargetRound, ...] = field(default=(), metadata=OMITTED)

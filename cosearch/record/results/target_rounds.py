@@ -18,7 +18,8 @@ class TargetFigure:
         metric: ``latency_s``, ``energy_j``, ``file_bytes`` or ``memory_bytes``.
         target: the bound, in the metric's unit.
         bound: on the prediction, under which the architecture was derived.
-        predicted, measured: of the architecture; measured is the median over visits of the device.
+        predicted: of the architecture; None where the table knows nothing of such a figure.
+        measured: of it, the median over visits of the device.
         low, high: 95 % interval of the measured figure; equal to it where it is exact.
         visits: of the device.
         verdict: ``under``, ``over``, or ``unclear``: the interval holds the target after the last visit.
@@ -28,7 +29,7 @@ class TargetFigure:
     metric: str
     target: float
     bound: float
-    predicted: float
+    predicted: float | None
     measured: float
     low: float
     high: float
@@ -85,8 +86,9 @@ class TargetRounds:
     Attributes:
         budget: most rounds on one device.
         rounds: in order, of all devices.
-        outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``rounds used up``; ``over``: the
-            agent does not hold and was kept, though rounds were left or another one held; empty while under way.
+        outcome: ``holds``; ``nothing can``: the cheapest one was measured over; ``none left``: none was shown to hold, and none
+            is left to try, though the cheapest one is not clearly over; ``rounds used up``; ``over``: the agent does not hold
+            and was kept, though rounds were left or another one held; empty while under way.
         deployed: index of the round whose architecture is the agent; None while under way.
     """
 

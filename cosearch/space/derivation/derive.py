@@ -115,10 +115,10 @@ def discretise(
         raise InfeasibleTargetError(f"no other architecture of space {space.name!r} than {len(without)} meets the targets")
     if len(limits) > 1:
         raise InfeasibleTargetError(_not_together(space, limits))
-    cheapest = _cheapest(space, limits[0])
+    least = cheapest(space, limits[0])
     raise InfeasibleTargetError(
         f"the solver found no architecture of space {space.name!r} within the target {limits[0].target:.6g} in {MAX_CUTS} "
-        f"attempts, although {'/'.join(cheapest.choice_names)} meets it with {limits[0].total(cheapest.choices):.6g}: too many "
+        f"attempts, although {'/'.join(least.choice_names)} meets it with {limits[0].total(least.choices):.6g}: too many "
         "lie a rounding above it. Ask for a slightly different target"
     )
 
@@ -166,42 +166,52 @@ def _enumerated(
 
 def _none_meets(space: SearchSpace, limits: Sequence[Limit]) -> InfeasibleTargetError:
     """Which of the limits nothing meets, or that they are met by none together."""
-    sizes = [len(point.candidates) for point in space.points]
     for limit in limits:
-        costs = every_sum(sizes, limit.costs, limit.factors, limit.base)
-        cheapest = space.architecture([int(c) for c in np.unravel_index(int(np.argmin(costs)), sizes)])
-        if not within(float(costs.min()), limit.target):
-            return _out_of_reach(space, limit, cheapest)
+        least = cheapest(space, limit)
+        if not limit.meets(least.choices):
+            return _out_of_reach(space, limit, least)
     return InfeasibleTargetError(_not_together(space, limits))
 
 
 def _not_together(space: SearchSpace, limits: Sequence[Limit]) -> str:
     return (
         f"each of the {len(limits)} targets is met by some architecture of space {space.name!r}, but none was found that "
-        "meets them together; ask for a higher objective.energy_target_j or objective.latency_target_s"
+        "meets them together; ask for more of one of them"
     )
 
 
-def _out_of_reach(space: SearchSpace, limit: Limit, cheapest: Architecture) -> InfeasibleTargetError:
-    least = limit.total(cheapest.choices)
+def _out_of_reach(space: SearchSpace, limit: Limit, found: Architecture) -> InfeasibleTargetError:
+    least = limit.total(found.choices)
     return InfeasibleTargetError(
         f"no architecture of space {space.name!r} meets the target {limit.target:.6g}: the cheapest, "
-        f"{'/'.join(cheapest.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
+        f"{'/'.join(found.choice_names)}, costs {least:.6g}. Ask for {least * (1 + 1e-5):.6g} "
         "or more, or for a smaller space",
         least,
     )
 
 
-def _cheapest(space: SearchSpace, limit: Limit) -> Architecture:
-    return space.best([[-cost for cost in row] for row in limit.costs])
+def cheapest(space: SearchSpace, limit: Limit) -> Architecture:
+    """The architecture that costs least by a limit's costs, whatever its target.
+
+    Args:
+        space: the search space.
+        limit: gives the costs.
+
+    Raises:
+        NonFiniteError: a cost is NaN or infinite.
+        ShapeError: costs do not match the points.
+    """
+    _flat(space, limit.costs, "costs")
+    rows = [[-cost for cost in row] for row in limit.costs]
+    return discretise(space, rows, joint=tuple(factor.scaled(-1.0) for factor in limit.factors))
 
 
 def _within_reach(space: SearchSpace, limit: Limit) -> LinearConstraint:
     """The limit as a row of the program, scaled to about 1: the solver's tolerances are absolute. Raises if nothing meets it."""
     flat = _flat(space, limit.costs, "costs")
-    cheapest = _cheapest(space, limit)
-    if not limit.meets(cheapest.choices):
-        raise _out_of_reach(space, limit, cheapest)
+    least = cheapest(space, limit)
+    if not limit.meets(least.choices):
+        raise _out_of_reach(space, limit, least)
     extra = flat - np.concatenate([np.full(len(row), min(row)) for row in limit.costs])
     room = limit.target * (1.0 + SLACK) - (limit.base + sum(min(row) for row in limit.costs))
     unit = max(room, float(extra.max()) * TOLERANCE) or 1.0
