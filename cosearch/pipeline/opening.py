@@ -49,7 +49,7 @@ def opened(run: RunDir, places: Places, progress: Progress, verb: str) -> Plan:
         RequestError: several tables are given, and the run has one.
         ConfigError: the teacher is another one, or the environment; or a table is given where no device of the run is a file.
     """
-    plan = make_plan(_placed(run, config_of(run), places, verb))
+    plan = make_plan(_placed(run, config_of(run), places, verb), begun=True)
     began, now = run.read(RunRecord), plan.record("")
     for line in check_inputs(run.path, began, Inputs.of(now), verb):
         progress.note(line)
