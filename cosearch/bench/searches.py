@@ -10,6 +10,7 @@ What a search found is judged by the mean over all train seeds, against every ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -263,12 +264,14 @@ def run_search(
 
     Raises:
         UnknownNameError: no such strategy or device.
-        RequestError: a strategy that needs shared weights, or fewer than one query.
+        RequestError: a strategy that needs shared weights, fewer than one query, or a target that is no positive number.
         InfeasibleTargetError: no finished network is within the target.
         MissingOpError: the device's table lacks a block of the space.
     """
     if queries < 1:
         raise RequestError(f"a search needs at least one query, got {queries}")
+    if target_s is not None and not 0.0 < target_s < math.inf:
+        raise RequestError(f"the latency target (--latency-target-ms) must be finite and above 0, got {target_s * 1e3:g} ms")
     bound = benchmark.default_target_s(device) if target_s is None else target_s
     search = Search(benchmark, device, bound, seed, queries)
     if strategy in CONTROLS:

@@ -32,7 +32,10 @@ ClusterAddress = Annotated[
 OtherTorch = Annotated[
     bool, typer.Option("--other-torch", help="Let machines of the cluster have another version of torch; run.json says which.")
 ]
-TablePlace = Annotated[Path | None, typer.Option("--table", help="The run's own table or design, where it lies now.")]
+TablePlaces = Annotated[
+    list[Path] | None,
+    typer.Option("--table", help="The run's own table or design, where it lies now; again for each one that was moved."),
+]
 TeacherPlace = Annotated[Path | None, typer.Option("--teacher", help="The run's own teacher, where it lies now.")]
 AgentName = Annotated[str | None, typer.Option("--agent", help="Which agent of a run that made several.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, e.g. runs/NAME.")]
@@ -159,7 +162,7 @@ def finish_run(run: RunDir, as_json: bool) -> None:
 @app.command(epilog="`cosearch resume runs/first`")
 def resume(
     run: RunPath,
-    table: TablePlace = None,
+    table: TablePlaces = None,
     teacher: TeacherPlace = None,
     fresh_episodes: Annotated[
         bool, typer.Option("--fresh-episodes", help="Go on with fresh episodes where the environment does not replay.")
@@ -178,7 +181,7 @@ def resume(
     progress = make_progress(quiet)
     resume_hint.set((f"`cosearch resume {run}`", run))
     try:
-        finished = resume_run(run, progress, Places(table, teacher), fresh_episodes=fresh_episodes, cluster=where)
+        finished = resume_run(run, progress, Places(tuple(table or ()), teacher), fresh_episodes=fresh_episodes, cluster=where)
     finally:
         progress.close()
     finish_run(finished, as_json)
@@ -223,7 +226,7 @@ def evaluate(
 @app.command(epilog="`cosearch export runs/first` | `cosearch export runs/first --actions sampled --opset 16`")
 def export(
     run: RunPath,
-    table: TablePlace = None,
+    table: TablePlaces = None,
     teacher: TeacherPlace = None,
     agent: AgentName = None,
     opset: Annotated[int | None, typer.Option(help="Of the bundle's file; default: the lowest that its graph needs.")] = None,
@@ -243,7 +246,7 @@ def export(
     progress = make_progress(quiet)
     resume_hint.set((f"`cosearch export {run}`", run))
     try:
-        finished = export_again(run, progress, Places(table, teacher), BundleOptions(opset, actions))
+        finished = export_again(run, progress, Places(tuple(table or ()), teacher), BundleOptions(opset, actions))
     finally:
         progress.close()
     finish_run(finished, as_json)

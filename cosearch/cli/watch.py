@@ -26,8 +26,8 @@ def watched(work: Callable[[], int]) -> int:
         work: gives the exit code.
 
     Returns:
-        The exit code: the child's; 1 where it ended with 0 before the work was done. A child that a signal ended ends this
-        process in the same way.
+        The exit code: the child's, 1 where the work raised; 1 where it ended with 0 before the work was done. A child that a
+        signal ended ends this process in the same way.
     """
     if sys.platform != "linux":
         return work()
@@ -41,7 +41,11 @@ def watched(work: Callable[[], int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(said)
         os.set_inheritable(say, False)
-        code = work()
+        try:
+            code = work()
+        except Exception:  # an error of ours, which its traceback tells
+            os.write(say, b".")
+            raise
         os.write(say, b".")
         return code
     os.close(say)

@@ -102,12 +102,12 @@ def begin(folder: Path, runs: Sequence[PlannedRun], command: str) -> dict[tuple[
     checked: dict[tuple[str, str], Inputs] = {}
     for run in runs:
         if (run.env, run.strategy) not in checked:
-            checked[run.env, run.strategy] = now = Inputs.of(
-                make_plan(replace(run.config, control="")).record("")
-            )  # raises what the run would trip over
-            for made in (folder / other.name for other in runs if (other.env, other.strategy) == (run.env, run.strategy)):
-                if (made / RunRecord.FILE).is_file():
-                    check_inputs(made, RunDir.open(made).read(RunRecord), now)
+            alike = [folder / other.name for other in runs if (other.env, other.strategy) == (run.env, run.strategy)]
+            begun = [made for made in alike if (made / RunRecord.FILE).is_file()]
+            plan = make_plan(replace(run.config, control=""), begun=len(begun) == len(alike))  # raises what it would trip over
+            checked[run.env, run.strategy] = now = Inputs.of(plan.record(""))
+            for made in begun:
+                check_inputs(made, RunDir.open(made).read(RunRecord), now)
     make_folder(folder)
     record = {"format": 1, "command": command, "runs": entries}
     write_bytes_atomic(path, json.dumps(record, indent=1).encode() + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,11 +59,13 @@ def evaluate_run(
 
     Raises:
         RunFolderError: the run has exported no agent yet.
-        ConfigError: ``levels`` or ``metric`` is none of its words, the environment says nothing of success, or it has other
-            observations or actions than the run began with.
+        ConfigError: ``levels`` or ``metric`` is none of its words, ``threshold`` is not finite, the environment says nothing of
+            success, or it has other observations or actions than the run began with.
     """
     if levels not in ("test", "train"):
         raise ConfigError(f"levels must be test or train, got {levels!r}")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ConfigError(f"the score that counts as solved (--solved-at) must be a finite number, got {threshold}")
     known = next((one for one in METRICS if one == metric), None)
     if metric is not None and known is None:
         raise ConfigError(f"metric must be {', '.join(METRICS[:-1])} or {METRICS[-1]}, got {metric!r}")

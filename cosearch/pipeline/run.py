@@ -16,14 +16,15 @@ from cosearch.pipeline.agent.retrain import run_retrain
 from cosearch.pipeline.checkpoint import Checkpoint, SearchOutput
 from cosearch.pipeline.family.comparison import compare_agents
 from cosearch.pipeline.family.folders import begin_agents, share_training
-from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, record_places
+from cosearch.pipeline.opening import WHERE_RECORDED, Places, opened, own_tables, record_places
 from cosearch.pipeline.rehearsal import rehearse
 from cosearch.pipeline.search.stage import run_search, search_for_all
 from cosearch.pipeline.session import Session, open_session
 from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search, write_taken
 from cosearch.planning.plan import Plan
+from cosearch.planning.recorded import config_of
 from cosearch.record.json_record import to_json
-from cosearch.record.results.family import agent_folder, agent_names, family_of
+from cosearch.record.results.family import agent_folder, family_of
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.rl.probe import doubts
@@ -134,10 +135,12 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
         RequestError: the agent cannot have such a bundle.
     """
     run = RunDir.open(path)
-    names = agent_names(run)
-    if names:
-        for name in names:
-            export_again(agent_folder(path, name), progress, places, bundle)
+    agents = run.read(RunRecord).agents
+    if agents:
+        given = own_tables(run, config_of(run), places.tables)
+        for agent in agents:
+            own = (given[agent.table_id],) if agent.table_id in given else ()
+            export_again(agent_folder(path, agent.name), progress, replace(places, tables=own), bundle)
         return run
     check_options(run, bundle)
     checkpoint = run.load_checkpoint()

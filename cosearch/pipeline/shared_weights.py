@@ -15,6 +15,7 @@ from cosearch.pipeline.search.derivation import contiguous
 from cosearch.planning.plan import Plan
 from cosearch.record.checkpoints import loaded
 from cosearch.record.durable import write_bytes_atomic
+from cosearch.record.results.architecture import SHARED_WEIGHTS
 from cosearch.record.rundir import RunDir
 from cosearch.seeding import Streams
 from cosearch.space.derivation.derive import derive
@@ -22,8 +23,6 @@ from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.training.algorithms import as_trained
 from latency_tables.errors import RunFolderError
-
-FILE = "supernet.pt"
 
 
 def keep_shared(run: RunDir, supernet: SuperNet) -> None:
@@ -35,7 +34,7 @@ def keep_shared(run: RunDir, supernet: SuperNet) -> None:
     """
     buffer = io.BytesIO()
     torch.save(contiguous(supernet.state_dict()), buffer)
-    write_bytes_atomic(run.path / FILE, buffer.getvalue())
+    write_bytes_atomic(run.path / SHARED_WEIGHTS, buffer.getvalue())
 
 
 def shared_supernet(run: RunDir, plan: Plan) -> SuperNet | None:
@@ -48,7 +47,7 @@ def shared_supernet(run: RunDir, plan: Plan) -> SuperNet | None:
     Raises:
         RunFolderError: the file is damaged, or is of another space.
     """
-    path = run.path / FILE
+    path = run.path / SHARED_WEIGHTS
     if not path.is_file():
         return None
     supernet = as_trained(SuperNet(plan.space, torch.Generator().manual_seed(0)), plan.config, Streams(plan.config.seed))

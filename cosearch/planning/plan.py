@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -26,7 +27,12 @@ from cosearch.planning.family import agent_configs, agent_names
 from cosearch.planning.identity import environment_now
 from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request, with_absolute_paths
+<<<<<<< HEAD
 from cosearch.planning.teacher import identity_in, load_teacher
+=======
+from cosearch.planning.store import check_store
+from cosearch.planning.teacher import load_teacher
+>>>>>>> 20055b32ebbdd724103ea53cfc816b863f1b2aff
 from cosearch.record.run_record import (
     CertificateRecord,
     DeviceRecord,
@@ -42,7 +48,7 @@ from cosearch.rl.task import inexact_resume
 from cosearch.rl.teacher import Teacher, TeacherRecord
 from cosearch.space.derivation.counting import Counts, count_networks
 from cosearch.space.space import SearchSpace
-from cosearch.strategies.base import StrategyInfo
+from cosearch.strategies.base import Feasible, StrategyInfo
 from cosearch.strategies.weight_sharing import scoring_of
 from latency_tables.errors import ConfigError, InfeasibleTargetError
 from latency_tables.table import Table
@@ -193,14 +199,32 @@ def _table_record(hardware: Hardware) -> TableRecord:
     )
 
 
-def make_plan(config: Config) -> Plan:
+def make_plan(config: Config, *, begun: bool = False) -> Plan:
     """Resolve and check a configuration. For an accelerator this searches designs: the references' and the run's first one.
+
+    Args:
+        config: of the run.
+        begun: the run has begun: what its search alone reads may be gone by now.
 
     Raises:
         RequestError: anything that the run would trip over later: unknown names, a table without a block of the space, a
-            teacher of another game, a target that no architecture meets, a GPU that is not there, an option without effect.
+            teacher of another game, a target that no architecture meets, a GPU that is not there, an option without effect, a
+            file or folder that the search reads first.
+        RunFolderError: shared weights of the store cannot be read.
     """
-    return _family(with_absolute_paths(config)) if config.family.wanted else _single(config)
+    plan = _family(with_absolute_paths(config)) if config.family.wanted else _single(config)
+    if not begun:
+        _check_beginning(plan)
+    return plan
+
+
+def _check_beginning(plan: Plan) -> None:
+    """Raise where the search could not begin with the files that it reads first, its strategy's and its store's."""
+    section = plan.config.strategy
+    targets = () if plan.strategy.kind == "gradient" else (Feasible(plan.constraints),)
+    plan.strategy.make(plan.space, plan.strategy.options(section), torch.Generator().manual_seed(0), *targets)
+    if section.store:
+        check_store(Path(section.store), plan.space, plan.record("").space)
 
 
 def _family(config: Config) -> Plan:

@@ -310,6 +310,15 @@ class InheritingStrategy(ProposalStrategy, Protocol):
         """Where the first weights of the architecture that was asked for last come from; None: they are its own."""
 
 
+@runtime_checkable
+class SaysInherits(Protocol):
+    """Options of an :class:`InheritingStrategy` that can switch it off."""
+
+    @property
+    def inherits(self) -> bool:
+        """Whether candidates start from weights of earlier ones."""
+
+
 class Bound(Protocol):
     """One target of a run, as a proposal strategy sees it; ``cosearch.cost.constraint.Constraint`` is one."""
 

@@ -85,7 +85,7 @@ class TeacherRequest:
         seed: the one seed.
         threads: CPU threads; 0 for all cores.
         episodes: of the final scores.
-        train_levels: Procgen training levels.
+        train_levels: Procgen training levels; None: the default of ``env.train_levels``, or none on a task without levels.
         test_envs: environments on held-out levels that are played beside the training, for a learning curve; 0: none.
         values: KEY=VALUE words over the published configuration.
     """
@@ -96,7 +96,7 @@ class TeacherRequest:
     seed: int
     threads: int
     episodes: int
-    train_levels: int
+    train_levels: int | None = None
     test_envs: int = 0
     values: tuple[str, ...] = ()
 
@@ -193,7 +193,8 @@ def plan_teacher(request: TeacherRequest) -> TeacherPlan:
     network = network or next(iter(networks))
     if network not in networks:
         raise UnknownNameError(f"unknown network {network!r} for {request.env}: expected one of {', '.join(networks)}")
-    return TeacherPlan(replace(request, network=network), config, device, networks[network], policy, probe.parts, environment)
+    request = replace(request, network=network, train_levels=config.env.train_levels if family.has_levels else None)
+    return TeacherPlan(request, config, device, networks[network], policy, probe.parts, environment)
 
 
 def open_run(plan: TeacherPlan, runs: Path, name: str, command: str) -> RunDir:
@@ -214,7 +215,10 @@ def open_run(plan: TeacherPlan, runs: Path, name: str, command: str) -> RunDir:
         began_with = {"environment": to_json(environment), "versions": versions()}
         return RunDir.create(runs, name, {"command": command, "request": asdict(request), **began_with})
     run = RunDir.open(runs / name, teacher=True)
-    if run.record.get("request") != json.loads(json.dumps(asdict(request))):
+    began = run.record.get("request")
+    if request.train_levels is None and isinstance(began, dict):  # earlier versions recorded a number where there are no levels
+        began = {**began, "train_levels": None}
+    if began != json.loads(json.dumps(asdict(request))):
         raise RunFolderError(
             f"{run.path} was begun with other values ({run.record.get('request')}); move it away or use other --runs"
         )
@@ -279,6 +283,10 @@ def teacher_config(request: TeacherRequest) -> Config:
     values = {**PUBLISHED, **{key: value for key, value in own.items() if "." in key}}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     fixed = {"env.name": request.env, "seed": request.seed, "env.train_levels": request.train_levels, "threads": request.threads}
+    if request.train_levels is not None and not family.has_levels:
+        raise ConfigError(
+            f"--train-levels {request.train_levels} has no effect with {request.env}, which has no levels: leave it out"
+        )
     config = resolve(overrides=[*words, *request.values], options=fixed)
     if config.rl.algorithm not in ALGORITHMS:
         raise ConfigError(

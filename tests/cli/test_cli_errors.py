@@ -85,6 +85,15 @@ def refused(capsys, here):
         (("evaluate", "runs/absent"), ("there is no run folder runs/absent",)),
         (("export", "runs/absent"), ("there is no run folder runs/absent",)),
         (("report", "runs/absent"), ("runs/absent",)),
+        *(
+            (("evaluate", "x", "--solved-at", number), ("--solved-at", f"must be a finite number, got {number}"))
+            for number in ("nan", "inf", "-inf")
+        ),
+        *(
+            (("bench", "run", "--strategy", "random", "--latency-target-ms", number), ("must be finite and above 0, got",))
+            for number in ("nan", "inf", "-1")
+        ),
+        *((("dashboard", "--follow", number), ("'--follow'",)) for number in ("nan", "inf", "-1")),
         (("evaluate", "x", "--levels", "all"), ("levels must be test or train, got 'all'",)),
         (("predict", "x.json"), ("give either --device NAME or --table FILE",)),
         (("predict", "x.json", "--device", "jetson"), ("x.json",)),

@@ -42,6 +42,18 @@ def test_work_that_something_else_ends_is_said_and_never_code_0(leave, code):
     assert said.startswith(f"error: the process was ended from inside, with exit code {code}") and said.count("\n") == 1
 
 
+def test_an_error_of_the_work_is_told_by_its_traceback_alone():
+    process = begun(["raise ValueError('ours')"])
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1 and said.endswith("ValueError: ours\n") and "ended from inside" not in said
+
+
+def test_work_that_something_else_ends_by_an_exception_is_said():
+    process = begun(["raise SystemExit(0)"])
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1 and said.startswith("error: the process was ended from inside, with exit code 0")
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 130])
 def test_the_exit_code_of_work_that_is_done_passes_through(code):
     process = begun([f"return {code}"])

@@ -28,7 +28,7 @@ from latency_tables.errors import ConfigError, RunFailedError, RunFolderError
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32")
-REQUEST = TeacherRequest("toy:signal", "minatar-cnn", 32, 5, 0, 2, 1, values=WORDS)
+REQUEST = TeacherRequest("toy:signal", "minatar-cnn", 32, 5, 0, 2, values=WORDS)
 FOLDER = Path("runs") / "teacher-toy-signal-minatar-cnn-seeds"
 
 

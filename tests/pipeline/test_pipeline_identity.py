@@ -6,7 +6,6 @@ import shutil
 
 import editable_env
 import numpy as np
-import old_run
 import onnx
 import pytest
 from editable_env import TINY
@@ -15,9 +14,6 @@ import cosearch.pipeline.run as pipeline
 from cosearch.cli.app import main
 from cosearch.compare.plan import planned_runs
 from cosearch.compare.runs import begin
-from cosearch.config.run import config_to_dict
-from cosearch.pipeline.opening import Places
-from cosearch.pipeline.opening import _placed as placed
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.identity import ENVIRONMENT_WORDS, Inputs, check_inputs, teacher_identity
 from cosearch.planning.plan import make_plan
@@ -56,20 +52,6 @@ def here(finished, tmp_path, monkeypatch):
     record.write_text(record.read_text().replace(str(finished), str(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.mark.parametrize("devices, refused", [(("jetson", "zc706"), True), (("jetson", "FILE"), False)])
-def test_a_table_is_refused_where_no_device_of_a_run_is_a_file(devices, refused, tmp_path):
-    """The tables of devices that are named come with the package: none of them can have been moved."""
-    table = device_file(tmp_path / "my.jsonl", "raspberry-pi-4")
-    devices = tuple(device.replace("FILE", str(tmp_path / "moved.jsonl")) for device in devices)
-    config = config_to_dict(resolve_task(options={"family.devices": devices}))
-    run = RunDir.create(tmp_path, "one", old_run.content("run.json", config=config))
-    if refused:
-        with pytest.raises(ConfigError, match=r"--table has no effect: .*one are named \(jetson, zc706\), .*leave it out"):
-            placed(run, config_of(run), Places(table), "resume")
-    else:
-        assert placed(run, config_of(run), Places(table), "resume").family.devices == ("jetson", str(table))
 
 
 def unfinished(folder):

@@ -171,6 +171,12 @@ def test_a_worker_and_soft_actor_critic_are_told_that_the_weights_have_learned()
         (("budget.retrain_steps=0", "strategy.name=evolution"), "with budget.retrain_steps=0"),
         (("budget.retrain_steps=0", *SHARED), None),
         (("budget.retrain_steps=0", "strategy.name=morphism"), None),
+        (
+            ("budget.retrain_init=scratch", "strategy.name=morphism", "strategy.values.inherit=false"),
+            "with budget.retrain_init=scr",
+        ),
+        (("budget.retrain_steps=0", "strategy.name=fnas", "strategy.values.pool=false"), "with budget.retrain_steps=0"),
+        (("budget.retrain_steps=0", "strategy.name=fnas"), None),
         (("budget.retrain_steps=0", *SHARED, "strategy.candidates=1"), "with budget.retrain_steps=0"),
         (("budget.retrain_steps=0", *SHARED, "strategy.workers=4", "strategy.candidates=4"), "with budget.retrain_steps=0"),
     ],

@@ -247,9 +247,38 @@ def test_threads_are_those_of_the_configuration():
         (("distill.fall_begin=0.6", "distill.fall_end=0.5"), "fall_begin=0.6 is after distill.fall_end=0.5"),
         (("distill.fall=geometric", "distill.end_fraction=0"), "equal factors never reach 0"),
         (("distill.fall_end=0.5", "distill.end_fraction=1"), "fall_end=0.5 has no effect with distill.end_fraction=1"),
+        (
+            ("distill.fall=geometric", "distill.fall_begin=0.5", "distill.fall_end=0.5", "distill.end_fraction=0.1"),
+            "distill.fall=geometric has no effect with distill.fall_begin=distill.fall_end=0.5: the weights fall at once",
+        ),
+        (
+            ("distill.fall_begin=1", "distill.end_fraction=0.1"),
+            "distill.end_fraction=0.1 has no effect with distill.fall_begin=1",
+        ),
     ],
 )
 def test_weights_that_cannot_fall_so_are_refused(words, message):
     plain = [] if any("end_fraction" in word for word in words) else ["distill.end_fraction=0.1"]
     with pytest.raises(ConfigError, match=message):
         make_plan(resolve(overrides=[*words, *plain]))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("rl.lr_hold_fraction=0.5", "rl.lr_end_fraction=1"), "rl.lr_hold_fraction=0.5 has no effect with rl.lr_end_fraction=1"),
+        (("rl.lr_hold_fraction=1", "rl.lr_end_fraction=0.5"), "rl.lr_end_fraction=0.5 has no effect with rl.lr_hold_fraction=1"),
+        (
+            ("rl.algorithm=a2c", "rl.value_weight=0", "rl.clip=0.1"),
+            "rl.clip=0.1 has no effect with rl.algorithm=a2c and rl.value_weight=0; leave it out, or set rl.value_weight",
+        ),
+        (
+            ("rl.algorithm=dqn", "dqn.epsilon_start=0.02", "dqn.epsilon_fraction=0.5", "budget.retrain_init=scratch"),
+            "dqn.epsilon_fraction=0.5 has no effect with dqn.epsilon_start=dqn.epsilon_end=0.02",
+        ),
+        (("strategy.name=random", "strategy.candidates=1", "strategy.workers=2"), "strategy.workers=2 has no effect with one"),
+    ],
+)
+def test_what_another_value_leaves_without_effect_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        make_plan(resolve(overrides=words))

@@ -360,7 +360,7 @@ def test_mujoco_tasks_have_the_fields_values_and_others_keep_theirs():
     assert resolve_task(overrides=["env.name=gym:Hopper-v5", "rl.lr=0.01"]).rl.lr == 0.01
     small = resolve_task(overrides=[f"env.name={PENDULUM}"]).rl
     assert (small.lr, small.gamma, small.minibatch, small.value_clip) == (1e-3, 0.98, 128, True)
-    request = TeacherRequest("gym:Walker2d-v5", "", 10, 0, 1, 1, 1)
+    request = TeacherRequest("gym:Walker2d-v5", "", 10, 0, 1, 1)
     assert (teacher_config(request).rl.lr, teacher_config(request).rl.gamma) == (3e-4, 0.99)
 
 

@@ -10,12 +10,15 @@ import torch
 from pipeline_runs import Silent
 from torch import nn
 
+from cosearch.cli.app import main
 from cosearch.config.env import EnvConfig
+from cosearch.pipeline.opening import WHERE_RECORDED, opened
 from cosearch.pipeline.run import STAGES, work_on
-from cosearch.pipeline.search.task_start import begin_from_store, distance, fisher, sources, task_distance
+from cosearch.pipeline.search.task_start import begin_from_store, distance, fisher, task_distance
 from cosearch.pipeline.session import open_session
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.plan import make_plan
+from cosearch.planning.store import sources
 from cosearch.planning.task import resolve_task
 from cosearch.record.json_record import to_json
 from cosearch.record.run_record import RunRecord
@@ -97,7 +100,9 @@ def test_the_nearest_run_is_begun_from_and_recorded(store, tmp_path):
     assert record.name == "noisy" and {each.name for each in record.runs} == {"clean", "noisy"}
     by_name = {each.name: each for each in record.runs}
     assert 0.0 <= by_name["noisy"].distance < by_name["clean"].distance and len(record.digest) == 64
-    assert [source.path.name for source in sources(store, plan, store / "clean")] == ["noisy"]  # a run in its own store
+    assert [source.path.name for source in sources(store, plan.record("").space, store / "clean")] == [
+        "noisy"
+    ]  # a run in its own store
     supernet = SuperNet(plan.space, seeded(0))
     assert "noisy" in begin_from_store(plan, run, supernet)
     kept = torch.load(store / "noisy" / "supernet.pt", weights_only=True)
@@ -121,7 +126,7 @@ def test_a_source_with_other_actions_gives_the_weights_that_fit_and_the_last_lay
     earlier, _ = searched(tmp_path / "store", "breakout", task=("env.name=minatar:breakout", *GAME))
     plan = make_plan(resolve_task(overrides=["env.name=minatar:asterix", *GAME, f"strategy.store={tmp_path / 'store'}"]))
     run = RunDir.create(tmp_path, "asterix", to_json(plan.record("a test")))
-    (source,) = sources(tmp_path / "store", plan, run.path)
+    (source,) = sources(tmp_path / "store", plan.record("").space, run.path)
     assert not source.same_actions
     supernet = SuperNet(plan.space, seeded(3))
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
@@ -154,3 +159,25 @@ def test_weights_that_changed_and_a_store_without_any_are_refused(store, tmp_pat
         make_plan(
             resolve_task(overrides=[*(w for w in SMALL if "paths" not in w), "strategy.name=random", f"strategy.store={store}"])
         )
+
+
+def test_a_request_whose_store_cannot_be_begun_from_is_refused_before_it_has_a_folder(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(store / "wide", tmp_path / "other" / "wide")
+    shutil.copytree(store / "clean", tmp_path / "damaged" / "clean")
+    (tmp_path / "damaged" / "clean" / "supernet.pt").write_bytes(b"no weights")
+    said = {"none": "there is no such folder", "other": "wide has another space", "damaged": "cannot be read as shared weights"}
+    for name, words in said.items():
+        for more in ([], ["--dry-run"]):
+            assert main(["search", "--run", "a", "--quiet", *more, *SMALL, f"strategy.store={name}"]) == 2
+            assert words in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert main(["search", "--dry-run", *SMALL, f"strategy.store={store}"]) == 0
+
+
+def test_a_run_that_has_begun_is_opened_without_its_store(store, tmp_path):
+    words = [*SMALL, f"strategy.store={tmp_path / 'gone'}"]
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        make_plan(resolve_task(overrides=words))
+    plan = make_plan(resolve_task(overrides=words), begun=True)
+    run = RunDir.create(tmp_path, "mine", to_json(plan.record("a test")))
+    assert opened(run, WHERE_RECORDED, Silent(), "export").config == plan.config

@@ -102,7 +102,7 @@ def test_minatars_network_has_the_published_size():
 
 def test_published_values_then_the_familys_then_the_users():
     def config(env, *values):
-        return teacher_config(TeacherRequest(env, "", 1000, 5, 1, 4, 200, 0, values))
+        return teacher_config(TeacherRequest(env, "", 1000, 5, 1, 4, 200 if "procgen" in env else None, 0, values))
 
     procgen, minatar = config("procgen:starpilot"), config("minatar:breakout")
     assert (procgen.rl.rollout_steps, procgen.rl.minibatch, procgen.rl.gamma, procgen.rl.lr) == (128, 256, 0.999, 5e-4)
@@ -217,7 +217,7 @@ def test_a_table_without_rows_gives_null(monkeypatch, tmp_path):
 def test_a_teacher_is_labelled_with_the_algorithm_that_trained_it(algorithm, tmp_path, monkeypatch):
     monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
     words = (f"rl.algorithm={algorithm}", "env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32")
-    request = TeacherRequest("toy:signal", "", 32, 0, 1, 2, 1, values=words)
+    request = TeacherRequest("toy:signal", "", 32, 0, 1, 2, values=words)
     threads = torch.get_num_threads()
     train_teacher(request, tmp_path / "mine.json", tmp_path / "runs", "a test", Quiet())
     torch.set_num_threads(threads)
@@ -229,7 +229,7 @@ def test_a_teacher_is_labelled_with_the_algorithm_that_trained_it(algorithm, tmp
 
 def test_an_algorithm_without_a_policy_trains_no_teacher():
     with pytest.raises(ConfigError, match=r"set rl\.algorithm to ppo or a2c"):
-        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=("rl.algorithm=dqn",)))
+        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, values=("rl.algorithm=dqn",)))
 
 
 IGNORED = {  # word of a teacher: what its message says
@@ -245,19 +245,45 @@ IGNORED = {  # word of a teacher: what its message says
 @pytest.mark.parametrize("word", IGNORED)
 def test_a_word_without_effect_is_refused_and_the_option_named(word):
     with pytest.raises(ConfigError, match=IGNORED[word]):
-        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=("rl.gamma=0.9", word)))
+        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, values=("rl.gamma=0.9", word)))
 
 
 def test_all_words_without_effect_are_named_at_once():
     words = ("seed=5", "distill.teacher=minatar-breakout", "env.metric=length")
     with pytest.raises(ConfigError) as caught:
-        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, 1, values=words))
+        teacher_config(TeacherRequest("minatar:breakout", "", 32, 0, 1, 2, values=words))
     assert [line.split()[0] for line in str(caught.value).splitlines()] == ["distill.teacher", "env.metric", "seed"]
+
+
+def test_levels_are_refused_where_the_task_has_none_and_recorded_where_it_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("--env", "toy:signal", "--network", "minatar-cnn", "--steps", "32", "--episodes", "2", "--out", "t.json", "--quiet")
+    values = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=16")
+    monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
+    assert main(["teacher", *words, "--train-levels", "7", *values]) == 2
+    said = capsys.readouterr().err
+    assert "--train-levels 7 has no effect with toy:signal, which has no levels: leave it out" in said
+    assert not list(tmp_path.iterdir())  # refused before anything was made
+    assert main(["teacher", *words, *values]) == 0
+    assert json.loads((tmp_path / "t.json").read_text())["provenance"]["train_levels"] is None
+    (record,) = tmp_path.glob("runs/*/run.json")
+    content = json.loads(record.read_text())
+    assert content["request"]["train_levels"] is None
+    record.write_text(json.dumps({**content, "request": {**content["request"], "train_levels": 100_000}}))  # earlier versions
+    assert main(["teacher", *words, *values]) == 0
+    for levels in (None, 200):
+        plan = plan_teacher(TeacherRequest("procgen:ninja", "", 32, 0, 1, 2, levels))
+        assert plan.request.train_levels == plan.config.env.train_levels == (levels or 100_000)
+
+
+def test_shipped_teachers_name_levels_where_their_task_has_some():
+    for record in list_teachers():
+        assert (record.provenance["train_levels"] is not None) == record.env.startswith("procgen"), record.name
 
 
 def test_words_that_a_training_reads_are_taken():
     words = ("env.num_envs=8", "env.episode_steps=100", "env.step_limit_s=2", "env.kwargs.gravity=9.8", "compute=cpu", "rl.lr=1")
-    request = TeacherRequest("gym:CartPole-v1", "", 32, 0, 1, 2, 1, values=(*words, 'env.wrappers=["flatten"]'))
+    request = TeacherRequest("gym:CartPole-v1", "", 32, 0, 1, 2, values=(*words, 'env.wrappers=["flatten"]'))
     config = teacher_config(request)
     assert (config.env.num_envs, config.env.episode_steps, config.env.step_limit_s) == (8, 100, 2.0)
     assert (config.env.kwargs, config.env.wrappers, config.compute, config.rl.lr) == ({"gravity": 9.8}, ("flatten",), "cpu", 1.0)
@@ -319,9 +345,9 @@ class Quiet:
 )
 def test_a_word_that_changes_nothing_in_a_teachers_training_is_refused(env, words, text):
     with pytest.raises(ConfigError, match=text):
-        plan_teacher(TeacherRequest(env, "", 32, 0, 1, 2, 1, values=words))
+        plan_teacher(TeacherRequest(env, "", 32, 0, 1, 2, values=words))
 
 
 def test_words_that_change_a_teachers_training_are_accepted():
     words = ("rl.algorithm=a2c", "rl.clip=0.01", "rl.value_weight=0.1", "env.kwargs.g=9.8")
-    assert plan_teacher(TeacherRequest("gym:Pendulum-v1", "", 32, 0, 1, 2, 1, values=words)).config.rl.clip == 0.01
+    assert plan_teacher(TeacherRequest("gym:Pendulum-v1", "", 32, 0, 1, 2, values=words)).config.rl.clip == 0.01

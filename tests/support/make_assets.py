@@ -205,7 +205,7 @@ def make_cut_teacher(folder: Path) -> None:
     from cosearch.teachers.train import TeacherRequest, train_teacher
 
     values = ("env.num_envs=4", "rl.rollout_steps=16", "rl.minibatch=32")
-    request = TeacherRequest(VECTORS, "", 2048, 2, 1, 4, 1, values=values)
+    request = TeacherRequest(VECTORS, "", 2048, 2, 1, 4, values=values)
     try:
         train_teacher(request, folder / "other.json", folder / "runs", "cosearch teacher", Cut("teacher", 10))
     except KeyboardInterrupt:

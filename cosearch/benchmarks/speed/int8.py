@@ -161,7 +161,7 @@ def _agent(name: str, runs: Path) -> TeacherRecord:
         return shipped
     out = runs / f"int8-{name}.json"
     if not out.is_file():
-        request = TeacherRequest(env, "", steps, 0, 1, 256, 1, values=VALUES.get(name, ()))
+        request = TeacherRequest(env, "", steps, 0, 1, 256, values=VALUES.get(name, ()))
         train_teacher(request, out, runs, "python -m cosearch.benchmarks.speed.int8", TerminalProgress(True))
     return read_record(out)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, TablePlace, TeacherPlace, app, emit, resume_hint
+from cosearch.cli.commands import AgentName, Json, Quiet, RunPath, TablePlaces, TeacherPlace, app, emit, resume_hint
 from cosearch.record.json_record import to_json
 from latency_tables.errors import RequestError
 from latency_tables.text.terminal import say
@@ -40,7 +40,7 @@ def deploy(
             help="Where the agent is over its targets there, measure further architectures, retrain one that holds, deploy that.",
         ),
     ] = False,
-    table: TablePlace = None,
+    table: TablePlaces = None,
     teacher: TeacherPlace = None,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="The device is emulated: its figures are no measurement of a board.")
@@ -59,7 +59,7 @@ def deploy(
     from cosearch.record.results.family import agent_folder
     from latency_tables.measuring.remote import Location
 
-    if not until_under and (table is not None or teacher is not None):
+    if not until_under and (table or teacher is not None):
         raise RequestError(
             "--table and --teacher say where files of a run lie that only --until-under reads: leave them out, or add it"
         )
@@ -73,7 +73,7 @@ def deploy(
 
         progress = TerminalProgress(quiet)
         try:
-            found, _ = deploy_until_under(run, request, progress, Places(table, teacher))
+            found, _ = deploy_until_under(run, request, progress, Places(tuple(table or ()), teacher))
         finally:
             progress.close()
     else:

@@ -31,7 +31,9 @@ def dashboard(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("dashboard.html"),
     follow: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=1.0, help="Write it again after so many seconds, until no run goes on any more."),
+        typer.Option(
+            metavar="SECONDS", min=1.0, max=86_400.0, help="Write it again after so many seconds, until no run goes on any more."
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -68,7 +68,7 @@ def teacher(
         int, typer.Option(min=0, help="CPU threads; 0: all cores; with --seeds, --jobs or --cluster one for each.")
     ] = 0,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of the final scores.")] = 512,
-    train_levels: Annotated[int, typer.Option(min=1, help="Procgen training levels.")] = 100_000,
+    train_levels: Annotated[int | None, typer.Option(min=1, help="Procgen training levels; default: 100,000.")] = None,
     test_envs: Annotated[
         int, typer.Option(min=0, help="Environments on held-out levels beside the training, for a learning curve.")
     ] = 0,

@@ -19,13 +19,12 @@ from cosearch.pipeline.agent.bracket import write_winner
 from cosearch.pipeline.checkpoint import Checkpoint, StageOutputs
 from cosearch.pipeline.search.derivation import Found, write_architecture
 from cosearch.pipeline.session import Session
-from cosearch.pipeline.shared_weights import FILE as SHARED_WEIGHTS
 from cosearch.pipeline.target.repair import stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import to_json
 from cosearch.record.metrics import OF_A_TARGET
-from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.architecture import SHARED_WEIGHTS, ArchitectureRecord
 from cosearch.record.results.family import AGENTS
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir

@@ -25,22 +25,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cosearch.config.env import EnvConfig
-from cosearch.config.run import Config
-from cosearch.pipeline.shared_weights import FILE
 from cosearch.planning.plan import Plan
-from cosearch.planning.recorded import config_of
 from cosearch.planning.space import make_space
-from cosearch.record.checkpoints import loaded
+from cosearch.planning.store import Source, load_weights, sources
 from cosearch.record.json_record import to_json
-from cosearch.record.results.architecture import ArchitectureRecord
-from cosearch.record.run_record import BegunFrom, RunRecord, SpaceRecord, StoredRun
+from cosearch.record.run_record import BegunFrom, RunRecord, StoredRun
 from cosearch.record.rundir import RunDir
 from cosearch.rl.policy import Policy, act, policy_of
 from cosearch.rl.task import make_task
@@ -49,68 +44,9 @@ from cosearch.space.derivation.derive import derive
 from cosearch.space.network import AgentNetwork
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import SuperNet
-from latency_tables.errors import ConfigError, RunFolderError
+from latency_tables.errors import ConfigError
 
 ENVS, STEPS, EVERY = 8, 128, 4  # environments and their steps, of which one in EVERY is looked at
-
-
-@dataclass(frozen=True)
-class Source:
-    """A finished search of the store.
-
-    Attributes:
-        path: its run folder.
-        config: of the run.
-        digest: SHA-256 of its shared weights.
-        choices: of the architecture that it derived.
-        same_actions: its actions are those of the search.
-    """
-
-    path: Path
-    config: Config
-    digest: str
-    choices: tuple[int, ...]
-    same_actions: bool = True
-
-
-def sources(store: Path, plan: Plan, own: Path) -> list[Source]:
-    """The runs of a store whose shared weights a search can begin with, by name.
-
-    Args:
-        store: folder of run folders.
-        plan: of the search: same space and observations, and the same or another number of discrete actions.
-        own: folder of the search itself, which is passed over.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    found, reasons = [], []
-    space = plan.record("").space
-    for folder in sorted(path.parent for path in store.glob("*/run.json")):
-        if folder.resolve() == own.resolve():
-            continue
-        if not (folder / FILE).is_file() or not (folder / ArchitectureRecord.FILE).is_file():
-            reasons.append(f"{folder.name} left no shared weights, or has not finished its search")
-            continue
-        run = RunDir.open(folder)
-        config = config_of(run)
-        theirs = run.read(RunRecord).space
-        if not _fits(theirs, space) or not config.rl.on_policy:
-            reasons.append(f"{folder.name} has another space, other observations or kind of actions, or learned from a replay")
-            continue
-        digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
-        same = theirs.num_actions == space.num_actions
-        found.append(Source(folder, config, digest, run.read(ArchitectureRecord).choices, same))
-    if not found:
-        said = "; ".join(reasons[:5]) or "it holds no run folder"
-        raise ConfigError(f"strategy.store={store}: no run that this search can begin from: {said}. Leave strategy.store out")
-    return found
-
-
-def _fits(theirs: SpaceRecord, ours: SpaceRecord) -> bool:
-    """Whether two spaces are the same, but for the number of single discrete actions."""
-    free = ours.policy == "categorical" and not ours.parts
-    return to_json(replace(theirs, num_actions=ours.num_actions) if free else theirs) == to_json(ours)
 
 
 def met(network: nn.Module, task: EnvConfig, seed: int) -> tuple[Tensor, Tensor, Policy]:
@@ -201,7 +137,7 @@ def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
     if not plan.config.strategy.store or not plan.config.rl.on_policy:  # which a request is refused for
         return None
     store, before = Path(plan.config.strategy.store), run.read(RunRecord).begun_from
-    found = sources(store, plan, run.path)
+    found = sources(store, plan.record("").space, run.path)
     if before is None:
         seed = derived_seed(plan.config.seed, "task distance", 31)
         rows = [_compared(plan, source, seed) for source in found]
@@ -216,7 +152,7 @@ def begin_from_store(plan: Plan, run: RunDir, supernet: SuperNet) -> str | None:
             f"{store / taken.name} had the shared weights {taken.digest[:12]} when this run began from them, which are not there "
             "now: give them back, or start a new run"
         )
-    _load(supernet, same[0])
+    load_weights(supernet, same[0])
     return f"begins from {taken.name}, the nearest of {len(before.runs)} runs (Fisher distance {taken.distance:.4f})"
 
 
@@ -236,21 +172,5 @@ def _compared(plan: Plan, source: Source, seed: int) -> StoredRun:
 def _on_path(space: SearchSpace, source: Source, other: SearchSpace | None = None) -> AgentNetwork:
     """A source's network in a space; what does not fit ``space``, or the space of another task, begins anew."""
     supernet = SuperNet(space, torch.Generator().manual_seed(0))
-    _load(supernet, source, None if other is None else SuperNet(other, torch.Generator().manual_seed(0)))
+    load_weights(supernet, source, None if other is None else SuperNet(other, torch.Generator().manual_seed(0)))
     return derive(space.architecture(source.choices), torch.Generator().manual_seed(0), supernet).float().eval()
-
-
-def _load(supernet: SuperNet, source: Source, other: SuperNet | None = None) -> None:
-    """Load a source's weights; of one with other actions those that fit, and that fit ``other`` as well, where it is given."""
-    path = source.path / FILE
-    try:
-        saved = loaded(path.read_bytes())
-        if not source.same_actions:
-            own, fitting = supernet.state_dict(), (other or supernet).state_dict()
-            if set(saved) != set(own):
-                raise ValueError("its weights have other names than those of this space")
-            kept = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-            saved = {**own, **{name: value for name, value in kept.items() if value.shape == fitting[name].shape}}
-        supernet.load_state_dict(saved)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read as shared weights: {' '.join(str(error).split())[:200]}") from error

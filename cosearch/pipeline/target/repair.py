@@ -24,12 +24,11 @@ from cosearch.deploy.readings import Meter, Reading, Readings
 from cosearch.pipeline.agent.artifact import in_form
 from cosearch.pipeline.checkpoint import SearchOutput
 from cosearch.pipeline.search.derivation import write_architecture
-from cosearch.pipeline.shared_weights import FILE as SHARED
 from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.pipeline.target.tries import HOLDS, KEPT_OVER, NONE_LEFT, NOTHING_CAN, USED_UP, ReadingOf, Tries, saved_scores
 from cosearch.planning.plan import Plan
 from cosearch.record.results.agent import AgentRecord
-from cosearch.record.results.architecture import ArchitectureRecord
+from cosearch.record.results.architecture import SHARED_WEIGHTS, ArchitectureRecord
 from cosearch.record.results.deployment import Deployment
 from cosearch.record.results.evaluation import EpisodesRecord
 from cosearch.record.results.summary import Summary
@@ -198,7 +197,7 @@ class Repair:
         if best is None:
             return None
         chosen = self.tries.rounds.rounds[best].choices
-        brief = (self._run.path / SHARED).is_file()
+        brief = (self._run.path / SHARED_WEIGHTS).is_file()
         return replace(self._with_weights(self._plan.space.architecture(chosen)), retrained_steps=retrained_steps, brief=brief)
 
     def close(self) -> TargetRounds:

@@ -9,6 +9,7 @@ import torch
 from accel_models.design import AccelDesign, design_names
 from cosearch.config.run import config_defaults
 from cosearch.planning.options.condition import Asked, Condition, TrainingCondition
+from cosearch.planning.options.learned import begins_learned, explores_less
 from cosearch.planning.request import Request
 from cosearch.rl.envs import split_name
 from cosearch.space.parts import can_be_shown
@@ -50,19 +51,6 @@ def _prefers_at_first(request: Request) -> bool:
     return learned(scores, request.space.zeros)
 
 
-def _retraining_inherits(request: Request) -> bool:
-    budget = request.config.budget
-    return budget.retrain_steps > 0 and budget.retrain_init == "inherit"
-
-
-def _candidates_inherit(request: Request) -> bool:
-    """Whether candidates that are asked for after the first result start from weights that have learned."""
-    strategy, section = request.strategy, request.config.strategy
-    if strategy.kind != "proposal" or strategy.candidates(section) <= section.workers:
-        return False
-    return section.candidate_init == "shared" or hasattr(strategy.make, "inherits")  # of an InheritingStrategy
-
-
 def _own(request: Request, key: str) -> str:
     """The option of the algorithm's own section that stands for one of ``rl``; empty where it has none."""
     own = key.replace("rl.", f"{request.config.rl.algorithm}.", 1)
@@ -78,6 +66,12 @@ USED = Condition(
     lambda r, key: key.removeprefix("strategy.") not in r.strategy.unused,
     _strategy,
     lambda r, key: f"choose a strategy that uses it: {_users(key)}",
+)
+SEVERAL = Condition(
+    "there are several candidates",
+    lambda r, key: r.strategy.candidates(r.config.strategy) > 1,
+    _fixed("with one candidate, which no other is trained beside"),
+    _fixed("set strategy.candidates"),
 )
 ANY_ORDER = Condition(
     "the strategy may be told in any order",
@@ -150,10 +144,22 @@ RATIOS = Condition(
     _fixed("set rl.algorithm=ppo"),
 )
 CLIPS = TrainingCondition(
-    "rl.algorithm=ppo, or rl.value_clip=true",
-    lambda r, key: r.config.rl.algorithm == "ppo" or r.config.rl.value_clip,
-    lambda r, key: f"with rl.algorithm={r.config.rl.algorithm} and rl.value_clip=false",
-    _fixed("set rl.value_clip=true"),
+    "rl.algorithm=ppo, or rl.value_clip=true and rl.value_weight is above 0",
+    lambda r, key: r.config.rl.algorithm == "ppo" or (r.config.rl.value_clip and r.config.rl.value_weight > 0.0),
+    lambda r, key: f"with rl.algorithm=a2c and {'rl.value_weight=0' if r.config.rl.value_clip else 'rl.value_clip=false'}",
+    lambda r, key: "set rl.value_weight" if r.config.rl.value_clip else "set rl.value_clip=true",
+)
+LR_FALLS = TrainingCondition(
+    "rl.lr_end_fraction is below 1",
+    lambda r, key: r.config.rl.lr_end_fraction < 1.0,
+    _fixed("with rl.lr_end_fraction=1: the learning rate does not fall"),
+    _fixed("set rl.lr_end_fraction"),
+)
+LR_HAS_TIME = TrainingCondition(
+    "rl.lr_hold_fraction is below 1",
+    lambda r, key: r.config.rl.lr_hold_fraction < 1.0,
+    _fixed("with rl.lr_hold_fraction=1: the learning rate does not fall"),
+    _fixed("set rl.lr_hold_fraction"),
 )
 VALUE_LOSS = TrainingCondition(
     "rl.value_weight is above 0",
@@ -181,6 +187,13 @@ EXPLORATION_FALLS = Condition(
     _fixed("with dqn.epsilon_fraction=0: dqn.epsilon_end holds from the start"),
     _fixed("set dqn.epsilon_fraction"),
 )
+EXPLORES_LESS = Condition(
+    "dqn.epsilon_start differs from dqn.epsilon_end, or dqn.epsilon_inherited where a training begins with weights that have "
+    "learned",
+    lambda r, key: explores_less(r),
+    lambda r, key: f"with dqn.epsilon_start=dqn.epsilon_end={r.config.dqn.epsilon_end}: exploration does not fall",
+    _fixed("set dqn.epsilon_start"),
+)
 RETRAINING = Condition(
     "there is retraining: budget.retrain_steps is above 0",
     lambda r, key: r.config.budget.retrain_steps > 0,
@@ -190,7 +203,7 @@ RETRAINING = Condition(
 INHERITS = Condition(
     "a training begins with weights that have learned: retraining with budget.retrain_init=inherit, or later candidates with "
     "strategy.candidate_init=shared or a strategy whose candidates start from earlier ones",
-    lambda r, key: _retraining_inherits(r) or _candidates_inherit(r),
+    lambda r, key: begins_learned(r),
     lambda r, key: (
         "with budget.retrain_init=scratch: nothing has learned yet"
         if r.config.budget.retrain_steps > 0
@@ -221,6 +234,18 @@ FALLS = Condition(
     lambda r, key: r.config.distill.end_fraction < 1.0,
     _fixed("with distill.end_fraction=1: the weights do not fall"),
     _fixed("set distill.end_fraction"),
+)
+FALLS_IN_THE_RUN = Condition(
+    "distill.fall_begin is below 1",
+    lambda r, key: r.config.distill.fall_begin < 1.0,
+    _fixed("with distill.fall_begin=1: the weights would fall after the last step"),
+    _fixed("set distill.fall_begin"),
+)
+FALLS_GRADUALLY = Condition(
+    "distill.fall_begin is below distill.fall_end",
+    lambda r, key: r.config.distill.fall_begin != r.config.distill.fall_end,
+    lambda r, key: f"with distill.fall_begin=distill.fall_end={r.config.distill.fall_end}: the weights fall at once",
+    _fixed("set distill.fall_end"),
 )
 DISTILLS_ACTOR = Condition(
     "distill.actor is above 0",

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from cosearch.record.json_record import OMITTED, Absent, JsonObject
 
+SHARED_WEIGHTS = "supernet.pt"  # beside it: what further architectures of the run begin from
 Rows = tuple[tuple[float, ...], ...]
 
 

@@ -224,7 +224,8 @@ class Catch:
         is_feasible: whether an architecture meets the targets.
 
     Raises:
-        ConfigError: the file of earlier tasks cannot be read, or is of another space.
+        ConfigError: the file of earlier tasks cannot be read, is of another space, or has no task of which two networks meet
+            the targets.
     """
 
     def __init__(
@@ -237,6 +238,8 @@ class Catch:
         self.uniform, self.results = UniformDraws(space, generator, is_feasible, options.draws), Results()
         self.space, self.options, self.generator = space, options, generator
         self.earlier = read_tasks(Path(options.tasks), space) if options.tasks else None
+        if self.earlier is not None:
+            self._within(self.earlier.tasks)  # raises before the first proposal, not at it
         self.networks = Networks(space, torch.Generator().manual_seed(SEED))
         self.learned = Learned(self.networks, LR)
         self.ready = False
@@ -248,7 +251,7 @@ class Catch:
 
         Raises:
             InfeasibleTargetError: no architecture was found that meets the target.
-            ConfigError: nor are there two of an earlier task.
+            ConfigError: nor are there two of an earlier task, under the targets of another agent than the first.
         """
         if not self.ready:
             earlier = () if self.earlier is None else self._within(self.earlier.tasks)

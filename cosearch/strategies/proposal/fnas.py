@@ -76,6 +76,11 @@ class FnasOptions:
     replay: bool = True
     draws: Positive = DRAWS
 
+    @property
+    def inherits(self) -> bool:
+        """Whether candidates start from weights of earlier ones."""
+        return self.pool
+
 
 def fnas_options(config: StrategyConfig) -> FnasOptions:
     """The options from the section ``strategy`` of the configuration.

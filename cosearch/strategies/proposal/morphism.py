@@ -64,6 +64,11 @@ class MorphismOptions:
     inherit: bool = True
     draws: Positive = DRAWS
 
+    @property
+    def inherits(self) -> bool:
+        """Whether candidates start from weights of earlier ones."""
+        return self.inherit
+
 
 class MorphismSearch:
     """Proposals by a Gaussian process over a tree of changes.
