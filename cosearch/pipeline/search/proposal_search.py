@@ -158,6 +158,8 @@ class ProposalSearch:
                 else:
                     self._save()
                     self._train_beside(trainings)
+        if self.rungs.unspent:
+            self.log.progress.note(self.rungs.unspent)
 
     def _take_turns(self) -> bool:
         """Begin and take what can be by now; whether a training is under way then."""
@@ -309,12 +311,12 @@ class ProposalSearch:
         if "anew" in outcome:
             self.log.begun_anew("search", item.get("before", 0), outcome["anew"])
         place = self._told_first(item) if first else self._told_again(item)
+        self.rungs.ended(item)
         packed_weights = outcome["weights"]
         if packed_weights is None:
             if first:
                 check_failures(self.told, self.rungs.candidates, self._name(item), self.log)
             return
-        self.rungs.ended(item)
         if isinstance(self.strategy, InheritingStrategy):
             self.kept[place] = packed_weights
         weights = unpacked(packed_weights)
@@ -376,7 +378,8 @@ class ProposalSearch:
             plan.accelerator.return_to(best["accelerator"])
         longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
         best_by = "best training score" if self.config.strategy.judge_by == "score" else "least divergence from the teacher"
-        method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}"
+        unspent = f"; {self.rungs.unspent}" if self.rungs.unspent else ""
+        method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}{unspent}"
         derived_by = Derivation(method=method, candidates=records(self.told, plan, plan.agents.get(name, plan)))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)
