@@ -164,6 +164,14 @@ def test_an_option_of_clusters_without_one_is_refused(capsys):
     assert "give --cluster ADDRESS" in capsys.readouterr().err
 
 
+def test_a_cluster_that_would_have_nothing_to_do_is_refused_by_the_dry_run_too(monkeypatch, capsys):
+    monkeypatch.setattr("cosearch.fleet.cluster.ray_module", lambda address: None)
+    monkeypatch.setattr("cosearch.pipeline.forecast.forecast", lambda plan: pytest.fail("the dry run went on"))
+    words = ["--preset", "smoke", "--env", "gym:CartPole-v1", "--device", "jetson", "distill.teacher=none"]
+    assert main(["search", "--dry-run", "--cluster", "local", *words]) == 2
+    assert "--cluster has no effect on a run of" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_with_files_that_were_brought_along_is_the_run_that_was_asked_for(planned, monkeypatch):
     config = planned[1][0].config
     asked = replace(config, table="/here/t.jsonl", distill=replace(config.distill, teacher="/here/t.json"))
