@@ -1,6 +1,7 @@
 """Results that are told as trainings end: searches whose processes are stood in for by calls that end in a chosen order."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import editable_env
@@ -10,6 +11,7 @@ from pipeline_runs import TINY_PROPOSALS, Silent, assert_equal
 
 from cosearch.cli.app import main
 from cosearch.fleet.processes import Processes
+from cosearch.fleet.work import Needs
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.search import proposal_search
 from cosearch.pipeline.session import open_session
@@ -41,14 +43,17 @@ class Chosen:
 
     Attributes:
         busy: how many jobs were in training when one of them ended.
+        needs: of each job.
     """
 
     last_first = True
     kill_before: int | None = None
     busy: list[int]
 
-    def __init__(self, function, engine):
-        self.count = engine.count
+    needs: Needs
+
+    def __init__(self, function, engine, needs):
+        self.count, Chosen.needs = engine.count, needs
 
     def __enter__(self):
         return self
@@ -195,6 +200,15 @@ def test_episodes_that_replayed_and_do_not_between_rungs_end_the_search(search, 
     monkeypatch.setattr(Training, "restore", lambda training, state: restore(training, state) or [3])
     with pytest.raises(EnvironmentFailedError, match=r"environment 3 of .* does not replay.*`cosearch resume .*one --fresh-ep"):
         search("one", *EDITABLE, f"strategy.workers={workers}")
+
+
+def test_a_candidate_asks_for_one_core_and_where_a_gpu_is_a_must_for_its_share_of_one(search, monkeypatch):
+    search("one")
+    assert Chosen.needs == Needs(cores=1, gpus=0)
+    asked = proposal_search.candidate_needs
+    monkeypatch.setattr(proposal_search, "candidate_needs", lambda config: asked(replace(config, compute="cuda")))
+    search("two", "strategy.workers=4")  # this machine has no GPU; none is touched
+    assert Chosen.needs == Needs(cores=1, gpus=0.25)
 
 
 def test_a_run_without_a_recorded_order_is_named(capsys, tmp_path):

@@ -26,6 +26,7 @@ from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_rungs
+from cosearch.planning.needs import candidate_needs
 from cosearch.planning.plan import Plan
 from cosearch.record.order import OrderRecord
 from cosearch.record.results.architecture import Derivation
@@ -96,7 +97,8 @@ class ProposalSearch:
         self.waiting: list[Item] = []
         cluster = resources.cluster if section.workers > 1 else HERE
         with carried([self.config], cluster) as self.brought:
-            self.workers = Workers(train_candidate, cluster.engine(section.workers, self.brought.folder))
+            engine = cluster.engine(section.workers, self.brought.folder)
+            self.workers = Workers(train_candidate, engine, candidate_needs(self.config))
         taught = plan.search_teacher(resources.teacher)
         self.teacher_sha256 = None if taught is None or not cluster.address else taught.record.weights_sha256()
         self.here = section.workers == 1 and not section.order
