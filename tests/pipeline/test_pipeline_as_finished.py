@@ -241,3 +241,16 @@ def test_jobs_that_are_added_as_others_end_are_done():
     with Workers(obey, Processes(2)) as workers:
         workers.run(jobs, name=str, sent=lambda index, number: said.append((index, number)), done=done)
     assert sorted(ended) == list(range(5)) and sorted(said) == [(i, n) for i in range(5) for n in range(i + 1)]
+def test_an_order_that_ends_early_does_not_make_a_run_repeatable(capsys, tmp_path):
+    """Four candidates begin and are taken: eight events. With halving 4 + 2 + 1 trainings: fourteen."""
+    order = [-1, -1, 1, -1, 0, 2, -1, 3]
+    for length, words, expected in ((7, (), "7 of 8"), (8, (), None), (8, HALVED, "8 of 14"), (3, ("strategy.workers=1",), None)):
+        plan = make_plan(resolve_task(overrides=(*WORDS, *words, f"strategy.order={order[:length]}")))
+        assert plan.record("").exactly_resumable == (expected is None)
+        if expected is not None:
+            assert f"strategy.order ends after {expected} events; from there on" in plan.inexact_resume
+    (tmp_path / "order.json").write_text(json.dumps({"order": order[:3]}))
+    assert main(["search", "--dry-run", *WORDS, "--order-of", str(tmp_path)]) == 0
+    assert "strategy.order ends after 3 of 8 events" in " ".join(capsys.readouterr().out.split())
+
+
