@@ -191,7 +191,7 @@ def test_episodes_that_could_not_be_continued_between_rungs_are_recorded(search,
     found = search("one", *EDITABLE, f"strategy.workers={workers}")
     assert sorted(one.get("rung", 0) for one in found["told"]) == [0, 0, 1, 2]
     anew = RunDir.open(tmp_path / "one").read(RunRecord).fresh_episodes
-    assert anew == tuple(FreshEpisodes(stage="search", step=step, environments=(0, 1, 2, 3)) for step in (32, 32, 64))
+    assert anew == tuple(FreshEpisodes(stage="search", step=step, environments=(0, 1, 2, 3)) for step in (64, 160, 192))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -203,6 +203,7 @@ def test_episodes_that_replayed_and_do_not_between_rungs_end_the_search(search, 
 
 
 def test_a_candidate_asks_for_one_core_and_where_a_gpu_is_a_must_for_its_share_of_one(search, monkeypatch):
+    """Where the run stood: the first two are trained when the better one trains on, all four and it when the second does."""
     search("one")
     assert Chosen.needs == Needs(cores=1, gpus=0)
     asked = proposal_search.candidate_needs

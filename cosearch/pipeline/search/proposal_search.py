@@ -256,7 +256,7 @@ class ProposalSearch:
                 paused = unpacked(item["paused"])
                 item["training"], item["streams"] = paused["training"], paused["streams"]
             if "training" in item:
-                go_on(training, item["training"], self.plan, self.log, "search")
+                go_on(training, item["training"], self.plan, self.log, "search", earlier)
                 streams.load_state_dict(item["streams"])
             train(
                 training,
@@ -311,7 +311,7 @@ class ProposalSearch:
         for line in outcome["lines"]:
             self.log.add({**line, "step": line["step"] + earlier, **self._facts(item)}, "search")
         if "anew" in outcome:
-            self.log.begun_anew("search", item.get("before", 0), outcome["anew"])
+            self.log.begun_anew("search", self.done, outcome["anew"])
         place = self._told_first(item) if first else self._told_again(item)
         self.rungs.ended(item)
         packed_weights = outcome["weights"]
