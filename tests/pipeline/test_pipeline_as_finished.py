@@ -182,11 +182,28 @@ def test_a_halved_search_that_is_killed_goes_on_to_the_same_result(search, tmp_p
     assert_equal(search("killed", *HALVED, f"strategy.order={order}", last_first=False), straight)
 
 
+@pytest.mark.parametrize("ended", [2, 4, 5])
+def test_a_halved_search_that_goes_on_counts_the_trainings_that_are_left(search, monkeypatch, ended):
+    """The command tells how many processes are idle once no training is left for them."""
+    beside, totals = proposal_search.SideBySide, []
+
+    def counted(workers, log, total, note):
+        totals.append(total)
+        return beside(workers, log, total, note)
+
+    monkeypatch.setattr(proposal_search, "SideBySide", counted)
+    with pytest.raises(KeyboardInterrupt):
+        search("killed", *HALVED, kill_before=ended)
+    search("killed", *HALVED)
+    assert totals == [7, 7 - ended] and len(Chosen.busy) == 7 - ended  # 4 + 2 + 1 trainings, each of which ends once
+
+
 EDITABLE = (f"env.name={editable_env.NAME}", *editable_env.TINY[:1], *HALVED, "strategy.name=nsga2")  # told in the order asked
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_episodes_that_could_not_be_continued_between_rungs_are_recorded(search, tmp_path, monkeypatch, workers):
+    """Where the run stood: the first two are trained when the better one trains on, all four and it when the second does."""
     monkeypatch.setenv("LOOSE", "step")
     found = search("one", *EDITABLE, f"strategy.workers={workers}")
     assert sorted(one.get("rung", 0) for one in found["told"]) == [0, 0, 1, 2]
@@ -203,7 +220,6 @@ def test_episodes_that_replayed_and_do_not_between_rungs_end_the_search(search, 
 
 
 def test_a_candidate_asks_for_one_core_and_where_a_gpu_is_a_must_for_its_share_of_one(search, monkeypatch):
-    """Where the run stood: the first two are trained when the better one trains on, all four and it when the second does."""
     search("one")
     assert Chosen.needs == Needs(cores=1, gpus=0)
     asked = proposal_search.candidate_needs
@@ -230,18 +246,6 @@ def test_a_run_says_that_it_cannot_be_repeated_unless_its_order_is_given(capsys,
     assert "not exactly resumable" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_jobs_that_are_added_as_others_end_are_done():
-    jobs, said, ended = [("send", 1), ("send", 2)], [], []
-
-    def done(index, result):
-        ended.append(index)
-        if len(jobs) < 5:
-            jobs.append(("send", len(jobs) + 1))
-
-    with Workers(obey, Processes(2)) as workers:
-        workers.run(jobs, name=str, sent=lambda index, number: said.append((index, number)), done=done)
-    assert sorted(ended) == list(range(5)) and sorted(said) == [(i, n) for i in range(5) for n in range(i + 1)]
 def test_an_order_that_ends_early_does_not_make_a_run_repeatable(capsys, tmp_path):
     """Four candidates begin and are taken: eight events. With halving 4 + 2 + 1 trainings: fourteen."""
     order = [-1, -1, 1, -1, 0, 2, -1, 3]
@@ -255,3 +259,15 @@ def test_an_order_that_ends_early_does_not_make_a_run_repeatable(capsys, tmp_pat
     assert "strategy.order ends after 3 of 8 events" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
+def test_jobs_that_are_added_as_others_end_are_done():
+    jobs, said, ended = [("send", 1), ("send", 2)], [], []
+
+    def done(index, result):
+        ended.append(index)
+        if len(jobs) < 5:
+            jobs.append(("send", len(jobs) + 1))
+
+    with Workers(obey, Processes(2)) as workers:
+        workers.run(jobs, name=str, sent=lambda index, number: said.append((index, number)), done=done)
+    assert sorted(ended) == list(range(5)) and sorted(said) == [(i, n) for i in range(5) for n in range(i + 1)]

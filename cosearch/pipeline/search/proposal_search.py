@@ -21,7 +21,16 @@ from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.search.rungs import Rungs
 from cosearch.pipeline.search.side_by_side import SideBySide
-from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, check_judged, records, told_record, trained_on
+from cosearch.pipeline.search.told import (
+    PredictedCosts,
+    best_of,
+    check_failures,
+    check_judged,
+    records,
+    told_record,
+    trained_on,
+    trainings_of,
+)
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
@@ -152,7 +161,8 @@ class ProposalSearch:
         """
         self.log.progress.stage("search", self.rungs.total, self.done)
         with self.workers, WorkLog(self.folder.path, self.log.progress.note) as log:
-            trainings = SideBySide(self.workers, log, self.rungs.trainings - len(self.told), self.log.progress.note)
+            trained = trainings_of(self.told) + sum("outcome" in item for item in self.waiting)
+            trainings = SideBySide(self.workers, log, self.rungs.trainings - trained, self.log.progress.note)
             while self._take_turns():
                 if self.here:
                     self._train_here(self.waiting[0])
