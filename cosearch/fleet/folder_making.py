@@ -85,6 +85,7 @@ class FolderMaking:
             done=self._done,
             failed=self._broken,
             lost=lambda index, reason: self._end(index, LOST, reason),
+            waits=lambda index, reason: self._tell(f"{self._jobs[index].name}: {reason}"),
             tick=self._tick,
         )
         return self._failed

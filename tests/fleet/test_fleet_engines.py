@@ -5,13 +5,18 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 import cosearch
+from cosearch.fleet import ray_engine
 from cosearch.fleet.processes import UNGUARDED, WORKER, Processes
-from cosearch.fleet.work import TRIES
+from cosearch.fleet.ray_engine import RayEngine
+from cosearch.fleet.work import TRIES, Done, Needs, Started, Waits, Work
 from cosearch.fleet.workers import Workers
 from cosearch.testing.engine_conformance import check_engine, obey
 from latency_tables.errors import ConfigError, RequestError, RunFailedError
@@ -60,6 +65,49 @@ def test_jobs_are_told_by_their_index_and_errors_are_raised_or_told(tmp_path):
         assert work(workers, [("die", ""), ("send", 0)], lost=lambda *one: lost.append(one)) == [(1, "send")]
         ((index, reason),) = lost
         assert index == 0 and f"its process died {TRIES} times" in reason and "exit code -9" in reason
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """In place of Ray: a cluster of two nodes with a core, of one with four that is gone, and of one with two and a GPU."""
+    fake = MagicMock()
+    fake.is_initialized.return_value = False
+    sizes = [({"CPU": 1.0}, True), ({"CPU": 4.0}, False), ({"CPU": 1.0}, True), ({"CPU": 2.0, "GPU": 1.0}, True)]
+    fake.nodes.return_value = [{"Resources": resources, "Alive": alive} for resources, alive in sizes]
+    fake.cluster_resources.return_value = {"CPU": 4.0, "GPU": 1.0}
+    monkeypatch.setattr(ray_engine, "ray_module", lambda address: fake)
+    monkeypatch.setattr(ray_engine, "_parts", lambda: (MagicMock(), MagicMock()))
+    monkeypatch.setattr(ray_engine, "_answers", lambda address: None)
+    return fake
+
+
+def test_what_no_single_node_of_a_cluster_has_is_told_once_and_waits(ray):
+    engine, said = RayEngine("10.0.0.1:6379"), []
+    for name, needs in (("a", Needs(2)), ("b", Needs(3)), ("c", Needs(3)), ("d", Needs(1, gpus=2)), ("e", Needs(2, gpus=0.5))):
+        engine.submit(Work(name, obey, ("send", 1), needs))
+        while engine._events:
+            said.append(engine.next(0.0))
+    assert [(one.name, type(one)) for one in said] == [("b", Waits), ("d", Waits)]
+    assert "waits for a node with 3 cores and 0 GPUs, the largest has 2 and 1: " in said[0].reason
+    assert "strategy.workers" in said[0].reason and "with 1 cores and 2 GPUs, the largest has 2 and 1" in said[1].reason
+    with pytest.raises(
+        RequestError, match=r"b needs 3 cores and 0 GPUs, this machine has 2 and 1; set threads or strategy.workers"
+    ):
+        RayEngine("local").submit(Work("b", obey, ("send", 1), Needs(3)))
+
+
+def test_what_a_job_waits_for_is_told_by_its_index_and_it_is_done_all_the_same():
+    events = deque([Waits("job 1", "a larger node"), Done("job 0", "x"), Started("job 1", "there"), Done("job 1", "y")])
+    engine = SimpleNamespace(submit=lambda work: None, next=lambda timeout_s: events.popleft())
+    told, done = [], []
+    Workers(obey, engine).run(
+        ["a", "b"],
+        name=lambda index: f"job {index}",
+        sent=print,
+        done=lambda *one: done.append(one),
+        waits=lambda *one: told.append(one),
+    )
+    assert told == [(1, "a larger node")] and done == [(0, "x"), (1, "y")]
 
 
 def leave(code, send):

@@ -61,7 +61,7 @@ class Chosen:
     def __exit__(self, *_):
         pass
 
-    def run(self, jobs, *, name, sent, done, lost, started, tick):
+    def run(self, jobs, *, sent, done, started, **_):
         begun, following, ended = [], 0, 0
         Chosen.busy = []
         while begun or following < len(jobs):
