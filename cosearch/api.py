@@ -35,7 +35,8 @@ def search(
 
     Takes minutes with the default preset and shows its progress on stderr. An interrupted run is continued by
     ``python -m cosearch resume FOLDER``. Import nothing of torch before the first call where you can: settings that keep idle
-    threads asleep only work before that.
+    threads asleep only work before that. With ``strategy.workers`` a script calls it under ``if __name__ == "__main__":``, since
+    each of its processes imports the script.
 
     Args:
         env: task such as ``procgen:starpilot`` or ``gym:CartPole-v1``; None: the configuration's default.
@@ -55,11 +56,13 @@ def search(
         The finished run.
 
     Raises:
-        RequestError: a wrong value, an unknown name, an infeasible target, a run folder that exists; nothing was trained.
+        RequestError: a wrong value, an unknown name, an infeasible target, a run folder that exists, a script that its
+            processes run again; nothing was trained.
         RunFailedError: the run failed; its last checkpoint is kept.
     """
     _prepare_process()
     from cosearch.cli.progress import TerminalProgress
+    from cosearch.fleet.processes import check_main_guard
     from cosearch.pipeline.local_table import with_own_tables
     from cosearch.pipeline.run import default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
@@ -67,6 +70,7 @@ def search(
     from cosearch.record.rundir import RunDir
     from latency_tables.errors import RequestError
 
+    check_main_guard()
     options = {
         "device": device,
         "env.name": env,

@@ -201,7 +201,12 @@ def extend_on_cluster(
 
     with Workers(train_network_there, cluster.engine(None)) as workers:
         workers.run(
-            missing, name=lambda number: "{} network {}".format(*missing[number]), sent=lambda *_: None, done=done, lost=lost
+            missing,
+            name=lambda number: "{} network {}".format(*missing[number]),
+            sent=lambda *_: None,
+            done=done,
+            lost=lost,
+            waits=lambda number, reason: tell("{} network {}: {}".format(*missing[number], reason)),
         )
     return trained
 

@@ -99,7 +99,7 @@ def search(
     from cosearch.cli.lists import device_options, target_options
     from cosearch.fleet.cluster import Cluster
     from cosearch.pipeline.local_table import with_own_tables
-    from cosearch.pipeline.run import default_name, free_name, start_run
+    from cosearch.pipeline.run import check_cluster, default_name, free_name, start_run
     from cosearch.planning.plan import make_plan
     from cosearch.planning.task import resolve_task
     from cosearch.record.order import recorded_order
@@ -130,6 +130,7 @@ def search(
         search_seeds(resolved, seeds, runs, run, where=where, dry_run=dry_run, as_json=as_json, quiet=quiet)
         return
     plan = make_plan(resolved)
+    check_cluster(plan, where)
     if dry_run:
         from cosearch.pipeline.forecast import forecast
 

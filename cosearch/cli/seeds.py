@@ -39,7 +39,7 @@ def search_seeds(
         ConfigError: see ``cosearch.compare.seeds.planned_seeds``.
         RunFolderError: the folder holds something else, or runs of other values.
     """
-    planned = planned_seeds(config, range(config.seed, config.seed + count))
+    planned = planned_seeds(config, range(config.seed, config.seed + count), where)
     if dry_run:
         show_forecast(planned, 1, as_json)
         return

@@ -69,7 +69,7 @@ def make_runs(
                 missing = [run for run in part if not _finished(folder / run.name)]
                 todo = {run.name: _beside_finished(folder, runs, run, tell) for run in missing}
                 work = [_job(run, place, command, inputs or {}, files.by_path) for run in todo.values()]
-                needed, arrived = partial(_controls, todo), partial(_with_own_paths, folder, todo)
+                needed, arrived = partial(_controls, todo), partial(_with_own_paths, todo)
                 failed |= FolderMaking(folder, work, log, tell, needed=needed, arrived=arrived).make(workers)
     write_failures(folder, failed)
     return failed
@@ -95,9 +95,9 @@ def _controls(runs: Mapping[str, PlannedRun], name: str) -> list[str]:
     return [Path(control).name] if control else []
 
 
-def _with_own_paths(folder: Path, runs: Mapping[str, PlannedRun], name: str) -> None:
+def _with_own_paths(runs: Mapping[str, PlannedRun], name: str, draft: Path) -> None:
     """Put the paths of this machine into the record of a run that was made on another one."""
-    there, asked = RunDir.open(folder / name), runs[name].config
+    there, asked = RunDir.open(draft), runs[name].config
     recorded = config_of(there)
     own = replace(
         recorded,

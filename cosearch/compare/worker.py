@@ -128,7 +128,9 @@ def _here(config: Config, folder: Path, files: Mapping[str, tuple[str, ...]]) ->
         if not path or Path(path).exists() or path not in files:
             return path
         for file in files[path]:
-            shutil.copy(file, folder / Path(file).name)
+            copy = folder / Path(file).relative_to(Path(files[path][0]).parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
         return str(folder / Path(path).name)
 
     return replace(

@@ -42,6 +42,7 @@ def measure_on(
             name=lambda _: f"the table of {board}",
             sent=lambda _, line: tell(line),
             done=lambda _, content: write_bytes_atomic(out, content),
+            waits=lambda _, reason: tell(reason),
         )
 
 

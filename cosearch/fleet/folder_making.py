@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class FolderMaking:
         log: of what the processes do.
         tell: is told what happens, one line each.
         needed: names of the folders of that place which one of a name is made from, itself left out.
-        arrived: is told the name of one that came back from another machine, once it is in its place.
+        arrived: (name, draft) of one that came back from another machine, to be corrected before it is in its place.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class FolderMaking:
         tell: Tell,
         *,
         needed: Callable[[str], Sequence[str]] = lambda name: (),
-        arrived: Callable[[str], None] = lambda name: None,
+        arrived: Callable[[str, Path], None] = lambda name, draft: None,
     ) -> None:
         self._folder, self._tell, self._needed, self._arrived = folder, tell, needed, arrived
         self._jobs, self._watch, self._apart = list(jobs), Watch(len(jobs), log), False
@@ -84,6 +85,7 @@ class FolderMaking:
             done=self._done,
             failed=self._broken,
             lost=lambda index, reason: self._end(index, LOST, reason),
+            waits=lambda index, reason: self._tell(f"{self._jobs[index].name}: {reason}"),
             tick=self._tick,
         )
         return self._failed
@@ -140,8 +142,7 @@ class FolderMaking:
         """Put a folder that was handed back in its place; why that failed."""
         path = self._folder / name
         try:
-            unpack(content, path)
-            self._arrived(name)
+            unpack(content, path, partial(self._arrived, name))
         except CosearchError as error:
             return str(error)
         except OSError as error:

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +66,13 @@ def packed(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(content: bytes, folder: Path) -> None:
+def unpack(content: bytes, folder: Path, correct: Callable[[Path], None] = lambda draft: None) -> None:
     """Put a folder in place whole or not at all; one that is there is replaced.
 
     Args:
         content: of :func:`packed`.
         folder: gets it.
+        correct: changes what must be changed, in a draft beside it, before it is in place.
 
     Raises:
         RunFolderError: the bytes are no such block, or hold a path that leaves the folder.
@@ -80,6 +82,7 @@ def unpack(content: bytes, folder: Path) -> None:
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             archive.extractall(draft, filter="data")
+        correct(draft)
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)

@@ -11,6 +11,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -19,6 +20,30 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cosearch.fleet.work import TRIES, Event, Lost, Sent, Started, Work, answer_of, ended, is_broken
+from latency_tables.errors import RequestError
+
+WORKER = "cosearch-worker"  # name of our processes
+UNGUARDED = 86  # exit code of one that ran the script of its parent again
+
+
+def check_main_guard() -> None:
+    """Look whether this process was spawned by a script and is running it again: it would do all work a second time.
+
+    Raises:
+        RequestError: it is. A process of :class:`Processes` ends instead, and its parent raises this.
+    """
+    process = multiprocessing.current_process()
+    if getattr(process, "_inheriting", False):  # as multiprocessing itself asks before it starts a process
+        if process.name == WORKER:
+            sys.exit(UNGUARDED)
+        raise _unguarded()
+
+
+def _unguarded() -> RequestError:
+    return RequestError(
+        "every process that this script starts runs it again, and would begin the same work: put its calls under "
+        'if __name__ == "__main__":'
+    )
 
 
 class Processes:
@@ -26,9 +51,13 @@ class Processes:
 
     Args:
         count: most processes at once.
+
+    Raises:
+        RequestError: see :func:`check_main_guard`.
     """
 
     def __init__(self, count: int) -> None:
+        check_main_guard()
         self.count = count
         self._processes: dict[Connection, BaseProcess] = {}
         self._idle: list[Connection] = []
@@ -48,7 +77,11 @@ class Processes:
         self._waiting.append(work)
 
     def next(self, timeout_s: float | None = None) -> Event | None:
-        """See ``Engine``: waits for ``timeout_s`` seconds at most."""
+        """See ``Engine``: waits for ``timeout_s`` seconds at most.
+
+        Raises:
+            RequestError: the processes run the script of this one again, see :func:`check_main_guard`.
+        """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._events:
             self._begin()
@@ -105,7 +138,7 @@ class Processes:
             return self._idle.pop()
         context = multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,))
+        process = context.Process(target=_serve, args=(theirs,), name=WORKER)
         process.start()
         theirs.close()  # only the process holds it now: its death shows at this end
         self._processes[mine] = process
@@ -133,15 +166,15 @@ class Processes:
         work = self._busy.pop(connection)
         self._processes[connection].join()  # the exit code is its own, not that of a kill
         code = self._end(connection)
+        if code == UNGUARDED:
+            raise _unguarded() from None
         self._deaths[work.name] += 1
         if self._deaths[work.name] < TRIES:
             self._waiting.appendleft(work)
             return
         del self._deaths[work.name]
-        reason = (
-            f"its process died {TRIES} times, the last time with exit code {code} (-9: killed, often for want of memory); "
-            "try fewer processes at once"
-        )
+        advice = " (killed, often for want of memory); try fewer processes at once" if code == -signal.SIGKILL else ""
+        reason = f"its process died {TRIES} times, the last time with exit code {code}{advice}"
         self._events.append(Lost(work.name, reason))
 
 

@@ -28,6 +28,7 @@ from cosearch.fleet.work import (
     Needs,
     Sent,
     Started,
+    Waits,
     Work,
     answer_of,
     ended,
@@ -95,6 +96,7 @@ class RayEngine:
         self._pieces: dict[str, _Piece] = {}
         self._events: deque[Event] = deque()
         self._broke = set[str]()
+        self._waits = set[Needs]()  # what was told that nothing has
         self._number, self._open = 0, True
 
     def _connect(self, files: Path | None) -> None:
@@ -123,7 +125,8 @@ class RayEngine:
 
         Raises:
             ValueError: a piece of that name is under way.
-            RequestError: no node has its board; or, of a cluster of this machine alone, as many cores or GPUs.
+            RequestError: no node has its board; or, of a cluster of this machine alone, as many cores or GPUs. Another cluster
+                may grow: what no node of it has is told once.
         """
         if work.name in self._pieces or any(work.name == other.name for other in self._waiting):
             raise ValueError(f"{work.name} is under way already")
@@ -131,18 +134,30 @@ class RayEngine:
         self._waiting.append(work)
 
     def _check(self, work: Work) -> None:
-        there, needs = self._ray.cluster_resources(), work.needs
+        needs = work.needs
         board = f"board:{needs.board}"
-        if needs.board and board not in there:
+        if needs.board and board not in self._ray.cluster_resources():
             raise RequestError(
                 f"{work.name}: no node of the cluster has the board {needs.board}; on the machine that it is attached to: "
                 f"""`ray start --address HOST:6379 --resources '{{"{board}": 1}}'`"""
             )
-        if self._address == LOCAL and (needs.cores > there.get("CPU", 0) or needs.gpus > there.get("GPU", 0)):
+        nodes = [one["Resources"] for one in self._ray.nodes() if one["Alive"]]
+        wants = {"CPU": needs.cores, "GPU": needs.gpus, **({board: 1.0} if needs.board else {})}
+        if needs in self._waits or any(all(node.get(key, 0.0) >= much for key, much in wants.items()) for node in nodes):
+            return
+        sizes = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes if not needs.board or board in node]
+        cores, gpus = max(sizes, key=lambda size: size[::-1] if needs.gpus else size, default=(0.0, 0.0))
+        if self._address == LOCAL:
             raise RequestError(
-                f"{work.name} needs {needs.cores:g} cores and {needs.gpus:g} GPUs, this machine has {there.get('CPU', 0):g} and "
-                f"{there.get('GPU', 0):g}; set threads lower, or give a larger cluster with --cluster ADDRESS"
+                f"{work.name} needs {needs.cores:g} cores and {needs.gpus:g} GPUs, this machine has {cores:g} and {gpus:g}; set "
+                "threads or strategy.workers lower, or give a larger cluster with --cluster ADDRESS"
             )
+        self._waits.add(needs)
+        reason = (
+            f"it waits for a node with {needs.cores:g} cores and {needs.gpus:g} GPUs, the largest has {cores:g} and {gpus:g}: "
+            "add one with `ray start --address HOST:6379`, or set threads or strategy.workers lower"
+        )
+        self._events.append(Waits(work.name, reason))
 
     def next(self, timeout_s: float | None = None) -> Event | None:
         """See ``Engine``: waits for ``timeout_s`` seconds at most."""

@@ -54,6 +54,19 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """No machine has what a piece needs; it is begun once one joins.
+
+    Attributes:
+        name: of the piece.
+        reason: what it waits for, in words.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Started:
     """A piece was begun; a second time after its process was lost.
 
@@ -103,7 +116,7 @@ class Lost:
     reason: str
 
 
-Event: TypeAlias = Started | Sent | Done | Failed | Lost
+Event: TypeAlias = Waits | Started | Sent | Done | Failed | Lost
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from cosearch.fleet.work import Done, Engine, Failed, Function, Lost, Needs, Sent, Started, Work
+from cosearch.fleet.work import Done, Engine, Failed, Function, Lost, Needs, Sent, Started, Waits, Work
 from latency_tables.errors import CosearchError, RunFailedError
 
 TICK_S = 30.0
@@ -45,6 +45,7 @@ class Workers:
         started: Callable[[int, str], None] = lambda index, where: None,
         failed: Callable[[int, CosearchError], None] | None = None,
         lost: Callable[[int, str], None] | None = None,
+        waits: Callable[[int, str], None] = lambda index, reason: None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Do all jobs; what happens is told here with the job's index.
@@ -57,6 +58,7 @@ class Workers:
             started: (index, where); again after its process was lost.
             failed: (index, error) of a job that raised one; the others go on. None: it is raised here.
             lost: (index, reason) of a job whose process was lost ``TRIES`` times; the others go on. None: an error.
+            waits: (index, reason) of a job that no machine can do yet.
             tick: is called at least every ``TICK_S`` seconds.
 
         Raises:
@@ -97,7 +99,9 @@ class Workers:
                     raise RuntimeError(f"the engine forgot {', '.join(name(index) for index in sorted(open_jobs))}")
                 continue
             index = indices[event.name]
-            if isinstance(event, Started):
+            if isinstance(event, Waits):
+                waits(index, event.reason)
+            elif isinstance(event, Started):
                 started(index, event.where)
             elif isinstance(event, Sent):
                 sent(index, event.message)

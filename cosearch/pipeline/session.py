@@ -93,7 +93,7 @@ class RunLog:
         return self._run.path
 
     def begun_anew(self, stage: str, step: int, environments: Sequence[int]) -> None:
-        """Say and record that a resume could not continue the episodes of some environments.
+        """Say and record that the episodes of some environments could not be continued, after a kill or a pause.
 
         Args:
             stage, step: where the run stood.

@@ -10,7 +10,7 @@ from cosearch.planning.plan import Plan
 from cosearch.training.stage import Training, not_replayed
 
 
-def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str) -> None:
+def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str, offset: int = 0) -> None:
     """Restore a training; episodes that cannot be continued begin anew where the run allows that, and its record says so.
 
     Args:
@@ -19,6 +19,7 @@ def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str)
         plan: says why the run is not exactly resumable, if it is not.
         log: is told.
         stage: name in the log.
+        offset: environment steps of the stage before this training.
 
     Raises:
         EnvironmentFailedError: the environment replayed when the run began, and does not now.
@@ -27,7 +28,7 @@ def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str)
     if anew and plan.inexact_resume is None:
         raise not_replayed(anew[0], plan.config, str(log.run_path))
     if anew:
-        log.begun_anew(stage, training.step, anew)
+        log.begun_anew(stage, training.step + offset, anew)
 
 
 def train(

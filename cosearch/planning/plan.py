@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from cosearch.config.run import Config, config_to_dict
-from cosearch.config.search import StrategyConfig
 from cosearch.cost.accelerator import Accelerator
 from cosearch.cost.constraint import Constraint
 from cosearch.planning.budget import candidate_rungs, one_shot_rounds
@@ -233,7 +232,7 @@ def _family(config: Config) -> Plan:
     request = resolve_request(configs[0])
     asked = {key: getattr(config, key) for key in ("family", "device", "table", "objective")}  # as they were said
     check_options(dataclasses.replace(request, config=dataclasses.replace(request.config, **asked)))
-    plans = [_member(one) for one in configs]
+    plans = [_member(one, len(configs)) for one in configs]
     if any(plan.accelerator is not None for plan in plans):
         raise ConfigError(
             "an accelerator is searched with its agent, so it cannot share a search with other devices or targets: give one "
@@ -255,15 +254,15 @@ def _family(config: Config) -> Plan:
     return dataclasses.replace(first, config=dataclasses.replace(first.config, family=config.family), agents=agents)
 
 
-def _member(config: Config) -> Plan:
+def _member(config: Config, agents: int) -> Plan:
     """The plan of one agent of a family; a target that none of its device meets is said with the device."""
     try:
-        return _single(config)
+        return _single(config, agents)
     except InfeasibleTargetError as error:
         raise InfeasibleTargetError(f"on {config.device}: {error}", error.least, error.metric) from error
 
 
-def _single(config: Config) -> Plan:
+def _single(config: Config, agents: int = 1) -> Plan:
     request = resolve_request(config)
     check_options(request)
     space = request.space
@@ -288,17 +287,22 @@ def _single(config: Config) -> Plan:
         references,
         environment_now(request.config.env),
         counts,
-        inexact_resume(request.config.env) or _order_of_time(request.strategy, request.config.strategy),
+        inexact_resume(request.config.env) or _order_of_time(request.strategy, request.config, agents),
     )
 
 
-def _order_of_time(strategy: StrategyInfo, section: StrategyConfig) -> str | None:
+def _order_of_time(strategy: StrategyInfo, config: Config, agents: int) -> str | None:
     """Why two runs of a strategy that is told of candidates as they end may differ; None where they cannot."""
-    if not strategy.any_order or section.workers == 1 or section.order:
+    section = config.strategy
+    if not strategy.any_order or section.workers == 1:
         return None
+    given, events = len(section.order), 2 * sum(map(len, candidate_rungs(config, strategy, agents)))  # each begins and is taken
+    if given >= events:
+        return None
+    after = f"strategy.order ends after {given} of {events} events; from there on " if given else ""
     return (
-        f"{strategy.name} is told of candidates as their trainings end, with strategy.workers={section.workers} in an order that "
-        "differs from run to run; order.json records it, and --order-of repeats it"
+        f"{after}{strategy.name} is told of candidates as their trainings end, with strategy.workers={section.workers} in an "
+        "order that differs from run to run; order.json records it, and --order-of repeats it"
     )
 
 

@@ -181,7 +181,7 @@ class EnvironmentRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FreshEpisodes:
-    """A resume that could not continue running episodes.
+    """Running episodes that could not be continued, by a resume or where a candidate trained on after a pause.
 
     Attributes:
         stage, step: where the run stood, in environment steps of the stage.
@@ -262,7 +262,7 @@ class RunRecord:
         environment: what the task takes and gives; None in runs of versions that did not record it.
         exactly_resumable: a run that was interrupted and resumed equals one that was not.
         not_exactly_resumable_because: why not; absent where it is.
-        fresh_episodes: resumes that could not continue running episodes, in their order.
+        fresh_episodes: where running episodes could not be continued, in their order.
         feasible_architectures: how many architectures of the space meet the targets; None where nobody counted.
         distinct_networks: how many different networks these are; None where nobody counted.
         agents: of a family; the figures above are of the first one. None at all for a single agent.

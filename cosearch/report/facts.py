@@ -342,7 +342,10 @@ def caveats(run: Run) -> list[str]:
             )
     anew = [f"{each.stage}, step {each.step:,}: {len(each.environments)}" for each in run.record.fresh_episodes]
     if anew:
-        told.append(f"The run was resumed where its environment did not replay; running episodes began anew ({'; '.join(anew)}).")
+        told.append(
+            "The run was resumed, or a candidate trained on after a pause, where the environment does not replay; running "
+            f"episodes began anew ({'; '.join(anew)})."
+        )
     if known.teacher is None:
         told.append("No teacher's score is recorded, so the score has no yardstick.")
     elif known.evaluation is not None and known.evaluation.random_mean is not None:

@@ -9,6 +9,8 @@ Differs from ASHA in:
 1. Rung k takes floor(N / eta^k) trainings and no more, so that all of them together take exactly the steps of the search.
 2. A candidate's weights, its environments and its optimiser go on where they stopped.
 3. The strategy is told of the score at rung 0, where all have had equal steps; the higher rungs choose the result.
+4. A training that failed has ended like any other and its candidate is never promoted. Where no more can come to a rung, its best
+   go on until the next one is full, so a failure costs no other training as long as there is a candidate to take its place.
 Optuna's pruner and Ray Tune's scheduler hold this rule inside a study or a trial runner of their own, whose state would not be in
 our checkpoints: it is these lines instead.
 """
@@ -30,7 +32,7 @@ class SuccessiveHalving:
 
     def __init__(self, sizes: Sequence[int], factor: int) -> None:
         self.sizes, self.factor = tuple(sizes), factor
-        self._scores: list[dict[int, float]] = [{} for _ in sizes]
+        self._scores: list[dict[int, float | None]] = [{} for _ in sizes]  # None: its training failed
         self._promoted: list[list[int]] = [[] for _ in sizes]
 
     def add(self, index: int, rung: int, score: float | None) -> None:
@@ -43,6 +45,15 @@ class SuccessiveHalving:
         """
         self._scores[rung][index] = float("-inf") if score is None else score
 
+    def fail(self, index: int, rung: int) -> None:
+        """A candidate's training at a rung has failed: it has ended, and trains no further.
+
+        Args:
+            index: of the candidate.
+            rung: from 0.
+        """
+        self._scores[rung][index] = None
+
     def next(self) -> tuple[int, int, int] | None:
         """Who trains on, and is counted as promoted from now on: candidate, rung, and place among those of that rung.
 
@@ -50,14 +61,28 @@ class SuccessiveHalving:
             None: nobody, as far as is known by now.
         """
         for rung in reversed(range(len(self.sizes) - 1)):
-            scores, promoted = self._scores[rung], self._promoted[rung]
-            if len(promoted) < self.sizes[rung + 1]:
-                best = sorted(scores, key=lambda index: -scores[index])[: len(scores) // self.factor]
-                following = next((index for index in best if index not in promoted), None)
-                if following is not None:
-                    promoted.append(following)
-                    return following, rung + 1, len(promoted) - 1
+            following = self._following(rung)
+            if following is not None:
+                self._promoted[rung].append(following)
+                return following, rung + 1, len(self._promoted[rung]) - 1
         return None
+
+    def _following(self, rung: int) -> int | None:
+        """Who trains on from a rung by now."""
+        promoted, most = self._promoted[rung], self.sizes[rung + 1]
+        if len(promoted) == most:
+            return None
+        trained = {index: score for index, score in self._scores[rung].items() if score is not None}
+        by_now = most if self._complete(rung) else len(self._scores[rung]) // self.factor
+        best = sorted(trained, key=lambda index: -trained[index])[:by_now]
+        return next((index for index in best if index not in promoted), None)
+
+    def _complete(self, rung: int) -> bool:
+        """Whether all trainings of a rung have ended, and no more can come."""
+        if rung == 0:
+            return len(self._scores[0]) == self.sizes[0]
+        ended = len(self._scores[rung]) == len(self._promoted[rung - 1])
+        return ended and self._complete(rung - 1) and self._following(rung - 1) is None
 
     @property
     def more(self) -> bool:
@@ -73,6 +98,14 @@ class SuccessiveHalving:
             rung + 1 < len(self.sizes) and index not in self._promoted[rung] and len(self._promoted[rung]) < self.sizes[rung + 1]
         )
 
+    def promoted(self, rung: int) -> int:
+        """How many trained on from a rung so far.
+
+        Args:
+            rung: from 0, not the last.
+        """
+        return len(self._promoted[rung])
+
     def state(self) -> State:
         """Everything, as plain values."""
         return {
@@ -82,5 +115,8 @@ class SuccessiveHalving:
 
     def restore(self, state: State) -> None:
         """Go back to a :meth:`state`."""
-        self._scores = [{int(index): float(score) for index, score in rung} for rung in read_list(state, "scores", list)]
+        self._scores = [
+            {int(index): None if score is None else float(score) for index, score in rung}
+            for rung in read_list(state, "scores", list)
+        ]
         self._promoted = [[int(index) for index in rung] for rung in read_list(state, "promoted", list)]

@@ -21,7 +21,8 @@ class Carried:
 
     Attributes:
         folder: becomes the current folder of each process there; None: nothing is brought.
-        by_path: where the files lie in it, by the path that a configuration names.
+        by_path: where the files lie in it, by the path that a configuration names; the named one is the first, and the others
+            are in its folder or below.
     """
 
     folder: Path | None = None
@@ -76,8 +77,9 @@ def carried(configs: Sequence[Config], cluster: Cluster) -> Iterator[Carried]:
         wanted = {path: files for config in configs for path, files in files_of(config).items()}
         for number, (path, files) in enumerate(sorted(wanted.items())):
             inside = folder / "inputs" / str(number)
-            inside.mkdir(parents=True)
-            for file in files:
-                shutil.copy(file, inside)
-            by_path[path] = tuple((inside / file.name).relative_to(folder).as_posix() for file in files)
+            copies = [inside / file.relative_to(files[0].parent) for file in files]  # an ONNX file names those in its subfolders
+            for file, copy in zip(files, copies, strict=True):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
+            by_path[path] = tuple(copy.relative_to(folder).as_posix() for copy in copies)
         yield Carried(folder, by_path) if any(folder.iterdir()) else NOTHING

@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import cosearch.compare.making as making
 import cosearch.compare.worker as worker
@@ -17,6 +20,7 @@ from cosearch.compare.plan import planned_runs
 from cosearch.compare.runs import alone, begin
 from cosearch.compare.worker import RunJob, make_run
 from cosearch.config.run import config_to_dict
+from cosearch.fleet.cluster import Cluster
 from cosearch.fleet.folder_work import FolderJob, FolderMade, Paused
 from cosearch.fleet.folders import Shared
 from cosearch.planning.needs import needs_of
@@ -26,6 +30,8 @@ from cosearch.planning.request import resolve_request
 from cosearch.record.failures import FailuresRecord
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
+from cosearch.rl.foreign.onnx_file import load_model
+from cosearch.training.carried import carried, with_files_here
 from latency_tables.errors import RunFailedError
 
 TEACHER = ["teacher", "--env", "gym:CartPole-v1", "--out", "t/t.json"]
@@ -45,6 +51,32 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def test_a_teacher_whose_weights_lie_in_a_subfolder_is_brought_along_whole(planned, tmp_path, monkeypatch):
+    weights = np.arange(8, dtype=np.float32).reshape(4, 2)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 2])],
+            [numpy_helper.from_array(weights, "w")],
+        )
+    )
+    own, there = tmp_path / "own", tmp_path / "there"
+    (own / "weights").mkdir(parents=True)
+    there.mkdir()
+    onnx.save_model(model, own / "t.onnx", save_as_external_data=True, location="weights/data.bin", size_threshold=0)
+    config = planned[1][0].config
+    config = replace(config, table="", distill=replace(config.distill, teacher=str(own / "t.onnx")))
+    with carried([config], Cluster("10.0.0.1:6379")) as brought:
+        monkeypatch.chdir(brought.folder)
+        own.rename(tmp_path / "elsewhere")
+        for placed in (with_files_here(config, brought.by_path), worker._here(config, there, brought.by_path)):
+            (found,) = load_model(Path(placed.distill.teacher)).graph.initializer
+            np.testing.assert_array_equal(numpy_helper.to_array(found), weights)
+        monkeypatch.chdir(tmp_path)
 
 
 class Apart:
@@ -162,6 +194,14 @@ def test_without_ray_one_message_says_what_to_type(verb, tmp_path, monkeypatch, 
 def test_an_option_of_clusters_without_one_is_refused(capsys):
     assert main(["search", "--other-torch"]) == 2
     assert "give --cluster ADDRESS" in capsys.readouterr().err
+
+
+def test_a_cluster_that_would_have_nothing_to_do_is_refused_by_the_dry_run_too(monkeypatch, capsys):
+    monkeypatch.setattr("cosearch.fleet.cluster.ray_module", lambda address: None)
+    monkeypatch.setattr("cosearch.pipeline.forecast.forecast", lambda plan: pytest.fail("the dry run went on"))
+    words = ["--preset", "smoke", "--env", "gym:CartPole-v1", "--device", "jetson", "distill.teacher=none"]
+    assert main(["search", "--dry-run", "--cluster", "local", *words]) == 2
+    assert "--cluster has no effect on a run of" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_with_files_that_were_brought_along_is_the_run_that_was_asked_for(planned, monkeypatch):

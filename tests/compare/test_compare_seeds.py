@@ -14,7 +14,9 @@ from cosearch.cli.app import main
 from cosearch.compare.page import terminal_tables, write_comparison
 from cosearch.compare.seeds import planned_seeds
 from cosearch.config.run import config_to_dict, resolve
+from cosearch.fleet.cluster import Cluster
 from cosearch.pipeline.forecast import Forecast
+from cosearch.planning.needs import needs_of
 from latency_tables.errors import ConfigError
 
 SCORES = (4.0, 9.0, 5.0, 6.0)
@@ -32,6 +34,15 @@ def test_a_run_a_seed_with_all_else_as_it_was_asked_for():
         planned_seeds(config, range(2**64 - 1, 2**64 + 1))
     with pytest.raises(ConfigError, match="repeats the order of one run"):
         planned_seeds(replace(config, strategy=replace(config.strategy, order=(0, 1))), range(2))
+
+
+def test_on_a_cluster_each_uses_the_cores_that_are_kept_for_it():
+    """threads=0 is all cores of a node, of which one was kept."""
+    for threads, expected in ((0, 1), (1, 1), (3, 3)):
+        config = resolve(overrides=[f"threads={threads}"])
+        (there,), (here,) = planned_seeds(config, [0], Cluster("10.0.0.1:6379")), planned_seeds(config, [0])
+        assert (there.config.threads, needs_of(there.config).cores) == (expected, expected)
+        assert here.config == replace(there.config, threads=threads)
 
 
 def test_the_option_plans_several_runs_and_its_default_one(capsys, monkeypatch):

@@ -3,10 +3,14 @@
 import io
 import os
 import tarfile
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from cosearch.fleet import folders, identity
+from cosearch.fleet.folder_making import FolderMaking
+from cosearch.fleet.folder_work import FolderJob, FolderMade
 from cosearch.fleet.folders import Shared, marked, packed, recover, unmarked, unpack
 from cosearch.fleet.identity import Identity, check_identity, identity_here
 from cosearch.fleet.log import WorkLog
@@ -57,6 +61,30 @@ def test_a_kill_between_the_two_renamings_loses_nothing(run, tmp_path, monkeypat
     assert not target.exists()
     recover(target)
     assert list(files(target)) == ["old"] and [path.name for path in target.parent.iterdir()] == ["run"]
+
+
+def test_one_that_came_back_is_corrected_before_it_is_in_its_place(run, tmp_path):
+    """A kill at any time leaves the folder as it was, or corrected: never one with the paths of another machine."""
+    (place := tmp_path / "here").mkdir()
+    job = FolderJob(Shared(str(place)), "run", None)
+    workers = SimpleNamespace(run=lambda jobs, *, done, **_: done(0, FolderMade(folder=packed(run))))
+
+    def killed(name, draft):
+        raise KeyboardInterrupt
+
+    def corrected(name, draft):
+        assert name == "run" and files(draft)["run.json"] == b"{}" and draft != place / "run"
+        (draft / "run.json").write_text("own")
+
+    def damaged(name, draft):
+        raise RunFolderError("its record is damaged")
+
+    for arrived in (killed, corrected, killed, damaged):
+        before = files(place)
+        making = FolderMaking(place, [job], WorkLog(tmp_path, print), print, arrived=arrived)
+        with pytest.raises(KeyboardInterrupt) if arrived is killed else nullcontext():
+            assert making.make(workers) == ({"run": "its record is damaged"} if arrived is damaged else {})
+        assert files(place) == ({"run/run.json": b"own", "run/checkpoints/1.pt": b"\x00\x01"} if arrived is corrected else before)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside"])

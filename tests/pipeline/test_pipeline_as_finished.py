@@ -1,6 +1,7 @@
 """Results that are told as trainings end: searches whose processes are stood in for by calls that end in a chosen order."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import editable_env
@@ -10,6 +11,7 @@ from pipeline_runs import TINY_PROPOSALS, Silent, assert_equal
 
 from cosearch.cli.app import main
 from cosearch.fleet.processes import Processes
+from cosearch.fleet.work import Needs
 from cosearch.fleet.workers import Workers
 from cosearch.pipeline.search import proposal_search
 from cosearch.pipeline.session import open_session
@@ -41,14 +43,17 @@ class Chosen:
 
     Attributes:
         busy: how many jobs were in training when one of them ended.
+        needs: of each job.
     """
 
     last_first = True
     kill_before: int | None = None
     busy: list[int]
 
-    def __init__(self, function, engine):
-        self.count = engine.count
+    needs: Needs
+
+    def __init__(self, function, engine, needs):
+        self.count, Chosen.needs = engine.count, needs
 
     def __enter__(self):
         return self
@@ -56,7 +61,7 @@ class Chosen:
     def __exit__(self, *_):
         pass
 
-    def run(self, jobs, *, name, sent, done, lost, started, tick):
+    def run(self, jobs, *, sent, done, started, **_):
         begun, following, ended = [], 0, 0
         Chosen.busy = []
         while begun or following < len(jobs):
@@ -177,16 +182,33 @@ def test_a_halved_search_that_is_killed_goes_on_to_the_same_result(search, tmp_p
     assert_equal(search("killed", *HALVED, f"strategy.order={order}", last_first=False), straight)
 
 
+@pytest.mark.parametrize("ended", [2, 4, 5])
+def test_a_halved_search_that_goes_on_counts_the_trainings_that_are_left(search, monkeypatch, ended):
+    """The command tells how many processes are idle once no training is left for them."""
+    beside, totals = proposal_search.SideBySide, []
+
+    def counted(workers, log, total, note):
+        totals.append(total)
+        return beside(workers, log, total, note)
+
+    monkeypatch.setattr(proposal_search, "SideBySide", counted)
+    with pytest.raises(KeyboardInterrupt):
+        search("killed", *HALVED, kill_before=ended)
+    search("killed", *HALVED)
+    assert totals == [7, 7 - ended] and len(Chosen.busy) == 7 - ended  # 4 + 2 + 1 trainings, each of which ends once
+
+
 EDITABLE = (f"env.name={editable_env.NAME}", *editable_env.TINY[:1], *HALVED, "strategy.name=nsga2")  # told in the order asked
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_episodes_that_could_not_be_continued_between_rungs_are_recorded(search, tmp_path, monkeypatch, workers):
+    """Where the run stood: the first two are trained when the better one trains on, all four and it when the second does."""
     monkeypatch.setenv("LOOSE", "step")
     found = search("one", *EDITABLE, f"strategy.workers={workers}")
     assert sorted(one.get("rung", 0) for one in found["told"]) == [0, 0, 1, 2]
     anew = RunDir.open(tmp_path / "one").read(RunRecord).fresh_episodes
-    assert anew == tuple(FreshEpisodes(stage="search", step=step, environments=(0, 1, 2, 3)) for step in (32, 32, 64))
+    assert anew == tuple(FreshEpisodes(stage="search", step=step, environments=(0, 1, 2, 3)) for step in (64, 160, 192))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -195,6 +217,15 @@ def test_episodes_that_replayed_and_do_not_between_rungs_end_the_search(search, 
     monkeypatch.setattr(Training, "restore", lambda training, state: restore(training, state) or [3])
     with pytest.raises(EnvironmentFailedError, match=r"environment 3 of .* does not replay.*`cosearch resume .*one --fresh-ep"):
         search("one", *EDITABLE, f"strategy.workers={workers}")
+
+
+def test_a_candidate_asks_for_one_core_and_where_a_gpu_is_a_must_for_its_share_of_one(search, monkeypatch):
+    search("one")
+    assert Chosen.needs == Needs(cores=1, gpus=0)
+    asked = proposal_search.candidate_needs
+    monkeypatch.setattr(proposal_search, "candidate_needs", lambda config: asked(replace(config, compute="cuda")))
+    search("two", "strategy.workers=4")  # this machine has no GPU; none is touched
+    assert Chosen.needs == Needs(cores=1, gpus=0.25)
 
 
 def test_a_run_without_a_recorded_order_is_named(capsys, tmp_path):
@@ -213,6 +244,19 @@ def test_a_run_says_that_it_cannot_be_repeated_unless_its_order_is_given(capsys,
     assert "deephyper is told of candidates as their trainings end" in capsys.readouterr().out
     assert main(["search", "--dry-run", *WORDS, "--order-of", str(tmp_path)]) == 0
     assert "not exactly resumable" not in capsys.readouterr().out
+
+
+def test_an_order_that_ends_early_does_not_make_a_run_repeatable(capsys, tmp_path):
+    """Four candidates begin and are taken: eight events. With halving 4 + 2 + 1 trainings: fourteen."""
+    order = [-1, -1, 1, -1, 0, 2, -1, 3]
+    for length, words, expected in ((7, (), "7 of 8"), (8, (), None), (8, HALVED, "8 of 14"), (3, ("strategy.workers=1",), None)):
+        plan = make_plan(resolve_task(overrides=(*WORDS, *words, f"strategy.order={order[:length]}")))
+        assert plan.record("").exactly_resumable == (expected is None)
+        if expected is not None:
+            assert f"strategy.order ends after {expected} events; from there on" in plan.inexact_resume
+    (tmp_path / "order.json").write_text(json.dumps({"order": order[:3]}))
+    assert main(["search", "--dry-run", *WORDS, "--order-of", str(tmp_path)]) == 0
+    assert "strategy.order ends after 3 of 8 events" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

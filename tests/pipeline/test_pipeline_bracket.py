@@ -14,7 +14,9 @@ from cosearch.pipeline.session import open_session
 from cosearch.planning.budget import Rung, bracket_rungs
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
+from cosearch.record.run_record import FreshEpisodes, RunRecord
 from cosearch.record.rundir import RunDir
+from cosearch.training.stage import Training
 from latency_tables.errors import ConfigError, NonFiniteError, RunFailedError
 
 pytest.importorskip("minatar", reason="MinAtar is not installed")
@@ -219,3 +221,13 @@ def test_with_a_teacher_the_loss_is_the_divergence_from_it(tmp_path):
     again, same = made(tmp_path / "again", *taught, stops=(2, 2))
     assert not changed(outputs.retrain.weights, same.retrain.weights)
     assert again.read_json("architecture.json") == run.read_json("architecture.json")
+
+
+def test_episodes_that_begin_anew_between_the_rungs_are_recorded_where_the_retraining_stood(tmp_path, monkeypatch):
+    """Three candidates train for 32 steps, two of them 32 more, then the best goes on."""
+    restore = Training.restore
+    monkeypatch.setattr(Training, "restore", lambda training, state: restore(training, state) or [3])
+    monkeypatch.setattr("cosearch.planning.plan.inexact_resume", lambda env: "a test")
+    run, _ = made(tmp_path)
+    anew = run.read(RunRecord).fresh_episodes
+    assert anew == tuple(FreshEpisodes(stage="retrain", step=step, environments=(3,)) for step in (96, 128, 160))

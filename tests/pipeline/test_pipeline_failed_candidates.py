@@ -1,6 +1,7 @@
 """A candidate whose loss is not finite is recorded, and the search goes on: until more than half of them have failed."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ def search(tmp_path, monkeypatch):
 
     def run(name, failing, *words, interrupt=None):
         index, make, streams = [0], proposal_search.candidate_training, proposal_search.candidate_streams
+        made = Counter()  # updates of each candidate, over all its trainings
 
         def streams_of(seed, which):
             index[0] = which
@@ -41,14 +43,14 @@ def search(tmp_path, monkeypatch):
         def training_of(*arguments):
             training = make(*arguments)
             learner, which = training.rounds.learner, index[0]
-            update, made = learner.update, [0]
+            update = learner.update
 
             def failing_update(*given):
-                if interrupt == (which, made[0]):
+                if interrupt == (which, made[which]):
                     raise KeyboardInterrupt
-                if failing.get(which) == made[0]:
+                if failing.get(which) == made[which]:
                     raise NonFiniteError("a loss is not finite: nan")
-                made[0] += 1
+                made[which] += 1
                 return update(*given)
 
             learner.update = failing_update
@@ -80,6 +82,29 @@ def test_a_failed_candidate_is_recorded_and_is_not_the_result(search):
     architecture, summary = (json.loads((run / name).read_text()) for name in ("architecture.json", "summary.json"))
     assert architecture["choices"] in (second["choices"], third["choices"])
     assert summary["env_steps"] == 128 == sum(candidate["env_steps"] for candidate in told(run))
+
+
+HALVED = ("strategy.values.population=2", "strategy.candidates=4", "strategy.reduction_factor=2", "budget.search_steps=256")
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_with_halving_a_failed_candidate_keeps_nobody_else_from_training_on(search, place):
+    """Rollouts of 32 steps: 4 x 32, the best two 32 more, the best of them 64 more: 256 in all, whichever of the first failed."""
+    code, run = search("one", {place: 0}, *HALVED)
+    assert code == 0
+    assert sorted((one["env_steps"], one.get("rung", 0)) for one in told(run)) == [(32, 0), (32, 0), (64, 1), (128, 2)]
+    assert "failure" in told(run)[place] and "rung" not in told(run)[place]
+    assert json.loads((run / "summary.json").read_text())["env_steps"] == 256
+    assert "not spent" not in json.loads((run / "architecture.json").read_text())["derived_by"]["method"]
+
+
+def test_with_halving_steps_that_no_candidate_is_left_for_are_said(search):
+    """Both that train on fail in their second update: the last 64 steps have no candidate."""
+    code, run = search("one", dict.fromkeys(range(4), 1), *HALVED)
+    assert code == 0 and sum("stopped" in one for one in told(run)) == 2
+    said = "64 of 256 environment steps of the search were not spent: the trainings that failed left no candidate to train on"
+    assert said in json.loads((run / "architecture.json").read_text())["derived_by"]["method"]
+    assert json.loads((run / "summary.json").read_text())["env_steps"] == 192
 
 
 @pytest.mark.slow

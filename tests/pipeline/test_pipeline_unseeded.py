@@ -36,12 +36,14 @@ def test_what_follows_its_seed_is_not_accused(name):
 
 @pytest.fixture
 def cut(tmp_path, monkeypatch):
-    """Begin a run and interrupt it at its first checkpoint."""
+    """Begin a run and interrupt it at its first checkpoint, or at the first one at a step of the search."""
     monkeypatch.chdir(tmp_path)
 
-    def begin(*words):
+    def begin(*words, at=0):
         def save(checkpoints, state):
             saved(checkpoints, state)
+            if state["step"] < at:
+                return
             raise KeyboardInterrupt
 
         saved = Checkpointing.save
@@ -57,17 +59,29 @@ def cut(tmp_path, monkeypatch):
 PROPOSALS = ("--strategy", "random", "strategy.candidates=2")
 
 
-@pytest.mark.parametrize("words", [(), pytest.param(PROPOSALS, marks=pytest.mark.slow)], ids=["gradient", "proposals"])
-def test_a_loose_environment_is_warned_of_and_its_run_goes_on(words, cut, monkeypatch, capsys):
+ONE_SHOT = ("--strategy", "one-shot", "strategy.values.proposals=2", "strategy.values.score_share=0.25")
+
+
+@pytest.mark.parametrize(
+    "words, step",
+    [
+        ((), 32),
+        pytest.param(PROPOSALS, 96, marks=pytest.mark.slow),  # 64 steps of candidate 0, 32 of candidate 1
+        pytest.param(ONE_SHOT, 112, marks=pytest.mark.slow),  # 96 steps of the supernet, 16 of its first score
+    ],
+    ids=["gradient", "proposals", "one-shot"],
+)
+def test_a_loose_environment_is_warned_of_and_its_run_goes_on(words, step, cut, monkeypatch, capsys):
+    """The record says where the run stood, with the steps of all before."""
     monkeypatch.setenv("LOOSE", "step")
-    cut(*words)
+    cut(*words, at=step)
     assert "not exactly resumable: gym:editable_env:Editable-v0 does not replay" in " ".join(capsys.readouterr().err.split())
     record = RunDir.open("runs/a").read(RunRecord)
     assert not record.exactly_resumable and record.fresh_episodes == ()
     assert main(["resume", "runs/a"]) == 0
     assert "4 running episodes could not be continued and begin anew" in " ".join(capsys.readouterr().err.split())
     record = RunDir.open("runs/a").read(RunRecord)
-    assert record.fresh_episodes[0] == FreshEpisodes(stage="search", step=32, environments=(0, 1, 2, 3))
+    assert record.fresh_episodes[0] == FreshEpisodes(stage="search", step=step, environments=(0, 1, 2, 3))
 
 
 def test_an_environment_that_replayed_and_does_not_now_needs_a_word(cut, monkeypatch, capsys):

@@ -306,4 +306,4 @@ def test_episodes_that_a_resume_gave_up_are_told(path):
     assert not any("began anew" in told for told in caveats(read_run(path)))
     change(path, "run.json", fresh_episodes=[{"stage": "search", "step": 4096, "environments": [0, 3]}])
     (told,) = (told for told in caveats(read_run(path)) if "began anew" in told)
-    assert "(search, step 4,096: 2)" in told
+    assert "(search, step 4,096: 2)" in told and "resumed, or a candidate trained on after a pause" in told

@@ -118,6 +118,63 @@ def test_one_without_a_score_is_promoted_last_and_a_saved_state_goes_on():
         assert one.next() == (3, 2, 0) and one.next() is None
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("count, factor", [(8, 2), (9, 3), (27, 3), (16, 4)])
+def test_a_failed_training_leaves_no_rung_short_as_long_as_there_is_a_candidate_for_it(seed, count, factor):
+    """At the end each rung has as many trainings as it takes, or as many as the one below it has left unfailed."""
+    sizes = [count]
+    while sizes[-1] >= factor:
+        sizes.append(sizes[-1] // factor)
+    halving, noise = SuccessiveHalving(sizes, factor), torch.Generator().manual_seed(seed)
+    running, begun, trained, whole = [], 0, [[] for _ in sizes], [set() for _ in sizes]
+    while True:
+        while len(running) < 3:
+            chosen = halving.next()
+            if chosen is None and begun == count:
+                break
+            running.append((begun, 0) if chosen is None else chosen[:2])
+            begun += chosen is None
+        if not running:
+            break
+        index, rung = running.pop(int(torch.randint(len(running), (), generator=noise)))
+        trained[rung].append(index)
+        if torch.rand((), generator=noise) < 0.3:
+            halving.fail(index, rung)
+            restored = SuccessiveHalving(sizes, factor)
+            restored.restore(halving.state())
+            halving = restored
+        else:
+            whole[rung].add(index)
+            halving.add(index, rung, float(torch.randn((), generator=noise)))
+    assert [len(rung) for rung in trained] == [count, *(min(size, len(left)) for size, left in zip(sizes[1:], whole))]
+    assert all(set(rung) <= left and len(set(rung)) == len(rung) for rung, left in zip(trained[1:], whole))
+    assert [halving.promoted(rung) for rung in range(len(sizes) - 1)] == [len(rung) for rung in trained[1:]]
+
+
+def test_one_that_failed_is_counted_and_the_next_best_takes_its_place():
+    halving = SuccessiveHalving([4, 2, 1], 2)
+    halving.add(0, 0, 4.0)
+    halving.fail(1, 0)
+    assert halving.next() == (0, 1, 0)  # the best of two that ended
+    halving.add(2, 0, 2.0)
+    halving.fail(3, 0)
+    assert halving.next() == (2, 1, 1) and halving.next() is None
+    halving.fail(0, 1)
+    assert halving.next() is None  # the other one of the rung is under way
+    halving.add(2, 1, 1.0)
+    assert halving.next() == (2, 2, 0)
+    halving = SuccessiveHalving([8, 4, 2, 1], 2)
+    for index in range(8):
+        halving.add(index, 0, float(index))
+    assert [halving.next() for _ in range(4)] == [(7, 1, 0), (6, 1, 1), (5, 1, 2), (4, 1, 3)]
+    for index in (7, 6, 5):
+        halving.fail(index, 1)
+    halving.add(4, 1, 0.0)
+    assert halving.next() == (4, 2, 0) and halving.next() is None  # nobody else is left
+    halving.add(4, 2, 0.0)
+    assert halving.next() == (4, 3, 0) and halving.next() is None
+
+
 def test_ties_go_to_the_earlier_result():
     for order in itertools.permutations(range(3)):
         halving = SuccessiveHalving([3, 1], 3)

@@ -272,6 +272,7 @@ class Bracket:
             env_index=1,
         )
         if contender.paused is not None:
-            go_on(training, contender.paused["training"], self.plan, self.log, "retrain")
+            before = self.done - contender.env_steps
+            go_on(training, contender.paused["training"], self.plan, self.log, "retrain", before)
             streams.load_state_dict(contender.paused["streams"])
         return network, training

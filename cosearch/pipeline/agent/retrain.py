@@ -55,7 +55,7 @@ def run_retrain(
             saved = checkpoints.current.stage_state
             if saved is not None:
                 fine.restore(saved)
-                go_on(training, saved, plan, log, "retrain")
+                go_on(training, saved, plan, log, "retrain", before)
                 checkpoints.restore_streams()
             log.progress.stage("retrain", before + steps, before + training.step)
             interval_s = config.budget.checkpoint_interval_s

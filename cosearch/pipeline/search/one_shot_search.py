@@ -158,11 +158,11 @@ class OneShotSearch:
             self._restore(saved)
 
     def _restore(self, saved: State) -> None:
-        go_on(self.training, saved["training"], self.plan, self.log, "search")
+        self.told, self.best, self.begun, self.ready = saved["told"], saved["best"], saved["begun"], saved["ready"]
+        go_on(self.training, saved["training"], self.plan, self.log, "search", self.scored)
         self.strategy.restore(saved["strategy"])
         if isinstance(self.scores, FrameScores):
             self.scores.restore(saved["frames"])
-        self.told, self.best, self.begun, self.ready = saved["told"], saved["best"], saved["begun"], saved["ready"]
         self.checkpoints.restore_streams()
 
     @property

@@ -21,11 +21,21 @@ from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.search.derivation import Found, contiguous
 from cosearch.pipeline.search.rungs import Rungs
 from cosearch.pipeline.search.side_by_side import SideBySide
-from cosearch.pipeline.search.told import PredictedCosts, best_of, check_failures, check_judged, records, told_record, trained_on
+from cosearch.pipeline.search.told import (
+    PredictedCosts,
+    best_of,
+    check_failures,
+    check_judged,
+    records,
+    told_record,
+    trained_on,
+    trainings_of,
+)
 from cosearch.pipeline.session import Checkpointing, Resources, RunLog
 from cosearch.pipeline.shared_weights import keep_shared
 from cosearch.pipeline.train import go_on, train
 from cosearch.planning.budget import candidate_rungs
+from cosearch.planning.needs import candidate_needs
 from cosearch.planning.plan import Plan
 from cosearch.record.order import OrderRecord
 from cosearch.record.results.architecture import Derivation
@@ -96,7 +106,8 @@ class ProposalSearch:
         self.waiting: list[Item] = []
         cluster = resources.cluster if section.workers > 1 else HERE
         with carried([self.config], cluster) as self.brought:
-            self.workers = Workers(train_candidate, cluster.engine(section.workers, self.brought.folder))
+            engine = cluster.engine(section.workers, self.brought.folder)
+            self.workers = Workers(train_candidate, engine, candidate_needs(self.config))
         taught = plan.search_teacher(resources.teacher)
         self.teacher_sha256 = None if taught is None or not cluster.address else taught.record.weights_sha256()
         self.here = section.workers == 1 and not section.order
@@ -150,7 +161,8 @@ class ProposalSearch:
         """
         self.log.progress.stage("search", self.rungs.total, self.done)
         with self.workers, WorkLog(self.folder.path, self.log.progress.note) as log:
-            trainings = SideBySide(self.workers, log, self.rungs.trainings - len(self.told), self.log.progress.note)
+            trained = trainings_of(self.told) + sum("outcome" in item for item in self.waiting)
+            trainings = SideBySide(self.workers, log, self.rungs.trainings - trained, self.log.progress.note)
             while self._take_turns():
                 if self.here:
                     self._train_here(self.waiting[0])
@@ -158,6 +170,8 @@ class ProposalSearch:
                 else:
                     self._save()
                     self._train_beside(trainings)
+        if self.rungs.unspent:
+            self.log.progress.note(self.rungs.unspent)
 
     def _take_turns(self) -> bool:
         """Begin and take what can be by now; whether a training is under way then."""
@@ -252,7 +266,7 @@ class ProposalSearch:
                 paused = unpacked(item["paused"])
                 item["training"], item["streams"] = paused["training"], paused["streams"]
             if "training" in item:
-                go_on(training, item["training"], self.plan, self.log, "search")
+                go_on(training, item["training"], self.plan, self.log, "search", earlier)
                 streams.load_state_dict(item["streams"])
             train(
                 training,
@@ -307,14 +321,14 @@ class ProposalSearch:
         for line in outcome["lines"]:
             self.log.add({**line, "step": line["step"] + earlier, **self._facts(item)}, "search")
         if "anew" in outcome:
-            self.log.begun_anew("search", item.get("before", 0), outcome["anew"])
+            self.log.begun_anew("search", self.done, outcome["anew"])
         place = self._told_first(item) if first else self._told_again(item)
+        self.rungs.ended(item)
         packed_weights = outcome["weights"]
         if packed_weights is None:
             if first:
                 check_failures(self.told, self.rungs.candidates, self._name(item), self.log)
             return
-        self.rungs.ended(item)
         if isinstance(self.strategy, InheritingStrategy):
             self.kept[place] = packed_weights
         weights = unpacked(packed_weights)
@@ -376,7 +390,8 @@ class ProposalSearch:
             plan.accelerator.return_to(best["accelerator"])
         longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
         best_by = "best training score" if self.config.strategy.judge_by == "score" else "least divergence from the teacher"
-        method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}"
+        unspent = f"; {self.rungs.unspent}" if self.rungs.unspent else ""
+        method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}{unspent}"
         derived_by = Derivation(method=method, candidates=records(self.told, plan, plan.agents.get(name, plan)))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)

@@ -40,6 +40,17 @@ class Rungs:
         """Environment steps of all trainings together."""
         return sum(map(sum, self.steps))
 
+    @property
+    def unspent(self) -> str:
+        """At the end of a search: which environment steps no candidate was left for, in words; empty: there are none."""
+        steps = sum(sum(steps[self.halving.promoted(rung) :]) for rung, steps in enumerate(self.steps[1:]))
+        if not steps:
+            return ""
+        return (
+            f"{steps:,} of {self.total:,} environment steps of the search were not spent: the trainings that failed left no "
+            "candidate to train on"
+        )
+
     def on(self) -> Item | None:
         """The next candidate that trains on; None where there is none yet."""
         chosen = self.halving.next()
@@ -66,8 +77,11 @@ class Rungs:
         return Part(self.until(item), item.get("rung", 0) + 1 < len(self.steps), item.get("paused"))
 
     def ended(self, item: Item) -> None:
-        """A candidate's training was not lost: it has a score, and may train on."""
+        """A candidate's training has ended; unless it failed, the candidate may train on."""
         outcome, rung = item["outcome"], item.get("rung", 0)
+        if outcome["weights"] is None:
+            self.halving.fail(item["index"], rung)
+            return
         self.halving.add(item["index"], rung, worth(self.judge_by, outcome))
         if "paused" in outcome and self.halving.open(item["index"], rung):
             paused: Item = {**item, "before": outcome["env_steps"], "paused": outcome["paused"]}

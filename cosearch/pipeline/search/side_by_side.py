@@ -89,5 +89,6 @@ class SideBySide:
             sent=sent,
             done=done,
             lost=lost,
+            waits=lambda index, reason: self._note(f"{names[index]}: {reason}"),
             tick=tick,
         )

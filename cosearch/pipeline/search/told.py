@@ -117,6 +117,11 @@ def trained_on(told: list[Told], item: Item) -> int:
     return place
 
 
+def trainings_of(told: Sequence[Told]) -> int:
+    """How many trainings those that were told have had, one on each rung that they came to."""
+    return sum(one.get("rung", 0) + 1 + ("stopped" in one) for one in told)
+
+
 def check_failures(told: Sequence[Told], of: int, name: str, log: RunLog) -> None:
     """Say that the newest candidate failed; too many failures are a fault of the settings, not of the candidates.
 
