@@ -26,12 +26,8 @@ from cosearch.planning.family import agent_configs, agent_names
 from cosearch.planning.identity import environment_now
 from cosearch.planning.options.unused import check_options
 from cosearch.planning.request import resolve_request, with_absolute_paths
-<<<<<<< HEAD
-from cosearch.planning.teacher import identity_in, load_teacher
-=======
 from cosearch.planning.store import check_store
-from cosearch.planning.teacher import load_teacher
->>>>>>> 20055b32ebbdd724103ea53cfc816b863f1b2aff
+from cosearch.planning.teacher import identity_in, load_teacher
 from cosearch.record.run_record import (
     CertificateRecord,
     DeviceRecord,
