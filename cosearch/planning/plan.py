@@ -112,8 +112,9 @@ class Plan:
     def not_known(self) -> str:
         """Which latencies that the targets are on nobody measured for the table, in words; empty where it predicts them."""
         told = {
-            f"the table of {plan.hardware.device.table_name} knows nothing of the {target.text}: the search goes by the median "
-            "back to back, and whether the target holds is not known until it is measured (`cosearch deploy`, or --device this)"
+            f"the table of {plan.hardware.device.table_name} knows nothing of the {target.text}: the search goes by "
+            "the median back to back; whether the target holds is not known until it is measured: `cosearch deploy RUN`, or "
+            "--device this"
             for plan in self.every
             for target, bound in zip(plan.targets, plan.constraints)
             if not bound.known

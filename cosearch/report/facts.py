@@ -29,7 +29,7 @@ from cosearch.space.derivation.derive import within
 from cosearch.statistics import interval_text
 from latency_tables.opspec import Device
 
-UNKNOWN = f"{NOT_KNOWN}: the table has no such figures, measure it (`cosearch deploy`, or --device this)"
+UNKNOWN = f"{NOT_KNOWN}: the table has no such figures, measure it (`cosearch deploy RUN`, or --device this)"
 AGENT_RUNTIMES = ("onnxruntime", "tvm")  # those that agents are deployed in
 PROVENANCE = {
     "measured": "each operation was timed on the device itself",

@@ -26,7 +26,7 @@ from latency_tables.board.timing import Paced
 from latency_tables.errors import InfeasibleTargetError
 
 load_builtins()
-UNKNOWN = "not known: the table has no such figures, measure it (`cosearch deploy`, or --device this)"
+UNKNOWN = "not known: the table has no such figures, measure it (`cosearch deploy RUN`, or --device this)"
 
 
 @pytest.mark.parametrize(
