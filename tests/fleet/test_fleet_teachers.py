@@ -15,6 +15,7 @@ from here_cluster import HereCluster
 
 from cosearch.benchmarks.workers.cluster_runs import descendants, processes
 from cosearch.cli.app import main
+from cosearch.planning.builtins import load_builtins
 from cosearch.record.failures import read_failures
 from cosearch.record.workers import LOST, read_workers
 from cosearch.rl.envs import ENVIRONMENTS
@@ -51,6 +52,7 @@ def toys(monkeypatch, tmp_path):
         return Score((scores[request.seed][levels == "train"],) * 2, 0)
 
     monkeypatch.chdir(tmp_path)
+    load_builtins()  # before the registry is put aside: a module registers itself once a process
     monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
     monkeypatch.setattr(train, "_score", score)
     before = torch.get_num_threads()

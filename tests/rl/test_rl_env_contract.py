@@ -12,6 +12,7 @@ import pytest
 import cosearch.rl.env_families.gym
 import cosearch.rl.env_families.minatar
 import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
+from cosearch.planning.builtins import load_builtins
 from cosearch.rl.env_families.replayed import ReplayedEnvs
 from cosearch.rl.envs import ENVIRONMENTS, CheckedEnv, EnvFamily, EnvOptions, Step, _warn_once, make_env, split_name
 from cosearch.testing.toys import SignalEnv
@@ -186,6 +187,7 @@ def test_an_environment_that_cannot_be_made_is_an_error(monkeypatch):
     def make(game, options):
         raise KeyError("no display")
 
+    load_builtins()  # before the registry is put aside: a module registers itself once a process
     monkeypatch.setattr(ENVIRONMENTS, "_entries", {"bad": EnvFamily("bad", "fails", ("game",), make)})
     with pytest.raises(EnvironmentFailedError, match="bad:game failed: KeyError"):
         make_env("bad:game", EnvOptions(1, 0))

@@ -11,6 +11,7 @@ import torch
 import cosearch.rl.env_families.gym
 import cosearch.rl.env_families.minatar
 import cosearch.rl.env_families.procgen  # noqa: F401  registers its family
+from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import ENVIRONMENTS, EnvFamily, EnvOptions, make_env
 from cosearch.testing.conformance import check_environment, play, same_steps
 from cosearch.testing.toys import SignalEnv
@@ -35,6 +36,7 @@ def test_every_registered_game_conforms(family, game):
 
 
 def test_the_toys_conform():
+    load_builtins()  # before the registry is put aside: a module registers itself once a process
     for game in ("signal", "limit"):
         with pytest.MonkeyPatch.context() as patch:
             family = EnvFamily("toy", "toys", ("signal", "limit"), SignalEnv)

@@ -10,6 +10,7 @@ from cosearch.config.run import config_from_dict
 from cosearch.cost.constraint import Constraint
 from cosearch.cost.objective import DualPenalty
 from cosearch.cost.table_cost import TableCost
+from cosearch.planning.builtins import load_builtins
 from cosearch.rl.envs import ENVIRONMENTS
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.rl.teacher import Teacher, save_teacher
@@ -47,6 +48,7 @@ SMALL = ChainConfig(
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
+    load_builtins()  # before the registry is put aside: a module registers itself once a process
     monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
 
 
