@@ -222,7 +222,11 @@ class Table:
                 f"use the table of {op.dtype}, named like {device.name}/onnxruntime-{op.dtype}-1t"
             )
         row = self.rows.get(op.key)
-        why = "has no row" if row is None else f"could not run ({row.status}: {row.details.get('reason', 'no reason recorded')})"
+        why = (
+            "has no row"
+            if row is None
+            else f"could not be measured ({row.status}: {row.details.get('reason', 'no reason recorded')})"
+        )
         also = f" (and {len(more)} more: {', '.join(list(more)[:3])}{', ...' * (len(more) > 3)})" if more else ""
         near = sorted((key for key, r in self.rows.items() if r.latency_s is not None), key=lambda key: _distance(op, key))[:3]
         return f"operation {op.key}{also} {why} in the table of {named}. Nearest rows: {', '.join(near)}. {self._advice(op)}"

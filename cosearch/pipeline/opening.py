@@ -180,8 +180,8 @@ def _there(run: RunDir, recorded: str, table_id: str = "") -> str | None:
 
 def _gone(run: RunDir, what: str, recorded: Sequence[str], verb: str, given: Sequence[Path] = ()) -> RunFolderError:
     are, moved = ("are", "they were") if len(recorded) > 1 else ("is", "it was")
-    options = " ".join(f"--{what} {each}" for each in (*given, *["FILE"] * len(recorded)))
+    files = f" --{what} ".join([*map(str, given), *["FILE"] * len(recorded)])
     return RunFolderError(
         f"{run.path} began with the {what} {' and '.join(recorded)}, which {are} not there now. Where {moved} moved: "
-        f"`cosearch {verb} {run.path} {options}`"
+        f"`cosearch {verb} {run.path} --{what} {files}`"
     )

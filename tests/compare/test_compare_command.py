@@ -69,3 +69,20 @@ def test_the_expected_time_is_that_of_the_controls_and_then_of_the_others(jobs, 
     assert main(["compare", *words, "--dry-run", "--json", "--jobs", str(jobs)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["expected_s"] == pytest.approx(expected_s) and [run["expected_s"] for run in found["runs"]] == [60.0] * 9
+
+
+@pytest.mark.parametrize(
+    "words, task",
+    [([], "gym:CartPole-v1"), (["--env", "minatar:breakout"], "minatar:breakout")],
+)
+def test_the_task_is_the_files_where_no_option_names_one(words, task, tmp_path, monkeypatch):
+    (tmp_path / "mine.toml").write_text('[env]\nname = "gym:CartPole-v1"\n')
+    seen = []
+
+    def planned(folder, strategies, seeds, envs, **how):
+        seen.extend(envs)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("cosearch.compare.plan.planned_runs", planned)
+    assert main(["compare", "--strategies", "a3cs", "--config", str(tmp_path / "mine.toml"), "--dry-run", *words]) == 2
+    assert seen == [task]

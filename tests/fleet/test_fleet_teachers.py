@@ -126,8 +126,6 @@ def test_the_verb_shows_all_and_ends_with_1_where_one_failed(monkeypatch, capsys
         "32",
         "--episodes",
         "2",
-        "--train-levels",
-        "1",
     ]
     assert main([*words, "--seeds", "2", "--out", "best.json", "--quiet", *WORDS]) == 1
     shown = capsys.readouterr()

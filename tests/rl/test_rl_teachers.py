@@ -259,6 +259,7 @@ def test_levels_are_refused_where_the_task_has_none_and_recorded_where_it_has(tm
     monkeypatch.chdir(tmp_path)
     words = ("--env", "toy:signal", "--network", "minatar-cnn", "--steps", "32", "--episodes", "2", "--out", "t.json", "--quiet")
     values = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=16")
+    load_builtins()
     monkeypatch.setattr(ENVIRONMENTS, "_entries", {**ENVIRONMENTS._entries, "toy": TOYS})
     assert main(["teacher", *words, "--train-levels", "7", *values]) == 2
     said = capsys.readouterr().err

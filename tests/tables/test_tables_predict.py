@@ -227,7 +227,7 @@ def test_the_messages_of_missing_operations(tmp_path):
                 ([rows[1]], f"operation {rows[1].key} has no row {rest.format(rows[1].key)}"),
                 (
                     [rows[9]],
-                    f"operation {rows[9].key} could not run (unsupported: no reason recorded) {rest.format(rows[9].key)}",
+                    f"operation {rows[9].key} could not be measured (unsupported: no reason recorded) {rest.format(rows[9].key)}",
                 ),
                 (
                     [CONV, *(rows[k] for k in (1, 5, 7, 9, 1))],

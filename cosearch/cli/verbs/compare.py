@@ -30,7 +30,9 @@ def compare(
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Seeds 0 .. N - 1 of each strategy.")] = 5,
-    env: Annotated[list[str] | None, typer.Option(help="Task; may be given several times.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="Task; may be given several times. Default: the file's, else procgen:starpilot.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Target device; `cosearch list devices`.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, judged, standard or paper.")] = "quick",
     config: Annotated[Path | None, typer.Option(help="TOML file with configuration values.")] = None,
@@ -56,6 +58,7 @@ def compare(
     """
     from cosearch.cli.lists import device_options
     from cosearch.compare.plan import planned_runs
+    from cosearch.config.run import resolve
     from cosearch.fleet.cluster import Cluster
     from cosearch.record.rundir import RunDir, check_one_folder
 
@@ -74,7 +77,7 @@ def compare(
         folder,
         strategies.split(","),
         range(seeds),
-        env or ["procgen:starpilot"],
+        env or [resolve(preset=preset, file=config).env.name],
         preset=preset,
         file=config,
         words=overrides or (),
