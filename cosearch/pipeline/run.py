@@ -24,7 +24,7 @@ from cosearch.pipeline.target.repair import Repair, meter_of, stage_after_search
 from cosearch.planning.plan import Plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.json_record import to_json
-from cosearch.record.results.family import agent_folder, family_of
+from cosearch.record.results.family import agent_folder, agent_names, family_of
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir, as_folder_name
 from cosearch.rl.probe import doubts
@@ -135,10 +135,9 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
         RequestError: the agent cannot have such a bundle.
     """
     run = RunDir.open(path)
-    agents = run.read(RunRecord).agents
-    if agents:
+    if agent_names(run):
         given = own_tables(run, config_of(run), places.tables)
-        for agent in agents:
+        for agent in run.read(RunRecord).agents:
             own = (given[agent.table_id],) if agent.table_id in given else ()
             export_again(agent_folder(path, agent.name), progress, replace(places, tables=own), bundle)
         return run

@@ -36,8 +36,8 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
         theirs, ours = (task_words(each, differing) for each in (task_of(teacher), config.env))
         raise ConfigError(
             f"teacher {teacher.name!r} was trained with {theirs}, this run has {ours}: its values and the divisor of its rewards "
-            "mean something else. Set distill.critic=0 to learn its actions alone, or train one with the run's words: "
-            f"`cosearch teacher --env {config.env.name} --out FILE.json`"
+            "mean something else. Set distill.critic=0 to learn its actions alone, distill.teacher=none to learn without one, or "
+            f"train one with the run's words: `cosearch teacher --env {config.env.name} --out FILE.json`"
         )
     if not teacher.is_onnx:
         load_network(teacher)  # a damaged file must show now, not after the search

@@ -7,9 +7,10 @@ from pipeline_runs import TINY, TINY_PROPOSALS, Silent, changed
 from cosearch.config.run import resolve
 from cosearch.pipeline.run import STAGES, work_on
 from cosearch.pipeline.session import open_session
-from cosearch.pipeline.shared_weights import FILE, shared_supernet, weights_of
+from cosearch.pipeline.shared_weights import shared_supernet, weights_of
 from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
+from cosearch.record.results.architecture import SHARED_WEIGHTS
 from cosearch.record.rundir import RunDir
 from latency_tables.errors import RunFolderError
 
@@ -40,8 +41,8 @@ def test_the_path_of_the_derived_architecture_has_the_weights_that_the_search_ga
     assert not changed(weights_of(architecture, plan, supernet), output.weights)
     other = plan.space.architecture([(c + 1) % len(p.candidates) for c, p in zip(output.choices, plan.space.points)])
     assert changed(weights_of(other, plan, supernet), weights_of(other, plan, None))
-    content = (run.path / FILE).read_bytes()
-    (run.path / FILE).write_bytes(content[: len(content) // 2])
+    content = (run.path / SHARED_WEIGHTS).read_bytes()
+    (run.path / SHARED_WEIGHTS).write_bytes(content[: len(content) // 2])
     with pytest.raises(RunFolderError, match="cannot be read as the shared weights"):
         shared_supernet(run, plan)
 
@@ -50,7 +51,7 @@ def test_the_path_of_the_derived_architecture_has_the_weights_that_the_search_ga
 def test_candidates_that_share_nothing_leave_none(shared, tmp_path):
     words = (*PROPOSALS, f"strategy.candidate_init={'shared' if shared else 'scratch'}")
     run, plan, output = searched(tmp_path, words)
-    assert (run.path / FILE).is_file() is shared
+    assert (run.path / SHARED_WEIGHTS).is_file() is shared
     supernet = shared_supernet(run, plan)
     assert (supernet is not None) is shared
     first = weights_of(plan.space.architecture(output.choices), plan, supernet)

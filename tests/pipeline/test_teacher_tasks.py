@@ -85,7 +85,7 @@ def test_a_damaged_record_of_the_task_is_named(task, tmp_path):
 
 def test_a_trained_teacher_records_its_task(tmp_path):
     values = (SCALED, "env.num_envs=2", "rl.rollout_steps=8", "rl.minibatch=16", "env.episode_steps=50")
-    request = TeacherRequest("gym:CartPole-v1", "", 16, 0, 1, 2, 100_000, 0, values)
+    request = TeacherRequest("gym:CartPole-v1", "", 16, 0, 1, 2, values=values)
     train_teacher(request, tmp_path / "made.json", tmp_path / "runs", "a test", Silent())
     recorded = json.loads((tmp_path / "made.json").read_text())["provenance"]["task"]
     assert recorded == {"kwargs": {}, "wrappers": ["reward_scale:0.01"], "episode_steps": 50}

@@ -158,9 +158,9 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     NO_DEVICES: ('family.devices=["jetson"]',),
     NO_TARGETS: ("family.latency_targets_s=[0.001]",),
     LEVELS: ("env.name=minatar:breakout",),
-    TAKES_KWARGS: ("env.name=minatar:breakout",),
+    TAKES_KWARGS: ("env.name=minatar:breakout", "distill.teacher=none"),
     TAKES_LAYOUT: ("env.name=minatar:breakout",),
-    TAKES_WRAPPERS: ("env.name=minatar:breakout",),
+    TAKES_WRAPPERS: ("env.name=minatar:breakout", "distill.teacher=none"),
     IMAGES: ("env.name=gym:CartPole-v1", "space.values={}", "distill.teacher=none"),
     ACCELERATOR: ("device=jetson",),
     TABLE: (
