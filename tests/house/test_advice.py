@@ -1,12 +1,12 @@
 """Advice works when it is followed: each command, option and key that a message names exists, and what is cheap is typed."""
 
 import ast
+import functools
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,17 +40,20 @@ NOT_OURS = {"ssh-option", "key", "address", "head", "resources"}  # of typer's o
 FILLED_IN = {"verb": "resume", "what": "table"}
 
 
-def texts(path: Path) -> Iterator[str]:
+@functools.cache
+def texts(path: Path) -> list[str]:
     """All texts of a file that are no docstrings; what is filled in at run time is 1, or a verb."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
     joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
+    others, found = documents | inside, []
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) and id(node) not in inside:
-            yield "".join(_part(part) for part in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents | inside:
-            yield node.value
+            found.append("".join(_part(part) for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in others:
+            found.append(node.value)
+    return found
 
 
 def _part(part: ast.expr) -> str:
@@ -72,6 +75,12 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+@functools.cache
+def group_of(program: str) -> typer.core.TyperGroup:
+    """All verbs of a program, once it has been started."""
+    return typer.main.get_command(PROGRAMS[program])
+
+
 def read(command: str) -> None:
     """Read a command as its program does.
 
@@ -85,7 +94,7 @@ def read(command: str) -> None:
     if words[0] in OTHER_PROGRAMS:
         return
     program, *rest = words
-    group = typer.main.get_command(PROGRAMS[program])
+    group = group_of(program)
     if program == "cosearch" and (not rest or rest[0].startswith("-")):
         rest = [word for word in [app.DEFAULT_VERB, *rest] if word != "--help"]
     while hasattr(group, "commands"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import inspect
 import json
@@ -90,6 +91,12 @@ def test_the_guide_runs_as_written(tmp_path):
     assert summary["target_met"] is True and summary["table_provenance"] == "estimated"
 
 
+@functools.cache
+def group_of(program: typer.Typer) -> typer.core.TyperGroup:
+    """All verbs of a program; ``parse`` imports those that add themselves first."""
+    return typer.main.get_command(program)
+
+
 def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a command as its program does; a search is also planned, to everything that it would trip over before training."""
     words = shlex.split(command)
@@ -110,7 +117,7 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         from cosearch.cli.commands import app as verbs
         from cosearch.cli.verbs import bench, compare, compress, deploy, measure, overview, teacher  # noqa: F401
 
-        group = typer.main.get_command(verbs)
+        group = group_of(verbs)
         verb = rest[0] if rest and rest[0] in group.commands else app.DEFAULT_VERB
         arguments = rest[1:] if rest[:1] == [verb] else rest
         context = group.commands[verb].make_context(verb, list(arguments))
@@ -120,7 +127,7 @@ def parse(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
             )
             assert app.main([verb, *arguments, "--dry-run"]) == 0, command
     elif module == "latency_tables":
-        group = typer.main.get_command(tables)
+        group = group_of(tables)
         group.commands[rest[0]].make_context(rest[0], rest[1:])
     elif module.startswith("cosearch.") and not inspect.signature(importlib.import_module(module).main).parameters:
         read = argparse.ArgumentParser.parse_args
@@ -165,7 +172,7 @@ def shown_commands(text: str) -> list[str]:
 def made(command: str) -> None:
     """The table that a measurement would write, with the rows of its work lists and no others."""
     words = shlex.split(command)
-    values = typer.main.get_command(tables).commands["measure"].make_context("measure", words[4:]).params
+    values = group_of(tables).commands["measure"].make_context("measure", words[4:]).params
     ops = (op for name in values["worklist"] or ("chain", "references") for op in load_worklist(name).ops)
     table_of(Path(values["out"]), ops, device=values["device"])
 
