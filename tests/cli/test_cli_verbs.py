@@ -270,6 +270,7 @@ def test_version_is_that_of_the_package(out):
         assert out("--version").startswith("not installed, run from /")
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_and_goes_on_to_the_same_weights_after_a_kill(tmp_path):
     for name in ("straight", "killed"):
         (tmp_path / name).mkdir()

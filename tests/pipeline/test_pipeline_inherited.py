@@ -79,6 +79,7 @@ def test_a_candidate_starts_from_the_weights_that_its_parent_ended_with(search):
     assert torch.equal(begun[2][stem], ended[third["inherited_from"][0]][stem])
 
 
+@pytest.mark.slow
 def test_one_interrupted_between_two_candidates_ends_as_the_uninterrupted_one(search, monkeypatch):
     _, whole, _, _ = search("whole")
     tell, count = MorphismSearch.tell, [0]

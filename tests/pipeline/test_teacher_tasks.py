@@ -54,7 +54,7 @@ def scored(plan, monkeypatch):
         ({"kwargs": {}, "wrappers": ["reward_scale:0.01"]}, (), False, False),
         ({"kwargs": {}, "wrappers": [], "episode_steps": 100}, (), True, False),
         (None, ("env.metric=length",), True, False),
-        (None, ("env.num_envs=8", "env.step_limit_s=9"), True, True),
+        (None, ("env.num_envs=8",), True, True),
     ],
 )
 def test_what_is_taken_of_a_teachers_file_is_of_the_runs_task(task, words, values, score, tmp_path, monkeypatch):
