@@ -335,7 +335,6 @@ def test_it_learns_a_game_with_a_known_best_score_and_without_learning_rate_it_d
     assert train(1e-2) > 0.9 * (EPISODE_STEPS - 1) > 0.6 * EPISODE_STEPS > train(0.0, updates=3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm, game", [("a2c", "signal"), ("ppo", "limit")])
+@pytest.mark.parametrize("algorithm, game", [("a2c", "signal"), pytest.param("ppo", "limit", marks=pytest.mark.slow)])
 def test_it_learns_with_the_other_algorithm_and_through_time_limits(algorithm, game):
     assert train(1e-2, algorithm, game, updates=60 if algorithm == "a2c" else 30) > 0.85 * (EPISODE_STEPS - 1)
