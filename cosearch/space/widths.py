@@ -269,16 +269,32 @@ class SharedNode(nn.Module):
             active, weights: as for :meth:`gated`; the first combination of operations gives the size of the map.
             base: for each point the widest active candidate, or the first where it decides no width.
         """
-        width, total = self.width(active), None
+        width, shares = self.width(active), dict[tuple[OpSpec | None, ...], Tensor | None]()
+        first = dict[tuple[OpSpec | None, ...], list[int]]()  # choices of the first combination of each operation
         for several in itertools.product(*(range(len(active[p])) for p in self.operation_points)):
             chosen, share = list(base), None
             for p, k in zip(self.operation_points, several):
                 chosen[p], share = active[p][k], weights[p][k] if share is None else share * weights[p][k]
+            operation = tuple(self._every(chosen, active))
+            before = shares.get(operation)
+            shares[operation] = share if before is None or share is None else before + share
+            first.setdefault(operation, chosen)
+        totals = dict[tuple[int, ...], Tensor]()  # of the maps of each size: large ones are slow to add and to resize
+        for operation, chosen in first.items():
             inner = self._inner(chosen, active, weights)
-            part = self._part(chosen, x, width, share, self._mask(chosen, active, weights, width), inner)
-            total = part if total is None else total + _sized(part, total.shape[2:])
-        assert total is not None, "a product of no points has one element"
+            part = self._part(chosen, x, width, shares[operation], self._mask(chosen, active, weights, width), inner)
+            size = tuple(part.shape[2:])
+            totals[size] = totals[size] + part if size in totals else part
+        total, *others = totals.values()
+        for other in others:
+            total = total + _sized(other, total.shape[2:])
         return total
+
+    def _every(self, chosen: Sequence[int], active: Active) -> Iterator[OpSpec | None]:
+        """The blocks of these choices for all active candidates of the points that decide a width."""
+        free = (*self.width_points, *self.inner_points)
+        for several in itertools.product(*(active[p] if p in free else (chosen[p],) for p in self.node.points)):
+            yield self.node.specs[self.node.candidate(dict(zip(self.node.points, several)))]
 
     def _part(
         self,
@@ -375,4 +391,8 @@ def _with(choices: Sequence[int], point: int, candidate: int) -> list[int]:
 
 def _sized(x: Tensor, size: Sequence[int]) -> Tensor:
     """A map averaged (or repeated) to a size; a vector as it is."""
-    return x if x.shape[2:] == tuple(size) else F.adaptive_avg_pool2d(x, (size[0], size[1]))
+    if x.shape[2:] == tuple(size):
+        return x
+    if all(wanted % side == 0 for wanted, side in zip(size, x.shape[2:])):
+        return F.interpolate(x, (size[0], size[1]))  # each pixel repeated: the same as pooling, several times as fast
+    return F.adaptive_avg_pool2d(x, (size[0], size[1]))
