@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosearch.config.fixed import check_words
-from cosearch.config.run import Config
+from cosearch.config.run import Config, resolve
 from cosearch.config.search import SpaceConfig, StrategyConfig
 from cosearch.planning.budget import run_steps
 from cosearch.planning.builtins import load_builtins
@@ -84,7 +84,7 @@ def planned_runs(
         options: see ``cosearch.config.run.resolve``.
         hand_made: names of hand-made networks that are controls on each task, or ``all`` that are made for it and of which some
             width meets the target.
-        tell: is told which of ``all`` are left out, and why, one line each.
+        tell: is told which of ``all`` are left out, and which keys of the file have no effect, and why, one line each.
 
     Returns:
         The runs; each uses one thread unless ``threads`` is set, and has the random-search run of its seed as its control.
@@ -99,12 +99,14 @@ def planned_runs(
     names = _labels([*strategies, *(f"{name}={LARGEST}" for name in networks)])
     set_by = SET_BY | ({"device": "--device"} if (options or {}).get("device") is not None else {})
     check_words([word.partition(":")[2] if _owner(word, names) else word for word in words], set_by)
+    for key in sorted((set_by.keys() - {"env.name", "device"}) & (resolve(preset=preset, file=file).said if file else set())):
+        tell(f"{file}: {key} has no effect in a comparison: it is set by {set_by[key]}")
     asked_words, words = words, [*words, *(f"{name}:space.name={name}" for name in networks)]
     chosen: dict[str, list[str]] = {}
     runs = []
     for name, strategy in names.items():
         for env in networks.get(name, dict.fromkeys(envs)):
-            asked = {**(options or {}), "strategy.name": strategy, "env.name": env}
+            asked = {**(options or {}), "strategy.name": strategy, "env.name": env, "control": ""}
             given = _words_of(name, names, words)
             if name in networks:
                 given = [word for word in given if word == f"space.name={name}" or not word.startswith("space.")]

@@ -144,6 +144,19 @@ def test_what_cannot_be_is_refused(strategies, words, error, text, tmp_path):
         plan(tmp_path, strategies, words=[*WORDS, *words])
 
 
+def test_keys_of_a_file_that_the_comparison_sets_itself_are_named(tmp_path):
+    file, told = tmp_path / "mine.toml", []
+    file.write_text('seed = 7\ncontrol = "runs/one"\n\n[strategy]\nname = "reinforce"\n\n[rl]\nlr = 0.5\n')
+    runs = plan(tmp_path, ("evolution",), file=file, tell=told.append)
+    assert {run.strategy for run in runs} == {"random", "largest", "evolution"}
+    assert {(run.config.seed, run.config.rl.lr) for run in runs} == {(0, 0.5), (1, 0.5)}
+    parts = [re.match(r"(.*): (\S+) has no effect in a comparison: it is set by (.*)", line).groups() for line in told]
+    assert [part[:2] for part in parts] == [(str(file), key) for key in ("control", "seed", "strategy.name")]
+    assert parts[1][2] == "--seeds" and parts[2][2] == "--strategies"
+    plan(tmp_path, ("evolution",), tell=told.append)
+    assert len(told) == 3
+
+
 def test_what_a_run_would_trip_over_is_found_before_any_is_made(tmp_path):
     with pytest.raises(ConfigError, match=r"strategy\.active_paths=2 has no effect with strategy 'reinforce'"):
         begin(tmp_path / "c", plan(tmp_path / "c", ["reinforce"], words=[*WORDS, "reinforce:strategy.active_paths=2"]), "")

@@ -1,7 +1,9 @@
 """Advice works when it is followed: each command, option and key that a message names exists, and what is cheap is typed."""
 
 import ast
+import contextlib
 import functools
+import io
 import os
 import re
 import shlex
@@ -43,12 +45,12 @@ FILLED_IN = {"verb": "resume", "what": "table"}
 @functools.cache
 def texts(path: Path) -> list[str]:
     """All texts of a file that are no docstrings; what is filled in at run time is 1, or a verb."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
-    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    every = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    documents = {id(node.value) for node in every if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    joined = [node for node in every if isinstance(node, ast.JoinedStr)]
     inside = {id(part) for node in joined for part in ast.walk(node) if part is not node}
     others, found = documents | inside, []
-    for node in ast.walk(tree):
+    for node in every:
         if isinstance(node, ast.JoinedStr) and id(node) not in inside:
             found.append("".join(_part(part) for part in node.values))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in others:
@@ -104,11 +106,11 @@ def read(command: str) -> None:
     group.make_context(verb, rest)
 
 
-@pytest.fixture(autouse=True)
-def all_verbs(capsys):
+@pytest.fixture(scope="module", autouse=True)
+def all_verbs():
     """What the program itself adds to its verbs when it is started."""
-    assert app.main(["list", "presets"]) == 0
-    capsys.readouterr()
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert app.main(["list", "presets"]) == 0
 
 
 def test_every_command_that_a_message_names_can_be_read_by_its_program():

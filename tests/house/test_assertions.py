@@ -8,16 +8,13 @@ import ast
 from pathlib import Path
 
 import pytest
+from test_layers import called
 
 TESTS = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
 NEVER_NEGATIVE = {"abs", "len", "norm", "square", "count", "numel", "var", "std", "sum_of_squares"}
 KEEPS_SIGN = {"float", "int", "min", "max", "mean", "sum", "item", "amin", "amax", "all"}  # of something never negative
 SAME = {"equal", "allclose", "isclose", "array_equal", "assert_array_equal", "assert_allclose", "assert_close", "approx"}
 EQUALITIES = (ast.Eq, ast.Is, ast.LtE, ast.GtE)
-
-
-def called(node: ast.expr) -> str:
-    return ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
 
 
 def never_negative(node: ast.expr) -> bool:

@@ -7,7 +7,7 @@ Allowed bases of our own are protocols, exceptions, and classes that only name w
 import ast
 
 import pytest
-from test_layers import FILES, module_name, tree_of
+from test_layers import FILES, module_name, nodes, tree_of
 
 
 class Sources:
@@ -17,14 +17,14 @@ class Sources:
         self.classes = {
             f"{module}.{node.name}": (module, node)
             for module, tree in trees.items()
-            for node in ast.walk(tree)
+            for node in nodes(tree)
             if isinstance(node, ast.ClassDef)
         }
         self.imported = {module: dict(self._names(tree)) for module, tree in trees.items()}
 
     @staticmethod
     def _names(tree: ast.Module):
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.ImportFrom):
                 yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
             elif isinstance(node, ast.Import):

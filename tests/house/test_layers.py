@@ -86,10 +86,17 @@ def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(tree))
 
 
+def called(node: ast.AST) -> str:
+    """The last name of the function that a call calls; empty for anything else."""
+    function = node.func if isinstance(node, ast.Call) else None
+    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+
+
 def below(name: str, prefix: str) -> bool:
     return f"{name}.".startswith(f"{prefix}.")
 
 
+@functools.cache
 def floor(name: str) -> int | None:
     """Floor of a module; None for a foreign one."""
     return max(((len(prefix), level) for prefix, level in FLOORS.items() if below(name, prefix)), default=(0, None))[1]
@@ -104,7 +111,7 @@ def imports(tree: ast.AST) -> list[tuple[int, str]]:
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__"):
             texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
             found += [(node.lineno, text.rstrip(".")) for text in texts]
     return found
@@ -160,7 +167,7 @@ def handler_faults(tree: ast.AST) -> list[str]:
                 faults.append(f"{node.lineno}: bare except")
             elif broad and not used and not any(isinstance(part, ast.Raise) for part in inside):
                 faults.append(f"{node.lineno}: {ast.unparse(node.type)} is caught and forgotten")
-        elif isinstance(node, ast.Call) and re.search(r"\bsuppress\((Base)?Exception\)", ast.unparse(node)):
+        elif isinstance(node, ast.Call) and called(node) == "suppress" and re.search(r"\((Base)?Exception\)", ast.unparse(node)):
             faults.append(f"{node.lineno}: every exception is suppressed")
     return faults
 

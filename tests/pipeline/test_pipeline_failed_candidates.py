@@ -87,7 +87,7 @@ def test_a_failed_candidate_is_recorded_and_is_not_the_result(search):
 HALVED = ("strategy.values.population=2", "strategy.candidates=4", "strategy.reduction_factor=2", "budget.search_steps=256")
 
 
-@pytest.mark.parametrize("place", [0, *(pytest.param(place, marks=pytest.mark.slow) for place in (1, 2)), 3])
+@pytest.mark.parametrize("place", [0, *(pytest.param(place, marks=pytest.mark.slow) for place in (1, 2, 3))])
 def test_with_halving_a_failed_candidate_keeps_nobody_else_from_training_on(search, place):
     """Rollouts of 32 steps: 4 x 32, the best two 32 more, the best of them 64 more: 256 in all, whichever of the first failed."""
     code, run = search("one", {place: 0}, *HALVED)

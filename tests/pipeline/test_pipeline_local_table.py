@@ -79,7 +79,10 @@ def test_it_measures_every_block_once_and_finds_its_table_again(measured, tmp_pa
     assert plan.hardware.device.name == "this" and plan.hardware.path == tmp_path / "tables" / plan.hardware.path.name
 
 
-@pytest.mark.parametrize("changed", [{"version": "1.3"}, {"cpu": "another"}, {"machine": "armv7l", "cores": 4}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"version": "1.3"}, {"cpu": "another"}, pytest.param({"machine": "armv7l", "cores": 4}, marks=pytest.mark.slow)],
+)
 def test_a_table_of_another_machine_or_runtime_stays_and_is_not_taken(changed, measured, tmp_path, monkeypatch):
     config, notes = resolve(overrides=THIS), Notes()
     first = local_table.table_of_this_machine(config, tmp_path, notes, dry_run=False)

@@ -49,7 +49,7 @@ def test_any_unit_mean_and_constant_of_an_observation_can_be_exported(offset, po
 @pytest.mark.parametrize(
     "kwargs, subtractions",
     [
-        ({"constants": [25.0, 101325.0]}, 0),
+        pytest.param({"constants": [25.0, 101325.0]}, 0, marks=pytest.mark.slow),
         ({"offset": 300.0}, 1),
         pytest.param({"offset": 10.0, "unit": 1e-4}, 1, marks=pytest.mark.slow),
         pytest.param({"unit": 1e-4}, 0, marks=pytest.mark.slow),

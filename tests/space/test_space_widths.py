@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from cosearch.space.derivation.derive import derive
 from cosearch.space.kinds.hand_made import HAND_MADE, HandMadeConfig, hand_made_space
 from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.network import AgentNetwork
 from cosearch.space.supernet import Path, SuperNet
+from cosearch.space.widths import _sized
 from cosearch.testing.conformance import example_input, seeded
 from latency_tables.errors import ShapeError
 
@@ -273,6 +275,36 @@ def test_a_mixture_of_widths_masks_outputs_and_inner_channels_with_the_sums_of_t
     wanted = supernet.head.families[0].outputs(F.relu(x).mean((2, 3)))
     logits, value = supernet(FRAMES, Path(active, weights, soft=True))
     torch.testing.assert_close(torch.cat([logits, value[:, None]], 1), wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_a_mixture_computes_an_operation_that_several_candidates_begin_with_once():
+    """Written out: the first block has the shares of both sequences, the second that of the longer one."""
+    cells = ("none", "residual_k3", "residual_k3+residual_k3")
+    space = macro_space(replace(CONFIG, cells=cells, stage_strides=(2,), stage_widths=((3,),)), (9, 8, 3), 4)
+    supernet, at = net(space), [point.name for point in space.points].index("stage1.cells")
+    active = tuple((0, 1, 2) if p == at else (0,) for p in range(len(space.points)))
+    weights = tuple(torch.tensor([0.5, 0.3, 0.1] if p == at else [1.0], dtype=torch.float64) for p in range(len(active)))
+    stem, entry = supernet.stem.families[0].conv, supernet.body[0].families[0].conv
+    x = F.relu(F.conv2d(FRAMES.permute(0, 3, 1, 2).double() / 255.0, stem.weight[:2], stem.bias[:2], 1, 1))
+    x = F.relu(F.conv2d(x, entry.weight[:, :2], entry.bias, 2, 1))
+    for node, share in ((supernet.body[1], 0.4), (supernet.body[2], 0.1)):
+        x = (0.9 - share) * x + share * node.families[0](x)
+    wanted = supernet.head.families[0].outputs(F.relu(x).mean((2, 3)))
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        logits, value = supernet(FRAMES, Path(active, weights, soft=True))
+    torch.testing.assert_close(torch.cat([logits, value[:, None]], 1), wanted, rtol=1e-11, atol=1e-11)
+    assert sum(event.name == "aten::convolution" for event in seen.events()) == 2 + 2 * 2
+
+
+@pytest.mark.parametrize("size", [(4, 6), (6, 9), (8, 3), (2, 3), (5, 4), (1, 1)])
+def test_a_map_of_another_size_is_averaged_or_repeated_as_by_pooling(size):
+    frames = torch.randn((2, 3, 2, 3), dtype=torch.float64, generator=seeded(0), requires_grad=True)
+    found, wanted = _sized(frames, size), F.adaptive_avg_pool2d(frames, size)
+    assert found.shape[2:] == size
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-15)
+    weights = torch.randn(found.shape, dtype=torch.float64, generator=seeded(1))
+    gradients = [torch.autograd.grad((each * weights).sum(), frames) for each in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-13, atol=1e-13)
 
 
 def test_all_weights_of_a_mixture_have_gradients():

@@ -43,6 +43,7 @@ TINY = (
     "budget.eval_episodes=4",
     "budget.parity_frames=8",
     "budget.measure_s=0.05",
+    "budget.clip_frames=8",
     "budget.checkpoint_interval_s=0",
     f"objective.latency_target_s={TARGET_S}",
     "distill.teacher=none",
