@@ -68,6 +68,24 @@ def gradients(backward: Backward, parameters: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in parameters]
 
 
+def gradients_of_logits(backward: Backward, weights: Sequence[nn.Parameter], logits: Sequence[Tensor]) -> list[Tensor]:
+    """The same of the logits alone: those of the weights, half the work of a backward pass, are not computed.
+
+    Args:
+        backward: of the loss.
+        weights: of a supernet.
+        logits: of the architectures.
+    """
+    learning = [weight for weight in weights if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        return gradients(backward, logits)
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
+
+
 def norm_of(directions: Sequence[Tensor]) -> float:
     """Euclidean norm of all tensors together; 0 of none."""
     return float(torch.stack([d.square().sum() for d in directions]).sum().sqrt()) if directions else 0.0

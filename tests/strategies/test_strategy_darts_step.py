@@ -15,8 +15,10 @@ from cosearch.rl.learning.optimiser import WeightAdam
 from cosearch.rl.learning.subject import clip_and_check
 from cosearch.rl.teacher import Teacher
 from cosearch.seeding import Streams
+from cosearch.space.supernet import Path, SuperNet
+from cosearch.strategies.displaced import gradients, gradients_of_logits
 from cosearch.strategies.gradient.darts import DartsOptions, DartsStrategy
-from cosearch.testing.conformance import seeded
+from cosearch.testing.conformance import example_input, seeded
 from cosearch.training.algorithms import make_training
 
 SPACE = small_space("conv_k3", "mbconv_k3_e1", "skip")
@@ -185,3 +187,28 @@ def test_on_the_cells_of_breakout_the_virtual_weights_are_about_as_good_as_the_p
     ours, plain = held_out_growth(subject.strategy, run)
     training.close()
     assert ours < 1.1 and plain > 1.15, f"{ours:.3f} and {plain:.3f} times the held-out loss"
+
+
+def test_gradients_of_the_logits_alone_are_the_same_bit_for_bit_and_the_weights_learn_again_afterwards():
+    supernet, generator = SuperNet(SPACE, seeded(0)), seeded(1)
+    logits = [torch.randn(len(point.candidates), generator=generator).requires_grad_() for point in SPACE.points]
+    frames, weights = example_input(SPACE.stem, 4), list(supernet.parameters())
+    indices = tuple(tuple(range(len(point.candidates))) for point in SPACE.points)
+
+    def backward():
+        outputs, value = supernet(frames, Path(indices, tuple(row.softmax(0) for row in logits), soft=True))
+        (outputs.square().sum() + value.sum()).backward()
+
+    wanted = gradients(backward, [*weights, *logits])[len(weights) :]
+    for weight in weights:
+        weight.grad = None
+    found = gradients_of_logits(backward, weights, logits)
+    assert all(map(torch.equal, found, wanted)) and all(float(each.abs().max()) > 0.0 for each in found)
+    assert all(weight.grad is None and weight.requires_grad for weight in weights)
+
+    def fails():
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        gradients_of_logits(fails, weights, logits)
+    assert all(weight.requires_grad for weight in weights)

@@ -46,7 +46,8 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = input_gradient(grad, x.shape[2:], weight, ctx.stride, ctx.padding) if ctx.needs_input_grad[0] else None
-        return grad_x, weight_gradient(grad, x, weight, ctx.stride, ctx.padding), grad.float().sum((0, 2, 3)), None, None
+        grad_weight = weight_gradient(grad, x, weight, ctx.stride, ctx.padding) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad.float().sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
 
 
 def input_gradient(grad: Tensor, size: Sequence[int], weight: Tensor, stride: int, padding: int) -> Tensor:

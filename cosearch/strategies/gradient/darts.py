@@ -38,7 +38,7 @@ from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
-from cosearch.strategies.displaced import Displaced, gradients, norm_of
+from cosearch.strategies.displaced import Displaced, gradients, gradients_of_logits, norm_of
 from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.minibatch import Minibatch, WeightStep
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, mixture, mixture_scores
@@ -83,7 +83,7 @@ class DartsStrategy:
     def step_architecture(self, train: Minibatch, held_out: Minibatch, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
         """See ``BilevelStrategy``."""
         if self.order == 1:
-            gradients(held_out, [*weights, *self.arch.alpha])
+            gradients_of_logits(held_out, weights, self.arch.alpha)
         else:
             for alpha, gradient in zip(self.arch.alpha, self._second_order(train, held_out, weights, step)):
                 alpha.grad = gradient

@@ -50,7 +50,7 @@ from cosearch.space.groups import grouped, marginals, zero_of
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, mean_entropy, own_options
-from cosearch.strategies.displaced import gradients
+from cosearch.strategies.displaced import gradients_of_logits
 from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.minibatch import Minibatch, WeightStep
 from cosearch.strategies.relaxation import TINY, ArchitectureLogits, constant
@@ -249,7 +249,7 @@ class DartsPrimeStrategy:
         due = self.schedule.is_due() if self.options.schedule == "dynamic" else self.asked % BETWEEN == 0
         if not due:
             return
-        gradients(held_out, [*weights, *self.arch.alpha])
+        gradients_of_logits(held_out, weights, self.arch.alpha)
         distance = self.distance()
         if distance is not None:
             distance.backward()

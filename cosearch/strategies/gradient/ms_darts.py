@@ -39,7 +39,7 @@ from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
 from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
-from cosearch.strategies.displaced import gradients
+from cosearch.strategies.displaced import gradients_of_logits
 from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.minibatch import Minibatch, WeightStep
 from cosearch.strategies.relaxation import ArchitectureLogits, constant, linear, mixture, mixture_scores
@@ -131,7 +131,7 @@ class MsDartsStrategy:
     def step_architecture(self, train: Minibatch, held_out: Minibatch, weights: Sequence[nn.Parameter], step: WeightStep) -> None:
         """See ``BilevelStrategy``; then shifts the mixture for the step of the weights that follows."""
         self.shifted = None
-        gradients(held_out, [*weights, *self.arch.alpha])
+        gradients_of_logits(held_out, weights, self.arch.alpha)
         self.arch.step()
         path = self.sample()
         rows = [torch.softmax(logits.detach(), 0) for logits in self.arch.tilted()]
