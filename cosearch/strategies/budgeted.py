@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 
 from cosearch.space.cells.graph import Group
-from cosearch.space.derivation.derive import Limit, cheapest
+from cosearch.space.derivation.derive import Limit, cheapest, within
 from cosearch.space.factors import MeanCosts
 from cosearch.space.groups import best, marginals
 from cosearch.space.space import SearchSpace
@@ -73,7 +73,7 @@ def _mean_field(space: SearchSpace, utilities: Rows, limit: Limit, target: float
     values, means = [np.asarray(row, dtype=np.float64) for row in utilities], MeanCosts(limit.costs, limit.factors)
     smallest = cheapest(space, limit)
     least = limit.total(smallest.choices)
-    if least > target:
+    if not within(least, target):
         raise InfeasibleTargetError(f"the cheapest architecture costs {least:.6g}, the target is {target:.6g}")
 
     def settle(beta: float, start: list[np.ndarray]) -> tuple[list[np.ndarray], float]:
@@ -95,6 +95,8 @@ def _mean_field(space: SearchSpace, utilities: Rows, limit: Limit, target: float
         return Tilt(0.0, [[0.0] * len(row) for row in values])
     over = cost - target
     spread = max(float(np.ptp(means.of(point, shares))) for point in range(len(values)))
+    if spread == 0.0:  # all cost the same, which is the target up to its rounding
+        return Tilt(0.0, [[0.0] * len(row) for row in values])
     high, most = 1.0 / spread, 1e4 / spread
     shares, cost = settle(high, shares)
     while cost > target and high < most:
@@ -161,9 +163,11 @@ def multiplier(
         return 0.0
     least = best([[-cost for cost in row] for row in costs], groups, zeros)
     cheapest = base + sum(row[c] for row, c in zip(costs, least))
-    if cheapest > target:
+    if not within(cheapest, target):
         raise InfeasibleTargetError(f"the cheapest architecture costs {cheapest:.6g}, the target is {target:.6g}")
     spread = max(max(row) - min(row) for row in costs)
+    if spread == 0.0:  # all cost the same, which is the target up to its rounding
+        return 0.0
     high = 1.0 / spread
     while at(high) > target and high * spread < 1e4:
         high *= 2.0

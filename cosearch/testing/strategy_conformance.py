@@ -236,7 +236,8 @@ def check_proposal_strategy(
     """A proposal strategy: members of the space that meet the target, the best of what it was told, exact resume.
 
     It is asked once for one candidate at a time and once for several before the first of them is told, as worker processes do;
-    and both again with candidates whose training failed, the first one always among them.
+    and both again with candidates without a score, the first one always among them: of some the training failed, of others no
+    episode ended.
 
     Args:
         info: the registry record.
@@ -249,18 +250,17 @@ def check_proposal_strategy(
     """
     banned = space.best([[float(-k) for k in range(len(point.candidates))] for point in space.points])
 
-    def turn(strategy: ProposalStrategy, together: int, failing: Callable[[int], bool], told: list[Told]) -> None:
+    def turn(strategy: ProposalStrategy, together: int, unscored: Callable[[int], bool], told: list[Told]) -> None:
         for _ in range(asks // together):
             asked = [strategy.ask() for _ in range(together)]
             for architecture in asked:
                 require(architecture == space.architecture(architecture.choices), f"{info.name}: proposed {architecture}")
                 require(architecture != banned, f"{info.name}: proposed what does not meet the target")
-                failed = failing(len(told))
-                score = None if failed else value(architecture)
-                strategy.tell(Evaluation(architecture, score, 1e-3, failed=failed))
+                score = None if unscored(len(told)) else value(architecture)
+                strategy.tell(Evaluation(architecture, score, 1e-3, failed=score is None and len(told) % 2 == 0))
                 told.append((architecture.choices, score))
 
-    for together, failing in (
+    for together, unscored in (
         (1, lambda index: False),
         (2, lambda index: False),
         (1, lambda index: index % 3 == 0),
@@ -271,12 +271,12 @@ def check_proposal_strategy(
             info.make(space, default_options(info), stream, Feasible((AllBut(banned),))) for stream in (generator, fresh)
         )
         told: list[Told] = []
-        turn(strategy, together, failing, told)
+        turn(strategy, together, unscored, told)
         state, noise, before = copy.deepcopy(strategy.state()), generator.get_state(), list(told)
-        turn(strategy, together, failing, told)
+        turn(strategy, together, unscored, told)
         resumed.restore(state)
         fresh.set_state(noise)
-        turn(resumed, together, failing, before)
+        turn(resumed, together, unscored, before)
         require(before == told, f"{info.name}: resumed, it proposes other architectures")
         require(resumed.best() == strategy.best(), f"{info.name}: resumed, best() is {resumed.best()}, not {strategy.best()}")
         scores = [float("-inf") if score is None else score for _, score in told]

@@ -6,7 +6,8 @@ import pytest
 from pipeline_runs import TINY_PROPOSALS, Moment, assert_equal, command, results
 
 from cosearch.cli.app import main
-from cosearch.pipeline.search.told import best_of
+from cosearch.config.run import resolve
+from cosearch.pipeline.search.told import best_of, chosen_by
 from cosearch.planning.plan import make_plan
 from cosearch.planning.task import resolve_task
 from cosearch.record.rundir import RunDir
@@ -121,3 +122,17 @@ def test_candidates_that_were_never_compared_with_the_teacher_are_not_judged_by_
     said = " ".join(capsys.readouterr().err.split())
     assert "candidate 0 was not compared with the teacher in its 64 environment steps" in said
     assert "a smaller dqn.learning_starts, or strategy.judge_by=score" in said and "least divergence" not in said
+
+
+@pytest.mark.parametrize(
+    "scores, text",
+    [
+        ([None, None], "in no training did an episode end, so no score tells them apart: first of the candidates"),
+        ([2.0, None, 2.0], "best training score among the candidates"),
+        ([2.0, 2.0], "all training scores are equal: first of the candidates"),
+        ([2.0], "best training score among the candidates"),
+    ],
+)
+def test_a_candidate_that_no_score_tells_from_the_others_is_not_called_the_best(scores, text):
+    told = [{"choices": [n], "score": score, "latency_s": 1e-4, "env_steps": 64} for n, score in enumerate(scores)]
+    assert chosen_by([*told, {**told[0], "score": None, "failure": "a loss is not finite"}], resolve()) == text

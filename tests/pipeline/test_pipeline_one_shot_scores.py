@@ -1,6 +1,7 @@
 """Scores with the weights of a supernet: of episodes within a number of steps, and of held-out frames."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -64,6 +65,19 @@ def test_scores_that_are_all_equal_are_said_to_be(tmp_path, monkeypatch):
     found = opened.run.read(ArchitectureRecord).derived_by
     assert found.method == one_shot_search.EQUAL
     assert opened.checkpoints.current.outputs.search.choices == found.candidates[0].choices
+
+
+def test_what_is_said_of_the_scores_is_of_the_last_stage(tmp_path, monkeypatch):
+    scores = itertools.chain([1.0, 2.0, 3.0], itertools.repeat(0.5))
+    monkeypatch.setattr(EpisodeScores, "score", lambda *rest: next(scores))
+    words = [word for word in ONE_SHOT if not word.startswith("strategy.name")]
+    opened = session(tmp_path, [*words, "strategy.name=hurricane", "strategy.values.proposals=6"])
+    work_on(opened, {"search": STAGES["search"]})
+    opened.log.close()
+    found = opened.run.read(ArchitectureRecord).derived_by
+    assert [one.score for one in found.candidates] == [1.0, 2.0, 3.0, 0.5, 0.5, 0.5]
+    assert found.method == f"{one_shot_search.EQUAL} of the last stage"
+    assert opened.checkpoints.current.outputs.search.choices == found.candidates[3].choices
 
 
 @pytest.mark.parametrize("envs, played", [(4, 4), (8, 8), (12, 4), (64, 8), (5, 1)])

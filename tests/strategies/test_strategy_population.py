@@ -1,6 +1,7 @@
 """Evolution and NSGA-II: against their definitions by brute force, on a toy whose best is known, and option by option."""
 
 import itertools
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from small_space import small_space
 
 from cosearch.config.search import StrategyConfig
-from cosearch.strategies.base import Evaluation
+from cosearch.planning.builtins import load_builtins
+from cosearch.strategies.base import STRATEGIES, Evaluation
 from cosearch.strategies.proposal.evolution import Evolution, EvolutionOptions, evolution_options
 from cosearch.strategies.proposal.nsga2 import Nsga2, Nsga2Options, crowding, fronts, nsga2_options, ranked
 from cosearch.strategies.proposal.random_search import RandomOptions, RandomSearch
@@ -89,7 +91,7 @@ def test_sizes_follow_the_number_of_candidates_unless_they_are_given():
         (12, 6, 2),
         (100, 8, 2),
     ]
-    given = evolution_options(StrategyConfig(candidates=7, values={"population": 20, "tournament": 5, "draws": 9}))
+    given = evolution_options(StrategyConfig(candidates=21, values={"population": 20, "tournament": 5, "draws": 9}))
     assert (given.population, given.tournament, given.draws) == (20, 5, 9)
     assert evolution_options(StrategyConfig(values={"population": 12})).tournament == 3
     assert nsga2_options(StrategyConfig(candidates=12)).population == 6
@@ -215,3 +217,41 @@ def test_a_failed_candidate_is_no_parent_of_nsga2_however_fast_it_is():
     for choices, score, cost, failed in (([0] * 5, None, 1e-9, True), ([1] * 5, -4.0, 1e-3, False), ([2] * 5, 3.0, 2e-3, False)):
         strategy.tell(Evaluation(SPACE.architecture(choices), score, cost, failed=failed))
     assert sorted(strategy.parents) == [1, 2]
+
+
+def test_of_a_tournament_without_scores_one_that_did_not_fail_is_the_parent():
+    strategy = evolution(population=2, tournament=2)
+    for failed, architecture in ((True, strategy.ask()), (False, strategy.ask())):
+        strategy.tell(Evaluation(architecture, None, 1e-3, failed=failed))
+    parents = [strategy.parent() for _ in range(200)]
+    assert 20 < parents.count(0) < 80  # 50 of 200: both members of the tournament are the one that failed
+
+
+@pytest.mark.parametrize(
+    "name, candidates, values, text",
+    [
+        ("evolution", 6, {"population": 6, "tournament": 2}, "tournament=2 has no effect with strategy.candidates=6"),
+        ("nsga2", 6, {"population": 6, "crossover": 0.5}, "crossover=0.5 has no effect with strategy.candidates=6"),
+        ("predictor", 6, {"initial": 6, "pool": 9}, "pool=9 has no effect with strategy.candidates=6"),
+        ("predictor", 2, {"pool": 9}, "pool=9 has no effect with strategy.candidates=2"),
+        ("deephyper", 7, {"mode": "a2c"}, "mode=a2c has no effect with strategy.candidates=7"),
+        ("catch", 4, {"meta_steps": 0, "tasks": "mine.json"}, "tasks=mine.json has no effect with strategy.values.meta_steps=0"),
+        ("ms-darts", 4, {"radius": 0, "bandwidth": 2.0}, "bandwidth=2.0 has no effect with strategy.values.radius=0"),
+        ("radars", 4, {"memory_share": 1.0, "agent_lr": 5.0}, "agent_lr=5.0 has no effect with strategy.values.memory_share=1"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(name, candidates, values, text):
+    load_builtins()
+    make = STRATEGIES.get(name).options
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        make(StrategyConfig(name=name, candidates=candidates, values=values))
+    beside = ("radius", "memory_share", "meta_steps")
+    make(StrategyConfig(name=name, candidates=21, values={key: value for key, value in values.items() if key not in beside}))
+
+
+def test_of_few_candidates_the_regression_has_a_say():
+    load_builtins()
+    make = STRATEGIES.get("predictor").options
+    found = [make(StrategyConfig(name="predictor", candidates=n)).initial for n in (2, 4, 7, 8, 20)]
+    assert found == [2, 2, 3, 4, 4]
+    assert make(StrategyConfig(name="predictor", candidates=4, values={"initial": 4})).initial == 4

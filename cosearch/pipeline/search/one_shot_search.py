@@ -281,9 +281,18 @@ class OneShotSearch:
         """
         keep_shared(run, self.subject.supernet.cpu())
         names = list(self.plan.agents) or [""]
-        return tuple(self._found(name, best) for name, best in zip(names, self.best, strict=True))
+        return tuple(self._found(*each) for each in zip(names, self.best, self.targets.each, strict=True))
 
-    def _found(self, name: str, best: Best | None) -> Found:
+    def _stage(self, index: int) -> range:
+        """The indices of the proposals that were scored with the same weights as this one."""
+        begin = 0
+        for one in self.rounds:
+            if index < begin + len(one.scored_steps):
+                break
+            begin += len(one.scored_steps)
+        return range(begin, min(begin + len(one.scored_steps), len(self.told)))
+
+    def _found(self, name: str, best: Best | None, target: Feasible) -> Found:
         plan, within = self.plan, f" that meets the targets of {name}" if name else ""
         if best is None:
             raise RunFailedError(f"no proposal{within} could be scored, so there is no result")
@@ -291,8 +300,10 @@ class OneShotSearch:
         network = derive(architecture, torch.Generator().manual_seed(0), self.subject.supernet)
         if plan.accelerator is not None and "accelerator" in best:
             plan.accelerator.return_to(best["accelerator"])
-        scores = {told["score"] for told in self.told if told["score"] is not None}
-        method = METHOD if len(scores) > 1 or len(self.told) == 1 else EQUAL
+        rivals = [told for told in map(self.told.__getitem__, self._stage(best["index"])) if told["score"] is not None]
+        rivals = [told for told in rivals if not name or target(plan.space.architecture(told["choices"]))]
+        method = METHOD if len({told["score"] for told in rivals}) > 1 or len(rivals) == 1 else EQUAL
+        method += " of the last stage" if len(self.rounds) > 1 else ""
         derived_by = Derivation(
             method=method + (" that meet the targets" if name else ""),
             scored_by=scoring_of(plan.strategy, self.config.strategy).by,

@@ -26,6 +26,7 @@ from cosearch.pipeline.search.told import (
     best_of,
     check_failures,
     check_judged,
+    chosen_by,
     records,
     told_record,
     trained_on,
@@ -389,9 +390,8 @@ class ProposalSearch:
         if plan.accelerator is not None and best["accelerator"] is not None:
             plan.accelerator.return_to(best["accelerator"])
         longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
-        best_by = "best training score" if self.config.strategy.judge_by == "score" else "least divergence from the teacher"
         unspent = f"; {self.rungs.unspent}" if self.rungs.unspent else ""
-        method = f"{best_by} among the candidates{' that meet the targets' if name else ''}{longest}{unspent}"
+        method = f"{chosen_by(self.told, self.config)}{' that meet the targets' if name else ''}{longest}{unspent}"
         derived_by = Derivation(method=method, candidates=records(self.told, plan, plan.agents.get(name, plan)))
         output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
         return Found(architecture, derived_by, output)

@@ -164,6 +164,23 @@ def check_judged(told: Sequence[Told], config: Config) -> None:
         )
 
 
+def chosen_by(told: Sequence[Told], config: Config) -> str:
+    """How the best candidate was chosen, in words; where no score tells them apart it is the first.
+
+    Args:
+        told: what the strategy was told.
+        config: of the run.
+    """
+    if config.strategy.judge_by == "divergence":
+        return "least divergence from the teacher among the candidates"
+    scores = [one["score"] for one in told if "failure" not in one]
+    if all(score is None for score in scores):
+        return "in no training did an episode end, so no score tells them apart: first of the candidates"
+    if len(set(scores)) == 1 < len(scores):
+        return "all training scores are equal: first of the candidates"
+    return "best training score among the candidates"
+
+
 def records(told: Sequence[Told], searched: Plan, agent: Plan) -> tuple[CandidateRecord, ...]:
     """All candidates, for an agent's ``architecture.json``: with the latencies of its device.
 

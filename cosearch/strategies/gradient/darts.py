@@ -17,7 +17,8 @@ Differs from the paper in:
 2. S is the step of the optimiser that trains the weights here: gradients clipped to the same norm, then Adam with its present
    averages, and d holds its exact derivative (of the clipping, too). The paper unrolls S(g) = -xi g, its SGD; a step of that kind
    with Adam's learning rate and unclipped gradients leaves the region where the losses mean anything.
-3. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
+3. Targets, discretisation, the agent's first weights and the constraint on a node's edges as in ``rl_darts``; the penalty stands
+   on the held-out loss.
 4. Logits start at 0 instead of 0.001 times normal noise: with Adam the first step is larger than that. Their learning rate is
    ``strategy.lr`` (0.02), the paper's 3e-4.
 5. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); the paper's logits learn from the start.

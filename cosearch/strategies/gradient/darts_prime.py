@@ -20,8 +20,8 @@ Differs from the paper in:
 3. A candidate that no weight goes through any more is not computed, as in the released code; but the last one of a point stays,
    at ``FLOOR``: the paper may lose all operations of an edge.
 4. Zero is no candidate with CRB where a node keeps so many edges, as in the paper; elsewhere it is one.
-5. The expected cost is that of the activations divided by their sum; the paper has no cost. Targets and discretisation as in
-   ``rl_darts``; the penalty stands on the held-out loss.
+5. The expected cost is that of the activations divided by their sum; the paper has no cost. Targets, discretisation
+   and the agent's first weights as in ``rl_darts``; the penalty stands on the held-out loss.
 6. The distance to disc is one norm over all points, the paper's one for each kind of cell. That of ADMM is squared, as in Boyd et
    al.; the released code takes the norm there, too, rounds alpha where its activation is meant (with softmax they differ), and
    begins U's step from -0.2 U.

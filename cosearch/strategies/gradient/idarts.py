@@ -25,7 +25,8 @@ Differs from the paper in:
    training, on the minibatches that come.
 6. Logits start at 0, their learning rate is ``strategy.lr`` (the paper's 3e-4 moves them little in as many steps as there are
    here), and weight decay is the paper's.
-7. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
+7. Targets, discretisation, the agent's first weights and the constraint on a node's edges as in ``rl_darts``; the penalty stands
+   on the held-out loss.
 8. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); in the equations logits learn from the start.
 """
 

@@ -22,7 +22,9 @@ Differs from the paper in:
 5. Losses are taken in float32 and with the network as it trains; it has no batch normalisation to be put in another mode.
 6. The shift begins with the logits' first step, after the warm-up; the paper shifts from the start and its logits wait.
 7. Logits start at 0, their learning rate is ``strategy.lr``.
-8. Targets, discretisation and the constraint on a node's edges as in ``rl_darts``; the penalty stands on the held-out loss.
+8. Targets, discretisation, the agent's first weights and the constraint on a node's edges as in ``rl_darts``; the penalty stands
+   on the held-out loss.
+9. The weights' optimiser is Adam; the paper's is SGD.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State
 from cosearch.space.space import SearchSpace
 from cosearch.space.supernet import Path
-from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options
+from cosearch.strategies.base import STRATEGIES, StrategyInfo, own_options, refuse_without_effect
 from cosearch.strategies.displaced import gradients_of_logits
 from cosearch.strategies.gradient.rl_darts import IGNORES
 from cosearch.strategies.minibatch import Minibatch, WeightStep
@@ -163,7 +165,10 @@ class MsDartsStrategy:
 
 
 def _options(config: StrategyConfig) -> MsDartsOptions:
-    return own_options(MsDartsOptions, config, lr=config.lr)
+    options = own_options(MsDartsOptions, config, lr=config.lr)
+    if options.radius == 0.0:
+        refuse_without_effect(config, ["samples", "bandwidth"], "strategy.values.radius=0")
+    return options
 
 
 STRATEGIES.register(

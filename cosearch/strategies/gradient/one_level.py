@@ -32,6 +32,8 @@ Differs from the papers in:
 10. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), along paths of logits that are still 0.
     Auto-NBA, too, trains weights alone at first; of A3C-S and A2D we could check nothing of the kind.
 11. A2C with normalised advantages of GAE, a clipped value, Adam, several minibatches a rollout (``cosearch.rl.learning.losses``).
+12. The agent goes on from the weights that the search trained (``budget.retrain_init=inherit``); the papers train what they found
+    from scratch.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ Differs from the paper in (of which we know the abstract; no code of it is publi
 4. The candidate of a point that keeps the least is never dropped, and neither is ``none``: so every order of drops ends under
    the bound, and the networks of a space with branches stay legal. What keeps nothing (``skip``) stays, too.
 5. While only weights learn (``strategy.warmup_fraction``), each minibatch is learned on a subspace drawn for it.
-6. Targets, discretisation and penalties are those of ``rl_darts``. What was pruned scores 0, and is taken where a target cannot
-   be met without it.
+6. Targets, discretisation, penalties and the agent's first weights are those of ``rl_darts``. What was pruned scores 0, and is
+   taken where a target cannot be met without it.
 """
 
 from __future__ import annotations
@@ -288,6 +288,9 @@ class RadarsStrategy:
 
 def _options(config: StrategyConfig) -> RadarsOptions:
     options = own_options(RadarsOptions, config, lr=config.lr)
+    if options.memory_share == 1.0:
+        unused = ["pruning", "agent_lr", "episode", "prune_fraction"]
+        refuse_without_effect(config, unused, "strategy.values.memory_share=1, which drops nothing")
     if options.pruning == "random":
         refuse_without_effect(config, ["agent_lr", "episode", "prune_fraction"], "strategy.values.pruning=random")
     elif config.warmup_fraction < 1.0 and options.prune_fraction <= config.warmup_fraction:

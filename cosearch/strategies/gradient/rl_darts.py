@@ -14,6 +14,8 @@ Differs from the paper in:
 3. Which edges a node keeps is a constraint of the space (``Group``), so the same rule serves any space, chains included.
 4. The logits' learning rate is an option of its own; the released code uses that of the weights.
 5. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); the paper's logits learn from the start.
+6. The agent goes on from the weights that the search trained (``budget.retrain_init=inherit``); the paper trains what it found
+   from scratch.
 """
 
 from __future__ import annotations

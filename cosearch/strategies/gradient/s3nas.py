@@ -29,6 +29,8 @@ Differs from the paper in:
 10. Scaling is off unless ``strategy.values.scale_from`` names a share below 1. The paper multiplies depth, width and resolution
     of the found network by constants to the power of phi (EfficientNet); here what the space has of them is a choice, so sizes
     stay among its candidates. A point that takes the zero of its group keeps it. Where phi = 0 misses a target nothing is scaled.
+11. The agent goes on from the weights that the search trained (``budget.retrain_init=inherit``); the paper trains what it found
+    from scratch.
 """
 
 from __future__ import annotations

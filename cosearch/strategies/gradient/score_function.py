@@ -27,6 +27,8 @@ Differs from the papers in:
    reward.
 7. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), along paths of logits that are still 0. ENAS
    takes turns from the start.
+8. The agent goes on from the weights that the search trained (``budget.retrain_init=inherit``); ENAS trains what it found from
+   scratch.
 """
 
 from __future__ import annotations

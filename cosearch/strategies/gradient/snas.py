@@ -20,6 +20,8 @@ Differs from the paper in:
 5. With groups Z are concrete samples of the marginals of the legal architectures (``relaxation``), as p in the cost.
 6. The first 30 % of the search train weights alone (``strategy.warmup_fraction``); the paper's logits learn from the start.
    Lambda falls over the whole search, so it is 0.71 when they begin.
+7. The weights' optimiser is Adam, the paper's SGD with momentum. The agent goes on from the weights that the search trained
+   (``budget.retrain_init=inherit``); the paper's results are of networks trained from scratch.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ Differs from the paper in:
    takes points for independent, which leaves a bias. In spaces without such groups there is none.
 9. The paper's other estimator, the score function with a moving average, is ``reinforce``.
 10. The first 30 % of the search train weights alone (``strategy.warmup_fraction``), which the equations do not have.
+11. The weights' optimiser is Adam, the paper's SGD with momentum. The agent goes on from the weights that the search trained
+    (``budget.retrain_init=inherit``); the paper trains what it found from scratch.
 """
 
 from __future__ import annotations

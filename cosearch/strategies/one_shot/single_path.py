@@ -30,6 +30,8 @@ Differs from the papers in:
    each runs through its candidates but the zero. With A2C, or ``strategy.update_path=acting``, fairness holds among the paths
    that act: each has as many minibatches, and each minibatch is a step.
 8. The supernet is trained once, for the share of the steps that scoring leaves; learning rate and distillation are the run's.
+9. The agent goes on from the weights that the search trained (``budget.retrain_init=inherit``); the papers train what they found
+   from scratch.
 """
 
 from __future__ import annotations

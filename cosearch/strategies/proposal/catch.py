@@ -41,9 +41,10 @@ import torch
 from torch import Tensor, nn
 
 from cosearch.config.ranges import Count, Positive
+from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list, read_state
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options, refuse_without_effect
 from cosearch.strategies.controller import Controller, draw_within
 from cosearch.strategies.earlier_tasks import EarlierTask, KnownTask, read_tasks
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
@@ -369,6 +370,13 @@ class Catch:
             return self.networks.predict(one_hot(self.space, [one.choices for one in architectures])[None], z[None])[0]
 
 
+def _options(config: StrategyConfig) -> CatchOptions:
+    options = own_options(CatchOptions, config)
+    if options.meta_steps == 0:
+        refuse_without_effect(config, ["tasks"], "strategy.values.meta_steps=0")
+    return options
+
+
 STRATEGIES.register(
     StrategyInfo(
         "catch",
@@ -378,7 +386,7 @@ STRATEGIES.register(
         False,
         True,
         Catch,
-        partial(own_options, CatchOptions),
+        _options,
         any_order=True,
     )
 )

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -38,9 +37,10 @@ from pydantic import Field
 from torch import Tensor
 
 from cosearch.config.ranges import Positive
+from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read, read_list
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options, refuse_without_effect
 from cosearch.strategies.controller import Controller, clipped_loss, draw_within
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from cosearch.strategies.surrogate import Learned
@@ -211,6 +211,16 @@ def _tensors(saved: object) -> Parameters:
     return {str(key): value.clone() for key, value in saved.items()}
 
 
+def deephyper_options(config: StrategyConfig) -> DeepHyperOptions:
+    """The options from the section ``strategy`` of the configuration."""
+    options = own_options(DeepHyperOptions, config)
+    before = options.agents * (options.batch - 1) + 1  # results until the first controller has a batch
+    if config.candidates <= before:
+        beside = f"strategy.candidates={config.candidates}: no controller learns before {before} results"
+        refuse_without_effect(config, ["mode"], beside)
+    return options
+
+
 STRATEGIES.register(
     StrategyInfo(
         "deephyper",
@@ -220,7 +230,7 @@ STRATEGIES.register(
         False,
         True,
         DeepHyper,
-        partial(own_options, DeepHyperOptions),
+        deephyper_options,
         any_order=True,
     )
 )

@@ -30,7 +30,7 @@ from cosearch.config.ranges import Count, Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options, refuse_without_effect
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws
 
 POPULATION_MAX = 8
@@ -60,6 +60,8 @@ def evolution_options(config: StrategyConfig) -> EvolutionOptions:
     """The options from the section ``strategy`` of the configuration; sizes of 0 become what they stand for."""
     options = own_options(EvolutionOptions, config)
     population = options.population or default_population(config.candidates)
+    if population >= config.candidates:
+        refuse_without_effect(config, ["tournament"], f"strategy.candidates={config.candidates}, which are all drawn uniformly")
     return replace(options, population=population, tournament=options.tournament or max(2, population // 4))
 
 
@@ -103,7 +105,7 @@ class Evolution:
         """Index of the result that wins a tournament; the first drawn of equal ones."""
         oldest = max(0, len(self.results) - self.options.population)
         drawn = torch.randint(oldest, len(self.results), (self.options.tournament,), generator=self.generator)
-        return max(drawn.tolist(), key=lambda index: self.results[index].worth)
+        return max(drawn.tolist(), key=lambda index: (not self.results[index].failed, self.results[index].worth))
 
     def child_of(self, parent: Architecture) -> Architecture:
         """A neighbour that meets the target, drawn uniformly; a random architecture where there is none."""

@@ -10,7 +10,7 @@ It has no parameters, and a benchmark whose landscape is smooth falls to it: wha
 Differs from the papers in:
 1. The first better neighbour becomes the centre at once; White et al. also look at all of them and take the best.
 2. Only neighbours that meet the target count. There the papers have no target.
-3. A score is trusted although it is noisy: no candidate is trained twice.
+3. A score is trusted although it is noisy: no neighbour is trained twice. A new start may be one that was trained before.
 4. Candidates that are trained at once (``strategy.workers``) are asked for together: those that are asked for before the first
    one of a climb is told are all drawn uniformly, and the best of them is its centre.
 5. A candidate whose training failed is no centre; a climb whose candidates all failed goes on with uniform draws.

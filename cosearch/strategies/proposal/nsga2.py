@@ -33,7 +33,7 @@ from cosearch.config.ranges import Count, Fraction, Positive
 from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read_list
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, StrategyInfo, always_feasible, own_options, refuse_without_effect
 from cosearch.strategies.proposal.evolution import default_population
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from latency_tables.errors import ShapeError
@@ -60,7 +60,10 @@ class Nsga2Options:
 def nsga2_options(config: StrategyConfig) -> Nsga2Options:
     """The options from the section ``strategy`` of the configuration; a size of 0 becomes what it stands for."""
     options = own_options(Nsga2Options, config)
-    return replace(options, population=options.population or default_population(config.candidates))
+    population = options.population or default_population(config.candidates)
+    if population >= config.candidates:
+        refuse_without_effect(config, ["crossover"], f"strategy.candidates={config.candidates}, which are all first parents")
+    return replace(options, population=population)
 
 
 def dominates(one: Point, other: Point) -> bool:

@@ -25,18 +25,18 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
 from cosearch.config.ranges import Positive
+from cosearch.config.search import StrategyConfig
 from cosearch.record.state import State, read_list
 from cosearch.space.derivation.largest import Size, largest
 from cosearch.space.space import Architecture, SearchSpace
-from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible, StrategyInfo, own_options
+from cosearch.strategies.base import STRATEGIES, Evaluation, Feasible, StrategyInfo, own_options, refuse_without_effect
 from cosearch.strategies.proposals import DRAWS, Results, UniformDraws, read_choices
 from cosearch.strategies.regression import DrawnPaths, fit_scores
 
@@ -49,7 +49,7 @@ class PredictorOptions:
     """Options of the predictor-guided search.
 
     Attributes:
-        initial: candidates before the first regression.
+        initial: candidates before the first regression; where it is not given and there are fewer than eight candidates, half.
         rules: the first two of them are the largest networks within the limits, by multiply-accumulates and by both sizes.
         largest_of: each of these is the largest of so many draws, by multiply-accumulates times weights; 1: a uniform draw.
         pool: uniform draws that the regression ranks, each time.
@@ -133,6 +133,16 @@ class PredictorSearch:
         return max(fresh, key=lambda one: sum(row[c] for row, c in zip(fit.scores, one.choices)), default=None)
 
 
+def predictor_options(config: StrategyConfig) -> PredictorOptions:
+    """The options from the section ``strategy`` of the configuration; of few candidates at most half are first ones."""
+    options = own_options(PredictorOptions, config)
+    if "initial" not in config.values:
+        options = replace(options, initial=min(options.initial, max(2, config.candidates // 2)))
+    if options.initial >= config.candidates:
+        refuse_without_effect(config, ["pool"], f"strategy.candidates={config.candidates}, which are all first ones")
+    return options
+
+
 STRATEGIES.register(
     StrategyInfo(
         "predictor",
@@ -142,7 +152,7 @@ STRATEGIES.register(
         False,
         True,
         PredictorSearch,
-        partial(own_options, PredictorOptions),
+        predictor_options,
         any_order=True,
     )
 )
