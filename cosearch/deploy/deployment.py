@@ -26,9 +26,10 @@ from cosearch.record.json_record import JsonObject
 from cosearch.record.results.agent import AgentRecord, LatencyRecord, MeasuredLatency, PacedLatency, check_agent_files
 from cosearch.record.results.deployment import Deployment, Deployments
 from cosearch.record.results.family import check_single
-from cosearch.record.results.summary import Summary, TargetCheck, all_met
+from cosearch.record.results.summary import Summary, TargetCheck, all_met, predicted_by
 from cosearch.record.run_record import RunRecord
 from cosearch.record.rundir import RunDir
+from cosearch.report.facts import as_predicted
 from cosearch.report.page import write_report
 from cosearch.space.derivation.derive import within
 from latency_tables.board.timing import Paced, VisitPlan
@@ -369,14 +370,14 @@ def _keep(run: RunDir, found: Deployment) -> None:
     summary = run.read(Summary)
     if not _timed_there(agent.latency, found):
         summary = _without_times(summary)
-    run.write(
-        replace(
-            summary,
-            latency_measured_s=found.measured.p50_s,
-            latency_measured_on=where,
-            target_met=found.target_met,
-            target_checked_by=f"measurement on {where}",
-            targets=checked_there(summary.targets, found),
-        )
-    )
+    summary = replace(summary, latency_measured_s=found.measured.p50_s, latency_measured_on=where)
+    if found.name != HERE or run.read(RunRecord).device.name == "this":
+        checks = checked_there(summary.targets, found)
+        summary = replace(summary, target_met=found.target_met, target_checked_by=f"measurement on {where}", targets=checks)
+    elif summary.targets:  # this machine is not the run's device: its times decide nothing
+        checks = tuple(map(as_predicted, summary.targets))
+        met = all_met(checks)
+        source = "nothing" if met is None else predicted_by(summary.table_provenance)
+        summary = replace(summary, target_met=met, target_checked_by=source, targets=checks)
+    run.write(summary)
     write_report(run.path)

@@ -146,7 +146,7 @@ def facts(run: Run) -> Facts:
         on_target=on_target,
         device=own.table_name,
         measured_word="synthetic" if emulated else "measured",
-        checks=() if summary is None else tuple(check if on_target else _predicted(check) for check in summary.targets),
+        checks=() if summary is None else tuple(check if on_target else as_predicted(check) for check in summary.targets),
         evaluation=None if summary is None else summary.evaluation,
         target=run.record.targets[0] if run.record.targets else None,
     )
@@ -163,7 +163,7 @@ def _on_target(summary: Summary | None, timed: MeasuredLatency, own: Device) -> 
     return timed.device == here and timed.identity == own.identity
 
 
-def _predicted(check: TargetCheck) -> TargetCheck:
+def as_predicted(check: TargetCheck) -> TargetCheck:
     """A target by what is predicted; one on the file is the same anywhere."""
     if check.metric == "file_bytes" or check.measured is None:
         return check

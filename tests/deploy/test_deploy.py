@@ -20,9 +20,11 @@ from cosearch.cli.app import main
 from cosearch.deploy import deployment as module
 from cosearch.deploy.board import copy_bundle, explained, pack, self_test_there
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
-from cosearch.record.json_record import from_json
+from cosearch.record.json_record import from_json, to_json
 from cosearch.record.results.deployment import Deployments
-from cosearch.record.results.summary import Summary
+from cosearch.record.results.summary import Summary, TargetCheck
+from cosearch.report.data import read_run
+from cosearch.report.facts import caveats
 from latency_tables.errors import (
     DiskFullError,
     MeasurementError,
@@ -84,7 +86,16 @@ def summary_of(run):
     return json.loads((run / "summary.json").read_text())
 
 
+def of_this_machine(run):
+    """The run, as if its device had been this machine."""
+    record, agent = (json.loads((run / name).read_text()) for name in ("run.json", "agent.json"))
+    change(run, "run.json", device={**record["device"], "name": "this"})
+    change(run, "agent.json", latency={**agent["latency"], "predicted_for": "this"})
+    change(run, "summary.json", latency_predicted_for="this")
+
+
 def test_here_the_target_is_checked_by_the_measurement(run, capsys):
+    of_this_machine(run)
     before = summary_of(run)
     assert before["target_checked_by"] == "estimated table"
     assert main(["deploy", str(run), "--seconds", "0.6", "--period-ms", "5", "--json", "--quiet"]) == 0
@@ -104,9 +115,27 @@ def test_here_the_target_is_checked_by_the_measurement(run, capsys):
 
 
 def test_a_target_that_is_missed_there_is_not_met(run):
+    of_this_machine(run)
     change(run, "summary.json", latency_target_s=1e-9)
     found = deploy(run, DeployRequest(seconds=0.3))
     assert found.target_met is False and summary_of(run)["target_met"] is False
+
+
+def test_times_of_this_machine_decide_no_target_of_another_device(run):
+    """Also after the device itself was timed; summary and report say the same."""
+    before = summary_of(run)
+    target = TargetCheck(
+        metric="latency_s", statistic="median", at="back-to-back", target=1e-9, predicted=1e-10, measured=None, met=True
+    )
+    change(run, "summary.json", latency_target_s=1e-9, targets=[to_json(target)])
+    deploy(run, DeployRequest(name="pi", seconds=0.3))
+    there = summary_of(run)
+    assert there["target_met"] is False and there["target_checked_by"] == "measurement on pi"
+    assert deploy(run, DeployRequest(seconds=0.3)).target_met is False
+    after = summary_of(run)
+    assert after["target_met"] is True and after["target_checked_by"] == f"prediction ({before['table_provenance']} table)"
+    assert after["latency_measured_on"] == "this machine" and after["targets"] == [to_json(target)]
+    assert not any("say the contrary" in text for text in caveats(read_run(run)))
 
 
 def test_over_ssh_everything_happens_on_the_board(run, board):
@@ -368,8 +397,8 @@ def test_wrong_requests(run, capsys):
 
 
 def test_the_summary_is_a_summary(run):
-    deploy(run, DeployRequest(seconds=0.3))
-    assert from_json(Summary, summary_of(run), "summary.json").target_checked_by == "measurement on this machine"
+    deploy(run, DeployRequest(name="pi", seconds=0.3))
+    assert from_json(Summary, summary_of(run), "summary.json").target_checked_by == "measurement on pi"
 
 
 @pytest.mark.slow

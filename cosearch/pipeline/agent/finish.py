@@ -38,7 +38,7 @@ from cosearch.planning.teacher import other_task
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.agent import AgentRecord, LatencyRecord
 from cosearch.record.results.evaluation import EpisodesRecord
-from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck, all_met
+from cosearch.record.results.summary import Interval, ReferenceAgent, Summary, TargetCheck, all_met, predicted_by
 from cosearch.record.run_record import ReferenceRecord
 from cosearch.record.rundir import RunDir
 from cosearch.report.page import write_report
@@ -221,7 +221,6 @@ def _summary(
     measured = agents["agent"].measured if agents else None
     measured_s = None if measured is None else measured.p50_s
     met, was_measured = all_met(checks), all(check.measured is not None for check in checks)
-    checked_by = f"prediction ({plan.hardware.provenance} {'table' if plan.accelerator is None else 'accelerator'})"
     return Summary(
         score_mean=score.mean,
         score_ci95=score.ci95,
@@ -236,7 +235,7 @@ def _summary(
         latency_measured_on="not measured" if measured is None else f"{measured.device}/{measured.identity}",
         latency_target_s=plan.constraints[0].value,
         target_met=met,
-        target_checked_by="measurement" if was_measured else "nothing" if met is None else checked_by,
+        target_checked_by="measurement" if was_measured else "nothing" if met is None else predicted_by(plan.hardware.provenance),
         targets=checks,
         table_provenance=plan.hardware.provenance,
         table_id=plan.hardware.table_id,

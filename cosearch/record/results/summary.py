@@ -120,6 +120,15 @@ def all_met(checks: Sequence[TargetCheck]) -> bool | None:
     return False if False in met else None if None in met else True
 
 
+def predicted_by(provenance: str) -> str:
+    """``target_checked_by`` of targets that were not measured.
+
+    Args:
+        provenance: of the device's table; ``modelled`` for an accelerator.
+    """
+    return f"prediction ({provenance} {'accelerator' if provenance == 'modelled' else 'table'})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyComparison:
     """The agent beside the policy that it was made from.
