@@ -35,8 +35,8 @@ def search(
 
     Takes minutes with the default preset and shows its progress on stderr. An interrupted run is continued by
     ``python -m cosearch resume FOLDER``. Import nothing of torch before the first call where you can: settings that keep idle
-    threads asleep only work before that. With ``strategy.workers`` a script calls it under ``if __name__ == "__main__":``, since
-    each of its processes imports the script.
+    threads asleep only work before that. With ``strategy.workers`` or ``env.step_limit_s`` a script calls it under
+    ``if __name__ == "__main__":``, since each of its processes imports the script.
 
     Args:
         env: task such as ``procgen:starpilot`` or ``gym:CartPole-v1``; None: the configuration's default.

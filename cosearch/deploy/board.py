@@ -114,9 +114,15 @@ def self_test_here(bundle: Path) -> str:
     Raises:
         RequestError: onnxruntime is missing or cannot load the agent.
         ParityError: the outputs differ from the stored ones.
+        MeasurementError: it did not end.
     """
     command = [sys.executable, str(bundle / "run_agent.py"), "--self-test"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError(
+            f"the self-test on this machine took more than {SELF_TEST_S:g} s: see what `{shlex.join(command)}` waits for"
+        ) from error
     if done.returncode:
         raise explained(" ".join(done.stderr.split())[-LAST_LETTERS:], "this machine")
     return done.stdout.strip()

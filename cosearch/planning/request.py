@@ -166,9 +166,10 @@ def _check_levels(config: Config, paths: int) -> None:
             f"{said} needs a task with levels, such as procgen:starpilot, and {config.env.name} has none: leave it out: "
             "then half of the frames are held out"
         )
-    if config.rl.algorithm == "dqn":
+    if not config.rl.on_policy:
         raise ConfigError(
-            f"{said} keeps half of the environments from the weights, and a DQN learns from a replay: use ppo or a2c"
+            f"{said} keeps half of the environments from the weights, and {config.rl.algorithm} learns from a replay: "
+            "use ppo or a2c"
         )
     if config.env.num_envs % (2 * paths):
         raise ConfigError(

@@ -45,20 +45,29 @@ METRICS = {
         "1", "mean return of the last 100 training episodes, of all before there are so many; null: none has ended"
     ),
     "episodes": Metric("episodes", "training episodes that ended so far in this stage", "count"),
-    "loss_policy": Metric("1", "clipped or plain policy-gradient loss, mean of the update"),
+    "loss_policy": Metric(
+        "1", "clipped or plain policy-gradient loss, mean of the update; with SAC the actor's, imitation included"
+    ),
     "loss_value": Metric("1", "loss of the value estimate, mean of the update"),
     "entropy": Metric("nat", "entropy of the policy's action distribution"),
     "kl_policy": Metric("nat", "approximate KL divergence of the policy from the one that acted"),
     "clip_fraction": Metric("1", "share of the samples whose probability ratio was clipped"),
     "explained_variance": Metric("1", "share of the returns' variance that the value estimate explains"),
-    "q_mean": Metric("1", "highest action value, mean of the update, in units of the rewards that are learned from"),
+    "q_mean": Metric(
+        "1",
+        "highest action value, with SAC the smaller critic's of the action taken; mean of the update, "
+        "in units of the rewards that are learned from",
+    ),
     "entropy_weight": Metric("1", "temperature of soft actor-critic: weight of the entropy beside the values, in their unit"),
     "epsilon": Metric("1", "probability of a random action at the end of the update"),
     "replay_frames": Metric("frames", "frames in the replay memory", "count"),
     "updates": Metric("optimiser steps", "optimiser steps so far in this stage", "count"),
     "grad_norm": Metric("1", "norm of the gradient before clipping"),
     "lr": Metric("1", "learning rate of the network weights"),
-    "distill_actor": Metric("nat", "KL divergence of the student's policy from the teacher's"),
+    "distill_actor": Metric(
+        "nat",
+        "KL divergence of the student's policy from the teacher's; with SAC half the squared distance of their actions, no unit",
+    ),
     "distill_critic": Metric(
         "1", "half of the mean squared error between the values of student and teacher, in units of scaled rewards"
     ),

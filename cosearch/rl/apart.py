@@ -11,6 +11,7 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class EnvApart:
     """
 
     def __init__(self, make: Make, game: str, options: EnvOptions, name: str, step_limit_s: float) -> None:
-        self._name, self._limit_s = name, step_limit_s
+        self._name, self._limit_s, self._made = name, step_limit_s, False
         try:
             pickle.dumps((make, game, options))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -74,6 +75,7 @@ class EnvApart:
         theirs.close()  # only the process holds it now: its death shows at this end
         facts = self._answer("being made", OTHER_LIMIT_S)
         assert isinstance(facts, _Facts)
+        self._made = True
         self.num_envs, self.frame_shape, self.num_actions = facts.num_envs, facts.frame_shape, facts.num_actions
         self.action_box, self.first_action, self.exact_resume = facts.action_box, facts.first_action, facts.exact_resume
         self.solved_at, self.endless = facts.solved_at, facts.endless
@@ -155,7 +157,10 @@ class EnvApart:
 
     def _ended(self, when: str) -> EnvironmentFailedError:
         self._process.join()
-        return EnvironmentFailedError(f"{self._name} ended its process {when}, with exit code {self._process.exitcode}")
+        main = sys.modules["__main__"]
+        by_script = main.__spec__ is None and str(getattr(main, "__file__", "")).endswith(".py")  # which the process imports
+        hint = '; a script that makes it must do so under if __name__ == "__main__":' if by_script and not self._made else ""
+        return EnvironmentFailedError(f"{self._name} ended its process {when}, with exit code {self._process.exitcode}{hint}")
 
 
 def _end_with_parent() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cosearch.config.env import EnvConfig
 from cosearch.record.state import State, read_state
-from cosearch.rl.envs import CheckedEnv, Step, VectorEnv, split_name
+from cosearch.rl.envs import CheckedEnv, Step, split_name
 from cosearch.rl.task import make_task
 from cosearch.seeding import Streams, derived_seed
 from latency_tables.errors import ConfigError
@@ -65,11 +65,12 @@ class BesideValidation:
         validation: on validation levels of the same task.
     """
 
-    def __init__(self, train: VectorEnv, validation: VectorEnv) -> None:
+    def __init__(self, train: CheckedEnv, validation: CheckedEnv) -> None:
         self.halves = (train, validation)
         self.num_envs, self.frame_shape, self.num_actions = 2 * train.num_envs, train.frame_shape, train.num_actions
         self.action_box, self.exact_resume = train.action_box, train.exact_resume and validation.exact_resume
-        self.parts, self.action_sizes = getattr(train, "parts", ()), getattr(train, "action_sizes", ())
+        self.parts, self.action_sizes, self.action_names = train.parts, train.action_sizes, train.action_names
+        self.first_action, self.endless, self.solved_at = train.first_action, train.endless, train.solved_at
 
     def observe(self) -> np.ndarray:
         """See ``VectorEnv``."""
@@ -78,7 +79,7 @@ class BesideValidation:
     def send(self, actions: np.ndarray) -> None:
         """See ``VectorEnv``."""
         for first, half in enumerate(self.halves):
-            half.send(actions[first::2])
+            half.env.send(actions[first::2])  # they are in the box already
 
     def receive(self) -> Step:
         """See ``VectorEnv``."""

@@ -199,6 +199,17 @@ def test_the_runner_acts_as_the_player_does(runs, kind):
     assert np.array_equal(again.act(many), drawn)
 
 
+def test_grey_images_need_no_axis_of_channels(tmp_path):
+    run = make_run(tmp_path / "run", "grey")
+    mine, theirs = runner(run.path / "agent")["Agent"](str(run.path / "agent"), seed=3), load_agent(run.path)
+    seen = observations("grey", 50, seed=7)
+    wanted = mine.act(seen, greedy=True)
+    assert len(set(wanted.tolist())) > 1
+    for each in (seen, seen[..., 0]):
+        assert np.array_equal(mine.act(each, greedy=True), wanted) and np.array_equal(theirs.act(each, greedy=True), wanted)
+    assert mine(seen[0, :, :, 0], greedy=True) == wanted[0]
+
+
 @pytest.mark.parametrize("actions", ["outside", "sampled"])
 def test_warming_up_changes_no_action(tmp_path, actions):
     folder = make_run(tmp_path / "run", options=BundleOptions(actions=actions)).path / "agent"

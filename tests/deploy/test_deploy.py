@@ -401,6 +401,13 @@ def test_the_summary_is_a_summary(run):
     assert from_json(Summary, summary_of(run), "summary.json").target_checked_by == "measurement on pi"
 
 
+def test_a_self_test_that_does_not_end_is_one_message(run, monkeypatch, capsys):
+    monkeypatch.setattr("cosearch.deploy.board.SELF_TEST_S", 0.01)
+    assert main(["deploy", str(run), "--seconds", "0.3", "--quiet"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the self-test on this machine took more than 0.01 s" in said and "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_an_emulated_board_passes_the_self_test_and_says_synthetic(run, tmp_path):
     """Run with COSEARCH_BOARD=FOLDER, an emulated aarch64 board with onnxruntime (tests/tables/test_tables_board.py)."""

@@ -1,6 +1,10 @@
 """Environments that end the program, crash or hang are one message; in a process of their own they give the same results."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,3 +98,17 @@ def test_a_library_that_ends_the_program_ends_no_command_with_success(monkeypatc
 
     monkeypatch.setattr("cosearch.planning.task.resolve_task", leave)
     assert main(["search", "--dry-run"]) == 1 and "ended from inside, SystemExit(0)" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # a Python process that starts another
+def test_a_script_that_its_own_process_runs_again_is_told_to_guard_its_calls(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from cosearch.config.env import EnvConfig\nfrom cosearch.planning.builtins import load_builtins\n"
+        "from cosearch.rl.task import make_task\nload_builtins()\n"
+        "make_task(EnvConfig(name='gym:CartPole-v1', step_limit_s=10.0), 1, 0)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert 'must do so under if __name__ == "__main__":' in done.stderr.splitlines()[-1]

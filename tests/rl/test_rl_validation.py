@@ -8,8 +8,15 @@ import torch
 
 from cosearch.config.env import EnvConfig
 from cosearch.planning.builtins import load_builtins
+from cosearch.rl.envs import Box, CheckedEnv, Step
 from cosearch.rl.task import make_task
-from cosearch.rl.validation import make_beside_validation, make_validation, validation_streams, without_validation
+from cosearch.rl.validation import (
+    BesideValidation,
+    make_beside_validation,
+    make_validation,
+    validation_streams,
+    without_validation,
+)
 from cosearch.seeding import Streams
 from latency_tables.errors import ConfigError
 
@@ -103,3 +110,27 @@ def test_a_task_with_a_single_level_has_none_to_keep():
     with pytest.raises(ConfigError, match=r"env\.train_levels=1 leaves no level for validation"):
         without_validation(EnvConfig(name="procgen:leaper", train_levels=1))
     assert without_validation(EnvConfig(name="procgen:leaper", train_levels=2)).train_levels == 1
+
+
+class Paid:
+    """Environments of one continuous action, which is also the reward."""
+
+    def __init__(self):
+        self.num_envs, self.frame_shape, self.num_actions, self.exact_resume = 2, (1,), 1, True
+        self.action_box = Box((50.0,), (100.0,))
+
+    def observe(self):
+        return np.zeros((2, 1), np.float32)
+
+    def send(self, actions):
+        self.actions = actions
+
+    def receive(self):
+        ended = np.zeros(2, np.bool_)
+        return Step(self.observe(), self.actions[:, 0].astype(np.float32), ended, ended, {})
+
+
+def test_actions_beside_validation_are_scaled_to_their_bounds_once():
+    both = CheckedEnv(BesideValidation(CheckedEnv(Paid(), "train"), CheckedEnv(Paid(), "validation")), "both")
+    both.send(np.array([[-1.0], [-0.5], [0.0], [0.5]], np.float32))
+    assert both.receive().reward.tolist() == [50.0, 62.5, 75.0, 87.5]

@@ -22,16 +22,21 @@ from cosearch.testing.conformance import seeded
 from latency_tables.opspec import OpSpec
 
 IMAGE = (8, 8, 3)
+IMAGES = {"categorical": IMAGE, "grey": (8, 8, 1)}
 MASKED = (Part("features", "vector", (3,)), Part(MASK, "mask", (4,)))
 LOW, HIGH = (None, -1.0), (2.0, 1.0)
 SCALE, SHIFT = (1.5, 0.5), (0.25, -0.25)
 
 
 def network(kind: str) -> AgentNetwork:
-    """An image agent with four actions (``categorical``); one of three features with two continuous actions (``gaussian``); one
-    of three features with four actions and a memory (``memory``), or a mask (``masked``)."""
-    if kind == "categorical":
-        ops = [OpSpec("stem", 3, 8, 8, 8, 3, 1, 1), OpSpec("conv", 8, 8, 8, 8, 3, 1, 1), OpSpec("head", 8, 8, 8, 5, hidden=16)]
+    """An image agent with four actions (``categorical``, and of ``grey`` images); one of three features with two continuous
+    actions (``gaussian``); one of three features with four actions and a memory (``memory``), or a mask (``masked``)."""
+    if kind in IMAGES:
+        ops = [
+            OpSpec("stem", IMAGES[kind][2], 8, 8, 8, 3, 1, 1),
+            OpSpec("conv", 8, 8, 8, 8, 3, 1, 1),
+            OpSpec("head", 8, 8, 8, 5, hidden=16),
+        ]
         net = AgentNetwork(ops, seeded(0))
     elif kind == "memory":
         ops = [OpSpec("linear", 3, 1, 1, 8, activation="tanh"), OpSpec("lstm", 8, 1, 1, 8, hidden=5, activation="none")]
@@ -51,8 +56,8 @@ def network(kind: str) -> AgentNetwork:
 def observations(kind: str, count: int = 90, seed: int = 2) -> np.ndarray:
     """Random images or vectors."""
     random = np.random.default_rng(seed)
-    if kind == "categorical":
-        return random.integers(0, 256, (count, *IMAGE), dtype=np.uint8)
+    if kind in IMAGES:
+        return random.integers(0, 256, (count, *IMAGES[kind]), dtype=np.uint8)
     vectors = random.normal(0, 2, (count, 3)).astype(np.float32)
     if kind != "masked":
         return vectors
@@ -77,7 +82,7 @@ def make_run(path: Path, kind: str = "categorical", *, options: BundleOptions = 
         acting=acting(kind, first_action),
     )
     report_fake_run.write_json(path / "agent.json", to_json(record))
-    shapes = {"categorical": IMAGE, "masked": frame_shape_of(MASKED)}
+    shapes = {**IMAGES, "masked": frame_shape_of(MASKED)}
     shape, actions = list(shapes.get(kind, (3,))), (2 if kind == "gaussian" else 4)
     report_fake_run.change(path, "run.json", space__frame_shape=shape, space__num_actions=actions, format=1)
     run = RunDir.open(path)

@@ -1,4 +1,5 @@
 // Runs the agent of this folder with ONNX Runtime's C++ interface: what it takes and how to act on it is read from the ONNX file.
+// It has one thread, also where the contract says that the agent's latency is of several.
 //
 // Build (headers and library of a release of ONNX Runtime, 1.12 or newer, in ORT):
 //   g++ -O2 -std=c++17 agent.cpp -I$ORT/include -L$ORT/lib -lonnxruntime -Wl,-rpath,$ORT/lib -o agent
