@@ -95,12 +95,8 @@ class Agent:
                 names = ", ".join(each["name"] for each in self.inputs)
                 raise AgentError(f"the agent takes a dictionary of {names}, {entry['name']} is missing") from None
             dtype = np.dtype(entry["dtype"])
-            if (
-                len(entry["shape"]) == 3 and entry["shape"][2] == 1 and values.ndim == 3
-            ):  # grey images without an axis of channels
-                values = values[..., None]
-            if entry["kind"] == "mask":
-                values = (values.reshape(len(values), -1) > 0).astype(dtype)
+            values = (values.reshape(len(values), -1) > 0).astype(dtype) if entry["kind"] == "mask" else values
+            values = values[..., None] if (values.ndim, tuple(entry["shape"])[2:]) == (3, (1,)) else values  # grey images
             other = values.dtype != dtype if dtype == np.uint8 else values.dtype.kind not in "bfiu"
             if other or values.shape[1:] != tuple(entry["shape"]):
                 taken = f"{entry['name'] + ' ' if self.inputs else ''}[batch, {', '.join(map(str, entry['shape']))}]"
