@@ -14,17 +14,14 @@ import loopback_ssh
 import numpy as np
 import pytest
 from bundle_run import make_run
-from report_fake_run import change
 
 from cosearch.cli.app import main
 from cosearch.deploy import deployment as module
 from cosearch.deploy.board import copy_bundle, explained, pack, self_test_there
 from cosearch.deploy.deployment import ROUNDS, DeployRequest, deploy
-from cosearch.record.json_record import from_json, to_json
+from cosearch.record.json_record import from_json
 from cosearch.record.results.deployment import Deployments
-from cosearch.record.results.summary import Summary, TargetCheck
-from cosearch.report.data import read_run
-from cosearch.report.facts import caveats
+from cosearch.record.results.summary import Summary
 from latency_tables.errors import (
     DiskFullError,
     MeasurementError,
@@ -84,58 +81,6 @@ def run(finished, tmp_path):
 
 def summary_of(run):
     return json.loads((run / "summary.json").read_text())
-
-
-def of_this_machine(run):
-    """The run, as if its device had been this machine."""
-    record, agent = (json.loads((run / name).read_text()) for name in ("run.json", "agent.json"))
-    change(run, "run.json", device={**record["device"], "name": "this"})
-    change(run, "agent.json", latency={**agent["latency"], "predicted_for": "this"})
-    change(run, "summary.json", latency_predicted_for="this")
-
-
-def test_here_the_target_is_checked_by_the_measurement(run, capsys):
-    of_this_machine(run)
-    before = summary_of(run)
-    assert before["target_checked_by"] == "estimated table"
-    assert main(["deploy", str(run), "--seconds", "0.6", "--period-ms", "5", "--json", "--quiet"]) == 0
-    printed, after = json.loads(capsys.readouterr().out), summary_of(run)
-    found = from_json(Deployments, json.loads((run / "deployments.json").read_text()), "x").deployments
-    assert [each.name for each in found] == ["this machine"] and found[0].provenance == "measured" and found[0].host is None
-    assert after["latency_measured_on"] == "this machine" and after["target_checked_by"] == "measurement on this machine"
-    assert after["latency_measured_s"] == found[0].measured.p50_s == printed["measured"]["p50_s"]
-    assert after["target_met"] is True and found[0].measured.p50_s < before["latency_target_s"] == found[0].target_s
-    changed = {key for key in before if before[key] != after[key]}
-    assert changed <= {"latency_measured_s", "latency_measured_on", "target_checked_by", "target_met"}
-    assert found[0].measured.rounds == ROUNDS and found[0].paced.period_s == found[0].warmed.period_s == 0.005
-    assert found[0].self_test.startswith("ok: 64 observations") and not list(run.glob("*.journal"))
-    agent = json.loads((run / "agent.json").read_text())
-    assert agent["latency"]["measured"]["p50_s"] == after["latency_measured_s"]
-    assert "measured here" in (run / "report.html").read_text().lower()
-
-
-def test_a_target_that_is_missed_there_is_not_met(run):
-    of_this_machine(run)
-    change(run, "summary.json", latency_target_s=1e-9)
-    found = deploy(run, DeployRequest(seconds=0.3))
-    assert found.target_met is False and summary_of(run)["target_met"] is False
-
-
-def test_times_of_this_machine_decide_no_target_of_another_device(run):
-    """Also after the device itself was timed; summary and report say the same."""
-    before = summary_of(run)
-    target = TargetCheck(
-        metric="latency_s", statistic="median", at="back-to-back", target=1e-9, predicted=1e-10, measured=None, met=True
-    )
-    change(run, "summary.json", latency_target_s=1e-9, targets=[to_json(target)])
-    deploy(run, DeployRequest(name="pi", seconds=0.3))
-    there = summary_of(run)
-    assert there["target_met"] is False and there["target_checked_by"] == "measurement on pi"
-    assert deploy(run, DeployRequest(seconds=0.3)).target_met is False
-    after = summary_of(run)
-    assert after["target_met"] is True and after["target_checked_by"] == f"prediction ({before['table_provenance']} table)"
-    assert after["latency_measured_on"] == "this machine" and after["targets"] == [to_json(target)]
-    assert not any("say the contrary" in text for text in caveats(read_run(run)))
 
 
 def test_over_ssh_everything_happens_on_the_board(run, board):

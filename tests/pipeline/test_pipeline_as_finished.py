@@ -27,7 +27,7 @@ from cosearch.training.stage import Training
 from latency_tables.errors import EnvironmentFailedError, RequestError
 
 WORDS = (
-    *TINY_PROPOSALS,
+    *(word for word in TINY_PROPOSALS if not word.startswith("budget.clip")),
     "env.name=minatar:breakout",
     "strategy.name=deephyper",
     "strategy.candidates=4",

@@ -20,7 +20,7 @@ from cosearch.rl.teacher import find_teacher
 LONG = (*TINY, "budget.search_steps=256", "budget.retrain_steps=160")  # eight and five updates, each with a checkpoint
 RANDOM = ("--strategy", "random", "strategy.candidates=3", "budget.search_steps=120", "rl.minibatch=16")
 MINATAR = ("--env", "minatar:breakout")
-VECTORS = (*(word for word in TINY if not word.startswith(("space.", "objective."))), "--env", "gym:Pendulum-v1")
+VECTORS = (*(word for word in TINY if not word.startswith(("space.", "objective.", "budget.clip"))), "--env", "gym:Pendulum-v1")
 MEMORY = (
     *(word for word in VECTORS[:-1]),
     "gym:cosearch.testing.tmaze:TMaze-v0",
