@@ -69,7 +69,7 @@ def gradients(backward: Backward, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def gradients_of_logits(backward: Backward, weights: Sequence[nn.Parameter], logits: Sequence[Tensor]) -> list[Tensor]:
-    """The same of the logits alone: those of the weights, half the work of a backward pass, are not computed.
+    """The same of the logits alone; those of the weights, up to a quarter of the work here, are not computed.
 
     Args:
         backward: of the loss.
