@@ -99,8 +99,10 @@ def planned_runs(
     names = _labels([*strategies, *(f"{name}={LARGEST}" for name in networks)])
     set_by = SET_BY | ({"device": "--device"} if (options or {}).get("device") is not None else {})
     check_words([word.partition(":")[2] if _owner(word, names) else word for word in words], set_by)
-    for key in sorted((set_by.keys() - {"env.name", "device"}) & (resolve(preset=preset, file=file).said if file else set())):
-        tell(f"{file}: {key} has no effect in a comparison: it is set by {set_by[key]}")
+    in_file = set() if file is None else resolve(preset=preset, file=file).said
+    for key in ("control", "seed", "strategy.name"):
+        if key in in_file:
+            tell(f"{file}: {key} has no effect in a comparison: it is set by {set_by[key]}")
     asked_words, words = words, [*words, *(f"{name}:space.name={name}" for name in networks)]
     chosen: dict[str, list[str]] = {}
     runs = []

@@ -36,10 +36,11 @@ def check_main_guard() -> None:
     if getattr(process, "_inheriting", False):  # as multiprocessing itself asks before it starts a process
         if process.name == WORKER:
             sys.exit(UNGUARDED)
-        raise _unguarded()
+        raise unguarded()
 
 
-def _unguarded() -> RequestError:
+def unguarded() -> RequestError:
+    """What to say where a process ended with :data:`UNGUARDED`."""
     return RequestError(
         "every process that this script starts runs it again, and would begin the same work: put its calls under "
         'if __name__ == "__main__":'
@@ -167,7 +168,7 @@ class Processes:
         self._processes[connection].join()  # the exit code is its own, not that of a kill
         code = self._end(connection)
         if code == UNGUARDED:
-            raise _unguarded() from None
+            raise unguarded() from None
         self._deaths[work.name] += 1
         if self._deaths[work.name] < TRIES:
             self._waiting.appendleft(work)

@@ -11,7 +11,6 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from cosearch.fleet.processes import UNGUARDED, WORKER, check_main_guard, unguarded
 from cosearch.record.state import State
 from cosearch.rl.envs import Box, EnvOptions, Step, VectorEnv
 from cosearch.space.parts import Part
-from latency_tables.errors import ConfigError, CosearchError, EnvironmentFailedError
+from latency_tables.errors import ConfigError, CosearchError, EnvironmentFailedError, RequestError
 
 OTHER_LIMIT_S = 600.0  # of making, saving and replaying: far longer than any of them takes
 Make = Callable[[str, EnvOptions], VectorEnv]
@@ -58,10 +58,12 @@ class EnvApart:
     Raises:
         ConfigError: ``make`` cannot be sent to another process.
         EnvironmentFailedError: the environment cannot be made, or its process ended.
+        RequestError: the process runs the script of this one again, see ``check_main_guard``.
     """
 
     def __init__(self, make: Make, game: str, options: EnvOptions, name: str, step_limit_s: float) -> None:
-        self._name, self._limit_s, self._made = name, step_limit_s, False
+        check_main_guard()
+        self._name, self._limit_s = name, step_limit_s
         try:
             pickle.dumps((make, game, options))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -70,12 +72,11 @@ class EnvApart:
             ) from error
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, game, options))
+        self._process = context.Process(target=_serve, name=WORKER, args=(theirs, make, game, options))
         self._process.start()
         theirs.close()  # only the process holds it now: its death shows at this end
         facts = self._answer("being made", OTHER_LIMIT_S)
         assert isinstance(facts, _Facts)
-        self._made = True
         self.num_envs, self.frame_shape, self.num_actions = facts.num_envs, facts.frame_shape, facts.num_actions
         self.action_box, self.first_action, self.exact_resume = facts.action_box, facts.first_action, facts.exact_resume
         self.solved_at, self.endless = facts.solved_at, facts.endless
@@ -155,12 +156,11 @@ class EnvApart:
             raise content
         return content
 
-    def _ended(self, when: str) -> EnvironmentFailedError:
+    def _ended(self, when: str) -> EnvironmentFailedError | RequestError:
         self._process.join()
-        main = sys.modules["__main__"]
-        by_script = main.__spec__ is None and str(getattr(main, "__file__", "")).endswith(".py")  # which the process imports
-        hint = '; a script that makes it must do so under if __name__ == "__main__":' if by_script and not self._made else ""
-        return EnvironmentFailedError(f"{self._name} ended its process {when}, with exit code {self._process.exitcode}{hint}")
+        if self._process.exitcode == UNGUARDED:
+            return unguarded()
+        return EnvironmentFailedError(f"{self._name} ended its process {when}, with exit code {self._process.exitcode}")
 
 
 def _end_with_parent() -> None:

@@ -111,4 +111,5 @@ def test_a_script_that_its_own_process_runs_again_is_told_to_guard_its_calls(tmp
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
-    assert 'must do so under if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith('put its calls under if __name__ == "__main__":')
+    assert done.stderr.count("Traceback") == 2  # the error and what caused it; none of the other process

@@ -50,7 +50,8 @@ def deploy(
 ) -> None:
     """Copy the agent's bundle to its device, run its self-test and measure it there; started again, it goes on.
 
-    The run's summary and report then have the figures of that device: its target is checked by them.
+    The run's summary and report then have the figures of that device, and its target is checked by them; not by those of this
+    machine where the run is for another device, unless --name says that this is one.
     """
     from cosearch.deploy.deployment import DeployRequest, deploy
     from cosearch.pipeline.opening import Places

@@ -6,6 +6,8 @@ the same figure: its games follow from the run's seed alone.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import time
 from dataclasses import replace
 from typing import NotRequired, TypedDict
@@ -283,14 +285,11 @@ class OneShotSearch:
         names = list(self.plan.agents) or [""]
         return tuple(self._found(*each) for each in zip(names, self.best, self.targets.each, strict=True))
 
-    def _stage(self, index: int) -> range:
-        """The indices of the proposals that were scored with the same weights as this one."""
-        begin = 0
-        for one in self.rounds:
-            if index < begin + len(one.scored_steps):
-                break
-            begin += len(one.scored_steps)
-        return range(begin, min(begin + len(one.scored_steps), len(self.told)))
+    def _beside(self, index: int) -> list[Told]:
+        """The proposals of the same stage as this one, which the same weights scored."""
+        ends = list(itertools.accumulate(len(one.scored_steps) for one in self.rounds))
+        stage = bisect.bisect(ends, index)
+        return self.told[ends[stage - 1] if stage else 0 : ends[stage]]
 
     def _found(self, name: str, best: Best | None, target: Feasible) -> Found:
         plan, within = self.plan, f" that meets the targets of {name}" if name else ""
@@ -300,9 +299,9 @@ class OneShotSearch:
         network = derive(architecture, torch.Generator().manual_seed(0), self.subject.supernet)
         if plan.accelerator is not None and "accelerator" in best:
             plan.accelerator.return_to(best["accelerator"])
-        rivals = [told for told in map(self.told.__getitem__, self._stage(best["index"])) if told["score"] is not None]
-        rivals = [told for told in rivals if not name or target(plan.space.architecture(told["choices"]))]
-        method = METHOD if len({told["score"] for told in rivals}) > 1 or len(rivals) == 1 else EQUAL
+        scored = [told for told in self._beside(best["index"]) if told["score"] is not None]
+        scores = [told["score"] for told in scored if not name or target(plan.space.architecture(told["choices"]))]
+        method = METHOD if len(set(scores)) > 1 or len(scores) == 1 else EQUAL
         method += " of the last stage" if len(self.rounds) > 1 else ""
         derived_by = Derivation(
             method=method + (" that meet the targets" if name else ""),
