@@ -5,7 +5,8 @@
 2. ``derived``: the cell that it found, trained from scratch;
 3. ``random-0``, ``random-1``: uniformly drawn cells, trained from scratch;
 4. ``impala``: the residual block of the IMPALA-CNN in the same scaffold, depths and head, trained from scratch;
-all of 2 to 4 with the same number of environment steps, updates and settings, and evaluated on the same number of episodes.
+all of 2 to 4 with the same number of environment steps, updates and settings, and evaluated on the same number of episodes;
+5. with ``--random-times N``, N above 1: the random cells of 3 trained from scratch with N times those steps as well.
 Each finished part is saved at once; the same command goes on with those that are missing. Printed are means over the seeds with
 Student's 95 % intervals, and the paired differences to the derived cells.
 """
@@ -122,12 +123,21 @@ def _train(config: Config, subject: Any, streams: Streams, steps: int) -> dict[s
     return {"curve": curve[every - 1 :: every], "wall_s": time.perf_counter() - started}
 
 
+def random_keys(times: int) -> list[str]:
+    """Keys of the random cells that are trained with ``times`` times the steps."""
+    return [f"random-{i}" + ("" if times == 1 else f"-x{times}") for i in range(RANDOM)]
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The table of the docs: one line for each kind of network that every seed has."""
     seeds = [rows for _, rows in sorted(result["seeds"].items()) if "impala" in rows]
     if not seeds:
         return "no seed is finished yet"
-    groups = {"derived": ["derived"], "random": [f"random-{i}" for i in range(RANDOM)], "impala": ["impala"]}
+    groups = {"derived": ["derived"], "random": random_keys(1), "impala": ["impala"]}
+    times = {int(key.rpartition("-x")[2]) for rows in seeds for key in rows if "-x" in key}
+    for more in sorted(times):
+        if all(key in rows for rows in seeds for key in random_keys(more)):
+            groups[f"random, {more} times the steps"] = random_keys(more)
     scores = {kind: [float(np.mean([rows[k]["score"] for k in keys])) for rows in seeds] for kind, keys in groups.items()}
     lines = [
         f"{result['env']}, {len(seeds)} seeds, {result['search_steps']:,} steps of search, {result['train_steps']:,} of "
@@ -159,6 +169,7 @@ def main(
     train_steps: Annotated[int, typer.Option(min=2048, help="Environment steps of each training from scratch.")] = 200_000,
     depths: Annotated[str, typer.Option(help="Channels of the sections, separated by commas.")] = "16,32",
     normal_cells: Annotated[int, typer.Option(min=1, help="Cells of a section; the IMPALA block has always two.")] = 1,
+    random_times: Annotated[int, typer.Option(min=1, help="The random cells also with so many times the steps.")] = 1,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each evaluation.")] = 256,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 1,
     out: Annotated[Path, typer.Option(help="JSON file; finished parts in it are kept.")] = OUT,
@@ -198,12 +209,14 @@ def main(
         drawn = [space.sample(torch.Generator().manual_seed(Streams(seed).derive("arch", 1 + i))) for i in range(RANDOM)]
         networks = {
             "derived": space.architecture(rows["search"]["choices"]).network(),
-            **{f"random-{i}": architecture.network() for i, architecture in enumerate(drawn)},
+            **{key: architecture.network() for key, architecture in zip(random_keys(1), drawn)},
             "impala": Network.of(impala_cnn(frame_shape, actions, widths)),
+            **{key: architecture.network() for key, architecture in zip(random_keys(random_times), drawn)},
         }
         for key, network in networks.items():
             if key not in rows:
-                keep(key, train_alone(config, network, train_steps, seed, episodes))
+                times = random_times if "-x" in key else 1
+                keep(key, train_alone(config, network, times * train_steps, seed, episodes))
     typer.echo(markdown(result))
 
 
