@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from cosearch.benchmarks.results import save
+from latency_tables.text.writing import write_bytes_atomic
+
 DOCS = Path(__file__).parents[2] / "docs"  # in a checkout
+SHIPPED = Path(__file__).parent  # the results in it are what the pages show
 
 
 def between(page: str, name: str, part: str) -> str:
@@ -27,11 +30,11 @@ def keep(content: Mapping[str, object], out: Path, page: Path, name: str, part: 
 
     Args:
         content: the JSON object.
-        out: its file.
+        out: its file; the page stays as it is unless this is the result that ships.
         page: of the documentation.
         name: of the marks in it.
         part: the table.
     """
-    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if page.is_file():
-        page.write_text(between(page.read_text(encoding="utf-8"), name, part), encoding="utf-8")
+    save(content, out)
+    if page.is_file() and out.resolve().is_relative_to(SHIPPED):
+        write_bytes_atomic(page, between(page.read_text(encoding="utf-8"), name, part).encode())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosearch.benchmarks.documents import DOCS, between, keep
+from cosearch.benchmarks.documents import DOCS, between
 from cosearch.benchmarks.searches import compress, quantum
 from cosearch.benchmarks.speed import int8, loop_check, paced, reversible
 from cosearch.benchmarks.speed.int8 import AgentRow, Int8Result, NetworkRow
@@ -24,14 +24,9 @@ ROW = AgentRow(
 )  # fmt: skip
 
 
-def test_a_part_of_a_page_is_replaced_and_nothing_else(tmp_path):
+def test_a_part_of_a_page_is_replaced_and_nothing_else():
     page = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n<!-- y: begin -->\n<!-- y: end -->\n"
     assert between(page, "x", "new\nlines") == page.replace("old", "new\nlines")
-    (tmp_path / "page.md").write_text(page)
-    keep({"value": 1}, tmp_path / "kept.json", tmp_path / "page.md", "y", "table")
-    assert (tmp_path / "page.md").read_text() == page.replace("<!-- y: begin -->\n", "<!-- y: begin -->\ntable\n")
-    keep({"value": 2}, tmp_path / "kept.json", tmp_path / "absent.md", "y", "table")
-    assert json.loads((tmp_path / "kept.json").read_text()) == {"value": 2} and not (tmp_path / "absent.md").exists()
 
 
 def test_errors_of_predictions_by_hand_and_the_row_of_an_agent():

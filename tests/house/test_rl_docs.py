@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from cosearch.benchmarks.documents import between
 from cosearch.benchmarks.learning import equal_curves, learning_curves
 from cosearch.benchmarks.peers.contestants import CONTESTANTS
 from cosearch.benchmarks.peers.workloads import WORKLOADS
@@ -34,10 +35,11 @@ def test_every_metric_is_documented_in_one_line_as_it_is_declared():
 def test_the_table_of_speeds_is_the_one_that_the_benchmark_kept():
     result = json.loads(throughput.SAVED.read_text(encoding="utf-8"))
     assert throughput.DOCUMENT == DOCS / "evidence" / "speed.md"
-    assert throughput.documented(page("evidence/speed"), result) == page("evidence/speed")
+    assert between(page("evidence/speed"), "throughput", throughput.markdown(result)) == page("evidence/speed")
     assert {w["name"] for w in result["workloads"]} == set(WORKLOADS)
     for w in result["workloads"]:
         assert set(w["steps_per_s"]) == set(CONTESTANTS) and set(w["ratios"]) == set(CONTESTANTS[1:])
+        assert w["bound_steps_per_s"] * w["flops_per_step"] == pytest.approx(max(w["matmul_flops"].values()))
         assert sum(w["time_shares"].values()) == pytest.approx(1.0)
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 import typer
 
+from cosearch.benchmarks.results import program, save
+from cosearch.benchmarks.runs import check_run, open_or_create
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import resolve
 from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
-from cosearch.record.json_record import to_json
-from cosearch.record.rundir import RunDir
 from cosearch.rl.evaluate import evaluate
 from cosearch.rl.rollout import Forward
 from cosearch.rl.task import make_task
@@ -93,12 +93,15 @@ def run_one(env: str, schedule: str, seed: int, runs: Path, words: list[str]) ->
         seed: of the run.
         runs: folder of the run folders.
         words: further KEY=VALUE words.
+
+    Raises:
+        RunFolderError: the folder holds a run of other words.
     """
     folder = _folder(env, schedule, seed, runs)
+    plan = _plan(env, schedule, seed, words)
+    run = open_or_create(folder, plan)
     if (folder / FILE).is_file():
         return
-    plan = _plan(env, schedule, seed, words)
-    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, to_json(plan.record("benchmark")))
     set_threads(plan.config.threads)
     with run.lock():
         session = open_session(run, plan, TerminalProgress(True))
@@ -125,6 +128,7 @@ def collect(env: str, seeds: range, runs: Path, words: list[str]) -> dict[str, A
 
     Raises:
         RequestError: there is no teacher, or a run with constant weights is not finished.
+        RunFolderError: a run was made with other words.
     """
     plan = _plan(env, CONSTANT, seeds[0], words)
     teacher = plan.load_teacher(torch.device("cpu"))
@@ -147,6 +151,8 @@ def collect(env: str, seeds: range, runs: Path, words: list[str]) -> dict[str, A
         if missing:
             result["not_finished"].append(schedule)
             continue
+        for seed, file in zip(seeds, files):
+            check_run(file.parent, _plan(env, schedule, seed, words))
         scores = np.array([np.mean(json.loads(file.read_text(encoding="utf-8"))["returns"]) for file in files])
         base = scores if base is None else base
         result["schedules"][schedule] = {
@@ -191,9 +197,9 @@ def main(
         for schedule in SCHEDULES:
             run_one(env, schedule, seed, runs, extra or [])
     result = collect(env, chosen, runs, extra or [])
-    (HERE / f"annealing-{env.split(':')[1]}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, HERE / f"annealing-{env.split(':')[1]}.json")
     typer.echo(markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -8,7 +8,6 @@ inter-quartile mean over seeds with its bootstrap interval (Agarwal et al. 2021)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.benchmarks.peers.continuous_control import WAYS, Curve, ours, theirs
+from cosearch.benchmarks.results import program, saved
 from cosearch.cli.environment import prepare_process
 from cosearch.planning.builtins import load_builtins
 from cosearch.statistics import estimate_text, iqm_estimate
@@ -151,7 +151,8 @@ def main(
             raise typer.BadParameter(f"expected some of {', '.join(known)}, got {', '.join(wrong)}")
     load_builtins()
     torch.set_num_threads(1)
-    rows: list[Row] = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    kept: Any = saved(out).get("rows", [])
+    rows: list[Row] = list(kept)
     for seed in range(seeds):
         for task in tasks:
             for method in methods:
@@ -165,4 +166,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -9,22 +9,21 @@ its whole length, which favours it; how many do not is part of the table.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from cosearch.benchmarks.results import program, save
+from cosearch.benchmarks.runs import check_run, open_or_create
 from cosearch.benchmarks.searches.co_search import bootstrap
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import resolve
 from cosearch.pipeline.run import TRAINING, work_on
 from cosearch.pipeline.session import open_session
-from cosearch.planning.plan import make_plan
-from cosearch.record.json_record import to_json
+from cosearch.planning.plan import Plan, make_plan
 from cosearch.record.metrics import number, read_metrics
-from cosearch.record.rundir import RunDir
 from cosearch.statistics import estimate_text
 from cosearch.training.threads import set_threads
 from latency_tables.errors import RequestError
@@ -59,14 +58,20 @@ def run_one(env: str, arm: str, seed: int, runs: Path, words: list[str]) -> None
         seed: of the run.
         runs: folder of the run folders.
         words: further KEY=VALUE words.
+
+    Raises:
+        RunFolderError: the folder holds a run of other words.
     """
-    config = resolve(overrides=[*WORDS.get(env, ()), *words, *ARMS[arm]], options={"env.name": env, "seed": seed})
-    plan = make_plan(config)
-    folder = _folder(env, arm, seed, runs)
-    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, to_json(plan.record("benchmark")))
-    set_threads(config.threads)
+    plan = _plan(env, arm, seed, words)
+    run = open_or_create(_folder(env, arm, seed, runs), plan)
+    set_threads(plan.config.threads)
     with run.lock():
         work_on(open_session(run, plan, TerminalProgress(True)), TRAINING)
+
+
+def _plan(env: str, arm: str, seed: int, words: list[str]) -> Plan:
+    said = [*WORDS.get(env, ()), *words, *ARMS[arm]]
+    return make_plan(resolve(overrides=said, options={"env.name": env, "seed": seed}))
 
 
 def _folder(env: str, arm: str, seed: int, runs: Path) -> Path:
@@ -94,13 +99,14 @@ def steps_to(step: np.ndarray, score: np.ndarray, wanted: float) -> int | None:
     return int(step[there[0]]) if there.size else None
 
 
-def collect(env: str, seeds: int, runs: Path) -> dict[str, Any]:
+def collect(env: str, seeds: int, runs: Path, words: list[str]) -> dict[str, Any]:
     """Figures of all arms.
 
     Args:
         env: the task.
         seeds: seeds ``0 .. seeds - 1``.
         runs: folder of the run folders.
+        words: further KEY=VALUE words of every run.
 
     Returns:
         The teacher, its score on training levels, the score wanted, and for each arm its seeds' steps and last scores with
@@ -123,6 +129,8 @@ def collect(env: str, seeds: int, runs: Path) -> dict[str, Any]:
     }
     for arm in ARMS:
         curves = [curve(_folder(env, arm, seed, runs)) for seed in range(seeds)]
+        for seed in range(seeds):
+            check_run(_folder(env, arm, seed, runs), _plan(env, arm, seed, words))
         reached = [steps_to(*c, wanted) for c in curves]
         counted = np.array([c[0][-1] if r is None else r for c, r in zip(curves, reached)], dtype=float)
         last = np.array([c[1][-1] for c in curves])
@@ -190,12 +198,12 @@ def main(
     for seed in range(0 if only_table else seeds):
         for arm in ARMS:
             run_one(env, arm, seed, runs, extra or [])
-    result = collect(env, seeds, runs)
+    result = collect(env, seeds, runs, extra or [])
     name = f"distillation-{env.split(':')[1]}"
-    (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, HERE / f"{name}.json")
     plot(env, seeds, runs, result, HERE / f"{name}.png")
     typer.echo(markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

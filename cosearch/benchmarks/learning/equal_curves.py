@@ -17,6 +17,7 @@ import typer
 
 from cosearch.benchmarks.peers.contestants import CONTESTANTS, make_contestant
 from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
+from cosearch.benchmarks.results import program
 from cosearch.benchmarks.speed.throughput import shortened
 from cosearch.cli.environment import prepare_process
 from cosearch.record.durable import write_bytes_atomic
@@ -95,4 +96,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from cosearch.benchmarks.results import program, save
 from cosearch.record.metrics import number, read_metrics
 from latency_tables.errors import RequestError
 
@@ -264,10 +265,10 @@ def main(
         ends = [{"seed": i, "steps": int(c["step"][-1]), "wall_s": float(c["wall_s"][-1])} for i, c in enumerate(found)]
         result["games"][game] = {"runs": ends, "rows": compare(game, found, published)}
     name = "_".join(["learning_curves", *(["minatar"] if minatar else []), *([label] if label else [])])
-    (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, HERE / f"{name}.json")
     plot(result, curves, published, HERE / f"{name}.png")
     typer.echo(markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -13,8 +13,6 @@ Student's 95 % intervals, and the paired differences to the derived cells.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +21,9 @@ import numpy as np
 import torch
 import typer
 
+from cosearch.benchmarks.results import check_same, program, save, saved
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
-from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.metrics import number
 from cosearch.rl.envs import EnvOptions, make_env
 from cosearch.rl.evaluate import evaluate
@@ -165,8 +163,8 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds.")] = 3,
     env: Annotated[str, typer.Option(help="Environment.")] = "minatar:breakout",
     strategy: Annotated[str, typer.Option(help="Gradient strategy.")] = "rl-darts",
-    search_steps: Annotated[int, typer.Option(min=2048, help="Environment steps of a search.")] = 100_000,
-    train_steps: Annotated[int, typer.Option(min=2048, help="Environment steps of each training from scratch.")] = 200_000,
+    search_steps: Annotated[int, typer.Option(min=2048, help="Environment steps of a search.")] = 204_800,
+    train_steps: Annotated[int, typer.Option(min=2048, help="Environment steps of each training from scratch.")] = 204_800,
     depths: Annotated[str, typer.Option(help="Channels of the sections, separated by commas.")] = "16,32",
     normal_cells: Annotated[int, typer.Option(min=1, help="Cells of a section; the IMPALA block has always two.")] = 1,
     random_times: Annotated[int, typer.Option(min=1, help="The random cells also with so many times the steps.")] = 1,
@@ -192,17 +190,14 @@ def main(
         "space": space.config,
         "settings": list(SETTINGS),
     }
-    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    result: dict[str, Any] = {"identity": identity, **facts, "seeds": {}}
-    if out.is_file():
-        saved = json.loads(out.read_text(encoding="utf-8"))
-        result = saved if saved["identity"] == identity else result
+    result: dict[str, Any] = {**facts, "seeds": {}} | saved(out)
+    check_same(out, result, facts)
     for seed in range(seeds):
         rows = result["seeds"].setdefault(str(seed), {})
 
         def keep(key: str, made: dict[str, Any], rows: dict[str, Any] = rows) -> None:
             rows[key] = made
-            write_bytes_atomic(out, json.dumps(result, indent=1).encode() + b"\n")
+            save(result, out)
 
         if "search" not in rows:
             keep("search", search(config, space, strategy, search_steps, seed))
@@ -221,4 +216,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -23,6 +23,8 @@ import typer
 from accel_models.design import DESIGNS, load_design
 from accel_models.resources import resources
 from accel_models.searching.search import search_design
+from cosearch.benchmarks.results import program, save
+from cosearch.benchmarks.runs import check_command
 from cosearch.benchmarks.searches.default_run import BEFORE, RESAMPLED, difference, statistics
 from cosearch.config.run import Config, resolve
 from cosearch.cost.accel_table import AccelTable, layers_of, limits_exceeded
@@ -70,19 +72,21 @@ def run_all(seeds: int, runs: Path, words: list[str]) -> None:
         seeds: seeds ``0 .. seeds - 1``.
         runs: folder of the run folders.
         words: KEY=VALUE words of every run.
+
+    Raises:
+        RunFolderError: a run was begun with other words.
     """
     load_builtins()
     target_s = make_plan(resolve(overrides=[*words, TARGET, f"device={DEVICE}"])).constraints[0].value
     for seed in range(seeds):
         for arm, more in MADE.items():
             name = f"co-search-{arm}-s{seed}"
-            command = [sys.executable, "-m", "cosearch"]
+            asked = ["search", "--device", DEVICE, "--seed", str(seed), "--run", name, "--runs", str(runs), *more, *words]
+            asked.append(f"objective.latency_target_s={target_s!r}")
             if (runs / name).exists():
-                command += ["resume", str(runs / name)]
-            else:
-                command += ["search", "--device", DEVICE, "--seed", str(seed), "--run", name, "--runs", str(runs), *more, *words]
-                command += [f"objective.latency_target_s={target_s!r}"]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                check_command(runs / name, asked)
+                asked = ["resume", str(runs / name)]
+            subprocess.run([sys.executable, "-m", "cosearch", *asked], check=True, stdout=subprocess.DEVNULL)
 
 
 def collect(seeds: int, runs: Path) -> dict[str, Any]:
@@ -231,9 +235,9 @@ def main(
     if not only_table:
         run_all(seeds, runs, [*WORDS, *(extra or [])])
     result = collect(seeds, runs)
-    (HERE / "co_search.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, HERE / "co_search.json")
     typer.echo(markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

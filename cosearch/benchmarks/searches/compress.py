@@ -24,6 +24,7 @@ import typer
 from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.benchmarks.peers.policies import POLICIES
 from cosearch.benchmarks.peers.policy_files import PolicyFile
+from cosearch.benchmarks.results import check_same, program, saved
 from cosearch.config.run import config_from_dict
 from cosearch.deploy.measure import measure_side_by_side
 from cosearch.record.json_record import from_json
@@ -185,10 +186,9 @@ def verdict(share: float, ratio: float, empty: float) -> str:
     return "; ".join(misses) or "yes"
 
 
-def _kept(out: Path, key: str) -> dict[str, Row]:
-    """The rows of an object of the results so far; none where there is no file yet."""
-    found = read_json(out, "results", RequestError) if out.is_file() else {}
-    inner = found.get(key, {}) if isinstance(found, dict) else {}
+def _kept(results: Mapping[str, object], key: str) -> dict[str, Row]:
+    """The rows of an object of the results so far."""
+    inner = results.get(key)
     return {str(name): dict(row) for name, row in inner.items()} if isinstance(inner, dict) else {}
 
 
@@ -205,7 +205,10 @@ def main(
     device: Annotated[str, typer.Option(help="The target.")] = DEVICE,
 ) -> None:
     """Make and compress what is missing, save after each run, write the page's table."""
-    rows, facts = (_kept(out, key) for key in ("rows", "policies"))
+    results, asked = saved(out), {"device": device, "words": list(words or ())}
+    if results:
+        check_same(out, {"device": DEVICE, "words": []} | results, asked)
+    rows, facts = (_kept(results, key) for key in ("rows", "policies"))
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         for name in policies.split(";"):
@@ -217,10 +220,10 @@ def main(
                 facts[name] = facts_of(policy, folder / run_name(name, seed))
             rows[f"{name}, seed {seed}"] = json.loads(json.dumps(row))
             ordered = [row for each in POLICIES for row in rows.values() if row["policy"] == each]
-            keep({"rows": rows, "policies": facts}, out, PAGE, "compress", markdown(ordered, facts))
+            keep({**asked, "rows": rows, "policies": facts}, out, PAGE, "compress", markdown(ordered, facts))
             typer.echo(f"{name}, seed {seed}: {row.get('said') or (row['share'], row['ratio'])}", err=True)
     typer.echo(markdown(list(rows.values()), facts))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

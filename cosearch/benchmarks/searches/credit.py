@@ -17,7 +17,6 @@ No environment is stepped after the frames are there, so that all differences co
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
+from cosearch.benchmarks.results import program, save
 from cosearch.config.run import resolve
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.rl.learning import losses
@@ -256,9 +256,9 @@ def main(
     plan = make_plan(resolve(overrides=words or ()))
     result = measure(plan, None if every else architectures, samples, names, seeds)
     game = plan.config.env.name.partition(":")[2]
-    (HERE / f"credit-{game}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, HERE / f"credit-{game}.json")
     typer.echo(markdown(result, names))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

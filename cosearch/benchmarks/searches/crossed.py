@@ -21,6 +21,7 @@ import typer
 
 from cosearch.api import predict
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.benchmarks.searches.under_target import with_target
 from cosearch.deploy.readings import Meter
 from cosearch.pipeline.target.repair import model_of, running_of
@@ -169,4 +170,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

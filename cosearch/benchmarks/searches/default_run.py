@@ -3,7 +3,7 @@
 ``python -m cosearch.benchmarks.searches.default_run`` makes (or resumes) the runs, then prints the table and writes
 ``default_run.json``, ``default_run.png`` and the page's table; runs that are not finished are left out. Intervals of 95 %: of one
 seed over its episodes; of all by resampling seeds, and episodes within each (``two_level_estimate``), and of means by Student and
-Welch over the seeds, which are wider and hold for few of them. IQM: mean of the middle half of all episodes.
+Welch over the seeds, which are wider and hold for few of them. IQM: the mean of the middle half of the seeds.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from scipy.stats import trim_mean
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
+from cosearch.benchmarks.runs import check_alike, check_command
 from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
 from cosearch.record.json_record import to_json
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.rundir import RunDir
-from cosearch.statistics import estimate_text, interval_text, student_interval, two_level_estimate, welch_interval
+from cosearch.statistics import estimate_text, interval_text, iqm_estimate, student_interval, two_level_estimate, welch_interval
 
 HERE = Path(__file__).parent
 OURS = "reinforce"
@@ -44,31 +45,19 @@ def run_all(strategies: Sequence[str], seeds: int, runs: Path, extra: list[str],
         runs: folder of the run folders.
         extra: further words of the command line.
         threads: CPU threads of each run; 0 for all cores.
+
+    Raises:
+        RunFolderError: a run was begun with other words.
     """
     for seed in range(seeds):
         for strategy in strategies:
             name = run_name(strategy, seed)
-            command = (
-                [sys.executable, "-m", "cosearch", "resume", str(runs / name)]
-                if (runs / name).exists()
-                else [
-                    sys.executable,
-                    "-m",
-                    "cosearch",
-                    "search",
-                    "--strategy",
-                    strategy,
-                    "--seed",
-                    str(seed),
-                    "--run",
-                    name,
-                    "--runs",
-                    str(runs),
-                    f"threads={threads}",
-                    *extra,
-                ]
-            )
-            subprocess.run(command, check=True)
+            asked = ["search", "--strategy", strategy, "--seed", str(seed), "--run", name, "--runs", str(runs)]
+            asked += [f"threads={threads}", *extra]
+            if (runs / name).exists():
+                check_command(runs / name, asked)
+                asked = ["resume", str(runs / name)]
+            subprocess.run([sys.executable, "-m", "cosearch", *asked], check=True)
 
 
 def run_name(strategy: str, seed: int) -> str:
@@ -82,13 +71,18 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
     Returns:
         For each strategy that has one the figures of each seed, and the mean, IQM and interval over them; and the difference
         from each control.
+
+    Raises:
+        RunFolderError: the runs differ in more than strategy and seed.
     """
     result: dict[str, Any] = {"resampled": RESAMPLED, "strategies": {}}
     returns: dict[str, list[np.ndarray]] = {}
+    folders = {(strategy, seed): runs / run_name(strategy, seed) for strategy in STRATEGIES for seed in range(seeds)}
+    check_alike([folder for folder in folders.values() if (folder / Summary.FILE).is_file()])
     for strategy in STRATEGIES:
         rows: list[dict[str, Any]] = []
         for seed in range(seeds):
-            folder = runs / run_name(strategy, seed)
+            folder = folders[strategy, seed]
             if not (folder / Summary.FILE).is_file():
                 continue
             run = RunDir.open(folder)
@@ -132,13 +126,13 @@ def collect(seeds: int, runs: Path) -> dict[str, Any]:
 
 
 def statistics(returns: list[np.ndarray]) -> dict[str, Any]:
-    """Mean over seeds and IQM over episodes, each with its 95 % interval.
+    """Mean and IQM over seeds, each with its 95 % interval.
 
     Args:
         returns: one array of episode returns a seed.
     """
     mean = two_level_estimate(seed_mean, returns)
-    iqm = two_level_estimate(lambda parts: float(trim_mean(np.concatenate(parts), 0.25)), returns)
+    iqm = iqm_estimate([[float(part.mean()) for part in returns]])
     return {
         "mean": mean.value,
         "mean_ci95": mean.ci95,
@@ -199,7 +193,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Score against latency measured here, one point a run."""
+    """Score against predicted latency, one point a run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -249,4 +243,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

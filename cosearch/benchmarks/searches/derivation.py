@@ -14,7 +14,6 @@ What is done already is kept in the file, so that a second command goes on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import typer
 from scipy.stats import spearmanr
 
+from cosearch.benchmarks.results import check_same, program, save, saved
 from cosearch.benchmarks.searches.credit import Frames, search, train_alone
 from cosearch.config.run import resolve
 from cosearch.planning.plan import Plan, make_plan
@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 NAME = "reinforce"
 TOY_STEPS, TOY_NOISE, TOY_TRUTHS, POOL = (672, 2624), (0.5, 1.0), 4, 300
 BRACKET, SHORT = 4, 10  # candidates; share of the frames of a training alone that each has, one over this
+SAMPLES = 60_000  # frames of each training and search
 REAL = ("env.name=minatar:breakout", "objective.latency_ratio=0.4")
 Row = dict[str, float]
 
@@ -132,12 +133,12 @@ def real(plan: Plan, result: dict[str, Any], file: Path, architectures: int, sam
         samples: frames of each training alone and of a search.
         seeds: searches.
     """
-    data = Frames(plan, 20_480)
+    data, result["samples"] = Frames(plan, 20_480), samples
     pool = [plan.space.architecture(choices) for choices in feasible(plan, architectures, 1000)]
     alone = result.setdefault("alone", [])
     for architecture in pool[len(alone) :]:
         alone.append({"choices": list(architecture.choices), "divergence": train_alone(plan, data, architecture, samples)})
-        _save(result, file)
+        save(result, file)
     truth, choices = -np.array([one["divergence"] for one in alone]), [tuple(one["choices"]) for one in alone]
     rows = result.setdefault("searches", [])
     macs = plan.space.macs()
@@ -162,11 +163,7 @@ def real(plan: Plan, result: dict[str, Any], file: Path, architectures: int, sam
                 "alone": [train_alone(plan, data, architecture, samples) for architecture in found],
             }
         rows.append(row)
-        _save(result, file)
-
-
-def _save(result: dict[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save(result, file)
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -202,26 +199,28 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main(
     architectures: Annotated[int, typer.Option(min=0, help="Networks trained alone; 0: the toy only.")] = 16,
-    samples: Annotated[int, typer.Option(min=128, help="Frames of each training and search.")] = 60_000,
+    samples: Annotated[int, typer.Option(min=128, help="Frames of each training and search.")] = SAMPLES,
     seeds: Annotated[int, typer.Option(min=1, help="Searches on real networks.")] = 3,
     out: Annotated[Path, typer.Option(help="File of the results, which is gone on with.")] = HERE / "derivation.json",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 1,
 ) -> None:
     """Measure what is not in the file yet, print."""
     set_threads(threads)
-    result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    result: dict[str, Any] = dict(saved(out))
+    if architectures and "alone" in result:
+        check_same(out, {"samples": SAMPLES} | result, {"samples": samples})
     plan = make_plan(resolve())
     for steps in TOY_STEPS:
         for noise in TOY_NOISE:
             rows = result.setdefault("toy", {}).setdefault(f"{steps}, {noise:g}", [])
             for seed in range(len(rows), TOY_TRUTHS):
                 rows.append(toy(plan, steps, noise, seed))
-                _save(result, out)
+                save(result, out)
     if architectures:
         real(make_plan(resolve(overrides=list(REAL))), result, out, architectures, samples, seeds)
-    _save(result, out)
+    save(result, out)
     typer.echo(markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

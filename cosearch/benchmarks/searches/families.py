@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import typer
 
+from cosearch.benchmarks.results import program
 from cosearch.config.run import resolve
 from cosearch.config.search import StrategyConfig
 from cosearch.cost.table_cost import TableCost
@@ -137,4 +138,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -20,6 +20,7 @@ import typer
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.searches import Search
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.planning.builtins import load_builtins
 from cosearch.quality import regret
 from cosearch.record.json_record import from_json
@@ -159,4 +160,4 @@ def main(out: Annotated[Path, typer.Option(help="JSON file; a second command goe
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

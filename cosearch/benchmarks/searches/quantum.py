@@ -19,6 +19,8 @@ import torch
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
+from cosearch.benchmarks.runs import open_or_create
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.env import EnvConfig
 from cosearch.pipeline.run import TRAINING, work_on
@@ -26,7 +28,6 @@ from cosearch.pipeline.session import open_session
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.task import resolve_task
 from cosearch.record.json_record import from_json, to_json
-from cosearch.record.rundir import RunDir
 from cosearch.rl.env_families.quantum import ENOUGH, MOST_GATES, QUBITS, gates_of
 from cosearch.rl.policy import act, policy_of
 from cosearch.rl.rollout import Forward
@@ -178,10 +179,13 @@ def run_one(game: str, algorithm: str, seed: int, runs: Path, words: list[str]) 
         seed: of the run.
         runs: folder of the run folders.
         words: further KEY=VALUE words.
+
+    Raises:
+        RunFolderError: the folder holds a run of other words.
     """
     folder = runs / f"quantum-{game}-{algorithm}-s{seed}"
     plan = _plan(game, algorithm, seed, words)
-    run = RunDir.open(folder) if folder.exists() else RunDir.create(runs, folder.name, to_json(plan.record("benchmark")))
+    run = open_or_create(folder, plan)
     if not (folder / FILE).is_file():
         set_threads(plan.config.threads)
         with run.lock():
@@ -289,8 +293,8 @@ def main(
         found[game] = GameResult(agents, random, circuit, calls)
     result = QuantumResult(found, tuple(range(seeds)), tuple(words))
     typer.echo(markdown(result))
-    keep(to_json(result), out, PAGE if out == OUT else out.with_suffix(".md"), "quantum", markdown(result))
+    keep(to_json(result), out, PAGE, "quantum", markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

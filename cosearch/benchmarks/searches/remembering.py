@@ -16,6 +16,7 @@ import torch
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import check_same, program, saved
 from cosearch.config.run import Config, resolve
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import make_space
@@ -108,10 +109,10 @@ def main(
     """Measure, save after each seed, print."""
     load_builtins()
     torch.set_num_threads(1)
-    known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     asked = {"task": TASK, "length": length, "steps": steps}
-    rows = known.get("seeds", {}) if {key: known.get(key) for key in asked} == asked else {}
-    result: dict[str, Any] = {**asked, "seeds": rows}
+    result: dict[str, Any] = {**asked, "seeds": {}} | saved(out)
+    check_same(out, result, asked)
+    rows = result["seeds"]
     for seed in range(seeds):
         if str(seed) not in rows:
             rows[str(seed)] = measure(length, steps, seed)
@@ -120,4 +121,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -24,6 +24,7 @@ from typing import Annotated
 
 import typer
 
+from cosearch.benchmarks.results import check_same, program, save, saved
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import Config, resolve
 from cosearch.deploy.readings import Meter
@@ -31,7 +32,6 @@ from cosearch.pipeline.local_table import table_of_this_machine
 from cosearch.pipeline.run import resume_run, start_run
 from cosearch.pipeline.target.repair import model_of, running_of
 from cosearch.planning.plan import Plan, make_plan
-from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.results.summary import Summary
 from cosearch.record.results.target_rounds import BEFORE
 from cosearch.record.rundir import RunDir
@@ -40,7 +40,6 @@ from latency_tables.board.temporary import temporary_folder
 from latency_tables.devices import find_table
 from latency_tables.errors import RequestError
 from latency_tables.schema import read_table, write_table
-from latency_tables.text.reading import read_json
 
 GAMES = ("minatar:breakout", "minatar:asterix")
 IDENTITIES = ("onnxruntime-float32-1t", "onnxruntime-int8-1t", "tvm-float32-1t")
@@ -244,8 +243,9 @@ def main(
     devices: Annotated[str, typer.Option(help="Runtime, dtype and threads, separated by commas.")] = ",".join(IDENTITIES),
 ) -> None:
     """Run what is missing, save after each pair, print the table."""
-    found = read_json(out, "results", RequestError) if out.is_file() else {}
-    results: dict[str, object] = dict(found) if isinstance(found, dict) else {}
+    results, asked = saved(out), {"shipped": shipped, "words": list(words or ())}
+    if results:
+        check_same(out, {"shipped": "", "words": []} | results, asked)
     spans, pairs = _objects(results.get("spans")), _objects(results.get("pairs"))
     for game, identity, share, seed in itertools.product(games.split(","), devices.split(","), SHARES, SEEDS):
         name, place = name_of(game, identity, share, seed), f"{game} {identity}"
@@ -255,11 +255,11 @@ def main(
         if place not in spans:
             low, high = span_of(config)
             spans[place] = {"cheapest_s": low, "largest_s": high, "load": os.getloadavg()[0]}
-            _save(out, spans, pairs)
+            _save(out, asked, spans, pairs)
         low, high = (float(str(spans[place][key])) for key in ("cheapest_s", "largest_s"))
         pair = run_pair(config, game, identity, share, low + share * (high - low), folder)
         pairs[name] = asdict(pair)
-        _save(out, spans, pairs)
+        _save(out, asked, spans, pairs)
         typer.echo(f"{name}: {'under' if pair.under else pair.outcome}, {pair.slack:.1%} unused, {pair.rounds} rounds", err=True)
     typer.echo(markdown(list(pairs.values())))
     typer.echo(json.dumps(in_short(list(pairs.values())), indent=1))
@@ -269,10 +269,9 @@ def _objects(value: object) -> dict[str, dict[str, object]]:
     return {key: dict(each) for key, each in value.items() if isinstance(each, dict)} if isinstance(value, dict) else {}
 
 
-def _save(out: Path, spans: Mapping[str, object], pairs: Mapping[str, Mapping[str, object]]) -> None:
-    content = {"summary": in_short(list(pairs.values())), "spans": spans, "pairs": pairs}
-    write_bytes_atomic(out, json.dumps(content, indent=1).encode() + b"\n")
+def _save(out: Path, asked: Mapping[str, object], spans: Mapping[str, object], pairs: Mapping[str, Mapping[str, object]]) -> None:
+    save({"summary": in_short(list(pairs.values())), **asked, "spans": spans, "pairs": pairs}, out)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

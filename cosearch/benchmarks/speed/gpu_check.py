@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from cosearch.benchmarks.peers.own_ppo import OwnPpo
 from cosearch.benchmarks.peers.workloads import WORKLOADS
+from cosearch.benchmarks.results import program
 from cosearch.benchmarks.speed.throughput import processor, shortened
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import default_space
@@ -328,4 +329,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -21,6 +21,7 @@ import typer
 from torch import Tensor
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.benchmarks.speed.int8_rows import AgentRow, NetworkRow
 from cosearch.cli.progress import TerminalProgress
 from cosearch.config.run import Config, resolve
@@ -338,4 +339,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

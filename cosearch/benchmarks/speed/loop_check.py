@@ -25,6 +25,7 @@ import torch
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.deploy.export import to_onnx
 from cosearch.deploy.measure import measure_agent
 from cosearch.planning.builtins import load_builtins
@@ -124,4 +125,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -24,6 +24,7 @@ import torch
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.deploy.bundle.contract import Contract
 from cosearch.deploy.bundle.folder import FILES, STORED
 from cosearch.deploy.bundle.graph import load, with_contract, with_opset
@@ -184,4 +185,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -15,6 +15,7 @@ import torch
 import typer
 from torch.nn import functional as F
 
+from cosearch.benchmarks.results import program
 from cosearch.cost.table_cost import TableCost
 from cosearch.seeding import Streams
 from cosearch.space.kinds.chain import ChainConfig, chain_space
@@ -68,4 +69,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

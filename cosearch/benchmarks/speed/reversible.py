@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.planning.builtins import load_builtins
 from cosearch.planning.space import default_space
 from cosearch.record.json_record import from_json
@@ -195,4 +196,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from cosearch.benchmarks.results import program
 from cosearch.cli.environment import prepare_process
 
 
@@ -114,4 +115,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -24,9 +24,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cosearch.benchmarks.documents import DOCS, between
+from cosearch.benchmarks.documents import DOCS, keep
 from cosearch.benchmarks.peers.contestants import CONTESTANTS, make_contestant
 from cosearch.benchmarks.peers.workloads import WORKLOADS, Workload
+from cosearch.benchmarks.results import program, saved
 from cosearch.cli.environment import prepare_process
 from cosearch.statistics import interval_text, student_interval
 from latency_tables.errors import RequestError, RunFailedError
@@ -203,42 +204,27 @@ def main(
     for name in only or ():
         if name not in WORKLOADS:
             raise typer.BadParameter(f"unknown workload {name!r}: expected {', '.join(WORKLOADS)}")
-    load = os.getloadavg()
-    peak = matmul_peak(threads)
+    import torch
+
+    machine = {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()}
+    machine["torch"] = torch.__version__
+    load, peak = os.getloadavg(), matmul_peak(threads)
+    conditions = {"machine": machine, "load_before": load, "threads": threads, "matmul_flops": peak}
     found = []
     for name in only or WORKLOADS:
         workload = shortened(WORKLOADS[name], rollout_steps) if rollout_steps else WORKLOADS[name]
         one = compete(workload, rounds, threads)
         bound = max(peak.values()) / one["flops_per_step"]
-        found.append({**one, "bound_steps_per_s": bound, "share_of_bound": one["steps_per_s"][OURS] / bound})
+        found.append({**one, "bound_steps_per_s": bound, "share_of_bound": one["steps_per_s"][OURS] / bound, **conditions})
         if not as_json:
             typer.echo(f"{name} done", err=True)
-    import torch
-
-    machine = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    result = {"machine": machine, "threads": threads, "matmul_flops": peak, "workloads": found}
-    if save:
-        if SAVED.exists():  # what was measured before and is not measured now is kept
-            before = json.loads(SAVED.read_text(encoding="utf-8"))["workloads"]
-            result["workloads"] = sorted(
-                found + [w for w in before if w["name"] not in {new["name"] for new in found}],
-                key=lambda w: list(WORKLOADS).index(w["name"]),
-            )
-        SAVED.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        if DOCUMENT.is_file():
-            DOCUMENT.write_text(documented(DOCUMENT.read_text(encoding="utf-8"), result), encoding="utf-8")
+    result: dict[str, Any] = {"workloads": found}
+    if save:  # what was measured before and is not measured now is kept
+        before: Any = saved(SAVED).get("workloads", [])
+        others = [w for w in before if w["name"] not in {new["name"] for new in found}]
+        result["workloads"] = sorted(found + others, key=lambda w: list(WORKLOADS).index(w["name"]))
+        keep(result, SAVED, DOCUMENT, "throughput", markdown(result))
     typer.echo(json.dumps(result, indent=1) if as_json else markdown(result))
-
-
-def documented(text: str, result: dict[str, Any]) -> str:
-    """The document with this result between its two marks."""
-    return between(text, "throughput", markdown(result))
 
 
 def shortened(workload: Workload, steps: int) -> Workload:
@@ -264,4 +250,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

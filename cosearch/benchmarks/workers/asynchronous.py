@@ -23,6 +23,7 @@ import typer
 from cosearch.bench.benchmark import Benchmark
 from cosearch.bench.searches import Search
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import check_same, program, saved
 from cosearch.config.search import StrategyConfig
 from cosearch.planning.builtins import load_builtins
 from cosearch.quality import regret
@@ -265,15 +266,17 @@ def main(
 ) -> None:
     """Simulate, keep the result and write the table of the page."""
     load_builtins()
+    kept = saved(out)
+    if kept:
+        check_same(out, kept, {"task": TASK, "queries": queries, "seeds": seeds, "speeds": SPEEDS})
     result = measured(strategies.split(","), queries, seeds)
-    if out.is_file():
-        kept = from_json(AsynchronousResult, read_json(out, "a result", RunFolderError), out)
-        if (kept.queries, kept.seeds, kept.speeds) == (result.queries, result.seeds, result.speeds):
-            names = {row.strategy for row in result.rows}
-            result = replace(result, rows=(*(row for row in kept.rows if row.strategy not in names), *result.rows))
+    if kept:
+        names = {row.strategy for row in result.rows}
+        others = [row for row in from_json(AsynchronousResult, kept, out).rows if row.strategy not in names]
+        result = replace(result, rows=(*others, *result.rows))
     keep(asdict(result), out, PAGE, "asynchronous", markdown(result))
     say(json.dumps(asdict(result)) if as_json else markdown(result))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

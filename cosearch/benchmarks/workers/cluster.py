@@ -27,8 +27,9 @@ from typing import Annotated, Any
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
-from cosearch.benchmarks.workers.cluster_runs import Meter, compared, differences, under
-from latency_tables.errors import RunFailedError
+from cosearch.benchmarks.results import program, saved
+from cosearch.benchmarks.workers.cluster_runs import Meter, compared, differences, table, under
+from latency_tables.errors import RunFailedError, RunFolderError
 
 OUT, PAGE = Path(__file__).with_suffix(".json"), DOCS / "evidence" / "cluster.md"
 STRATEGIES = ("random", "largest", "reinforce")
@@ -208,23 +209,28 @@ def equal(count: int, seeds: int, steps: tuple[int, int], keep_in: Path | None) 
         count: nodes of one core, and local processes.
         seeds: of each strategy.
         steps: of search and retraining of each run.
-        keep_in: folder that keeps the runs; half of the seeds that it holds already is not made again, nor timed.
+        keep_in: folder that keeps the runs; half of the seeds that a side holds already is not made again, and timed on neither.
+
+    Raises:
+        RunFolderError: both sides hold all runs already, so nothing is left to be timed.
     """
     place = keep_in or Path(tempfile.mkdtemp(prefix="cosearch-cluster-"))
     folders = {side: place / side / "runs" / "comparison" for side in ("local", "cluster")}
     wall, cpu = dict.fromkeys(folders, 0.0), dict.fromkeys(folders, 0.0)
-    meter, timed = Meter(), 0
+    halves = [half for half in (range(seeds // 2), range(seeds // 2, seeds)) if half]
+    timed = [half for half in halves if not any(begun(folder, half) for folder in folders.values())]
+    if not timed:
+        raise RunFolderError(f"{place} holds runs of both halves of the seeds: give another folder with --keep-in, to time them")
+    meter = Meter()
     with nodes(count) as cluster:
         options = {"local": ("--jobs", str(count)), "cluster": ("--cluster", cluster.address)}
-        for number, side in enumerate(("local", "cluster", "cluster", "local")):
-            asked = seeds // 2 if number < 2 else seeds
-            if all((folders[side] / f"{one}-s{seed}" / "summary.json").is_file() for one in STRATEGIES for seed in range(asked)):
-                continue
-            timed += asked if number < 2 else seeds - seeds // 2
-            began, began_cpu = time.monotonic(), meter.cpu_s
-            finish(command(folders[side], asked, steps, *options[side]))
-            wall[side] += time.monotonic() - began
-            cpu[side] += meter.cpu_s - began_cpu
+        for half, sides in zip(halves, (("local", "cluster"), ("cluster", "local"))):
+            for side in sides:
+                began, began_cpu = time.monotonic(), meter.cpu_s
+                finish(command(folders[side], half.stop, steps, *options[side]))
+                if half in timed:
+                    wall[side] += time.monotonic() - began
+                    cpu[side] += meter.cpu_s - began_cpu
     meter.stop()
     names = [f"{strategy}-s{seed}" for strategy in STRATEGIES for seed in range(seeds)]
     faults = {name: differences(folders["local"] / name, folders["cluster"] / name) for name in names}
@@ -234,7 +240,7 @@ def equal(count: int, seeds: int, steps: tuple[int, int], keep_in: Path | None) 
     result = Equal(
         nodes=count,
         runs=len(names),
-        timed_runs=len(STRATEGIES) * timed // 2,
+        timed_runs=len(STRATEGIES) * sum(map(len, timed)),
         search_steps=steps[0],
         retrain_steps=steps[1],
         equal=sum(not found for found in faults.values()),
@@ -250,6 +256,11 @@ def equal(count: int, seeds: int, steps: tuple[int, int], keep_in: Path | None) 
     if keep_in is None:
         shutil.rmtree(place)
     write("equal", asdict(result))
+
+
+def begun(folder: Path, seeds: range) -> bool:
+    """Whether a folder has a run of some seeds already."""
+    return any((folder / f"{one}-s{seed}").exists() for one in STRATEGIES for seed in seeds)
 
 
 def chaos(minutes: float, count: int, seeds: int, steps: tuple[int, int], seed: int, keep_in: Path | None) -> None:
@@ -349,27 +360,12 @@ def judge(folder: Path, quiet: Path, names: Sequence[str], result: Chaos) -> Non
 
 def write(part: str, content: dict[str, object]) -> None:
     """Write one result among those of its part, which are told apart by nodes, steps and seed, and their table."""
-    whole = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    whole: dict[str, Any] = dict(saved(OUT))
     of = ("nodes", "search_steps", "retrain_steps", "seed")
     others = [other for other in whole.get(part, []) if [other.get(key) for key in of] != [content.get(key) for key in of]]
     whole[part] = [*others, content]
     keep(whole, OUT, PAGE, f"cluster-{part}", table(whole[part]))
     typer.echo(json.dumps(content, indent=1))
-
-
-def table(results: Sequence[dict[str, object]]) -> str:
-    """Results as a table: a row for each figure, a column for each result."""
-    rows = [f"| {key} | {' | '.join(text(one[key]) for one in results)} |" for key in results[-1]]
-    return "\n".join([f"| |{' |' * len(results)}", f"| --- |{' --- |' * len(results)}", *rows])
-
-
-def text(value: object) -> str:
-    """A figure for a table."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value) or "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def main(
@@ -393,4 +389,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 BYTES = ("agent.onnx", "architecture.json", "evaluation.json", "supernet.pt")
@@ -111,3 +112,18 @@ def under(words: str) -> list[int]:
     """The processes below this one whose command line begins with some words."""
     there = processes()
     return [pid for pid in descendants(there) if there[pid][2].startswith(words)]
+
+
+def table(results: Sequence[dict[str, object]]) -> str:
+    """Results as a table: a row for each figure, a column for each result."""
+    rows = [f"| {key} | {' | '.join(text(one[key]) for one in results)} |" for key in results[-1]]
+    return "\n".join([f"| |{' |' * len(results)}", f"| --- |{' --- |' * len(results)}", *rows])
+
+
+def text(value: object) -> str:
+    """A figure for a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
+from cosearch.benchmarks.results import program
 from cosearch.benchmarks.workers.fleet_check import RealFleet, SleepJob, measured_costs, real_fleet
 from cosearch.benchmarks.workers.fleet_measures import FleetMeasures, load_measures
 from cosearch.benchmarks.workers.fleet_model import Costs, Fleet, FleetSimulation, Outcome, Work
@@ -186,4 +187,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)

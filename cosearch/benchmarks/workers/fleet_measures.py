@@ -19,6 +19,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from cosearch.benchmarks.results import program
 from cosearch.record.durable import write_bytes_atomic
 from cosearch.record.json_record import from_json, to_json
 from cosearch.record.rundir import RunDir
@@ -164,4 +165,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program(main)
