@@ -12,6 +12,7 @@ from cosearch.benchmarks.documents import DOCS
 from cosearch.benchmarks.searches import default_run
 from cosearch.benchmarks.searches.default_run import markdown
 from cosearch.planning.builtins import load_builtins
+from latency_tables.errors import RequestError
 
 
 def returns(*means):
@@ -74,3 +75,22 @@ def test_the_interval_of_seeds_is_wider_than_that_of_their_episodes():
     assert found["mean_ci95_student"][0] < low  # for three seeds the bootstrap is too narrow
     gap = default_run.difference(returns(0.0, 10.0, 20.0), returns(1.0, 11.0, 21.0))
     assert gap["mean"] == -1.0 and gap["ci95"][0] < -10.0 < 9.0 < gap["ci95"][1] and gap["ci95_welch"][0] < -20.0
+
+
+def test_the_teacher_is_played_as_often_as_asked_for_and_kept(tmp_path, monkeypatch):
+    """Without the option the known score stays."""
+    found = default_run.teacher_score(["env.name=minatar:breakout", "objective.latency_ratio=0.4"], 64)
+    assert found["episodes"] == 64 and 10 < found["ci95"][0] < found["mean"] < found["ci95"][1] < 40
+    with pytest.raises(RequestError, match="no teacher for gym:CartPole-v1"):
+        default_run.teacher_score(["env.name=gym:CartPole-v1", "objective.latency_ratio=4"], 1)
+    load_builtins()
+    shutil.copytree(OLD_RUN, tmp_path / "default-reinforce-s0")
+    monkeypatch.setattr(default_run, "HERE", tmp_path)
+    score = {"mean": 20.0, "ci95": [19.0, 21.0]}
+    monkeypatch.setattr(default_run, "teacher_score", lambda extra, episodes: score | {"episodes": episodes})
+    default_run.main(runs=tmp_path, seeds=1, only_table=True)
+    assert "teacher" not in json.loads((tmp_path / "default_run.json").read_text())
+    for episodes in (5, 0):
+        default_run.main(runs=tmp_path, seeds=1, only_table=True, teacher_episodes=episodes)
+        kept = json.loads((tmp_path / "default_run.json").read_text())
+        assert "The teacher over 5 episodes of its own: 20.00 [19.00, 21.00]; of that have reinforce 59%." in markdown(kept)

@@ -16,22 +16,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 
 from cosearch.benchmarks.documents import DOCS, keep
-from cosearch.benchmarks.results import program
+from cosearch.benchmarks.results import program, saved
 from cosearch.benchmarks.runs import check_alike, check_command
+from cosearch.config.run import resolve
+from cosearch.planning.builtins import load_builtins
 from cosearch.planning.control import CONTROLS, LARGEST, RANDOM
+from cosearch.planning.plan import make_plan
 from cosearch.record.json_record import to_json
 from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.summary import Summary
 from cosearch.record.rundir import RunDir
+from cosearch.rl.evaluate import evaluate
+from cosearch.rl.task import make_task
+from cosearch.rl.teacher import Teacher
+from cosearch.seeding import Streams
 from cosearch.statistics import estimate_text, interval_text, iqm_estimate, student_interval, two_level_estimate, welch_interval
+from latency_tables.errors import RequestError
 
 HERE = Path(__file__).parent
 OURS = "reinforce"
 STRATEGIES = (OURS, *CONTROLS)
 DIFFERENCES = {RANDOM: "difference", LARGEST: "difference_largest"}  # keys of the results
+TEACHER_SEED = 77  # of the levels and actions of its many episodes
 RESAMPLED = "seeds, and episodes within them"
 BEFORE = "episodes within the seeds"  # in results that were saved without saying so
 
@@ -142,6 +152,30 @@ def statistics(returns: list[np.ndarray]) -> dict[str, Any]:
     }
 
 
+def teacher_score(extra: Sequence[str], episodes: int) -> dict[str, Any]:
+    """Score of the default run's teacher on held-out levels, where its own record has too few episodes to be a yardstick.
+
+    Args:
+        extra: KEY=VALUE words of every run.
+        episodes: at least so many.
+
+    Raises:
+        RequestError: there is no teacher.
+    """
+    load_builtins()
+    plan = make_plan(resolve(overrides=list(extra)))
+    if plan.teacher is None:
+        raise RequestError(f"there is no teacher for {plan.config.env.name}: leave --teacher-episodes out")
+    teacher = Teacher(plan.teacher, device=torch.device("cpu"), bf16=False)
+    streams = Streams(TEACHER_SEED)
+    env = make_task(plan.config.env, 64, streams.derive("eval"), test=True)
+    try:
+        score = evaluate(teacher.forward, env, episodes, torch.Generator().manual_seed(streams.derive("eval", 1)))
+    finally:
+        env.close()
+    return {"mean": score.mean, "ci95": score.ci95, "episodes": len(score.returns)}
+
+
 def seed_mean(returns: Sequence[np.ndarray]) -> float:
     """Mean over seeds of the mean return: each seed counts the same, whatever its number of episodes."""
     return float(np.mean([part.mean() for part in returns]))
@@ -180,6 +214,10 @@ def markdown(result: dict[str, Any]) -> str:
             f"IQM {estimate_text(part['iqm'], part['iqm_ci95'], 'seed')} | | | | | | |"
         )
     lines.append("")
+    if teacher := result.get("teacher"):
+        score = estimate_text(teacher["mean"], teacher["ci95"], "episode")
+        shares = ", ".join(f"{name} {part['mean'] / teacher['mean']:.0%}" for name, part in result["strategies"].items())
+        lines += [f"The teacher over {teacher['episodes']:,} episodes of its own: {score}; of that have {shares}.", ""]
     for control in (name for name, key in DIFFERENCES.items() if key in result):
         gap = result[DIFFERENCES[control]]
         scores = [[row["score_mean"] for row in result["strategies"][name]["seeds"]] for name in (OURS, control)]
@@ -227,6 +265,7 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs"),
     threads: Annotated[int, typer.Option(help="CPU threads of each run; 0: all cores.")] = 0,
     only_table: Annotated[bool, typer.Option("--only-table", help="Make no run; read the finished ones.")] = False,
+    teacher_episodes: Annotated[int, typer.Option(min=0, help="Play the teacher so often, too; 0: keep what is known.")] = 0,
     extra: Annotated[list[str] | None, typer.Argument(help="Further KEY=VALUE words of every run.")] = None,
 ) -> None:
     """Run, compare, print, save."""
@@ -237,6 +276,9 @@ def main(
     result = collect(seeds, runs)
     if OURS not in result["strategies"]:
         raise typer.BadParameter(f"no finished run of {OURS} is in {runs}")
+    known: Any = saved(HERE / "default_run.json").get("teacher")
+    if teacher := teacher_score(extra or [], teacher_episodes) if teacher_episodes else known:
+        result["teacher"] = teacher
     keep(result, HERE / "default_run.json", DOCS / "evidence" / "default-run.md", "default-run", markdown(result))
     plot(result, HERE / "default_run.png")
     typer.echo(markdown(result))
