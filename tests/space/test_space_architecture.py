@@ -14,8 +14,8 @@ import cosearch
 from cosearch.planning.builtins import load_builtins
 from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
-from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.parts import Part, frame_shape_of
 from cosearch.space.space import SPACES, ChoicePoint, architecture_from_dict
