@@ -100,7 +100,8 @@ class Chunk:
 
     Attributes:
         rows, cols: sides of a systolic array; of a tile engine the products ``c`` (rows) and ``g k p q`` (columns).
-        dataflow: ``ws``, ``os`` or ``is`` (systolic).
+        dataflow: ``ws``, ``os`` or ``is`` of a systolic array. A tile engine has none: None. In files of earlier versions it
+            names one, which is read and has no effect.
         weight_buffer_bytes, input_buffer_bytes, output_buffer_bytes: one tile each; double buffering doubles the memory.
         tile: ``(k, c, p, q)`` largest buffer tile of every layer, or None: each layer gets its best tile that fits.
         engine: ``systolic`` or ``tile``.
@@ -109,7 +110,7 @@ class Chunk:
 
     rows: int
     cols: int
-    dataflow: str
+    dataflow: str | None
     weight_buffer_bytes: int
     input_buffer_bytes: int
     output_buffer_bytes: int
@@ -120,7 +121,7 @@ class Chunk:
     def __post_init__(self) -> None:
         names = ("rows", "cols", "weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes")
         faults = [f"{n} must be {_WHOLE}, got {shown(getattr(self, n))}" for n in names if not _whole(getattr(self, n))]
-        if not _among(self.dataflow, DATAFLOWS):
+        if not _among(self.dataflow, DATAFLOWS) and not (self.engine == "tile" and self.dataflow is None):
             faults.append(f"dataflow must be one of {', '.join(DATAFLOWS)}, got {shown(self.dataflow)}")
         if not _among(self.engine, ENGINES):
             faults.append(f"engine must be one of {', '.join(ENGINES)}, got {shown(self.engine)}")
@@ -144,7 +145,11 @@ class Chunk:
 
     @property
     def ports(self) -> tuple[int, int, int]:
-        """Words of weights, inputs and sums that the array takes at once."""
+        """Words of weights, inputs and sums that the array takes at once.
+
+        On a systolic array one input a row: the columns share it. Depthwise layers in mode ``columns`` take up to rows times
+        cols inputs a cycle, which is not counted (``resources``).
+        """
         if self.unroll is None:
             return self.cols, self.rows, self.cols
         g, k, c, p, q = self.unroll
@@ -160,8 +165,9 @@ class AccelDesign:
         platform, chunks: what it is built on, and what is built.
         weight_bits, activation_bits: 8 or 16; the wider one is the multiplier's.
         partial_bits: width of partial sums.
-        depthwise_mode: ``columns`` or ``channels``, see ``systolic.product_view``.
-        overlap_fill: arrays load the next stationary tile while they compute.
+        depthwise_mode: ``columns`` or ``channels`` on systolic arrays, see ``systolic.product_view``.
+        overlap_fill: systolic arrays load the next stationary tile while they compute. Where no chunk is systolic, this and
+            ``depthwise_mode`` must have their defaults.
         double_buffered: buffers load the next tile while the array works on this one; otherwise the two times add up.
     """
 
@@ -190,6 +196,10 @@ class AccelDesign:
             faults.append(f"a design needs from 1 to {MAX_CHUNKS} chunks, got {len(self.chunks)}")
         if not _among(self.depthwise_mode, DEPTHWISE_MODES):
             faults.append(f"depthwise_mode must be one of {', '.join(DEPTHWISE_MODES)}, got {shown(self.depthwise_mode)}")
+        defaults = {f.name: f.default for f in fields(self)}
+        unread = [n for n in ("depthwise_mode", "overlap_fill") if getattr(self, n) != defaults[n]]
+        if unread and self.chunks and all(chunk.engine == "tile" for chunk in self.chunks):
+            faults.append(f"{' and '.join(unread)} would have no effect, no chunk is a systolic array: leave it out")
         faults += _not_texts(self, ("name",))
         _refuse(f"design {shown(self.name)}", faults)
 
@@ -256,6 +266,8 @@ def design_names() -> list[str]:
 
 
 def _chunk(values: object) -> Chunk:
+    if isinstance(values, dict) and values.get("engine") == "tile":
+        values = {"dataflow": None, **values}
     record = _checked(Chunk, values, "chunk")
     return _made(Chunk, {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
 

@@ -221,7 +221,7 @@ def _table(layers: Sequence[LayerShape], design: AccelDesign) -> _Table:
     machine, shapes = machine_of(design), stack(layers)
     tilings = [_tiling(layers, shapes, machine, chunk) for chunk in design.chunks]
     costs = [
-        (_on_chunk(shapes, machine, chunk, tiling.columns), DATAFLOWS.index(chunk.dataflow))
+        (_on_chunk(shapes, machine, chunk, tiling.columns), DATAFLOWS.index(chunk.dataflow or DATAFLOWS[0]))
         for chunk, tiling in zip(design.chunks, tilings, strict=True)
     ]
 
@@ -299,7 +299,8 @@ def _tile_engine_counts(shapes: LayerTensors, unroll: tuple[int, int, int, int, 
     """Every cycle reads a word for each weight and input in use; sums stay in the array over one kernel.
 
     Weights are read again for each step of pixels, inputs for each step of output channels, and sums leave for each step of input
-    channels; the steps of a loop add up to its size, so idle multipliers of a ragged edge read nothing.
+    channels; the steps of a loop add up to its size, so idle multipliers of a ragged edge read nothing. The counts are the same
+    for all dataflows: the engine has none.
     """
     cycles = tile_engine_cycles(shapes, unroll)
     _, k, c, p, q = (folds(getattr(shapes, n), torch.as_tensor(float(step))) for n, step in zip(UNROLLED, unroll, strict=True))

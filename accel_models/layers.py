@@ -187,18 +187,26 @@ def _whole(value: object, what: str, *, low: int, as_text: bool) -> int:
 
 
 def _check_derived(sizes: Mapping[str, int], kind: str, where: str) -> None:
-    """Refuse input sizes, padding or work that do not fit the layer: then it is another layer than it seems."""
+    """Refuse input sizes, padding or work that do not fit the layer, or cannot be checked: it may be another than it seems."""
+    sides = [n for n in ("H", "W") if n in sizes]
+    if sides and "pad" not in sizes:
+        be, it = ("are", "them") if len(sides) == 2 else ("is", "it")
+        raise DesignError(
+            f"{where}: {' and '.join(sides)} {be} checked with pad, which is missing; give it too, or leave {it} out"
+        )
+    if "pad" in sizes and not sides:
+        raise DesignError(f"{where}: pad is checked with H or W, which are missing; give one of them too, or leave it out")
     for out, size, kernel in (("P", "H", "R"), ("Q", "W", "S")):
-        if size in sizes and "pad" in sizes:
+        if size in sizes:
             fits = (sizes[size] + 2 * sizes["pad"] - sizes[kernel]) // sizes["stride"] + 1
             if fits != sizes[out]:
                 raise DesignError(
                     f"{where}: {size} {sizes[size]}, pad {sizes['pad']}, {kernel} {sizes[kernel]} and stride {sizes['stride']} "
                     f"give {out} {fits}, got {sizes[out]}"
                 )
-    if "macs" in sizes and kind in ARRAY_KINDS:
+    if "macs" in sizes and kind in ARRAY_KINDS + STREAM_KINDS + FREE_KINDS:
         groups = sizes["K"] if kind == "dw" else sizes.get("G", 1)
-        macs = math.prod(sizes[n] for n in "CKPQRS") // groups
+        macs = math.prod(sizes[n] for n in "CKPQRS") // groups if kind in ARRAY_KINDS else 0
         if macs != sizes["macs"]:
             raise DesignError(f"{where}: the layer has {macs} multiply-accumulates, got macs {sizes['macs']}")
 

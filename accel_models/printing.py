@@ -68,8 +68,9 @@ def network_report(design: AccelDesign, result: NetworkResult) -> None:
     _show(table)
     for index, (chunk, seconds) in enumerate(zip(design.chunks, result.chunk_s, strict=True)):
         sizes = f"{chunk.weight_buffer_bytes}, {chunk.input_buffer_bytes}, {chunk.output_buffer_bytes}"
+        array = "tile" if chunk.engine == "tile" else f"{chunk.engine} {chunk.dataflow}"
         _show(
-            f"chunk {index}: {chunk.rows} x {chunk.cols} {chunk.engine} {chunk.dataflow}, "
+            f"chunk {index}: {chunk.rows} x {chunk.cols} {array}, "
             f"buffers (weights, inputs, outputs) {sizes} bytes; {seconds * 1e3:.3f} ms"
         )
     r, platform = result.resources, design.platform

@@ -2,6 +2,9 @@
 
 A DSP48E2 computes two 8-bit products that share an operand, a DSP48E1 is too narrow for that (Xilinx WP486); both do one 16-bit
 product. A buffer has one bank for each word that the array takes at once; a bank is at least one block of 18,432 bits.
+Left out: depthwise layers in mode ``columns`` read up to rows times cols input words a cycle, as each column streams its own
+channel. The input buffer of a systolic array is counted, and an access priced, with a bank for each row all the same; the cycles
+do not wait.
 """
 
 from __future__ import annotations

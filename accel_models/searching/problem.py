@@ -2,7 +2,9 @@
 
 A candidate has J chunks; each has two array sides, three buffer-tile sizes (k, c, p; whole columns) unless only computing is
 modelled, and a dataflow. Layers go to chunks in contiguous runs. Every score counts as one evaluation, with given cuts or with
-the best ones (a dynamic programme over the same table of layer costs).
+the best ones (a dynamic programme over the same table of layer costs). For the energy the price of an access depends on the
+chunk's buffers, which hold the largest tile of its layers and so depend on the cuts: the cuts are those that are best while each
+layer pays for its own tile, then the dataflows and the score are exact for the buffers of these cuts.
 """
 
 from __future__ import annotations
@@ -120,12 +122,19 @@ class DesignProblem:
         grids = [np.log2(np.asarray(options, dtype=float)) for options in self.grid]
         return np.stack([np.abs(log2_values[..., n, None] - grid).argmin(-1) for n, grid in enumerate(grids)], -1)
 
-    def costs(self, values: Tensor, rounding: str = "exact") -> LayerCosts:
+    @property
+    def copies(self) -> float:
+        """Tiles that a buffer holds: two where it loads the next one while the array works."""
+        return 2.0 if self.machine.double_buffered else 1.0
+
+    def costs(self, values: Tensor, rounding: str = "exact", held: tuple[Tensor, ...] | None = None) -> LayerCosts:
         """Costs ``[B, J, L, 3]`` of every layer on every chunk with every dataflow.
 
         Args:
             values: ``[B, J, N]`` knob values.
             rounding: see ``rounding``.
+            held: bytes of the weight, input and output tile of each chunk, ``[B, J]`` each, whose buffers price an access;
+                without, each layer's own tile does. Energies alone depend on it.
         """
         knob = [values[..., n, None] for n in range(values.shape[-1])]
         rows, cols = knob[0].unsqueeze(-1), knob[1].unsqueeze(-1)
@@ -134,7 +143,10 @@ class DesignProblem:
             cycles = compute_cycles(self.shapes, counts, cols)
             return LayerCosts(cycles, cycles)
         tile = clipped_tiles(self.shapes, (knob[2], knob[3], knob[4], torch.full_like(knob[4], WHOLE)), rounding)
-        return layer_costs(self.shapes, self.machine, counts, rows, cols, tile)
+        if held is None:
+            return layer_costs(self.shapes, self.machine, counts, rows, cols, tile)
+        weights, inputs, outputs = (self.copies * size[..., None, None] for size in held)
+        return layer_costs(self.shapes, self.machine, counts, rows, cols, tile, (weights, inputs, outputs))
 
     def _looked_up(self, index: np.ndarray) -> LayerCosts:
         """Exact costs of the compute model from a table over all pairs of sides; the same numbers as :meth:`costs`."""
@@ -163,14 +175,13 @@ class DesignProblem:
             held: bytes of the weight, input and output tile of each chunk, ``[B, J]`` each.
             rounding: see ``rounding``.
         """
-        copies = 2.0 if self.machine.double_buffered else 1.0
         if self.limits.bram18 is not None:
             sides = (values[..., 1], values[..., 0], values[..., 1])
             doubled = self.machine.double_buffered
             blocks = (bram18_blocks(h, side, doubled, rounding) for h, side in zip(held, sides, strict=True))
             return _together(blocks).sum(-1) / self.limits.bram18
         if self.limits.sram_bytes is not None:
-            return copies * _together(held).sum(-1) / self.limits.sram_bytes
+            return self.copies * _together(held).sum(-1) / self.limits.sram_bytes
         return None
 
     def score(self, index: np.ndarray, chunk: np.ndarray | None = None, option: np.ndarray | None = None) -> Scores:
@@ -178,16 +189,23 @@ class DesignProblem:
 
         Args:
             index: ``[B, J, N]`` grid indices.
-            chunk: ``[B, L]``; with ``option`` ``[B, J]`` the assignment to score; without, the best one is found.
+            chunk: ``[B, L]``; with ``option`` ``[B, J]`` the assignment to score; without, the best one is found (for the
+                energy, see the top of this file).
             option: see ``chunk``.
         """
         self.evaluations += len(index)
         values = self.values(index)
         costs = self.exact_costs(index)
         table = self.target(costs).numpy()
+        found = chunk is None or option is None
         if chunk is None or option is None:
             best = best_assignment(table, self.objective)
             chunk, option = best.chunk, best.option
+        if self.objective == "energy":
+            table = self.target(self.costs(values, held=self.held(costs, chunk))).numpy()
+            if found:
+                mine = chunk[:, None, :, None] == np.arange(self.chunks)[:, None, None]
+                option = np.where(mine, table, 0.0).sum(2).argmin(-1)
         rows, places = np.arange(len(index))[:, None], np.arange(table.shape[2])[None, :]
         dataflow = option[rows, chunk]
         own = table[rows, chunk, places, dataflow]

@@ -76,8 +76,13 @@ def relaxed_value(
     problem.evaluations += designs.log2.shape[0]
     values = torch.exp2(designs.log2)
     costs = problem.costs(values, rounding)
-    weights = torch.softmax(designs.option / heat.option, -1).unsqueeze(2)
     share = membership(designs.cuts, len(problem.layers), heat.cut)
+    held = None
+    if costs.buffer_bytes is not None:
+        held = tuple((h * share).amax(-1).clamp(min=1.0) for h in costs.buffer_bytes)
+        if problem.objective == "energy":
+            costs = problem.costs(values, rounding, held)
+    weights = torch.softmax(designs.option / heat.option, -1).unsqueeze(2)
     per_chunk = ((problem.target(costs) * weights).sum(-1) * share).sum(-1)
     floor = per_chunk.detach().amax(-1, keepdim=True) * 1e-12
     if problem.objective == "interval":
@@ -90,8 +95,7 @@ def relaxed_value(
         value = torch.log(per_chunk.sum(-1))
     used = (values[..., 0] * values[..., 1]).sum(-1) / problem.limits.elements
     excess = [torch.relu(used - 1)]
-    if costs.buffer_bytes is not None:
-        held = tuple((h * share).amax(-1).clamp(min=1.0) for h in costs.buffer_bytes)
+    if held is not None:
         memory = problem.memory(values, held, rounding)
         if memory is not None:
             excess.append(torch.relu(memory - 1))

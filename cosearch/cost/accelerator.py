@@ -16,6 +16,8 @@ Differs from the paper in:
 7. By default the accelerator is one chunk that is valued by the latency of one frame; the paper's is a pipeline of chunks that is
    valued by its throughput (``accel.chunks`` above 1 and ``accel.objective=interval``).
 8. The network on chip is no knob, and neither is the loop order: each layer takes the best of three. The paper searches both.
+9. Each chunk that is searched is a systolic array with a dataflow; the paper's are tile engines with unrolled loops.
+10. Layers go to the chunks in contiguous runs, the first to the first chunk; the paper assigns each layer to any chunk.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _array(number: int, chunk: Chunk) -> Array:
     return Array(
         number=number,
         array=f"{chunk.rows} × {chunk.cols}",
-        engine=DATAFLOWS[chunk.dataflow] if chunk.engine == "systolic" else "tile engine",
+        engine="tile engine" if chunk.dataflow is None or chunk.engine == "tile" else DATAFLOWS[chunk.dataflow],
         tile="× ".join(str(size) for size in chunk.tile) if chunk.tile else "best of each layer",
         buffers=(chunk.weight_buffer_bytes, chunk.input_buffer_bytes, chunk.output_buffer_bytes),
     )

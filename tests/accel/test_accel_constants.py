@@ -158,11 +158,11 @@ def test_a_tile_engine_rounds_as_asked_and_has_five_factors():
 
 def test_banks_and_ports_of_a_tile_engine_are_the_words_that_it_takes_at_once():
     """g k c = 2 x 3 x 4 weights, g c p q = 2 x 4 x 5 x 6 inputs, g k p q = 2 x 3 x 5 x 6 sums: a block for each, twice."""
-    chunk = Chunk(4, 180, "ws", 64, 64, 64, engine="tile", unroll=(2, 3, 4, 5, 6))
+    chunk = Chunk(4, 180, None, 64, 64, 64, engine="tile", unroll=(2, 3, 4, 5, 6))
     assert resources(replace(ZC706, chunks=(chunk,))).bram18 == 2 * (24 + 240 + 180)
     layer = LayerShape("x", "conv", 2, 3, 4, 5, 6, 1, 1, 1)  # one step: each word once
     wide = replace(chunk, weight_buffer_bytes=1000, input_buffer_bytes=1000, output_buffer_bytes=1000)
-    design = replace(NPU, chunks=(wide,))
+    design = replace(NPU, chunks=(wide,), overlap_fill=False)
     weights, inputs, outputs = 24, 240, 180  # bytes, and four of each sum
     ports = (24 * 8, 240 * 8, 180 * 32)
     wanted = weights * 8 / ports[0] * (read_j(2000, ports[0]) + write_j(2000, ports[0]))

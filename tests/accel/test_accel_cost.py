@@ -14,8 +14,10 @@ from accel_models.cost import machine_of
 from accel_models.design import AccelDesign, Chunk, design_names
 from accel_models.energy import ENERGY_TABLES
 from accel_models.engines.mapper import best_tile, candidate_tiles
+from accel_models.engines.systolic import DATAFLOWS
 from accel_models.evaluation import _table
 from accel_models.layers import FREE_KINDS, LayerShape, network_names, to_records
+from accel_models.printing import network_report
 from accel_models.resources import bram18_blocks, dsp_per_multiplier, resources
 from cosearch.space.network import impala_cnn
 from latency_tables.errors import DesignError, InfeasibleCandidateError, ShapeError
@@ -199,10 +201,50 @@ def test_options_change_the_result():
 
 
 def test_tile_engine_runs_and_counts_its_cycles():
-    engine = Chunk(8, 16, "ws", 65536, 65536, 65536, engine="tile", unroll=(1, 4, 8, 2, 2))
+    engine = Chunk(8, 16, None, 65536, 65536, 65536, engine="tile", unroll=(1, 4, 8, 2, 2))
     layer = LayerShape("x", "conv", 1, 10, 9, 5, 5, 3, 3, 1)
-    result = evaluate([layer], replace(NPU, chunks=(engine,)))
+    result = evaluate([layer], replace(NPU, chunks=(engine,), overlap_fill=False))
     assert result.layers[0].cycles == 3 * 2 * 3 * 3 * 9
+
+
+def tile_design(**changes):
+    """The record of a design of one tile engine, as a file holds it."""
+    chunk = {"rows": 8, "cols": 16, "engine": "tile", "unroll": [1, 4, 8, 2, 2]}
+    chunk |= dict.fromkeys(("weight_buffer_bytes", "input_buffer_bytes", "output_buffer_bytes"), 65536)
+    return {"name": "tiles", "platform": NPU.to_dict()["platform"], "chunks": [chunk], **changes}
+
+
+def test_a_tile_engine_has_no_dataflow_and_that_of_an_older_file_changes_and_shows_nothing(tmp_path, capsys):
+    layers, results, said = load_layers("mobilenet"), [], []
+    for dataflow in (None, *DATAFLOWS):
+        record = tile_design()
+        if dataflow is not None:
+            record["chunks"][0]["dataflow"] = dataflow
+        (tmp_path / "tiles.json").write_text(json.dumps(record))
+        design = load_design(tmp_path / "tiles.json")
+        save_design(design, tmp_path / "again.json")
+        assert load_design(tmp_path / "again.json") == design
+        results.append(evaluate(layers, design, "energy").to_dict())
+        network_report(design, evaluate(layers, design))
+        said.append(capsys.readouterr().out)
+    assert results[1:] == results[:1] * 3 and said[1:] == said[:1] * 3
+    assert "chunk 0: 8 x 16 tile, buffers" in said[0]
+    systolic = tile_design()
+    del systolic["chunks"][0]["engine"], systolic["chunks"][0]["unroll"]
+    with pytest.raises(DesignError, match="field 'dataflow' is missing"):
+        AccelDesign.from_dict(systolic)
+    with pytest.raises(DesignError, match="dataflow must be one of ws, os, is, got None"):
+        AccelDesign.from_dict({**systolic, "chunks": [{**systolic["chunks"][0], "dataflow": None}]})
+
+
+@pytest.mark.parametrize("option, other", [("overlap_fill", True), ("depthwise_mode", "channels")])
+def test_an_option_of_systolic_arrays_is_refused_where_no_chunk_is_one(option, other):
+    plain = AccelDesign.from_dict(tile_design())
+    assert AccelDesign.from_dict(tile_design(**{option: getattr(plain, option)})) == plain
+    with pytest.raises(DesignError, match=f"{option} would have no effect, no chunk is a systolic array: leave it out"):
+        AccelDesign.from_dict(tile_design(**{option: other}))
+    mixed = tile_design(chunks=[*tile_design()["chunks"], json.loads(json.dumps(NPU.to_dict()))["chunks"][0]])
+    assert getattr(AccelDesign.from_dict({**mixed, option: other}), option) == other
 
 
 def test_resources_by_hand():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from accel_models.cost import Machine, clipped_tiles, compute_counts, compute_cycles, layer_costs
-from accel_models.design import Chunk
+from accel_models.design import Chunk, load_design
 from accel_models.engines import loopnest
 from accel_models.engines.rounding import folds
 from accel_models.engines.systolic import DATAFLOWS, product_view, systolic_counts
@@ -129,7 +129,7 @@ def test_words_of_a_tile_engine_equal_counting_steps():
             weights += a * b * d * layer.R * layer.S
             inputs += a * d * e * f * layer.R * layer.S
             written += a * b * e * f
-        chunk = Chunk(c, g * k * p * q, "ws", 10**6, 10**6, 10**6, engine="tile", unroll=unroll)
+        chunk = Chunk(c, g * k * p * q, None, 10**6, 10**6, 10**6, engine="tile", unroll=unroll)
         counts = _tile_engine_counts(stack([layer]), unroll)
         got = (counts.weight_reads, counts.input_reads, counts.output_writes)
         assert [float(words[0, 0]) for words in got] == [weights, inputs, written], (layer, unroll)
@@ -200,6 +200,16 @@ def test_depthwise_modes_differ_and_columns_uses_them():
     assert channels[2] == columns[2], "input-stationary cannot spread channels over columns"
     with pytest.raises(ConfigError, match="depthwise_mode"):
         product_view(shapes, "rows")
+
+
+def test_depthwise_columns_stream_more_words_a_cycle_than_the_input_buffer_has_banks():
+    """As docs/guide/accelerators.md says: 96 channels of 21 x 21 outputs, 3 x 3 kernel, on the 30 x 30 array of zc706."""
+    (chunk,), (layer,) = load_design("zc706").chunks, [n for n in load_layers("mobilenet") if n.name == "b2.depthwise"]
+    counts = systolic_counts(product_view(stack([layer])), num(chunk.rows), num(chunk.cols))
+    assert counts.input_reads[0, 0] == 96 * 21 * 21 * 9 and counts.cycles[0, 0] == 4 * (2 * 30 + 30 + 21 * 21 - 2)
+    assert chunk.ports == (30, 30, 30) and round(float(counts.input_reads[0, 0] / counts.cycles[0, 0])) == 180
+    one = systolic_counts(product_view(stack([layer]), "channels"), num(chunk.rows), num(chunk.cols))
+    assert float(one.input_reads[0, 0] / one.cycles[0, 0]) < 30
 
 
 def overlapped_cycles(folds, length, rows, cols, loads):

@@ -46,6 +46,11 @@ def write(path, **values):
         ({"H": 16, "pad": 0}, "H 16, pad 0, R 3 and stride 1 give P 14, got 16"),
         ({"W": 17, "pad": 1}, "give Q 17, got 16"),
         ({"macs": 2359297}, "the layer has 2359296 multiply-accumulates, got macs 2359297"),
+        ({"kind": "pool", "macs": 777}, "the layer has 0 multiply-accumulates, got macs 777"),
+        ({"kind": "relu", "macs": 1}, "the layer has 0 multiply-accumulates, got macs 1"),
+        ({"H": 5, "W": 9999}, "H and W are checked with pad, which is missing; give it too, or leave them out"),
+        ({"W": 16}, "W is checked with pad, which is missing; give it too, or leave it out"),
+        ({"pad": 50}, "pad is checked with H or W, which are missing; give one of them too, or leave it out"),
     ],
 )
 def test_what_would_be_computed_as_another_layer_is_refused(tmp_path, values, words):
@@ -57,6 +62,8 @@ def test_what_would_be_computed_as_another_layer_is_refused(tmp_path, values, wo
 def test_what_is_stated_besides_and_fits_is_taken(tmp_path):
     stated = {"H": 16, "W": 16, "pad": 1, "macs": 2359296 // 4, "G": 4}
     (layer,) = load_layers(write(tmp_path / "net.json", **stated))
+    (pool,) = load_layers(write(tmp_path / "pool.json", kind="pool", W=16, pad=1, macs=0))
+    assert pool == LayerShape("l0", "pool", 32, 1, 1, 16, 16, 3, 3, 1)
     assert layer == LayerShape("l0", "conv", 4, 8, 8, 16, 16, 3, 3, 1) and layer.macs == 2359296 // 4
     assert [layer.name for layer in load_layers(DATA / "layers.csv")] == [
         row["name"] for row in csv.DictReader((DATA / "layers.csv").read_text().splitlines())

@@ -15,6 +15,7 @@ from cosearch.planning.builtins import load_builtins
 from cosearch.space.files import load_architecture
 from cosearch.space.kinds.chain import ChainConfig, chain_space
 from cosearch.space.kinds.hand_made import HAND_MADE, hand_made_for
+from cosearch.space.kinds.macro import MacroConfig, macro_space
 from cosearch.space.operations import CHAIN_CANDIDATES, OPERATIONS
 from cosearch.space.parts import Part, frame_shape_of
 from cosearch.space.space import SPACES, ChoicePoint, architecture_from_dict
@@ -173,7 +174,7 @@ def test_a_file_that_is_no_architecture_is_refused(tmp_path, content):
         ({"candidates": ("conv_k3", "conv_k3")}, ShapeError),
         ({"candidates": ()}, ShapeError),
         ({"candidates": ("conv_k9",)}, UnknownNameError),
-        ({"stem_kernel": 1, "stem_stride": 4}, ShapeError),
+        ({"stem_kernel": 0}, ShapeError),
         ({"hidden": -1}, ShapeError),
     ],
 )
@@ -183,6 +184,36 @@ def test_a_chain_that_cannot_be_built_is_refused(change, error):
     values = json.loads(json.dumps({**SMALL["chain"], **change}))
     with pytest.raises(RequestError):
         SPACES.get("chain").make(values, (12, 12, 3), 4)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"stage_strides": [1]},
+        {"stage_repeats": [2, 0]},
+        {"candidates": ["mlp_w32_relu"]},
+        {"stem_chanels": 3},
+    ],
+)
+def test_a_wrong_value_of_the_chain_is_named_as_it_is_typed(values):
+    with pytest.raises(ConfigError) as caught:
+        SPACES.get("chain").make({**SMALL["chain"], **values}, (12, 12, 3), 4)
+    assert {word.rstrip(",:") for word in str(caught.value).split() if word.startswith("space.")} <= {
+        f"space.values.{key}" for key in {**SMALL["chain"], **values}
+    }
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_the_padding_of_a_stem_keeps_side_over_stride_where_it_is_whole_but_for_an_even_kernel_with_stride_1(kernel, stride):
+    frame = torch.zeros(1, 3, 24, 36)
+    chain = chain_space(ChainConfig(stem_kernel=kernel, stem_stride=stride), (24, 36, 3), 4).stem
+    macro = macro_space(MacroConfig(resolutions=(1,), stems=(f"k{kernel}s{stride}",)), (24, 36, 3), 4).stem
+    more = int(kernel % 2 == 0 and stride == 1)
+    for stem in (chain, macro):
+        assert (stem.kernel, stem.stride) == (kernel, stride)
+        image = torch.nn.functional.conv2d(frame, torch.zeros(1, 3, kernel, kernel), stride=stride, padding=stem.padding)
+        assert tuple(image.shape[2:]) == (stem.out_height, stem.out_width) == (24 // stride + more, 36 // stride + more)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,3 +161,26 @@ def test_faults_of_the_configuration_are_named(values, error, text):
 def test_each_field_changes_the_space(values):
     changed, plain = cells(**values), cells()
     assert (changed.body, changed.points, changed.head) != (plain.body, plain.points, plain.head)
+
+
+@pytest.mark.parametrize("frame_shape, actions", [((64, 64, 3), 15), ((10, 10, 4), 6)])
+def test_the_guide_says_what_the_cheapest_default_cells_cost(frame_shape, actions):
+    """Each node of a cell by enumeration of the edges that it keeps; nodes do not depend on each other."""
+    space, table = SPACES.get("cell").build({}, frame_shape, actions, "categorical"), find_table("jetson")
+    cost, impala = TableCost(space, table), impala_cnn(frame_shape, actions)
+
+    def cheapest(rows):
+        total = 0.0
+        for group in space.groups:
+            ways = itertools.product(*(zip(space.points[p].candidates, rows[p], strict=True) for p in group.points))
+            kept = [way for way in ways if sum(name != "none" for name, _ in way) == group.keep]
+            total += min(sum(cost for _, cost in way) for way in kept)
+        return total
+
+    latency = (cost.base + cheapest(cost.candidate_costs())) / table.predict(impala).latency_s
+    macs = (sum(op.macs for op in space.fixed()) + cheapest(space.macs())) / sum(op.macs for op in impala)
+    guide = (Path(__file__).parents[2] / "docs/guide/spaces.md").read_text(encoding="utf-8")
+    said = re.search(r"the cheapest takes (\S+) of .*?with (\S+) of .*?frames\s(\S+) with (\S+)\. ", guide, re.DOTALL)
+    assert said is not None, "the sentence is gone"
+    shares = said.groups()[:2] if frame_shape[0] == 64 else said.groups()[2:]
+    assert shares == (f"{latency:.2f}", f"{macs:.2f}")

@@ -265,6 +265,20 @@ def test_a_space_of_other_observations_is_refused_by_name(kind, frame_shape, par
         SPACES.get(kind).build({}, frame_shape, 4, "categorical", parts)
 
 
-def test_wrong_values_of_an_encoder_name_the_key():
-    with pytest.raises(ConfigError, match=r"space\.values\.stem_chanels: unknown key; did you mean 'stem_channels'"):
-        joined({"image": {"stem_chanels": 3}})
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        ({"image": {"stem_chanels": 3}}, r"space\.values\.image\.stem_chanels: unknown key; did you mean 'stem_channels'"),
+        ({"image": {"hidden": 1}}, r"space\.values\.image\.hidden: .* the common one has space\.values\.hidden"),
+        ({"image": {"stage_strides": [1, 2, 3]}}, r"space\.values\.image\.stage_channels"),
+        ({"image": {"candidates": ["mlp_w32_relu"]}}, r"space\.values\.image\.candidates"),
+        ({"image": {"stem_kernel": "wide"}}, r"space\.values\.image\.stem_kernel"),
+        ({"vector": {"stage_repeats": [2000]}}, r"space\.values\.vector\.stage_repeats must be at most 1000"),
+        ({"vector": {"stage_repeats": []}}, r"space\.values\.vector\.stage_widths and stage_repeats"),
+        ({"vector": {"memory": []}}, r"space\.values\.vector\.memory"),
+        ({"vektor": {}}, r"space\.values\.vektor: unknown key; did you mean 'vector'"),
+    ],
+)
+def test_wrong_values_of_an_encoder_name_the_key(values, text):
+    with pytest.raises(ConfigError, match=text):
+        joined(values)

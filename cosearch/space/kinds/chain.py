@@ -21,7 +21,8 @@ class ChainConfig:
     """Shape of a chain space.
 
     Attributes:
-        stem_channels, stem_kernel, stem_stride: the stem convolution, padded so that ``side / stride`` is kept where it is whole.
+        stem_channels, stem_kernel, stem_stride: the stem convolution, padded so that ``side / stride`` is kept where it is whole;
+            an even kernel with stride 1 makes each side one pixel longer.
         stage_channels, stage_repeats, stage_strides: one entry a stage; the first cell of a stage carries its stride.
         candidates: operation names of every cell.
         hidden: width of the head's hidden layer.
@@ -64,12 +65,12 @@ def chain_space(config: ChainConfig, frame_shape: tuple[int, ...], num_actions: 
     lengths = {len(config.stage_channels), len(config.stage_repeats), len(config.stage_strides)}
     if len(lengths) != 1 or min(config.stage_repeats, default=0) < 1:
         raise ConfigError(
-            "space.stage_channels, stage_repeats (each at least 1) and stage_strides need one entry a stage, got "
+            "space.values.stage_channels, stage_repeats (each at least 1) and stage_strides need one entry a stage, got "
             f"{config.stage_channels}, {config.stage_repeats}, {config.stage_strides}"
         )
     candidates = _candidates(config)
     height, width, channels = frame_shape
-    padding = (config.stem_kernel - config.stem_stride + 1) // 2
+    padding = max(config.stem_kernel - config.stem_stride + 1, 0) // 2
     stem = OpSpec("stem", channels, height, width, config.stem_channels, config.stem_kernel, config.stem_stride, padding)
     c, h, w = stem.out_channels, stem.out_height, stem.out_width
     points = []

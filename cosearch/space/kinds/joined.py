@@ -58,7 +58,11 @@ def joined_space(config: JoinedConfig, parts: tuple[Part, ...], num_actions: int
     ends: list[int] = []
     for group in encoded(parts):
         name = group[0].name if group[0].kind == "image" else VECTORS
-        encoder = _encoder(config, group, num_actions)
+        key = "image" if group[0].kind == "image" else "vector"
+        try:
+            encoder = _encoder(config, group, num_actions)
+        except ConfigError as error:  # an encoder names its own keys: here they lie below those of the encoder
+            raise ConfigError(str(error).replace("space.values.", f"space.values.{key}.")) from error
         begin, before = len(nodes), len(points)
         nodes.append(Node(f"{name}.stem", (), (encoder.stem,)))
         for node in encoder.body:

@@ -37,7 +37,8 @@ class MacroConfig:
 
     Attributes:
         resolutions: sides of the squares of pixels that are averaged into one, inside the network; 1: frames as they are.
-        stems: kernel and stride of the stem, e.g. ``k3s1``; padded so that ``side / stride`` is kept where it is whole.
+        stems: kernel and stride of the stem, e.g. ``k3s1``; padded so that ``side / stride`` is kept where it is whole; an even
+            kernel with stride 1 makes each side one pixel longer.
         stem_widths: channels of the stem.
         stage_strides: stride of each stage's first convolution.
         stage_widths: channels, for each stage its candidates.
@@ -112,6 +113,11 @@ def macro_space(config: MacroConfig, frame_shape: tuple[int, ...], num_actions: 
             "space.values.stage_strides and stage_widths need one entry a stage, at least one, got "
             f"{config.stage_strides}, {config.stage_widths}"
         )
+    for key in ("resolutions", "stems", "stem_widths", "stage_widths", "cells", "heads", "hidden"):
+        given = getattr(config, key)
+        for candidates in given if key == "stage_widths" else (given,):
+            if not candidates or len(set(candidates)) != len(candidates):
+                raise ConfigError(f"space.values.{key} needs at least one candidate and each once, got {list(candidates)}")
     values: dict[str, tuple[object, ...]] = {
         "resolution": config.resolutions,
         "stem": config.stems,
@@ -120,9 +126,6 @@ def macro_space(config: MacroConfig, frame_shape: tuple[int, ...], num_actions: 
     for stage, widths in zip(stages, config.stage_widths):
         values |= {f"stage{stage}.width": widths, f"stage{stage}.cells": config.cells}
     values |= {"head": config.heads, "hidden": config.hidden}
-    for name, candidates in values.items():
-        if not candidates or len(set(candidates)) != len(candidates):
-            raise ConfigError(f"space.values: {name} needs at least one candidate and each once, got {list(candidates)}")
     size = math.prod(map(len, values.values()))
     if size > MAX_ENUMERABLE:
         raise ConfigError(f"a macro space has at most {MAX_ENUMERABLE:,} architectures, got {size:,}; leave candidates out")
