@@ -88,7 +88,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Place], list[Passed]]:
     if not found and not passed:
         raise RunFolderError(
             f"there is no run in {', '.join(map(str, folders))}: "
-            "a run folder holds run.json, and is not a teacher's or of `cosearch bench search`; `cosearch search --run NAME` makes one"
+            "a run folder holds run.json, and is not a teacher's or of `cosearch bench search`; "
+            "`cosearch search --run NAME` makes one"
         )
     return list(found.values()), passed
 

@@ -158,7 +158,8 @@ def _with_an_agent(path: Path) -> RunDir:
     run = RunDir.open(path)
     if run.of_bench:
         raise RunFolderError(
-            f"{path} is a search for the tabular benchmark, which trains no agent: the same `cosearch bench search` goes on with it"
+            f"{path} is a search for the tabular benchmark, which trains no agent: "
+            "the same `cosearch bench search` goes on with it"
         )
     return run
 

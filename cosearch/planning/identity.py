@@ -148,8 +148,7 @@ def _check_teacher(path: Path, began: TeacherIdentity | None, now: TeacherIdenti
     changed = _other_teacher(began, now)
     if changed:
         raise ConfigError(
-            f"{path} began with another teacher ({changed}): going on would mix two teachers. "
-            f"{_give_back(path, 'teacher', verb)}"
+            f"{path} began with another teacher ({changed}): going on would mix two teachers. {_give_back(path, 'teacher', verb)}"
         )
 
 
