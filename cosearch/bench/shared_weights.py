@@ -134,7 +134,7 @@ class SharedSearch:
             work_on(session, {**TRAINING, "retrain": _choose})
             outputs = session.checkpoints.current.outputs
         if outputs.retrain is not None:
-            raise RunFolderError(f"{folder}: `cosearch resume` trained its agent, in other steps; move it away and search again")
+            raise RunFolderError(f"{folder}: `cosearch resume {folder}` trained its agent; move it away and search again")
         if outputs.search is None:
             raise RunFolderError(f"{folder}: its checkpoint holds no architecture; move it away and search again")
         return outputs.search

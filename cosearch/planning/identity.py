@@ -138,24 +138,26 @@ def check_inputs(path: Path, began: RunRecord, now: Inputs, verb: str | None = "
 def _check_table(path: Path, began: RunRecord, now: TableRecord, verb: str | None) -> None:
     if began.table.table_id != now.table_id:
         kind = "accelerator" if now.path is None else "table"
+        elsewhere = f"`cosearch {verb} {path} --table FILE`"
         raise TableError(
             f"{path} began with the {kind} {began.table.table_id[:12]} of {began.device.name}, which is {now.table_id[:12]} now: "
-            f"going on would mix two {kind}s. {_give_back(path, 'table', verb)}"
+            f"going on would mix two {kind}s. {_give_back(elsewhere, verb)}"
         )
 
 
 def _check_teacher(path: Path, began: TeacherIdentity | None, now: TeacherIdentity | None, verb: str | None) -> None:
     changed = _other_teacher(began, now)
     if changed:
+        elsewhere = f"`cosearch {verb} {path} --teacher FILE`"
         raise ConfigError(
-            f"{path} began with another teacher ({changed}): going on would mix two teachers. {_give_back(path, 'teacher', verb)}"
+            f"{path} began with another teacher ({changed}): going on would mix two teachers. {_give_back(elsewhere, verb)}"
         )
 
 
-def _give_back(path: Path, option: str, verb: str | None) -> str:
+def _give_back(elsewhere: str, verb: str | None) -> str:
     if verb is None:
         return "Give the old one back, or move the folder away and begin again"
-    return f"Give the old one back, where it lies elsewhere by `cosearch {verb} {path} --{option} FILE`, or start a new run"
+    return f"Give the old one back, where it lies elsewhere by {elsewhere}, or start a new run"
 
 
 def _other_teacher(began: TeacherIdentity | None, now: TeacherIdentity | None) -> str | None:
