@@ -8,6 +8,7 @@ latencies of devices we found none.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +56,18 @@ class Benchmark:
 
     Raises:
         UnknownNameError: there is no table of the task.
-        ConfigError: the table is damaged, or of another space than this version's.
+        ConfigError: the table is damaged, or of another task than its file's name says, or of another space than this version's.
     """
 
     def __init__(self, task: str, folder: Path = DATA) -> None:
         if not table_path(task, folder).exists():
             raise unknown_name("task", task, tasks(folder), f"{folder} has tables of {', '.join(tasks(folder)) or 'no task'}")
         self.table: Table = read_table(table_path(task, folder))
+        if self.table.task != task:
+            raise ConfigError(
+                f"{table_path(task, folder)} is the table of {self.table.task}, not of {task}: name it "
+                f"{table_path(self.table.task, folder).name}, or get the table of {task}"
+            )
         self.space: SearchSpace = settings.space_for(self.table.frame_shape, self.table.num_actions)
         points = tuple((point.name, point.candidates) for point in self.space.points)
         if points != self.table.points or self.space.size != self.table.networks:
@@ -101,7 +107,7 @@ class Benchmark:
         return int(np.ravel_multi_index(architecture.choices, self.sizes))
 
     def score(self, architecture: Architecture) -> float:
-        """Mean over the train seeds of an architecture's final scores.
+        """Mean over the train seeds of an architecture's final scores, as searches are judged by it: see :attr:`seed_scores`.
 
         Raises:
             RequestError: the network is not finished.
@@ -109,30 +115,37 @@ class Benchmark:
         self._results(architecture, None)
         return float(self.scores[self.number(architecture)])
 
+    def failed_seeds(self, architecture: Architecture) -> tuple[int, ...]:
+        """Train seeds from which an architecture's training failed.
+
+        Raises:
+            RequestError: the network is not finished.
+        """
+        results = self._results(architecture, None)
+        return tuple(seed for seed, own in zip(self.table.seeds, results) if own.score is None)
+
     def query(self, architecture: Architecture, seed: int | None = None, step: int | None = None) -> float | None:
         """What training an architecture gave.
 
         Args:
             architecture: of the space.
-            seed: one of the table's train seeds; None: the mean of all.
+            seed: one of the table's train seeds; None: the mean of all whose training did not fail.
             step: environment steps at which the training was looked at, one of ``table.steps``; None: the final evaluation.
 
         Returns:
-            Mean return: of the final evaluation's episodes, or of the last 100 training episodes at ``step``; None where no
-            episode had ended by then.
+            Mean return: of the final evaluation's episodes, or of the last 100 training episodes at ``step``; None where the
+            training failed, or no episode had ended by then.
 
         Raises:
             RequestError: the network is not finished, or there is no such seed or step.
         """
         results = self._results(architecture, seed)
         if step is None:
-            own = self.seed_scores[self.number(architecture)]
-            return self.score(architecture) if seed is None else float(own[self.table.seeds.index(seed)])
+            return _mean([own.score for own in results])
         if step not in self.table.steps:
             raise RequestError(f"the training was looked at after {', '.join(map(str, self.table.steps))} steps, not {step}")
-        values = [own.curve[self.table.steps.index(step)] if own.curve else None for own in results]
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
+        place = self.table.steps.index(step)
+        return _mean([own.curve[place] if own.curve else None for own in results])
 
     def curve(self, architecture: Architecture, seed: int | None = None) -> list[tuple[int, float | None]]:
         """Environment steps and the training score there; arguments and errors as for :meth:`query`."""
@@ -210,6 +223,12 @@ class Benchmark:
                 "`cosearch bench extend --out DIR` trains what is missing"
             )
         return [self.table.results[number][place] for place in self._places(seed)]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def tasks(folder: Path = DATA) -> list[str]:

@@ -45,8 +45,9 @@ class Board:
         feasible: finished networks within it.
         optimum: best mean score within it.
         median: median of the mean scores within it.
-        seed_deviation: standard deviation of a network's score between train seeds, root mean square over the networks.
-        macs_correlation: Spearman's, of multiply-accumulates and mean score within the target.
+        seed_deviation: standard deviation of a network's score between train seeds, root mean square over the networks; None:
+            there is one train seed.
+        macs_correlation: Spearman's, of multiply-accumulates and mean score within the target; None where either is constant.
         standings: by mean regret.
     """
 
@@ -57,8 +58,8 @@ class Board:
     feasible: int
     optimum: float
     median: float
-    seed_deviation: float
-    macs_correlation: float
+    seed_deviation: float | None
+    macs_correlation: float | None
     standings: tuple[Standing, ...]
 
 
@@ -129,8 +130,8 @@ def _board(benchmark: Benchmark, device: str, seeds: Sequence[int], queries: int
         len(inside),
         float(scores.max()),
         float(np.median(scores)),
-        float(np.sqrt(np.mean(benchmark.seed_scores[inside].var(1, ddof=1)))),
-        float(spearmanr(macs, scores).statistic),
+        float(np.sqrt(np.mean(benchmark.seed_scores[inside].var(1, ddof=1)))) if len(benchmark.table.seeds) > 1 else None,
+        float(spearmanr(macs, scores).statistic) if len(set(macs)) > 1 and len(set(scores.tolist())) > 1 else None,
         tuple(sorted(rows, key=lambda row: row.regret)),
     )
 
@@ -150,6 +151,7 @@ def leaderboard_page(result: Standings) -> str:
         "Made by `python -m cosearch bench leaderboard`; [what explains the order](methods.md).",
     ]
     for board in result.boards:
+        deviation = _defined(board.seed_deviation)
         lines += [
             "",
             f"## {markdown.word(f'{board.task}, {board.device}')} within {board.target_s * 1e3:.3g} ms",
@@ -160,8 +162,8 @@ def leaderboard_page(result: Standings) -> str:
                 else []
             ),
             f"{board.feasible} networks within the target; best mean score {board.optimum:.2f}, median {board.median:.2f};",
-            f"standard deviation of a network's score between train seeds {board.seed_deviation:.2f}; Spearman correlation of",
-            f"multiply-accumulates and score {board.macs_correlation:+.2f}."
+            f"standard deviation of a network's score between train seeds {deviation}; Spearman correlation of",
+            f"multiply-accumulates and score {_defined(board.macs_correlation, '+')}."
             + f" {result.queries} queries are {100 * result.queries / board.feasible:.0f} % of these networks.",
             "",
         ]
@@ -172,3 +174,7 @@ def leaderboard_page(result: Standings) -> str:
             rows[-1].append(f"{row.env_steps:,.0f}")
         lines += markdown.table(("strategy", "regret [95 %]", "rank", "percentile", "environment steps"), rows)
     return "\n".join(lines) + "\n"
+
+
+def _defined(value: float | None, sign: str = "") -> str:
+    return "not defined" if value is None else f"{value:{sign}.2f}"

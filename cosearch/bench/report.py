@@ -51,8 +51,9 @@ class Known:
 
     Attributes:
         architecture: names of its choices.
-        score: mean return, the mean over the train seeds; None: no episode ended.
-        seed_scores: mean return by train seed, None as there.
+        score: mean return, the mean over the train seeds whose training did not fail; None: all failed.
+        seed_scores: mean return by train seed; None: the training failed.
+        failed_seeds: train seeds whose training failed; they are in no mean.
         curve: environment steps and mean return, in order of the steps; None: no episode had ended by then.
         macs, params: multiply-accumulates of a decision, weights.
         device, latency_s: a device and the latency there, seconds; None: not asked for.
@@ -61,6 +62,7 @@ class Known:
     architecture: tuple[str, ...]
     score: float | None
     seed_scores: dict[int, float | None]
+    failed_seeds: tuple[int, ...]
     curve: tuple[tuple[int, float | None], ...]
     macs: int
     params: int
@@ -74,18 +76,24 @@ class Known:
 
     def text(self) -> str:
         """For people."""
-        seeds = ", ".join(f"{seed}: {_score_text(score)}" for seed, score in self.seed_scores.items())
+        seeds = ", ".join(f"{seed}: {_score_text(score, 'failed')}" for seed, score in self.seed_scores.items())
+        failed = without = ""
+        if self.failed_seeds:
+            failed = f" ({len(self.failed_seeds)} of {len(self.seed_scores)} train seeds failed"
+            failed += ")" if self.score is None else ": mean of the others)"
+            without = f", without train seed {' and '.join(map(str, self.failed_seeds))}, which failed"
         lines = [
             "/".join(self.architecture),
-            f"score {_score_text(self.score)}; by train seed: {seeds}",
-            "score after steps: " + ", ".join(f"{step:,}: {_score_text(score)}" for step, score in self.curve),
+            f"score {_score_text(self.score, 'none')}{failed}; by train seed: {seeds}",
+            f"score after steps{without}: "
+            + ", ".join(f"{step:,}: {_score_text(score, 'no episode')}" for step, score in self.curve),
             f"{self.macs:,} multiply-accumulates, {self.params:,} weights",
         ]
         return "\n".join(lines if self.latency_s is None else [*lines, f"{self.latency_s * 1e3:.4g} ms on {self.device}"])
 
 
-def _score_text(score: float | None) -> str:
-    return "no episode" if score is None else f"{score:.2f}"
+def _score_text(score: float | None, without: str) -> str:
+    return without if score is None else f"{score:.2f}"
 
 
 def lookup(benchmark: Benchmark, choices: Sequence[int], device: str | None) -> Known:
@@ -105,6 +113,7 @@ def lookup(benchmark: Benchmark, choices: Sequence[int], device: str | None) -> 
         tuple(architecture.choice_names),
         benchmark.query(architecture),
         {seed: benchmark.query(architecture, seed) for seed in benchmark.table.seeds},
+        benchmark.failed_seeds(architecture),
         tuple((step, value) for step, value in benchmark.curve(architecture)),
         sum(op.macs for op in architecture.ops()),
         sum(op.params for op in architecture.ops()),

@@ -20,12 +20,14 @@ from cosearch.config.fixed import check_words
 from cosearch.config.run import resolve
 from cosearch.pipeline.agent.bracket import Bracket
 from cosearch.pipeline.checkpoint import SearchOutput
-from cosearch.pipeline.run import TRAINING, work_on
+from cosearch.pipeline.run import TRAINING, is_finished, work_on
 from cosearch.pipeline.session import Session, open_session
+from cosearch.planning.identity import Inputs, check_inputs
 from cosearch.planning.plan import Plan, make_plan
 from cosearch.planning.recorded import config_of
 from cosearch.record.json_record import to_json
-from cosearch.record.rundir import RunDir
+from cosearch.record.run_record import RunRecord
+from cosearch.record.rundir import BENCH_SEARCH, RunDir
 from cosearch.statistics import improvement, improvement_interval, interval_text, student_interval, wilson_interval
 from cosearch.training.progress import Progress
 from cosearch.training.threads import set_threads
@@ -108,7 +110,9 @@ class SharedSearch:
             progress: display.
 
         Raises:
-            RunFolderError: the folder is of a search with other values, or in use.
+            RunFolderError: the folder is of a search with other values, or in use, or its agent was trained.
+            TableError: it began with another table.
+            ConfigError: it began with another teacher or environment; or as for :meth:`plan`.
             RequestError: as for :meth:`plan`.
         """
         plan = self.plan(seed)
@@ -119,16 +123,21 @@ class SharedSearch:
             run = RunDir.open(folder)
             if config_of(run) != plan.config:
                 raise RunFolderError(f"{folder} is a search with other values; move it away, or take another --runs")
+            differs = check_inputs(run.path, run.read(RunRecord), Inputs.of(plan.record("")), None)
+            for line in () if is_finished(run) else differs:
+                progress.note(line)
         else:
-            run = RunDir.create(runs, folder.name, to_json(replace(plan.record("bench search"), name=folder.name)))
+            run = RunDir.create(runs, folder.name, to_json(replace(plan.record(BENCH_SEARCH), name=folder.name)))
         set_threads(plan.config.threads)
         with run.lock():
             session = open_session(run, plan, progress)
             work_on(session, {**TRAINING, "retrain": _choose})
-            found = session.checkpoints.current.outputs.search
-        if found is None:
+            outputs = session.checkpoints.current.outputs
+        if outputs.retrain is not None:
+            raise RunFolderError(f"{folder}: `cosearch resume {folder}` trained its agent; move it away and search again")
+        if outputs.search is None:
             raise RunFolderError(f"{folder}: its checkpoint holds no architecture; move it away and search again")
-        return found
+        return outputs.search
 
     def judge(self, seed: int, found: SearchOutput) -> Outcome:
         """Look the network of a search up.

@@ -31,7 +31,8 @@ class SeedResult:
     Attributes:
         score: mean return of the final evaluation; None: the training failed.
         spread: standard deviation of those returns.
-        curve: mean return of the last 100 training episodes after each rollout; None before the first has ended.
+        curve: mean return of the last 100 training episodes after each rollout; None before the first has ended. Of a
+            training that failed it may be empty.
     """
 
     score: float | None
@@ -102,11 +103,11 @@ def pack(results: Path, task: str) -> Table:
     teacher = generate.begin(results, [task]).get(task)
     found: dict[int, dict[int, SeedResult]] = {}
     lines = generate.finished_lines(results, task)
-    for line in lines:
-        where = f"{generate.results_path(results, task)}: {shown(line)}"
+    for count, line in enumerate(lines, 1):
+        where = f"{generate.results_path(results, task)}, line {count}"
         network, seed = _whole(line.get("network"), where), _whole(line.get("seed"), where)
         row = [line.get("score"), line.get("std", 0.0), line.get("curve", [])]
-        found.setdefault(network, {})[seed] = _result(row, where)
+        found.setdefault(network, {})[seed] = _result(row, where, settings.rollouts())
     finished = generate.finished_networks(lines)
     whole = {n: tuple(own[seed] for seed in settings.SEEDS) for n, own in sorted(found.items()) if n in finished}
     if not whole:
@@ -193,7 +194,7 @@ def read_table(path: Path) -> Table:
         number = _whole(row[0] if row else None, at)
         if number >= networks or number in results:
             raise ConfigError(f"{at}: network {number} is there twice, or is none of the {networks}")
-        results[number] = tuple(_result(_list(own, at), at) for own in row[1:])
+        results[number] = tuple(_result(_list(own, at), at, len(numbers["steps"])) for own in row[1:])
         if len(results[number]) != len(numbers["seeds"]):
             raise ConfigError(f"{at}: expected one result a seed, {len(numbers['seeds'])}, got {len(results[number])}")
     return Table(
@@ -219,15 +220,14 @@ def _pairs(header: Mapping[str, object], where: str) -> list[Sequence[object]]:
     return list(pairs)
 
 
-def _result(row: Sequence[object], where: str) -> SeedResult:
+def _result(row: Sequence[object], where: str, looks: int) -> SeedResult:
     if len(row) != 3:
         raise ConfigError(f"{where}: expected score, spread and curve, got {shown(row)}")
     score, spread, curve = row
-    return SeedResult(
-        None if score is None else _number(score, where),
-        _number(spread, where),
-        tuple(None if value is None else _number(value, where) for value in _list(curve, where)),
-    )
+    points = tuple(None if value is None else _number(value, where) for value in _list(curve, where))
+    if len(points) != looks and (points or score is not None):
+        raise ConfigError(f"{where}: expected a curve of {looks} points (where the training failed, or none), got {len(points)}")
+    return SeedResult(None if score is None else _number(score, where), _number(spread, where), points)
 
 
 def _number(value: object, where: str) -> float:

@@ -1,7 +1,8 @@
 """Which run folders there are below some folders, and in what state each of them is.
 
-A folder that is given may be a run, a comparison, or any folder that holds runs below it; those of teachers are left out. The
-agents of a run that made several are run folders of their own; their run itself is listed until it has them.
+A folder that is given may be a run, a comparison, or any folder that holds runs below it; those of teachers and of
+`cosearch bench search` are left out. The agents of a run that made several are run folders of their own; their run itself is
+listed until it has them.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Place], list[Passed]]:
     if not found and not passed:
         raise RunFolderError(
             f"there is no run in {', '.join(map(str, folders))}: "
-            "a run folder holds run.json, and is not a teacher's; `cosearch search --run NAME` makes one"
+            "a run folder holds run.json, and is not a teacher's or of `cosearch bench search`; "
+            "`cosearch search --run NAME` makes one"
         )
     return list(found.values()), passed
 
@@ -95,7 +97,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Place], list[Passed]]:
 def _below(folder: Path, passed: list[Passed]) -> Iterator[Place]:
     if (folder / RunRecord.FILE).is_file():
         with suppress(RunFolderError):  # of a damaged one its reader says so
-            if RunDir.open(folder, teacher=True).of_teacher:
+            run = RunDir.open(folder, teacher=True)
+            if run.of_teacher or run.of_bench:
                 return
         agents = sorted(path.parent for path in folder.glob(f"{AGENTS}/*/{RunRecord.FILE}"))
         yield from [Place(agent, folder) for agent in agents] or [Place(folder, folder)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,12 @@ from cosearch.overview.folders import Place
 from cosearch.overview.rows import Row
 from cosearch.record.json_record import from_json
 from cosearch.record.metrics import METRICS
+from cosearch.record.results.architecture import ArchitectureRecord
 from cosearch.record.results.evaluation import EpisodesRecord
+from cosearch.record.results.summary import Summary
 from cosearch.report.data import Run
 from latency_tables.errors import RunFolderError
-from latency_tables.text.reading import OWN_DIGITS, read_json
+from latency_tables.text.reading import OWN_DIGITS, read_json, shown
 
 Values = dict[str, object]  # one row: values by the names of columns; one that is absent is null
 
@@ -44,15 +47,29 @@ class Table:
         meaning: of one of its rows.
         columns: after ``folder``, which each table has.
         rows: those of one run.
+        file: of the run's folder that they come from; empty: several.
     """
 
     meaning: str
     columns: tuple[Column, ...]
     rows: Callable[[Row, Run], Iterator[Values]]
+    file: str = ""
 
 
 FOLDER = Column("folder", "VARCHAR", "the run's folder")
 TEXT, NUMBER, COUNT, TRUTH, MOMENT = "VARCHAR", "DOUBLE", "BIGINT", "BOOLEAN", "TIMESTAMP"
+SEED, COUNTS, TEXTS = "UBIGINT", "BIGINT[]", "VARCHAR[]"
+LOG = "metrics.jsonl"
+WORDS = {  # type of a column -> what its values must be
+    TEXT: "text",
+    NUMBER: "a number",
+    COUNT: "a whole number of 64 bits",
+    TRUTH: "true or false",
+    MOMENT: "a moment",
+    SEED: "a whole number from 0 to 2^64 - 1",
+    COUNTS: "a list, each a whole number of 64 bits",
+    TEXTS: "a list, each text",
+}
 OF_KIND = {"number": NUMBER, "count": COUNT, "text": TEXT}
 
 
@@ -113,9 +130,9 @@ def _moment(text: str) -> str | None:
     """A moment of a run's record as SQL reads it, in UTC; None for another text."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # the latter: before the year 1 or after 9999 in UTC
         return None
-    return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _curves(row: Row, run: Run) -> Iterator[Values]:
@@ -197,7 +214,7 @@ TABLES = {
             Column("task", TEXT, "environment"),
             Column("device", TEXT, "target device"),
             Column("strategy", TEXT, "of the search"),
-            Column("seed", COUNT, "of all random streams"),
+            Column("seed", SEED, "of all random streams"),
             Column("state", TEXT, "finished, running, stuck, idle or failed"),
             Column("stage", TEXT, "of the newest line of its log"),
             Column("step", COUNT, "of that line, environment steps of the stage"),
@@ -245,6 +262,7 @@ TABLES = {
             if metric.kind in OF_KIND
         ),
         _curves,
+        LOG,
     ),
     "episodes": Table(
         "an episode of the exported agent's evaluation",
@@ -257,19 +275,21 @@ TABLES = {
             Column("actions", TEXT, "sampled or greedy"),
         ),
         _episodes,
+        EpisodesRecord.FILE,
     ),
     "candidates": Table(
         "an architecture that a proposal strategy trained, or a one-shot strategy scored",
         (
             Column("candidate", COUNT, "its number in the order of the results, from 0"),
             Column("asked", COUNT, "which proposal it was, where that is another order"),
-            Column("choices", "BIGINT[]", "index of the candidate at each choice point"),
+            Column("choices", COUNTS, "index of the candidate at each choice point"),
             Column("score", NUMBER, "of its training; null where it has none"),
             Column("latency_predicted_s", NUMBER, "of one decision, seconds"),
             Column("env_steps", COUNT, "environment steps of its training"),
             Column("failure", TEXT, "why it has no score"),
         ),
         _candidates,
+        ArchitectureRecord.FILE,
     ),
     "layers": Table(
         "an operation of the derived network",
@@ -282,6 +302,7 @@ TABLES = {
             Column("params", COUNT, "parameters"),
         ),
         _layers,
+        ArchitectureRecord.FILE,
     ),
     "choices": Table(
         "a choice point of the derived architecture",
@@ -289,9 +310,10 @@ TABLES = {
             Column("point", COUNT, "its number, from 0"),
             Column("choice", COUNT, "index of the chosen candidate"),
             Column("name", TEXT, "its name"),
-            Column("candidates", "VARCHAR[]", "names of all of them"),
+            Column("candidates", TEXTS, "names of all of them"),
         ),
         _choices,
+        ArchitectureRecord.FILE,
     ),
     "targets": Table(
         "a target of a finished run",
@@ -306,6 +328,7 @@ TABLES = {
             Column("probability", NUMBER, "that the device keeps it, of a prediction"),
         ),
         _targets,
+        Summary.FILE,
     ),
 }
 
@@ -327,7 +350,26 @@ def rows_of(name: str, place: Place, row: Row, run: Run) -> Iterator[Values]:
         place, row, run: of the run.
 
     Raises:
-        RunFolderError: one of its files is damaged.
+        RunFolderError: one of its files is damaged, or holds a value that its column cannot; says where.
     """
-    for values in TABLES[name].rows(row, run):
+    table = TABLES[name]
+    types = {column.name: column.type for column in table.columns}
+    for count, values in enumerate(table.rows(row, run), 1):
+        for key, value in values.items():
+            if value is not None and not _fits(value, types[key]):
+                where = f"{place.path / table.file}, line {count}" if table.file == LOG else place.path / table.file
+                raise RunFolderError(f"{where}: {key} must be {WORDS[types[key]]}, got {shown(value)}")
         yield {FOLDER.name: str(place.path), **values}
+
+
+def _fits(value: object, kind: str) -> bool:
+    """Whether a column of a type holds a value: what it does not hold would end the query, for all runs."""
+    if kind.endswith("[]"):
+        return isinstance(value, list) and all(_fits(item, kind.removesuffix("[]")) for item in value)
+    if kind == COUNT:
+        return type(value) is int and -(2**63) <= value < 2**63
+    if kind == SEED:
+        return type(value) is int and 0 <= value < 2**64
+    if kind == NUMBER:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, bool if kind == TRUTH else str)

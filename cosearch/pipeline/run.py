@@ -80,11 +80,11 @@ def resume_run(
         cluster: where candidates are trained that are trained side by side.
 
     Raises:
-        RunFolderError: not a run folder, or in use, or a file of it is gone.
+        RunFolderError: not a run folder, or of `cosearch bench search`, or in use, or a file of it is gone.
         TableError: the device's table is not the one the run began with.
         ConfigError: nor is the teacher, or the environment.
     """
-    run = RunDir.open(path)
+    run = _with_an_agent(path)
     if is_finished(run):
         progress.note(f"{path} is finished: `cosearch report {path}` writes its report again")
         return run
@@ -129,12 +129,12 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
         bundle: opset of the bundle's file, and where its action is chosen.
 
     Raises:
-        RunFolderError: the run has no final weights yet, or a file of it is gone.
+        RunFolderError: the run has no final weights yet, or is of `cosearch bench search`, or a file of it is gone.
         TableError: the device's table is not the one the run began with.
         ConfigError: nor is the teacher, or the environment.
         RequestError: the agent cannot have such a bundle.
     """
-    run = RunDir.open(path)
+    run = _with_an_agent(path)
     if agent_names(run):
         given = own_tables(run, config_of(run), places.tables)
         for agent in run.read(RunRecord).agents:
@@ -150,6 +150,17 @@ def export_again(path: Path, progress: Progress, places: Places = WHERE_RECORDED
         with run.lock():
             rewrite_bundle(run, bundle)
     compare_again(path)
+    return run
+
+
+def _with_an_agent(path: Path) -> RunDir:
+    """The run in a folder, of a kind whose agent is trained."""
+    run = RunDir.open(path)
+    if run.of_bench:
+        raise RunFolderError(
+            f"{path} is a search for the tabular benchmark, which trains no agent: "
+            "the same `cosearch bench search` goes on with it"
+        )
     return run
 
 

@@ -110,14 +110,14 @@ def teacher_identity(teacher: TeacherRecord) -> TeacherIdentity:
     return from_json(TeacherIdentity, record, teacher.path, "provenance")
 
 
-def check_inputs(path: Path, began: RunRecord, now: Inputs, verb: str = "resume") -> list[str]:
+def check_inputs(path: Path, began: RunRecord, now: Inputs, verb: str | None = "resume") -> list[str]:
     """Raise unless the inputs are those that a run began with.
 
     Args:
         path: the run folder, for the message.
         began: its record.
         now: what there is.
-        verb: that the user typed, for the advice.
+        verb: that the user typed, for the advice; None: one that takes no file's new place.
 
     Returns:
         What differs without making another run of it, one line each: versions of packages.
@@ -135,23 +135,29 @@ def check_inputs(path: Path, began: RunRecord, now: Inputs, verb: str = "resume"
     return [] if isinstance(now.versions, Absent) else _other_versions(path, began.versions, now.versions)
 
 
-def _check_table(path: Path, began: RunRecord, now: TableRecord, verb: str) -> None:
+def _check_table(path: Path, began: RunRecord, now: TableRecord, verb: str | None) -> None:
     if began.table.table_id != now.table_id:
         kind = "accelerator" if now.path is None else "table"
+        elsewhere = f"`cosearch {verb} {path} --table FILE`"
         raise TableError(
             f"{path} began with the {kind} {began.table.table_id[:12]} of {began.device.name}, which is {now.table_id[:12]} now: "
-            f"going on would mix two {kind}s. Give the old one back, where it lies elsewhere by `cosearch {verb} {path} --table "
-            "FILE`, or start a new run"
+            f"going on would mix two {kind}s. {_give_back(elsewhere, verb)}"
         )
 
 
-def _check_teacher(path: Path, began: TeacherIdentity | None, now: TeacherIdentity | None, verb: str) -> None:
+def _check_teacher(path: Path, began: TeacherIdentity | None, now: TeacherIdentity | None, verb: str | None) -> None:
     changed = _other_teacher(began, now)
     if changed:
+        elsewhere = f"`cosearch {verb} {path} --teacher FILE`"
         raise ConfigError(
-            f"{path} began with another teacher ({changed}): going on would mix two teachers. Give the old one "
-            f"back, where it lies elsewhere by `cosearch {verb} {path} --teacher FILE`, or start a new run"
+            f"{path} began with another teacher ({changed}): going on would mix two teachers. {_give_back(elsewhere, verb)}"
         )
+
+
+def _give_back(elsewhere: str, verb: str | None) -> str:
+    if verb is None:
+        return "Give the old one back, or move the folder away and begin again"
+    return f"Give the old one back, where it lies elsewhere by {elsewhere}, or start a new run"
 
 
 def _other_teacher(began: TeacherIdentity | None, now: TeacherIdentity | None) -> str | None:

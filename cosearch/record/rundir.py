@@ -28,6 +28,7 @@ from latency_tables.text.writing import remove
 
 __all__ = ["RUN_FORMAT", "RunDir", "as_folder_name", "check_one_folder", "write_bytes_atomic"]
 RUN_FORMAT = 1
+BENCH_SEARCH = "bench search"  # the command in the record of a search for the tabular benchmark
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -181,6 +182,11 @@ class RunDir:
     def of_teacher(self) -> bool:
         """Whether it is the folder of a teacher's training, not of a search."""
         return "request" in self.record and "config" not in self.record
+
+    @property
+    def of_bench(self) -> bool:
+        """Whether it is a search for the tabular benchmark, which ends before its agent is trained."""
+        return self.record.get("command") == BENCH_SEARCH
 
     @contextmanager
     def lock(self, wait_s: float = 2.0) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,8 +173,51 @@ def test_a_failed_training_counts_as_the_worst_of_all(tmp_path):
     write_table(made_table(lambda n, seed: None if (n, seed) == (9, 1) else additive(n, seed)), table_path(TASK, tmp_path))
     benchmark = Benchmark(TASK, tmp_path)
     least = min(additive(n, 0) for n in range(540))
-    assert benchmark.query(benchmark.architectures[9], 1) == least
-    assert benchmark.query(benchmark.architectures[9]) == pytest.approx((2 * additive(9, 0) + least) / 3)
+    assert benchmark.seed_scores[9].tolist() == [additive(9, 0), least, additive(9, 2)]
+    assert benchmark.score(benchmark.architectures[9]) == pytest.approx((2 * additive(9, 0) + least) / 3)
+
+
+def test_a_failed_training_is_shown_as_failed_and_is_in_no_mean(tmp_path, capsys):
+    """A failed training has a curve of nulls, or in a packed table none."""
+    failed = {(9, 1), (10, 0), (10, 1), (10, 2)}
+    made = made_table(lambda n, seed: None if (n, seed) in failed else noisy(n, seed))
+    packed = dict(made.results)
+    packed[10] = tuple(replace(own, curve=()) for own in packed[10])
+    write_table(replace(made, results=packed), table_path(TASK, tmp_path))
+    benchmark = Benchmark(TASK, tmp_path)
+    some, none = benchmark.architectures[9], benchmark.architectures[10]
+    mean = (noisy(9, 0) + noisy(9, 2)) / 2
+    assert benchmark.query(some, 1) is None and benchmark.query(some) == pytest.approx(mean)
+    assert benchmark.query(some, step=8192) == pytest.approx(mean / 3) and benchmark.query(some, 1, 8192) is None
+    assert benchmark.failed_seeds(some) == (1,) and benchmark.failed_seeds(benchmark.architectures[8]) == ()
+    assert benchmark.query(none) is None and benchmark.query(none, step=24576) is None
+    assert main(["bench", "query", *map(str, some.choices), "--data", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["score"] == pytest.approx(mean) and told["failed_seeds"] == [1] and told["seed_scores"]["1"] is None
+    assert main(["bench", "query", *map(str, some.choices), "--data", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    by_seed = f"0: {noisy(9, 0):.2f}, 1: failed, 2: {noisy(9, 2):.2f}"
+    assert f"score {mean:.2f} (1 of 3 train seeds failed: mean of the others); by train seed: {by_seed}" in text
+    assert f"score after steps, without train seed 1, which failed: 4,096: {mean / 6:.2f}" in text
+    assert main(["bench", "query", *map(str, none.choices), "--data", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "score none (3 of 3 train seeds failed); by train seed: 0: failed, 1: failed, 2: failed" in text
+
+
+@pytest.mark.parametrize("numbers, seeds", [([0], (0, 1, 2)), ([0, 1], (0,))])
+def test_figures_that_few_results_do_not_define_are_none(numbers, seeds, tmp_path, capsys, monkeypatch):
+    """A correlation of one network or of equal scores, a deviation of one train seed."""
+    load_builtins()
+    few = [info for info in STRATEGIES.entries() if info.name in ("random", "reinforce", "predictor")]
+    monkeypatch.setattr(STRATEGIES, "entries", lambda: few)
+    write_table(made_table(lambda number, seed: 1.0 + seed, numbers, seeds), table_path(TASK, tmp_path))
+    words = ["bench", "leaderboard", "--device", DEVICE, "--seeds", "2", "--queries", "2", "--data", str(tmp_path)]
+    assert main([*words, "--json", "--out", str(tmp_path / "page.md")]) == 0
+    (board,) = json.loads(capsys.readouterr().out)["boards"]
+    assert board["macs_correlation"] is None and (board["seed_deviation"] is None) == (len(seeds) == 1)
+    page = (tmp_path / "page.md").read_text()
+    assert "multiply-accumulates and score not defined." in page
+    assert ("between train seeds not defined;" in page) == (len(seeds) == 1)
 
 
 def test_ridge_finds_a_network_that_it_never_asked_for(exact):

@@ -1,7 +1,9 @@
 """Searches with shared weights, looked up in a table that the tests write."""
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +14,16 @@ from cosearch.bench.shared_weights import SharedSearch, beside, beside_page
 from cosearch.bench.table import table_path, write_table
 from cosearch.cli.app import main
 from cosearch.cli.progress import TerminalProgress
+from cosearch.overview.folders import find_runs
 from cosearch.planning.builtins import load_builtins
-from latency_tables.errors import ConfigError, RequestError, RunFolderError
+from cosearch.record.rundir import RunDir
+from latency_tables.errors import ConfigError, RequestError, RunFolderError, TableError
 from tests.support.bench_table import TASK, made_table
 
 WORDS = ("env.num_envs=4", "rl.rollout_steps=8", "rl.minibatch=32", "rl.epochs=1", "budget.search_steps=256")
 BRACKET = ("budget.bracket=2", "budget.retrain_steps=256")  # 8 rollouts of 32 steps: one for each of two
 DEVICE = "pixel-3"
+SEED_3 = "minatar-breakout-pixel-3-reinforce-s3"
 QUIET = TerminalProgress(True)
 
 
@@ -75,6 +80,16 @@ def test_the_controls_have_the_same_steps_and_more_seeds(board):
     assert all(f"| {name} |" in page for name in ("reinforce", "random", "random, on the table", "ridge, on the table"))
 
 
+def test_the_controls_ask_for_as_many_trainings_as_the_search_s_steps_are(board, monkeypatch):
+    """163,840 steps are 6.67 trainings of 24,576: seven queries."""
+    searches, _, _ = board
+    choices = searches[0].benchmark.architectures[0].choices
+    monkeypatch.setattr(SharedSearch, "search", lambda *_: SimpleNamespace(choices=choices, steps=163_840))
+    controls = beside(searches[:1], (3, 4), None, QUIET).controls
+    assert {one.queries for name in ("random", "ridge") for one in controls[name]} == {7}
+    assert {one.env_steps for one in controls["random"]} == {7 * 24_576}
+
+
 def test_the_interval_of_a_rule_without_searches_stands_on_the_other_sides_runs(board):
     """Twenty copies of one network are no twenty runs: Wilson's interval of how many of twenty random searches it beats."""
     _, result, _ = board
@@ -93,6 +108,52 @@ def test_a_search_that_is_done_is_only_read(board):
     again = beside(searches, (3, 4), runs, QUIET)
     assert again.found == result.found
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("metrics.jsonl")} == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    "part, key, fault, said",
+    [
+        ("table", "table_id", TableError, "began with the table 000000000000"),
+        ("teacher", "weights_sha256", ConfigError, "began with another teacher"),
+    ],
+)
+def test_another_table_or_teacher_than_it_began_with_is_refused(board, tmp_path, part, key, fault, said, finished):
+    searches, _, runs = board
+    folder = shutil.copytree(runs / SEED_3, tmp_path / SEED_3)
+    record = json.loads((folder / "run.json").read_text())
+    record[part][key] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(record))
+    if not finished:
+        shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(fault, match=rf"{said}.*Give the old one back, or move the folder away and begin again$"):
+        searches[0].search(3, tmp_path, QUIET)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_commands_neither_go_on_with_it_nor_list_it(board, tmp_path, capsys, finished):
+    """They would train its agent, and the steps of its bracket would not count."""
+    _, _, runs = board
+    folder = shutil.copytree(runs / SEED_3, tmp_path / SEED_3)
+    if not finished:
+        shutil.rmtree(folder / "checkpoints")
+    for verb in ("resume", "export"):
+        assert main([verb, str(folder), "--quiet"]) == 2
+        assert "the same `cosearch bench search` goes on with it" in capsys.readouterr().err
+    assert not (folder / "summary.json").exists()
+    with pytest.raises(RunFolderError, match=r"no run in .* is not a teacher's or of `cosearch bench search`"):
+        find_runs([tmp_path])
+
+
+def test_a_search_that_resume_has_gone_on_with_is_not_counted(board, tmp_path):
+    """An earlier version let it: the steps of the bracket are then not among those of the search."""
+    searches, _, runs = board
+    folder = RunDir.open(shutil.copytree(runs / SEED_3, tmp_path / SEED_3))
+    state = folder.load_checkpoint()
+    state["stage_outputs"] |= {"weights": state["stage_outputs"]["searched_weights"], "retrain_steps": 256}
+    folder.save_checkpoint(state, state["ordinal"] + 1)
+    with pytest.raises(RunFolderError, match=r"trained its agent.*move it away and search again"):
+        searches[0].search(3, tmp_path, QUIET)
 
 
 def test_other_values_and_another_space_are_refused(board, tables):

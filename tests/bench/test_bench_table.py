@@ -54,6 +54,41 @@ def test_a_damaged_table_is_refused(tmp_path, damage, message):
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    "number, seed, points, refused",
+    [(0, 0, 5, True), (0, 0, 7, True), (0, 0, 0, True), (1, 1, 5, True), (1, 1, 0, False), (1, 1, 6, False)],
+)
+def test_a_curve_has_a_point_for_each_look_or_of_a_failed_training_none(number, seed, points, refused, tmp_path):
+    table = made_table(lambda number, seed: None if (number, seed) == (1, 1) else 1.0, range(3))
+    own = list(table.results[number])
+    own[seed] = replace(own[seed], curve=(None,) * points)
+    write_table(replace(table, results={**table.results, number: tuple(own)}), table_path(TASK, tmp_path))
+    if not refused:
+        assert (
+            Benchmark(TASK, tmp_path).query(settings.architectures(settings.space_for((10, 10, 4), 3))[number], seed, 24576)
+            is None
+        )
+        return
+    said = rf"breakout\.jsonl, line {number + 2}: expected a curve of 6 points.*got {points}"
+    with pytest.raises(ConfigError, match=said):
+        read_table(table_path(TASK, tmp_path))
+
+
+def test_results_with_a_curve_that_is_too_short_are_not_packed(tmp_path, monkeypatch):
+    quick(monkeypatch, [])
+    generate.begin(tmp_path)
+    lines = [lines_of(3)[0], lines_of(3)[1].replace("0.5, 0.6]", "0.5]"), lines_of(3)[2]]
+    generate.results_path(tmp_path, TASK).write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(ConfigError, match=r"breakout\.jsonl, line 2: expected a curve of 6 points.*got 5"):
+        pack(tmp_path, TASK)
+
+
+def test_a_table_of_another_task_than_its_name_says_is_refused(tmp_path):
+    write_table(replace(made_table(lambda number, seed: 1.0), task="minatar:asterix"), table_path(TASK, tmp_path))
+    with pytest.raises(ConfigError, match=r"breakout\.jsonl is the table of minatar:asterix, not of minatar:breakout"):
+        Benchmark(TASK, tmp_path)
+
+
 def test_a_table_of_other_choices_is_refused(tmp_path, monkeypatch):
     write_table(made_table(lambda number, seed: float(number), range(5)), table_path(TASK, tmp_path))
     Benchmark(TASK, tmp_path)

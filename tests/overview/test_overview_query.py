@@ -109,6 +109,78 @@ def test_a_broken_run_is_named_and_left_out(runs, tmp_path, capsys):
     assert f"passed over {copy / 'second'}: {copy / 'second' / 'evaluation.json'}: returns must be a list" in said.err
 
 
+def change_a_line(run, number, **values):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines[number - 1] = json.dumps(json.loads(lines[number - 1]) | values)
+    (run / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def a_layer(run, **values):
+    found = content(run / "architecture.json")
+    found["predicted"]["operations"][1] |= values
+    (run / "architecture.json").write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    "table, damage, said",
+    [
+        (
+            "curves",
+            lambda run: change_a_line(run, 3, score_train="abc"),
+            "metrics.jsonl, line 3: score_train must be a number, got 'abc'",
+        ),
+        (
+            "curves",
+            lambda run: change_a_line(run, 2, score_train=True),
+            "metrics.jsonl, line 2: score_train must be a number, got True",
+        ),
+        ("curves", lambda run: change_a_line(run, 2, agent=1.5), "metrics.jsonl, line 2: agent must be text, got 1.5"),
+        (
+            "curves",
+            lambda run: change_a_line(run, 4, updates=2**63),
+            "metrics.jsonl, line 4: updates must be a whole number of 64 bits",
+        ),
+        (
+            "curves",
+            lambda run: change_a_line(run, 4, updates=2.5),
+            "metrics.jsonl, line 4: updates must be a whole number of 64 bits",
+        ),
+        ("layers", lambda run: a_layer(run, macs=2**63), "architecture.json: macs must be a whole number of 64 bits"),
+        (
+            "candidates",
+            lambda run: change(
+                run,
+                "architecture.json",
+                derived_by={
+                    "method": "best",
+                    "candidates": [{"choices": [1, 2**63], "score": None, "latency_s": 1e-3, "env_steps": 5}],
+                },
+            ),
+            "architecture.json: choices must be a list, each a whole number of 64 bits",
+        ),
+        ("runs", lambda run: change(run, "run.json", seed=2**64), "second: seed must be a whole number from 0 to 2^64 - 1"),
+    ],
+)
+def test_a_value_that_its_column_does_not_hold_is_named_and_its_run_left_out(runs, tmp_path, table, damage, said):
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    damage(copy / "second")
+    found = query(f"SELECT DISTINCT folder FROM {table} ORDER BY folder", [copy])
+    named = [folder for (folder,) in query(f"SELECT DISTINCT folder FROM {table} ORDER BY folder", [runs]).rows]
+    assert [Path(folder).name for (folder,) in found.rows] == [
+        Path(folder).name for folder in named if not folder.endswith("second")
+    ]
+    ((path, reason),) = [(one.path, one.reason) for one in found.passed]
+    assert path == copy / "second" and f"{copy / 'second'}" in reason and said in reason
+
+
+def test_every_seed_and_moment_that_a_record_may_hold_is_answered(runs, tmp_path):
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    for name, seed in (("first", 2**63), ("second", 2**64 - 1)):
+        change(copy / name, "run.json", seed=seed, created_utc="0001-01-01T00:00:00+14:00")
+    found = query("SELECT seed, created_utc FROM runs WHERE seed > 9 ORDER BY seed", [copy])
+    assert found.rows == ((2**63, None), (2**64 - 1, None)) and not found.passed
+
+
 @pytest.mark.parametrize(
     "sql",
     [

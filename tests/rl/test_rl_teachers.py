@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ def test_published_values_then_the_familys_then_the_users():
     assert other.rl.gamma == 0.9 and other.rl.lr_end_fraction == 1.0 and other.rl.minibatch == 1024
     with pytest.raises(ConfigError, match=r"rl\.gama"):
         config("minatar:breakout", "rl.gama=0.9")
+
+
+def test_the_guide_says_the_values_of_the_families_that_have_their_own():
+    guide = " ".join((Path(__file__).parents[2] / "docs" / "guide" / "teachers.md").read_text(encoding="utf-8").split())
+    said = guide.partition("**Your own.**")[2].partition("KEY=VALUE")[0]
+    found = {}
+    for env in ("gym:CartPole-v1", "gym:Hopper-v5", "quantum:bell"):
+        made = teacher_config(TeacherRequest(env, "", 1000, 5, 1, 4, None, 0, ()))
+        rl, lr = made.rl, f"{made.rl.lr:.0e}".replace("e-0", "e-")
+        assert made.env.num_envs == (32 if env.startswith("quantum") else 16) and rl.reward_gamma == 0.99  # the rest as published
+        found[env] = (made.env.num_envs, rl.rollout_steps, rl.epochs, rl.minibatch, lr, rl.gamma)
+    words = "{} environments x {} steps, {} epochs, minibatches of {}, Adam {}, gamma {}"
+    assert f"on `gym:` tasks {words.format(*found['gym:CartPole-v1'])}" in said
+    assert "(MuJoCo's: minibatches of {3}, Adam {4}, gamma {5}, no clip of the value)".format(*found["gym:Hopper-v5"]) in said
+    assert f"on `quantum:` tasks {words.format(*found['quantum:bell'])}" in said
 
 
 def plan(path, *words):

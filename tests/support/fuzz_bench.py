@@ -49,7 +49,8 @@ def bench_results(folder: Path) -> Reader:
     from cosearch.bench.table import pack
 
     (folder / "settings.json").write_bytes(_json({"digest": settings.digest()}))
-    line = {"network": 3, "score": 1.0, "std": 0.5, "curve": [None, 0.5], "episodes": 128, "cpu_s": 1.0}
+    curve = [None, *[0.5] * (settings.rollouts() - 1)]
+    line = {"network": 3, "score": 1.0, "std": 0.5, "curve": curve, "episodes": 128, "cpu_s": 1.0}
     seed = b"".join(_json(line | {"seed": seed}) + b"\n" for seed in settings.SEEDS)
     path = generate.results_path(folder, "minatar:breakout")
 
