@@ -30,11 +30,11 @@ def keep(content: Mapping[str, object], out: Path, page: Path, name: str, part: 
 
     Args:
         content: the JSON object.
-        out: its file; the page stays as it is unless this is the result that ships.
-        page: of the documentation.
+        out: its file.
+        page: gets the table; one of the documentation from the result that ships alone.
         name: of the marks in it.
         part: the table.
     """
     save(content, out)
-    if page.is_file() and out.resolve().is_relative_to(SHIPPED):
+    if page.is_file() and (out.resolve().is_relative_to(SHIPPED) or not page.resolve().is_relative_to(DOCS)):
         write_bytes_atomic(page, between(page.read_text(encoding="utf-8"), name, part).encode())

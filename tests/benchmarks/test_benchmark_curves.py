@@ -21,7 +21,7 @@ from cosearch.benchmarks.learning.learning_curves import (
 from cosearch.benchmarks.searches import quantum
 from cosearch.record.metrics import append_metrics, read_metrics
 from cosearch.rl.teacher import find_teacher
-from latency_tables.errors import RequestError
+from latency_tables.errors import RequestError, RunFolderError
 
 THEIRS = json.loads(PUBLISHED.read_text(encoding="utf-8"))
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "train_procgen_easy_curves.json"
@@ -140,7 +140,7 @@ def test_curves_with_other_settings_go_into_files_of_another_name(monkeypatch, t
 
 
 def write_run(folder, search, retrain):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for stage, scores in (("search", search), ("retrain", retrain)):
         for i, score in enumerate(scores):
             append_metrics(folder / "metrics.jsonl", {"stage": stage, "step": 100 * (i + 1), "wall_s": 1.0, "score_train": score})
@@ -158,8 +158,12 @@ def test_an_arm_that_never_gets_there_counts_with_its_length_and_says_so(tmp_pat
     for arm, final in (("none", 3.0), ("actor", wanted + 1), ("actor and critic", wanted + 1)):
         for seed in (0, 1):
             at_once = [wanted + 1 if arm == "actor and critic" else 1.0, final if seed == 0 or arm != "actor" else 1.0]
-            write_run(distillation._folder("minatar:breakout", arm, seed, tmp_path), [0.5], at_once)
-    result = distillation.collect("minatar:breakout", 2, tmp_path)
+            folder = distillation._folder("minatar:breakout", arm, seed, tmp_path)
+            distillation.open_or_create(folder, distillation._plan("minatar:breakout", arm, seed, []))
+            write_run(folder, [0.5], at_once)
+    with pytest.raises(RunFolderError, match=r"rl\.lr"):  # of other words than these runs
+        distillation.collect("minatar:breakout", 2, tmp_path, ["rl.lr=0.5"])
+    result = distillation.collect("minatar:breakout", 2, tmp_path, [])
     assert result["wanted"] == pytest.approx(0.9 * result["teacher_score_mean"])
     arms = result["arms"]
     assert arms["none"]["steps_to_wanted"] == [None, None] and arms["none"]["steps_mean"] == 300

@@ -40,6 +40,7 @@ def test_a_result_is_whole_when_its_writer_is_killed(tmp_path, monkeypatch):
 def test_the_page_shows_the_result_that_ships_and_no_other(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
+    monkeypatch.setattr(documents, "DOCS", tmp_path)
     keep({"value": 1}, tmp_path / "other.json", page, "x", "table")
     assert page.read_text() == PAGE and saved(tmp_path / "other.json") == {"value": 1}
     monkeypatch.setattr(documents, "SHIPPED", tmp_path)

@@ -299,7 +299,9 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of what is made on the way.")] = Path("runs"),
     only: Annotated[list[str] | None, typer.Option(help="These agents alone.")] = None,
     out: Annotated[Path, typer.Option(help="File of the result.")] = HERE / "int8.json",
-    page: Annotated[Path, typer.Option(help="Page that gets the table.")] = DOCS / "evidence" / "int8.md",
+    page: Annotated[Path, typer.Option(help="Page that gets the table; one of the docs with the default --out alone.")] = DOCS
+    / "evidence"
+    / "int8.md",
 ) -> None:
     """Quantise, play, time, compare, print, save."""
     load_builtins()

@@ -113,7 +113,9 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of one turn of one loop.")] = 1.0,
     table: Annotated[Path | None, typer.Option(help="A table of this machine.")] = None,
     out: Annotated[Path, typer.Option(help="File of the result.")] = HERE / "loop_check.json",
-    page: Annotated[Path, typer.Option(help="Page that gets the result.")] = DOCS / "guide" / "artifact.md",
+    page: Annotated[Path, typer.Option(help="Page that gets the result; one of the docs with the default --out alone.")] = DOCS
+    / "guide"
+    / "artifact.md",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result for a machine.")] = False,
 ) -> None:
     """Compare the reported latency of random agents with a plain loop's."""

@@ -175,7 +175,9 @@ def main(
     calls: Annotated[int, typer.Option(help="Decisions in each way and turn.")] = 150,
     turns: Annotated[int, typer.Option(help="Turns of all ways.")] = 3,
     out: Annotated[Path, typer.Option(help="File of the result.")] = HERE / "paced.json",
-    page: Annotated[Path, typer.Option(help="Page that gets the table.")] = DOCS / "guide" / "deploy.md",
+    page: Annotated[Path, typer.Option(help="Page that gets the table; one of the docs with the default --out alone.")] = DOCS
+    / "guide"
+    / "deploy.md",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result for a machine.")] = False,
 ) -> None:
     """Time five agents once a control period, before and after the runner's settings."""
