@@ -188,14 +188,8 @@ def _whole(value: object, what: str, *, low: int, as_text: bool) -> int:
 
 def _check_derived(sizes: Mapping[str, int], kind: str, where: str) -> None:
     """Refuse input sizes, padding or work that do not fit the layer, or cannot be checked: it may be another than it seems."""
-    sides = [n for n in ("H", "W") if n in sizes]
-    if sides and "pad" not in sizes:
-        be, it = ("are", "them") if len(sides) == 2 else ("is", "it")
-        raise DesignError(
-            f"{where}: {' and '.join(sides)} {be} checked with pad, which is missing; give it too, or leave {it} out"
-        )
-    if "pad" in sizes and not sides:
-        raise DesignError(f"{where}: pad is checked with H or W, which are missing; give one of them too, or leave it out")
+    if ("pad" in sizes) != ("H" in sizes or "W" in sizes):
+        raise DesignError(f"{where}: H or W, and pad, are checked together, and one of them is missing; give both or none")
     for out, size, kernel in (("P", "H", "R"), ("Q", "W", "S")):
         if size in sizes:
             fits = (sizes[size] + 2 * sizes["pad"] - sizes[kernel]) // sizes["stride"] + 1

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from latency_tables.errors import CosearchError, RequestError, short
 from latency_tables.text.reading import read_json
@@ -18,7 +19,7 @@ def save(content: object, out: Path) -> None:
     write_bytes_atomic(out, json.dumps(content, indent=1).encode() + b"\n")
 
 
-def saved(out: Path) -> dict[str, object]:
+def saved(out: Path) -> dict[str, Any]:
     """A result so far; empty where there is none yet.
 
     Args:

@@ -48,9 +48,9 @@ def write(path, **values):
         ({"macs": 2359297}, "the layer has 2359296 multiply-accumulates, got macs 2359297"),
         ({"kind": "pool", "macs": 777}, "the layer has 0 multiply-accumulates, got macs 777"),
         ({"kind": "relu", "macs": 1}, "the layer has 0 multiply-accumulates, got macs 1"),
-        ({"H": 5, "W": 9999}, "H and W are checked with pad, which is missing; give it too, or leave them out"),
-        ({"W": 16}, "W is checked with pad, which is missing; give it too, or leave it out"),
-        ({"pad": 50}, "pad is checked with H or W, which are missing; give one of them too, or leave it out"),
+        ({"H": 5, "W": 9999}, "H or W, and pad, are checked together, and one of them is missing; give both or none"),
+        ({"W": 16}, "H or W, and pad, are checked together, and one of them is missing; give both or none"),
+        ({"pad": 50}, "H or W, and pad, are checked together, and one of them is missing; give both or none"),
     ],
 )
 def test_what_would_be_computed_as_another_layer_is_refused(tmp_path, values, words):

@@ -151,8 +151,7 @@ def main(
             raise typer.BadParameter(f"expected some of {', '.join(known)}, got {', '.join(wrong)}")
     load_builtins()
     torch.set_num_threads(1)
-    kept: Any = saved(out).get("rows", [])
-    rows: list[Row] = list(kept)
+    rows: list[Row] = saved(out).get("rows", [])
     for seed in range(seeds):
         for task in tasks:
             for method in methods:

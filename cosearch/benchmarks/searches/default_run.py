@@ -276,7 +276,7 @@ def main(
     result = collect(seeds, runs)
     if OURS not in result["strategies"]:
         raise typer.BadParameter(f"no finished run of {OURS} is in {runs}")
-    known: Any = saved(HERE / "default_run.json").get("teacher")
+    known = saved(HERE / "default_run.json").get("teacher")
     if teacher := teacher_score(extra or [], teacher_episodes) if teacher_episodes else known:
         result["teacher"] = teacher
     keep(result, HERE / "default_run.json", DOCS / "evidence" / "default-run.md", "default-run", markdown(result))

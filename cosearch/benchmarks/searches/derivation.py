@@ -206,7 +206,7 @@ def main(
 ) -> None:
     """Measure what is not in the file yet, print."""
     set_threads(threads)
-    result: dict[str, Any] = dict(saved(out))
+    result = saved(out)
     if architectures and "alone" in result:
         check_same(out, {"samples": SAMPLES} | result, {"samples": samples})
     plan = make_plan(resolve())

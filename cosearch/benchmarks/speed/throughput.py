@@ -220,7 +220,7 @@ def main(
             typer.echo(f"{name} done", err=True)
     result: dict[str, Any] = {"workloads": found}
     if save:  # what was measured before and is not measured now is kept
-        before: Any = saved(SAVED).get("workloads", [])
+        before = saved(SAVED).get("workloads", [])
         others = [w for w in before if w["name"] not in {new["name"] for new in found}]
         result["workloads"] = sorted(found + others, key=lambda w: list(WORKLOADS).index(w["name"]))
         keep(result, SAVED, DOCUMENT, "throughput", markdown(result))

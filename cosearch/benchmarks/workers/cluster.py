@@ -360,7 +360,7 @@ def judge(folder: Path, quiet: Path, names: Sequence[str], result: Chaos) -> Non
 
 def write(part: str, content: dict[str, object]) -> None:
     """Write one result among those of its part, which are told apart by nodes, steps and seed, and their table."""
-    whole: dict[str, Any] = dict(saved(OUT))
+    whole = saved(OUT)
     of = ("nodes", "search_steps", "retrain_steps", "seed")
     others = [other for other in whole.get(part, []) if [other.get(key) for key in of] != [content.get(key) for key in of]]
     whole[part] = [*others, content]
