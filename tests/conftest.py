@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def pytest_xdist_auto_num_workers(config):
     if config.args and all(Path(words.split("::")[0]).is_file() for words in config.args):
         return 0
     return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """What a test draws from torch's own generator does not depend on the tests that its process ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture

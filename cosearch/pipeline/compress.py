@@ -152,6 +152,8 @@ def taught_by(config: Config, policy: Policy, runs: Path) -> Config:
     make_folder(path.parent)
     write_bytes_atomic(path, content)
     distill = dataclasses.replace(config.distill, teacher=str(path.resolve()))
+    if "distill.temperature" not in config.said:  # a task's own value makes better agents; here the policy itself is wanted
+        distill = dataclasses.replace(distill, temperature=1.0)
     if "distill.critic" not in config.said:
         distill = dataclasses.replace(distill, critic=0.0)
     return dataclasses.replace(config, distill=distill)

@@ -169,6 +169,7 @@ def load_teacher(record: TeacherRecord | None, config: Config, space: SearchSpac
         frame_shape=space.frame_shape,
         num_actions=space.num_actions,
         first_action=first_action(record, config),
+        temperature=config.distill.temperature,
     )
 
 

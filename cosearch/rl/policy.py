@@ -61,6 +61,14 @@ class Policy(Protocol):
         action, or squared error to the vector.
         """
 
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """Parameters ``[batch, outputs]`` of the policy whose probabilities or densities are p^(1 / temperature), normalised.
+
+        Args:
+            parameters: ``[batch, outputs]`` of p; an action alone, ``[batch, size]`` of a vector, has no spread and stays.
+            temperature: above 0; 1 changes nothing.
+        """
+
     def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
         """``[]``: share of the rows with the same most likely action; None where actions are continuous."""
 
@@ -100,6 +108,10 @@ class Categorical:
         if not teacher.is_floating_point():
             return losses.action_imitation(parameters, teacher[..., 0])
         return losses.actor_distillation(parameters, teacher)
+
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """See :class:`Policy`; parameters ``[batch, actions]``."""
+        return F.log_softmax(parameters / temperature, -1)
 
     def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
         """See :class:`Policy`; parameters ``[batch, actions]``."""
@@ -153,6 +165,10 @@ class MultiCategorical:
         pairs = zip(self._factors(parameters), self._factors(teacher))
         return torch.stack([losses.actor_distillation(part, theirs) for part, theirs in pairs]).sum()
 
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """See :class:`Policy`: each factor of ``[batch, sum of sizes]`` by itself."""
+        return torch.cat([F.log_softmax(part / temperature, -1) for part in self._factors(parameters)], -1)
+
     def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
         """See :class:`Policy`: ``[]``, share of the rows ``[batch, sum of sizes]`` that agree in every factor."""
         return (self.greedy(parameters) == self.greedy(teacher)).all(-1).float().mean()
@@ -204,6 +220,13 @@ class Gaussian:
         ratio = (2.0 * (their_log_std - log_std)).exp()
         moved = ((their_mean - mean) * (-log_std).exp()).square()
         return (0.5 * (ratio + moved - 1.0) - (their_log_std - log_std)).sum(-1).mean()
+
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """See :class:`Policy`: the variance of ``[batch, 2 size]`` times the temperature, the same mean."""
+        if parameters.shape[-1] == self.size:
+            return parameters
+        mean, log_std = parameters.chunk(2, -1)
+        return torch.cat([mean, log_std + 0.5 * math.log(temperature)], -1)
 
     def agreement(self, parameters: Tensor, teacher: Tensor) -> Tensor | None:
         """See :class:`Policy`: not defined for ``[batch, 2 size]``."""

@@ -24,7 +24,7 @@ from cosearch.rl.foreign.onnx_file import external_files, load_model
 from cosearch.rl.foreign.opening import open_network
 from cosearch.rl.foreign.remembering import RememberingNetwork
 from cosearch.rl.foreign.understood import Said, TaskFacts, Understood, understood_in
-from cosearch.rl.learning.labels import check_actions, label_in_time
+from cosearch.rl.learning.labels import check_actions, label_in_time, tempered
 from cosearch.rl.learning.lanes import Labelling, Lanes
 from cosearch.rl.learning.subject import actor_of, on_device
 from cosearch.rl.memory import recurrent
@@ -124,6 +124,12 @@ class TeacherRecord:
     def is_greedy(self) -> bool:
         """Whether it takes its best action and does not sample, as the agent that learns from it then does."""
         return self.understood is not None and self.understood.acting == "greedy"
+
+    @property
+    def says_probabilities(self) -> bool:
+        """Whether it says how likely each action is, and not its best one alone."""
+        known = self.understood
+        return known is None or known.meaning in ("logits", "probabilities") or known.spread is not None
 
     def weights_sha256(self) -> str:
         """SHA-256 of the weights' file, so that a run can tell later whether its teacher is still the same.
@@ -304,6 +310,7 @@ class Teacher:
         device: where it runs; an ONNX file always runs on the CPU.
         bf16: bfloat16 autocast; an ONNX file has its own precision.
         frame_shape, num_actions, first_action: of the run's environment; needed for an ONNX file.
+        temperature: of what students learn, see ``DistillConfig``; it plays as it is.
 
     Raises:
         ConfigError: the weights are missing, damaged or of another network.
@@ -319,8 +326,9 @@ class Teacher:
         frame_shape: tuple[int, ...] = (),
         num_actions: int = 0,
         first_action: int = 0,
+        temperature: float = 1.0,
     ) -> None:
-        self.record, self.gives_values = record, True
+        self.record, self.gives_values, self.temperature = record, True, temperature
         self.forward: Forward
         self.plays: Forward  # the same as policy outputs, for an evaluation
         if record.is_onnx:
@@ -331,13 +339,13 @@ class Teacher:
             self.forward = self.plays = actor_of(on_device(load_network(record), device), device, bf16)
 
     def log_probs(self, frames: Tensor) -> Tensor:
-        """Log-probabilities ``[batch, actions]`` of a discrete policy; of one that gives actions alone nearly 0 for its action.
+        """Log-probabilities ``[batch, actions]`` that students learn; of one that gives actions alone nearly 0 for its action.
 
         Args:
             frames: ``[batch, *frame_shape]``.
         """
         if (outputs := self.forward(frames)[0]).is_floating_point():
-            return F.log_softmax(outputs.float(), -1)
+            return F.log_softmax(outputs.float() / self.temperature, -1)
         return self.plays(frames)[0].clamp(min=LEAST_PROBABILITY).log()
 
     def labelling(self, lanes: Lanes) -> Labelling | None:
@@ -359,17 +367,16 @@ class Teacher:
             ShapeError: the student has another number of actions, or the steps of the rollout are in no order.
         """
         if (remembers := recurrent(self.forward)) is not None:
-            return label_in_time(remembers, rollout, memory, CHUNK, values=self.gives_values)
+            return label_in_time(remembers, rollout, memory, CHUNK, self.temperature, values=self.gives_values)
         if labelling is None:
             labelling = Labelling(self.forward, Lanes(), CHUNK)
             labelling.frames(rollout.frames.flatten(0, 1), rollout.value.numel())
         parts = labelling.result()
-        outputs = torch.cat([part[0] for part in parts])
-        whole = outputs.is_floating_point()
-        if whole:
+        outputs, shape = torch.cat([part[0] for part in parts]), rollout.value.shape
+        if outputs.is_floating_point():
             check_actions(rollout, outputs.shape[-1])
-        shape = rollout.value.shape
-        rollout.teacher_policy = (rollout.policy.read(outputs.float()) if whole else outputs).clone().view(*shape, -1)
+            outputs = tempered(rollout.policy, outputs, self.temperature)
+        rollout.teacher_policy = outputs.clone().view(*shape, -1)
         if self.gives_values:
             rollout.teacher_value = torch.cat([part[1] for part in parts]).float().clone().view(shape)
         return None

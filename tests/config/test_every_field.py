@@ -32,6 +32,8 @@ from cosearch.planning.request import resolve_request
 from cosearch.planning.task import resolve_task
 from cosearch.record.json_record import to_json
 from cosearch.record.rundir import RunDir
+from cosearch.rl.foreign.readers import read_policy
+from cosearch.rl.foreign.understood import Said, TaskFacts
 from cosearch.rl.learning.subject import NetworkSubject
 from cosearch.seeding import Streams
 from cosearch.space.derivation.derive import derive
@@ -64,6 +66,11 @@ class Runs:
         self.files["THIS"] = made_table(folder / "this.jsonl", SMALL)
         write_onnx(self.files["FREE"], Flat(400, 3), (10, 10, 4), free=(1, 2, 3))
         write_onnx(self.files["PROBABILITIES"], Flat(400, 3, probabilities=True), (10, 10, 4))
+        self.files["ACTIONS"] = folder / "actions.onnx"
+        write_onnx(self.files["ACTIONS"], Flat(400, 3), (10, 10, 4))
+        task = TaskFacts("minatar:breakout", (10, 10, 4), 3)
+        said = Said(outputs="action values", layout="channels_last", pixels=255)
+        self.files["ACTIONS"].write_bytes(read_policy(self.files["ACTIONS"], task, said).stored())
 
     def with_files(self, words):
         """The words with the paths of the teachers that they name."""
@@ -282,7 +289,7 @@ def test_a_field_is_refused_wherever_one_of_its_conditions_does_not_hold(key, co
     case, broken = CASES[key], broken_by(key, condition)
     said = runs.with_files((*case.base, word(key, case.change)))
     assert key not in unused(resolve_request(resolve_task(overrides=said)))
-    request = resolve_request(resolve_task(overrides=(*said, *broken)))
+    request = resolve_request(resolve_task(overrides=runs.with_files((*said, *broken))))
     with pytest.raises(ConfigError) as caught:
         check_options(request)
     line = next(line for line in str(caught.value).splitlines() if line.startswith(f"{word(key, case.change)} has no effect "))

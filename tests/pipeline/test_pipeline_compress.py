@@ -1,6 +1,7 @@
 """A policy made smaller: what the command says of it, which target is searched for, and what the summary has of both."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,10 @@ def planned(monkeypatch, policy, tmp_path, latency_s, **how):
     read = compress.understand(policy, config, Said())
     taught = compress.taught_by(config, read, tmp_path)
     assert taught.distill.critic == 0
+    family = replace(config, distill=replace(config.distill, temperature=0.5))  # of a task, not of the request
+    assert compress.taught_by(family, read, tmp_path).distill.temperature == 1.0
+    said = replace(family, said=config.said | {"distill.temperature"})
+    assert compress.taught_by(said, read, tmp_path).distill.temperature == 0.5
     return compress.plan_compression(taught, read, seconds=1.0, **how)
 
 

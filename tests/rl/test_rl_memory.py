@@ -233,7 +233,7 @@ def test_a_teacher_labels_in_the_order_of_time_whatever_the_student_is(teacher, 
     play, memory = Carried(taught, 4), None
     for _ in range(2):
         rollout = game.collect(subject.actors())
-        memory = loaded.label(rollout, memory=memory)
+        before, memory = memory, loaded.label(rollout, memory=memory)
         for t in range(9):
             with torch.no_grad():
                 outputs, value = play(rollout.frames[t])
@@ -242,6 +242,10 @@ def test_a_teacher_labels_in_the_order_of_time_whatever_the_student_is(teacher, 
             play.forget(rollout.segments.begins[t + 1].numpy())
         terms = Learner(options(), seeded(2)).update(subject, subject.actors(), rollout, Distillation(1.0, 0.5))
         assert terms["distill_actor"] > 0
+        surer = Teacher(record, device=CPU, bf16=False, temperature=0.5)
+        own = rollout.teacher_policy.clone()
+        surer.label(rollout, memory=before)
+        torch.testing.assert_close(rollout.teacher_policy, torch.log_softmax(2 * own, -1), rtol=1e-5, atol=1e-5)
     assert (memory is None) == (teacher == "linear")
 
 

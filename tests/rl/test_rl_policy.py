@@ -9,7 +9,7 @@ from torch.distributions import Categorical as TheirCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
 from cosearch.rl.envs import Box, EnvOptions
-from cosearch.rl.policy import Categorical, Gaussian, policy_of
+from cosearch.rl.policy import Categorical, Gaussian, MultiCategorical, policy_of
 from cosearch.testing.conformance import seeded
 from cosearch.testing.toys import SignalEnv
 
@@ -107,3 +107,30 @@ def test_the_policy_follows_the_environments_actions():
 
     assert policy_of(SignalEnv("signal", EnvOptions(1, 0))) == Categorical()
     assert policy_of(Vectors("signal", EnvOptions(1, 0))) == Gaussian(2)
+
+
+SIZES = (2, 4)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 0.5, 1.0, 2.0])
+def test_a_tempered_policy_is_the_power_of_its_probabilities_normalised(temperature):
+    logits = torch.randn(6, 6, generator=seeded(3)).double()
+    power = np.exp(logits.numpy()) ** (1 / temperature)
+    found = Categorical().tempered(torch.log_softmax(logits, -1), temperature).exp().numpy()
+    np.testing.assert_allclose(found, power / power.sum(-1, keepdims=True), rtol=1e-9)
+    factors = MultiCategorical(SIZES)
+    found = factors.tempered(factors.read(logits.float()), temperature).exp().numpy()
+    for part, own in zip(np.split(power, [SIZES[0]], -1), np.split(found, [SIZES[0]], -1)):
+        np.testing.assert_allclose(own, part / part.sum(-1, keepdims=True), rtol=1e-5)
+    mean, log_std = 0.3, -0.4
+    x = np.linspace(-12, 12, 100_001)
+    density = np.exp(-((x - mean) ** 2) / (2 * math.exp(2 * log_std)) / temperature)
+    density /= density.sum()
+    found_mean, found_log_std = Gaussian(1).tempered(torch.tensor([[mean, log_std]]), temperature)[0].tolist()
+    assert found_mean == pytest.approx((x * density).sum(), rel=1e-6)
+    assert math.exp(2 * found_log_std) == pytest.approx(((x - mean) ** 2 * density).sum(), rel=1e-5)
+
+
+def test_an_action_without_a_spread_is_not_tempered():
+    means = torch.randn(4, SIZE, generator=seeded(0))
+    assert torch.equal(Gaussian(SIZE).tempered(means, 0.5), means)

@@ -10,7 +10,7 @@ import torch
 from small_stages import CPU, SHAPES, TMAZE, config_of, flat, go, make, teacher_for, toys  # noqa: F401  a fixture
 
 from cosearch.compute import compute_device
-from cosearch.rl.teacher import load_network
+from cosearch.rl.teacher import Teacher, load_network
 from cosearch.seeding import Streams
 from cosearch.training.algorithms import make_training
 from latency_tables.errors import NonFiniteError
@@ -139,6 +139,12 @@ def test_teacher_labels_are_its_outputs_and_a_perfect_student_has_no_divergence(
     torch.testing.assert_close(rollout.teacher_value, value.view(8, 4))
     torch.testing.assert_close(rollout.teacher_policy.gather(-1, rollout.actions[..., None])[..., 0], rollout.log_prob)
     torch.testing.assert_close(rollout.teacher_value, rollout.value)
+    surer = Teacher(teacher.record, device=torch.device("cpu"), bf16=False, temperature=0.5)
+    surer.label(rollout)
+    squared = torch.softmax(logits, -1).square()
+    torch.testing.assert_close(rollout.teacher_policy.flatten(0, 1).exp(), squared / squared.sum(-1, keepdim=True))
+    torch.testing.assert_close(surer.log_probs(rollout.frames.flatten(0, 1)), rollout.teacher_policy.flatten(0, 1))
+    assert torch.equal(surer.plays(rollout.frames.flatten(0, 1))[0], teacher.plays(rollout.frames.flatten(0, 1))[0])
 
 
 def test_a2c_makes_one_pass():

@@ -38,11 +38,13 @@ from cosearch.planning.options.conditions import (
     PPO,
     PREFERS,
     PRIORITIES,
+    PROBABILITIES,
     RATIOS,
     REPAIRED,
     RETRAINING,
     SAC,
     SAME_VALUES,
+    SAYS_PROBABILITIES,
     SEARCHED,
     SEVERAL,
     SHARES,
@@ -142,6 +144,8 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     FALLS: ("distill.end_fraction=1",),
     FALLS_GRADUALLY: ("distill.fall_begin=0.5", "distill.fall_end=0.5"),
     FALLS_IN_THE_RUN: ("distill.fall_begin=1", "distill.fall_end=1"),
+    PROBABILITIES: ("rl.algorithm=sac", "env.name=gym:Pendulum-v1", "space.values={}", "distill.teacher=none"),
+    SAYS_PROBABILITIES: ("distill.teacher=ACTIONS", "distill.critic=0"),
     OWN_SCALE: ("distill.teacher=auto",),
     ONNX_TEACHER: ("distill.teacher=auto",),
     DISCOUNT_TAKEN: ("distill.critic=0", "rl.gamma=0.5"),
@@ -269,6 +273,7 @@ CASES = {
     ),
     "distill.actor": Case("search", LEARNED, 1.0),
     "distill.critic": Case("search", LEARNED, 5.0),
+    "distill.temperature": Case("search", LEARNED, 0.5),
     "distill.fall": Case("search", FALLING, "geometric"),
     "distill.fall_begin": Case("search", FALLING, 0.4),
     "distill.fall_end": Case("search", FALLING, 0.6),
@@ -311,5 +316,6 @@ SHOWN_ALONE = {  # figures of the log behind which the runs are the same
     "dqn.epsilon_start": {"log: epsilon"},  # a difference of rounding
     "dqn.epsilon_inherited": {"log: epsilon"},
     "dqn.temperature": {"log: distill_actor"},  # said also where its weight is 0
+    "distill.temperature": {"log: distill_actor"},
     **{f"distill.{key}": {"log: distill_weight"} for key in ("fall", "fall_begin", "fall_end", "end_fraction")},
 }

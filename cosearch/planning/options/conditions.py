@@ -247,6 +247,18 @@ FALLS_GRADUALLY = Condition(
     lambda r, key: f"with distill.fall_begin=distill.fall_end={r.config.distill.fall_end}: the weights fall at once",
     _fixed("set distill.fall_end"),
 )
+PROBABILITIES = Condition(
+    "rl.algorithm is ppo, a2c or dqn",
+    lambda r, key: r.config.rl.algorithm != "sac",
+    lambda r, key: "with rl.algorithm=sac, which learns the teacher's best actions alone",
+    _fixed("set rl.algorithm=ppo"),
+)
+SAYS_PROBABILITIES = Condition(
+    "the teacher says how likely each action is",
+    lambda r, key: r.teacher is None or r.teacher.says_probabilities,
+    lambda r, key: f"with teacher {'' if r.teacher is None else r.teacher.name!r}, which says its best action alone",
+    _fixed(""),
+)
 DISTILLS_ACTOR = Condition(
     "distill.actor is above 0",
     lambda r, key: r.config.distill.actor > 0.0,

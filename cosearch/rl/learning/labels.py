@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from cosearch.rl.memory import Recurrent, cleared
+from cosearch.rl.policy import Policy
 from cosearch.rl.rollout import Rollout
 from latency_tables.errors import ShapeError
 
 
-def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, chunk: int, *, values: bool = True) -> Tensor:
+def label_in_time(
+    teacher: Recurrent, rollout: Rollout, memory: Tensor | None, chunk: int, temperature: float = 1.0, *, values: bool = True
+) -> Tensor:
     """Fill ``rollout.teacher_policy`` and ``teacher_value``, see :class:`Rollout`.
 
     Args:
@@ -18,6 +21,7 @@ def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, c
         rollout: the experience.
         memory: ``[envs, memory_size]``, the teacher's own, before the rollout; None: all its episodes begin.
         chunk: frames of one forward pass.
+        temperature: of the labels, above 0; 1: the teacher's own.
         values: whether the teacher gives any.
 
     Returns:
@@ -40,11 +44,23 @@ def label_in_time(teacher: Recurrent, rollout: Rollout, memory: Tensor | None, c
     labels = torch.cat(outputs, 1).clone()
     if labels.is_floating_point():
         check_actions(rollout, labels.shape[-1])
-        labels = rollout.policy.read(labels.float())
+        labels = tempered(rollout.policy, labels, temperature)
     rollout.teacher_policy = labels  # else the teacher's actions, of one that tells no more
     if values:
         rollout.teacher_value = torch.cat(worth, 1).clone()
     return cleared(torch.cat(after), begins[-1].numpy())
+
+
+def tempered(policy: Policy, outputs: Tensor, temperature: float) -> Tensor:
+    """What a student learns of a teacher's policy outputs.
+
+    Args:
+        policy: what the outputs mean.
+        outputs: ``[..., outputs]`` of the network.
+        temperature: above 0; 1: the teacher's own policy.
+    """
+    parameters = policy.read(outputs.float())
+    return parameters if temperature == 1.0 else policy.tempered(parameters, temperature)
 
 
 def check_actions(rollout: Rollout, actions: int) -> None:
