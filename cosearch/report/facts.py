@@ -22,7 +22,7 @@ from cosearch.report.format import (
     share_text,
     time_text,
 )
-from cosearch.report.learned import hardly_learned
+from cosearch.report.learned import hardly_learned, tempered_teacher
 from cosearch.report.scores import metric_label, solved_text, teacher_text
 from cosearch.space.derivation.counting import Counts
 from cosearch.space.derivation.derive import within
@@ -353,6 +353,8 @@ def caveats(run: Run) -> list[str]:
             told.append("The teacher scores no more than a random policy, so a share of its score is not shown.")
     elif known.teacher <= 0:
         told.append("The teacher's score is not positive, so a share of it is not shown.")
+    if known.teacher is not None and known.score is not None and (surer := tempered_teacher(run)):
+        told.append(surer)
     return told
 
 

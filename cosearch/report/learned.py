@@ -1,8 +1,9 @@
-"""Whether a search's shared weights had learned anything when it ended: what its ranking of networks rests on.
+"""What was learned from the teacher: whether a search's shared weights had learned anything, and which policy of it.
 
-Measured by the divergence of the policies along the drawn paths from the teacher's, which needs no other run to compare with.
-Searches that found good networks ended with 9 to 23 % of what they began with, searches that were no better than random draws
-with 56 to 80 % (``docs/evidence/whole-searches.md``); the bound between them was chosen on these.
+The first is what its ranking of networks rests on. It is measured by the divergence of the policies along the drawn paths from
+the teacher's, which needs no other run to compare with. Searches that found good networks ended with 9 to 23 % of what they
+began with, searches that were no better than random draws with 56 to 80 % (``docs/evidence/whole-searches.md``); the bound
+between them was chosen on these.
 """
 
 from __future__ import annotations
@@ -47,3 +48,23 @@ def hardly_learned(run: Run) -> float | None:
     weight = dict(flatten(run.record.config)).get("distill.actor")
     left = divergence_left(run.metrics)
     return left if weight and left is not None and left > MOST_LEFT else None
+
+
+def tempered_teacher(run: Run) -> str:
+    """What a share of the teacher's score does not say, where the agent learned another policy than the one that was scored.
+
+    Args:
+        run: with a teacher.
+
+    Returns:
+        One sentence; empty where ``distill.temperature`` is 1, or the actor was not learned from.
+    """
+    config = dict(flatten(run.record.config))
+    temperature = config.get("distill.temperature", 1.0)
+    if temperature == 1.0 or not config.get("distill.actor"):
+        return ""
+    surer = "surer" if float(str(temperature)) < 1.0 else "less sure"
+    return (
+        f"The agent learned its teacher's policy at temperature {temperature}, {surer} than the teacher plays and was scored: a "
+        "higher score than the teacher's does not say that it knows more."
+    )

@@ -125,12 +125,6 @@ class TeacherRecord:
         """Whether it takes its best action and does not sample, as the agent that learns from it then does."""
         return self.understood is not None and self.understood.acting == "greedy"
 
-    @property
-    def says_probabilities(self) -> bool:
-        """Whether it says how likely each action is, and not its best one alone."""
-        known = self.understood
-        return known is None or known.meaning in ("logits", "probabilities") or known.spread is not None
-
     def weights_sha256(self) -> str:
         """SHA-256 of the weights' file, so that a run can tell later whether its teacher is still the same.
 
@@ -278,12 +272,9 @@ def save_teacher(
     Raises:
         RunFailedError: the disk is full or refuses the write; what was there is intact.
     """
-    statistics = {name for name, _ in network.named_buffers()}
-    weights = {
-        key: value.detach().cpu().contiguous().to(torch.float32 if key in statistics else torch.float16)
-        for key, value in network.state_dict().items()
-    }
-    content = save(weights)
+    kept = {name: torch.float32 for name, _ in network.named_buffers()}
+    weights = network.state_dict().items()
+    content = save({key: value.detach().cpu().contiguous().to(kept.get(key, torch.float16)) for key, value in weights})
     write_bytes_atomic(path.with_suffix(".safetensors"), content)
     values = {
         "format": FORMAT,

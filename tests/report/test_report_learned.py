@@ -45,3 +45,19 @@ def test_a_search_whose_weights_did_not_learn_says_so(tmp_path, end, actor, warn
     log.write_text("\n".join([*search, *kept]) + "\n", encoding="utf-8")
     told = [text for text in caveats(read_run(path)) if text.startswith("The shared weights had hardly learned")]
     assert len(told) == warns and all(f"{round(100 * end)} % of their divergence" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    "temperature, actor, word", [(0.5, 30.0, "surer"), (2.0, 30.0, "less sure"), (1.0, 30.0, ""), (0.5, 0.0, "")]
+)
+def test_a_share_of_the_score_of_another_policy_than_was_learned_says_so(tmp_path, temperature, actor, word):
+    path = make_run(tmp_path / "run")
+    change(path, "run.json", config__distill={"actor": actor, "temperature": temperature})
+    told = [text for text in caveats(read_run(path)) if "does not say that it knows more" in text]
+    assert len(told) == bool(word) and all(f"at temperature {temperature}, {word} than" in text for text in told)
+
+
+def test_a_run_of_a_version_without_temperatures_says_nothing_of_them(tmp_path):
+    path = make_run(tmp_path / "run")
+    change(path, "run.json", config__distill={"actor": 30.0})
+    assert not [text for text in caveats(read_run(path)) if "knows more" in text]

@@ -273,7 +273,7 @@ CASES = {
     ),
     "distill.actor": Case("search", LEARNED, 1.0),
     "distill.critic": Case("search", LEARNED, 5.0),
-    "distill.temperature": Case("search", LEARNED, 0.5),
+    "distill.temperature": Case("search", LEARNED, 0.25),
     "distill.fall": Case("search", FALLING, "geometric"),
     "distill.fall_begin": Case("search", FALLING, 0.4),
     "distill.fall_end": Case("search", FALLING, 0.6),

@@ -255,7 +255,7 @@ PROBABILITIES = Condition(
 )
 SAYS_PROBABILITIES = Condition(
     "the teacher says how likely each action is",
-    lambda r, key: r.teacher is None or r.teacher.says_probabilities,
+    lambda r, key: r.teacher is None or r.teacher.understood is None or r.teacher.understood.teaches_by == "distribution",
     lambda r, key: f"with teacher {'' if r.teacher is None else r.teacher.name!r}, which says its best action alone",
     _fixed(""),
 )

@@ -124,9 +124,7 @@ class ProcgenEnv:
 
 # Each frame is learned from once, in small minibatches: 2.7 times the published optimiser steps for a third of the passes.
 TEACHER = {"rl.rollout_steps": 128, "rl.minibatch": 256, "rl.epochs": 1, "rl.lr_hold_fraction": 0.25}
-RUN = {
-    "distill.temperature": 0.5
-}  # surer teachers score more, and so do agents that learn from them: docs/evidence/distillation.md
+RUN = {"distill.temperature": 0.5}  # a surer teacher scores more, and so does its student: docs/evidence/distillation.md
 ENVIRONMENTS.register(
     EnvFamily(
         "procgen",

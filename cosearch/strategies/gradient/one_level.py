@@ -34,6 +34,8 @@ Differs from the papers in:
 11. A2C with normalised advantages of GAE, a clipped value, Adam, several minibatches a rollout (``cosearch.rl.learning.losses``).
 12. The agent goes on from the weights that the search trained (``budget.retrain_init=inherit``); the papers train what they found
     from scratch.
+13. On Procgen and MinAtar the teacher's policy is distilled at temperature 0.5 (``distill.temperature``); the papers distil it
+    as it is.
 """
 
 from __future__ import annotations
