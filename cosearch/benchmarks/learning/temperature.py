@@ -15,7 +15,7 @@ import typer
 from torch import Tensor
 
 from cosearch.benchmarks.documents import DOCS, keep
-from cosearch.benchmarks.results import check_same, program, saved
+from cosearch.benchmarks.results import check_same, program, save, saved
 from cosearch.config.env import EnvConfig
 from cosearch.planning.builtins import load_builtins
 from cosearch.registry import unknown_name
@@ -98,7 +98,8 @@ def main(
         for each in (each for each in map(float, temperatures or TEMPERATURES) if str(each) not in row):
             row[str(each)] = play(shipped[name], each, episodes)
             typer.echo(f"{name} at {each:g}: {row[str(each)]['mean']:.2f}")
-            keep(result, out, page, "temperature", markdown(result))
+            save(result, out)
+    keep(result, out, page, "temperature", markdown(result))
     typer.echo(markdown(result))
 
 
