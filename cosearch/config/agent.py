@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, NonNegative, Positive, PositiveFloat
@@ -146,7 +147,7 @@ class DistillConfig:
             what it can run says; a file that fits both is refused until one of the two is named.
         actor, critic: weights of the actor's KL divergence and of the critic's squared error.
         temperature: of the teacher's policy p, which is distilled as p^(1 / temperature), normalised: below 1 the student learns
-            a surer policy than the teacher plays, above 1 a less sure one (Rusu et al. 2016, arXiv 1511.06295, section 3.2).
+            a surer policy than the teacher plays, above 1 a less sure one; 0.01..100 (Rusu et al. 2016, arXiv 1511.06295, 3.2).
         fall: how the weights fall between two moments of the run: ``linear`` or ``geometric`` (one factor in equal times).
         fall_begin, fall_end: these moments, as shares of the environment steps of search and retraining together, 0..1.
         end_fraction: share of the weights that is left after the fall; above 0 where it is geometric.
@@ -159,7 +160,7 @@ class DistillConfig:
     layout: Literal["channels_last", "channels_first"] | None = None
     actor: NonNegative = 30.0
     critic: NonNegative = 0.5
-    temperature: PositiveFloat = 1.0
+    temperature: Annotated[float, Field(ge=0.01, le=100.0)] = 1.0
     fall: Literal["linear", "geometric"] = "linear"
     fall_begin: Fraction = 0.0
     fall_end: Fraction = 1.0

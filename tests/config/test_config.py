@@ -198,6 +198,8 @@ def test_all_faults_come_at_once_with_the_nearest_keys():
         ("rl.entropy_weight", -1),
         ("rl.value_weight", "Infinity"),
         ("distill.end_fraction", 2),
+        ("distill.temperature", 0.009),
+        ("distill.temperature", 101),
         ("objective.margin", 1.0),
         ("budget.search_steps", 0),
         ("budget.retrain_init", "old"),

@@ -131,6 +131,15 @@ def test_a_tempered_policy_is_the_power_of_its_probabilities_normalised(temperat
     assert math.exp(2 * found_log_std) == pytest.approx(((x - mean) ** 2 * density).sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.01, 100.0])
+def test_the_loss_is_finite_at_both_ends_of_the_range_and_over_forbidden_actions(temperature):
+    policy, (mine, teacher) = Categorical(), 20 * torch.randn(2, 6, 5, generator=seeded(4))
+    mine[:, 0] = teacher[:, 0] = -1e8
+    student = policy.read(mine.requires_grad_())
+    policy.divergence(student, policy.tempered(policy.read(teacher), temperature)).backward()
+    assert bool(mine.grad.isfinite().all()) and float(mine.grad.abs().max()) > 0
+
+
 def test_an_action_without_a_spread_is_not_tempered():
     means = torch.randn(4, SIZE, generator=seeded(0))
     assert torch.equal(Gaussian(SIZE).tempered(means, 0.5), means)
