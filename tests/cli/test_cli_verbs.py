@@ -21,6 +21,7 @@ from cosearch.cli.verbs import teacher  # noqa: F401  it adds itself
 from cosearch.config.run import config_from_dict, resolve
 from cosearch.deploy import evaluation
 from cosearch.deploy.sampling import predict_architecture
+from cosearch.planning.task import resolve_task
 from cosearch.record.rundir import RunDir
 from cosearch.rl.teacher import load_network, read_record
 from latency_tables.devices import find_table
@@ -135,7 +136,7 @@ def test_the_figures_of_the_summary_agree_with_the_files(finished):
 def test_a_dry_run_prints_the_plan_and_makes_nothing(finished, out):
     before = sorted(finished.rglob("*"))
     result = json.loads(out("--dry-run", "--json", *TINY))
-    assert config_from_dict(result["config"]) == resolve(overrides=TINY)
+    assert config_from_dict(result["config"]) == resolve_task(overrides=TINY)
     assert result["expected_s"] > 0 and result["search_steps_per_s"] > 0 and result["peak_memory_bytes"] > 10**7
     assert (
         result["space_size"] == result["space"]["size"] == 9**3 >= result["space"]["feasible"] >= result["space"]["distinct"] > 0

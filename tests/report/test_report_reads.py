@@ -21,7 +21,7 @@ from cosearch.report.page import DRAWN
 
 FILES = sorted(Path(cosearch.report.__file__).parent.rglob("*.py"))
 FIELDS = {field.name for record in (RunRecord, Summary, ArchitectureRecord, AgentRecord) for field in dataclasses.fields(record)}
-OTHERS = {"env.name", "distill.actor", "bottom"}  # two of a configuration; a side of a plot
+OTHERS = {"env.name", "distill.actor", "distill.temperature", "bottom"}  # three of a configuration; a side of a plot
 
 
 def read_by_name(tree: ast.Module) -> tuple[set[str], set[str]]:
