@@ -24,6 +24,8 @@ TASK = (*REWARDS, "episode_steps")  # that a teacher's file says
 def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
     """The teacher that a configuration names, and the configuration with the teacher's discount where it had none.
 
+    A task's own temperature is left out where the teacher says its best action alone.
+
     Raises:
         UnknownNameError: no such teacher.
         ConfigError: it is damaged, plays another game, or its values mean something else than the run's.
@@ -39,6 +41,9 @@ def teacher_of(config: Config) -> tuple[Config, TeacherRecord | None]:
             "mean something else. Set distill.critic=0 to learn its actions alone, distill.teacher=none to learn without one, or "
             f"train one with the run's words: `cosearch teacher --env {config.env.name} --out FILE.json`"
         )
+    known = teacher.understood
+    if known is not None and known.teaches_by == "actions" and "distill.temperature" not in config.said:
+        config = dataclasses.replace(config, distill=dataclasses.replace(distill, temperature=1.0))  # nothing to sharpen
     if not teacher.is_onnx:
         load_network(teacher)  # a damaged file must show now, not after the search
     if not config.rl.on_policy:

@@ -353,8 +353,8 @@ def caveats(run: Run) -> list[str]:
             told.append("The teacher scores no more than a random policy, so a share of its score is not shown.")
     elif known.teacher <= 0:
         told.append("The teacher's score is not positive, so a share of it is not shown.")
-    if known.teacher is not None and known.score is not None and (surer := tempered_teacher(run)):
-        told.append(surer)
+    if known.teacher is not None and known.score is not None and (other := tempered_teacher(run)):
+        told.append(other)
     return told
 
 

@@ -63,8 +63,7 @@ def tempered_teacher(run: Run) -> str:
     temperature = config.get("distill.temperature", 1.0)
     if temperature == 1.0 or not config.get("distill.actor"):
         return ""
-    surer = "surer" if float(str(temperature)) < 1.0 else "less sure"
     return (
-        f"The agent learned its teacher's policy at temperature {temperature}, {surer} than the teacher plays and was scored: a "
-        "higher score than the teacher's does not say that it knows more."
+        f"The agent learned its teacher's policy at temperature {temperature}, and the teacher's score is of its policy as it is: "
+        "a higher score than the teacher's does not say that the agent knows more."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from field_cases import ALONE, BREAKS, CASES, SHOWN_ALONE, SMALL
+from field_cases import ALONE, BREAKS, CASES, LEARNED, SHOWN_ALONE, SMALL
 from made_table import made_table
 from onnx_teachers import Flat, write_onnx
 from PIL import Image
@@ -268,6 +268,13 @@ def test_table_of_what_each_field_changes(key, runs):
     found = differing(runs.look(case.look, case.base), runs.look(case.look, (*case.base, word(key, case.change))))
     assert found, f"{word(key, case.change)} changes nothing"
     print(f"| {key} | {case.look}: {' '.join(case.base)} {word(key, case.change)} | {', '.join(found[:3])} |")
+
+
+def test_a_tasks_own_temperature_is_left_out_where_the_teacher_says_its_best_action_alone(runs):
+    def planned(*words):
+        return resolve_request(resolve_task(overrides=runs.with_files((*LEARNED, *words)))).config.distill.temperature
+
+    assert planned() == 0.5 and planned("distill.teacher=ACTIONS", "distill.critic=0") == 1.0
 
 
 def test_the_same_words_change_nothing(runs):
