@@ -64,6 +64,6 @@ def tempered_teacher(run: Run) -> str:
     if temperature == 1.0 or not config.get("distill.actor"):
         return ""
     return (
-        f"The agent learned its teacher's policy at temperature {temperature}, and the teacher's score is of its policy as it is: "
-        "a higher score than the teacher's does not say that the agent knows more."
+        f"The agent learned its teacher's policy at temperature {temperature}, and the teacher's score is of its policy as it "
+        "is: a higher score than the teacher's does not say that the agent knows more."
     )
