@@ -33,15 +33,16 @@ PRESETS: dict[str, Preset] = {
         Preset("quick", "the default: about ten minutes on two CPU cores", {}),
         Preset(
             "judged",
-            "six large candidates train alone, judged by how near they come to the teacher: where shared weights do not learn",
+            "nine candidates learn side by side from the same frames and are judged by how near they come to the teacher",
             {
                 "space": {"name": "macro"},
                 "strategy": {
                     "name": "predictor",
                     "judge_by": "divergence",
-                    "candidates": 6,
+                    "frames": "shared",
+                    "candidates": 9,
                     "reduction_factor": 3,
-                    "values": {"initial": 6, "largest_of": 64},
+                    "values": {"initial": 9, "largest_of": 64, "rules": True},
                 },
             },
         ),

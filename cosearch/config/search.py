@@ -12,6 +12,7 @@ from cosearch.config.ranges import KNOWN_KEYS_ONLY, Count, Fraction, Positive, P
 
 DeriveBy = Literal["scores", "regression"]
 JudgeBy = Literal["score", "divergence"]
+Frames = Literal["own", "shared"]
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS_ONLY)
@@ -52,6 +53,9 @@ class StrategyConfig:
             so many times the steps, all together for the same number; 1: all have equal shares (proposals).
         judge_by: what candidates are compared by: ``score``, the mean return of their last training episodes, or ``divergence``,
             how little their policy diverges from the teacher's, which tells networks apart after far fewer steps (proposals).
+        frames: what candidates learn from: ``own``, each from those that it plays, or ``shared``: all that train for equal steps
+            train at once, play a share of the environments each, and learn the teacher's policy and values from all frames, and
+            nothing from rewards; so each has the steps of the whole search (proposals whose candidates are named beforehand).
         order: what ``order.json`` of an earlier run holds, to be repeated whatever ends first (proposals in any order).
         derive_by: what the architecture is derived from: ``scores``, the learned logits, or ``regression``, of the losses of all
             drawn paths on their choices (gradient strategies that draw single paths); null: the strategy's own way.
@@ -76,6 +80,7 @@ class StrategyConfig:
     workers: Positive = 1
     reduction_factor: Annotated[int, Field(ge=1, le=64)] = 1
     judge_by: JudgeBy = "score"
+    frames: Frames = "own"
     order: tuple[Annotated[int, Field(ge=-1)], ...] = ()
     store: str = ""
     values: dict[str, object] = dataclasses.field(default_factory=dict)

@@ -162,7 +162,7 @@ def forecast(plan: Plan, clock: Clock = time.perf_counter) -> Forecast:
         alone = replace(config, threads=1) if workers > 1 else config  # a worker process has one thread
         training = candidate_training(alone, _network(plan, streams), streams, search_teacher, max(shares))
         beside = _side_by_side(shares, workers, os.cpu_count() or 1, in_batches=not plan.strategy.any_order)
-        search_steps, search_s = sum(shares), beside / _rate(training, clock)
+        search_steps, search_s = whole_rollouts(config, config.budget.search_steps), beside / _rate(training, clock)
         set_threads(config.threads)
     retrain_rate, retrain_s = None, 0.0
     if config.budget.retrain_steps:

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from cosearch.pipeline.checkpoint import State
 from cosearch.pipeline.session import Checkpointing, RunLog
 from cosearch.planning.plan import Plan
-from cosearch.training.stage import Training, not_replayed
+from cosearch.training.stage import Metrics, not_replayed
 
 
-def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str, offset: int = 0) -> None:
+class Advancing(Protocol):
+    """A stage's training: of one subject, or of several networks on shared frames."""
+
+    @property
+    def step(self) -> int:
+        """Environment steps that are done."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage's steps are done."""
+
+    def advance(self) -> Metrics:
+        """One round; its declared metrics."""
+
+    def state(self) -> State:
+        """Everything but the random streams, which the run saves."""
+
+    def restore(self, state: State) -> Sequence[int]:
+        """Go back to a :meth:`state`; returns the environments whose episode begins anew."""
+
+
+def go_on(training: Advancing, saved: State, plan: Plan, log: RunLog, stage: str, offset: int = 0) -> None:
     """Restore a training; episodes that cannot be continued begin anew where the run allows that, and its record says so.
 
     Args:
@@ -32,7 +54,7 @@ def go_on(training: Training, saved: State, plan: Plan, log: RunLog, stage: str,
 
 
 def train(
-    training: Training,
+    training: Advancing,
     log: RunLog,
     checkpoints: Checkpointing,
     *,

@@ -83,15 +83,17 @@ def candidate_rungs(config: Config, strategy: StrategyInfo, agents: int = 1) -> 
     Returns:
         For each rung the steps of its trainings in the order begun; one rung without a ``strategy.reduction_factor``. A
         candidate that reaches rung k has trained for about ``factor ** k`` times the steps of one that ended in rung 0. The sum
-        is that of the shares.
+        is that of the shares; with ``strategy.frames=shared``, where those of a rung have theirs in common, that of one on each.
 
     Raises:
         ConfigError: there are fewer rollouts than trainings, or fewer candidates than the factor.
     """
-    shares, factor = candidate_shares(config, strategy, agents), strategy.reduction_factor(config.strategy)
+    factor, shared = strategy.reduction_factor(config.strategy), config.strategy.frames == "shared"
+    rollout, all_steps = rollout_steps(config), whole_rollouts(config, config.budget.search_steps)
+    count = max(agents, strategy.candidates(config.strategy))
+    shares = [all_steps] * count if shared else candidate_shares(config, strategy, agents)
     if factor == 1:
         return [shares]
-    rollout, count = rollout_steps(config), len(shares)
     sizes = [count]
     while sizes[-1] >= factor:
         sizes.append(sizes[-1] // factor)
@@ -101,7 +103,8 @@ def candidate_rungs(config: Config, strategy: StrategyInfo, agents: int = 1) -> 
             "or more, or a smaller factor"
         )
     spans = [1, *(factor**rung - factor ** (rung - 1) for rung in range(1, len(sizes)))]
-    total, whole = sum(shares) // rollout, sum(size * span for size, span in zip(sizes, spans))
+    whole = sum(spans) if shared else sum(size * span for size, span in zip(sizes, spans))
+    total = all_steps // rollout
     if total < whole:
         raise ConfigError(
             f"budget.search_steps={config.budget.search_steps} gives {total} rollouts of {rollout} environment steps, too few "
@@ -109,6 +112,9 @@ def candidate_rungs(config: Config, strategy: StrategyInfo, agents: int = 1) -> 
             f"{whole * rollout}, or smaller strategy.candidates, env.num_envs or rl.rollout_steps"
         )
     rungs = [[total * span // whole] * size for size, span in zip(sizes[:-1], spans)]
+    if shared:
+        before = sum(rung[0] for rung in rungs)
+        return [[step * rollout for step in rung] for rung in (*rungs, [total - before] * sizes[-1])]
     last = _shared_out(total - sum(map(sum, rungs)), sizes[-1])
     return [[share * rollout for share in rung] for rung in (*rungs, last)]
 

@@ -334,7 +334,7 @@ def caveats(run: Run) -> list[str]:
             told.append(
                 f"The shared weights had hardly learned when the search ended: {share_text(left)} of their divergence from the "
                 "teacher was left, so their ranking of networks says little; give more budget.search_steps or a smaller space, "
-                "or try --preset judged, whose candidates train alone."
+                "or try --preset judged, whose candidates share no weights."
             )
         if run.summary.control is None:
             told.append(

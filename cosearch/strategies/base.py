@@ -40,7 +40,7 @@ GRADIENT_ONLY = (
     "derive_by",
     "store",
 )
-PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order", "reduction_factor", "judge_by")
+PROPOSAL_ONLY = ("candidates", "candidate_init", "workers", "order", "reduction_factor", "judge_by", "frames")
 PATHS = ("paths_per_rollout", "update_path")  # of the gradient strategies' keys those that tell how any supernet is trained
 UNUSED = {
     "gradient": PROPOSAL_ONLY,
@@ -71,6 +71,7 @@ class StrategyInfo:
         any_order: results of a proposal strategy may be told in another order than they were asked for, each with its
             ``Evaluation.asked``; told again in that order, it proposes the same again. So with several workers it is told of each
             training as it ends, and asked for the next one at once, see ``turns``; without it there is a barrier.
+        learns_from_results: (section ``strategy``) -> whether what it proposes depends on how earlier ones did (proposals).
         own_penalty: a missed target has a penalty of the strategy's own form (``minibatch.HasPenalty``): no dual variable.
     """
 
@@ -86,6 +87,7 @@ class StrategyInfo:
     derive_by: DeriveBy = "scores"
     any_order: bool = False
     own_penalty: bool = False
+    learns_from_results: Callable[[StrategyConfig], bool] = lambda config: True
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def make_training(
     """
     begin = learning_rate(config)
     end = begin * {"dqn": config.dqn.lr_end_fraction, "sac": 1.0}.get(config.rl.algorithm, config.rl.lr_end_fraction)
-    lanes = _lanes(config)
+    lanes = lanes_of(config)
     two_level, seed = keeps_half(subject), streams.derive("env", env_index)
     if two_level is not None and two_level.held_out_levels:
         env = make_beside_validation(config.env, seed, validation_streams(config.seed).derive("env"))
@@ -125,7 +125,7 @@ def make_training(
     return Training(stage, OnPolicy(stage, streams))
 
 
-def _lanes(config: Config) -> Lanes:
+def lanes_of(config: Config) -> Lanes:
     """The run's threads, first as lanes, then within the operations of each lane.
 
     Off-policy there is one lane: the minibatches of a replay come one after the other, each with fresh priorities.

@@ -45,10 +45,12 @@ def test_the_judged_preset_is_the_search_that_the_documents_measured():
         "strategy.name=predictor",
         "space.name=macro",
         "strategy.judge_by=divergence",
-        "strategy.candidates=6",
+        "strategy.frames=shared",
+        "strategy.candidates=9",
         "strategy.reduction_factor=3",
-        "strategy.values.initial=6",
+        "strategy.values.initial=9",
         "strategy.values.largest_of=64",
+        "strategy.values.rules=true",
     ]
     page = Path(__file__).resolve().parents[2].joinpath("docs/evidence/whole-searches.md").read_text(encoding="utf-8")
     assert config_to_dict(resolve(preset="judged")) == config_to_dict(resolve(overrides=words))

@@ -84,6 +84,7 @@ KILLED = {
     "search, DQN": searched(tiny=DQN, steps=32),
     "search, SAC": searched(tiny=SAC, env="gym:Pendulum-v1", steps=32),
     "search, judged by divergence": searched(*_strategy("predictor"), tiny=JUDGED, steps=80),
+    "search, shared frames": searched(*_strategy("random"), "strategy.frames=shared", tiny=JUDGED, steps=80),
     **{name: JOBS[name] for name in ("teacher", "table", "compare", "export", "deploy", "bench extend")},
     "compare, two at once": JOBS["compare"],
 }

@@ -57,6 +57,7 @@ from cosearch.planning.options.conditions import (
     VALUE_LOSS,
     WARM_UP,
 )
+from cosearch.planning.options.shared_frames import OWN_FRAMES
 from latency_tables.devices import find_table
 
 SPACE = {"stem_channels": 8, "stage_channels": [8, 16], "stage_repeats": [1, 1], "stage_strides": [1, 2], "hidden": 16}
@@ -150,6 +151,7 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     ONNX_TEACHER: ("distill.teacher=auto",),
     DISCOUNT_TAKEN: ("distill.critic=0", "rl.gamma=0.5"),
     SEVERAL: ("strategy.candidates=1",),
+    OWN_FRAMES: ("strategy.frames=shared", "strategy.judge_by=divergence", "distill.teacher=auto", "strategy.name=predictor"),
     GRADIENT: ("strategy.name=random", "strategy.candidates=2"),
     HELD: ("strategy.target_form=penalty",),
     PENALTIES: ("strategy.target_form=multiplier",),
@@ -214,6 +216,7 @@ CASES = {
     "strategy.workers": Case("asked", PROPOSALS, 2),
     "strategy.reduction_factor": Case("search", (*PROPOSALS, "strategy.candidates=4", "budget.search_steps=512"), 2),
     "strategy.judge_by": Case("search", (*JUDGED, "budget.search_steps=1024"), "divergence"),
+    "strategy.frames": Case("search", (*JUDGED, "budget.search_steps=1024", "strategy.judge_by=divergence"), "shared"),
     "strategy.order": Case("asked", PROPOSALS, [-1, -1]),
     "strategy.store": Case("search", SMALL, "/STORE"),
     "strategy.values": Case("search", (*ALONE, "rl.minibatch=16", "strategy.name=darts"), {"order": 2}),

@@ -1,33 +1,33 @@
 """The search of a proposal strategy: candidates are trained, each for its share of the budget, and told.
 
-With one worker they are trained here, one after the other. With several, ``cosearch.strategies.turns`` says when the next one is
-asked for and which is told next, and ``order.json`` records it. One whose process is lost three times has failed, as one whose
-loss is not finite. A run that is killed loses at most the evaluations in flight, and with one worker not even those.
+With one worker they are trained here, one after the other, or all at once on the same frames (``together``). With several,
+``cosearch.strategies.turns`` says when the next one is asked for and which is told next, and ``order.json`` records it. One
+whose process is lost three times has failed, as one whose loss is not finite. A run that is killed loses at most the evaluations
+in flight, and with one worker not even those.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cosearch.fleet.cluster import HERE
 from cosearch.fleet.log import WorkLog
 from cosearch.fleet.workers import Workers
-from cosearch.pipeline.checkpoint import SearchOutput, State
+from cosearch.pipeline.checkpoint import State
 from cosearch.pipeline.search.candidate_records import Best, Item, Told, inheritance_of, outcome_record, worth
-from cosearch.pipeline.search.co_design import progress_of
-from cosearch.pipeline.search.derivation import Found, contiguous
+from cosearch.pipeline.search.derivation import Found
+from cosearch.pipeline.search.found import found_candidate
 from cosearch.pipeline.search.rungs import Rungs
 from cosearch.pipeline.search.side_by_side import SideBySide
+from cosearch.pipeline.search.together import Together
 from cosearch.pipeline.search.told import (
     PredictedCosts,
     best_of,
     check_failures,
     check_judged,
     chosen_by,
-    records,
     told_record,
     trained_on,
     trainings_of,
@@ -39,9 +39,10 @@ from cosearch.planning.budget import candidate_rungs
 from cosearch.planning.needs import candidate_needs
 from cosearch.planning.plan import Plan
 from cosearch.record.order import OrderRecord
-from cosearch.record.results.architecture import Derivation
 from cosearch.record.rundir import RunDir
+from cosearch.seeding import Streams
 from cosearch.space.derivation.derive import derive
+from cosearch.space.network import AgentNetwork
 from cosearch.space.space import Architecture
 from cosearch.space.supernet import SuperNet
 from cosearch.strategies.base import Evaluation, Feasible, InheritingStrategy, ProposalStrategy, TargetsInTurn
@@ -59,7 +60,6 @@ from cosearch.training.candidates import (
     unpacked,
 )
 from cosearch.training.carried import carried
-from latency_tables.errors import RunFailedError
 
 
 def proposal_search(plan: Plan, resources: Resources, run: RunDir, log: RunLog, checkpoints: Checkpointing) -> tuple[Found, ...]:
@@ -89,7 +89,8 @@ class ProposalSearch:
         self.folder = run
         streams, section = resources.streams, self.config.strategy
         steps = candidate_rungs(self.config, plan.strategy, agents=len(plan.every))
-        self.rungs = Rungs(steps, plan.strategy.reduction_factor(section), section.judge_by)
+        self.rungs = Rungs(steps, plan.strategy.reduction_factor(section), section.judge_by, shared=section.frames == "shared")
+        self.together = Together(plan, resources, log, checkpoints, self.rungs) if self.rungs.shared else None
         self.targets = TargetsInTurn(tuple(Feasible(agent.constraints) for agent in plan.every))
         self.strategy: ProposalStrategy = plan.strategy.make(
             plan.space,
@@ -112,7 +113,9 @@ class ProposalSearch:
         taught = plan.search_teacher(resources.teacher)
         self.teacher_sha256 = None if taught is None or not cluster.address else taught.record.weights_sha256()
         self.here = section.workers == 1 and not section.order
-        self.turns = Turns(section.workers, in_batches=not plan.strategy.any_order, recorded=section.order)
+        in_batches = self.rungs.shared or not plan.strategy.any_order
+        self.slots = self.rungs.candidates if self.rungs.shared else section.workers
+        self.turns = Turns(self.slots, in_batches=in_batches, recorded=section.order)
         saved = checkpoints.current.stage_state
         if saved is not None:
             self.strategy.restore(saved["strategy"])
@@ -120,10 +123,12 @@ class ProposalSearch:
             self.best = [saved["best"], *saved.get("best_of_others", [])]
             self.kept = saved.get("kept", {})
             self.rungs.restore(saved)
+            if self.together is not None:
+                self.together.restore(saved)
             if self.bank is not None:
                 self.bank.supernet.load_state_dict(saved["bank"])
             self.turns.restore(
-                saved["events"] if "events" in saved else in_order(len(self.told), len(self.waiting), section.workers),
+                saved["events"] if "events" in saved else in_order(len(self.told), len(self.waiting), self.slots),
                 [item["index"] for item in self.waiting],
             )
             for item in self.waiting:
@@ -133,7 +138,9 @@ class ProposalSearch:
 
     @property
     def done(self) -> int:
-        """Environment steps of the candidates that were told."""
+        """Environment steps of the candidates that were told, or of those that train together."""
+        if self.together is not None:
+            return self.together.step
         return sum(candidate["env_steps"] for candidate in self.told)
 
     def state(self, **changes: object) -> State:
@@ -150,6 +157,7 @@ class ProposalSearch:
             "bank": bank,
             **({"kept": dict(self.kept)} if self.kept else {}),
             **self.rungs.state(),
+            **({} if self.together is None else self.together.state()),
             **changes,
         }
 
@@ -165,7 +173,9 @@ class ProposalSearch:
             trained = trainings_of(self.told) + sum("outcome" in item for item in self.waiting)
             trainings = SideBySide(self.workers, log, self.rungs.trainings - trained, self.log.progress.note)
             while self._take_turns():
-                if self.here:
+                if self.together is not None:
+                    self._train_together(self.together)
+                elif self.here:
                     self._train_here(self.waiting[0])
                     self.turns.end(self.waiting[0]["index"])
                 else:
@@ -206,15 +216,7 @@ class ProposalSearch:
         inherited = self.strategy.inherits() if isinstance(self.strategy, InheritingStrategy) else None
         if accelerator is not None:
             accelerator.optimise(architecture, accelerator.options.evaluations)
-        item: Item = {
-            "index": index,
-            "choices": list(architecture.choices),
-            "latency_s": self.plan.constraints[0].cost.exact(architecture),
-            "accelerator": None if accelerator is None else accelerator.state(),
-            "searches": progress_of(accelerator),
-            "energy_j": self.costs.energy_j(architecture),
-            "memory_bytes": self.costs.memory_bytes(architecture),
-        }
+        item = self.costs.asked(index, architecture)
         if inherited is not None:
             item["inherited"] = inherited.parent, list(inherited.blocks)
         bank_learned = self.bank is not None and any("failure" not in one for one in self.told)
@@ -238,7 +240,7 @@ class ProposalSearch:
         if inheritance is None:
             return None
         streams = candidate_streams(self.config.seed, item["index"])
-        network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
+        network = self._network(item, streams)
         inherited_weights(
             network,
             inheritance,
@@ -246,10 +248,22 @@ class ProposalSearch:
         )
         return network.state_dict()
 
+    def _network(self, item: Item, streams: Streams) -> AgentNetwork:
+        """A candidate's network with the weights of its own random numbers."""
+        return as_trained(derive(self._architecture(item), streams.torch("weights")), self.config, streams)
+
+    def _train_together(self, together: Together) -> None:
+        """Train all that wait on the same frames; the checkpoint may fall between any two updates."""
+        seed = self.config.seed
+        networks = {item["index"]: self._network(item, candidate_streams(seed, item["index"])) for item in self.waiting}
+        together.train(self.waiting, networks, self._facts, self.state)
+        for item in self.waiting:
+            self.turns.end(item["index"])
+
     def _train_here(self, item: Item) -> None:
         """Train a candidate in this process; the checkpoint may fall between any two of its updates."""
-        architecture, streams = self._architecture(item), candidate_streams(self.config.seed, item["index"])
-        network = as_trained(derive(architecture, streams.torch("weights")), self.config, streams)
+        streams = candidate_streams(self.config.seed, item["index"])
+        network = self._network(item, streams)
         start = None if "paused" in item else self._start(item)
         if start is not None:
             network.load_state_dict(start)
@@ -371,27 +385,14 @@ class ProposalSearch:
 
         Raises:
             RunFailedError: no candidate was trained to its end, or none that meets the targets of an agent.
-        ConfigError: candidates are to be compared by divergences that they do not have.
+            ConfigError: candidates are to be compared by divergences that they do not have.
         """
         check_judged(self.told, self.config)
         if self.bank is not None:
             keep_shared(self.folder, self.bank.supernet)
         names = list(self.plan.agents) or [""]
-        return tuple(self._found(name, best) for name, best in zip(names, self.best, strict=True))
-
-    def _found(self, name: str, best: Best | None) -> Found:
-        plan = self.plan
-        if best is None:
-            within = f" that meets the targets of {name}" if name else ""
-            raise RunFailedError(f"no candidate{within} was trained to its end, so there is no result")
-        architecture = plan.space.architecture(best["choices"])
-        network = as_trained(derive(architecture, torch.Generator().manual_seed(0)), self.config, self.resources.streams)
-        network.load_state_dict(best["weights"])
-        if plan.accelerator is not None and best["accelerator"] is not None:
-            plan.accelerator.return_to(best["accelerator"])
-        longest = " that trained for longest" if len(self.rungs.steps) > 1 else ""
-        unspent = f"; {self.rungs.unspent}" if self.rungs.unspent else ""
-        method = f"{chosen_by(self.told, self.config)}{' that meet the targets' if name else ''}{longest}{unspent}"
-        derived_by = Derivation(method=method, candidates=records(self.told, plan, plan.agents.get(name, plan)))
-        output = SearchOutput(tuple(architecture.choices), contiguous(network.state_dict()), self.done)
-        return Found(architecture, derived_by, output)
+        chosen = chosen_by(self.told, self.config) + (" that meet the targets" if self.plan.agents else "") + self.rungs.text
+        return tuple(
+            found_candidate(self.plan, self.resources.streams, name, best, self.told, chosen, self.done)
+            for name, best in zip(names, self.best, strict=True)
+        )

@@ -18,10 +18,11 @@ class Rungs:
         steps: see ``cosearch.planning.budget.candidate_rungs``.
         factor: ``strategy.reduction_factor``.
         judge_by: ``strategy.judge_by``.
+        shared: those of a rung learn from the same frames.
     """
 
-    def __init__(self, steps: Sequence[Sequence[int]], factor: int, judge_by: JudgeBy = "score") -> None:
-        self.judge_by = judge_by
+    def __init__(self, steps: Sequence[Sequence[int]], factor: int, judge_by: JudgeBy = "score", *, shared: bool = False) -> None:
+        self.judge_by, self.shared = judge_by, shared
         self.steps, self.halving = steps, SuccessiveHalving([len(rung) for rung in steps], factor)
         self.paused: dict[int, Item] = {}
 
@@ -38,11 +39,13 @@ class Rungs:
     @property
     def total(self) -> int:
         """Environment steps of all trainings together."""
-        return sum(map(sum, self.steps))
+        return sum(rung[0] for rung in self.steps) if self.shared else sum(map(sum, self.steps))
 
     @property
     def unspent(self) -> str:
         """At the end of a search: which environment steps no candidate was left for, in words; empty: there are none."""
+        if self.shared:  # a frame is spent whoever learns from it
+            return ""
         steps = sum(sum(steps[self.halving.promoted(rung) :]) for rung, steps in enumerate(self.steps[1:]))
         if not steps:
             return ""
@@ -50,6 +53,13 @@ class Rungs:
             f"{steps:,} of {self.total:,} environment steps of the search were not spent: the trainings that failed left no "
             "candidate to train on"
         )
+
+    @property
+    def text(self) -> str:
+        """What the best candidate is the best of, beside what it is judged by, and :attr:`unspent`; empty: of all alike."""
+        longest = " that trained for longest" if len(self.steps) > 1 else ""
+        together = ", all on the same frames" if self.shared else ""
+        return longest + together + (f"; {self.unspent}" if self.unspent else "")
 
     def on(self) -> Item | None:
         """The next candidate that trains on; None where there is none yet."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cosearch.config.run import Config
 from cosearch.cost.size_cost import MEMORY, SizeCost
 from cosearch.pipeline.search.candidate_records import Item, Told, inheritance_of, worth
+from cosearch.pipeline.search.co_design import progress_of
 from cosearch.pipeline.session import RunLog
 from cosearch.planning.plan import Plan
 from cosearch.record.results.architecture import CandidateRecord
@@ -27,8 +28,26 @@ class PredictedCosts:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._hardware = plan.hardware
+        self._plan, self._hardware = plan, plan.hardware
         self._memory = SizeCost(plan.space, plan.hardware, MEMORY) if isinstance(plan.hardware, Table) else None
+
+    def asked(self, index: int, architecture: Architecture) -> Item:
+        """A candidate that was just asked for, with all that is predicted of it.
+
+        Args:
+            index: from 0, in the order asked.
+            architecture: of the candidate; an accelerator is optimised for it by now.
+        """
+        accelerator = self._plan.accelerator
+        return {
+            "index": index,
+            "choices": list(architecture.choices),
+            "latency_s": self._plan.constraints[0].cost.exact(architecture),
+            "accelerator": None if accelerator is None else accelerator.state(),
+            "searches": progress_of(accelerator),
+            "energy_j": self.energy_j(architecture),
+            "memory_bytes": self.memory_bytes(architecture),
+        }
 
     def energy_j(self, architecture: Architecture) -> float | None:
         """Joules; None where the device has no energies."""

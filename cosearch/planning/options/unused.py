@@ -67,6 +67,7 @@ from cosearch.planning.options.conditions import (
     VALUE_LOSS,
     WARM_UP,
 )
+from cosearch.planning.options.shared_frames import OWN_FRAMES, shared_frames_faults
 from cosearch.planning.request import Request
 from cosearch.space.parts import Part
 from latency_tables.errors import ConfigError
@@ -102,11 +103,12 @@ EFFECTS: dict[str, tuple[Condition | TrainingCondition, ...]] = {
     "strategy.warmup_factor": (USED, HELD, WARM_UP),
     "strategy.derive_by": (USED, LEARNS),
     "strategy.candidates": (USED,),
-    "strategy.candidate_init": (USED,),
-    "strategy.workers": (USED, SEVERAL),
+    "strategy.candidate_init": (USED, OWN_FRAMES),
+    "strategy.workers": (USED, SEVERAL, OWN_FRAMES),
     "strategy.reduction_factor": (USED,),
     "strategy.judge_by": (USED,),
-    "strategy.order": (USED, ANY_ORDER),
+    "strategy.frames": (USED,),
+    "strategy.order": (USED, ANY_ORDER, OWN_FRAMES),
     "strategy.store": (USED, ON_POLICY),
     "strategy.values": (),
     "rl.algorithm": (),
@@ -263,6 +265,7 @@ def check_options(request: Request) -> None:
             "strategy.judge_by=divergence needs a teacher whose actor the search distils: name one in distill.teacher with "
             "distill.actor above 0 and a strategy that searches with one, or set strategy.judge_by=score"
         )
+    lines += shared_frames_faults(request)
     if budget.bracket > 1 and budget.retrain_steps > 0:
         bracket_rungs(request.config, budget.bracket)
     if distill.fall_begin > distill.fall_end:

@@ -82,6 +82,7 @@ STRATEGIES.register(
         True,
         Largest,
         partial(own_options, LargestOptions),
-        PROPOSAL_ONLY,
+        tuple(key for key in PROPOSAL_ONLY if key != "frames"),
+        learns_from_results=lambda config: False,
     )
 )

@@ -154,5 +154,6 @@ STRATEGIES.register(
         PredictorSearch,
         predictor_options,
         any_order=True,
+        learns_from_results=lambda config: predictor_options(config).initial < config.candidates,
     )
 )

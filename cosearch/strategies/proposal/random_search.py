@@ -86,5 +86,6 @@ STRATEGIES.register(
         partial(own_options, RandomOptions),
         ("candidate_init",),
         any_order=True,
+        learns_from_results=lambda config: False,
     )
 )
