@@ -83,7 +83,7 @@ class Run:
 
     @property
     def has_candidates(self) -> bool:
-        """Whether the search trained one candidate after the other, instead of a supernet."""
+        """Whether the search trained candidates, one after the other or side by side, instead of a supernet."""
         return any("candidate" in line and "score_train" in line and line["stage"] == "search" for line in self.metrics)
 
     def probabilities(self) -> tuple[list[float], list[list[list[float]]]]:

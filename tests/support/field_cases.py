@@ -57,7 +57,7 @@ from cosearch.planning.options.conditions import (
     VALUE_LOSS,
     WARM_UP,
 )
-from cosearch.planning.options.shared_frames import OWN_FRAMES
+from cosearch.planning.options.shared_frames import OWN_FRAMES, REWARDS
 from latency_tables.devices import find_table
 
 SPACE = {"stem_channels": 8, "stage_channels": [8, 16], "stage_repeats": [1, 1], "stage_strides": [1, 2], "hidden": 16}
@@ -151,6 +151,10 @@ BREAKS = {  # words, added to a case, with which a condition does not hold
     ONNX_TEACHER: ("distill.teacher=auto",),
     DISCOUNT_TAKEN: ("distill.critic=0", "rl.gamma=0.5"),
     SEVERAL: ("strategy.candidates=1",),
+    REWARDS: (
+        *("strategy.frames=shared", "strategy.judge_by=divergence", "distill.teacher=auto", "strategy.name=random"),
+        *("budget.retrain_steps=0", "budget.search_steps=256"),
+    ),
     OWN_FRAMES: ("strategy.frames=shared", "strategy.judge_by=divergence", "distill.teacher=auto", "strategy.name=predictor"),
     GRADIENT: ("strategy.name=random", "strategy.candidates=2"),
     HELD: ("strategy.target_form=penalty",),

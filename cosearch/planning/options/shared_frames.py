@@ -12,6 +12,13 @@ OWN_FRAMES = Condition(
     lambda r, key: "set strategy.frames=own",
 )
 
+REWARDS = Condition(
+    "something learns from rewards: strategy.frames=own, or budget.retrain_steps above 0",
+    lambda r, key: r.config.strategy.frames == "own" or "frames" in r.strategy.unused or r.config.budget.retrain_steps > 0,
+    lambda r, key: "with strategy.frames=shared and budget.retrain_steps=0, where nothing learns from rewards",
+    lambda r, key: "set budget.retrain_steps",
+)
+
 
 def shared_frames_faults(request: Request) -> list[str]:
     """What keeps the candidates of a search from learning from shared frames, one sentence each; empty without that option.

@@ -67,7 +67,7 @@ from cosearch.planning.options.conditions import (
     VALUE_LOSS,
     WARM_UP,
 )
-from cosearch.planning.options.shared_frames import OWN_FRAMES, shared_frames_faults
+from cosearch.planning.options.shared_frames import OWN_FRAMES, REWARDS, shared_frames_faults
 from cosearch.planning.request import Request
 from cosearch.space.parts import Part
 from latency_tables.errors import ConfigError
@@ -120,12 +120,12 @@ EFFECTS: dict[str, tuple[Condition | TrainingCondition, ...]] = {
     "rl.lr_end_fraction": (ON_POLICY, RETRAINING, LR_HAS_TIME),
     "rl.lr_hold_fraction": (ON_POLICY, RETRAINING, LR_FALLS),
     "rl.gamma": (ON_POLICY,),
-    "rl.lam": (ON_POLICY,),
+    "rl.lam": (ON_POLICY, REWARDS),
     "rl.reward_gamma": (ON_POLICY, OWN_SCALE),
-    "rl.clip": (ON_POLICY, CLIPS),
-    "rl.value_clip": (ON_POLICY, VALUE_LOSS),
-    "rl.value_weight": (ON_POLICY,),
-    "rl.entropy_weight": (ON_POLICY,),
+    "rl.clip": (ON_POLICY, CLIPS, REWARDS),
+    "rl.value_clip": (ON_POLICY, VALUE_LOSS, REWARDS),
+    "rl.value_weight": (ON_POLICY, REWARDS),
+    "rl.entropy_weight": (ON_POLICY, REWARDS),
     "rl.max_grad_norm": (CLIPS_GRADIENTS,),
     "rl.bf16": (),
     "dqn.replay": (DQN,),
